@@ -1,0 +1,124 @@
+/**
+ * A host's parts put together: store, journals, worker threads, data plane. No Temporal: the agent adds that, and tests
+ * and the library's adapter use a host as it is.
+ */
+import { randomBytes } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import { hostname, homedir } from 'node:os';
+import { join } from 'node:path';
+import type { HypervisorDriver } from '../hypervisor/driver';
+import { ImageFilesDriver } from '../hypervisor/image-files';
+import { DwcpError, toDwcpError } from '../model/errors';
+import type { ProcessOptions } from '../model/options';
+import { BaselineStore } from '../store/baselines';
+import { readIfThere, writeDurably } from '../store/durable-file';
+import { lockFolder } from '../store/folder-lock';
+import { OwnershipJournal } from '../store/ownership-journal';
+import { VmRegistry } from '../store/vm-registry';
+import { CodecPool } from '../sync/codec-pool';
+import { DestinationHub } from '../sync/destination-hub';
+import type { SourceContext } from '../sync/source-migration';
+import { DataPlaneListener, type PeerAddress, type TlsFiles } from '../transport/endpoint';
+import { PeerPool } from '../transport/peer-pool';
+import { Slab } from '../transport/slab';
+
+export interface HostParts {
+  readonly hostId: string;
+  readonly dataDir: string;
+  readonly key: Buffer;
+  readonly advertised: PeerAddress;
+  readonly registry: VmRegistry;
+  readonly ownership: OwnershipJournal;
+  readonly store: BaselineStore;
+  readonly driver: HypervisorDriver;
+  readonly hub: DestinationHub;
+  readonly source: SourceContext;
+  /** Bytes of batch memory taken now, per direction. */
+  readonly bufferedBytes: () => { readonly sending: number; readonly receiving: number };
+  readonly dropConnections: () => void;
+  readonly close: () => Promise<void>;
+}
+
+export function resolveHostId(options: Pick<ProcessOptions, 'hostId'>): string {
+  return options.hostId || hostname();
+}
+
+export function resolveDataDir(options: Pick<ProcessOptions, 'hostId' | 'dataDir'>): string {
+  return options.dataDir || join(homedir(), '.local', 'share', 'dwcp', resolveHostId(options));
+}
+
+function advertised({ advertiseAddress, listenAddress }: ProcessOptions, port: number): PeerAddress {
+  const wildcard = ['0.0.0.0', '::', ''].includes(listenAddress);
+  return { address: advertiseAddress || (wildcard ? hostname() : listenAddress), port };
+}
+
+/** The agent's own secret: grants are signed with it, it never leaves the host. */
+async function agentKey(dataDir: string): Promise<Buffer> {
+  const path = join(dataDir, 'agent.key');
+  const known = await readIfThere(path);
+  if (known?.length === 32) return known;
+  const key = randomBytes(32);
+  await writeDurably(path, key);
+  return key;
+}
+
+/** @throws CONFIG_INVALID where only some of the three files are given, or one cannot be read */
+export function readTlsFiles({ tlsCert, tlsKey, tlsCa }: Pick<ProcessOptions, 'tlsCert' | 'tlsKey' | 'tlsCa'>): TlsFiles | undefined {
+  const given = [tlsCert, tlsKey, tlsCa].filter((path) => path !== '');
+  if (given.length === 0) return undefined;
+  if (given.length < 3) throw new DwcpError('CONFIG_INVALID', 'TLS needs tlsCert, tlsKey and tlsCa, all three');
+  try {
+    return { cert: readFileSync(tlsCert), key: readFileSync(tlsKey), ca: readFileSync(tlsCa) };
+  } catch (error) {
+    throw toDwcpError(error, 'CONFIG_INVALID');
+  }
+}
+
+/** Opens a host's parts and starts listening. @throws CONFIG_INVALID where folder or port are taken */
+export async function openHost(options: ProcessOptions): Promise<HostParts> {
+  const hostId = resolveHostId(options);
+  const dataDir = resolveDataDir(options);
+  lockFolder(dataDir);
+  const key = await agentKey(dataDir);
+  const tls = readTlsFiles(options);
+  const pool = new CodecPool(options.workerThreads);
+  const sendingSlab = new Slab(options.bufferMemory);
+  const receivingSlab = new Slab(options.bufferMemory);
+  const store = new BaselineStore(dataDir, options.storeLimit);
+  const ownership = new OwnershipJournal(dataDir);
+  const registry = new VmRegistry(dataDir);
+  const driver = new ImageFilesDriver();
+  const peers = new PeerPool(options.idleStreamTtl, tls);
+  const hub: DestinationHub = new DestinationHub(
+    { hostId, key, acceptDwcp: options.acceptDwcp, slab: receivingSlab, giveBack: (connection) => listener.awaitHello(connection, options.idleStreamTtl) },
+    { dataDir, store, ownership, registry, pool, activator: driver },
+  );
+  const listener: DataPlaneListener = new DataPlaneListener((hello, connection) => hub.admit(hello, connection), tls);
+  let port: number;
+  try {
+    port = await listener.listen(options.listenAddress, options.port);
+  } catch (error) {
+    await pool.close();
+    throw error;
+  }
+  return {
+    hostId,
+    dataDir,
+    key,
+    advertised: advertised(options, port),
+    registry,
+    ownership,
+    store,
+    driver,
+    hub,
+    source: { hostId, peers, pool, slab: sendingSlab, store },
+    bufferedBytes: () => ({ sending: sendingSlab.sizeBytes - sendingSlab.freeBytes, receiving: receivingSlab.sizeBytes - receivingSlab.freeBytes }),
+    dropConnections: () => listener.dropConnections(),
+    close: async () => {
+      await hub.close();
+      peers.close();
+      await listener.close();
+      await pool.close();
+    },
+  };
+}

@@ -1,0 +1,132 @@
+/**
+ * The migration adapter: images from this process straight to an agent, without Temporal and without a VM changing
+ * hands. For programs that have a flow of their own and want DWCP's transport and encoding, with the same verification
+ * and the same resume (call it again under the same session id).
+ */
+import { randomUUID } from 'node:crypto';
+import { mkdtemp, rm, stat, writeFile } from 'node:fs/promises';
+import { hostname, tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { DwcpError, toDwcpError } from '../model/errors';
+import type { ImageKind } from '../model/ids';
+import { type ImageSpec, imageSpecSchema } from '../model/image';
+import { compileMigrationOptions, MIGRATION_OPTIONS, type MigrationOptions, PROCESS_OPTIONS, withDefaults } from '../model/options';
+import { selectLevelAndStreams } from '../model/tiers';
+import { BaselineStore } from '../store/baselines';
+import { ScanFeed } from '../sync/change-feed';
+import { CodecPool } from '../sync/codec-pool';
+import { ImageSender, type SendProgress, type SentImage } from '../sync/image-sender';
+import { SourceMigration } from '../sync/source-migration';
+import type { TlsFiles } from '../transport/endpoint';
+import { mintGrant } from '../transport/grants';
+import { PeerPool } from '../transport/peer-pool';
+import { Slab } from '../transport/slab';
+
+/** Where to: an agent's data plane, and the agent's key (`<dataDir>/agent.key` on that host). */
+export interface AdapterDestination {
+  readonly address: string;
+  readonly port?: number;
+  readonly agentKey: Buffer;
+  /** Sessions of one id resume one another; without it every call is a session of its own. */
+  readonly sessionId?: string;
+}
+
+/** An image: the path of a file, or its bytes. */
+export type AdapterImage = string | Uint8Array;
+
+export interface AdapterConfig {
+  readonly dwcp?: Partial<MigrationOptions>;
+  readonly workerThreads?: number;
+  readonly bufferMemory?: number;
+  readonly tls?: TlsFiles;
+  /** Folder for the sender's own baselines, which shorten what the destination has to tell. */
+  readonly dataDir?: string;
+}
+
+export interface MigrationAdapter {
+  /** Moves a memory image. @throws DwcpError; what has arrived stays at the destination, and a call with the same session id goes on there */
+  migrateVmMemory(vmId: string, memory: AdapterImage, destination: AdapterDestination, onProgress?: (progress: SendProgress) => void, signal?: AbortSignal): Promise<SentImage>;
+  /** Moves a disk image, likewise. */
+  migrateVmDisk(vmId: string, blocks: AdapterImage, destination: AdapterDestination, onProgress?: (progress: SendProgress) => void, signal?: AbortSignal): Promise<SentImage>;
+  /** Ends worker threads and idle connections. */
+  close(): Promise<void>;
+}
+
+const PROGRESS_EVERY_MS = 250;
+const GRANT_LIFETIME_MS = 24 * 3600e3;
+
+export function createMigrationAdapter(config: AdapterConfig = {}): MigrationAdapter {
+  const options = compileOrRefuse(config.dwcp ?? {});
+  const process = withDefaults(PROCESS_OPTIONS, { ...(config.workerThreads !== undefined && { workerThreads: config.workerThreads }), ...(config.bufferMemory !== undefined && { bufferMemory: config.bufferMemory }) });
+  const pool = new CodecPool(process.workerThreads);
+  const peers = new PeerPool(process.idleStreamTtl, config.tls);
+  const slab = new Slab(process.bufferMemory);
+  const store = new BaselineStore(config.dataDir ?? join(tmpdir(), 'dwcp-adapter'), 0);
+  const context = { hostId: hostname().slice(0, 100), peers, pool, slab, store };
+
+  async function move(kind: ImageKind, vmId: string, image: AdapterImage, destination: AdapterDestination, onProgress?: (progress: SendProgress) => void, signal?: AbortSignal): Promise<SentImage> {
+    const sessionId = destination.sessionId ?? randomUUID();
+    const grant = mintGrant(destination.agentKey, 'session', sessionId, GRANT_LIFETIME_MS);
+    const migration = new SourceMigration(sessionId, { address: destination.address, port: destination.port ?? PROCESS_OPTIONS.port.default, grant }, options.bandwidthLimit, context);
+    const input = await asFile(image);
+    const abort = signal ?? new AbortController().signal;
+    try {
+      const spec = imageSpecSchema.parse({ imageId: kind, kind, sizeBytes: (await stat(input.path)).size });
+      return await send(migration, vmId, spec, input.path, abort, onProgress);
+    } catch (error) {
+      throw toDwcpError(error, 'IMAGE_UNREADABLE', { side: 'source' });
+    } finally {
+      migration.close();
+      await input.dispose();
+    }
+  }
+
+  async function send(migration: SourceMigration, vmId: string, image: ImageSpec, path: string, signal: AbortSignal, onProgress?: (progress: SendProgress) => void): Promise<SentImage> {
+    const session = await migration.sessionPatiently(signal);
+    await session.control.request('prepare', {
+      record: { migrationId: migration.migrationId, vmId, mode: 'direct', fence: 0, generation: 0, sourceHost: context.hostId, images: [{ ...image, path: '/' }] },
+    });
+    await session.establish(options.minStreams);
+    const link = await migration.measureLink();
+    const start = selectLevelAndStreams(link, options, options.enableCompression);
+    const feed = await ScanFeed.open(path, image.sizeBytes);
+    const sender = new ImageSender(migration, { vmId, image, path, feed, start, options, linkBytesPerSecond: link.bandwidthBytesPerSecond });
+    const timer = onProgress && setInterval(() => onProgress(sender.progress), PROGRESS_EVERY_MS);
+    try {
+      const sent = await sender.run(signal);
+      await (await migration.sessionPatiently(signal)).control.request('install_image', { imageId: image.imageId });
+      onProgress?.(sender.progress);
+      return sent;
+    } finally {
+      clearInterval(timer);
+      await feed.close();
+    }
+  }
+
+  return {
+    migrateVmMemory: (vmId, memory, destination, onProgress, signal) => move('memory', vmId, memory, destination, onProgress, signal),
+    migrateVmDisk: (vmId, blocks, destination, onProgress, signal) => move('disk', vmId, blocks, destination, onProgress, signal),
+    close: async () => {
+      peers.close();
+      await pool.close();
+    },
+  };
+}
+
+function compileOrRefuse(given: Partial<MigrationOptions>): MigrationOptions {
+  for (const name of Object.keys(given)) if (!(name in MIGRATION_OPTIONS)) throw new DwcpError('INVALID_INPUT', `There is no option ${name}`);
+  try {
+    return compileMigrationOptions(given);
+  } catch (cause) {
+    throw new DwcpError('INVALID_INPUT', cause instanceof Error ? cause.message : String(cause), { cause });
+  }
+}
+
+/** An image given as bytes goes through a file of its own: worker threads read images by descriptor. */
+async function asFile(image: AdapterImage): Promise<{ path: string; dispose: () => Promise<void> }> {
+  if (typeof image === 'string') return { path: image, dispose: () => Promise.resolve() };
+  const folder = await mkdtemp(join(tmpdir(), 'dwcp-image-'));
+  const path = join(folder, 'image');
+  await writeFile(path, image);
+  return { path, dispose: () => rm(folder, { recursive: true, force: true }) };
+}

@@ -1,0 +1,89 @@
+/**
+ * The exact inverse of the batch encoder, for a peer that may be hostile: every length is checked before memory is
+ * used, every block is verified against its BLAKE3 before anybody may write it. A block that cannot be verified is
+ * refused alone (the source sends it in full); a batch that breaks the format is a PROTOCOL_VIOLATION.
+ */
+import { DwcpError } from '../model/errors';
+import { BLOCK_SIZE_BYTES, blockCount, blockLength } from '../model/image';
+import { MAX_GATHERED_BYTES, OLD_HASH_BYTES, type BatchEntry, type BatchHead } from './batch-format';
+import { HASH_BYTES, ZERO_HASH, writeBlockHash } from './hash';
+import { Packer } from './packer';
+import { applyPages } from './page-patch';
+import { applyRunDelta } from './run-delta';
+
+/** What the decoder asks of the image that it decodes for. */
+export interface HeldImage {
+  readonly sizeBytes: number;
+  /** Hash of the version held. */
+  hashOf(block: number): Buffer;
+  /** Reads the version held into `out` (exactly the block's length). */
+  read(block: number, out: Buffer): void;
+}
+
+/** One verified block; `bytes` is undefined for zeros. Where it is not `stable` it is overwritten after the call. */
+export interface VerifiedBlock {
+  readonly block: number;
+  readonly hash: Buffer;
+  readonly bytes: Buffer | undefined;
+  readonly stable: boolean;
+}
+
+export class BatchDecoder {
+  readonly #packer = new Packer();
+  readonly #gathered = Buffer.allocUnsafeSlow(MAX_GATHERED_BYTES);
+  readonly #block = Buffer.allocUnsafeSlow(BLOCK_SIZE_BYTES);
+  readonly #hash = Buffer.allocUnsafe(HASH_BYTES);
+
+  /**
+   * Decodes a batch. `accept` gets each verified block in order, `refuse` each block that must come again in full.
+   * @throws PROTOCOL_VIOLATION where the batch breaks the format or lies outside its image.
+   */
+  decode(head: BatchHead, payload: Buffer, image: HeldImage, accept: (block: VerifiedBlock) => void, refuse: (block: number) => void): void {
+    const gathered = this.#unpack(head, payload);
+    let at = 0;
+    for (const entry of head.entries) {
+      if (entry.block >= blockCount(image.sizeBytes)) throw violation(`block ${entry.block} is outside its image`);
+      const encoded = gathered.subarray(at, at + entry.length);
+      at += entry.length;
+      const bytes = this.#restore(entry, encoded, image);
+      if (bytes !== undefined) accept({ block: entry.block, hash: entry.hash, bytes: bytes === 'zeros' ? undefined : bytes, stable: entry.encoding === 'full' });
+      else refuse(entry.block);
+    }
+  }
+
+  #unpack(head: BatchHead, payload: Buffer): Buffer {
+    if (!head.packed) {
+      if (payload.length !== head.gatheredBytes) throw violation(`${payload.length} stored bytes for ${head.gatheredBytes}`);
+      return payload;
+    }
+    const bytes = this.#packer.unpack(payload, this.#gathered.subarray(0, head.gatheredBytes));
+    if (bytes !== head.gatheredBytes) throw new DwcpError('FRAME_CORRUPT', 'A batch does not unpack to the length its head gives', { side: 'destination' });
+    return this.#gathered.subarray(0, bytes);
+  }
+
+  /** The verified new content of one block, `zeros`, or undefined where it does not come out as promised. */
+  #restore(entry: BatchEntry, encoded: Buffer, image: HeldImage): Buffer | 'zeros' | undefined {
+    const length = blockLength(image.sizeBytes, entry.block);
+    if (entry.encoding === 'zero') return entry.hash.equals(ZERO_HASH) ? 'zeros' : undefined;
+    if (entry.encoding === 'full') {
+      if (encoded.length !== length) throw violation(`block ${entry.block} takes ${length} bytes, not ${encoded.length}`);
+      return this.#verified(encoded, entry);
+    }
+    const held = image.hashOf(entry.block);
+    if (held.compare(entry.oldHash, 0, OLD_HASH_BYTES, 0, OLD_HASH_BYTES) !== 0) return undefined;
+    const block = this.#block.subarray(0, length);
+    image.read(entry.block, block);
+    const whole = entry.encoding === 'pages' ? applyPages(encoded, entry.pageBitmap, block) : applyRunDelta(encoded, block);
+    if (!whole) throw violation(`the ${entry.encoding} of block ${entry.block} is malformed`);
+    return this.#verified(block, entry);
+  }
+
+  #verified(bytes: Buffer, entry: BatchEntry): Buffer | undefined {
+    writeBlockHash(bytes, this.#hash, 0);
+    return this.#hash.equals(entry.hash) ? bytes : undefined;
+  }
+}
+
+function violation(text: string): DwcpError {
+  return new DwcpError('PROTOCOL_VIOLATION', `Batch refused: ${text}`, { side: 'destination' });
+}

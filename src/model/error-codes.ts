@@ -1,0 +1,99 @@
+/**
+ * The one table of error codes: what each means, what may be done about it and how the `dwcp` command ends on it.
+ * Retry policies, fallback, parking, exit codes and docs/errors.md all come from here.
+ *
+ *   transient   trying again may help; activities retry with capped back-off, without limit
+ *   operator    trying again helps only after somebody changed something: the workflow parks and says what
+ *   permanent   trying again cannot help; `fallback` says whether the standard transfer may still succeed
+ */
+
+export type RetryClass = 'transient' | 'operator' | 'permanent';
+
+export interface ErrorCodeSpec {
+  readonly meaning: string;
+  readonly retry: RetryClass;
+  /** True where the transport or the encoder failed, not the guest, a disk or a host. */
+  readonly fallback: boolean;
+  readonly exitCode: number;
+  readonly mend: string;
+}
+
+function spec(retry: RetryClass, exitCode: number, meaning: string, mend: string, fallback = false): ErrorCodeSpec {
+  return { retry, exitCode, meaning, mend, fallback };
+}
+
+/** Exit codes of the `dwcp` command; 0 is success, 130 an interrupt. */
+export const EXIT = {
+  ok: 0, internal: 1, usage: 2, notFound: 3, refused: 4, failed: 5, parked: 6, cancelled: 7,
+  controlPlane: 8, unreachable: 9, diskFull: 10, integrity: 11, doctor: 12, interrupted: 130,
+} as const;
+
+export const EXIT_MEANINGS: Readonly<Record<keyof typeof EXIT, string>> = {
+  ok: 'Done',
+  internal: 'A fault of DWCP itself',
+  usage: 'The command or its input is wrong; nothing was started',
+  notFound: 'No such VM, migration or baseline',
+  refused: 'Refused: the present state does not allow it',
+  failed: 'The migration failed and was rolled back; the VM is where it was',
+  parked: 'The migration waits for an operator',
+  cancelled: 'The migration was cancelled and rolled back',
+  controlPlane: 'The Temporal server cannot be reached',
+  unreachable: 'An agent or the path to it cannot be reached',
+  diskFull: 'A disk or the store is full',
+  integrity: 'Contents differ from what was promised',
+  doctor: 'The doctor found something to mend',
+  interrupted: 'Interrupted by the operator (Ctrl-C)',
+};
+
+export const ERROR_CODES = {
+  INVALID_INPUT: spec('permanent', EXIT.usage, 'A value given to DWCP is outside what it takes', 'Correct the value that the message names'),
+  CONFIG_INVALID: spec('permanent', EXIT.usage, 'A flag, variable or configuration file holds an unknown name or a bad value', 'Correct it; docs/configuration.md lists all of them'),
+  INTERNAL: spec('transient', EXIT.internal, 'A fault of DWCP itself', 'Report it with the log of that time'),
+
+  VM_UNKNOWN: spec('permanent', EXIT.notFound, 'The host knows no VM of that name', 'Define it with `dwcp vm define`, or look with `dwcp vm list`'),
+  VM_NOT_HERE: spec('permanent', EXIT.refused, 'The VM is known to the host but lives on another one now', 'Name the host that owns it as the source'),
+  VM_BUSY: spec('permanent', EXIT.refused, 'Another migration owns the VM on this host', 'Wait for it, or cancel it'),
+  VM_RUNNING: spec('permanent', EXIT.refused, 'The VM runs, and its driver moves stopped VMs only', 'Stop the VM first'),
+  VM_EXISTS: spec('permanent', EXIT.refused, 'The host already holds a VM or an image in that place', 'Remove it there, or choose another host'),
+  MIGRATION_IN_PROGRESS: spec('permanent', EXIT.refused, 'A migration of this VM is open already', 'Follow it with `dwcp status`, or cancel it first'),
+  MIGRATION_UNKNOWN: spec('permanent', EXIT.notFound, 'No migration of that name is known', 'List them with `dwcp status`'),
+  MIGRATION_FAILED: spec('permanent', EXIT.failed, 'The migration ended without success; the VM is where it was', 'Read the cause below it, mend that, start again'),
+  ALREADY_PAST_RETURN: spec('permanent', EXIT.refused, 'The point of no return has passed; the migration completes forward', 'Let it complete, then migrate back'),
+  CANCELLED: spec('permanent', EXIT.cancelled, 'The work was cancelled', 'Start it again when wanted'),
+  NOT_PARKED: spec('permanent', EXIT.refused, 'The migration is not waiting for an operator', 'Nothing to do; look with `dwcp status`'),
+
+  IMAGE_UNREADABLE: spec('operator', EXIT.failed, 'An image cannot be opened or read', 'Check the path, its rights and the disk, then retry'),
+  IMAGE_CHANGED: spec('operator', EXIT.integrity, 'The source image changed while it was being read', 'Stop what writes to it, then retry'),
+  IMAGE_UNWRITABLE: spec('operator', EXIT.failed, 'An image cannot be created or written at the destination', 'Check the path, its rights and the disk, then retry'),
+  DISK_FULL: spec('operator', EXIT.diskFull, 'The disk that holds an image, a journal or a baseline is full', 'Free space (`dwcp baseline prune` helps), then `dwcp retry`'),
+  STORE_LIMIT: spec('operator', EXIT.diskFull, 'The store has reached its size limit and nothing in it may be removed', 'Raise storeLimit or prune baselines'),
+  JOURNAL_CORRUPT: spec('operator', EXIT.integrity, 'A journal is damaged before its last record', 'Keep the file for a report, move it away, then retry'),
+  INTEGRITY_MISMATCH: spec('transient', EXIT.integrity, 'Source and destination differ after a transfer that claims to be complete', 'It is measured and sent again by itself'),
+
+  GRANT_INVALID: spec('transient', EXIT.refused, 'The session’s token is wrong, for another session, or has expired', 'It is renewed by itself; check the clocks of both hosts'),
+  HELLO_REFUSED: spec('permanent', EXIT.refused, 'The destination agent refuses DWCP sessions', 'Start its agent with acceptDwcp true', true),
+  PROTOCOL_VERSION: spec('permanent', EXIT.refused, 'The two agents speak no common version of the wire protocol', 'Bring both agents to the same release', true),
+  PROTOCOL_VIOLATION: spec('permanent', EXIT.failed, 'A peer sent what the wire protocol forbids; the session was ended', 'Bring both agents to the same release; report it', true),
+  FRAME_CORRUPT: spec('transient', EXIT.integrity, 'A frame arrived damaged; the session was ended', 'It is sent again by itself'),
+  ENCODER_FAILED: spec('permanent', EXIT.failed, 'Encoding or decoding failed for good', 'Report it; the standard transfer takes over', true),
+
+  PEER_UNREACHABLE: spec('transient', EXIT.unreachable, 'No connection to the other agent’s data plane', 'Check address, port and firewall with `dwcp doctor`'),
+  PATH_OUTAGE: spec('transient', EXIT.unreachable, 'All streams of the session are dead', 'It goes on by itself when the path is back'),
+  SESSION_LOST: spec('transient', EXIT.unreachable, 'The control connection of the session ended', 'It is established again by itself'),
+  REQUEST_TIMEOUT: spec('transient', EXIT.unreachable, 'The other agent did not answer in time', 'It is asked again by itself'),
+  SUPERSEDED: spec('transient', EXIT.refused, 'A newer attempt took this work over', 'Nothing to do'),
+  HOST_UNAVAILABLE: spec('operator', EXIT.unreachable, 'No agent of that host takes work from Temporal', 'Start the agent on that host, then `dwcp retry`'),
+
+  FENCED: spec('permanent', EXIT.refused, 'A newer migration of this VM has been seen; this one may not go on', 'Look with `dwcp status` which one it is'),
+  ABANDONED: spec('permanent', EXIT.refused, 'The destination has promised not to start this VM for this migration', 'Start a new migration'),
+  HANDOVER_IN_DOUBT: spec('transient', EXIT.parked, 'The source has handed over and the destination has not said whether it took over', 'It keeps asking; bring the destination agent back'),
+
+  CONTROL_PLANE_UNREACHABLE: spec('transient', EXIT.controlPlane, 'The Temporal server cannot be reached', 'Check TEMPORAL_ADDRESS, or start one with `dwcp server`'),
+  SERVER_UNAVAILABLE: spec('permanent', EXIT.controlPlane, 'No Temporal server could be found, downloaded or built', 'The message names each way tried; mend one of them'),
+} as const satisfies Record<string, ErrorCodeSpec>;
+
+export type ErrorCode = keyof typeof ERROR_CODES;
+
+export function isErrorCode(text: string): text is ErrorCode {
+  return Object.hasOwn(ERROR_CODES, text);
+}

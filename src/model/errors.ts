@@ -1,0 +1,101 @@
+/**
+ * The one error class. It carries a code of error-codes.ts, where it happened (phase, side) and what helps (hint);
+ * callers compare codes, nobody parses the text. Turning it into a Temporal failure is activities/to-failure.ts.
+ */
+import { z } from 'zod';
+import { ERROR_CODES, type ErrorCode, type ErrorCodeSpec, isErrorCode } from './error-codes';
+import type { Side } from './ids';
+import { PHASE_NAMES, type Phase } from './phases';
+
+export interface DwcpErrorFields {
+  readonly phase?: Phase | undefined;
+  readonly side?: Side | undefined;
+  /** What would mend it, where more is known than the table says. */
+  readonly hint?: string | undefined;
+  readonly cause?: unknown;
+}
+
+/** What of an error crosses a border (control connection, Temporal failure details, `--json`). */
+export interface ErrorReport {
+  readonly code: ErrorCode;
+  readonly message: string;
+  readonly phase?: Phase;
+  readonly side?: Side;
+  readonly hint: string;
+}
+
+export class DwcpError extends Error {
+  readonly code: ErrorCode;
+  readonly phase: Phase | undefined;
+  readonly side: Side | undefined;
+  readonly hint: string;
+
+  constructor(code: ErrorCode, message: string, fields: DwcpErrorFields = {}) {
+    super(message, fields.cause === undefined ? undefined : { cause: fields.cause });
+    this.name = 'DwcpError';
+    this.code = code;
+    this.phase = fields.phase;
+    this.side = fields.side;
+    this.hint = fields.hint ?? ERROR_CODES[code].mend;
+  }
+
+  get spec(): ErrorCodeSpec {
+    return ERROR_CODES[this.code];
+  }
+
+  report(): ErrorReport {
+    return {
+      code: this.code,
+      message: this.message,
+      hint: this.hint,
+      ...(this.phase && { phase: this.phase }),
+      ...(this.side && { side: this.side }),
+    };
+  }
+}
+
+/** A report as it comes from elsewhere: bounded, and with codes that this release may not know. */
+export const errorReportSchema = z.object({
+  code: z.string().max(60),
+  message: z.string().max(4000),
+  side: z.enum(['source', 'destination', 'control']).optional(),
+  phase: z.enum(PHASE_NAMES as [Phase, ...Phase[]]).optional(),
+  hint: z.string().max(4000).optional(),
+});
+
+/** The error that a report from the other side of a border stands for. An unknown code becomes INTERNAL. */
+export function fromReport(report: z.infer<typeof errorReportSchema>): DwcpError {
+  const code = isErrorCode(report.code) ? report.code : 'INTERNAL';
+  return new DwcpError(code, report.message, { side: report.side, phase: report.phase, hint: report.hint });
+}
+
+const CODE_BY_ERRNO: Readonly<Record<string, ErrorCode>> = {
+  ENOSPC: 'DISK_FULL',
+  EDQUOT: 'DISK_FULL',
+  ECONNREFUSED: 'PEER_UNREACHABLE',
+  ECONNRESET: 'PEER_UNREACHABLE',
+  ECONNABORTED: 'PEER_UNREACHABLE',
+  EPIPE: 'PEER_UNREACHABLE',
+  ETIMEDOUT: 'PEER_UNREACHABLE',
+  EHOSTUNREACH: 'PEER_UNREACHABLE',
+  ENETUNREACH: 'PEER_UNREACHABLE',
+  ENOTFOUND: 'PEER_UNREACHABLE',
+  EAI_AGAIN: 'PEER_UNREACHABLE',
+};
+
+function errnoOf(error: unknown): string | undefined {
+  const code: unknown = typeof error === 'object' && error !== null && 'code' in error ? error.code : undefined;
+  return typeof code === 'string' ? code : undefined;
+}
+
+/** Any thrown value as a DwcpError; a full disk and network errnos find their code, the rest becomes `otherwise`. */
+export function toDwcpError(error: unknown, otherwise: ErrorCode, fields: DwcpErrorFields = {}): DwcpError {
+  if (error instanceof DwcpError) return error;
+  const code = CODE_BY_ERRNO[errnoOf(error) ?? ''] ?? otherwise;
+  const message = error instanceof Error ? error.message : String(error);
+  return new DwcpError(code, message, { ...fields, cause: error });
+}
+
+export function hasCode(error: unknown, ...codes: readonly ErrorCode[]): error is DwcpError {
+  return error instanceof DwcpError && codes.includes(error.code);
+}

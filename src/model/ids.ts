@@ -1,0 +1,24 @@
+/**
+ * Names that cross borders: VMs, hosts, images, migrations. They become file names, task queues and workflow ids, so
+ * the alphabet is small and the length bounded. Schemas only; where a name comes from is the caller's business.
+ */
+import { z } from 'zod';
+
+const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]*$/;
+
+function name(what: string, maxLength: number): z.ZodString {
+  return z
+    .string()
+    .min(1, `${what} must not be empty`)
+    .max(maxLength, `${what} is longer than ${maxLength} characters`)
+    .regex(NAME, `${what} may hold letters, digits, '.', '_' and '-', and starts with a letter or digit`);
+}
+
+export const vmIdSchema = name('VM id', 120);
+export const hostIdSchema = name('host id', 120);
+export const imageIdSchema = name('image id', 60);
+export const migrationIdSchema = name('migration id', 120);
+export const imageKindSchema = z.enum(['disk', 'memory']);
+
+export type ImageKind = z.infer<typeof imageKindSchema>;
+export type Side = 'source' | 'destination' | 'control';

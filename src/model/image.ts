@@ -1,0 +1,44 @@
+/**
+ * Images and VMs as data: what a VM consists of and how images are cut into blocks. No file is touched here.
+ */
+import { z } from 'zod';
+import { imageIdSchema, imageKindSchema, vmIdSchema } from './ids';
+import { KIB } from './units';
+
+/** The unit of comparison, verification and journaling, for disks and memory alike. */
+export const BLOCK_SIZE_BYTES = 64 * KIB;
+/** The second level of the manifest: what is looked at inside a block that differs. */
+export const PAGE_SIZE_BYTES = 4 * KIB;
+export const PAGES_PER_BLOCK = BLOCK_SIZE_BYTES / PAGE_SIZE_BYTES;
+
+/** 8 TiB: keeps block numbers in 27 bits and every byte offset exact in a double. */
+export const MAX_IMAGE_BYTES = 2 ** 43;
+
+export const imageSpecSchema = z.strictObject({
+  imageId: imageIdSchema,
+  kind: imageKindSchema,
+  sizeBytes: z.int().min(1).max(MAX_IMAGE_BYTES),
+});
+export type ImageSpec = z.infer<typeof imageSpecSchema>;
+
+export function blockCount(sizeBytes: number): number {
+  return Math.ceil(sizeBytes / BLOCK_SIZE_BYTES);
+}
+
+/** Length of one block: the last of an image may be short. */
+export function blockLength(sizeBytes: number, block: number): number {
+  return Math.min(BLOCK_SIZE_BYTES, sizeBytes - block * BLOCK_SIZE_BYTES);
+}
+
+export const vmImageSchema = z.strictObject({
+  imageId: imageIdSchema,
+  kind: imageKindSchema,
+  path: z.string().min(1).max(4096).startsWith('/', 'an image path is absolute'),
+});
+export type VmImage = z.infer<typeof vmImageSchema>;
+
+export const vmDefinitionSchema = z.strictObject({
+  vmId: vmIdSchema,
+  images: z.array(vmImageSchema).min(1).max(64),
+}).refine((vm) => new Set(vm.images.map((image) => image.imageId)).size === vm.images.length, 'two images of a VM have the same id');
+export type VmDefinition = z.infer<typeof vmDefinitionSchema>;

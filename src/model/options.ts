@@ -1,0 +1,137 @@
+/**
+ * The one table of options: type, unit, range, default, help. Flags, DWCP_* variables, the configuration file, the
+ * request's schema and docs/configuration.md are made from it; nothing of it is written twice.
+ */
+import { z } from 'zod';
+import { GIB, MEGABYTE, MIB, parseDurationMs, parseRateBytesPerSecond, parseSizeBytes } from './units';
+
+export type OptionType = 'boolean' | 'integer' | 'number' | 'bytes' | 'rate' | 'duration' | 'text';
+
+export interface OptionSpec {
+  readonly type: OptionType;
+  readonly unit?: string;
+  readonly min?: number;
+  readonly max?: number;
+  readonly default: boolean | number | string;
+  readonly help: string;
+}
+
+/** What one migration takes; every name may stand in a request. */
+export const MIGRATION_OPTIONS = {
+  enableDwcp: { type: 'boolean', default: true, help: 'Use DWCP; false takes the standard transfer from the start' },
+  enableFallback: { type: 'boolean', default: true, help: 'Take the standard transfer when transport or encoder fail for good' },
+  minStreams: { type: 'integer', unit: 'streams', min: 1, max: 256, default: 4, help: 'Fewest TCP streams of a session' },
+  maxStreams: { type: 'integer', unit: 'streams', min: 1, max: 256, default: 256, help: 'Most TCP streams of a session' },
+  initialStreams: { type: 'integer', unit: 'streams', min: 1, max: 256, default: 16, help: 'Streams to start with, within the tier' },
+  enableDelta: { type: 'boolean', default: true, help: 'Send changed blocks as a delta against the version held' },
+  deltaThreshold: { type: 'number', min: 0, max: 1, default: 0.7, help: 'A delta larger than this share of the full encoding is not sent' },
+  enableDictionary: { type: 'boolean', default: true, help: 'Use trained dictionaries where both sides hold them' },
+  enableCompression: { type: 'boolean', default: true, help: 'Compress with zstd where it pays' },
+  enableDeltaSync: { type: 'boolean', default: true, help: 'Build on the baseline the destination holds; false sends all anew' },
+  targetSpeedup: { type: 'number', min: 0, max: 1000, default: 2.5, help: 'Goal: times faster than the standard transfer; the result says met or missed' },
+  targetTransferRate: { type: 'rate', unit: 'bytes/s', min: 0, default: 20_000 * MEGABYTE / 60, help: 'Goal: image bytes a second (20 GB/min); the result says met or missed' },
+  maxDowntimeMs: { type: 'duration', unit: 'ms', min: 0, max: 3_600_000, default: 30_000, help: 'Longest pause of a running guest' },
+  bandwidthLimit: { type: 'rate', unit: 'bytes/s', min: 0, default: 100 * MEGABYTE, help: 'Most that all streams together may send; 0 is no limit' },
+  memoryIterations: { type: 'integer', unit: 'rounds', min: 1, max: 100, default: 5, help: 'Most memory rounds before the switchover of a running guest' },
+  dirtyPageThreshold: { type: 'integer', unit: 'pages', min: 0, default: 1000, help: 'A round that leaves fewer dirty pages is the last' },
+  priority: { type: 'integer', min: 1, max: 10, default: 5, help: 'Urgency against other migrations; 10 is the most urgent' },
+  force: { type: 'boolean', default: false, help: 'Override the refusals that may be overridden' },
+} as const satisfies Record<string, OptionSpec>;
+
+/** What a process (agent, control worker, embedded server, command) takes. */
+export const PROCESS_OPTIONS = {
+  hostId: { type: 'text', default: '', help: 'Name of this host; its task queue is host.<hostId>. Empty: the machine’s host name' },
+  dataDir: { type: 'text', default: '', help: 'Folder for VMs, images, baselines and journals. Empty: ~/.local/share/dwcp/<hostId>' },
+  listenAddress: { type: 'text', default: '0.0.0.0', help: 'Address of the data-plane listener' },
+  port: { type: 'integer', min: 1, max: 65_535, default: 9876, help: 'Port of the data-plane listener' },
+  advertiseAddress: { type: 'text', default: '', help: 'Address other agents dial. Empty: listenAddress, or the host name where that is a wildcard' },
+  metricsAddress: { type: 'text', default: '127.0.0.1', help: 'Address of the Prometheus endpoint' },
+  metricsPort: { type: 'integer', min: 0, max: 65_535, default: 0, help: 'Port of the Prometheus endpoint; 0 takes none' },
+  workerThreads: { type: 'integer', min: 0, max: 64, default: 0, help: 'Threads that hash and compress; 0 is one a processor' },
+  bufferMemory: { type: 'bytes', unit: 'bytes', min: 16 * MIB, max: 4 * GIB, default: 64 * MIB, help: 'Memory for batches in flight, per agent and direction' },
+  storeLimit: { type: 'bytes', unit: 'bytes', min: 0, default: 0, help: 'Most that baselines may take on disk; 0 is no limit' },
+  keepBaselineCopy: { type: 'text', default: 'auto', help: 'Keep what arrived beside the VM, for deltas on the way back: auto (clone, or copy where space allows), clone, never' },
+  acceptDwcp: { type: 'boolean', default: true, help: 'Accept DWCP sessions; false leaves this host to the standard transfer' },
+  sweepInterval: { type: 'duration', unit: 'ms', min: 1000, default: 60_000, help: 'How often an agent looks for what closed migrations left' },
+  idleStreamTtl: { type: 'duration', unit: 'ms', min: 1000, default: 600_000, help: 'How long streams established ahead are kept' },
+  tlsCert: { type: 'text', default: '', help: 'Certificate file (PEM) of this agent; with tlsKey and tlsCa the data plane is TLS 1.3, both sides proven' },
+  tlsKey: { type: 'text', default: '', help: 'Private key file (PEM)' },
+  tlsCa: { type: 'text', default: '', help: 'Certificate authority file (PEM) that signed every agent’s certificate' },
+  debug: { type: 'boolean', default: false, help: 'Debug logs' },
+} as const satisfies Record<string, OptionSpec>;
+
+type ValueOf<S extends OptionSpec> = S['type'] extends 'boolean' ? boolean : S['type'] extends 'text' ? string : number;
+export type Values<T extends Record<string, OptionSpec>> = { -readonly [K in keyof T]: ValueOf<T[K]> };
+
+export type MigrationOptions = Values<typeof MIGRATION_OPTIONS>;
+export type ProcessOptions = Values<typeof PROCESS_OPTIONS>;
+
+/** Reads one written value; the error text says what the option takes. */
+export function parseOption(name: string, spec: OptionSpec, text: string): boolean | number | string {
+  if (spec.type === 'text') return text;
+  if (spec.type === 'boolean') {
+    const known = { true: true, '1': true, yes: true, on: true, false: false, '0': false, no: false, off: false }[text.toLowerCase()];
+    if (known === undefined) throw new RangeError(`${name} takes true or false, not "${text}"`);
+    return known;
+  }
+  const parse = { bytes: parseSizeBytes, rate: parseRateBytesPerSecond, duration: parseDurationMs }[spec.type as string] ?? parsePlainNumber;
+  const value = parse(text);
+  if (value === undefined) throw new RangeError(`${name} takes ${describe(spec)}, not "${text}"`);
+  return checkRange(name, spec, value);
+}
+
+function parsePlainNumber(text: string): number | undefined {
+  return /^-?\d+(\.\d+)?$/.test(text.trim()) ? Number(text) : undefined;
+}
+
+function checkRange(name: string, spec: OptionSpec, value: number): number {
+  const outside = (spec.min !== undefined && value < spec.min) || (spec.max !== undefined && value > spec.max);
+  const broken = !Number.isFinite(value) || (spec.type === 'integer' && !Number.isInteger(value));
+  if (outside || broken) throw new RangeError(`${name} takes ${describe(spec)}, not ${value}`);
+  return value;
+}
+
+/** `an integer from 1 to 256`, `a rate such as 100MB/s from 0`: what a value may be, for messages and documents. */
+export function describe(spec: OptionSpec): string {
+  const kinds: Record<OptionType, string> = {
+    boolean: 'true or false', integer: 'an integer', number: 'a number', text: 'text',
+    bytes: 'a size such as 64MiB', rate: 'a rate such as 100MB/s or 800mbit', duration: 'a duration such as 30s',
+  };
+  const from = spec.min === undefined ? '' : ` from ${spec.min}`;
+  const to = spec.max === undefined ? '' : ` to ${spec.max}`;
+  return `${kinds[spec.type]}${from}${to}`;
+}
+
+/** Defaults below, written values above them; unknown names were refused before. */
+export function withDefaults<T extends Record<string, OptionSpec>>(table: T, given: Partial<Values<T>>): Values<T> {
+  const values: Record<string, unknown> = {};
+  for (const [name, spec] of Object.entries(table)) {
+    const written: unknown = (given as Record<string, unknown>)[name];
+    values[name] = written ?? spec.default;
+  }
+  return values as Values<T>;
+}
+
+function optionSchema(spec: OptionSpec): z.ZodType {
+  const described = <S extends z.ZodType>(schema: S): z.ZodType => schema.describe(spec.unit ? `${spec.help} (${spec.unit})` : spec.help);
+  if (spec.type === 'boolean') return described(z.boolean());
+  if (spec.type === 'text') return described(z.string().max(4096));
+  let schema = spec.type === 'integer' ? z.int() : z.number();
+  if (spec.min !== undefined) schema = schema.min(spec.min);
+  if (spec.max !== undefined) schema = schema.max(spec.max);
+  return described(schema);
+}
+
+/** Schema of the overrides a request may carry: every option optional, unknown names refused. */
+export const migrationOverridesSchema = z.strictObject(
+  Object.fromEntries(Object.entries(MIGRATION_OPTIONS).map(([name, spec]) => [name, optionSchema(spec).optional()])),
+) as unknown as z.ZodType<Partial<MigrationOptions>>;
+
+/** Defaults filled and conflicts refused (RangeError, for the border to turn into INVALID_INPUT). */
+export function compileMigrationOptions(given: Partial<MigrationOptions>): MigrationOptions {
+  const options = withDefaults(MIGRATION_OPTIONS, given);
+  if (options.minStreams > options.maxStreams) {
+    throw new RangeError(`minStreams (${options.minStreams}) is more than maxStreams (${options.maxStreams})`);
+  }
+  return options;
+}

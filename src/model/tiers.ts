@@ -1,0 +1,76 @@
+/**
+ * Tiers: what a measured link starts with. Starting points only; the level controller and the stream tuner move on
+ * from them. Table: DESIGN.md section 4.
+ */
+import { clamp } from './units';
+
+export type TierName = 'local' | 'regional' | 'global';
+
+export interface Tier {
+  readonly name: TierName;
+  /** Highest zstd level that may be used; a lower one is taken where the processor does not keep up with the link. */
+  readonly maxLevel: number;
+  readonly minStreams: number;
+  readonly maxStreams: number;
+}
+
+/** `local` has the fastest levels only, its DESIGN level 0. */
+export const TIERS: Readonly<Record<TierName, Tier>> = {
+  local: { name: 'local', maxLevel: 1, minStreams: 4, maxStreams: 16 },
+  regional: { name: 'regional', maxLevel: 3, minStreams: 16, maxStreams: 64 },
+  global: { name: 'global', maxLevel: 9, minStreams: 64, maxStreams: 256 },
+};
+
+/** The rungs that pay, from compression.md section 6.2: between them size and speed hardly differ. */
+export const LEVEL_LADDER = [-5, -1, 1, 3, 6, 9] as const;
+
+export interface LinkMeasurement {
+  readonly rttMs: number;
+  /** Bottleneck estimate in bytes a second; a lower bound when the probe was too short to fill the path. */
+  readonly bandwidthBytesPerSecond: number;
+  /** Share of segments that the kernel sent again, 0 to 1; undefined where it cannot be seen. */
+  readonly lossRatio?: number | undefined;
+  readonly congestionControl?: string | undefined;
+}
+
+export function classifyTier(rttMs: number): Tier {
+  if (rttMs < 10) return TIERS.local;
+  return rttMs <= 50 ? TIERS.regional : TIERS.global;
+}
+
+export interface StreamBounds {
+  readonly minStreams: number;
+  readonly maxStreams: number;
+  readonly initialStreams: number;
+}
+
+export interface LevelAndStreams {
+  readonly tier: TierName;
+  /** False sends changed units as they are. */
+  readonly compress: boolean;
+  readonly maxLevel: number;
+  readonly minStreams: number;
+  readonly maxStreams: number;
+  readonly initialStreams: number;
+  readonly reason: string;
+}
+
+/** The `select_level` node: where the transfer starts, from the tier, within what the request allows. */
+export function selectLevelAndStreams(link: LinkMeasurement, bounds: StreamBounds, compression: boolean): LevelAndStreams {
+  const tier = classifyTier(link.rttMs);
+  const minStreams = clamp(tier.minStreams, bounds.minStreams, bounds.maxStreams);
+  const maxStreams = clamp(tier.maxStreams, minStreams, bounds.maxStreams);
+  const pacedByBbr = link.congestionControl?.startsWith('bbr') ?? false;
+  // One BBR stream fills most paths by itself: more of them only add retransmissions (transport.md section 0, point 1).
+  const lowest = pacedByBbr ? Math.min(bounds.minStreams, minStreams) : minStreams;
+  const initialStreams = pacedByBbr ? clamp(8, lowest, maxStreams) : clamp(bounds.initialStreams, minStreams, maxStreams);
+  return {
+    tier: tier.name,
+    compress: compression,
+    maxLevel: tier.maxLevel,
+    minStreams: lowest,
+    maxStreams,
+    initialStreams,
+    reason: `${link.rttMs.toFixed(1)} ms round trip${pacedByBbr ? `, ${link.congestionControl ?? ''}` : ''}: ${tier.name} tier`,
+  };
+}

@@ -1,0 +1,164 @@
+/**
+ * What a host holds of images from before. Each baseline has a record (JSON), a manifest (the hashes) and, where the
+ * content is kept too, a content file; they are checked when opened, limited in size, and the least recently used goes
+ * first. Images of a VM that lives here are no baselines and are never removed.
+ *
+ *   <data>/baselines/<vmId>/<imageId>.json       the record, written last: without it there is no baseline
+ *   <data>/baselines/<vmId>/<imageId>.manifest   16 bytes a block
+ *   the record's contentPath                     beside the image's own place, so that renames stay within a file system
+ */
+import { readdir, rm, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { z } from 'zod';
+import { DwcpError } from '../model/errors';
+import { imageIdSchema, imageKindSchema, vmIdSchema } from '../model/ids';
+import { isMissing, readIfThere, renameDurably, writeDurably } from './durable-file';
+import { Manifest } from './manifest';
+
+const recordSchema = z.strictObject({
+  vmId: vmIdSchema,
+  imageId: imageIdSchema,
+  kind: imageKindSchema,
+  sizeBytes: z.int().min(1),
+  /** Counts completed migrations of the image; the same number on both sides names the same content. */
+  generation: z.int().min(0),
+  root: z.string(),
+  /** False where a migration was given up half-way: each block is as its hash says, but the whole is no known state. */
+  complete: z.boolean(),
+  contentPath: z.string().optional(),
+  lastUsedAtMs: z.number(),
+});
+export type BaselineRecord = z.infer<typeof recordSchema>;
+
+export interface Baseline {
+  readonly record: BaselineRecord;
+  readonly manifest: Manifest;
+}
+
+export interface BaselineListing extends BaselineRecord {
+  readonly allocatedBytes: number;
+}
+
+/** Where an image's working file and baseline content lie: beside its own place. */
+export function workPathOf(imagePath: string): string {
+  return `${imagePath}.dwcp-work`;
+}
+
+export function baselinePathOf(imagePath: string): string {
+  return `${imagePath}.dwcp-baseline`;
+}
+
+async function allocatedBytes(path: string | undefined): Promise<number> {
+  if (!path) return 0;
+  try {
+    return (await stat(path)).blocks * 512;
+  } catch (error) {
+    if (isMissing(error)) return 0;
+    throw error;
+  }
+}
+
+export class BaselineStore {
+  readonly #folder: string;
+  readonly #limitBytes: number;
+
+  /** @param limitBytes most that content files may take together; 0 is no limit */
+  constructor(dataDir: string, limitBytes: number) {
+    this.#folder = join(dataDir, 'baselines');
+    this.#limitBytes = limitBytes;
+  }
+
+  /** The baseline of an image, checked; undefined where there is none or its record or manifest does not hold. */
+  async open(vmId: string, imageId: string): Promise<Baseline | undefined> {
+    const record = await this.#read(vmId, imageId);
+    if (!record) return undefined;
+    const manifest = await Manifest.load(this.#path(vmId, imageId, 'manifest'), record.sizeBytes, record.root);
+    return manifest && { record, manifest };
+  }
+
+  /** Records a baseline; its content file, if any, is in place already. Older ones go where the limit asks for it. */
+  async put(record: Omit<BaselineRecord, 'lastUsedAtMs' | 'root'>, manifest: Manifest): Promise<BaselineRecord> {
+    const full = { ...record, root: manifest.root(), lastUsedAtMs: Date.now() };
+    await rm(this.#path(record.vmId, record.imageId, 'json'), { force: true });
+    await manifest.save(this.#path(record.vmId, record.imageId, 'manifest'));
+    await writeDurably(this.#path(record.vmId, record.imageId, 'json'), JSON.stringify(full, null, 1));
+    await this.prune(this.#limitBytes, `${record.vmId}/${record.imageId}`);
+    return full;
+  }
+
+  /** Forgets a baseline. Its content file is left to the caller where `keepContent` is set, else removed. */
+  async forget(vmId: string, imageId: string, keepContent: boolean): Promise<void> {
+    const record = await this.#read(vmId, imageId);
+    await rm(this.#path(vmId, imageId, 'json'), { force: true });
+    await rm(this.#path(vmId, imageId, 'manifest'), { force: true });
+    if (record?.contentPath && !keepContent) await rm(record.contentPath, { force: true });
+  }
+
+  async list(): Promise<BaselineListing[]> {
+    const records: BaselineListing[] = [];
+    for (const vmId of await folderNames(this.#folder)) {
+      for (const name of await folderNames(join(this.#folder, vmId))) {
+        if (!name.endsWith('.json')) continue;
+        const record = await this.#read(vmId, name.slice(0, -'.json'.length));
+        if (record) records.push({ ...record, allocatedBytes: await allocatedBytes(record.contentPath) });
+      }
+    }
+    return records.sort((a, b) => a.lastUsedAtMs - b.lastUsedAtMs);
+  }
+
+  /** Removes the least recently used until the rest fits. @param keep `vm/image` that stays in any case */
+  async prune(limitBytes: number, keep?: string): Promise<BaselineListing[]> {
+    if (limitBytes === 0) return [];
+    const all = await this.list();
+    let total = all.reduce((sum, record) => sum + record.allocatedBytes, 0);
+    const removed: BaselineListing[] = [];
+    for (const record of all) {
+      if (total <= limitBytes) break;
+      if (record.allocatedBytes === 0 || `${record.vmId}/${record.imageId}` === keep) continue;
+      await this.forget(record.vmId, record.imageId, false);
+      total -= record.allocatedBytes;
+      removed.push(record);
+    }
+    return removed;
+  }
+
+  /** Whether `bytes` more may be kept without passing the limit, everything else left as it is. */
+  async hasRoomFor(bytes: number): Promise<boolean> {
+    if (this.#limitBytes === 0) return true;
+    const total = (await this.list()).reduce((sum, record) => sum + record.allocatedBytes, 0);
+    return total + bytes <= this.#limitBytes;
+  }
+
+  /** Turns a file into the content of a baseline: renames it into place, then records it. */
+  async adopt(from: string, imagePath: string, record: Omit<BaselineRecord, 'lastUsedAtMs' | 'root' | 'contentPath'>, manifest: Manifest): Promise<void> {
+    const contentPath = baselinePathOf(imagePath);
+    await this.forget(record.vmId, record.imageId, true);
+    if (from !== contentPath) await renameDurably(from, contentPath);
+    await this.put({ ...record, contentPath }, manifest);
+  }
+
+  #path(vmId: string, imageId: string, suffix: 'json' | 'manifest'): string {
+    return join(this.#folder, vmId, `${imageId}.${suffix}`);
+  }
+
+  async #read(vmId: string, imageId: string): Promise<BaselineRecord | undefined> {
+    const text = await readIfThere(this.#path(vmId, imageId, 'json'));
+    if (!text) return undefined;
+    try {
+      return recordSchema.parse(JSON.parse(text.toString('utf8')));
+    } catch (cause) {
+      if (cause instanceof DwcpError) throw cause;
+      // A damaged record is no baseline: the image is sent anew, which is slower and never wrong.
+      return undefined;
+    }
+  }
+}
+
+async function folderNames(path: string): Promise<string[]> {
+  try {
+    return await readdir(path);
+  } catch (error) {
+    if (isMissing(error)) return [];
+    throw error;
+  }
+}

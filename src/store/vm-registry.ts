@@ -1,0 +1,77 @@
+/**
+ * The VMs a host knows: one JSON file each, with the images' places on this host and whether the VM lives here. A VM
+ * that has moved away stays known, so that it comes back to its own places. Who may change what during a migration is
+ * the ownership journal's matter.
+ */
+import { readdir, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { z } from 'zod';
+import { DwcpError } from '../model/errors';
+import { hostIdSchema, vmIdSchema } from '../model/ids';
+import { vmImageSchema, type VmImage } from '../model/image';
+import { isMissing, readIfThere, writeDurably } from './durable-file';
+
+const recordSchema = z.strictObject({
+  vmId: vmIdSchema,
+  images: z.array(vmImageSchema).min(1),
+  presence: z.enum(['here', 'away']),
+  /** Host it has moved to; only while away. */
+  movedTo: hostIdSchema.optional(),
+  /** Generation of its images: counts completed migrations. */
+  generation: z.int().min(0),
+});
+export type VmRecord = z.infer<typeof recordSchema>;
+
+export class VmRegistry {
+  readonly #folder: string;
+  readonly #imagesFolder: string;
+
+  constructor(dataDir: string) {
+    this.#folder = join(dataDir, 'vms');
+    this.#imagesFolder = join(dataDir, 'images');
+  }
+
+  async find(vmId: string): Promise<VmRecord | undefined> {
+    const text = await readIfThere(join(this.#folder, `${vmId}.json`));
+    return text && recordSchema.parse(JSON.parse(text.toString('utf8')));
+  }
+
+  /** @throws VM_UNKNOWN */
+  async get(vmId: string): Promise<VmRecord> {
+    const record = await this.find(vmId);
+    if (!record) throw new DwcpError('VM_UNKNOWN', `This host knows no VM ${vmId}`);
+    return record;
+  }
+
+  /** @throws VM_UNKNOWN, VM_NOT_HERE */
+  async getHere(vmId: string): Promise<VmRecord> {
+    const record = await this.get(vmId);
+    if (record.presence === 'here') return record;
+    throw new DwcpError('VM_NOT_HERE', `VM ${vmId} has moved to ${record.movedTo ?? 'another host'}`);
+  }
+
+  async put(record: VmRecord): Promise<void> {
+    await writeDurably(join(this.#folder, `${record.vmId}.json`), JSON.stringify(recordSchema.parse(record), null, 1));
+  }
+
+  async remove(vmId: string): Promise<void> {
+    await rm(join(this.#folder, `${vmId}.json`), { force: true });
+  }
+
+  async list(): Promise<VmRecord[]> {
+    let names: string[];
+    try {
+      names = await readdir(this.#folder);
+    } catch (error) {
+      if (isMissing(error)) return [];
+      throw error;
+    }
+    const records = await Promise.all(names.filter((name) => name.endsWith('.json')).map((name) => this.find(name.slice(0, -'.json'.length))));
+    return records.flatMap((record) => record ?? []);
+  }
+
+  /** Where an image lives on this host: its own place if the VM has been here, else one in this host's image folder. */
+  imagePath(known: VmRecord | undefined, vmId: string, imageId: string): string {
+    return known?.images.find((image: VmImage) => image.imageId === imageId)?.path ?? join(this.#imagesFolder, vmId, `${imageId}.img`);
+  }
+}

@@ -1,0 +1,146 @@
+/**
+ * What worker threads are asked to do, as data: each job names open files by their descriptor (which all threads of a
+ * process share) and memory by SharedArrayBuffer, so nothing of an image is copied on the way to a thread and back.
+ */
+import type { EncodeSettings } from '../encoder/batch-encoder';
+import type { Encoding } from '../encoder/batch-format';
+
+/** Consecutive blocks, or any list of them in rising order; at most MAX_BATCH_BLOCKS for jobs that fill a batch. */
+export type BlockSelection = { readonly first: number; readonly count: number } | { readonly list: readonly number[] };
+
+export interface ImageFile {
+  readonly fd: number;
+  readonly sizeBytes: number;
+}
+
+export interface EncodeJob {
+  readonly kind: 'encode';
+  readonly file: ImageFile;
+  readonly blocks: BlockSelection;
+  /** Send all in full, whatever the destination is believed to hold. */
+  readonly plain: boolean;
+  /** Hashes of the source's blocks: filled in here. */
+  readonly source: SharedArrayBuffer;
+  /** Hashes of what the destination holds. */
+  readonly held: SharedArrayBuffer;
+  /** An older version of the image at the source, and its hashes. */
+  readonly shadow?: { readonly fd: number; readonly hashes: SharedArrayBuffer } | undefined;
+  /** What to do with a block that the destination holds in another version, whose bytes are not at the source. */
+  readonly pages: 'ask' | 'send' | { readonly hashes: Uint8Array };
+  readonly settings: EncodeSettings;
+  readonly imageNumber: number;
+  readonly sequence: number;
+  readonly out: { readonly memory: SharedArrayBuffer; readonly offset: number; readonly length: number };
+}
+
+export interface EncodeResult {
+  /** Length of the sealed BATCH frame in `out`; 0 where nothing has to be sent. */
+  readonly frameBytes: number;
+  readonly sent: readonly number[];
+  /** Blocks left out until the page hashes of the destination are known. */
+  readonly needPages: readonly number[];
+  readonly zeroBlocks: number;
+  readonly unchangedBlocks: number;
+  /** Of the blocks sent, those of which the destination holds an older version that is not zeros. */
+  readonly replacedBlocks: number;
+  readonly blocksByEncoding: Readonly<Record<Encoding, number>>;
+  readonly gatheredBytes: number;
+  readonly payloadBytes: number;
+  readonly packMs: number;
+  readonly totalMs: number;
+}
+
+export interface DecodeJob {
+  readonly kind: 'decode';
+  readonly file: ImageFile;
+  /** Hashes of what is held: read, and set for every block written. */
+  readonly held: SharedArrayBuffer;
+  readonly frame: { readonly memory: SharedArrayBuffer | ArrayBufferLike; readonly offset: number; readonly metaBytes: number; readonly payloadBytes: number };
+}
+
+export interface DecodeResult {
+  readonly accepted: readonly number[];
+  readonly refused: readonly number[];
+}
+
+/** Hashes what a file holds. Blocks marked in `skip` (one byte each) are known already. */
+export interface MeasureJob {
+  readonly kind: 'measure';
+  readonly file: ImageFile;
+  readonly first: number;
+  readonly count: number;
+  readonly hashes: SharedArrayBuffer;
+  readonly skip?: SharedArrayBuffer | undefined;
+}
+
+export interface PageHashJob {
+  readonly kind: 'pageHashes';
+  readonly file: ImageFile;
+  readonly list: readonly number[];
+}
+
+/** Copies those blocks of a file that still hash as `hashes` says to another file; sparse stays sparse. */
+export interface CopyJob {
+  readonly kind: 'copy';
+  readonly file: ImageFile;
+  readonly toFd: number;
+  readonly first: number;
+  readonly count: number;
+  readonly hashes: SharedArrayBuffer;
+}
+
+/** Reads sample blocks and says what they would take on the wire; sends nothing. */
+export interface SampleJob {
+  readonly kind: 'sample';
+  readonly file: ImageFile;
+  readonly list: readonly number[];
+  readonly held: SharedArrayBuffer;
+  readonly level: number;
+  readonly compress: boolean;
+}
+
+export interface SampleResult {
+  readonly zeroBlocks: number;
+  readonly unchangedBlocks: number;
+  readonly changedBlocks: number;
+  readonly changedBytes: number;
+  readonly packedBytes: number;
+  readonly packMs: number;
+}
+
+/** Standard transfer, source: reads a stretch and seals it as an EXTENT frame in `out`. */
+export interface ReadExtentJob {
+  readonly kind: 'readExtent';
+  readonly file: ImageFile;
+  readonly offset: number;
+  readonly length: number;
+  readonly out: { readonly memory: SharedArrayBuffer; readonly offset: number; readonly length: number };
+}
+
+/** Standard transfer, destination: verifies an EXTENT frame and writes it; a hole stays or becomes one. */
+export interface WriteExtentJob {
+  readonly kind: 'writeExtent';
+  readonly file: ImageFile;
+  readonly frame: DecodeJob['frame'];
+}
+
+export interface RootJob {
+  readonly kind: 'root';
+  readonly hashes: SharedArrayBuffer;
+  readonly sizeBytes: number;
+}
+
+export interface CodecJobs {
+  encode: { job: EncodeJob; result: EncodeResult };
+  decode: { job: DecodeJob; result: DecodeResult };
+  measure: { job: MeasureJob; result: { readonly dataBlocks: number } };
+  pageHashes: { job: PageHashJob; result: Uint8Array };
+  copy: { job: CopyJob; result: { readonly copied: number; readonly differing: number } };
+  sample: { job: SampleJob; result: SampleResult };
+  readExtent: { job: ReadExtentJob; result: { readonly frameBytes: number } };
+  writeExtent: { job: WriteExtentJob; result: { readonly end: number } };
+  root: { job: RootJob; result: string };
+}
+
+export type CodecJob = CodecJobs[keyof CodecJobs]['job'];
+export type CodecResult = CodecJobs[keyof CodecJobs]['result'];

@@ -1,0 +1,246 @@
+/**
+ * The body of a worker thread: takes one job at a time, does it synchronously, answers. All hashing, compressing and
+ * image I/O of an agent happens here, so that the main thread stays free for sockets and heartbeats.
+ */
+import { parentPort } from 'node:worker_threads';
+import { BatchDecoder } from '../encoder/batch-decoder';
+import { BatchEncoder, type BlockToEncode, type HeldVersion } from '../encoder/batch-encoder';
+import { MAX_BATCH_BLOCKS, batchMetaBytes, readBatchHead } from '../encoder/batch-format';
+import { HASH_BYTES, PAGE_HASH_BYTES, ZERO_HASH, manifestRoot, writeBlockHash } from '../encoder/hash';
+import { compressBound, Packer } from '../encoder/packer';
+import { writePageHashes } from '../encoder/page-patch';
+import { DwcpError, toDwcpError } from '../model/errors';
+import { BLOCK_SIZE_BYTES, PAGES_PER_BLOCK, blockLength } from '../model/image';
+import { Manifest } from '../store/manifest';
+import { HEADER_BYTES, sealFrame } from '../transport/frame';
+import { BlockWriter, clearBlock, clearRange, readBlocks, readFully, writeFully } from './block-io';
+import type {
+  CodecJob, CodecResult, CopyJob, DecodeJob, DecodeResult, EncodeJob, EncodeResult, MeasureJob, PageHashJob, ReadExtentJob, RootJob, SampleJob, SampleResult, WriteExtentJob,
+} from './codec-jobs';
+import { EXTENT_META_BYTES, readExtentMeta, sha256, writeExtentMeta } from './extent-format';
+
+const REGION_BYTES = MAX_BATCH_BLOCKS * BLOCK_SIZE_BYTES;
+const PAGE_HASHES_PER_BLOCK = PAGES_PER_BLOCK * PAGE_HASH_BYTES;
+
+const region = Buffer.allocUnsafeSlow(REGION_BYTES);
+const shadowRegion = Buffer.allocUnsafeSlow(REGION_BYTES);
+const encoder = new BatchEncoder();
+const decoder = new BatchDecoder();
+const packer = new Packer();
+let lastWasStored = false;
+let sampleScratch: Buffer | undefined;
+
+const NOTHING_ENCODED = { zero: 0, full: 0, pages: 0, runDelta: 0 } as const;
+
+function encode(job: EncodeJob): EncodeResult {
+  const startedAt = performance.now();
+  const source = new Manifest(job.file.sizeBytes, job.source);
+  const held = new Manifest(job.file.sizeBytes, job.held);
+  const shadow = job.shadow && new Manifest(job.file.sizeBytes, job.shadow.hashes);
+  const toEncode: BlockToEncode[] = [];
+  const needPages: number[] = [];
+  let zeroBlocks = 0;
+  let unchangedBlocks = 0;
+  let replacedBlocks = 0;
+  const out = Buffer.from(job.out.memory, job.out.offset, job.out.length);
+  for (const [index, { block, bytes }] of readBlocks(job.file, job.blocks, readTarget(job, out)).entries()) {
+    writeBlockHash(bytes, source.hashes, block * HASH_BYTES);
+    const hash = source.hashOf(block);
+    const heldHash = held.hashOf(block);
+    if (!job.plain && hash.equals(heldHash)) {
+      if (hash.equals(ZERO_HASH)) zeroBlocks += 1;
+      else unchangedBlocks += 1;
+      continue;
+    }
+    if (hash.equals(ZERO_HASH)) zeroBlocks += 1;
+    const version = job.plain || heldHash.equals(ZERO_HASH) || hash.equals(ZERO_HASH) ? undefined : heldVersion(job, index, block, heldHash, shadow);
+    if (version === 'ask') {
+      needPages.push(block);
+      continue;
+    }
+    if (!heldHash.equals(ZERO_HASH)) replacedBlocks += 1;
+    toEncode.push({ block, bytes, hash, held: version });
+  }
+  const common = { sent: toEncode.map((block) => block.block), needPages, zeroBlocks, unchangedBlocks, replacedBlocks };
+  if (toEncode.length === 0) {
+    return { ...common, frameBytes: 0, blocksByEncoding: NOTHING_ENCODED, gatheredBytes: 0, payloadBytes: 0, packMs: 0, totalMs: performance.now() - startedAt };
+  }
+  const batch = encoder.encode(job.imageNumber, toEncode, job.settings, out.subarray(HEADER_BYTES));
+  sealFrame(out, 'batch', job.sequence, batch.metaBytes, batch.payloadBytes);
+  lastWasStored = !batch.packed;
+  return {
+    ...common,
+    frameBytes: HEADER_BYTES + batch.metaBytes + batch.payloadBytes,
+    blocksByEncoding: batch.blocksByEncoding,
+    gatheredBytes: batch.gatheredBytes,
+    payloadBytes: batch.payloadBytes,
+    packMs: batch.packMs,
+    totalMs: performance.now() - startedAt,
+  };
+}
+
+/**
+ * Where to read to: straight to the payload's place while batches do not compress, which spares a copy (the one into
+ * shared memory is V8's slow kind), else to this thread's own memory, which stays in the processor's cache.
+ */
+function readTarget({ blocks, settings }: EncodeJob, out: Buffer): Buffer {
+  if (!('first' in blocks) || (settings.compress && !lastWasStored)) return region;
+  return out.subarray(HEADER_BYTES + batchMetaBytes(blocks.count));
+}
+
+/** What is known of the destination's version of a block, or `ask` where its page hashes are wanted first. */
+function heldVersion(job: EncodeJob, index: number, block: number, hash: Buffer, shadow: Manifest | undefined): HeldVersion | 'ask' | undefined {
+  if (!job.settings.delta) return undefined;
+  if (job.shadow && shadow?.hashOf(block).equals(hash)) {
+    const bytes = shadowRegion.subarray(index * BLOCK_SIZE_BYTES, index * BLOCK_SIZE_BYTES + blockLength(job.file.sizeBytes, block));
+    readFully({ fd: job.shadow.fd, sizeBytes: job.file.sizeBytes }, bytes, block * BLOCK_SIZE_BYTES);
+    return { hash, bytes };
+  }
+  if (job.pages === 'ask') return 'ask';
+  if (job.pages === 'send') return undefined;
+  const hashes = job.pages.hashes.subarray(index * PAGE_HASHES_PER_BLOCK, (index + 1) * PAGE_HASHES_PER_BLOCK);
+  return { hash, pageHashes: Buffer.from(hashes.buffer, hashes.byteOffset, hashes.length) };
+}
+
+function decode(job: DecodeJob): DecodeResult {
+  const { memory, offset, metaBytes, payloadBytes } = job.frame;
+  const meta = Buffer.from(memory, offset, metaBytes);
+  const payload = Buffer.from(memory, offset + metaBytes, payloadBytes);
+  const held = new Manifest(job.file.sizeBytes, job.held);
+  const accepted: number[] = [];
+  const refused: number[] = [];
+  const writer = new BlockWriter(job.file, (block, hash) => {
+    held.set(block, hash);
+    accepted.push(block);
+  });
+  const image = {
+    sizeBytes: job.file.sizeBytes,
+    hashOf: (block: number): Buffer => held.hashOf(block),
+    read: (block: number, out: Buffer): void => readFully(job.file, out, block * BLOCK_SIZE_BYTES),
+  };
+  decoder.decode(
+    readBatchHead(meta),
+    payload,
+    image,
+    ({ block, hash, bytes, stable }) => {
+      if (held.hashOf(block).equals(hash)) accepted.push(block);
+      else if (bytes) writer.write(block, bytes, hash, stable);
+      else {
+        clearBlock(job.file, block);
+        held.set(block, ZERO_HASH);
+        accepted.push(block);
+      }
+    },
+    (block) => refused.push(block),
+  );
+  writer.flush();
+  return { accepted, refused };
+}
+
+function measure(job: MeasureJob): { dataBlocks: number } {
+  const hashes = new Manifest(job.file.sizeBytes, job.hashes);
+  const skip = job.skip && new Uint8Array(job.skip);
+  const list = Array.from({ length: job.count }, (_, index) => job.first + index).filter((block) => !skip?.[block]);
+  let dataBlocks = 0;
+  for (const { block, bytes } of readBlocks(job.file, { list }, region)) {
+    writeBlockHash(bytes, hashes.hashes, block * HASH_BYTES);
+    if (!hashes.isZero(block)) dataBlocks += 1;
+  }
+  return { dataBlocks };
+}
+
+function pageHashes(job: PageHashJob): Uint8Array {
+  const out = Buffer.alloc(job.list.length * PAGE_HASHES_PER_BLOCK);
+  for (let at = 0; at < job.list.length; at += MAX_BATCH_BLOCKS) {
+    const part = readBlocks(job.file, { list: job.list.slice(at, at + MAX_BATCH_BLOCKS) }, region);
+    for (const [index, { bytes }] of part.entries()) writePageHashes(bytes, out, (at + index) * PAGE_HASHES_PER_BLOCK);
+  }
+  return out;
+}
+
+function copy(job: CopyJob): { copied: number; differing: number } {
+  const hashes = new Manifest(job.file.sizeBytes, job.hashes);
+  const hash = Buffer.alloc(HASH_BYTES);
+  let copied = 0;
+  let differing = 0;
+  const writer = new BlockWriter({ fd: job.toFd, sizeBytes: job.file.sizeBytes }, () => (copied += 1));
+  for (const { block, bytes } of readBlocks(job.file, { first: job.first, count: job.count }, region)) {
+    writeBlockHash(bytes, hash, 0);
+    if (!hash.equals(hashes.hashOf(block))) differing += 1;
+    else if (!hash.equals(ZERO_HASH)) writer.write(block, bytes, Buffer.from(hash), true);
+  }
+  writer.flush();
+  return { copied, differing };
+}
+
+function sample(job: SampleJob): SampleResult {
+  const held = new Manifest(job.file.sizeBytes, job.held);
+  sampleScratch ??= Buffer.allocUnsafeSlow(compressBound(REGION_BYTES));
+  const hash = Buffer.alloc(HASH_BYTES);
+  const result = { zeroBlocks: 0, unchangedBlocks: 0, changedBlocks: 0, changedBytes: 0, packedBytes: 0, packMs: 0 };
+  for (const { block, bytes } of readBlocks(job.file, { list: job.list }, region)) {
+    writeBlockHash(bytes, hash, 0);
+    if (hash.equals(ZERO_HASH)) result.zeroBlocks += 1;
+    else if (hash.equals(held.hashOf(block))) result.unchangedBlocks += 1;
+    else {
+      const startedAt = performance.now();
+      const packed = job.compress ? Math.min(bytes.length, packer.packedSize(bytes, sampleScratch, job.level)) : bytes.length;
+      result.packMs += performance.now() - startedAt;
+      result.changedBlocks += 1;
+      result.changedBytes += bytes.length;
+      result.packedBytes += packed;
+    }
+  }
+  return result;
+}
+
+function readExtent(job: ReadExtentJob): { frameBytes: number } {
+  const out = Buffer.from(job.out.memory, job.out.offset, job.out.length);
+  const payload = out.subarray(HEADER_BYTES + EXTENT_META_BYTES, HEADER_BYTES + EXTENT_META_BYTES + job.length);
+  readFully(job.file, payload, job.offset);
+  writeExtentMeta(out.subarray(HEADER_BYTES), { kind: 'data', offset: job.offset, length: job.length, digest: sha256(payload) });
+  sealFrame(out, 'extent', 0, EXTENT_META_BYTES, job.length);
+  return { frameBytes: HEADER_BYTES + EXTENT_META_BYTES + job.length };
+}
+
+function writeExtent(job: WriteExtentJob): { end: number } {
+  const { memory, offset, metaBytes, payloadBytes } = job.frame;
+  const extent = readExtentMeta(Buffer.from(memory, offset, metaBytes), payloadBytes, job.file.sizeBytes);
+  if (extent.kind === 'hole') clearRange(job.file, extent.offset, extent.length);
+  else {
+    const payload = Buffer.from(memory, offset + metaBytes, payloadBytes);
+    if (!sha256(payload).equals(extent.digest)) throw new DwcpError('FRAME_CORRUPT', `The extent at ${extent.offset} arrived damaged`, { side: 'destination' });
+    writeFully(job.file.fd, payload, extent.offset);
+  }
+  return { end: extent.offset + extent.length };
+}
+
+function root(job: RootJob): string {
+  return manifestRoot(Buffer.from(job.hashes), job.sizeBytes, BLOCK_SIZE_BYTES);
+}
+
+function run(job: CodecJob): CodecResult {
+  switch (job.kind) {
+    case 'encode': return encode(job);
+    case 'decode': return decode(job);
+    case 'measure': return measure(job);
+    case 'pageHashes': return pageHashes(job);
+    case 'copy': return copy(job);
+    case 'sample': return sample(job);
+    case 'readExtent': return readExtent(job);
+    case 'writeExtent': return writeExtent(job);
+    case 'root': return root(job);
+  }
+}
+
+const WRITING: ReadonlySet<CodecJob['kind']> = new Set(['decode', 'copy', 'writeExtent']);
+
+parentPort?.on('message', ({ id, job }: { id: number; job: CodecJob }) => {
+  try {
+    parentPort?.postMessage({ id, result: run(job) });
+  } catch (error) {
+    const writing = WRITING.has(job.kind);
+    const reason = toDwcpError(error, writing ? 'IMAGE_UNWRITABLE' : 'IMAGE_UNREADABLE', { side: writing ? 'destination' : 'source' });
+    parentPort?.postMessage({ id, error: reason.report() });
+  }
+});

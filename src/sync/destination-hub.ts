@@ -1,0 +1,270 @@
+/**
+ * The receiving half of an agent: lets connections in, keeps one session per migration, answers the source's requests.
+ * The migration's own state is destination-migration.ts; the standard transfer's is standard-receiver.ts.
+ */
+import { readdir } from 'node:fs/promises';
+import { HASH_BYTES } from '../encoder/hash';
+import { Packer, compressBound } from '../encoder/packer';
+import { DwcpError } from '../model/errors';
+import { isMissing } from '../store/durable-file';
+import { type OwnershipState } from '../store/ownership-journal';
+import type { Answer, Message } from '../transport/control-channel';
+import type { Connection } from '../transport/connection';
+import type { Admitted } from '../transport/endpoint';
+import type { Frame } from '../transport/frame';
+import { checkGrant } from '../transport/grants';
+import { type Hello, RELEASE } from '../transport/hello';
+import { ReceivingSession } from '../transport/receiving-session';
+import type { Slab } from '../transport/slab';
+import { type DestinationContext, DestinationMigration, type DestinationRecord, destinationRecordSchema, migrationFolder } from './destination-migration';
+import {
+  finishImageSchema, installImageSchema, manifestRequestSchema, MAX_PAGE_HASH_BLOCKS, openImageSchema, pageHashesSchema, readBody, statusRequestSchema, takeOverSchema,
+} from './protocol';
+import { StandardReceiver } from './standard-receiver';
+import type { WorkingImage } from './working-image';
+
+export interface HubOptions {
+  readonly hostId: string;
+  readonly key: Buffer;
+  readonly acceptDwcp: boolean;
+  readonly slab: Slab;
+  /** Where a connection goes that a session has given back. */
+  readonly giveBack: (connection: Connection) => void;
+}
+
+type Handler = (message: Message, session: ReceivingSession) => Promise<Answer>;
+
+export class DestinationHub {
+  readonly #options: HubOptions;
+  readonly #context: DestinationContext;
+  readonly #migrations = new Map<string, Promise<DestinationMigration | undefined>>();
+  readonly #sessions = new Map<string, ReceivingSession>();
+  readonly #standard = new Map<string, StandardReceiver>();
+  readonly #packer = new Packer();
+
+  constructor(options: HubOptions, context: DestinationContext) {
+    this.#options = options;
+    this.#context = context;
+  }
+
+  get sessionCount(): number {
+    return this.#sessions.size;
+  }
+
+  get streamCount(): number {
+    return [...this.#sessions.values()].reduce((sum, session) => sum + session.streamCount, 0);
+  }
+
+  /** Makes a migration known; asking again for the same one changes nothing. */
+  async prepare(record: DestinationRecord): Promise<DestinationMigration> {
+    const known = await this.migration(record.migrationId);
+    if (known) return known;
+    const migration = new DestinationMigration(record, this.#context);
+    await migration.save();
+    this.#migrations.set(record.migrationId, Promise.resolve(migration));
+    return migration;
+  }
+
+  /** A migration this host takes part in, also one from before a restart. */
+  async migration(migrationId: string): Promise<DestinationMigration | undefined> {
+    const known = await this.#migrations.get(migrationId);
+    if (known) return known;
+    const loading = DestinationMigration.load(migrationId, this.#context);
+    this.#migrations.set(migrationId, loading);
+    const loaded = await loading;
+    if (!loaded) this.#migrations.delete(migrationId);
+    return loaded;
+  }
+
+  /** Ids of all migrations with a record on this host. */
+  async list(): Promise<string[]> {
+    try {
+      return await readdir(migrationFolder(this.#context.dataDir));
+    } catch (error) {
+      if (isMissing(error)) return [];
+      throw error;
+    }
+  }
+
+  /** Ends a migration's session and forgets it in memory; its record is the caller's matter. */
+  release(migrationId: string, error: DwcpError): void {
+    this.#sessions.get(migrationId)?.end(error);
+    this.#standard.get(migrationId)?.end(error);
+    this.#migrations.delete(migrationId);
+  }
+
+  /** Judges a hello. @throws GRANT_INVALID, HELLO_REFUSED, SUPERSEDED */
+  admit(hello: Hello, connection: Connection): Admitted {
+    const { key, hostId, acceptDwcp } = this.#options;
+    checkGrant(key, hello.grant);
+    const ofSession = hello.grant.purpose === 'session' && hello.grant.subject === hello.sessionId;
+    const ofPeer = hello.grant.purpose === 'peer' && hello.role === 'idle' && hello.grant.subject === hello.sourceHost;
+    if (!ofSession && !ofPeer) throw new DwcpError('GRANT_INVALID', 'The token is for another session');
+    if (!acceptDwcp && hello.role !== 'standard') throw new DwcpError('HELLO_REFUSED', `Host ${hostId} accepts no DWCP sessions`, { side: 'destination' });
+    const welcome = { hostId, release: RELEASE };
+    switch (hello.role) {
+      case 'idle':
+        return { welcome, attach: () => this.#options.giveBack(connection) };
+      case 'control':
+        this.#assertNewest(hello);
+        return { welcome, attach: () => this.#openSession(hello, connection) };
+      case 'data': {
+        const session = this.#sessions.get(hello.sessionId);
+        if (session?.epoch !== hello.epoch) throw new DwcpError('SUPERSEDED', 'The session of this stream is not open', { side: 'destination' });
+        return { welcome, attach: () => session.attach(hello.stream, connection) };
+      }
+      case 'standard':
+        return { welcome, attach: () => this.#openStandard(hello, connection) };
+    }
+  }
+
+  async close(): Promise<void> {
+    const error = new DwcpError('SESSION_LOST', 'The agent stops');
+    for (const session of this.#sessions.values()) session.end(error);
+    for (const receiver of this.#standard.values()) receiver.end(error);
+    for (const loading of this.#migrations.values()) await (await loading)?.close();
+  }
+
+  #assertNewest(hello: Hello): void {
+    const current = this.#sessions.get(hello.sessionId);
+    if (current && current.epoch > hello.epoch) throw new DwcpError('SUPERSEDED', 'A newer attempt of the source holds this session', { side: 'destination' });
+  }
+
+  #openSession(hello: Hello, connection: Connection): void {
+    const { sessionId, epoch } = hello;
+    this.#sessions.get(sessionId)?.end(new DwcpError('SUPERSEDED', 'A newer attempt of the source took the session over'));
+    const session: ReceivingSession = new ReceivingSession(
+      sessionId,
+      epoch,
+      connection,
+      this.#options.slab,
+      {
+        request: (method, message) => this.#serve(session, method, message),
+        batch: (frame) => this.#takeBatch(sessionId, frame),
+      },
+      {
+        giveBack: this.#options.giveBack,
+        ended: () => {
+          if (this.#sessions.get(sessionId) === session) this.#sessions.delete(sessionId);
+        },
+      },
+    );
+    this.#sessions.set(sessionId, session);
+  }
+
+  #openStandard(hello: Hello, connection: Connection): void {
+    const { sessionId } = hello;
+    this.#standard.get(sessionId)?.end(new DwcpError('SUPERSEDED', 'A newer attempt of the source took the transfer over'));
+    const receiver: StandardReceiver = new StandardReceiver(connection, this.#options.slab, this.#context, async () => this.#get(sessionId), () => {
+      if (this.#standard.get(sessionId) === receiver) this.#standard.delete(sessionId);
+    });
+    this.#standard.set(sessionId, receiver);
+  }
+
+  async #takeBatch(sessionId: string, frame: Frame): Promise<readonly number[]> {
+    const migration = await this.#get(sessionId);
+    const image = await migration.imageByNumber(frame.meta.length >= 2 ? frame.meta.readUInt16BE(0) : 0);
+    if (!image) throw new DwcpError('PROTOCOL_VIOLATION', 'A batch names an image that is not open', { side: 'destination' });
+    return image.take(frame);
+  }
+
+  async #get(migrationId: string): Promise<DestinationMigration> {
+    const migration = await this.migration(migrationId);
+    if (!migration) throw new DwcpError('MIGRATION_UNKNOWN', `This host takes no part in migration ${migrationId}`, { side: 'destination' });
+    return migration;
+  }
+
+  async #serve(session: ReceivingSession, method: string, message: Message): Promise<Answer> {
+    const handler = this.#handlers[method];
+    if (!handler) throw new DwcpError('PROTOCOL_VIOLATION', `Unknown request ${method.slice(0, 60)}`, { side: 'destination' });
+    return handler(message, session);
+  }
+
+  readonly #handlers: Readonly<Record<string, Handler>> = {
+    open_image: async (message, session) => {
+      const { imageId, useBaseline } = readBody(openImageSchema, message);
+      const migration = await this.#get(session.id);
+      await this.#standard.get(session.id)?.yield();
+      const image = await migration.image(imageId, useBaseline);
+      const root = await this.#context.pool.run({ kind: 'root', hashes: image.held.memory, sizeBytes: image.held.sizeBytes });
+      const zero = image.state === 'empty';
+      return { body: { image: migration.record.images.findIndex((spec) => spec.imageId === imageId), state: image.state, root, zero } };
+    },
+
+    manifest: async (message, session) => {
+      const { image, first, count } = readBody(manifestRequestSchema, message);
+      const { held } = await this.#image(session, image);
+      if (first + count > held.blocks) throw new DwcpError('PROTOCOL_VIOLATION', 'The manifest has no such blocks', { side: 'destination' });
+      const hashes = held.hashes.subarray(first * HASH_BYTES, (first + count) * HASH_BYTES);
+      const packed = Buffer.allocUnsafe(compressBound(hashes.length));
+      const bytes = this.#packer.pack(hashes, packed, 1);
+      // A copy: the hashes go on changing while the answer waits for the socket.
+      return bytes >= 0 ? { body: { packed: true }, payload: packed.subarray(0, bytes) } : { body: { packed: false }, payload: Buffer.from(hashes) };
+    },
+
+    page_hashes: async (message, session) => {
+      const { image } = readBody(pageHashesSchema, message);
+      const working = await this.#image(session, image);
+      const count = message.payload.length / 4;
+      if (!Number.isInteger(count) || count > MAX_PAGE_HASH_BLOCKS) throw new DwcpError('PROTOCOL_VIOLATION', `${count} blocks are too many to ask for`, { side: 'destination' });
+      const list = Array.from({ length: count }, (_, index) => message.payload.readUInt32BE(index * 4));
+      if (list.some((block) => block >= working.held.blocks)) throw new DwcpError('PROTOCOL_VIOLATION', 'The image has no such blocks', { side: 'destination' });
+      const hashes = await working.pageHashes(list);
+      return { body: {}, payload: Buffer.from(hashes.buffer, hashes.byteOffset, hashes.length) };
+    },
+
+    finish_image: async (message, session) => {
+      const { image, root } = readBody(finishImageSchema, message);
+      await (await this.#image(session, image)).finish(root);
+      return { body: {} };
+    },
+
+    take_over: async (message, session) => {
+      const { vmId, roots } = readBody(takeOverSchema, message);
+      const migration = await this.migration(session.id);
+      if (!migration) {
+        const state = await this.#stateOf(vmId, session.id);
+        if (state === 'installed') return { body: { generation: (await this.#context.registry.get(vmId)).generation } };
+        if (state === 'abandoned') throw new DwcpError('ABANDONED', `This host has promised not to start ${vmId} for migration ${session.id}`, { side: 'destination' });
+      }
+      const { record } = migration ?? (await this.#get(session.id));
+      await migration?.takeOver(roots);
+      this.#migrations.delete(session.id);
+      return { body: { generation: record.generation } };
+    },
+
+    keep: async (_message, session) => {
+      await (await this.#get(session.id)).keepAsBaselines();
+      return { body: {} };
+    },
+
+    prepare: async (message, session) => {
+      const record = readBody(destinationRecordSchema, { body: message.body.record as Message['body'], payload: message.payload });
+      if (record.mode !== 'direct' || record.migrationId !== session.id) throw new DwcpError('PROTOCOL_VIOLATION', 'Only a direct session prepares itself', { side: 'destination' });
+      const known = await this.#context.registry.find(record.vmId);
+      if (known?.presence === 'here') throw new DwcpError('VM_EXISTS', `VM ${record.vmId} lives on this host: its images are not overwritten`, { side: 'destination' });
+      const images = record.images.map((image) => ({ ...image, path: this.#context.registry.imagePath(undefined, record.vmId, image.imageId) }));
+      await this.prepare({ ...record, images });
+      return { body: {} };
+    },
+
+    install_image: async (message, session) => {
+      await (await this.#get(session.id)).installDirect(readBody(installImageSchema, message).imageId);
+      return { body: {} };
+    },
+
+    train: (_message, session) => Promise.resolve({ body: { ...(session.takeTrain() ?? { bytes: 0, spanMs: 0 }) } }),
+
+    status: async (message, session) => ({ body: { state: await this.#stateOf(readBody(statusRequestSchema, message).vmId, session.id) } }),
+  };
+
+  async #image(session: ReceivingSession, number: number): Promise<WorkingImage> {
+    const image = await (await this.#get(session.id)).imageByNumber(number);
+    if (!image) throw new DwcpError('PROTOCOL_VIOLATION', `Image ${number} is not open`, { side: 'destination' });
+    return image;
+  }
+
+  async #stateOf(vmId: string, migrationId: string): Promise<OwnershipState | 'none'> {
+    return (await this.#context.ownership.last(vmId, migrationId))?.state ?? 'none';
+  }
+}

@@ -1,0 +1,221 @@
+/**
+ * One migration as its destination sees it: a record on disk, the working images, and the steps of the hand-over that
+ * happen here. Every step may be asked for again and gives the same answer. States: src/store/ownership-journal.ts.
+ */
+import { rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { z } from 'zod';
+import { DwcpError } from '../model/errors';
+import { hostIdSchema, migrationIdSchema, vmIdSchema } from '../model/ids';
+import { imageSpecSchema } from '../model/image';
+import type { BaselineStore } from '../store/baselines';
+import { readIfThere, writeDurably } from '../store/durable-file';
+import type { OwnershipJournal } from '../store/ownership-journal';
+import type { VmRegistry } from '../store/vm-registry';
+import type { CodecPool } from './codec-pool';
+import { installImage, removeJournal, WorkingImage, type WorkingImageParameters } from './working-image';
+
+/**
+ * `migrate`: the VM changes hosts. `warm`: the images become a baseline, the VM stays. `direct`: the library's
+ * adapter, images only, no VM changes hands.
+ */
+export const MODES = ['migrate', 'warm', 'direct'] as const;
+export type Mode = (typeof MODES)[number];
+
+export const destinationRecordSchema = z.strictObject({
+  migrationId: migrationIdSchema,
+  vmId: vmIdSchema,
+  mode: z.enum(MODES),
+  fence: z.int().min(0),
+  generation: z.int().min(0),
+  sourceHost: hostIdSchema,
+  workflowId: z.string().max(1000).optional(),
+  images: z.array(imageSpecSchema.extend({ path: z.string().min(1) })).min(1),
+});
+export type DestinationRecord = z.infer<typeof destinationRecordSchema>;
+
+/** What makes a VM live on this host; the hypervisor's driver is one. */
+export interface VmActivator {
+  activate(images: DestinationRecord['images']): Promise<void>;
+}
+
+export interface DestinationContext {
+  readonly dataDir: string;
+  readonly store: BaselineStore;
+  readonly ownership: OwnershipJournal;
+  readonly registry: VmRegistry;
+  readonly pool: CodecPool;
+  readonly activator: VmActivator;
+}
+
+export function migrationFolder(dataDir: string): string {
+  return join(dataDir, 'incoming');
+}
+
+export class DestinationMigration {
+  readonly record: DestinationRecord;
+  readonly #context: DestinationContext;
+  readonly #open = new Map<string, Promise<WorkingImage>>();
+  #step: Promise<unknown> = Promise.resolve();
+
+  constructor(record: DestinationRecord, context: DestinationContext) {
+    this.record = record;
+    this.#context = context;
+  }
+
+  static async load(migrationId: string, context: DestinationContext): Promise<DestinationMigration | undefined> {
+    const text = await readIfThere(join(migrationFolder(context.dataDir), migrationId, 'record.json'));
+    return text && new DestinationMigration(destinationRecordSchema.parse(JSON.parse(text.toString('utf8'))), context);
+  }
+
+  async save(): Promise<void> {
+    await writeDurably(join(this.#folder(), 'record.json'), JSON.stringify(this.record, null, 1));
+  }
+
+  /** The working image of an image, opened on first use; one that a full disk has stopped is opened anew. */
+  async image(imageId: string, useBaseline: boolean): Promise<WorkingImage> {
+    const known = await this.#open.get(imageId)?.catch(() => undefined);
+    if (known && !known.failed) return known;
+    await known?.close();
+    const opening = WorkingImage.open(this.parametersOf(imageId, useBaseline), this.#context.store, this.#context.pool);
+    this.#open.set(imageId, opening);
+    return opening;
+  }
+
+  /** The image of a number that the source uses in batches; undefined while it is not open. */
+  async imageByNumber(number: number): Promise<WorkingImage | undefined> {
+    const spec = this.record.images[number];
+    return spec && this.#open.get(spec.imageId);
+  }
+
+  parametersOf(imageId: string, useBaseline: boolean): WorkingImageParameters {
+    const spec = this.record.images.find((image) => image.imageId === imageId);
+    if (!spec) throw new DwcpError('PROTOCOL_VIOLATION', `Migration ${this.record.migrationId} has no image ${imageId}`, { side: 'destination' });
+    const { path: imagePath, ...image } = spec;
+    const journalPath = join(this.#folder(), `${imageId}.journal`);
+    return { migrationId: this.record.migrationId, vmId: this.record.vmId, image, imagePath, journalPath, useBaseline };
+  }
+
+  /** Closes a working image so that the standard transfer can write its file. */
+  async yieldImage(imageId: string): Promise<void> {
+    const image = await this.#open.get(imageId)?.catch(() => undefined);
+    this.#open.delete(imageId);
+    await image?.close();
+  }
+
+  /**
+   * Takes the VM over: past this the source may never resume. All images are verified, with the roots given.
+   * @throws ABANDONED, FENCED, INTEGRITY_MISMATCH, and then nothing has changed
+   */
+  takeOver(roots: Readonly<Record<string, string>>): Promise<void> {
+    return this.#inTurn(async () => {
+      const { vmId, migrationId, fence } = this.record;
+      const last = await this.#context.ownership.last(vmId, migrationId);
+      if (last?.state === 'installed') return;
+      if (last?.state === 'abandoned') throw new DwcpError('ABANDONED', `This host has promised not to start ${vmId} for migration ${migrationId}`, { side: 'destination' });
+      if (last?.state !== 'mine') {
+        if ((await this.#context.ownership.fence(vmId)) > fence) throw new DwcpError('FENCED', `A newer migration of ${vmId} has been here`, { side: 'destination' });
+        for (const { imageId } of this.record.images) await this.#assertVerified(imageId, roots[imageId]);
+        await this.#context.ownership.append(vmId, 'mine', migrationId, fence);
+      }
+      await this.#install();
+    });
+  }
+
+  /** Completes what a crash after `mine` has left undone. */
+  completeTakeOver(): Promise<void> {
+    return this.#inTurn(() => this.#install());
+  }
+
+  /** Warm-up: what has been verified becomes the baseline. */
+  keepAsBaselines(): Promise<void> {
+    return this.#inTurn(() => this.#keepAll());
+  }
+
+  /** Direct: puts one verified image at its own place. */
+  installDirect(imageId: string): Promise<void> {
+    return this.#inTurn(async () => {
+      const image = await this.image(imageId, true);
+      if (image.verifiedRoot === undefined) throw new DwcpError('INTEGRITY_MISMATCH', `Image ${imageId} is not verified`, { side: 'destination' });
+      await image.close();
+      await installImage(image.parameters, this.record.generation, this.#context.store, this.#context.pool, image.held);
+    });
+  }
+
+  /**
+   * Promises durably not to start the VM for this migration; keeps what has arrived as baseline.
+   * @throws ALREADY_PAST_RETURN where the VM is this host's already
+   */
+  abandon(): Promise<void> {
+    return this.#inTurn(async () => {
+      const { vmId, migrationId, fence, mode } = this.record;
+      const last = await this.#context.ownership.last(vmId, migrationId);
+      if (last?.state === 'mine' || last?.state === 'installed') {
+        throw new DwcpError('ALREADY_PAST_RETURN', `${vmId} has been taken over by this host`, { side: 'destination' });
+      }
+      if (mode === 'migrate' && last?.state !== 'abandoned') await this.#context.ownership.append(vmId, 'abandoned', migrationId, fence);
+      await this.#keepAll();
+      await this.#forget();
+    });
+  }
+
+  /** Closes files; nothing is decided. */
+  async close(): Promise<void> {
+    const open = [...this.#open.values()];
+    this.#open.clear();
+    await Promise.all(open.map(async (opening) => (await opening.catch(() => undefined))?.close()));
+  }
+
+  /** Ends the record of a migration that needs it no more. */
+  async forget(): Promise<void> {
+    await this.close();
+    await this.#forget();
+  }
+
+  async #install(): Promise<void> {
+    const { vmId, migrationId, fence, generation, images } = this.record;
+    const { store, pool, registry, ownership, activator } = this.#context;
+    for (const { imageId } of images) {
+      const parameters = this.parametersOf(imageId, true);
+      const image = await this.#open.get(imageId)?.catch(() => undefined);
+      await image?.close();
+      const held = image?.verifiedRoot === undefined ? undefined : image.held;
+      if ((await readIfThere(parameters.journalPath)) !== undefined) await installImage(parameters, generation, store, pool, held);
+    }
+    await activator.activate(images);
+    await registry.put({ vmId, images: images.map(({ imageId, kind, path }) => ({ imageId, kind, path })), presence: 'here', generation });
+    await ownership.append(vmId, 'installed', migrationId, fence);
+    await this.#forget();
+  }
+
+  async #keepAll(): Promise<void> {
+    for (const { imageId } of this.record.images) {
+      const parameters = this.parametersOf(imageId, true);
+      if ((await readIfThere(parameters.journalPath)) === undefined) continue;
+      await (await this.image(imageId, true)).keepAsBaseline(this.record.generation);
+      this.#open.delete(imageId);
+    }
+  }
+
+  async #assertVerified(imageId: string, root: string | undefined): Promise<void> {
+    const image = await this.image(imageId, true);
+    if (root !== undefined && image.verifiedRoot === root) return;
+    throw new DwcpError('INTEGRITY_MISMATCH', `Image ${imageId} has not been verified here with the root that the source names`, { side: 'destination' });
+  }
+
+  async #forget(): Promise<void> {
+    for (const { imageId } of this.record.images) await removeJournal(this.parametersOf(imageId, true).journalPath);
+    await rm(this.#folder(), { recursive: true, force: true });
+  }
+
+  /** One step at a time: an activity that is tried again waits for the attempt before it. */
+  #inTurn<T>(step: () => Promise<T>): Promise<T> {
+    const next = this.#step.catch(() => undefined).then(step);
+    this.#step = next;
+    return next;
+  }
+
+  #folder(): string {
+    return join(migrationFolder(this.#context.dataDir), this.record.migrationId);
+  }
+}

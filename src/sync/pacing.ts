@@ -1,0 +1,96 @@
+/**
+ * What a running transfer adapts, ten times in two seconds: zstd level, batch size, number of streams. Joins the rules
+ * (level controller, stream tuner) with what the session shows; decides nothing itself.
+ */
+import { LevelController } from '../encoder/level-controller';
+import { BLOCK_SIZE_BYTES } from '../model/image';
+import type { LevelAndStreams } from '../model/tiers';
+import { KIB, MIB, clamp } from '../model/units';
+import type { SendingSession } from '../transport/sending-session';
+import type { StreamTuner } from '../transport/stream-tuner';
+import type { TokenBucket } from '../transport/token-bucket';
+import type { EncodeResult } from './codec-jobs';
+
+const ADAPT_EVERY_MS = 200;
+const MIN_BATCH_BYTES = 256 * KIB;
+const MAX_BATCH_BYTES = 4 * MIB;
+/** Share of waiting streams above which the link, not the processor, has time to spare. */
+const STARVED_SHARE = 0.5;
+
+export class Pacing {
+  readonly #level: LevelController;
+  readonly #tuner: StreamTuner;
+  readonly #start: LevelAndStreams;
+  readonly #bucket: TokenBucket;
+  #linkBytesPerSecond: number;
+  #batchBytes = MIN_BATCH_BYTES;
+  #rawPerPayload = 1;
+  #timer: NodeJS.Timeout | undefined;
+
+  /** @param linkBytesPerSecond first estimate of the link, 0 where there is none */
+  constructor(start: LevelAndStreams, tuner: StreamTuner, bucket: TokenBucket, threads: number, linkBytesPerSecond: number) {
+    this.#start = start;
+    this.#level = new LevelController(start.maxLevel, threads);
+    this.#tuner = tuner;
+    this.#bucket = bucket;
+    this.#linkBytesPerSecond = linkBytesPerSecond;
+  }
+
+  get level(): number {
+    return this.#level.level;
+  }
+
+  get batchBytes(): number {
+    return this.#batchBytes;
+  }
+
+  get batchBlocks(): number {
+    return this.#batchBytes / BLOCK_SIZE_BYTES;
+  }
+
+  get targetStreams(): number {
+    return this.#tuner.target;
+  }
+
+  encoded(result: EncodeResult, level: number): void {
+    if (result.frameBytes === 0) return;
+    this.#rawPerPayload += 0.1 * (result.gatheredBytes / Math.max(1, result.payloadBytes) - this.#rawPerPayload);
+    if (!this.#start.compress) return;
+    const { gatheredBytes, payloadBytes, packMs, totalMs } = result;
+    this.#level.observe({ level, gatheredBytes, payloadBytes, packMs, otherMs: totalMs - packMs });
+  }
+
+  /** Adapts while a session transfers. @returns what stops it */
+  drive(session: SendingSession): () => void {
+    session.setTarget(this.#tuner.target);
+    clearInterval(this.#timer);
+    this.#timer = setInterval(() => this.#adapt(session), ADAPT_EVERY_MS);
+    return () => clearInterval(this.#timer);
+  }
+
+  #adapt(session: SendingSession): void {
+    const { goodputBytesPerSecond, activeStreams, idleShare, rttMs, throttled } = session.stats;
+    const starved = idleShare > STARVED_SHARE;
+    this.#estimateLink(goodputBytesPerSecond, starved);
+    if (this.#start.compress) this.#level.choose(this.#linkBytesPerSecond, starved);
+    const sample = { atMs: performance.now(), goodputBytesPerSecond, rttMs, notTheStreams: starved || throttled };
+    session.setTarget(this.#tuner.observe(sample));
+    this.#batchBytes = this.#batchSize(goodputBytesPerSecond / Math.max(1, activeStreams), rttMs);
+    session.setBatchBytes(this.#batchBytes);
+  }
+
+  /** While streams wait, goodput says nothing of the link: then the estimate only creeps upwards (compression.md 6.3). */
+  #estimateLink(goodput: number, starved: boolean): void {
+    const limit = this.#bucket.rateBytesPerSecond || Infinity;
+    if (goodput <= 0) return;
+    const known = this.#linkBytesPerSecond || goodput;
+    const next = starved ? Math.max(known, goodput) * 1.05 : known + 0.3 * (goodput - known);
+    this.#linkBytesPerSecond = Math.min(next, limit, 1e11);
+  }
+
+  /** About half a second, or eight round trips, of one stream (transport.md section 3.7). */
+  #batchSize(streamBytesPerSecond: number, rttMs: number): number {
+    const wanted = streamBytesPerSecond * this.#rawPerPayload * Math.max(0.5, (8 * rttMs) / 1000);
+    return clamp(2 ** Math.floor(Math.log2(Math.max(1, wanted))), MIN_BATCH_BYTES, MAX_BATCH_BYTES);
+  }
+}

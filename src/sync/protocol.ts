@@ -1,0 +1,52 @@
+/**
+ * The requests of a session's control connection, as schemas: what the source asks, what the destination answers.
+ * Framing is src/transport's; the order of things is docs/migration-protocol.md's.
+ *
+ *   open_image    {imageId, useBaseline}      -> {image, state, root, zero}     opens the working image
+ *   manifest      {image, first, count}       -> payload: packed hashes of those blocks
+ *   page_hashes   {image} + u32 list          -> payload: 16 x 8 bytes a block
+ *   finish_image  {image, root}               -> {}    all durable, roots equal
+ *   take_over     {vmId, roots}               -> {state, generation}    the point of no return
+ *   keep          {}                          -> {}    warm-up: what is verified becomes the baseline
+ *   prepare       {record}                    -> {}    direct sessions only
+ *   install_image {imageId}                   -> {}    direct sessions only
+ *   train         {}                          -> {bytes, spanMs}   arrival of the last packet train
+ *   status        {vmId}                      -> {state}   what this host's ownership journal says
+ */
+import { z } from 'zod';
+import { DwcpError } from '../model/errors';
+import { imageIdSchema, vmIdSchema } from '../model/ids';
+import { OWNERSHIP_STATES } from '../store/ownership-journal';
+import type { Message } from '../transport/control-channel';
+
+/** Blocks whose hashes travel in one answer: 1 MiB of them, 4 GiB of image. */
+export const MANIFEST_BLOCKS = 65_536;
+export const MAX_PAGE_HASH_BLOCKS = 64;
+
+const imageNumber = z.int().min(0).max(65_535);
+
+export const openImageSchema = z.looseObject({ imageId: imageIdSchema, useBaseline: z.boolean() });
+export const openedImageSchema = z.looseObject({
+  image: imageNumber,
+  state: z.enum(['empty', 'baseline', 'resumed']),
+  root: z.string().max(64),
+  /** True where every block is zero: no manifest needs to travel. */
+  zero: z.boolean(),
+});
+export const manifestRequestSchema = z.looseObject({ image: imageNumber, first: z.int().min(0), count: z.int().min(1).max(MANIFEST_BLOCKS) });
+export const pageHashesSchema = z.looseObject({ image: imageNumber });
+export const finishImageSchema = z.looseObject({ image: imageNumber, root: z.string().min(1).max(64) });
+export const takeOverSchema = z.looseObject({ vmId: vmIdSchema, roots: z.record(imageIdSchema, z.string().max(64)) });
+export const takenOverSchema = z.looseObject({ generation: z.int().min(0) });
+export const installImageSchema = z.looseObject({ imageId: imageIdSchema });
+export const trainSchema = z.looseObject({ bytes: z.number().min(0), spanMs: z.number().min(0) });
+export const statusRequestSchema = z.looseObject({ vmId: vmIdSchema });
+export const statusSchema = z.looseObject({ state: z.enum([...OWNERSHIP_STATES, 'none']) });
+
+/** A message's body in the shape asked for. @throws PROTOCOL_VIOLATION */
+export function readBody<T>(schema: z.ZodType<T>, message: Message): T {
+  const parsed = schema.safeParse(message.body);
+  if (parsed.success) return parsed.data;
+  const issue = parsed.error.issues[0];
+  throw new DwcpError('PROTOCOL_VIOLATION', `A message is malformed at ${issue?.path.join('.') ?? '?'}: ${issue?.message ?? ''}`);
+}

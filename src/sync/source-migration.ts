@@ -1,0 +1,172 @@
+/**
+ * One migration as its source sees it: the session to the destination, opened when first needed and again after a
+ * loss, the pace, and what has been measured of the link. What is sent through it is image-sender.ts's business.
+ */
+import type { ErrorCode } from '../model/error-codes';
+import { DwcpError, toDwcpError } from '../model/errors';
+import type { LinkMeasurement } from '../model/tiers';
+import type { BaselineStore } from '../store/baselines';
+import type { PeerAddress } from '../transport/endpoint';
+import type { Grant } from '../transport/grants';
+import { congestionControl, RetransmitMeter } from '../transport/kernel-counters';
+import type { PeerPool } from '../transport/peer-pool';
+import { SendingSession } from '../transport/sending-session';
+import type { Slab } from '../transport/slab';
+import { TokenBucket } from '../transport/token-bucket';
+import type { CodecPool } from './codec-pool';
+import { readBody, statusSchema, takenOverSchema, takeOverSchema, trainSchema } from './protocol';
+
+export interface SourceContext {
+  readonly hostId: string;
+  readonly peers: PeerPool;
+  readonly pool: CodecPool;
+  readonly slab: Slab;
+  readonly store: BaselineStore;
+}
+
+export interface Destination extends PeerAddress {
+  readonly grant: Grant;
+}
+
+/** How long a lost session is opened again and again before the activity gives up and leaves it to Temporal. */
+const OUTAGE_PATIENCE_MS = 60_000;
+const MAX_BACKOFF_MS = 5_000;
+/** One initial congestion window: what a fresh stream may send at once, so the train shows the bottleneck, not the ramp. */
+const TRAIN_BYTES_PER_STREAM = 14_000;
+const PINGS = 5;
+/** Answers that are given before the point of no return only. Anything else leaves it open on which side of it we are. */
+const NOT_TAKEN_OVER: ReadonlySet<ErrorCode> = new Set(['ABANDONED', 'FENCED', 'INTEGRITY_MISMATCH']);
+
+export class SourceMigration {
+  readonly migrationId: string;
+  readonly context: SourceContext;
+  readonly bucket: TokenBucket;
+  readonly retransmits = new RetransmitMeter();
+  #destination: Destination;
+  #session: SendingSession | undefined;
+  #opening: Promise<SendingSession> | undefined;
+  #lastEpoch = 0;
+  #closed = false;
+
+  constructor(migrationId: string, destination: Destination, bandwidthLimit: number, context: SourceContext) {
+    this.migrationId = migrationId;
+    this.#destination = destination;
+    this.bucket = new TokenBucket(bandwidthLimit);
+    this.context = context;
+  }
+
+  get destination(): Destination {
+    return this.#destination;
+  }
+
+  /** A later attempt brings a fresh grant. */
+  renew(destination: Destination): void {
+    this.#destination = destination;
+  }
+
+  get openSession(): SendingSession | undefined {
+    return this.#session?.ended ? undefined : this.#session;
+  }
+
+  /** The session; one attempt to open it where it is not. @throws the refusal; PEER_UNREACHABLE */
+  async session(): Promise<SendingSession> {
+    if (this.openSession) return this.openSession;
+    this.#opening ??= this.#open().finally(() => (this.#opening = undefined));
+    return this.#opening;
+  }
+
+  /** The session, waiting out a path that is down. @throws what ended the patience, permanent refusals at once */
+  async sessionPatiently(signal: AbortSignal): Promise<SendingSession> {
+    const giveUpAt = performance.now() + OUTAGE_PATIENCE_MS;
+    for (let attempt = 0; ; attempt += 1) {
+      signal.throwIfAborted();
+      try {
+        return await this.session();
+      } catch (error) {
+        const reason = toDwcpError(error, 'PEER_UNREACHABLE');
+        if (reason.spec.retry !== 'transient' || reason.code === 'GRANT_INVALID' || performance.now() > giveUpAt) throw reason;
+        await pause(Math.min(MAX_BACKOFF_MS, 250 * 2 ** attempt), signal);
+      }
+    }
+  }
+
+  /** Measures the link over the session's streams; costs one initial window a stream. */
+  async measureLink(): Promise<LinkMeasurement> {
+    const session = await this.session();
+    for (let ping = 0; ping < PINGS; ping += 1) {
+      session.control.ping();
+      await pause(20);
+    }
+    const sent = await session.probe(TRAIN_BYTES_PER_STREAM);
+    const train = await this.#awaitTrain(session, sent);
+    const bandwidthBytesPerSecond = train.spanMs > 0 ? train.bytes / (train.spanMs / 1000) : 0;
+    return { rttMs: session.rttMs, bandwidthBytesPerSecond, lossRatio: await this.retransmits.ratio(), congestionControl: await congestionControl() };
+  }
+
+  /**
+   * Asks the destination to take the VM over.
+   * @throws ABANDONED, FENCED, INTEGRITY_MISMATCH where it says that it has not; HANDOVER_IN_DOUBT in every other case
+   */
+  async takeOver(vmId: string, roots: Record<string, string>): Promise<{ generation: number }> {
+    try {
+      const session = await this.session();
+      return readBody(takenOverSchema, await session.control.request('take_over', takeOverSchema.parse({ vmId, roots })));
+    } catch (error) {
+      const reason = toDwcpError(error, 'SESSION_LOST');
+      if (NOT_TAKEN_OVER.has(reason.code)) throw reason;
+      throw new DwcpError('HANDOVER_IN_DOUBT', `The destination has not answered whether it took ${vmId} over: ${reason.message}`, { phase: 'switchover', side: 'source', cause: reason });
+    }
+  }
+
+  /** What the destination's ownership journal says of this migration. */
+  async destinationState(vmId: string): Promise<string> {
+    const session = await this.session();
+    return readBody(statusSchema, await session.control.request('status', { vmId })).state;
+  }
+
+  close(): void {
+    this.#closed = true;
+    this.#session?.close();
+    this.#session = undefined;
+  }
+
+  async #open(): Promise<SendingSession> {
+    if (this.#closed) throw new DwcpError('SUPERSEDED', `Migration ${this.migrationId} is closed on this host`);
+    // Strictly rising, also over a restart of this agent, as long as the host's clock does not go back.
+    this.#lastEpoch = Math.max(Date.now(), this.#lastEpoch + 1);
+    const { grant } = this.#destination;
+    const session = await SendingSession.open(this.context.peers, this.#destination, {
+      sessionId: this.migrationId, epoch: this.#lastEpoch, sourceHost: this.context.hostId, grant,
+    });
+    session.setBucket(this.bucket);
+    this.#session = session;
+    return session;
+  }
+
+  async #awaitTrain(session: SendingSession, sent: number): Promise<{ bytes: number; spanMs: number }> {
+    // Twice the round trip and a little more: late frames of the train are not worth waiting for.
+    await pause(Math.min(2000, 50 + 2 * session.rttMs));
+    for (let attempt = 0; attempt < 20; attempt += 1) {
+      const train = readBody(trainSchema, await session.control.request('train', {}));
+      if (train.bytes >= sent * 0.5) return train;
+      await pause(50);
+    }
+    return { bytes: 0, spanMs: 0 };
+  }
+}
+
+function pause(ms: number, signal?: AbortSignal): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(() => {
+      signal?.removeEventListener('abort', abort);
+      resolve();
+    }, ms);
+    const abort = (): void => {
+      clearTimeout(timer);
+      reject(toDwcpError(signal?.reason, 'CANCELLED'));
+    };
+    signal?.addEventListener('abort', abort, { once: true });
+  });
+}
+
+export { pause };

@@ -1,0 +1,168 @@
+/**
+ * The destination's half of the standard transfer: one connection, stretches of the image in order, each verified
+ * before it is written, the whole measured at the end. Independent of the encoder, the session and its streams; it
+ * resumes at the last offset that is durable.
+ *
+ *   REQUEST begin {imageId} -> {offset}    EXTENT ... EXTENT    EVENT durable {offset} now and then    REQUEST finish {root} -> {}
+ */
+import { type FileHandle, constants, mkdir, open, rm } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { z } from 'zod';
+import { DwcpError, toDwcpError } from '../model/errors';
+import { imageIdSchema } from '../model/ids';
+import { MIB } from '../model/units';
+import { workPathOf } from '../store/baselines';
+import { readIfThere, writeDurably } from '../store/durable-file';
+import { setSparseSize } from '../store/file-calls';
+import type { Connection, Received } from '../transport/connection';
+import { buildFrame, type Frame, type FrameType } from '../transport/frame';
+import { readMeta } from '../transport/hello';
+import type { Slab } from '../transport/slab';
+import type { DestinationContext, DestinationMigration } from './destination-migration';
+import { removeJournal, sealWorkFile, type WorkingImageParameters } from './working-image';
+
+const FRAMES: ReadonlySet<FrameType> = new Set(['request', 'extent']);
+const COMMIT_EVERY_BYTES = 64 * MIB;
+
+const requestSchema = z.discriminatedUnion('method', [
+  z.looseObject({ method: z.literal('begin'), imageId: imageIdSchema }),
+  z.looseObject({ method: z.literal('finish'), root: z.string().min(1).max(64) }),
+]);
+const progressSchema = z.object({ offset: z.int().min(0) });
+
+interface OpenFile {
+  readonly parameters: WorkingImageParameters;
+  readonly handle: FileHandle;
+  offset: number;
+  durableOffset: number;
+}
+
+export class StandardReceiver {
+  readonly #connection: Connection;
+  readonly #slab: Slab;
+  readonly #context: DestinationContext;
+  readonly #migration: () => Promise<DestinationMigration>;
+  #file: OpenFile | undefined;
+  #queue: Promise<void> = Promise.resolve();
+  #ended = false;
+
+  constructor(connection: Connection, slab: Slab, context: DestinationContext, migration: () => Promise<DestinationMigration>, onEnd: () => void) {
+    this.#connection = connection;
+    this.#slab = slab;
+    this.#context = context;
+    this.#migration = migration;
+    connection.use(
+      FRAMES,
+      (received) => this.#enqueue(received),
+      () => {
+        this.#ended = true;
+        void this.yield();
+        onEnd();
+      },
+      slab,
+    );
+  }
+
+  /** Ends the connection. */
+  end(error: DwcpError): void {
+    this.#connection.destroy(error);
+  }
+
+  /** Closes the file, after what has been received so far has been written. */
+  yield(): Promise<void> {
+    this.#queue = this.#queue.then(() => this.#closeFile());
+    return this.#queue;
+  }
+
+  #enqueue({ frame, run }: Received): void {
+    this.#queue = this.#queue
+      .then(() => (this.#ended ? undefined : this.#take(frame)))
+      .catch((error: unknown) => this.#refuse(frame, toDwcpError(error, 'INTERNAL', { side: 'destination' })))
+      .finally(() => run && this.#slab.free(run));
+  }
+
+  /** A request is answered with its error; an extent that fails tells it and ends the connection. */
+  #refuse(frame: Frame, error: DwcpError): void {
+    if (frame.type === 'request') this.#answer(frame, { ok: false, error: error.report() });
+    else {
+      void this.#connection.write(buildFrame('event', 0, Buffer.from(JSON.stringify({ event: 'failed', error: error.report() }))));
+      this.#ended = true;
+    }
+  }
+
+  async #take(frame: Frame): Promise<void> {
+    if (frame.type === 'extent') return this.#takeExtent(frame);
+    const request = readMeta(requestSchema, frame);
+    if (request.method === 'begin') this.#answer(frame, { ok: true, offset: await this.#begin(request.imageId) });
+    else {
+      await this.#finish(request.root);
+      this.#answer(frame, { ok: true });
+    }
+  }
+
+  async #begin(imageId: string): Promise<number> {
+    await this.#closeFile();
+    const migration = await this.#migration();
+    await migration.yieldImage(imageId);
+    const parameters = migration.parametersOf(imageId, false);
+    await removeJournal(parameters.journalPath);
+    await mkdir(dirname(parameters.imagePath), { recursive: true });
+    const handle = await open(workPathOf(parameters.imagePath), constants.O_RDWR | constants.O_CREAT, 0o600);
+    setSparseSize(handle.fd, parameters.image.sizeBytes);
+    const saved = await readIfThere(progressPath(parameters));
+    const offset = saved ? progressSchema.parse(JSON.parse(saved.toString('utf8'))).offset : 0;
+    this.#file = { parameters, handle, offset, durableOffset: offset };
+    return offset;
+  }
+
+  async #takeExtent(frame: Frame): Promise<void> {
+    const file = this.#open();
+    const { end } = await this.#context.pool.run({
+      kind: 'writeExtent',
+      file: { fd: file.handle.fd, sizeBytes: file.parameters.image.sizeBytes },
+      frame: { memory: frame.meta.buffer, offset: frame.meta.byteOffset, metaBytes: frame.metaBytes, payloadBytes: frame.payloadBytes },
+    });
+    file.offset = end;
+    if (file.offset - file.durableOffset >= COMMIT_EVERY_BYTES) await this.#commit(file);
+    void this.#connection.write(buildFrame('event', 0, Buffer.from(JSON.stringify({ event: 'written', offset: file.offset }))));
+  }
+
+  async #finish(root: string): Promise<void> {
+    const file = this.#open();
+    await this.#commit(file);
+    try {
+      await sealWorkFile(file.parameters, root, this.#context.pool);
+    } catch (error) {
+      // What is there cannot be trusted: the next attempt begins at the start.
+      await rm(progressPath(file.parameters), { force: true });
+      throw error;
+    } finally {
+      await this.#closeFile();
+    }
+  }
+
+  async #commit(file: OpenFile): Promise<void> {
+    await file.handle.datasync();
+    await writeDurably(progressPath(file.parameters), JSON.stringify({ offset: file.offset }));
+    file.durableOffset = file.offset;
+  }
+
+  #open(): OpenFile {
+    if (!this.#file) throw new DwcpError('PROTOCOL_VIOLATION', 'No image has been begun', { side: 'destination' });
+    return this.#file;
+  }
+
+  async #closeFile(): Promise<void> {
+    const file = this.#file;
+    this.#file = undefined;
+    await file?.handle.close();
+  }
+
+  #answer(frame: Frame, body: Record<string, unknown>): void {
+    void this.#connection.write(buildFrame('response', frame.sequence, Buffer.from(JSON.stringify(body))));
+  }
+}
+
+function progressPath(parameters: WorkingImageParameters): string {
+  return `${parameters.journalPath}.standard`;
+}

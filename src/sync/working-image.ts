@@ -1,0 +1,310 @@
+/**
+ * An image while it is being received: a working file beside the image's own place, the hashes of what it holds, and the
+ * journal of what of that is durable. Nothing is seen at the image's own place before it is complete and verified.
+ *
+ *   opening:  journal there?  yes -> its blocks are trusted, all others measured   (resume: nothing durable comes again)
+ *                             no  -> the baseline's content becomes the working file, by rename, and is measured;
+ *                                    without one an empty sparse file
+ *   then:     batches -> verify -> write -> (sync, journal) ... finish(root) -> installImage() or keepAsBaseline()
+ *
+ * Measuring, not remembering, is what makes a torn write or a tampered baseline harmless.
+ */
+import { type FileHandle, access, constants, mkdir, open, rm } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { MAX_BATCH_BLOCKS } from '../encoder/batch-format';
+import { HASH_BYTES } from '../encoder/hash';
+import { DwcpError, toDwcpError } from '../model/errors';
+import { BLOCK_SIZE_BYTES, type ImageSpec, blockCount } from '../model/image';
+import { type BaselineStore, baselinePathOf, workPathOf } from '../store/baselines';
+import { BlockJournal, type JournalledBlock } from '../store/block-journal';
+import { readIfThere, renameDurably, writeDurably } from '../store/durable-file';
+import { Manifest } from '../store/manifest';
+import { nextData, nextHole, setSparseSize } from '../store/file-calls';
+import type { Frame } from '../transport/frame';
+import type { CodecPool } from './codec-pool';
+
+export interface WorkingImageParameters {
+  readonly migrationId: string;
+  readonly vmId: string;
+  readonly image: ImageSpec;
+  /** The image's own place on this host. */
+  readonly imagePath: string;
+  readonly journalPath: string;
+  readonly useBaseline: boolean;
+}
+
+export type WorkingState = 'empty' | 'baseline' | 'resumed';
+
+/** Data that may wait for its sync: bounds what a crash of this agent can cost. */
+const COMMIT_AFTER_BLOCKS = 1024;
+const COMMIT_AFTER_MS = 250;
+const MEASURE_LANES = 2;
+
+async function exists(path: string): Promise<boolean> {
+  return access(path).then(() => true, () => false);
+}
+
+export class WorkingImage {
+  readonly parameters: WorkingImageParameters;
+  readonly state: WorkingState;
+  readonly held: Manifest;
+  readonly #store: BaselineStore;
+  readonly #pool: CodecPool;
+  readonly #handle: FileHandle;
+  readonly #journal: BlockJournal;
+  #pending: JournalledBlock[] = [];
+  #timer: NodeJS.Timeout | undefined;
+  #committing: Promise<void> = Promise.resolve();
+  #failed: DwcpError | undefined;
+  #decoding = 0;
+  #verifiedRoot: string | undefined;
+  #closed = false;
+
+  private constructor(
+    parameters: WorkingImageParameters, state: WorkingState, held: Manifest, store: BaselineStore, pool: CodecPool, handle: FileHandle, journal: BlockJournal,
+  ) {
+    this.parameters = parameters;
+    this.state = state;
+    this.held = held;
+    this.#store = store;
+    this.#pool = pool;
+    this.#handle = handle;
+    this.#journal = journal;
+  }
+
+  /** Opens or creates the working image and learns what it holds. @throws DISK_FULL, IMAGE_UNWRITABLE, JOURNAL_CORRUPT */
+  static async open(parameters: WorkingImageParameters, store: BaselineStore, pool: CodecPool): Promise<WorkingImage> {
+    try {
+      const { image, imagePath, journalPath } = parameters;
+      const held = new Manifest(image.sizeBytes);
+      const durable = new SharedArrayBuffer(blockCount(image.sizeBytes));
+      const marks = new Uint8Array(durable);
+      let journal = await BlockJournal.open(journalPath, ({ block, hash }) => {
+        held.set(block, hash);
+        marks[block] = 1;
+      });
+      const resumed = journal !== undefined && (await restoreWorkFile(journal, imagePath)) && journal.head.image.sizeBytes === image.sizeBytes;
+      if (!journal || !resumed) {
+        await journal?.close();
+        held.hashes.fill(0);
+        marks.fill(0);
+        journal = await beginAnew(parameters);
+      }
+      const handle = await open(workPathOf(imagePath), constants.O_RDWR | constants.O_CREAT, 0o600);
+      setSparseSize(handle.fd, image.sizeBytes);
+      await measure(handle.fd, held, pool, durable);
+      const opened = new WorkingImage(parameters, resumed ? 'resumed' : journal.head.base, held, store, pool, handle, journal);
+      if (resumed) await opened.#recallVerified();
+      return opened;
+    } catch (error) {
+      throw toDwcpError(error, 'IMAGE_UNWRITABLE', { side: 'destination' });
+    }
+  }
+
+  /** True after a failure of the disk: close it and open it again to go on. */
+  get failed(): boolean {
+    return this.#failed !== undefined;
+  }
+
+  /** Root of the finished image, once finish() has agreed. */
+  get verifiedRoot(): string | undefined {
+    return this.#verifiedRoot;
+  }
+
+  /** Takes in a checked BATCH frame. @returns the blocks that must come again in full; @throws what the disk says */
+  async take(frame: Frame): Promise<readonly number[]> {
+    if (this.#failed) throw this.#failed;
+    if (this.#closed || this.#verifiedRoot !== undefined) return [];
+    this.#decoding += 1;
+    try {
+      const { accepted, refused } = await this.#pool.run({
+        kind: 'decode',
+        file: this.#file(),
+        held: this.held.memory,
+        frame: { memory: frame.meta.buffer, offset: frame.meta.byteOffset, metaBytes: frame.metaBytes, payloadBytes: frame.payloadBytes },
+      });
+      for (const block of accepted) this.#pending.push({ block, hash: Buffer.from(this.held.hashOf(block)) });
+      this.#scheduleCommit();
+      return refused;
+    } finally {
+      this.#decoding -= 1;
+    }
+  }
+
+  async pageHashes(list: readonly number[]): Promise<Uint8Array> {
+    return this.#pool.run({ kind: 'pageHashes', file: this.#file(), list });
+  }
+
+  /**
+   * Makes all durable and compares roots. Calling it again gives the same answer.
+   * @throws INTEGRITY_MISMATCH: the image has then been measured anew, and `held` is what its file really holds
+   */
+  async finish(root: string): Promise<void> {
+    if (this.#verifiedRoot === root) return;
+    while (this.#decoding > 0) await new Promise((resolve) => setTimeout(resolve, 5));
+    await this.#commit();
+    const found = await this.#pool.run({ kind: 'root', hashes: this.held.memory, sizeBytes: this.held.sizeBytes });
+    if (found !== root) {
+      await measure(this.#handle.fd, this.held, this.#pool);
+      throw new DwcpError('INTEGRITY_MISMATCH', `Image ${this.parameters.image.imageId} has root ${found.slice(0, 16)} here and ${root.slice(0, 16)} at the source`, { side: 'destination' });
+    }
+    this.#verifiedRoot = root;
+    await writeDurably(verifiedPath(this.parameters.journalPath), root);
+  }
+
+  /** Ends the reception and keeps what has arrived as baseline; complete where finish() had agreed. */
+  async keepAsBaseline(generation: number): Promise<void> {
+    const { vmId, image, imagePath, journalPath } = this.parameters;
+    const { imageId, kind, sizeBytes } = image;
+    await this.close();
+    const record = { vmId, imageId, kind, sizeBytes, generation, complete: this.#verifiedRoot !== undefined };
+    await this.#store.adopt(workPathOf(imagePath), imagePath, record, this.held);
+    await removeJournal(journalPath);
+  }
+
+  /** Stops; what has arrived and is not durable yet is made so, where the disk lets it. */
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    while (this.#decoding > 0) await new Promise((resolve) => setTimeout(resolve, 5));
+    await this.#commit().catch(() => undefined);
+    clearTimeout(this.#timer);
+    await this.#journal.close();
+    await this.#handle.close();
+  }
+
+  async #recallVerified(): Promise<void> {
+    const root = (await readIfThere(verifiedPath(this.parameters.journalPath)))?.toString('utf8');
+    if (root === undefined) return;
+    const found = await this.#pool.run({ kind: 'root', hashes: this.held.memory, sizeBytes: this.held.sizeBytes });
+    if (found === root) this.#verifiedRoot = root;
+  }
+
+  #file(): { fd: number; sizeBytes: number } {
+    return { fd: this.#handle.fd, sizeBytes: this.held.sizeBytes };
+  }
+
+  #scheduleCommit(): void {
+    if (this.#pending.length >= COMMIT_AFTER_BLOCKS) void this.#commit().catch(() => undefined);
+    else this.#timer ??= setTimeout(() => void this.#commit().catch(() => undefined), COMMIT_AFTER_MS);
+  }
+
+  /** Syncs the data, then promises it in the journal; one commit at a time. A failure is kept for the next take(). */
+  #commit(): Promise<void> {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+    this.#committing = this.#committing.catch(() => undefined).then(async () => {
+      const blocks = this.#pending.splice(0);
+      if (blocks.length === 0) return;
+      try {
+        await this.#handle.datasync();
+        await this.#journal.append(blocks);
+      } catch (error) {
+        this.#failed = toDwcpError(error, 'IMAGE_UNWRITABLE', { side: 'destination' });
+        throw this.#failed;
+      }
+    });
+    return this.#committing;
+  }
+}
+
+function verifiedPath(journalPath: string): string {
+  return `${journalPath}.verified`;
+}
+
+/**
+ * Moves a verified image to its own place and records its hashes as the generation both sides hold. Idempotent, also
+ * over a crash in the middle: what is not known any more is measured.
+ */
+export async function installImage(
+  { vmId, image, imagePath, journalPath }: WorkingImageParameters, generation: number, store: BaselineStore, pool: CodecPool, known?: Manifest,
+): Promise<void> {
+  const { imageId, kind, sizeBytes } = image;
+  if (await exists(workPathOf(imagePath))) await renameDurably(workPathOf(imagePath), imagePath);
+  const held = known ?? (await measureFile(imagePath, sizeBytes, pool));
+  await store.forget(vmId, imageId, false);
+  await rm(baselinePathOf(imagePath), { force: true });
+  await store.put({ vmId, imageId, kind, sizeBytes, generation, complete: true }, held);
+  await removeJournal(journalPath);
+}
+
+/** The hashes of a file as it is. */
+export async function measureFile(path: string, sizeBytes: number, pool: CodecPool): Promise<Manifest> {
+  const handle = await open(path, 'r');
+  try {
+    const held = new Manifest(sizeBytes);
+    await measure(handle.fd, held, pool);
+    return held;
+  } finally {
+    await handle.close();
+  }
+}
+
+/**
+ * Makes a file that came by another path (the standard transfer) a finished working image: measures it, compares roots,
+ * journals every block.
+ * @throws INTEGRITY_MISMATCH
+ */
+export async function sealWorkFile({ migrationId, image, imagePath, journalPath }: WorkingImageParameters, root: string, pool: CodecPool): Promise<void> {
+  const held = await measureFile(workPathOf(imagePath), image.sizeBytes, pool);
+  if (held.root() !== root) throw new DwcpError('INTEGRITY_MISMATCH', `Image ${image.imageId} differs from the source after the standard transfer`, { side: 'destination' });
+  const journal = await BlockJournal.create(journalPath, { migrationId, image, base: 'empty' });
+  for (let block = 0; block < held.blocks; block += COMMIT_AFTER_BLOCKS) {
+    const part = Array.from({ length: Math.min(COMMIT_AFTER_BLOCKS, held.blocks - block) }, (_, index) => block + index);
+    await journal.append(part.map((each) => ({ block: each, hash: held.hashOf(each) })));
+  }
+  await journal.close();
+  await writeDurably(verifiedPath(journalPath), root);
+}
+
+export async function removeJournal(journalPath: string): Promise<void> {
+  await rm(verifiedPath(journalPath), { force: true });
+  await rm(journalPath, { force: true });
+}
+
+/** After a crash between starting the journal and renaming the baseline, does what was left undone. */
+async function restoreWorkFile(journal: BlockJournal, imagePath: string): Promise<boolean> {
+  if (await exists(workPathOf(imagePath))) return true;
+  if (journal.head.base !== 'baseline' || !(await exists(baselinePathOf(imagePath)))) return false;
+  await renameDurably(baselinePathOf(imagePath), workPathOf(imagePath));
+  return true;
+}
+
+/** Starts a journal, then gives it a working file: the baseline's content where there is one and it is wanted. */
+async function beginAnew({ migrationId, image, imagePath, journalPath, useBaseline }: WorkingImageParameters): Promise<BlockJournal> {
+  await mkdir(dirname(imagePath), { recursive: true });
+  await removeJournal(journalPath);
+  const fromBaseline = useBaseline && (await exists(baselinePathOf(imagePath)));
+  const journal = await BlockJournal.create(journalPath, { migrationId, image, base: fromBaseline ? 'baseline' : 'empty' });
+  await rm(workPathOf(imagePath), { force: true });
+  if (fromBaseline) await renameDurably(baselinePathOf(imagePath), workPathOf(imagePath));
+  return journal;
+}
+
+/** Learns the hashes of all blocks not marked in `skip` from the file itself; holes are not read. */
+async function measure(fd: number, held: Manifest, pool: CodecPool, skip?: SharedArrayBuffer): Promise<void> {
+  const stretches = dataStretches(fd, held, skip);
+  const lane = async (): Promise<void> => {
+    for (let next = stretches.next(); !next.done; next = stretches.next()) {
+      await pool.run({ kind: 'measure', file: { fd, sizeBytes: held.sizeBytes }, ...next.value, hashes: held.memory, skip });
+    }
+  };
+  await Promise.all(Array.from({ length: MEASURE_LANES * pool.threads }, lane));
+}
+
+/** Runs of blocks that may hold data, each small enough for one job; blocks in holes get the zero hash right here. */
+function* dataStretches(fd: number, held: Manifest, skip: SharedArrayBuffer | undefined): Generator<{ first: number; count: number }> {
+  const marks = skip && new Uint8Array(skip);
+  let block = 0;
+  while (block < held.blocks) {
+    const dataAt = Math.min(nextData(fd, block * BLOCK_SIZE_BYTES), held.sizeBytes);
+    const first = Math.min(held.blocks, Math.floor(dataAt / BLOCK_SIZE_BYTES));
+    if (!marks) held.hashes.fill(0, block * HASH_BYTES, first * HASH_BYTES);
+    block = first;
+    if (block >= held.blocks) return;
+    const holeAt = Math.min(nextHole(fd, dataAt), held.sizeBytes);
+    const end = Math.min(held.blocks, Math.max(block + 1, Math.ceil(holeAt / BLOCK_SIZE_BYTES)));
+    for (; block < end; block += MAX_BATCH_BLOCKS) yield { first: block, count: Math.min(MAX_BATCH_BLOCKS, end - block) };
+    block = end;
+  }
+}

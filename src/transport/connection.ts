@@ -1,0 +1,146 @@
+/**
+ * A socket that speaks frames: reads them with bounded memory and backpressure, writes them, ends once. What frames
+ * mean is for those who hold the connection; which may come is set by allow().
+ */
+import type { Socket } from 'node:net';
+import { DwcpError, toDwcpError } from '../model/errors';
+import { HEADER_BYTES, type Frame, type FrameHeader, type FrameType } from './frame';
+import { FrameReader } from './frame-reader';
+import { readAnswer, refusedFrame } from './hello';
+import type { Run, Slab } from './slab';
+
+/** A received frame and, where its memory is the slab's, the run to give back. */
+export interface Received {
+  readonly frame: Frame;
+  readonly run: Run | undefined;
+}
+
+export type FrameHandler = (received: Received) => void;
+export type CloseHandler = (error: DwcpError) => void;
+
+/** Frames whose memory comes from the slab: the bulk. */
+const BULK: ReadonlySet<FrameType> = new Set(['batch', 'extent']);
+
+export class Connection {
+  readonly socket: Socket;
+  #slab: Slab | undefined;
+  #reader: FrameReader;
+  #run: Run | undefined;
+  #onFrame: FrameHandler = () => undefined;
+  #onClose: CloseHandler = () => undefined;
+  #closedWith: DwcpError | undefined;
+  #receivedBytes = 0;
+  #cancelWait: (() => void) | undefined;
+  #held = false;
+
+  constructor(socket: Socket, allowed: ReadonlySet<FrameType>) {
+    this.socket = socket;
+    socket.setNoDelay(true);
+    socket.setKeepAlive(true, 15_000);
+    this.#reader = new FrameReader(allowed, { allocate: (header) => this.#allocate(header), deliver: (frame) => this.#deliver(frame) });
+    socket.on('data', (chunk: Buffer) => {
+      this.#receivedBytes += chunk.length;
+      this.#take(() => this.#reader.push(chunk));
+    });
+    socket.on('error', (error) => this.#finish(toDwcpError(error, 'PEER_UNREACHABLE')));
+    socket.on('close', () => this.#finish(new DwcpError('PEER_UNREACHABLE', 'The connection was closed by the other side')));
+  }
+
+  get closed(): boolean {
+    return this.#closedWith !== undefined;
+  }
+
+  /** Bytes read since the connection was opened, also those of a frame that is not complete yet. */
+  get receivedBytes(): number {
+    return this.#receivedBytes;
+  }
+
+  /** True while reading waits for memory of the slab: no progress then is no fault of the path. */
+  get blocked(): boolean {
+    return this.#cancelWait !== undefined;
+  }
+
+  /** Sets who gets frames and the end; from now on frames of other types end the connection. */
+  use(allowed: ReadonlySet<FrameType>, onFrame: FrameHandler, onClose: CloseHandler, slab?: Slab): void {
+    this.#reader.allow(allowed);
+    this.#onFrame = onFrame;
+    this.#onClose = onClose;
+    this.#slab = slab;
+    if (this.#closedWith) onClose(this.#closedWith);
+    else if (this.#held) {
+      this.#held = false;
+      this.#take(() => this.#reader.resume());
+    }
+  }
+
+  /** Leaves everything behind the frame just delivered to whoever calls use() next. */
+  hold(): void {
+    this.#held = true;
+    this.#reader.stop();
+  }
+
+  /** Hands bytes to the kernel. Resolves when it has taken them all, and on the end of the connection too. */
+  write(bytes: Buffer): Promise<void> {
+    if (this.#closedWith) return Promise.resolve();
+    return new Promise((resolve) => this.socket.write(bytes, () => resolve()));
+  }
+
+  /** Ends the connection at once; onClose hears `error` unless it has heard another before. */
+  destroy(error: DwcpError): void {
+    this.#finish(error);
+    this.socket.destroy();
+  }
+
+  /** Writes a last frame and ends in order; the socket is gone within two seconds in any case. */
+  endWith(bytes: Buffer, error: DwcpError): void {
+    this.#finish(error);
+    this.socket.end(bytes);
+    setTimeout(() => this.socket.destroy(), 2000).unref();
+  }
+
+  #allocate(header: FrameHeader): Buffer | undefined {
+    const bytes = HEADER_BYTES + header.metaBytes + header.payloadBytes;
+    if (!this.#slab || !BULK.has(header.type)) return Buffer.allocUnsafeSlow(bytes);
+    this.#run = this.#slab.take(bytes);
+    return this.#run?.bytes.subarray(0, bytes);
+  }
+
+  #deliver(frame: Frame): void {
+    const run = this.#run;
+    this.#run = undefined;
+    // The other side says why it ends the connection; readAnswer throws what it says.
+    if (frame.type === 'refused') readAnswer(frame);
+    this.#onFrame({ frame, run });
+  }
+
+  /** Runs the reader; a violation ends the connection, a blocked reader stops the socket until memory is free. */
+  #take(read: () => boolean): void {
+    if (this.#closedWith) return;
+    try {
+      if (read()) {
+        if (this.socket.isPaused()) this.socket.resume();
+        return;
+      }
+    } catch (error) {
+      const reason = toDwcpError(error, 'PROTOCOL_VIOLATION');
+      this.endWith(refusedFrame(reason), reason);
+      return;
+    }
+    this.socket.pause();
+    if (this.#held) return;
+    this.#cancelWait = this.#slab?.whenFreed(() => {
+      this.#cancelWait = undefined;
+      this.#take(() => this.#reader.resume());
+    });
+  }
+
+  #finish(error: DwcpError): void {
+    if (this.#closedWith) return;
+    this.#closedWith = error;
+    this.#cancelWait?.();
+    this.#cancelWait = undefined;
+    if (this.#run && this.#slab) this.#slab.free(this.#run);
+    this.#run = undefined;
+    this.#onClose(error);
+  }
+}

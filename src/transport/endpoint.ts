@@ -1,0 +1,169 @@
+/**
+ * Both ends of opening a connection: the dialler with its hello, and the listener that refuses whoever does not show a
+ * grant before anything else is read. TCP, or TLS 1.3 with both sides' certificates where files are given.
+ */
+import { connect, createServer, type Server, type Socket } from 'node:net';
+import { connect as tlsConnect, createServer as tlsCreateServer } from 'node:tls';
+import { DwcpError, toDwcpError } from '../model/errors';
+import { Connection } from './connection';
+import type { FrameType } from './frame';
+import { type Hello, helloSchema, jsonFrame, readAnswer, readMeta, refusedFrame, type Welcome } from './hello';
+
+export interface PeerAddress {
+  readonly address: string;
+  readonly port: number;
+}
+
+/** PEM contents. With them the data plane is TLS 1.3 and both sides prove who they are. */
+export interface TlsFiles {
+  readonly cert: Buffer;
+  readonly key: Buffer;
+  readonly ca: Buffer;
+}
+
+const DIAL_TIMEOUT_MS = 10_000;
+const HELLO_TIMEOUT_MS = 5_000;
+const MAX_UNPROVEN = 512;
+const ONLY_HELLO: ReadonlySet<FrameType> = new Set(['hello']);
+const ONLY_ANSWER: ReadonlySet<FrameType> = new Set(['welcome', 'refused']);
+
+function openSocket(peer: PeerAddress, tls: TlsFiles | undefined): Promise<Socket> {
+  return new Promise((resolve, reject) => {
+    const target = { host: peer.address, port: peer.port, highWaterMark: 256 * 1024 };
+    const socket = tls ? tlsConnect({ ...target, ...tls, minVersion: 'TLSv1.3', checkServerIdentity: () => undefined }) : connect(target);
+    const timer = setTimeout(() => socket.destroy(new Error(`no connection within ${DIAL_TIMEOUT_MS / 1000} s`)), DIAL_TIMEOUT_MS);
+    const fail = (error: Error): void => {
+      clearTimeout(timer);
+      reject(new DwcpError('PEER_UNREACHABLE', `${peer.address}:${peer.port}: ${error.message}`, { side: 'destination', cause: error }));
+    };
+    socket.once('error', fail);
+    socket.once(tls ? 'secureConnect' : 'connect', () => {
+      clearTimeout(timer);
+      socket.off('error', fail);
+      resolve(socket);
+    });
+  });
+}
+
+/** Sends a hello on an open connection and waits for the answer. @throws the refusal; PEER_UNREACHABLE */
+export function greet(connection: Connection, hello: Hello): Promise<Welcome> {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(() => connection.destroy(new DwcpError('PEER_UNREACHABLE', `No answer to the hello within ${DIAL_TIMEOUT_MS / 1000} s`)), DIAL_TIMEOUT_MS);
+    const settle = (act: () => void): void => {
+      clearTimeout(timer);
+      act();
+    };
+    connection.use(
+      ONLY_ANSWER,
+      ({ frame }) => {
+        try {
+          const welcome = readAnswer(frame);
+          connection.hold();
+          settle(() => resolve(welcome));
+        } catch (error) {
+          const refusal = toDwcpError(error, 'PROTOCOL_VIOLATION');
+          settle(() => reject(refusal));
+          connection.destroy(refusal);
+        }
+      },
+      (error) => settle(() => reject(error)),
+    );
+    void connection.write(jsonFrame('hello', hello));
+  });
+}
+
+export async function dial(peer: PeerAddress, hello: Hello, tls?: TlsFiles): Promise<{ connection: Connection; welcome: Welcome }> {
+  const connection = new Connection(await openSocket(peer, tls), ONLY_ANSWER);
+  return { connection, welcome: await greet(connection, hello) };
+}
+
+/** What follows an accepted hello: the welcome, and what takes the connection over (with use()) once it is written. */
+export interface Admitted {
+  readonly welcome: Welcome;
+  readonly attach: () => void;
+}
+
+/** Judges a hello: throws the refusal, or lets it in. */
+export type Admission = (hello: Hello, connection: Connection) => Admitted;
+
+export class DataPlaneListener {
+  readonly #server: Server;
+  readonly #admit: Admission;
+  readonly #open = new Set<Connection>();
+  readonly #unproven = new Set<Connection>();
+
+  constructor(admit: Admission, tls?: TlsFiles) {
+    this.#admit = admit;
+    const options = { highWaterMark: 256 * 1024, noDelay: true };
+    const accept = (socket: Socket): void => this.#accept(socket);
+    this.#server = tls
+      ? tlsCreateServer({ ...options, ...tls, minVersion: 'TLSv1.3', requestCert: true, rejectUnauthorized: true }, accept)
+      : createServer(options, accept);
+    this.#server.on('tlsClientError', (_error: Error, socket: Socket) => socket.destroy());
+  }
+
+  /** @returns the port listened on. @throws CONFIG_INVALID where the address cannot be taken */
+  listen(address: string, port: number): Promise<number> {
+    return new Promise((resolve, reject) => {
+      this.#server.once('error', (error) => {
+        reject(new DwcpError('CONFIG_INVALID', `Cannot listen on ${address}:${port}: ${error.message}`, { cause: error, hint: 'Another process has the port, or the address is not of this host: choose others with --listen-address and --port' }));
+      });
+      this.#server.listen({ host: address, port, backlog: 512 }, () => {
+        const bound = this.#server.address();
+        resolve(typeof bound === 'object' && bound !== null ? bound.port : port);
+      });
+    });
+  }
+
+  /** Stops listening and ends every connection. */
+  async close(): Promise<void> {
+    const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
+    this.dropConnections();
+    await closed;
+  }
+
+  /** Ends every connection that has come in, as a cut of the link would. */
+  dropConnections(): void {
+    for (const connection of this.#open) connection.destroy(new DwcpError('PEER_UNREACHABLE', 'This agent closes its connections'));
+  }
+
+  /** Waits for the next hello on a connection: a fresh one, or one that a session has given back. */
+  awaitHello(connection: Connection, timeoutMs: number): void {
+    const timer = setTimeout(() => connection.destroy(new DwcpError('PEER_UNREACHABLE', 'No hello came in time')), timeoutMs);
+    connection.use(
+      ONLY_HELLO,
+      ({ frame }) => {
+        clearTimeout(timer);
+        this.#judge(connection, () => this.#admit(readMeta(helloSchema, frame), connection));
+      },
+      () => clearTimeout(timer),
+    );
+  }
+
+  #accept(socket: Socket): void {
+    if (this.#unproven.size >= MAX_UNPROVEN) {
+      socket.destroy();
+      return;
+    }
+    const connection = new Connection(socket, ONLY_HELLO);
+    this.#open.add(connection);
+    this.#unproven.add(connection);
+    socket.once('close', () => {
+      this.#open.delete(connection);
+      this.#unproven.delete(connection);
+    });
+    this.awaitHello(connection, HELLO_TIMEOUT_MS);
+  }
+
+  #judge(connection: Connection, admit: () => Admitted): void {
+    try {
+      const { welcome, attach } = admit();
+      this.#unproven.delete(connection);
+      void connection.write(jsonFrame('welcome', welcome));
+      attach();
+    } catch (error) {
+      const refusal = toDwcpError(error, 'PROTOCOL_VIOLATION');
+      connection.endWith(refusedFrame(refusal), refusal);
+    }
+  }
+}

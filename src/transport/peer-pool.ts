@@ -1,0 +1,109 @@
+/**
+ * Connections to other agents: dials them, and keeps those that a session has given back or that `dwcp connect` has
+ * established ahead, so that the next session starts without handshakes. Bounded per peer, and every idle connection
+ * has an end.
+ */
+import { DwcpError, toDwcpError } from '../model/errors';
+import type { Connection } from './connection';
+import { dial, greet, type PeerAddress, type TlsFiles } from './endpoint';
+import { buildFrame, type FrameType } from './frame';
+import { type Hello, RELEASE } from './hello';
+
+/** Handshakes under way at a time: more of them trip firewalls and listen queues (transport.md section 3.4). */
+export const HANDSHAKES_AT_ONCE = 8;
+const MAX_IDLE_PER_PEER = 257;
+const NOTHING: ReadonlySet<FrameType> = new Set();
+
+interface Idle {
+  readonly connection: Connection;
+  readonly timer: NodeJS.Timeout;
+}
+
+export class PeerPool {
+  readonly #tls: TlsFiles | undefined;
+  readonly #idleTtlMs: number;
+  readonly #idle = new Map<string, Idle[]>();
+
+  constructor(idleTtlMs: number, tls?: TlsFiles) {
+    this.#idleTtlMs = idleTtlMs;
+    this.#tls = tls;
+  }
+
+  idleCount(peer: PeerAddress): number {
+    return this.#list(peer).length;
+  }
+
+  /** A connection that has said this hello: an idle one where there is one, else a new one. @throws the refusal */
+  async connect(peer: PeerAddress, hello: Omit<Hello, 'release'>): Promise<Connection> {
+    const full = { ...hello, release: RELEASE };
+    for (let idle = this.#list(peer).pop(); idle; idle = this.#list(peer).pop()) {
+      clearTimeout(idle.timer);
+      if (idle.connection.closed) continue;
+      try {
+        await greet(idle.connection, full);
+        return idle.connection;
+      } catch (error) {
+        // An idle connection that has died says nothing about the peer; a refusal does.
+        if (toDwcpError(error, 'PEER_UNREACHABLE').code !== 'PEER_UNREACHABLE') throw error;
+      }
+    }
+    return (await dial(peer, full, this.#tls)).connection;
+  }
+
+  /** Establishes connections ahead until `count` are idle. @returns how many are idle then */
+  async establish(peer: PeerAddress, hello: Omit<Hello, 'release'>, count: number): Promise<number> {
+    const missing = Math.max(0, Math.min(count, MAX_IDLE_PER_PEER) - this.idleCount(peer));
+    let started = 0;
+    const lane = async (): Promise<void> => {
+      while (started < missing) {
+        started += 1;
+        const { connection } = await dial(peer, { ...hello, release: RELEASE }, this.#tls);
+        this.#keep(peer, connection);
+      }
+    };
+    await Promise.all(Array.from({ length: Math.min(HANDSHAKES_AT_ONCE, missing) }, lane));
+    return this.idleCount(peer);
+  }
+
+  /** Takes a connection back from a session that has nothing on the way on it any more. */
+  giveBack(peer: PeerAddress, connection: Connection): void {
+    if (connection.closed) return;
+    if (this.idleCount(peer) >= MAX_IDLE_PER_PEER) {
+      connection.destroy(new DwcpError('PEER_UNREACHABLE', 'The pool of this peer is full'));
+      return;
+    }
+    void connection.write(buildFrame('detach', 0));
+    this.#keep(peer, connection);
+  }
+
+  close(): void {
+    const all = [...this.#idle.values()].flat();
+    this.#idle.clear();
+    for (const { connection, timer } of all) {
+      clearTimeout(timer);
+      connection.destroy(new DwcpError('PEER_UNREACHABLE', 'The agent stops'));
+    }
+  }
+
+  #list(peer: PeerAddress): Idle[] {
+    const key = `${peer.address}:${peer.port}`;
+    const list = this.#idle.get(key) ?? [];
+    this.#idle.set(key, list);
+    return list;
+  }
+
+  #keep(peer: PeerAddress, connection: Connection): void {
+    const list = this.#list(peer);
+    const forget = (): void => {
+      const index = list.findIndex((idle) => idle.connection === connection);
+      if (index >= 0) clearTimeout(list.splice(index, 1)[0]?.timer);
+    };
+    const timer = setTimeout(() => {
+      forget();
+      connection.destroy(new DwcpError('PEER_UNREACHABLE', 'The connection was idle for too long'));
+    }, this.#idleTtlMs);
+    timer.unref();
+    connection.use(NOTHING, () => undefined, forget);
+    list.push({ connection, timer });
+  }
+}
