@@ -52,6 +52,7 @@ export const PROCESS_OPTIONS = {
   storeLimit: { type: 'bytes', unit: 'bytes', min: 0, default: 0, help: 'Most that baselines may take on disk; 0 is no limit' },
   keepBaselineCopy: { type: 'text', default: 'auto', help: 'Keep what arrived beside the VM, for deltas on the way back: auto (clone, or copy where space allows), clone, never' },
   acceptDwcp: { type: 'boolean', default: true, help: 'Accept DWCP sessions; false leaves this host to the standard transfer' },
+  pruneInterval: { type: 'duration', unit: 'ms', min: 60_000, default: 3_600_000, help: 'How often the control worker’s schedule has baselines pruned' },
   sweepInterval: { type: 'duration', unit: 'ms', min: 1000, default: 60_000, help: 'How often an agent looks for what closed migrations left' },
   idleStreamTtl: { type: 'duration', unit: 'ms', min: 1000, default: 600_000, help: 'How long streams established ahead are kept' },
   tlsCert: { type: 'text', default: '', help: 'Certificate file (PEM) of this agent; with tlsKey and tlsCa the data plane is TLS 1.3, both sides proven' },

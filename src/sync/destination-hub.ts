@@ -18,7 +18,7 @@ import { ReceivingSession } from '../transport/receiving-session';
 import type { Slab } from '../transport/slab';
 import { type DestinationContext, DestinationMigration, type DestinationRecord, destinationRecordSchema, migrationFolder } from './destination-migration';
 import {
-  finishImageSchema, installImageSchema, manifestRequestSchema, MAX_PAGE_HASH_BLOCKS, openImageSchema, pageHashesSchema, readBody, statusRequestSchema, takeOverSchema,
+  abandonSchema, finishImageSchema, installImageSchema, manifestRequestSchema, MAX_PAGE_HASH_BLOCKS, openImageSchema, pageHashesSchema, readBody, takeOverSchema,
 } from './protocol';
 import { StandardReceiver } from './standard-receiver';
 import type { WorkingImage } from './working-image';
@@ -76,6 +76,14 @@ export class DestinationHub {
     return loaded;
   }
 
+  /** Another migration with a record here for the same VM, whose files would be in the way. */
+  async otherMigrationOf(vmId: string, migrationId: string): Promise<string | undefined> {
+    for (const id of await this.list()) {
+      if (id !== migrationId && (await this.migration(id))?.record.vmId === vmId) return id;
+    }
+    return undefined;
+  }
+
   /** Ids of all migrations with a record on this host. */
   async list(): Promise<string[]> {
     try {
@@ -86,10 +94,33 @@ export class DestinationHub {
     }
   }
 
-  /** Ends a migration's session and forgets it in memory; its record is the caller's matter. */
-  release(migrationId: string, error: DwcpError): void {
+  /**
+   * Promises durably not to start the VM for a migration, also one this host has never heard of or has forgotten; what
+   * has arrived stays as baseline.
+   * @throws ALREADY_PAST_RETURN
+   */
+  async abandon(migrationId: string, vmId: string, fence: number): Promise<void> {
+    const migration = await this.migration(migrationId);
+    if (migration) {
+      await migration.abandon();
+      this.#migrations.delete(migrationId);
+      return;
+    }
+    const { ownership } = this.#context;
+    const last = await ownership.last(vmId, migrationId);
+    if (last?.state === 'mine' || last?.state === 'installed') throw new DwcpError('ALREADY_PAST_RETURN', `${vmId} has been taken over by this host`, { side: 'destination' });
+    if (last?.state !== 'abandoned') await ownership.append(vmId, 'abandoned', migrationId, fence);
+  }
+
+  /** Ends a migration's connections. */
+  endSession(migrationId: string, error: DwcpError): void {
     this.#sessions.get(migrationId)?.end(error);
     this.#standard.get(migrationId)?.end(error);
+  }
+
+  /** Ends a warm-up or a plan: what has arrived stays as baseline, nobody owned anything. */
+  async dismiss(migrationId: string): Promise<void> {
+    await (await this.migration(migrationId))?.abandon();
     this.#migrations.delete(migrationId);
   }
 
@@ -255,7 +286,11 @@ export class DestinationHub {
 
     train: (_message, session) => Promise.resolve({ body: { ...(session.takeTrain() ?? { bytes: 0, spanMs: 0 }) } }),
 
-    status: async (message, session) => ({ body: { state: await this.#stateOf(readBody(statusRequestSchema, message).vmId, session.id) } }),
+    abandon: async (message, session) => {
+      const { vmId, fence } = readBody(abandonSchema, message);
+      await this.abandon(session.id, vmId, fence);
+      return { body: {} };
+    },
   };
 
   async #image(session: ReceivingSession, number: number): Promise<WorkingImage> {

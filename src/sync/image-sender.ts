@@ -4,9 +4,7 @@
  * on with what is missing. Starting it again from nothing does the same, which is what makes the activity idempotent.
  */
 import { type FileHandle, open } from 'node:fs/promises';
-import { HASH_BYTES } from '../encoder/hash';
-import { Packer } from '../encoder/packer';
-import { DwcpError, hasCode, toDwcpError } from '../model/errors';
+import { hasCode, toDwcpError } from '../model/errors';
 import type { ImageSpec } from '../model/image';
 import type { MigrationOptions } from '../model/options';
 import type { LevelAndStreams } from '../model/tiers';
@@ -17,8 +15,8 @@ import { DoublingTuner } from '../transport/stream-tuner';
 import { type BatchCounts, BatchSource, noCounts } from './batch-source';
 import type { ChangeFeed } from './change-feed';
 import type { BlockSelection } from './codec-jobs';
+import { learnHeld } from './held-manifest';
 import { Pacing } from './pacing';
-import { MANIFEST_BLOCKS, openedImageSchema, readBody } from './protocol';
 import type { SourceMigration } from './source-migration';
 
 export interface SendImageRequest {
@@ -42,8 +40,7 @@ export interface SendProgress {
   readonly level: number;
   readonly batchBytes: number;
   readonly rttMs: number;
-  /** Raw bytes done for each byte sent. */
-  readonly ratio: number;
+  readonly verifiedBlocks: number;
 }
 
 export interface SentImage {
@@ -71,7 +68,6 @@ export class ImageSender {
   readonly #scanned: Uint8Array;
   readonly #counts = noCounts();
   readonly #pacing: Pacing;
-  readonly #packer = new Packer();
   readonly #startedAt = performance.now();
   #held: Manifest;
   #began: SentImage['began'] | undefined;
@@ -109,7 +105,7 @@ export class ImageSender {
       level: this.#pacing.level,
       batchBytes: this.#pacing.batchBytes,
       rttMs: stats?.rttMs ?? 0,
-      ratio: doneBytes / Math.max(1, linkBytes),
+      verifiedBlocks: this.#counts.verifiedBlocks,
     };
   }
 
@@ -136,7 +132,11 @@ export class ImageSender {
   async #pass(session: SendingSession, baseline: Baseline | undefined, shadow: FileHandle | undefined, signal: AbortSignal): Promise<SentImage> {
     const { image, feed, start, options } = this.#request;
     const { pool, slab } = this.#migration.context;
-    const imageNumber = await this.#learnHeld(session, baseline);
+    const held = await learnHeld(this.#migration, session, image, options.enableDeltaSync, baseline);
+    this.#held = held.manifest;
+    this.#overheadBytes += held.linkBytes;
+    this.#began ??= held.state;
+    const { imageNumber } = held;
     this.#beginPass(feed);
     const source = new BatchSource(
       feed,
@@ -174,6 +174,7 @@ export class ImageSender {
     feed.assertUnchanged();
     const root = await pool.run({ kind: 'root', hashes: this.#source.memory, sizeBytes: image.sizeBytes });
     await session.control.request('finish_image', { image: imageNumber, root });
+    this.#migration.sentManifests.set(image.imageId, this.#source);
     return this.#result(root);
   }
 
@@ -181,28 +182,6 @@ export class ImageSender {
     this.#overheadBytes += result.frameBytes - result.payloadBytes;
     this.#maxStreams = Math.max(this.#maxStreams, this.#migration.openSession?.stats.activeStreams ?? 0);
     this.#pacing.encoded(result, level);
-  }
-
-  /** Learns what the destination holds; the hashes travel only where this host does not have them under the same root. */
-  async #learnHeld(session: SendingSession, baseline: Baseline | undefined): Promise<number> {
-    const { image, options } = this.#request;
-    const opened = readBody(openedImageSchema, await session.control.request('open_image', { imageId: image.imageId, useBaseline: options.enableDeltaSync }));
-    this.#began ??= opened.state;
-    this.#held.hashes.fill(0);
-    if (opened.zero) return opened.image;
-    if (baseline && baseline.record.root === opened.root && baseline.record.sizeBytes === image.sizeBytes) {
-      baseline.manifest.hashes.copy(this.#held.hashes);
-      return opened.image;
-    }
-    for (let first = 0; first < this.#held.blocks; first += MANIFEST_BLOCKS) {
-      const count = Math.min(MANIFEST_BLOCKS, this.#held.blocks - first);
-      const answer = await session.control.request('manifest', { image: opened.image, first, count });
-      this.#overheadBytes += answer.payload.length;
-      const out = this.#held.hashes.subarray(first * HASH_BYTES, (first + count) * HASH_BYTES);
-      const bytes = answer.body.packed === true ? this.#packer.unpack(answer.payload, out) : answer.payload.copy(out);
-      if (bytes !== out.length) throw new DwcpError('PROTOCOL_VIOLATION', 'A manifest has another length than its image', { side: 'source' });
-    }
-    return opened.image;
   }
 
   async #askPageHashes(session: SendingSession, imageNumber: number, blocks: readonly number[]): Promise<Uint8Array> {

@@ -11,12 +11,11 @@
  *   prepare       {record}                    -> {}    direct sessions only
  *   install_image {imageId}                   -> {}    direct sessions only
  *   train         {}                          -> {bytes, spanMs}   arrival of the last packet train
- *   status        {vmId}                      -> {state}   what this host's ownership journal says
+ *   abandon       {vmId, fence}               -> {}    promises not to start the VM; ALREADY_PAST_RETURN where it is too late
  */
 import { z } from 'zod';
 import { DwcpError } from '../model/errors';
 import { imageIdSchema, vmIdSchema } from '../model/ids';
-import { OWNERSHIP_STATES } from '../store/ownership-journal';
 import type { Message } from '../transport/control-channel';
 
 /** Blocks whose hashes travel in one answer: 1 MiB of them, 4 GiB of image. */
@@ -40,8 +39,7 @@ export const takeOverSchema = z.looseObject({ vmId: vmIdSchema, roots: z.record(
 export const takenOverSchema = z.looseObject({ generation: z.int().min(0) });
 export const installImageSchema = z.looseObject({ imageId: imageIdSchema });
 export const trainSchema = z.looseObject({ bytes: z.number().min(0), spanMs: z.number().min(0) });
-export const statusRequestSchema = z.looseObject({ vmId: vmIdSchema });
-export const statusSchema = z.looseObject({ state: z.enum([...OWNERSHIP_STATES, 'none']) });
+export const abandonSchema = z.looseObject({ vmId: vmIdSchema, fence: z.int().min(0) });
 
 /** A message's body in the shape asked for. @throws PROTOCOL_VIOLATION */
 export function readBody<T>(schema: z.ZodType<T>, message: Message): T {

@@ -5,7 +5,9 @@
 import type { ErrorCode } from '../model/error-codes';
 import { DwcpError, toDwcpError } from '../model/errors';
 import type { LinkMeasurement } from '../model/tiers';
+import { KIB } from '../model/units';
 import type { BaselineStore } from '../store/baselines';
+import type { Manifest } from '../store/manifest';
 import type { PeerAddress } from '../transport/endpoint';
 import type { Grant } from '../transport/grants';
 import { congestionControl, RetransmitMeter } from '../transport/kernel-counters';
@@ -14,7 +16,7 @@ import { SendingSession } from '../transport/sending-session';
 import type { Slab } from '../transport/slab';
 import { TokenBucket } from '../transport/token-bucket';
 import type { CodecPool } from './codec-pool';
-import { readBody, statusSchema, takenOverSchema, takeOverSchema, trainSchema } from './protocol';
+import { readBody, takenOverSchema, takeOverSchema, trainSchema } from './protocol';
 
 export interface SourceContext {
   readonly hostId: string;
@@ -31,8 +33,9 @@ export interface Destination extends PeerAddress {
 /** How long a lost session is opened again and again before the activity gives up and leaves it to Temporal. */
 const OUTAGE_PATIENCE_MS = 60_000;
 const MAX_BACKOFF_MS = 5_000;
-/** One initial congestion window: what a fresh stream may send at once, so the train shows the bottleneck, not the ramp. */
-const TRAIN_BYTES_PER_STREAM = 14_000;
+/** Within one initial congestion window a stream sends at once, so the train shows the bottleneck, not the ramp. */
+const MAX_TRAIN_BYTES_PER_STREAM = 14_000;
+const TRAIN_BYTES = 128 * KIB;
 const PINGS = 5;
 /** Answers that are given before the point of no return only. Anything else leaves it open on which side of it we are. */
 const NOT_TAKEN_OVER: ReadonlySet<ErrorCode> = new Set(['ABANDONED', 'FENCED', 'INTEGRITY_MISMATCH']);
@@ -42,6 +45,10 @@ export class SourceMigration {
   readonly context: SourceContext;
   readonly bucket: TokenBucket;
   readonly retransmits = new RetransmitMeter();
+  /** What the destination was last seen to hold, per image: spares asking again under the same root. */
+  readonly heldBefore = new Map<string, { readonly root: string; readonly manifest: Manifest }>();
+  /** Hashes of what was sent and verified, per image: the baseline of the way back. */
+  readonly sentManifests = new Map<string, Manifest>();
   #destination: Destination;
   #session: SendingSession | undefined;
   #opening: Promise<SendingSession> | undefined;
@@ -97,7 +104,8 @@ export class SourceMigration {
       session.control.ping();
       await pause(20);
     }
-    const sent = await session.probe(TRAIN_BYTES_PER_STREAM);
+    const perStream = Math.min(MAX_TRAIN_BYTES_PER_STREAM, Math.ceil(TRAIN_BYTES / Math.max(1, session.stats.openStreams)));
+    const sent = await session.probe(perStream);
     const train = await this.#awaitTrain(session, sent);
     const bandwidthBytesPerSecond = train.spanMs > 0 ? train.bytes / (train.spanMs / 1000) : 0;
     return { rttMs: session.rttMs, bandwidthBytesPerSecond, lossRatio: await this.retransmits.ratio(), congestionControl: await congestionControl() };
@@ -116,12 +124,6 @@ export class SourceMigration {
       if (NOT_TAKEN_OVER.has(reason.code)) throw reason;
       throw new DwcpError('HANDOVER_IN_DOUBT', `The destination has not answered whether it took ${vmId} over: ${reason.message}`, { phase: 'switchover', side: 'source', cause: reason });
     }
-  }
-
-  /** What the destination's ownership journal says of this migration. */
-  async destinationState(vmId: string): Promise<string> {
-    const session = await this.session();
-    return readBody(statusSchema, await session.control.request('status', { vmId })).state;
   }
 
   close(): void {

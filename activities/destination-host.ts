@@ -1,0 +1,163 @@
+/**
+ * Activities of the destination's agent: one call into the domain each. The idempotency key is the migration's id with
+ * the image's.
+ */
+import { statfs } from 'node:fs/promises';
+import { activityInfo } from '@temporalio/activity';
+import { DwcpError } from '../src/model/errors';
+import { BLOCK_SIZE_BYTES, type ImageSpec, type VmImage } from '../src/model/image';
+import { formatBytes } from '../src/model/units';
+import { GRANT_LIFETIME_MS } from '../src/model/timing';
+import type { BaselineListing, BaselineStore } from '../src/store/baselines';
+import { isOpenState, type OwnershipJournal } from '../src/store/ownership-journal';
+import type { VmRegistry } from '../src/store/vm-registry';
+import { keepBaselineCopy, type KeptCopy } from '../src/sync/baseline-copy';
+import type { CodecPool } from '../src/sync/codec-pool';
+import type { DestinationHub } from '../src/sync/destination-hub';
+import type { Mode } from '../src/sync/destination-migration';
+import type { Destination } from '../src/sync/source-migration';
+import type { PeerAddress } from '../src/transport/endpoint';
+import { type GrantPurpose, mintGrant } from '../src/transport/grants';
+import { withHeartbeat } from './heartbeat';
+import { withFailures } from './to-failure';
+
+export interface DestinationDependencies {
+  readonly hostId: string;
+  readonly dataDir: string;
+  readonly key: Buffer;
+  readonly advertised: PeerAddress;
+  readonly hub: DestinationHub;
+  readonly registry: VmRegistry;
+  readonly ownership: OwnershipJournal;
+  readonly store: BaselineStore;
+  readonly pool: CodecPool;
+  readonly keepBaselineCopy: string;
+  readonly storeLimit: number;
+  /** Looks at once for what closed migrations have left, instead of waiting for the next sweep. */
+  readonly sweep: () => Promise<void>;
+}
+
+export interface PrepareDestinationInput {
+  readonly migrationId: string;
+  readonly vmId: string;
+  readonly mode: Exclude<Mode, 'direct'>;
+  readonly fence: number;
+  readonly generation: number;
+  readonly sourceHost: string;
+  readonly images: readonly ImageSpec[];
+  readonly force: boolean;
+}
+
+export interface BaselineCheck {
+  readonly imageId: string;
+  readonly state: 'empty' | 'baseline' | 'resumed';
+  /** Bytes of blocks with content that this host holds. */
+  readonly heldBytes: number;
+}
+
+export function createDestinationActivities(deps: DestinationDependencies) {
+  const { hub, registry, ownership, store, pool } = deps;
+
+  const grant = (purpose: GrantPurpose, subject: string): Destination => ({ ...deps.advertised, grant: mintGrant(deps.key, purpose, subject, GRANT_LIFETIME_MS) });
+
+  /** @throws VM_BUSY where another migration that is still open has the VM's place here */
+  async function assertFree(vmId: string, migrationId: string): Promise<void> {
+    const holder = async (): Promise<string | undefined> => {
+      const last = await ownership.last(vmId);
+      return last && last.migrationId !== migrationId && isOpenState(last.state) ? last.migrationId : hub.otherMigrationOf(vmId, migrationId);
+    };
+    if ((await holder()) === undefined) return;
+    await deps.sweep();
+    const other = await holder();
+    if (other !== undefined) throw new DwcpError('VM_BUSY', `Host ${deps.hostId} still receives ${vmId} for migration ${other}`);
+  }
+
+  return withFailures(
+    {
+      /** Promises a place for the VM and says how to reach it. Again: the same promise, a fresh grant. */
+      prepareDestination: async (input: PrepareDestinationInput): Promise<Destination> => {
+        const { migrationId, vmId, mode, fence, sourceHost } = input;
+        const known = await registry.find(vmId);
+        const mine = await ownership.last(vmId, migrationId);
+        if (mine?.state === 'mine' || mine?.state === 'installed') return grant('session', migrationId);
+        if (mine?.state === 'abandoned') throw new DwcpError('ABANDONED', `This host has promised not to start ${vmId} for migration ${migrationId}`);
+        if (known?.presence === 'here') throw new DwcpError('VM_EXISTS', `VM ${vmId} lives on host ${deps.hostId} already`);
+        await assertFree(vmId, migrationId);
+        if (mode === 'migrate') {
+          if ((await ownership.fence(vmId)) > fence) throw new DwcpError('FENCED', `Host ${deps.hostId} has seen a newer migration of ${vmId}`);
+          if (!mine) await ownership.append(vmId, 'promised', migrationId, fence);
+        }
+        const images = input.images.map((image) => ({ ...image, path: registry.imagePath(known, vmId, image.imageId) }));
+        await assertSpace(deps.dataDir, images, store, vmId);
+        const generation = Math.max(input.generation, known?.generation ?? 0) + 1;
+        await hub.prepare({ migrationId, vmId, mode, fence, generation, sourceHost, workflowId: activityInfo().workflowExecution?.workflowId ?? '', images });
+        return grant('session', migrationId);
+      },
+
+      /** Opens the working image of one image and says what it holds; measures a baseline, which reads all of it. */
+      checkBaseline: async (input: { migrationId: string; imageId: string; useBaseline: boolean }): Promise<BaselineCheck> =>
+        withHeartbeat(
+          () => ({ doing: `measuring what is held of ${input.imageId}` }),
+          async () => {
+            const migration = await hub.migration(input.migrationId);
+            if (!migration) throw new DwcpError('MIGRATION_UNKNOWN', `Host ${deps.hostId} takes no part in migration ${input.migrationId}`);
+            const { held, state } = await migration.image(input.imageId, input.useBaseline);
+            let blocks = 0;
+            for (let block = 0; block < held.blocks; block += 1) if (!held.isZero(block)) blocks += 1;
+            return { imageId: input.imageId, state, heldBytes: blocks * BLOCK_SIZE_BYTES };
+          },
+        ),
+
+      /** Promises not to start the VM for this migration; keeps what arrived as baseline. @throws ALREADY_PAST_RETURN */
+      abandonDestination: async (input: { migrationId: string; vmId: string; fence: number; mode: Exclude<Mode, 'direct'> }): Promise<void> =>
+        withHeartbeat(
+          () => ({ doing: 'keeping what has arrived as baseline' }),
+          async () => {
+            hub.endSession(input.migrationId, new DwcpError('CANCELLED', `Migration ${input.migrationId} was given up`));
+            if (input.mode === 'migrate') await hub.abandon(input.migrationId, input.vmId, input.fence);
+            else await hub.dismiss(input.migrationId);
+          },
+        ),
+
+      /** Keeps what arrived beside the VM, as old bytes for deltas on the way back. Never fails the migration. */
+      keepBaselineCopies: async (input: { vmId: string; images: readonly { imageId: string }[] }): Promise<readonly (KeptCopy & { imageId: string })[]> =>
+        withHeartbeat(
+          () => ({ doing: 'keeping a copy for deltas on the way back' }),
+          async (signal) => {
+            const vm = await registry.find(input.vmId);
+            const images = (vm?.images ?? []).filter((image: VmImage) => input.images.some((wanted) => wanted.imageId === image.imageId));
+            const kept = [];
+            for (const { imageId, path } of images) {
+              const copy = await keepBaselineCopy(input.vmId, imageId, path, deps.keepBaselineCopy, store, pool, signal).catch(
+                (error: unknown): KeptCopy => ({ kept: 'no', reason: error instanceof Error ? error.message : String(error) }),
+              );
+              signal.throwIfAborted();
+              kept.push({ ...copy, imageId });
+            }
+            return kept;
+          },
+        ),
+
+      /** @param input limitBytes 0 takes this host's own limit */
+      pruneBaselines: async (input: { limitBytes: number }): Promise<readonly BaselineListing[]> => store.prune(input.limitBytes || deps.storeLimit),
+
+      /** A grant for streams that a peer establishes ahead. */
+      grantPeer: (input: { sourceHost: string }): Promise<Destination> => Promise.resolve(grant('peer', input.sourceHost)),
+    },
+    { side: 'destination' },
+  );
+}
+
+export type DestinationActivities = ReturnType<typeof createDestinationActivities>;
+
+/** Refuses early what a full disk would refuse late: counts what the baseline in place gives back. */
+async function assertSpace(dataDir: string, images: readonly ImageSpec[], store: BaselineStore, vmId: string): Promise<void> {
+  const disk = await statfs(dataDir);
+  const held = (await store.list()).filter((record) => record.vmId === vmId).reduce((sum, record) => sum + record.allocatedBytes, 0);
+  const smallest = images.reduce((sum, image) => sum + image.sizeBytes, 0) * ASSUMED_USED_SHARE - held;
+  const free = disk.bavail * disk.bsize;
+  if (smallest > free) throw new DwcpError('DISK_FULL', `The images take about ${formatBytes(smallest)} and ${formatBytes(free)} are free under ${dataDir}`);
+}
+
+/** Images are sparse: only what is certain to be needed is asked for ahead; the rest is found out by writing. */
+const ASSUMED_USED_SHARE = 0.05;

@@ -1,0 +1,206 @@
+/**
+ * Activities of the source's agent. Each is one call into the domain with a heartbeat around it; the idempotency key of
+ * all of them is the migration's id with the image's, so trying again, or resetting the workflow, repeats no effect.
+ */
+import { activityInfo } from '@temporalio/activity';
+import { hasCode } from '../src/model/errors';
+import type { ImageProgress, ImageResult } from '../src/model/migration';
+import { imageProgressSchema } from '../src/model/migration';
+import type { ImageSpec } from '../src/model/image';
+import type { MigrationOptions } from '../src/model/options';
+import { type MigrationPlan, planMigration } from '../src/model/plan';
+import type { LevelAndStreams, LinkMeasurement } from '../src/model/tiers';
+import { ScanFeed } from '../src/sync/change-feed';
+import { ImageSender } from '../src/sync/image-sender';
+import { imageResultOf, progressOf, standardProgressOf, standardResultOf } from '../src/sync/image-results';
+import { removeOutgoing, writeOutgoing } from '../src/sync/outgoing';
+import { sampleImage } from '../src/sync/plan-sampler';
+import type { SourceHub } from '../src/sync/source-hub';
+import type { Destination, SourceMigration } from '../src/sync/source-migration';
+import type { ClaimedVm, InspectedImage, SourceOwnership } from '../src/sync/source-ownership';
+import { StandardSender } from '../src/sync/standard-sender';
+import { lastReport, withHeartbeat } from './heartbeat';
+import type { ProgressReporter } from './progress-reporter';
+import { withFailures } from './to-failure';
+
+export interface SourceDependencies {
+  readonly hub: SourceHub;
+  readonly ownership: SourceOwnership;
+  readonly report: ProgressReporter;
+  readonly observe: (event: SourceEvent) => void;
+  /** Looks at once for what closed migrations have left, instead of waiting for the next sweep. */
+  readonly sweep: () => Promise<void>;
+  readonly dataDir: string;
+}
+
+/** What the agent's metrics hear of. */
+export type SourceEvent = { readonly kind: 'progress'; readonly progress: ImageProgress } | { readonly kind: 'image'; readonly result: ImageResult };
+
+/** What every activity that uses the link needs to open it, after a restart of the agent too. */
+export interface LinkInput {
+  readonly migrationId: string;
+  readonly vmId: string;
+  readonly destination: Destination;
+  readonly options: MigrationOptions;
+}
+
+export interface TransferInput extends LinkInput {
+  readonly image: ImageSpec & { readonly path: string };
+  readonly start: LevelAndStreams;
+  readonly link: LinkMeasurement;
+}
+
+export function createSourceActivities({ hub, ownership, report, observe, sweep, dataDir }: SourceDependencies) {
+  const open = ({ migrationId, destination, options }: LinkInput): SourceMigration => hub.open(migrationId, destination, options.bandwidthLimit);
+
+  return withFailures(
+    {
+      /** Claims the VM for this migration, or only looks at it (warm-up, plan). */
+      prepareSource: async (input: { migrationId: string; vmId: string; claim: boolean }): Promise<PreparedSource> => {
+        if (input.claim) {
+          const claim = (): Promise<ClaimedVm> => ownership.claim(input.vmId, input.migrationId);
+          const { vm, images, fence, alreadyMoved } = await claim().catch(async (error: unknown) => {
+            if (!hasCode(error, 'VM_BUSY')) throw error;
+            await sweep();
+            return claim();
+          });
+          return { images, fence, alreadyMoved, generation: vm.generation };
+        }
+        const { vm, images } = await ownership.inspect(input.vmId);
+        return { images, fence: 0, alreadyMoved: false, generation: vm.generation };
+      },
+
+      establishStreams: async (input: LinkInput): Promise<{ streams: number; fromPool: number }> =>
+        withHeartbeat(
+          () => ({ doing: 'establishing streams' }),
+          async (signal) => {
+            const migration = open(input);
+            const fromPool = hub.context.peers.idleCount(input.destination);
+            const session = await migration.sessionPatiently(signal);
+            const streams = await session.establish(input.options.initialStreams);
+            return { streams, fromPool: Math.min(fromPool, streams) };
+          },
+        ),
+
+      detectTier: async (input: LinkInput): Promise<LinkMeasurement> => withHeartbeat(() => ({ doing: 'measuring the link' }), () => open(input).measureLink()),
+
+      computePlan: async (input: LinkInput & { images: readonly InspectedImage[]; link: LinkMeasurement; level: number }): Promise<MigrationPlan> =>
+        withHeartbeat(
+          () => ({ doing: 'sampling images' }),
+          async () => {
+            const migration = open(input);
+            const { enableDeltaSync, enableCompression, bandwidthLimit } = input.options;
+            const samples = [];
+            for (const { path, ...image } of input.images) {
+              samples.push(await sampleImage(migration, input.vmId, image, path, enableDeltaSync, input.level, enableCompression));
+            }
+            return planMigration(samples, input.link, bandwidthLimit);
+          },
+        ),
+
+      transferImage: async (input: TransferInput): Promise<ImageResult> => {
+        const { path, ...image } = input.image;
+        const migration = open(input);
+        const before = lastReport(imageProgressSchema);
+        const feed = await ScanFeed.open(path, image.sizeBytes);
+        const sender = new ImageSender(migration, {
+          vmId: input.vmId, image, path, feed, start: input.start, options: input.options, linkBytesPerSecond: input.link.bandwidthBytesPerSecond,
+        });
+        const progress = (): ImageProgress => {
+          const now = progressOf(sender.progress, before);
+          observe({ kind: 'progress', progress: now });
+          report(now);
+          return now;
+        };
+        try {
+          const step = `${input.migrationId}/transfer/${image.imageId}`;
+          const sent = await withHeartbeat(progress, (signal) => hub.attempt(step, signal, (attempt) => sender.run(attempt)));
+          const result = imageResultOf(sent, image.kind, before, activityInfo().attempt);
+          observe({ kind: 'image', result });
+          return result;
+        } finally {
+          await feed.close();
+        }
+      },
+
+      standardTransferImage: async (input: LinkInput & { image: ImageSpec & { readonly path: string } }): Promise<ImageResult> => {
+        const { path, ...image } = input.image;
+        const migration = open(input);
+        const before = lastReport(imageProgressSchema);
+        const sender = new StandardSender(migration, image, path);
+        const startedAt = performance.now();
+        const progress = (): ImageProgress => {
+          const now = standardProgressOf(sender.progress, before, (performance.now() - startedAt) / 1000);
+          report(now);
+          return now;
+        };
+        const step = `${input.migrationId}/transfer/${image.imageId}`;
+        const sent = await withHeartbeat(progress, (signal) => hub.attempt(step, signal, (attempt) => sender.run(attempt)));
+        migration.sentManifests.set(image.imageId, sent.manifest);
+        return standardResultOf(sent, image.kind, before, activityInfo().attempt);
+      },
+
+      /** Hands over and waits for the destination's word. Past it this host never starts the VM again. */
+      switchover: async (input: LinkInput & { destinationHost: string; roots: Record<string, string> }): Promise<{ generation: number }> =>
+        withHeartbeat(
+          () => ({ doing: 'handing over' }),
+          async () => {
+            const { vmId, migrationId, destinationHost, destination, roots } = input;
+            await writeOutgoing(dataDir, migrationId, { destinationHost, destination, roots });
+            await ownership.handOver(vmId, migrationId);
+            const migration = open(input);
+            const { generation } = await migration.takeOver(vmId, roots);
+            await ownership.release(vmId, migrationId, destinationHost, generation, migration.sentManifests);
+            await removeOutgoing(dataDir, migrationId);
+            hub.close(migrationId);
+            return { generation };
+          },
+        ),
+
+      /** Warm-up: both sides record what is equal now as their baseline; the VM stays. */
+      keepWarm: async (input: LinkInput & { images: readonly InspectedImage[] }): Promise<void> =>
+        withHeartbeat(
+          () => ({ doing: 'recording the baseline' }),
+          async (signal) => {
+            const migration = open(input);
+            await (await migration.sessionPatiently(signal)).control.request('keep', {});
+            await ownership.recordSent(input.vmId, input.images, migration.sentManifests);
+          },
+        ),
+
+      rollBackSource: async (input: { migrationId: string; vmId: string; destinationAbandoned: boolean; note?: string }): Promise<void> => {
+        hub.close(input.migrationId);
+        await ownership.rollBack(input.vmId, input.migrationId, input.destinationAbandoned, input.note);
+        await removeOutgoing(dataDir, input.migrationId);
+      },
+
+      /** Ends the session of a migration; streams go back to the pool. */
+      closeSource: (input: { migrationId: string }): Promise<void> => {
+        hub.close(input.migrationId);
+        return Promise.resolve();
+      },
+
+      setBandwidthLimit: (input: { migrationId: string; bytesPerSecond: number }): Promise<boolean> => {
+        const migration = hub.find(input.migrationId);
+        migration?.bucket.setRate(input.bytesPerSecond);
+        return Promise.resolve(migration !== undefined);
+      },
+
+      connectPeer: async (input: { destination: Destination; streams: number }): Promise<{ idle: number }> => {
+        const { hostId, peers } = hub.context;
+        const hello = { role: 'idle' as const, sessionId: hostId, epoch: 0, stream: 0, sourceHost: hostId, grant: input.destination.grant };
+        return withHeartbeat(() => ({ doing: 'establishing streams ahead' }), async () => ({ idle: await peers.establish(input.destination, hello, input.streams) }));
+      },
+    },
+    { side: 'source' },
+  );
+}
+
+export interface PreparedSource {
+  readonly images: readonly InspectedImage[];
+  readonly fence: number;
+  readonly generation: number;
+  readonly alreadyMoved: boolean;
+}
+
+export type SourceActivities = ReturnType<typeof createSourceActivities>;

@@ -1,0 +1,121 @@
+/**
+ * An agent: a host's parts, a Temporal worker on the host's own task queue, metrics and the sweep. It lives through a
+ * Temporal server that is away, and ends in order on a signal.
+ */
+import { Client } from '@temporalio/client';
+import { type NativeConnection, Runtime, Worker } from '@temporalio/worker';
+import { createDestinationActivities, createProgressReporter, createSourceActivities, type SourceEvent } from '../../activities';
+import { connectWorker, temporalTarget } from '../control/connection';
+import { toDwcpError } from '../model/errors';
+import { hostQueue } from '../model/names';
+import type { ProcessOptions } from '../model/options';
+import { HEARTBEAT_THROTTLE_MS } from '../model/timing';
+import { SourceHub } from '../sync/source-hub';
+import { SourceOwnership } from '../sync/source-ownership';
+import { type Logger, temporalLogger } from '../telemetry/logger';
+import { agentMetrics, type MetricsServer, serveMetrics } from '../telemetry/metrics';
+import { RELEASE } from '../transport/hello';
+import { type HostParts, openHost } from './host';
+import { Sweeper } from './sweeper';
+
+/** Bulk transfers, and beside them the short steps of other migrations. */
+const MAX_ACTIVITIES = 32;
+const SHUTDOWN_GRACE_MS = 1_000;
+const SHUTDOWN_FORCE_MS = 15_000;
+
+export interface RunningAgent {
+  readonly host: HostParts;
+  readonly metrics: MetricsServer | undefined;
+  /** Resolves when the agent has ended after stop(); rejects where it cannot go on. */
+  readonly ended: Promise<void>;
+  stop(): void;
+}
+
+export async function startAgent(options: ProcessOptions, log: Logger): Promise<RunningAgent> {
+  const host = await openHost(options);
+  const stopping = new AbortController();
+  const sources = new SourceHub(host.source);
+  const readings = agentMetrics({
+    sessions: () => host.hub.sessionCount,
+    activeStreams: () => sources.migrations.reduce((sum, migration) => sum + (migration.openSession?.stats.activeStreams ?? 0), 0),
+    batchBytes: () => lastBatchBytes,
+    bufferedBytes: host.bufferedBytes,
+    baselineBytes: async () => (await host.store.list()).reduce((sum, record) => sum + record.allocatedBytes, 0),
+  });
+  let lastBatchBytes = 0;
+  const observe = (event: SourceEvent): void => {
+    if (event.kind === 'progress') lastBatchBytes = event.progress.batchBytes;
+    else readings.imageTransferred({ ...event.result, resent: event.result.blocks.resent });
+  };
+  let ready = false;
+  const metrics = options.metricsPort > 0 ? await serveMetrics(readings.registry, options.metricsAddress, options.metricsPort, () => ready) : undefined;
+  log.info({ hostId: host.hostId, dataDir: host.dataDir, dataPlane: `${options.listenAddress}:${host.advertised.port}`, advertised: `${host.advertised.address}:${host.advertised.port}`, queue: hostQueue(host.hostId), temporal: temporalTarget().address }, 'agent started');
+  const ended = runWorker({ host, options, sources, observe, log, signal: stopping.signal, onReady: () => (ready = true) }).finally(async () => {
+    sources.closeAll();
+    await metrics?.close();
+    await host.close();
+  });
+  return { host, metrics, ended, stop: () => stopping.abort() };
+}
+
+interface WorkerParts {
+  readonly host: HostParts;
+  readonly options: ProcessOptions;
+  readonly sources: SourceHub;
+  readonly observe: (event: SourceEvent) => void;
+  readonly log: Logger;
+  readonly signal: AbortSignal;
+  readonly onReady: () => void;
+}
+
+async function runWorker(parts: WorkerParts): Promise<void> {
+  const { signal, log } = parts;
+  Runtime.install({ logger: temporalLogger(log), shutdownSignals: [] });
+  let connection: NativeConnection;
+  try {
+    connection = await connectWorker(signal, (error) => log.warn(error.report(), 'waiting for the Temporal server'));
+  } catch (error) {
+    if (signal.aborted) return;
+    throw toDwcpError(error, 'CONTROL_PLANE_UNREACHABLE');
+  }
+  const worker = await createWorker(parts, connection);
+  signal.addEventListener('abort', () => worker.shutdown());
+  if (signal.aborted) worker.shutdown();
+  try {
+    await worker.run();
+  } finally {
+    await connection.close();
+  }
+}
+
+async function createWorker({ host, options, sources, observe, log, signal, onReady }: WorkerParts, connection: NativeConnection): Promise<Worker> {
+  const { namespace } = temporalTarget();
+  const client = new Client({ connection, namespace });
+  const { registry, ownership: journal, store, driver, source, hub, dataDir } = host;
+  const ownership = new SourceOwnership({ registry, ownership: journal, store, pool: source.pool, holder: driver });
+  const sweeper = new Sweeper({ host, sources, ownership, client, log });
+  const sweep = (): Promise<void> => sweeper.sweep();
+  const timer = setInterval(() => void sweep().catch((error: unknown) => log.warn(toDwcpError(error, 'INTERNAL').report(), 'the sweep failed')), options.sweepInterval);
+  signal.addEventListener('abort', () => clearInterval(timer));
+  const worker = await Worker.create({
+    connection,
+    namespace,
+    identity: `agent ${host.hostId} ${RELEASE} (${process.pid})`,
+    taskQueue: hostQueue(host.hostId),
+    activities: {
+      ...createSourceActivities({ hub: sources, ownership, report: createProgressReporter(client), observe, sweep, dataDir }),
+      ...createDestinationActivities({
+        hostId: host.hostId, dataDir, key: host.key, advertised: host.advertised, hub, registry, ownership: journal, store, pool: source.pool,
+        keepBaselineCopy: options.keepBaselineCopy, storeLimit: options.storeLimit, sweep,
+      }),
+    },
+    maxConcurrentActivityTaskExecutions: MAX_ACTIVITIES,
+    maxHeartbeatThrottleInterval: HEARTBEAT_THROTTLE_MS,
+    defaultHeartbeatThrottleInterval: HEARTBEAT_THROTTLE_MS,
+    shutdownGraceTime: SHUTDOWN_GRACE_MS,
+    shutdownForceTime: SHUTDOWN_FORCE_MS,
+  });
+  onReady();
+  log.info({ hostId: host.hostId }, 'taking work');
+  return worker;
+}

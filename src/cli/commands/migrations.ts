@@ -1,0 +1,176 @@
+/**
+ * The commands that start and steer migrations: plan, migrate, warm, status, cancel, retry, limit, metrics, connect.
+ */
+import { randomUUID } from 'node:crypto';
+import type { Command } from 'commander';
+import { connectClient } from '../../control/connection';
+import { createOrchestrator, failureOf, type Orchestrator } from '../../control/orchestrator';
+import { DwcpError } from '../../model/errors';
+import { CONTROL_QUEUE } from '../../model/names';
+import { MIGRATION_OPTIONS } from '../../model/options';
+import type { MigrationPlan } from '../../model/plan';
+import type { LevelAndStreams, LinkMeasurement } from '../../model/tiers';
+import { formatBitRate, formatBytes, formatDuration, parseRateBytesPerSecond } from '../../model/units';
+import { follow, resultText, statusLines } from '../follow';
+import { createOutput, type Output, table } from '../output';
+import { addOptions, migrationOptions } from '../settings';
+
+type Flags = Readonly<Record<string, unknown>>;
+
+interface PlanResult {
+  readonly plan: MigrationPlan;
+  readonly link: LinkMeasurement;
+  readonly start: LevelAndStreams;
+}
+
+async function withOrchestrator<T>(run: (orchestrator: Orchestrator) => Promise<T>): Promise<T> {
+  const orchestrator = await createOrchestrator();
+  try {
+    return await run(orchestrator);
+  } finally {
+    await orchestrator.close();
+  }
+}
+
+function outputOf(command: Command): Output {
+  return createOutput(command.optsWithGlobals().json === true);
+}
+
+function withGlobals(flags: Flags, command: Command): Flags {
+  return { ...flags, config: command.optsWithGlobals().config as unknown };
+}
+
+export function addMigrationCommands(program: Command): void {
+  const moving = (name: string, description: string): Command =>
+    addOptions(program.command(name).description(description).argument('<vm>', 'the VM').argument('<source>', 'host it is on').argument('<destination>', 'host it goes to'), MIGRATION_OPTIONS);
+
+  moving('migrate', 'Move a VM; follows it by default')
+    .option('--migration-id <id>', 'name of this migration; the same name again is the same request')
+    .option('--detach', 'start it, print its id, do not follow')
+    .option('--until-parked', 'end with exit code 6 when it waits for an operator')
+    .action(async (vm: string, source: string, destination: string, flags: Flags, command: Command) => {
+      const output = outputOf(command);
+      await withOrchestrator(async (orchestrator) => {
+        const id = typeof flags.migrationId === 'string' ? { migrationId: flags.migrationId } : {};
+        const migrationId = await orchestrator.migrateVm(vm, source, destination, { ...migrationOptions(withGlobals(flags, command)), ...id });
+        output.emit({ event: 'started', migrationId }, () => `migration ${migrationId}`);
+        if (flags.detach === true) return;
+        const result = await follow(orchestrator, migrationId, output, flags.untilParked === true);
+        output.emit({ event: 'result', ok: true, ...result }, () => resultText(result));
+      });
+    });
+
+  moving('warm', 'Bring the destination’s baseline up to date, without moving the VM').action(async (vm: string, source: string, destination: string, flags: Flags, command: Command) => {
+    const output = outputOf(command);
+    await withOrchestrator(async (orchestrator) => {
+      const migrationId = await orchestrator.warmBaseline(vm, source, destination, migrationOptions(withGlobals(flags, command)));
+      output.emit({ event: 'started', migrationId }, () => `warm-up ${migrationId}`);
+      const result = await follow(orchestrator, migrationId, output, false);
+      output.emit({ event: 'result', ok: true, ...result }, () => `${result.destinationHost} holds ${result.vmId} as of now: ${formatBytes(result.linkBytes)} sent for ${formatBytes(result.totalBytes)}`);
+    });
+  });
+
+  moving('plan', 'Say what a migration would send and take, without sending content').action(async (vm: string, source: string, destination: string, flags: Flags, command: Command) => {
+    const client = await connectClient();
+    try {
+      const request = { schemaVersion: 1, vmId: vm, sourceHost: source, destinationHost: destination, options: migrationOptions(withGlobals(flags, command)) };
+      const result = (await client.workflow.execute('planMigration', { workflowId: `plan-migration:${vm}:${randomUUID()}`, taskQueue: CONTROL_QUEUE, args: [request] })) as PlanResult;
+      outputOf(command).emit({ event: 'plan', ...result }, () => planText(result));
+    } catch (error) {
+      throw failureOf(error);
+    } finally {
+      await client.connection.close();
+    }
+  });
+
+  program.command('status').description('Show a migration, or all of late; follows one with --follow').argument('[migration]', 'migration id, or VM').option('--follow', 'live view until it ends').action(
+    async (migration: string | undefined, flags: Flags, command: Command) => {
+      const output = outputOf(command);
+      await withOrchestrator(async (orchestrator) => {
+        if (migration === undefined) {
+          for (const status of await orchestrator.listMigrations()) {
+            const { result, error } = status;
+            const end = result ? `${formatBytes(result.totalBytes)} in ${formatDuration(result.totalSeconds * 1000)}` : error ? `${error.code}: ${error.message}` : '';
+            output.emit({ event: 'status', ...status, error: error?.report() }, () => `${status.migrationId}  ${status.state.padEnd(10)} ${status.progress ? statusLines(status).join('\n') : `${result?.vmId ?? status.workflowId} ${end}`}`);
+          }
+          return;
+        }
+        if (flags.follow === true) {
+          const result = await follow(orchestrator, migration, output, false);
+          output.emit({ event: 'result', ok: true, ...result }, () => resultText(result));
+          return;
+        }
+        const status = await orchestrator.getMigrationStatus(migration);
+        output.emit({ event: 'status', ...status, error: status.error?.report() }, () => {
+          if (status.result) return resultText(status.result);
+          return status.error ? `${status.migrationId}: ${status.state}: ${status.error.code}: ${status.error.message}` : statusLines(status).join('\n');
+        });
+      });
+    },
+  );
+
+  const steering = (name: string, description: string): Command => program.command(name).description(description).argument('<migration>', 'migration id, or VM');
+
+  steering('cancel', 'Roll a migration back; behind the point of no return it completes forward')
+    .option('--accept-two-copies', 'only where a hand-over is in doubt: take the VM back although the destination may run it')
+    .action(async (migration: string, flags: Flags, command: Command) => {
+      await withOrchestrator(async (orchestrator) => {
+        const { progress } = await orchestrator.getMigrationStatus(migration);
+        if (progress?.parked) await orchestrator.abortMigration(migration, 'dwcp cancel', flags.acceptTwoCopies === true);
+        else await orchestrator.cancelMigration(migration);
+        outputOf(command).emit({ event: 'cancel', migration }, () => `asked ${migration} to roll back; \`dwcp status ${migration}\` shows how it ends`);
+      });
+    });
+
+  steering('retry', 'Parked: try the step again, after its cause has been mended').option('--note <text>', 'kept in the workflow’s history').action(async (migration: string, flags: Flags, command: Command) => {
+    await withOrchestrator((orchestrator) => orchestrator.retryMigration(migration, typeof flags.note === 'string' ? flags.note : undefined));
+    outputOf(command).emit({ event: 'retry', migration }, () => `${migration} tries again`);
+  });
+
+  steering('limit', 'Change the bandwidth limit of a running migration').argument('<rate>', 'such as 50MB/s; 0 takes it off').action(async (migration: string, rate: string, _flags: Flags, command: Command) => {
+    const bytesPerSecond = parseRateBytesPerSecond(rate);
+    if (bytesPerSecond === undefined) throw new DwcpError('INVALID_INPUT', `A rate is such as 50MB/s or 400mbit, not "${rate}"`);
+    await withOrchestrator((orchestrator) => orchestrator.setBandwidthLimit(migration, bytesPerSecond));
+    outputOf(command).emit({ event: 'limit', migration, bytesPerSecond }, () => `${migration}: ${bytesPerSecond === 0 ? 'no limit' : formatBitRate(bytesPerSecond)}`);
+  });
+
+  program.command('metrics').description('Speedup, fallback rate, streams, ratio and delta hits of recent migrations').action(async (_flags: Flags, command: Command) => {
+    const metrics = await withOrchestrator((orchestrator) => orchestrator.getMetrics());
+    outputOf(command).emit({ event: 'metrics', ...metrics }, () => table([
+      ['migrations', `${metrics.migrations_total} (${metrics.migrations_running} running)`],
+      ['dwcp_speedup', metrics.dwcp_speedup.toFixed(2)],
+      ['fallback_rate', `${metrics.fallback_rate.toFixed(3)} ${Object.entries(metrics.fallback_reasons).map(([code, count]) => `${code} ${count}`).join(', ')}`],
+      ['amst.active_streams', String(metrics.adapter_metrics.amst.active_streams)],
+      ['amst.chunk_size', formatBytes(metrics.adapter_metrics.amst.chunk_size)],
+      ['hde.compression_ratio', metrics.adapter_metrics.hde.compression_ratio.toFixed(2)],
+      ['hde.delta_hit_rate', metrics.adapter_metrics.hde.delta_hit_rate.toFixed(3)],
+    ]));
+  });
+
+  program.command('connect').description('Establish streams between two hosts ahead of the next migration').argument('<source>', 'host that will send').argument('<destination>', 'host that will receive')
+    .option('--streams <count>', 'streams to have ready', '17')
+    .action(async (source: string, destination: string, flags: Flags, command: Command) => {
+      const client = await connectClient();
+      try {
+        const { idle } = (await client.workflow.execute('connectHosts', {
+          workflowId: `connect-hosts:${source}:${destination}`, taskQueue: CONTROL_QUEUE, args: [{ sourceHost: source, destinationHost: destination, streams: Number(flags.streams) }],
+        })) as { idle: number };
+        outputOf(command).emit({ event: 'connect', source, destination, idle }, () => `${source} → ${destination}: ${idle} connections ready`);
+      } catch (error) {
+        throw failureOf(error);
+      } finally {
+        await client.connection.close();
+      }
+    });
+}
+
+function planText({ plan, link, start }: PlanResult): string {
+  const rows = [['image', 'size', 'kind', 'zero', 'held there', 'to send']];
+  for (const image of plan.images) rows.push([image.imageId, formatBytes(image.sizeBytes), image.kind, `${(100 * image.zeroShare).toFixed(0)} %`, `${(100 * image.heldShare).toFixed(0)} %`, formatBytes(image.expectedLinkBytes)]);
+  const loss = link.lossRatio === undefined ? 'loss not seen yet' : `${(100 * link.lossRatio).toFixed(3)} % sent again`;
+  return [
+    table(rows),
+    `link: ${link.rttMs.toFixed(1)} ms, ${formatBitRate(link.bandwidthBytesPerSecond)}, ${loss}: ${start.tier} tier, ${start.initialStreams} streams, level up to ${start.maxLevel}`,
+    `expected: ${formatBytes(plan.expectedLinkBytes)} in ${formatDuration(plan.expectedSeconds * 1000)}; standard transfer ${formatDuration(plan.standardSeconds * 1000)}: ${plan.expectedSpeedup.toFixed(1)} times faster`,
+  ].join('\n');
+}

@@ -1,0 +1,276 @@
+/**
+ * The demonstration: a server, a control worker and two agents as processes of their own; a real VM that moves, survives
+ * a killed agent in the middle, is changed and comes back almost for free. Everything it prints was measured.
+ */
+import { createHash, randomBytes } from 'node:crypto';
+import { closeSync, openSync, readSync, rmSync, writeSync } from 'node:fs';
+import { mkdtemp, mkdir } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createServer } from 'node:net';
+import { Client, Connection } from '@temporalio/client';
+import { freePort, startEmbeddedServer } from '../../control/embedded-server';
+import { createOrchestrator, type Orchestrator } from '../../control/orchestrator';
+import { DwcpError } from '../../model/errors';
+import type { MigrationResult } from '../../model/migration';
+import { BLOCK_SIZE_BYTES } from '../../model/image';
+import { MIB, formatBitRate, formatBytes, formatDuration } from '../../model/units';
+import type { Output } from '../output';
+import { table } from '../output';
+import { Children } from './children';
+import { findTool } from './tools';
+import { dumpOwnMemory, makeDiskImage, sha256OfFile } from './sample-vm';
+
+export interface DemoOptions {
+  readonly keep: boolean;
+  readonly output: Output;
+  readonly signal: AbortSignal;
+  readonly diskBytes: number;
+}
+
+const VM = 'demo';
+const MEMORY_BYTES = 96 * MIB;
+/** Slow enough to be watched and interrupted, quick enough for a minute. */
+const FIRST_MOVE_LIMIT = 32e6;
+const KILL_AT = 0.4;
+
+interface Site {
+  readonly hostId: string;
+  readonly dataDir: string;
+  readonly address: string;
+  readonly port: number;
+}
+
+interface Leg {
+  readonly name: string;
+  readonly result: MigrationResult;
+  readonly equal: boolean;
+}
+
+export async function runDemo({ keep, output, signal, diskBytes }: DemoOptions): Promise<void> {
+  const startedAt = Date.now();
+  const folder = await mkdtemp(join(tmpdir(), 'dwcp-demo-'));
+  const children = new Children(join(folder, 'logs'));
+  let kept = false;
+  const stopping = async (): Promise<void> => {
+    await children.stopAll();
+    if (!kept) rmSync(folder, { recursive: true, force: true });
+  };
+  const interrupted = new Promise<never>((_, reject) => signal.addEventListener('abort', () => reject(new DwcpError('CANCELLED', 'Interrupted; everything is stopped and removed'))));
+  interrupted.catch(() => undefined);
+  try {
+    const demo = new Demo(folder, children, output, diskBytes);
+    const legs = await Promise.race([demo.run(), interrupted]);
+    const ok = legs.every((leg) => leg.equal);
+    kept = keep && ok;
+    output.emit(
+      { event: 'demo', ok, seconds: (Date.now() - startedAt) / 1000, legs: legs.map(({ name, result, equal }) => ({ name, equal, ...result })), temporalUi: demo.uiAddress },
+      () => `${summary(legs)}\n${demo.whereToLook(keep)}\n${ok ? 'ok' : 'NOT EQUAL'}: ${formatDuration(Date.now() - startedAt)}`,
+    );
+    if (!ok) throw new DwcpError('INTEGRITY_MISMATCH', 'An image differs after its move');
+    if (keep) {
+      output.say(`running until Ctrl-C; data and logs are in ${folder}`);
+      kept = false;
+      await interrupted;
+    }
+  } finally {
+    await stopping();
+  }
+}
+
+function summary(legs: readonly Leg[]): string {
+  const rows = [['move', 'image', 'size', 'time', 'on the link', 'ratio', 'delta hits', 'streams', 'verified']];
+  for (const { name, result, equal } of legs) {
+    for (const image of result.images) {
+      rows.push([
+        name, image.imageId, formatBytes(image.totalBytes), formatDuration(image.seconds * 1000), formatBytes(image.linkBytes), image.ratio.toFixed(1),
+        image.began === 'empty' ? '-' : `${(100 * image.deltaHitRate).toFixed(0)} %`, String(image.streams), equal ? 'yes' : 'NO',
+      ]);
+    }
+  }
+  return table(rows);
+}
+
+class Demo {
+  readonly #folder: string;
+  readonly #children: Children;
+  readonly #output: Output;
+  readonly #diskBytes: number;
+  #env: Record<string, string> = {};
+  #orchestrator: Orchestrator | undefined;
+  #client: Client | undefined;
+  uiAddress: string | undefined;
+
+  constructor(folder: string, children: Children, output: Output, diskBytes: number) {
+    this.#folder = folder;
+    this.#children = children;
+    this.#output = output;
+    this.#diskBytes = diskBytes;
+  }
+
+  async run(): Promise<Leg[]> {
+    const [a, b] = await this.#sites();
+    await this.#startControlPlane();
+    const agents = { a: this.#startAgent(a), b: this.#startAgent(b) };
+    const images = await this.#makeVm(a);
+    const before = await this.#hashes(images);
+
+    this.#say(`moving ${VM} from ${a.hostId} to ${b.hostId}; its agent will be killed at ${KILL_AT * 100} %`);
+    const first = await this.#orchestrator!.migrateVm(VM, a.hostId, b.hostId, { bandwidthLimit: FIRST_MOVE_LIMIT });
+    await this.#killInTheMiddle(first, a, agents.a.process.pid);
+    const moved = await this.#result(first);
+    const arrived = this.#imagesOn(b);
+    const cold = { name: `${a.hostId} → ${b.hostId}`, result: moved, equal: same(before, await this.#hashes(arrived)) };
+    await this.#keptCopies(first);
+
+    this.#changePart(arrived);
+    const changed = await this.#hashes(arrived);
+    this.#say(`changed part of it on ${b.hostId}; moving it back onto the baseline that ${a.hostId} has kept`);
+    const second = await this.#orchestrator!.migrateVm(VM, b.hostId, a.hostId, { bandwidthLimit: 0 });
+    const returned = await this.#result(second);
+    const warm = { name: `${b.hostId} → ${a.hostId}`, result: returned, equal: same(changed, await this.#hashes(images)) };
+    await this.#client?.connection.close();
+    return [cold, warm];
+  }
+
+  whereToLook(keep: boolean): string {
+    if (this.uiAddress === undefined) return '';
+    const url = `${this.uiAddress}/namespaces/default/workflows/migrate-vm:${VM}`;
+    return keep ? `Temporal UI: ${url}` : `Temporal UI: \`npm run demo -- --keep\` leaves it running and prints its address`;
+  }
+
+  async #sites(): Promise<[Site, Site]> {
+    const second = await canListen('127.0.0.2', 9876);
+    const portA = (await canListen('127.0.0.1', 9876)) ? 9876 : await freePort();
+    const site = (hostId: string, address: string, port: number): Site => ({ hostId, dataDir: join(this.#folder, hostId), address, port });
+    return [site('host-a', '127.0.0.1', portA), second ? site('host-b', '127.0.0.2', 9876) : site('host-b', '127.0.0.1', await freePort())];
+  }
+
+  async #startControlPlane(): Promise<void> {
+    const given = process.env.TEMPORAL_ADDRESS;
+    if (given) this.#env = { TEMPORAL_ADDRESS: given };
+    else {
+      const server = await startEmbeddedServer({ dbFile: join(this.#folder, 'temporal.sqlite') }, (line) => this.#say(line));
+      this.#children.adopt('temporal', server.process, '');
+      this.#env = { TEMPORAL_ADDRESS: server.address };
+      this.uiAddress = server.uiAddress;
+      this.#say(`Temporal server at ${server.address}, its UI at ${server.uiAddress ?? '-'}`);
+    }
+    this.#children.startDwcp('control', ['control'], this.#env);
+    const connection = await Connection.connect({ address: this.#env.TEMPORAL_ADDRESS ?? '' });
+    this.#client = new Client({ connection });
+    this.#orchestrator = await createOrchestrator({ client: this.#client });
+  }
+
+  #startAgent(site: Site): ReturnType<Children['startDwcp']> {
+    this.#say(`agent ${site.hostId} on ${site.address}:${site.port}`);
+    return this.#children.startDwcp(site.hostId, ['agent', '--host-id', site.hostId, '--data-dir', site.dataDir, '--listen-address', site.address, '--port', String(site.port)], this.#env);
+  }
+
+  async #makeVm(site: Site): Promise<Record<string, string>> {
+    const folder = join(this.#folder, 'vms-a');
+    await mkdir(folder, { recursive: true });
+    const images = { vda: join(folder, 'disk.img'), memory: join(folder, 'memory.img') };
+    const mkfs = await findTool('mkfs.ext4', 'e2fsprogs', this.#children, (line) => this.#say(line));
+    this.#say(`making a VM: ${formatBytes(this.#diskBytes)} of ext4 with files of this machine, ${formatBytes(MEMORY_BYTES)} of memory`);
+    await makeDiskImage(images.vda, this.#diskBytes, this.#children, mkfs);
+    dumpOwnMemory(images.memory, MEMORY_BYTES);
+    const define = this.#children.startDwcp('define', ['vm', 'define', VM, '--disk', `vda=${images.vda}`, '--memory', `memory=${images.memory}`, '--data-dir', site.dataDir], this.#env);
+    if ((await define.ended) !== 0) throw new DwcpError('INTERNAL', `dwcp vm define failed; see ${define.logFile}`);
+    return images;
+  }
+
+  #imagesOn(site: Site): Record<string, string> {
+    const path = (imageId: string): string => join(site.dataDir, 'images', VM, `${imageId}.img`);
+    return { vda: path('vda'), memory: path('memory') };
+  }
+
+  async #killInTheMiddle(migrationId: string, site: Site, pid: number | undefined): Promise<void> {
+    let last = '';
+    for (;;) {
+      const { live, state } = await this.#orchestrator!.getMigrationStatus(migrationId);
+      if (state !== 'running') {
+        this.#say('it was done before the agent could be killed');
+        return;
+      }
+      const disk = live.find((image) => image.imageId === 'vda');
+      const share = disk ? disk.doneBytes / disk.totalBytes : 0;
+      const line = disk ? `vda ${(100 * share).toFixed(0)} %, ${formatBitRate(disk.bytesPerSecond)}, ${disk.streams} streams` : '';
+      if (line !== last && line !== '') this.#progress((last = line), { image: 'vda', share });
+      if (share >= KILL_AT && pid !== undefined) {
+        process.kill(pid, 'SIGKILL');
+        this.#output.emit({ event: 'killed', host: site.hostId, share }, () => `  SIGKILL for the agent of ${site.hostId} at ${(100 * share).toFixed(0)} %; starting it again`);
+        await new Promise((resolve) => setTimeout(resolve, 500));
+        this.#startAgent(site);
+        return;
+      }
+      await new Promise((resolve) => setTimeout(resolve, 150));
+    }
+  }
+
+  async #result(migrationId: string): Promise<MigrationResult> {
+    let shown = '';
+    let resumedAt: number | undefined;
+    for (;;) {
+      const status = await this.#orchestrator!.getMigrationStatus(migrationId);
+      if (status.state === 'completed' && status.result) return status.result;
+      if (status.state !== 'running') throw status.error ?? new DwcpError('MIGRATION_FAILED', `ended as ${status.state}`);
+      const image = status.live.at(-1);
+      const share = image ? image.doneBytes / image.totalBytes : 0;
+      const line = image ? `${image.imageId} ${(100 * share).toFixed(0)} %` : '';
+      if (line !== '' && line !== shown) {
+        if (resumedAt === undefined) resumedAt = share;
+        this.#progress((shown = line), { image: image?.imageId, share });
+      }
+      await new Promise((resolve) => setTimeout(resolve, 300));
+    }
+  }
+
+  /** The copy for deltas is made behind the migration's back; the way back waits for it here, so that it shows. */
+  async #keptCopies(migrationId: string): Promise<void> {
+    const copies: unknown = await this.#client?.workflow.getHandle(`keep-baselines:${migrationId}`).result().catch(() => []);
+    this.#output.emit({ event: 'copies', copies }, () => `  copies kept for deltas: ${JSON.stringify(copies)}`);
+  }
+
+  /** New files' worth of blocks, small edits in place as a running system makes them, and a later dump of memory. */
+  #changePart(images: Record<string, string>): void {
+    const fd = openSync(images.vda ?? '', 'r+');
+    const blocks = this.#diskBytes / BLOCK_SIZE_BYTES;
+    const old = Buffer.alloc(BLOCK_SIZE_BYTES);
+    for (let index = 0; index < blocks; index += 1) {
+      const pick = createHash('sha1').update(`${index}`).digest().readUInt8(0);
+      if (pick < 3) writeSync(fd, randomBytes(BLOCK_SIZE_BYTES), 0, BLOCK_SIZE_BYTES, index * BLOCK_SIZE_BYTES);
+      else if (pick < 13) {
+        readSync(fd, old, 0, BLOCK_SIZE_BYTES, index * BLOCK_SIZE_BYTES);
+        for (let edit = 0; edit < 24; edit += 1) old.writeUInt32LE((old.readUInt32LE(edit * 2600) + 1) >>> 0, edit * 2600);
+        writeSync(fd, old, 0, BLOCK_SIZE_BYTES, index * BLOCK_SIZE_BYTES);
+      }
+    }
+    closeSync(fd);
+    dumpOwnMemory(images.memory ?? '', MEMORY_BYTES);
+  }
+
+  async #hashes(images: Record<string, string>): Promise<string[]> {
+    return Promise.all(Object.values(images).map(sha256OfFile));
+  }
+
+  #say(line: string): void {
+    this.#output.say(line);
+  }
+
+  #progress(line: string, object: Record<string, unknown>): void {
+    this.#output.emit({ event: 'progress', ...object }, () => `  ${line}`);
+  }
+}
+
+function same(a: readonly string[], b: readonly string[]): boolean {
+  return a.length === b.length && a.every((hash, index) => hash === b[index]);
+}
+
+function canListen(address: string, port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const server = createServer();
+    server.once('error', () => resolve(false));
+    server.listen(port, address, () => server.close(() => resolve(true)));
+  });
+}

@@ -1,0 +1,93 @@
+/**
+ * The live view of a migration: one line per image with percent, rate, streams, level, ratio and time left, until it has
+ * ended. On a terminal the lines stay in place; elsewhere a line is printed when something has changed.
+ */
+import type { MigrationStatus, Orchestrator } from '../control/orchestrator';
+import { DwcpError } from '../model/errors';
+import { EXIT } from '../model/error-codes';
+import type { ImageProgress, MigrationResult } from '../model/migration';
+import { PHASES } from '../model/phases';
+import { formatBitRate, formatBytes, formatDuration } from '../model/units';
+import { type Output, table } from './output';
+
+const POLL_MS = 500;
+const PLAIN_EVERY_MS = 2_000;
+
+export function imageLine(image: ImageProgress): string {
+  const percent = `${((100 * image.doneBytes) / image.totalBytes).toFixed(0).padStart(3)} %`;
+  const ratio = image.linkBytes > 0 ? (image.doneBytes / image.linkBytes).toFixed(1) : '-';
+  const left = image.doneBytes >= image.totalBytes ? 'done' : image.etaMs === undefined ? 'unknown' : formatDuration(image.etaMs);
+  return `${image.imageId.padEnd(10)} ${percent}  ${formatBitRate(image.bytesPerSecond).padStart(12)}  ${String(image.streams).padStart(3)} streams  level ${String(image.level).padStart(2)}  ratio ${ratio.padStart(6)}  left ${left}`;
+}
+
+/** What people see now: the phase, then a line an image; parked, the reason and the mend. */
+export function statusLines(status: MigrationStatus): string[] {
+  const { progress, live } = status;
+  if (!progress) return [`${status.migrationId}: ${status.state}`];
+  const newer = new Map(live.map((image) => [image.imageId, image]));
+  const images = progress.images.map((image) => newer.get(image.imageId) ?? image);
+  const fresh = live.filter((image) => !progress.images.some((known) => known.imageId === image.imageId));
+  const head = `${progress.vmId}: ${progress.sourceHost} → ${progress.destinationHost}  ${PHASES[progress.phase].title}${progress.tier ? ` (${progress.tier})` : ''}`;
+  const parked = progress.parked;
+  const waiting = parked ? [`  waits for an operator: ${parked.error.code}: ${parked.error.message}`, `  mend: ${parked.error.hint ?? ''}; then \`dwcp retry ${status.migrationId}\`, or \`dwcp cancel ${status.migrationId}\` to give up`] : [];
+  return [head, ...[...images, ...fresh].map((image) => `  ${imageLine(image)}`), ...waiting];
+}
+
+export function resultText(result: MigrationResult): string {
+  const rows = [['image', 'size', 'on the link', 'ratio', 'time', 'delta hits', 'streams', 'level', 'verified']];
+  for (const image of result.images) {
+    rows.push([
+      image.imageId, formatBytes(image.totalBytes), formatBytes(image.linkBytes), image.ratio.toFixed(1), formatDuration(image.seconds * 1000),
+      `${(100 * image.deltaHitRate).toFixed(0)} %`, String(image.streams), String(image.level), 'yes',
+    ]);
+  }
+  const by = { dwcp: 'by DWCP', standard: 'by the standard transfer', fallback: `by the standard transfer (${result.fallbackReason?.code ?? ''})` }[result.path];
+  return [
+    table(rows),
+    `${result.vmId} is on ${result.destinationHost}: ${formatBytes(result.totalBytes)} in ${formatDuration(result.totalSeconds * 1000)} ${by}, ${result.speedup.toFixed(1)} times the standard transfer (estimated for this link)`,
+    `goals: ${result.goals.speedup.reason}; ${result.goals.transferRate.reason}`,
+  ].join('\n');
+}
+
+/**
+ * Follows a migration to its end.
+ * @param untilParked ends with the parked state instead of waiting for the operator
+ * @returns its result; @throws what it failed with
+ */
+export async function follow(orchestrator: Orchestrator, migrationId: string, output: Output, untilParked: boolean): Promise<MigrationResult> {
+  let drawn = 0;
+  let lastPlain = '';
+  let lastPlainAt = 0;
+  for (;;) {
+    const status = await orchestrator.getMigrationStatus(migrationId);
+    if (status.state === 'completed' && status.result) {
+      clear(drawn);
+      return status.result;
+    }
+    if (status.state !== 'running') {
+      clear(drawn);
+      throw status.error ?? new DwcpError('MIGRATION_FAILED', `Migration ${migrationId} ended as ${status.state}`);
+    }
+    const lines = statusLines(status);
+    if (output.json) output.emit({ event: 'progress', ...status }, () => '');
+    else if (process.stdout.isTTY) {
+      clear(drawn);
+      process.stdout.write(`${lines.join('\n')}\n`);
+      drawn = lines.length;
+    } else if (lines.join('\n') !== lastPlain && Date.now() - lastPlainAt > PLAIN_EVERY_MS) {
+      lastPlain = lines.join('\n');
+      lastPlainAt = Date.now();
+      output.say(lastPlain);
+    }
+    if (untilParked && status.progress?.parked) {
+      const { error } = status.progress.parked;
+      process.exitCode = EXIT.parked;
+      throw new DwcpError(error.code as DwcpError['code'], error.message, { hint: error.hint });
+    }
+    await new Promise((resolve) => setTimeout(resolve, output.json ? 1000 : POLL_MS));
+  }
+}
+
+function clear(lines: number): void {
+  if (lines > 0 && process.stdout.isTTY) process.stdout.write(`\u001b[${lines}A\u001b[J`);
+}

@@ -1,0 +1,39 @@
+/**
+ * The `dwcp` command: parses, dispatches, and is the one place where an error becomes an exit code.
+ */
+import { Command, CommanderError } from 'commander';
+import { EXIT } from '../model/error-codes';
+import { RELEASE } from '../transport/hello';
+import { addDemoCommand } from './commands/demo';
+import { addDoctorCommand } from './commands/doctor';
+import { addLocalCommands } from './commands/local';
+import { addMigrationCommands } from './commands/migrations';
+import { addProcessCommands } from './commands/processes';
+import { fail } from './output';
+
+async function main(): Promise<void> {
+  const program = new Command('dwcp')
+    .description('Moves virtual machines between sites: durable, resumable, several times faster than one TCP stream')
+    .version(RELEASE)
+    .option('--json', 'one JSON object a line')
+    .option('--config <path>', 'configuration file (YAML); else DWCP_CONFIG, ./dwcp.yaml, /etc/dwcp/dwcp.yaml')
+    .showHelpAfterError('(`dwcp --help` lists the commands)')
+    .exitOverride();
+  addDemoCommand(program);
+  addProcessCommands(program);
+  addLocalCommands(program);
+  addMigrationCommands(program);
+  addDoctorCommand(program);
+  for (const command of program.commands) command.exitOverride();
+  try {
+    await program.parseAsync();
+  } catch (error) {
+    if (error instanceof CommanderError) process.exitCode = error.exitCode === 0 ? EXIT.ok : EXIT.usage;
+    else fail(error, process.argv.includes('--json'));
+  }
+}
+
+void main().then(() => {
+  // A client or a native runtime may keep the loop alive; everything has been awaited by now.
+  setTimeout(() => process.exit(), 2000).unref();
+});

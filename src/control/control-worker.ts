@@ -1,0 +1,83 @@
+/**
+ * The control worker: serves the workflows and their light activities on the control queue, after it has made sure of
+ * search attributes and schedules. Runs the bundle that the build has made, never one of its own.
+ */
+import { join } from 'node:path';
+import { Client } from '@temporalio/client';
+import { type NativeConnection, Runtime, Worker } from '@temporalio/worker';
+import { createControlActivities } from '../../activities';
+import { DwcpError, toDwcpError } from '../model/errors';
+import { CONTROL_QUEUE } from '../model/names';
+import type { ProcessOptions } from '../model/options';
+import { type Logger, temporalLogger } from '../telemetry/logger';
+import { controlMetrics, type MetricsServer, serveMetrics } from '../telemetry/metrics';
+import { RELEASE } from '../transport/hello';
+import { connectClient, connectWorker, temporalTarget } from './connection';
+import { knownHosts } from './known-hosts';
+import { declaredSchedules, ensureSchedules } from './schedules';
+import { ensureSearchAttributes } from './search-attributes';
+
+/** Where the build puts the bundle: beside the compiled sources, dist/workflow-bundle.js. */
+export const WORKFLOW_BUNDLE = join(__dirname, '..', '..', 'workflow-bundle.js');
+
+export interface RunningControl {
+  readonly metrics: MetricsServer | undefined;
+  readonly ended: Promise<void>;
+  stop(): void;
+}
+
+export async function startControl(options: ProcessOptions, log: Logger): Promise<RunningControl> {
+  const stopping = new AbortController();
+  const { registry, record } = controlMetrics();
+  let ready = false;
+  const metrics = options.metricsPort > 0 ? await serveMetrics(registry, options.metricsAddress, options.metricsPort, () => ready) : undefined;
+  log.info({ queue: CONTROL_QUEUE, temporal: temporalTarget().address }, 'control worker started');
+  const ended = run().finally(() => metrics?.close());
+  return { metrics, ended, stop: () => stopping.abort() };
+
+  async function run(): Promise<void> {
+    Runtime.install({ logger: temporalLogger(log), shutdownSignals: [] });
+    let connection: NativeConnection;
+    try {
+      connection = await connectWorker(stopping.signal, (error) => log.warn(error.report(), 'waiting for the Temporal server'));
+    } catch (error) {
+      if (stopping.signal.aborted) return;
+      throw toDwcpError(error, 'CONTROL_PLANE_UNREACHABLE');
+    }
+    const { namespace } = temporalTarget();
+    const client = new Client({ connection, namespace });
+    await makeReady(options, log);
+    const worker = await Worker.create({
+      connection,
+      namespace,
+      identity: `control ${RELEASE} (${process.pid})`,
+      taskQueue: CONTROL_QUEUE,
+      workflowBundle: { codePath: WORKFLOW_BUNDLE },
+      activities: createControlActivities(record, () => knownHosts(client)),
+      shutdownGraceTime: '1s',
+      shutdownForceTime: '10s',
+    });
+    stopping.signal.addEventListener('abort', () => worker.shutdown());
+    if (stopping.signal.aborted) worker.shutdown();
+    ready = true;
+    log.info({ queue: CONTROL_QUEUE }, 'taking work');
+    try {
+      await worker.run();
+    } finally {
+      await connection.close();
+    }
+  }
+}
+
+async function makeReady(options: ProcessOptions, log: Logger): Promise<void> {
+  const client = await connectClient();
+  try {
+    const added = await ensureSearchAttributes(client);
+    const schedules = await ensureSchedules(client, declaredSchedules(options.pruneInterval));
+    log.info({ searchAttributesAdded: added, schedules }, 'control plane prepared');
+  } catch (cause) {
+    throw new DwcpError('CONTROL_PLANE_UNREACHABLE', `The Temporal server could not be prepared: ${cause instanceof Error ? cause.message : String(cause)}`, { cause });
+  } finally {
+    await client.connection.close();
+  }
+}

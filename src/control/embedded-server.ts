@@ -1,0 +1,102 @@
+/**
+ * The embedded Temporal server: one process, one SQLite file, one machine. For demos, tests and small sites; a
+ * production site runs the services of docker-compose.yml.
+ */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { mkdir } from 'node:fs/promises';
+import { createServer } from 'node:net';
+import { dirname } from 'node:path';
+import { Connection } from '@temporalio/client';
+import { DwcpError } from '../model/errors';
+import { SEARCH_ATTRIBUTES } from '../model/names';
+import { findTemporalBinary, type Say } from './temporal-binary';
+
+export interface EmbeddedServerOptions {
+  /** SQLite file; kept over restarts. */
+  readonly dbFile: string;
+  readonly address?: string;
+  /** 0 takes a free one. */
+  readonly port?: number;
+  /** 0 takes a free one; -1 shows no UI. */
+  readonly uiPort?: number;
+}
+
+export interface EmbeddedServer {
+  readonly address: string;
+  readonly uiAddress: string | undefined;
+  readonly process: ChildProcess;
+  /** Resolves with the exit code when the server has ended. */
+  readonly ended: Promise<number>;
+  stop(): Promise<void>;
+}
+
+const START_TIMEOUT_MS = 60_000;
+const STOP_TIMEOUT_MS = 10_000;
+
+export async function freePort(address = '127.0.0.1'): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const server = createServer();
+    server.once('error', reject);
+    server.listen(0, address, () => {
+      const bound = server.address();
+      server.close(() => (typeof bound === 'object' && bound !== null ? resolve(bound.port) : reject(new Error('no port'))));
+    });
+  });
+}
+
+/** Starts a server and waits until it answers. @throws SERVER_UNAVAILABLE */
+export async function startEmbeddedServer(options: EmbeddedServerOptions, say: Say): Promise<EmbeddedServer> {
+  const { path } = await findTemporalBinary(say);
+  const host = options.address ?? '127.0.0.1';
+  const port = options.port || (await freePort(host));
+  const uiPort = options.uiPort === 0 || options.uiPort === undefined ? await freePort(host) : options.uiPort;
+  await mkdir(dirname(options.dbFile), { recursive: true });
+  const args = [
+    'server', 'start-dev', '--ip', host, '--port', String(port), '--db-filename', options.dbFile, '--log-level', 'error',
+    '--sqlite-pragma', 'journal_mode=WAL', '--sqlite-pragma', 'synchronous=1', '--ui-disable-news-fetch',
+    ...(uiPort < 0 ? ['--headless'] : ['--ui-ip', host, '--ui-port', String(uiPort)]),
+    ...Object.entries(SEARCH_ATTRIBUTES).flatMap(([name, type]) => ['--search-attribute', `${name}=${{ KEYWORD: 'Keyword', BOOL: 'Bool', INT: 'Int' }[type]}`]),
+  ];
+  const child = spawn(path, args, { stdio: ['ignore', 'ignore', 'pipe'] });
+  let tail = '';
+  child.stderr.on('data', (chunk: Buffer) => (tail = (tail + chunk.toString('utf8')).slice(-2000)));
+  const ended = new Promise<number>((resolve) => {
+    child.once('close', (code) => resolve(code ?? 1));
+    child.once('error', () => resolve(1));
+  });
+  const address = `${host}:${port}`;
+  try {
+    await answering(address, ended);
+  } catch (cause) {
+    child.kill('SIGKILL');
+    const last = tail.trim().split('\n').at(-1) ?? '';
+    throw new DwcpError('SERVER_UNAVAILABLE', `The Temporal server (${path}) did not start: ${last || (cause instanceof Error ? cause.message : '')}`, { side: 'control', cause });
+  }
+  return { address, uiAddress: uiPort < 0 ? undefined : `http://${host}:${uiPort}`, process: child, ended, stop: () => stop(child, ended) };
+}
+
+async function answering(address: string, ended: Promise<number>): Promise<void> {
+  const deadline = Date.now() + START_TIMEOUT_MS;
+  let over = false;
+  void ended.then(() => (over = true));
+  while (!over) {
+    try {
+      const connection = await Connection.connect({ address, connectTimeout: 2000 });
+      await connection.workflowService.describeNamespace({ namespace: 'default' });
+      await connection.close();
+      return;
+    } catch (error) {
+      if (Date.now() > deadline) throw error;
+      await new Promise((resolve) => setTimeout(resolve, 200));
+    }
+  }
+  throw new Error('it ended at once');
+}
+
+async function stop(child: ChildProcess, ended: Promise<number>): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null) return;
+  child.kill('SIGTERM');
+  const timer = setTimeout(() => child.kill('SIGKILL'), STOP_TIMEOUT_MS);
+  await ended;
+  clearTimeout(timer);
+}

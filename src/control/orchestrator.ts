@@ -1,0 +1,272 @@
+/**
+ * The orchestrator: what a program calls to have VMs moved. Starts, watches and steers migrations through Temporal; the
+ * work itself is done by agents, and goes on when the caller is gone.
+ */
+import { randomUUID } from 'node:crypto';
+import { type Client, WorkflowExecutionAlreadyStartedError, WorkflowFailedError, type WorkflowHandle, WorkflowNotFoundError, WorkflowUpdateFailedError } from '@temporalio/client';
+import { ApplicationFailure, WorkflowIdConflictPolicy, WorkflowIdReusePolicy } from '@temporalio/common';
+import type { ErrorCode } from '../model/error-codes';
+import { DwcpError, errorReportSchema, fromReport, toDwcpError } from '../model/errors';
+import {
+  imageProgressSchema, type ImageProgress, type MigrationProgress, migrationProgressSchema, migrationRequestSchema, type MigrationResult, migrationResultSchema,
+} from '../model/migration';
+import { CONTROL_QUEUE, MESSAGES, migrationWorkflowId, temporalPriorityKey, warmWorkflowId, WORKFLOWS } from '../model/names';
+import { compileMigrationOptions, type MigrationOptions } from '../model/options';
+import { connectClient } from './connection';
+import { collectMetrics, type OrchestratorMetrics } from './orchestrator-metrics';
+
+/** How the orchestrator reaches Temporal; without a client it connects by the TEMPORAL_* environment. */
+export interface MigrationConfig {
+  readonly client?: Client;
+}
+
+/** Options of one migration; what is left out comes from the orchestrator's dwcpConfig, then from the defaults. */
+export type MigrateOptions = Partial<MigrationOptions> & { readonly migrationId?: string };
+
+export type MigrationState = 'running' | 'completed' | 'failed' | 'cancelled' | 'terminated';
+
+export interface MigrationStatus {
+  readonly migrationId: string;
+  readonly workflowId: string;
+  readonly runId: string;
+  readonly state: MigrationState;
+  /** While it runs, or where it could still be asked. */
+  readonly progress?: MigrationProgress;
+  /** What agents do right now, newer than `progress`: from the heartbeats of running activities. */
+  readonly live: readonly ImageProgress[];
+  readonly result?: MigrationResult;
+  readonly error?: DwcpError;
+}
+
+export interface Orchestrator {
+  /** Starts a migration. @returns its id; @throws MIGRATION_IN_PROGRESS, INVALID_INPUT, CONTROL_PLANE_UNREACHABLE */
+  migrateVm(vmId: string, sourceHost: string, destinationHost: string, options?: MigrateOptions): Promise<string>;
+  /** Brings the destination's baseline up to date without moving the VM. */
+  warmBaseline(vmId: string, sourceHost: string, destinationHost: string, options?: MigrateOptions): Promise<string>;
+  /** @throws MIGRATION_UNKNOWN */
+  getMigrationStatus(migrationId: string): Promise<MigrationStatus>;
+  /** Rolls back before the point of no return; behind it the migration completes forward. */
+  cancelMigration(migrationId: string): Promise<void>;
+  /** Parked: tries the step again. @throws NOT_PARKED */
+  retryMigration(migrationId: string, note?: string): Promise<void>;
+  /** Parked: gives up. @throws NOT_PARKED */
+  abortMigration(migrationId: string, reason?: string, acceptTwoCopies?: boolean): Promise<void>;
+  /** In bytes a second; 0 takes the limit off. */
+  setBandwidthLimit(migrationId: string, bytesPerSecond: number): Promise<void>;
+  /** Waits for the end. @throws what it failed with */
+  waitForResult(migrationId: string): Promise<MigrationResult>;
+  listMigrations(limit?: number): Promise<readonly MigrationStatus[]>;
+  getMetrics(): Promise<OrchestratorMetrics>;
+  close(): Promise<void>;
+}
+
+/** @throws CONTROL_PLANE_UNREACHABLE; INVALID_INPUT for options that are none */
+export async function createOrchestrator(migrationConfig: MigrationConfig = {}, dwcpConfig: Partial<MigrationOptions> = {}): Promise<Orchestrator> {
+  const client = migrationConfig.client ?? (await connectClient());
+  return new TemporalOrchestrator(client, checked(dwcpConfig), migrationConfig.client === undefined);
+}
+
+const MAX_REMEMBERED = 500;
+
+class TemporalOrchestrator implements Orchestrator {
+  readonly #client: Client;
+  readonly #defaults: Partial<MigrationOptions>;
+  readonly #ownsClient: boolean;
+  /** Runs started here: known at once, while visibility takes a moment. The last some hundred. */
+  readonly #started = new Map<string, { readonly workflowId: string; readonly runId: string }>();
+
+  constructor(client: Client, defaults: Partial<MigrationOptions>, ownsClient: boolean) {
+    this.#client = client;
+    this.#defaults = defaults;
+    this.#ownsClient = ownsClient;
+  }
+
+  migrateVm(vmId: string, sourceHost: string, destinationHost: string, options: MigrateOptions = {}): Promise<string> {
+    return this.#start(WORKFLOWS.migrateVm, migrationWorkflowId(vmId), vmId, sourceHost, destinationHost, options);
+  }
+
+  warmBaseline(vmId: string, sourceHost: string, destinationHost: string, options: MigrateOptions = {}): Promise<string> {
+    return this.#start(WORKFLOWS.warmBaseline, warmWorkflowId(vmId, destinationHost), vmId, sourceHost, destinationHost, options);
+  }
+
+  async getMigrationStatus(migrationId: string): Promise<MigrationStatus> {
+    return this.#status(await this.#find(migrationId));
+  }
+
+  async cancelMigration(migrationId: string): Promise<void> {
+    await (await this.#find(migrationId)).signal(MESSAGES.cancelSignal).catch(ended(migrationId));
+  }
+
+  async retryMigration(migrationId: string, note?: string): Promise<void> {
+    await this.#update(migrationId, MESSAGES.retryStep, note === undefined ? {} : { note });
+  }
+
+  async abortMigration(migrationId: string, reason?: string, acceptTwoCopies?: boolean): Promise<void> {
+    await this.#update(migrationId, MESSAGES.abortMigration, { ...(reason !== undefined && { reason }), ...(acceptTwoCopies !== undefined && { acceptTwoCopies }) });
+  }
+
+  async setBandwidthLimit(migrationId: string, bytesPerSecond: number): Promise<void> {
+    await this.#update(migrationId, MESSAGES.setBandwidthLimit, { bytesPerSecond });
+  }
+
+  async waitForResult(migrationId: string): Promise<MigrationResult> {
+    try {
+      return migrationResultSchema.parse(await (await this.#find(migrationId)).result());
+    } catch (error) {
+      throw failureOf(error);
+    }
+  }
+
+  async listMigrations(limit = 50): Promise<readonly MigrationStatus[]> {
+    const statuses: MigrationStatus[] = [];
+    const types = `WorkflowType IN ("${WORKFLOWS.migrateVm}", "${WORKFLOWS.warmBaseline}")`;
+    for await (const { workflowId, runId } of this.#client.workflow.list({ query: types })) {
+      statuses.push(await this.#status(this.#client.workflow.getHandle(workflowId, runId)));
+      if (statuses.length >= limit) break;
+    }
+    return statuses;
+  }
+
+  async getMetrics(): Promise<OrchestratorMetrics> {
+    return collectMetrics(await this.listMigrations(100));
+  }
+
+  async close(): Promise<void> {
+    if (this.#ownsClient) await this.#client.connection.close();
+  }
+
+  async #start(workflowType: string, workflowId: string, vmId: string, sourceHost: string, destinationHost: string, { migrationId = randomUUID(), ...given }: MigrateOptions): Promise<string> {
+    const options = checked({ ...this.#defaults, ...given });
+    const request = parsed({ schemaVersion: 1, vmId, sourceHost, destinationHost, migrationId, options });
+    const priority = options.priority ?? 5;
+    try {
+      const handle = await this.#client.workflow.start(workflowType, {
+        workflowId,
+        taskQueue: CONTROL_QUEUE,
+        args: [request],
+        workflowIdConflictPolicy: WorkflowIdConflictPolicy.FAIL,
+        workflowIdReusePolicy: WorkflowIdReusePolicy.ALLOW_DUPLICATE,
+        memo: { migrationId },
+        priority: { priorityKey: temporalPriorityKey(priority) },
+        staticSummary: `${vmId}: ${sourceHost} → ${destinationHost}`,
+        staticDetails: 'Cancel rolls back before the switchover; from there on the migration completes forward. Terminate leaves the clean-up to the agents’ sweep.',
+      });
+      this.#remember(migrationId, workflowId, handle.firstExecutionRunId);
+      return migrationId;
+    } catch (error) {
+      if (!(error instanceof WorkflowExecutionAlreadyStartedError)) throw toDwcpError(error, 'CONTROL_PLANE_UNREACHABLE');
+      const running = await this.#client.workflow.getHandle(workflowId).describe();
+      const other = running.memo?.migrationId;
+      // The same request again is answered as the first time.
+      if (other === migrationId) {
+        this.#remember(migrationId, workflowId, running.runId);
+        return migrationId;
+      }
+      throw new DwcpError('MIGRATION_IN_PROGRESS', `VM ${vmId} is being migrated already (${String(other ?? running.runId)})`);
+    }
+  }
+
+  #remember(migrationId: string, workflowId: string, runId: string): void {
+    this.#started.set(migrationId, { workflowId, runId });
+    const oldest = this.#started.keys().next();
+    if (this.#started.size > MAX_REMEMBERED && !oldest.done) this.#started.delete(oldest.value);
+  }
+
+  /** The run of a migration, by its id; a VM's id names its latest. After a reset it is the newest run. */
+  async #find(migrationId: string): Promise<WorkflowHandle> {
+    try {
+      const query = `MigrationId = "${migrationId.replaceAll('"', '')}" AND WorkflowType IN ("${WORKFLOWS.migrateVm}", "${WORKFLOWS.warmBaseline}")`;
+      for await (const { workflowId, runId } of this.#client.workflow.list({ query })) return this.#client.workflow.getHandle(workflowId, runId);
+      const started = this.#started.get(migrationId);
+      if (started) return this.#client.workflow.getHandle(started.workflowId, started.runId);
+      const handle = this.#client.workflow.getHandle(migrationWorkflowId(migrationId));
+      const { runId } = await handle.describe();
+      return this.#client.workflow.getHandle(handle.workflowId, runId);
+    } catch (error) {
+      if (error instanceof WorkflowNotFoundError) throw new DwcpError('MIGRATION_UNKNOWN', `No migration ${migrationId} is known`);
+      throw toDwcpError(error, 'CONTROL_PLANE_UNREACHABLE');
+    }
+  }
+
+  async #update(migrationId: string, name: string, input: Record<string, unknown>): Promise<void> {
+    const handle = await this.#find(migrationId);
+    try {
+      await handle.executeUpdate(name, { args: [input] });
+    } catch (error) {
+      if (error instanceof WorkflowUpdateFailedError && error.cause instanceof ApplicationFailure) {
+        throw new DwcpError((error.cause.type ?? 'INTERNAL') as ErrorCode, error.cause.message);
+      }
+      if (error instanceof WorkflowNotFoundError) throw new DwcpError('NOT_PARKED', `Migration ${migrationId} has ended`);
+      throw toDwcpError(error, 'CONTROL_PLANE_UNREACHABLE');
+    }
+  }
+
+  async #status(handle: WorkflowHandle): Promise<MigrationStatus> {
+    const described = await handle.describe();
+    const { workflowId, runId, status } = described;
+    const migrationId = String(described.memo?.migrationId ?? (described.searchAttributes as Record<string, unknown[] | undefined>).MigrationId?.[0] ?? workflowId);
+    const common = { migrationId, workflowId, runId, live: liveProgress(described.raw) };
+    if (status.name === 'RUNNING') {
+      const progress = await handle.query<unknown>(MESSAGES.progressQuery).then((value) => migrationProgressSchema.parse(value), () => undefined);
+      return { ...common, state: 'running', ...(progress && { progress }) };
+    }
+    if (status.name === 'TERMINATED') return { ...common, state: 'terminated', error: new DwcpError('MIGRATION_FAILED', 'It was terminated; the agents’ sweep cleans up') };
+    try {
+      return { ...common, state: 'completed', result: migrationResultSchema.parse(await handle.result()) };
+    } catch (error) {
+      const failure = failureOf(error);
+      return { ...common, state: failure.code === 'CANCELLED' ? 'cancelled' : 'failed', error: failure };
+    }
+  }
+}
+
+function checked(options: Partial<MigrationOptions>): Partial<MigrationOptions> {
+  try {
+    compileMigrationOptions(options);
+    return options;
+  } catch (cause) {
+    throw new DwcpError('INVALID_INPUT', cause instanceof Error ? cause.message : String(cause), { cause });
+  }
+}
+
+function parsed(request: Record<string, unknown>): Record<string, unknown> {
+  const result = migrationRequestSchema.safeParse(request);
+  if (result.success) return result.data;
+  throw new DwcpError('INVALID_INPUT', result.error.issues.map((issue) => `${issue.path.join('.')}: ${issue.message}`).join('; '));
+}
+
+function ended(migrationId: string): (error: unknown) => never {
+  return (error) => {
+    if (error instanceof WorkflowNotFoundError) throw new DwcpError('MIGRATION_UNKNOWN', `Migration ${migrationId} has ended already`);
+    throw toDwcpError(error, 'CONTROL_PLANE_UNREACHABLE');
+  };
+}
+
+/** The coded error that ended a workflow. */
+export function failureOf(error: unknown): DwcpError {
+  const cause = error instanceof WorkflowFailedError ? error.cause : error;
+  if (cause instanceof ApplicationFailure) {
+    const report = errorReportSchema.safeParse(cause.details?.[0]);
+    if (report.success) return fromReport(report.data);
+  }
+  if (cause instanceof Error && cause.name === 'CancelledFailure') return new DwcpError('CANCELLED', 'The migration was cancelled');
+  return toDwcpError(cause, 'MIGRATION_FAILED');
+}
+
+interface RawDescription {
+  readonly pendingActivities?: readonly { readonly heartbeatDetails?: { readonly payloads?: readonly { readonly data?: Uint8Array | null }[] | null } | null }[] | null;
+}
+
+/** The last heartbeats of running activities that report an image's progress. */
+function liveProgress(raw: unknown): ImageProgress[] {
+  return ((raw as RawDescription).pendingActivities ?? []).flatMap((activity) => {
+    const data = activity.heartbeatDetails?.payloads?.[0]?.data;
+    if (!data) return [];
+    try {
+      const parsedProgress = imageProgressSchema.safeParse(JSON.parse(Buffer.from(data).toString('utf8')));
+      return parsedProgress.success ? [parsedProgress.data] : [];
+    } catch {
+      return [];
+    }
+  });
+}

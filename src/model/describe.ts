@@ -1,0 +1,48 @@
+/**
+ * What the Temporal UI shows as a migration's current details: Markdown, for somebody who has a minute. What happens,
+ * how far it is, what is wrong, what to press.
+ */
+import type { MigrationProgress } from './migration';
+import { PHASES } from './phases';
+import { formatBitRate, formatBytes, formatDuration } from './units';
+
+export function describeMigration(progress: MigrationProgress, mode: 'migrate' | 'warm' | 'plan', workflowId: string): string {
+  const verbs = { migrate: 'Moving', warm: 'Warming the baseline of', plan: 'Planning the move of' };
+  const lines = [`**${verbs[mode]} ${progress.vmId}: ${progress.sourceHost} → ${progress.destinationHost}**`, '', `Phase: **${PHASES[progress.phase].title}**${route(progress)}`];
+  if (progress.parked) lines.push('', ...parkedLines(progress, workflowId));
+  if (progress.cancelRequested) lines.push('', progress.pastReturn ? 'A cancel was asked for behind the point of no return: the migration completes forward.' : 'A cancel was asked for: rolling back.');
+  if (progress.images.length > 0) lines.push('', '| image | done | size | on the link | rate | streams | level | left |', '|---|---|---|---|---|---|---|---|', ...progress.images.map(imageLine));
+  if (progress.plan) {
+    const { expectedLinkBytes, expectedSeconds, expectedSpeedup } = progress.plan;
+    lines.push('', `Plan: ${formatBytes(expectedLinkBytes)} in ${formatDuration(expectedSeconds * 1000)}, ${expectedSpeedup.toFixed(1)} times as fast as the standard transfer.`);
+  }
+  if (mode === 'migrate') {
+    lines.push('', progress.pastReturn ? 'Past the point of no return: the VM belongs to the destination.' : 'Cancel rolls back: the VM stays at the source, and what has arrived is kept as baseline.');
+  }
+  return lines.join('\n');
+}
+
+function route(progress: MigrationProgress): string {
+  const tier = progress.tier ? `, ${progress.tier} tier` : '';
+  const paths = { dwcp: '', standard: ' by the standard transfer', fallback: ' by the standard transfer, after DWCP failed' };
+  return `${paths[progress.path]}${tier}`;
+}
+
+function parkedLines({ parked, migrationId }: MigrationProgress, workflowId: string): string[] {
+  if (!parked) return [];
+  const { error, step } = parked;
+  return [
+    `### Waits for an operator`,
+    `\`${error.code}\` in ${step}${error.side ? ` (${error.side})` : ''}: ${error.message}`,
+    '',
+    `To mend: ${error.hint ?? ''}`,
+    '',
+    `Then **Update → retry_step** here, or \`dwcp retry ${migrationId}\`. To give up: **Update → abort_migration**, or \`dwcp cancel ${migrationId}\`. Workflow: \`${workflowId}\`.`,
+  ];
+}
+
+function imageLine(image: MigrationProgress['images'][number]): string {
+  const percent = ((100 * image.doneBytes) / image.totalBytes).toFixed(0);
+  const left = image.doneBytes >= image.totalBytes ? '' : formatDuration(image.etaMs ?? Infinity);
+  return `| ${image.imageId} | ${percent} % | ${formatBytes(image.totalBytes)} | ${formatBytes(image.linkBytes)} | ${formatBitRate(image.bytesPerSecond)} | ${image.streams} | ${image.level} | ${left} |`;
+}

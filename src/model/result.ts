@@ -1,0 +1,49 @@
+/**
+ * The result of a migration from what its steps gave: sums, the speedup as measured, the verdict on the goals. Pure.
+ */
+import type { z } from 'zod';
+import type { errorReportSchema } from './errors';
+import type { ImageResult, MigrationResult } from './migration';
+import type { MigrationOptions } from './options';
+import { judgeGoal, type MigrationPlan } from './plan';
+import type { LinkMeasurement, TierName } from './tiers';
+import { formatBytes } from './units';
+
+export interface ResultParts {
+  readonly identity: { readonly migrationId: string; readonly vmId: string; readonly sourceHost: string; readonly destinationHost: string };
+  readonly path: MigrationResult['path'];
+  readonly fallbackReason?: z.infer<typeof errorReportSchema>;
+  readonly tier?: TierName;
+  readonly link?: LinkMeasurement;
+  readonly plan?: MigrationPlan;
+  readonly images: readonly ImageResult[];
+  readonly totalSeconds: number;
+  readonly options: MigrationOptions;
+}
+
+export function assembleResult({ identity, path, fallbackReason, tier, link, plan, images, totalSeconds, options }: ResultParts): MigrationResult {
+  const { migrationId, vmId, sourceHost, destinationHost } = identity;
+  const totalBytes = images.reduce((sum, image) => sum + image.totalBytes, 0);
+  const linkBytes = images.reduce((sum, image) => sum + image.linkBytes, 0);
+  const transferSeconds = Math.max(0.001, images.reduce((sum, image) => sum + image.seconds, 0));
+  const speedup = path === 'dwcp' && plan ? plan.standardSeconds / transferSeconds : 1;
+  return {
+    migrationId, vmId, sourceHost, destinationHost,
+    outcome: 'completed',
+    path,
+    ...(fallbackReason && { fallbackReason }),
+    ...(tier && { tier }),
+    ...(link && { link }),
+    ...(plan && { plan }),
+    images: [...images],
+    totalSeconds,
+    totalBytes,
+    linkBytes,
+    ratio: totalBytes / Math.max(1, linkBytes),
+    speedup,
+    goals: {
+      speedup: judgeGoal('speedup', speedup, options.targetSpeedup, (value) => `${value.toFixed(1)} times`),
+      transferRate: judgeGoal('transfer rate', totalBytes / transferSeconds, options.targetTransferRate, (value) => `${formatBytes(value)}/s`),
+    },
+  };
+}

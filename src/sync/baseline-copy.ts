@@ -1,0 +1,67 @@
+/**
+ * Keeps what has arrived beside a VM that lives here, as old bytes for deltas on the way back: by clone where the file
+ * system shares extents, else by copy where space and the store's limit allow. Each copied block is checked; what the
+ * VM has written meanwhile is left out.
+ */
+import { open, rename, rm, stat, statfs } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { MAX_BATCH_BLOCKS } from '../encoder/batch-format';
+import { type Baseline, type BaselineStore, baselinePathOf } from '../store/baselines';
+import { cloneFile, setSparseSize } from '../store/file-calls';
+import type { CodecPool } from './codec-pool';
+
+export interface KeptCopy {
+  readonly kept: 'clone' | 'copy' | 'no';
+  readonly reason: string;
+}
+
+/** A copy leaves at least this share of the disk free. */
+const FREE_SHARE_AFTER = 0.2;
+
+export async function keepBaselineCopy(
+  vmId: string, imageId: string, imagePath: string, mode: string, store: BaselineStore, pool: CodecPool, signal: AbortSignal,
+): Promise<KeptCopy> {
+  if (mode === 'never') return { kept: 'no', reason: 'keepBaselineCopy is never' };
+  const baseline = await store.open(vmId, imageId);
+  if (!baseline) return { kept: 'no', reason: 'no baseline is recorded' };
+  const temporary = `${baselinePathOf(imagePath)}.part`;
+  try {
+    if (cloneFile(imagePath, temporary)) return await record(baseline, imagePath, temporary, store, { kept: 'clone', reason: 'shares the image’s extents' });
+    if (mode === 'clone') return { kept: 'no', reason: 'the file system cannot clone' };
+    const refusal = await noRoom(imagePath, store);
+    if (refusal) return { kept: 'no', reason: refusal };
+    await copy(baseline, imagePath, temporary, pool, signal);
+    return await record(baseline, imagePath, temporary, store, { kept: 'copy', reason: 'copied, each block checked' });
+  } finally {
+    await rm(temporary, { force: true });
+  }
+}
+
+async function copy({ manifest }: Baseline, imagePath: string, temporary: string, pool: CodecPool, signal: AbortSignal): Promise<void> {
+  const { sizeBytes, memory: hashes, blocks } = manifest;
+  const [from, target] = await Promise.all([open(imagePath, 'r'), open(temporary, 'w', 0o600)]);
+  try {
+    setSparseSize(target.fd, sizeBytes);
+    for (let first = 0; first < blocks; first += MAX_BATCH_BLOCKS) {
+      signal.throwIfAborted();
+      await pool.run({ kind: 'copy', file: { fd: from.fd, sizeBytes }, toFd: target.fd, first, count: Math.min(MAX_BATCH_BLOCKS, blocks - first), hashes });
+    }
+  } finally {
+    await Promise.all([from.close(), target.close()]);
+  }
+}
+
+async function record({ record: known, manifest }: Baseline, imagePath: string, temporary: string, store: BaselineStore, kept: KeptCopy): Promise<KeptCopy> {
+  const contentPath = baselinePathOf(imagePath);
+  await rename(temporary, contentPath);
+  const { vmId, imageId, kind, sizeBytes, generation, complete } = known;
+  await store.put({ vmId, imageId, kind, sizeBytes, generation, complete, contentPath }, manifest);
+  return kept;
+}
+
+async function noRoom(imagePath: string, store: BaselineStore): Promise<string | undefined> {
+  const [{ blocks }, disk] = await Promise.all([stat(imagePath), statfs(dirname(imagePath))]);
+  const bytes = blocks * 512;
+  if (disk.bavail * disk.bsize - bytes < FREE_SHARE_AFTER * disk.blocks * disk.bsize) return 'the disk would be left with less than a fifth free';
+  return (await store.hasRoomFor(bytes)) ? undefined : 'the store’s limit leaves no room';
+}

@@ -1,0 +1,87 @@
+/**
+ * From what a sender counts to what people and programs read: progress reports and results, added up over the attempts
+ * that an activity needed.
+ */
+import type { ImageKind } from '../model/ids';
+import type { ImageProgress, ImageResult } from '../model/migration';
+import type { BatchCounts } from './batch-source';
+import type { SendProgress, SentImage } from './image-sender';
+import type { StandardProgress, StandardResult } from './standard-sender';
+
+/** @param before the last report of the attempt before, if there was one */
+export function progressOf(now: SendProgress, before: ImageProgress | undefined): ImageProgress {
+  const payloadPerByte = now.linkBytes / Math.max(1, now.doneBytes);
+  const remaining = (now.totalBytes - now.doneBytes) * payloadPerByte;
+  return {
+    v: 1,
+    imageId: now.imageId,
+    totalBytes: now.totalBytes,
+    doneBytes: Math.round(now.doneBytes),
+    linkBytes: now.linkBytes + (before?.linkBytes ?? 0),
+    bytesPerSecond: Math.round(now.goodputBytesPerSecond),
+    streams: now.streams,
+    level: now.level,
+    batchBytes: now.batchBytes,
+    rttMs: Math.round(now.rttMs * 100) / 100,
+    ...(now.goodputBytesPerSecond > 0 && { etaMs: Math.round((remaining / now.goodputBytesPerSecond) * 1000) }),
+    verifiedBlocks: now.verifiedBlocks + (before?.verifiedBlocks ?? 0),
+  };
+}
+
+/** Blocks with a version at the destination that were not sent in full, of all that had one. */
+export function deltaHitRate({ unchangedBlocks, replacedBlocks, blocksByEncoding }: BatchCounts): number {
+  const hits = unchangedBlocks + blocksByEncoding.pages + blocksByEncoding.runDelta;
+  const candidates = unchangedBlocks + Math.max(replacedBlocks, blocksByEncoding.pages + blocksByEncoding.runDelta);
+  return candidates === 0 ? 0 : hits / candidates;
+}
+
+export function imageResultOf(sent: SentImage, kind: ImageKind, before: ImageProgress | undefined, attempts: number): ImageResult {
+  const { counts } = sent;
+  // What an earlier attempt brought is found unchanged by this one: it was no hit of a baseline.
+  const resumedBlocks = Math.min(counts.unchangedBlocks, before?.verifiedBlocks ?? 0);
+  const unchanged = counts.unchangedBlocks - resumedBlocks;
+  const linkBytes = sent.linkBytes + (before?.linkBytes ?? 0);
+  return {
+    imageId: sent.imageId,
+    kind,
+    totalBytes: sent.totalBytes,
+    linkBytes,
+    ratio: sent.totalBytes / Math.max(1, linkBytes),
+    seconds: sent.seconds,
+    began: sent.began,
+    verified: true,
+    root: sent.root,
+    streams: sent.maxStreams,
+    level: sent.lastLevel,
+    batchBytes: sent.batchBytes,
+    deltaHitRate: deltaHitRate({ ...counts, unchangedBlocks: unchanged }),
+    blocks: {
+      zero: counts.zeroBlocks,
+      unchanged,
+      full: counts.blocksByEncoding.full,
+      pages: counts.blocksByEncoding.pages,
+      runDelta: counts.blocksByEncoding.runDelta,
+      resent: counts.resentBlocks,
+      refused: counts.refusedBlocks,
+    },
+    attempts,
+  };
+}
+
+export function standardProgressOf(now: StandardProgress, before: ImageProgress | undefined, seconds: number): ImageProgress {
+  const bytesPerSecond = now.linkBytes / Math.max(0.1, seconds);
+  return {
+    v: 1, imageId: now.imageId, totalBytes: now.totalBytes, doneBytes: now.doneBytes, linkBytes: now.linkBytes + (before?.linkBytes ?? 0),
+    bytesPerSecond: Math.round(bytesPerSecond), streams: 1, level: 0, batchBytes: 0, rttMs: 0, verifiedBlocks: 0,
+    ...(bytesPerSecond > 0 && { etaMs: Math.round(((now.totalBytes - now.doneBytes) / bytesPerSecond) * 1000) }),
+  };
+}
+
+export function standardResultOf(sent: StandardResult, kind: ImageKind, before: ImageProgress | undefined, attempts: number): ImageResult {
+  const linkBytes = sent.linkBytes + (before?.linkBytes ?? 0);
+  return {
+    imageId: sent.imageId, kind, totalBytes: sent.totalBytes, linkBytes, ratio: sent.totalBytes / Math.max(1, linkBytes), seconds: sent.seconds,
+    began: 'empty', verified: true, root: sent.root, streams: 1, level: 0, batchBytes: 0, deltaHitRate: 0,
+    blocks: { zero: 0, unchanged: 0, full: 0, pages: 0, runDelta: 0, resent: 0, refused: 0 }, attempts,
+  };
+}

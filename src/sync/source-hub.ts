@@ -1,0 +1,74 @@
+/**
+ * The sending half of an agent: the migrations that leave this host, one object each, and the rule that of two attempts
+ * at the same step the newer wins: the older is told to stop and has stopped before the newer begins.
+ */
+import { DwcpError } from '../model/errors';
+import { type Destination, type SourceContext, SourceMigration } from './source-migration';
+
+interface Attempt {
+  readonly abort: AbortController;
+  readonly ended: Promise<unknown>;
+}
+
+export class SourceHub {
+  readonly context: SourceContext;
+  readonly #migrations = new Map<string, SourceMigration>();
+  readonly #attempts = new Map<string, Attempt>();
+
+  constructor(context: SourceContext) {
+    this.context = context;
+  }
+
+  get migrations(): readonly SourceMigration[] {
+    return [...this.#migrations.values()];
+  }
+
+  find(migrationId: string): SourceMigration | undefined {
+    return this.#migrations.get(migrationId);
+  }
+
+  /** The migration of an id; made on first use, given the newest grant on every later one. */
+  open(migrationId: string, destination: Destination, bandwidthLimit: number): SourceMigration {
+    const known = this.#migrations.get(migrationId);
+    if (known) {
+      known.renew(destination);
+      return known;
+    }
+    const migration = new SourceMigration(migrationId, destination, bandwidthLimit, this.context);
+    this.#migrations.set(migrationId, migration);
+    return migration;
+  }
+
+  /** Ends a migration's session; its streams go back to the pool. */
+  close(migrationId: string): void {
+    this.#migrations.get(migrationId)?.close();
+    this.#migrations.delete(migrationId);
+  }
+
+  /** Runs an attempt at a step after the one before it has stopped. The signal given ends with either. */
+  async attempt<T>(step: string, signal: AbortSignal, run: (signal: AbortSignal) => Promise<T>): Promise<T> {
+    const earlier = this.#attempts.get(step);
+    const abort = new AbortController();
+    const forward = (): void => abort.abort(signal.reason);
+    signal.addEventListener('abort', forward);
+    if (signal.aborted) forward();
+    const running = (async (): Promise<T> => {
+      earlier?.abort.abort(new DwcpError('SUPERSEDED', `A newer attempt takes over ${step}`));
+      await earlier?.ended.catch(() => undefined);
+      abort.signal.throwIfAborted();
+      return run(abort.signal);
+    })();
+    const attempt = { abort, ended: running };
+    this.#attempts.set(step, attempt);
+    try {
+      return await running;
+    } finally {
+      signal.removeEventListener('abort', forward);
+      if (this.#attempts.get(step) === attempt) this.#attempts.delete(step);
+    }
+  }
+
+  closeAll(): void {
+    for (const id of [...this.#migrations.keys()]) this.close(id);
+  }
+}

@@ -1,0 +1,199 @@
+/**
+ * The source's half of the standard transfer: one TCP connection, the image in order, as it is. Holes are named, not
+ * sent; nothing is compressed, compared or adapted. Protocol: standard-receiver.ts.
+ */
+import { z } from 'zod';
+import { DwcpError, errorReportSchema, fromReport, toDwcpError } from '../model/errors';
+import { BLOCK_SIZE_BYTES, type ImageSpec } from '../model/image';
+import { MIB } from '../model/units';
+import { nextData, nextHole } from '../store/file-calls';
+import type { Manifest } from '../store/manifest';
+import type { Connection, Received } from '../transport/connection';
+import { buildFrame, HEADER_BYTES, type FrameType, sealFrame } from '../transport/frame';
+import { readMeta } from '../transport/hello';
+import { ScanFeed } from './change-feed';
+import { EXTENT_META_BYTES, writeExtentMeta } from './extent-format';
+import type { SourceMigration } from './source-migration';
+import { measureFile } from './working-image';
+
+const FRAMES: ReadonlySet<FrameType> = new Set(['response', 'event']);
+const EXTENT_BYTES = MIB;
+const READ_AHEAD = 4;
+
+const responseSchema = z.union([z.looseObject({ ok: z.literal(true), offset: z.int().min(0).optional() }), z.object({ ok: z.literal(false), error: errorReportSchema })]);
+const eventSchema = z.union([z.object({ event: z.literal('written'), offset: z.int().min(0) }), z.object({ event: z.literal('failed'), error: errorReportSchema })]);
+
+export interface StandardProgress {
+  readonly imageId: string;
+  readonly totalBytes: number;
+  readonly doneBytes: number;
+  readonly linkBytes: number;
+}
+
+export interface StandardResult extends StandardProgress {
+  readonly root: string;
+  readonly seconds: number;
+  readonly manifest: Manifest;
+}
+
+type Stretch = { readonly kind: 'data' | 'hole'; readonly offset: number; readonly length: number };
+
+/** Stretches of data and holes from `offset` on, data cut to extents, borders on whole blocks. */
+function* stretches(fd: number, sizeBytes: number, offset: number): Generator<Stretch> {
+  let at = offset;
+  while (at < sizeBytes) {
+    const data = Math.min(sizeBytes, Math.floor(nextData(fd, at) / BLOCK_SIZE_BYTES) * BLOCK_SIZE_BYTES);
+    if (data > at) {
+      yield { kind: 'hole', offset: at, length: data - at };
+      at = data;
+      continue;
+    }
+    const hole = Math.ceil(nextHole(fd, at) / BLOCK_SIZE_BYTES) * BLOCK_SIZE_BYTES;
+    const end = Math.min(sizeBytes, at + EXTENT_BYTES, Math.max(at + BLOCK_SIZE_BYTES, hole));
+    yield { kind: 'data', offset: at, length: end - at };
+    at = end;
+  }
+}
+
+export class StandardSender {
+  readonly #migration: SourceMigration;
+  readonly #image: ImageSpec;
+  readonly #path: string;
+  #connection: Connection | undefined;
+  #answer: ((body: z.infer<typeof responseSchema>) => void) | undefined;
+  #failed: DwcpError | undefined;
+  #wake: (() => void) | undefined;
+  #doneBytes = 0;
+  #linkBytes = 0;
+
+  constructor(migration: SourceMigration, image: ImageSpec, path: string) {
+    this.#migration = migration;
+    this.#image = image;
+    this.#path = path;
+  }
+
+  get progress(): StandardProgress {
+    return { imageId: this.#image.imageId, totalBytes: this.#image.sizeBytes, doneBytes: this.#doneBytes, linkBytes: this.#linkBytes };
+  }
+
+  /** @throws the coded error that ended it; the destination keeps what is durable, and the next run begins there */
+  async run(signal: AbortSignal): Promise<StandardResult> {
+    const startedAt = performance.now();
+    const feed = await ScanFeed.open(this.#path, this.#image.sizeBytes);
+    const abort = (): void => this.#connection?.destroy(toDwcpError(signal.reason, 'CANCELLED'));
+    signal.addEventListener('abort', abort);
+    try {
+      const connection = await this.#connect();
+      if (signal.aborted) abort();
+      const begun = await this.#ask({ method: 'begin', imageId: this.#image.imageId });
+      await this.#sendAll(connection, feed.file.fd, begun.offset ?? 0);
+      const manifest = await measureFile(this.#path, this.#image.sizeBytes, this.#migration.context.pool);
+      feed.assertUnchanged();
+      const root = manifest.root();
+      await this.#ask({ method: 'finish', root });
+      return { ...this.progress, doneBytes: this.#image.sizeBytes, root, manifest, seconds: (performance.now() - startedAt) / 1000 };
+    } finally {
+      signal.removeEventListener('abort', abort);
+      this.#connection?.destroy(new DwcpError('SESSION_LOST', 'The standard transfer has ended'));
+      await feed.close();
+    }
+  }
+
+  async #connect(): Promise<Connection> {
+    const { context, destination, migrationId } = this.#migration;
+    const hello = { role: 'standard' as const, sessionId: migrationId, epoch: Date.now(), stream: 0, sourceHost: context.hostId, grant: destination.grant };
+    const connection = await context.peers.connect(destination, hello);
+    connection.use(FRAMES, (received) => this.#receive(received), (error) => this.#fail(error));
+    this.#connection = connection;
+    return connection;
+  }
+
+  async #sendAll(connection: Connection, fd: number, offset: number): Promise<void> {
+    const { pool, slab } = this.#migration.context;
+    this.#doneBytes = offset;
+    const ahead: Promise<{ frame: Buffer; free: () => void }>[] = [];
+    const source = stretches(fd, this.#image.sizeBytes, offset);
+    const prepare = async (stretch: Stretch): Promise<{ frame: Buffer; free: () => void }> => {
+      if (stretch.kind === 'hole') return { frame: holeFrame(stretch), free: () => undefined };
+      const bytes = HEADER_BYTES + EXTENT_META_BYTES + stretch.length;
+      let run = slab.take(bytes);
+      while (!run) {
+        await new Promise<void>((resolve) => slab.whenFreed(resolve));
+        run = slab.take(bytes);
+      }
+      const taken = run;
+      const job = { kind: 'readExtent' as const, file: { fd, sizeBytes: this.#image.sizeBytes }, offset: stretch.offset, length: stretch.length };
+      try {
+        const { frameBytes } = await pool.run({ ...job, out: { memory: slab.memory, offset: taken.offset, length: taken.bytes.length } });
+        return { frame: taken.bytes.subarray(0, frameBytes), free: () => slab.free(taken) };
+      } catch (error) {
+        slab.free(taken);
+        throw error;
+      }
+    };
+    const refill = (): void => {
+      while (ahead.length < READ_AHEAD) {
+        const next = source.next();
+        if (next.done) return;
+        const prepared = prepare(next.value);
+        prepared.catch(() => undefined);
+        ahead.push(prepared);
+      }
+    };
+    for (refill(); ahead.length > 0; refill()) {
+      const { frame, free } = await (ahead.shift() as Promise<{ frame: Buffer; free: () => void }>);
+      try {
+        await this.#write(connection, frame);
+      } finally {
+        free();
+      }
+    }
+    while (!this.#failed && this.#doneBytes < this.#image.sizeBytes) await new Promise<void>((resolve) => (this.#wake = resolve));
+    if (this.#failed) throw this.#failed;
+  }
+
+  async #write(connection: Connection, frame: Buffer): Promise<void> {
+    const { bucket } = this.#migration;
+    const quantum = bucket.quantumBytes;
+    for (let at = 0; at < frame.length; at += quantum) {
+      if (this.#failed) throw this.#failed;
+      const piece = frame.subarray(at, Math.min(frame.length, at + quantum));
+      await bucket.take(piece.length);
+      await connection.write(piece);
+      this.#linkBytes += piece.length;
+    }
+  }
+
+  async #ask(body: Record<string, unknown>): Promise<{ offset?: number | undefined }> {
+    if (this.#failed) throw this.#failed;
+    const answered = new Promise<z.infer<typeof responseSchema>>((resolve) => (this.#answer = resolve));
+    void this.#connection?.write(buildFrame('request', 1, Buffer.from(JSON.stringify(body))));
+    const answer = await answered;
+    if (this.#failed) throw this.#failed;
+    if (!answer.ok) throw fromReport({ side: 'destination', ...answer.error });
+    return answer;
+  }
+
+  #receive({ frame }: Received): void {
+    if (frame.type === 'response') this.#answer?.(readMeta(responseSchema, frame));
+    else {
+      const event = readMeta(eventSchema, frame);
+      if (event.event === 'failed') this.#connection?.destroy(fromReport({ side: 'destination', ...event.error }));
+      else this.#doneBytes = event.offset;
+      this.#wake?.();
+    }
+  }
+
+  #fail(error: DwcpError): void {
+    this.#failed ??= error.code === 'PEER_UNREACHABLE' ? new DwcpError('SESSION_LOST', `The standard transfer was cut off: ${error.message}`, { cause: error }) : error;
+    this.#answer?.({ ok: true });
+    this.#wake?.();
+  }
+}
+
+function holeFrame({ offset, length }: Stretch): Buffer {
+  const frame = Buffer.alloc(HEADER_BYTES + EXTENT_META_BYTES);
+  writeExtentMeta(frame.subarray(HEADER_BYTES), { kind: 'hole', offset, length, digest: Buffer.alloc(32) });
+  sealFrame(frame, 'extent', 0, EXTENT_META_BYTES, 0);
+  return frame;
+}

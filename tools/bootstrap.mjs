@@ -1,0 +1,69 @@
+/**
+ * What `npm run demo`, `npm test` and `npm run bench` begin with, in plain Node and on a fresh clone: installs the
+ * dependencies, builds, finds or makes a Temporal server, says what it does, and goes on to the command itself.
+ */
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { createHash } from 'node:crypto';
+import { join } from 'node:path';
+import { build, forwardSignals, isBuilt, root, run } from './build.mjs';
+
+const [command = 'demo', ...args] = process.argv.slice(2);
+const json = args.includes('--json');
+const cli = [join(root, 'dist', 'src', 'cli', 'main.js')];
+
+function say(line) {
+  if (json) process.stdout.write(`${JSON.stringify({ event: 'note', text: line })}\n`);
+  else process.stdout.write(`${line}\n`);
+}
+
+function fail(line, code) {
+  if (json) process.stdout.write(`${JSON.stringify({ event: 'error', ok: false, message: line })}\n`);
+  else process.stderr.write(`dwcp: ${line}\n`);
+  process.exit(code);
+}
+
+function lockHash() {
+  return createHash('sha256').update(readFileSync(join(root, 'package-lock.json'))).update(process.version).digest('hex');
+}
+
+async function install() {
+  const mark = join(root, 'node_modules', '.dwcp-installed');
+  if (existsSync(mark) && readFileSync(mark, 'utf8') === lockHash()) return;
+  say('installing dependencies (npm ci)');
+  const code = await run('npm', ['ci', '--no-audit', '--no-fund', ...(json ? ['--silent'] : [])], { stdio: json ? ['ignore', 'ignore', 'inherit'] : 'inherit' });
+  if (code !== 0) fail(`npm ci ended with ${code}. Check the network and the registry, and that a C/C++ toolchain is there (apt-get install -y build-essential python3)`, code === 130 ? 130 : 1);
+  mkdirSync(join(root, 'node_modules'), { recursive: true });
+  writeFileSync(mark, lockHash());
+}
+
+async function prepare() {
+  const [major, minor] = process.versions.node.split('.').map(Number);
+  if (major < 20 || (major === 20 && minor < 3)) fail(`Node ${process.versions.node} is too old. Install Node 20.3 or newer`, 2);
+  await install();
+  if (!isBuilt()) {
+    say('building');
+    const code = await build();
+    if (code !== 0) fail(`the build ended with ${code}`, code === 130 ? 130 : 1);
+  }
+}
+
+async function locateServer() {
+  const code = await run(process.execPath, [...cli, 'server', '--locate', ...(json ? ['--json'] : [])]);
+  if (code !== 0) process.exit(code);
+}
+
+const COMMANDS = {
+  demo: () => run(process.execPath, [...cli, 'demo', ...args]),
+  bench: () => run(process.execPath, [join(root, 'dist', 'bench', 'main.js'), ...args]),
+  test: async () => {
+    await locateServer();
+    const lint = await run(process.execPath, [join(root, 'node_modules', 'eslint', 'bin', 'eslint.js'), '--max-warnings', '0', '.']);
+    if (lint !== 0) return lint;
+    return run(process.execPath, ['--enable-source-maps', join(root, 'node_modules', 'jest', 'bin', 'jest.js'), ...args]);
+  },
+  dwcp: () => run(process.execPath, [...cli, ...args]),
+};
+
+forwardSignals();
+await prepare();
+process.exitCode = await (COMMANDS[command] ?? (() => fail(`there is no ${command} here`, 2)))();

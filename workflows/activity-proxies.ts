@@ -1,0 +1,57 @@
+/**
+ * All timeouts and retry policies in one place. Every call gets a readable activity id and summary, since operators
+ * address it by them.
+ */
+import { ActivityCancellationType, type ActivityOptions, proxyActivities } from '@temporalio/workflow';
+import type { ControlActivities, DestinationActivities, SourceActivities } from '../activities';
+import { CONTROL_QUEUE, hostQueue } from '../src/model/names';
+import { HEARTBEAT_TIMEOUT_MS, HOST_PATIENCE_MS } from '../src/model/timing';
+
+const RETRY = { initialInterval: '1s', backoffCoefficient: 2, maximumInterval: '15s' } as const;
+
+const COMMON = {
+  scheduleToStartTimeout: HOST_PATIENCE_MS,
+  heartbeatTimeout: HEARTBEAT_TIMEOUT_MS,
+  cancellationType: ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+  retry: RETRY,
+} as const;
+
+/** Exported for the test that checks what every preset must have. */
+export const PRESETS = {
+  /** Seconds, with heartbeats. */
+  quick: { ...COMMON, startToCloseTimeout: '5m' },
+  /** Hours, with heartbeats throughout; tried again for as long as it may help. */
+  long: { ...COMMON, startToCloseTimeout: '7d' },
+  /** Too short for a heartbeat to be of use. */
+  brief: { ...COMMON, startToCloseTimeout: '30s', heartbeatTimeout: undefined },
+  /** After some minutes without an answer the workflow itself decides what a hand-over in doubt means. */
+  handOver: { ...COMMON, startToCloseTimeout: '1h', retry: { ...RETRY, maximumAttempts: 20 } },
+  /** Nice to have done now; agents sweep up what is left undone. */
+  courtesy: { ...COMMON, startToCloseTimeout: '1h', scheduleToStartTimeout: '20s', retry: { ...RETRY, maximumAttempts: 3 } },
+} as const;
+
+export type Preset = keyof typeof PRESETS;
+
+export interface Call {
+  readonly activityId: string;
+  readonly summary: string;
+}
+
+function options(preset: Preset, { activityId, summary }: Call): ActivityOptions {
+  const { heartbeatTimeout, ...rest } = PRESETS[preset];
+  return { ...rest, ...(heartbeatTimeout !== undefined && { heartbeatTimeout }), activityId, summary };
+}
+
+export function onSource(hostId: string, preset: Preset, call: Call): SourceActivities {
+  return proxyActivities<SourceActivities>({ ...options(preset, call), taskQueue: hostQueue(hostId) });
+}
+
+export function onDestination(hostId: string, preset: Preset, call: Call): DestinationActivities {
+  return proxyActivities<DestinationActivities>({ ...options(preset, call), taskQueue: hostQueue(hostId) });
+}
+
+export function onControl(call: Call): ControlActivities {
+  return proxyActivities<ControlActivities>({
+    startToCloseTimeout: '10s', retry: { ...RETRY, maximumAttempts: 5 }, activityId: call.activityId, summary: call.summary, taskQueue: CONTROL_QUEUE,
+  });
+}

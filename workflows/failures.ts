@@ -1,0 +1,59 @@
+/**
+ * What a workflow knows of a failure: its code, from the activity's failure or from the kind of timeout. The table of
+ * codes then says whether to go on, fall back, park or fail.
+ */
+import { ActivityFailure, ApplicationFailure, CancelledFailure, isCancellation, TimeoutFailure } from '@temporalio/workflow';
+import { z } from 'zod';
+import { DwcpError, errorReportSchema, fromReport } from '../src/model/errors';
+import { compileMigrationOptions, type MigrationOptions } from '../src/model/options';
+
+/** Thrown into the flow where the operator aborts a parked migration. */
+export class AbortedByOperator extends Error {
+  readonly acceptTwoCopies: boolean;
+
+  constructor(reason: string, acceptTwoCopies: boolean) {
+    super(reason);
+    this.acceptTwoCopies = acceptTwoCopies;
+  }
+}
+
+export function toCoded(error: unknown): DwcpError {
+  if (error instanceof DwcpError) return error;
+  if (error instanceof AbortedByOperator) return new DwcpError('CANCELLED', error.message, { side: 'control' });
+  if (isCancellation(error)) return new DwcpError('CANCELLED', 'The migration was cancelled', { side: 'control' });
+  const cause = error instanceof ActivityFailure ? error.cause : error;
+  if (cause instanceof ApplicationFailure) return ofApplication(cause);
+  if (cause instanceof TimeoutFailure) {
+    const host = error instanceof ActivityFailure ? error.activityType : 'activity';
+    return new DwcpError('HOST_UNAVAILABLE', `${host}: no agent of that host took the work in time`, { side: 'control' });
+  }
+  if (cause instanceof CancelledFailure) return new DwcpError('CANCELLED', 'The migration was cancelled', { side: 'control' });
+  return new DwcpError('INTERNAL', error instanceof Error ? error.message : String(error), { side: 'control' });
+}
+
+function ofApplication(failure: ApplicationFailure): DwcpError {
+  const report = errorReportSchema.safeParse(failure.details?.[0]);
+  return report.success ? fromReport(report.data) : new DwcpError('INTERNAL', failure.message);
+}
+
+/** The failure that ends a workflow with a code. */
+export function failWith(error: DwcpError): ApplicationFailure {
+  return ApplicationFailure.create({ message: error.message, type: error.code, nonRetryable: true, details: [error.report()] });
+}
+
+/** Checks a workflow's argument. @throws a failure INVALID_INPUT that names what is wrong, which ends the workflow */
+export function parseArgument<T>(schema: z.ZodType<T>, value: unknown): T {
+  const parsed = schema.safeParse(value);
+  if (parsed.success) return parsed.data;
+  const issues = parsed.error.issues.map((issue) => `${issue.path.join('.') || 'request'}: ${issue.message}`);
+  throw failWith(new DwcpError('INVALID_INPUT', issues.join('; '), { side: 'control' }));
+}
+
+/** The options of a request, defaults filled. @throws a failure INVALID_INPUT */
+export function parseOptions(given: Partial<MigrationOptions> | undefined): MigrationOptions {
+  try {
+    return compileMigrationOptions(given ?? {});
+  } catch (error) {
+    throw failWith(new DwcpError('INVALID_INPUT', error instanceof Error ? error.message : String(error), { side: 'control' }));
+  }
+}

@@ -1,0 +1,7 @@
+/** Every workflow type that the control worker serves, by its name. */
+export { connectHosts } from './connect-hosts';
+export { keepBaselines } from './keep-baselines';
+export { migrateVm } from './migrate-vm';
+export { planMigration } from './plan-migration';
+export { pruneBaselines } from './prune-baselines';
+export { warmBaseline } from './warm-baseline';

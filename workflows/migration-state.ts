@@ -1,0 +1,183 @@
+/**
+ * The state of a running migration as operators see it: phase, progress, parking, messages. Keeps search attributes and
+ * the UI's current details true to it. The flow itself is migrate-vm.ts.
+ */
+import {
+  allHandlersFinished, CancellationScope, condition, setCurrentDetails, setHandler, upsertSearchAttributes, workflowInfo,
+} from '@temporalio/workflow';
+import { ApplicationFailure, defineSearchAttributeKey, SearchAttributeType, type SearchAttributePair } from '@temporalio/common';
+import type { DwcpError } from '../src/model/errors';
+import {
+  abortMigrationSchema, type ImageProgress, imageProgressSchema, type MigrationProgress, type Parked, retryStepSchema, setBandwidthLimitSchema,
+} from '../src/model/migration';
+import type { SEARCH_ATTRIBUTES } from '../src/model/names';
+import { type Phase, PHASES } from '../src/model/phases';
+import type { MigrationPlan } from '../src/model/plan';
+import type { TierName } from '../src/model/tiers';
+import { describeMigration } from '../src/model/describe';
+import { AbortedByOperator } from './failures';
+import {
+  type AbortMigration, abortMigrationUpdate, cancelSignal, progressQuery, reportProgressSignal, type RetryStep, retryStepUpdate, setBandwidthLimitUpdate,
+} from './messages';
+
+const KEYS = {
+  VmId: defineSearchAttributeKey('VmId', SearchAttributeType.KEYWORD),
+  MigrationId: defineSearchAttributeKey('MigrationId', SearchAttributeType.KEYWORD),
+  SourceHost: defineSearchAttributeKey('SourceHost', SearchAttributeType.KEYWORD),
+  DestinationHost: defineSearchAttributeKey('DestinationHost', SearchAttributeType.KEYWORD),
+  MigrationPhase: defineSearchAttributeKey('MigrationPhase', SearchAttributeType.KEYWORD),
+  MigrationMode: defineSearchAttributeKey('MigrationMode', SearchAttributeType.KEYWORD),
+  NeedsOperator: defineSearchAttributeKey('NeedsOperator', SearchAttributeType.BOOL),
+  MigrationPriority: defineSearchAttributeKey('MigrationPriority', SearchAttributeType.INT),
+} satisfies Record<keyof typeof SEARCH_ATTRIBUTES, unknown>;
+
+export interface MigrationIdentity {
+  readonly migrationId: string;
+  readonly vmId: string;
+  readonly sourceHost: string;
+  readonly destinationHost: string;
+  readonly mode: 'migrate' | 'warm' | 'plan';
+  readonly priority: number;
+}
+
+export type OperatorDecision = { readonly kind: 'retry' } | { readonly kind: 'abort'; readonly reason: string; readonly acceptTwoCopies: boolean };
+
+export class MigrationState {
+  readonly identity: MigrationIdentity;
+  path: MigrationProgress['path'] = 'dwcp';
+  plan: MigrationPlan | undefined;
+  tier: TierName | undefined;
+  pastReturn = false;
+  #phase: Phase = 'start';
+  #cancelRequested = false;
+  #images = new Map<string, ImageProgress>();
+  #parked: Parked | undefined;
+  #decision: OperatorDecision | undefined;
+
+  /** @param setLimit hands a new bandwidth limit to the running transfer */
+  constructor(identity: MigrationIdentity, flow: CancellationScope, setLimit: (bytesPerSecond: number) => Promise<void>) {
+    this.identity = identity;
+    setHandler(progressQuery, () => this.progress, { description: 'Phase, progress of each image, plan, and why it waits if it does' });
+    setHandler(reportProgressSignal, (progress) => this.#report(progress), { description: 'From agents: how far an image is' });
+    setHandler(cancelSignal, () => this.#requestCancel(flow), { description: 'Roll back before the point of no return; behind it, complete forward' });
+    setHandler(retryStepUpdate, (input?: RetryStep) => this.#decide({ kind: 'retry' }, retryStepSchema.parse(input).note), {
+      description: 'Parked: try the step again, after what it waits for has been mended',
+      validator: (input?: RetryStep) => this.#assertParked(retryStepSchema.safeParse(input).success),
+    });
+    setHandler(abortMigrationUpdate, (input?: AbortMigration) => this.#abort(abortMigrationSchema.parse(input)), {
+      description: 'Parked: give up and roll back. {"acceptTwoCopies": true} only where a hand-over is in doubt: the VM may then run twice',
+      validator: (input?: AbortMigration) => this.#assertParked(abortMigrationSchema.safeParse(input).success),
+    });
+    setHandler(setBandwidthLimitUpdate, async (input) => {
+      const { bytesPerSecond } = setBandwidthLimitSchema.parse(input);
+      await setLimit(bytesPerSecond);
+      return `Limit is ${bytesPerSecond === 0 ? 'off' : `${bytesPerSecond} bytes a second`}`;
+    }, {
+      description: 'Change the bandwidth limit now, in bytes a second; 0 takes it off',
+      validator: (input) => {
+        if (!setBandwidthLimitSchema.safeParse(input).success) throw refusal('INVALID_INPUT', 'bytesPerSecond takes a number from 0');
+      },
+    });
+    const { vmId, migrationId, sourceHost, destinationHost, mode, priority } = identity;
+    upsertSearchAttributes([
+      { key: KEYS.VmId, value: vmId }, { key: KEYS.MigrationId, value: migrationId }, { key: KEYS.SourceHost, value: sourceHost },
+      { key: KEYS.DestinationHost, value: destinationHost }, { key: KEYS.MigrationMode, value: mode }, { key: KEYS.MigrationPriority, value: priority },
+      ...this.#attributes(),
+    ]);
+    this.#describe();
+  }
+
+  get progress(): MigrationProgress {
+    const { migrationId, vmId, sourceHost, destinationHost } = this.identity;
+    return {
+      migrationId, vmId, sourceHost, destinationHost,
+      phase: this.#phase,
+      path: this.path,
+      pastReturn: this.pastReturn,
+      cancelRequested: this.#cancelRequested,
+      images: [...this.#images.values()],
+      ...(this.plan && { plan: this.plan }),
+      ...(this.tier && { tier: this.tier }),
+      ...(this.#parked && { parked: this.#parked }),
+    };
+  }
+
+  get cancelRequested(): boolean {
+    return this.#cancelRequested || CancellationScope.current().consideredCancelled;
+  }
+
+  enter(phase: Phase): void {
+    this.#phase = phase;
+    upsertSearchAttributes(this.#attributes());
+    this.#describe();
+  }
+
+  /**
+   * Waits for the operator, who retries (returns) or aborts (throws AbortedByOperator). A cancel ends the waiting too.
+   * @param retryAfterMs returns by itself after this time, where the cause may pass without anybody's doing
+   */
+  async park(error: DwcpError, step: string, retryAfterMs?: number): Promise<void> {
+    this.#parked = { error: error.report(), step, sinceMs: Date.now() };
+    this.#decision = undefined;
+    upsertSearchAttributes(this.#attributes());
+    this.#describe();
+    try {
+      if (retryAfterMs === undefined) await condition(() => this.#decision !== undefined);
+      else await condition(() => this.#decision !== undefined, retryAfterMs);
+    } finally {
+      this.#parked = undefined;
+      upsertSearchAttributes(this.#attributes());
+      this.#describe();
+    }
+    const decision = this.#takeDecision();
+    if (decision?.kind === 'abort') throw new AbortedByOperator(decision.reason, decision.acceptTwoCopies);
+  }
+
+  /** Before the workflow ends: lets every message that is being handled finish. */
+  async settle(): Promise<void> {
+    await condition(allHandlersFinished);
+  }
+
+  #takeDecision(): OperatorDecision | undefined {
+    return this.#decision;
+  }
+
+  #attributes(): SearchAttributePair[] {
+    return [{ key: KEYS.MigrationPhase, value: this.#phase }, { key: KEYS.NeedsOperator, value: this.#parked !== undefined }];
+  }
+
+  #report(progress: ImageProgress): void {
+    const parsed = imageProgressSchema.safeParse(progress);
+    if (!parsed.success) return;
+    this.#images.set(parsed.data.imageId, parsed.data);
+    this.#describe();
+  }
+
+  #requestCancel(flow: CancellationScope): void {
+    this.#cancelRequested = true;
+    if (PHASES[this.#phase].mayRollBack) flow.cancel();
+    this.#describe();
+  }
+
+  #decide(decision: OperatorDecision, note: string | undefined): string {
+    this.#decision = decision;
+    return note ? `${decision.kind}: ${note}` : decision.kind;
+  }
+
+  #abort(input: { reason?: string | undefined; acceptTwoCopies?: boolean | undefined }): string {
+    return this.#decide({ kind: 'abort', reason: input.reason ?? 'aborted by the operator', acceptTwoCopies: input.acceptTwoCopies ?? false }, input.reason);
+  }
+
+  #assertParked(inputIsValid: boolean): void {
+    if (!inputIsValid) throw refusal('INVALID_INPUT', 'The input of this update is malformed');
+    if (!this.#parked) throw refusal('NOT_PARKED', `Migration ${this.identity.migrationId} is in phase ${this.#phase} and waits for nobody`);
+  }
+
+  #describe(): void {
+    setCurrentDetails(describeMigration(this.progress, this.identity.mode, workflowInfo().workflowId));
+  }
+}
+
+function refusal(type: string, message: string): ApplicationFailure {
+  return ApplicationFailure.nonRetryable(message, type);
+}

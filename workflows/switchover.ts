@@ -1,0 +1,46 @@
+/**
+ * The switchover: the hand-over on the source's host, and what to do while nobody knows whether it happened. Once it has
+ * begun, only the destination's durable promise (or an operator who accepts the risk) leads back.
+ */
+import { sleep } from '@temporalio/workflow';
+import type { ImageResult } from '../src/model/migration';
+import type { ErrorCode } from '../src/model/error-codes';
+import { onDestination, onSource } from './activity-proxies';
+import { AbortedByOperator, toCoded } from './failures';
+import type { TransferFlow } from './transfer-flow';
+
+/** The destination says that it has not taken over and will not: the way back is open once it has promised so. */
+const REFUSALS: ReadonlySet<ErrorCode> = new Set(['ABANDONED', 'FENCED']);
+
+/** @throws only where the source may take the VM back */
+export async function switchover(flow: TransferFlow, images: readonly ImageResult[]): Promise<void> {
+  if (flow.prepared.alreadyMoved) return;
+  const { sourceHost, destinationHost, vmId } = flow.state.identity;
+  const roots = Object.fromEntries(images.map(({ imageId, root }) => [imageId, root]));
+  const call = { activityId: 'switchover', summary: `${vmId}: hand over to ${destinationHost}` };
+  flow.handedOver = true;
+  for (;;) {
+    try {
+      await flow.step('switchover', () => onSource(sourceHost, 'handOver', call).switchover({ ...flow.linkInput, destinationHost, roots }));
+      flow.state.pastReturn = true;
+      return;
+    } catch (error) {
+      if (error instanceof AbortedByOperator) {
+        if (error.acceptTwoCopies || (await promisesNotToStart(flow))) throw error;
+      } else if (!REFUSALS.has(toCoded(error).code) || (await promisesNotToStart(flow))) throw error;
+      await sleep('5s', { summary: 'The hand-over is in doubt: ask again' });
+    }
+  }
+}
+
+/** Whether the destination has durably promised not to start the VM. */
+async function promisesNotToStart(flow: TransferFlow): Promise<boolean> {
+  const { migrationId, vmId, destinationHost } = flow.state.identity;
+  const call = { activityId: 'abandon-destination', summary: `${destinationHost}: promise not to start ${vmId}` };
+  try {
+    await onDestination(destinationHost, 'courtesy', call).abandonDestination({ migrationId, vmId, fence: flow.prepared.fence, mode: 'migrate' });
+    return true;
+  } catch {
+    return false;
+  }
+}

@@ -1,0 +1,165 @@
+/**
+ * The nodes that every flow shares, from `initialise AMST` to the verified images, each by its name of DESIGN 4. What
+ * the images are for (a move, a warm-up, a plan) is decided by the workflows that call them.
+ */
+import type { LinkInput, PreparedSource } from '../activities';
+import type { MigrationState } from './migration-state';
+import type { DwcpError } from '../src/model/errors';
+import type { ImageResult } from '../src/model/migration';
+import type { MigrationOptions } from '../src/model/options';
+import type { Phase } from '../src/model/phases';
+import type { MigrationPlan } from '../src/model/plan';
+import { type LevelAndStreams, type LinkMeasurement, selectLevelAndStreams } from '../src/model/tiers';
+import { onDestination, onSource } from './activity-proxies';
+import { AbortedByOperator, toCoded } from './failures';
+
+/** While a host is away or a hand-over in doubt, the parked step is tried again this often by itself. */
+const ASK_AGAIN_MS = 60_000;
+const MAX_RENEWALS = 10;
+
+export class TransferFlow {
+  readonly state: MigrationState;
+  readonly options: MigrationOptions;
+  link: LinkMeasurement | undefined;
+  /** Set before the source is asked to hand over: from then on nothing leads back without a promise. */
+  handedOver = false;
+  #input: LinkInput | undefined;
+  #prepared: PreparedSource | undefined;
+  #asked = false;
+
+  constructor(state: MigrationState, options: MigrationOptions) {
+    this.state = state;
+    this.options = options;
+  }
+
+  get prepared(): PreparedSource {
+    if (!this.#prepared) throw new Error('prepare() comes first');
+    return this.#prepared;
+  }
+
+  get linkInput(): LinkInput {
+    if (!this.#input) throw new Error('initialiseAmst() comes first');
+    return this.#input;
+  }
+
+  /** Whether the destination has been asked to prepare, and so may have something to clean up. */
+  get wasInitialised(): boolean {
+    return this.#asked;
+  }
+
+  /** Start: the source claims the VM (or looks at it), and says what it consists of. */
+  async prepare(claim: boolean): Promise<PreparedSource> {
+    const { migrationId, vmId, sourceHost } = this.state.identity;
+    const call = { activityId: 'prepare-source', summary: claim ? `${sourceHost}: claim ${vmId} for this migration` : `${sourceHost}: look at ${vmId}` };
+    this.#prepared = await this.step('start', () => onSource(sourceHost, 'brief', call).prepareSource({ migrationId, vmId, claim }));
+    return this.#prepared;
+  }
+
+  /** Both sides prepare: place and promise at the destination, and a grant that lets the source in. */
+  async initialiseAmst(): Promise<void> {
+    await this.step('initialise_amst', () => this.#prepareDestination());
+  }
+
+  async establishStreams(): Promise<void> {
+    const { sourceHost, destinationHost } = this.state.identity;
+    await this.step('establish_streams', () =>
+      onSource(sourceHost, 'quick', { activityId: 'establish-streams', summary: `${sourceHost} → ${destinationHost}: control connection and streams` }).establishStreams(this.linkInput),
+    );
+  }
+
+  async detectTier(): Promise<LinkMeasurement> {
+    const { sourceHost } = this.state.identity;
+    const call = { activityId: 'detect-tier', summary: 'Measure round trip, bandwidth and loss' };
+    this.link = await this.step('detect_tier', () => onSource(sourceHost, 'quick', call).detectTier(this.linkInput));
+    return this.link;
+  }
+
+  /** A pure rule; its result shows in the current details and in the input of what follows. */
+  selectLevel(link: LinkMeasurement): LevelAndStreams {
+    this.state.enter('select_level');
+    const start = selectLevelAndStreams(link, this.options, this.options.enableCompression);
+    this.state.tier = start.tier;
+    return start;
+  }
+
+  async checkBaselines(): Promise<void> {
+    const { migrationId, destinationHost } = this.state.identity;
+    for (const { imageId } of this.prepared.images) {
+      const call = { activityId: `check-baseline-${imageId}`, summary: `${destinationHost}: what is held of ${imageId}?` };
+      await this.step('check_baseline', () => onDestination(destinationHost, 'long', call).checkBaseline({ migrationId, imageId, useBaseline: this.options.enableDeltaSync }));
+    }
+  }
+
+  async computePlan(link: LinkMeasurement, start: LevelAndStreams): Promise<MigrationPlan> {
+    const { sourceHost } = this.state.identity;
+    const call = { activityId: 'compute-plan', summary: 'Sample the images: delta or full, bytes and time expected' };
+    const level = Math.min(3, start.maxLevel);
+    const plan = await this.step('compute_plan', () => onSource(sourceHost, 'long', call).computePlan({ ...this.linkInput, images: this.prepared.images, link, level }));
+    this.state.plan = plan;
+    return plan;
+  }
+
+  /** Disks first: what memory refers to is there already. */
+  async transferImages(link: LinkMeasurement, start: LevelAndStreams): Promise<ImageResult[]> {
+    return this.#eachImage('transfer', 'HDE encode and AMST transfer', (image, call) =>
+      onSource(this.state.identity.sourceHost, 'long', call).transferImage({ ...this.linkInput, image, start, link }),
+    );
+  }
+
+  async standardTransferImages(): Promise<ImageResult[]> {
+    return this.#eachImage('standard_transfer', 'standard transfer, one TCP connection', (image, call) =>
+      onSource(this.state.identity.sourceHost, 'long', call).standardTransferImage({ ...this.linkInput, image }),
+    );
+  }
+
+  /**
+   * Runs one step. What an operator must mend parks the workflow and is tried again; a grant that has run out is
+   * renewed; all else leaves with its code.
+   */
+  async step<T>(phase: Phase, run: () => Promise<T>): Promise<T> {
+    this.state.enter(phase);
+    for (let renewals = 0; ; ) {
+      try {
+        return await run();
+      } catch (error) {
+        if (error instanceof AbortedByOperator) throw error;
+        const coded = toCoded(error);
+        if (coded.code === 'GRANT_INVALID' && renewals++ < MAX_RENEWALS) await this.#prepareDestination();
+        else if (mayPark(coded)) await this.state.park(coded, phase, asksAgain(coded) ? ASK_AGAIN_MS : undefined);
+        else throw coded;
+      }
+    }
+  }
+
+  async #prepareDestination(): Promise<void> {
+    const { migrationId, vmId, sourceHost, destinationHost, mode } = this.state.identity;
+    const { images, fence, generation } = this.prepared;
+    this.#asked = true;
+    const call = { activityId: 'prepare-destination', summary: `${destinationHost}: make room for ${vmId} and let ${sourceHost} in` };
+    const destination = await onDestination(destinationHost, 'brief', call).prepareDestination({
+      migrationId, vmId, mode: mode === 'migrate' ? 'migrate' : 'warm', fence, generation, sourceHost,
+      images: images.map(({ imageId, kind, sizeBytes }) => ({ imageId, kind, sizeBytes })),
+      force: this.options.force,
+    });
+    this.#input = { migrationId, vmId, destination, options: this.options };
+  }
+
+  async #eachImage(phase: Phase, what: string, run: (image: PreparedSource['images'][number], call: { activityId: string; summary: string }) => Promise<ImageResult>): Promise<ImageResult[]> {
+    const disksFirst = [...this.prepared.images].sort((a, b) => Number(a.kind === 'memory') - Number(b.kind === 'memory'));
+    const results: ImageResult[] = [];
+    for (const image of disksFirst) {
+      const call = { activityId: `${phase === 'transfer' ? 'transfer' : 'standard'}-${image.imageId}`, summary: `${image.imageId}: ${what}` };
+      results.push(await this.step(phase, () => run(image, call)));
+    }
+    return results;
+  }
+}
+
+function mayPark(error: DwcpError): boolean {
+  return error.spec.retry === 'operator' || error.code === 'HANDOVER_IN_DOUBT';
+}
+
+/** Causes that may pass without anybody's doing. */
+function asksAgain(error: DwcpError): boolean {
+  return error.code === 'HOST_UNAVAILABLE' || error.code === 'HANDOVER_IN_DOUBT';
+}
