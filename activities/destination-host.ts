@@ -20,6 +20,7 @@ import type { PeerAddress } from '../src/transport/endpoint';
 import { type GrantPurpose, mintGrant } from '../src/transport/grants';
 import { withHeartbeat } from './heartbeat';
 import { withFailures } from './to-failure';
+import { messageOf } from '../src/model/errors';
 
 export interface DestinationDependencies {
   readonly hostId: string;
@@ -129,7 +130,7 @@ export function createDestinationActivities(deps: DestinationDependencies) {
             const kept = [];
             for (const { imageId, path } of images) {
               const copy = await keepBaselineCopy(input.vmId, imageId, path, deps.keepBaselineCopy, store, pool, signal).catch(
-                (error: unknown): KeptCopy => ({ kept: 'no', reason: error instanceof Error ? error.message : String(error) }),
+                (error: unknown): KeptCopy => ({ kept: 'no', reason: messageOf(error) }),
               );
               signal.throwIfAborted();
               kept.push({ ...copy, imageId });

@@ -1,5 +1,5 @@
 /** The public face of activities/: factories for workers, types for workflows. */
-export { createControlActivities, type ControlActivities, type Outcome } from './control';
+export { createControlActivities, type ControlActivities, type Outcome } from './control-queue';
 export { createDestinationActivities, type BaselineCheck, type DestinationActivities, type DestinationDependencies, type PrepareDestinationInput } from './destination-host';
 export { createProgressReporter } from './progress-reporter';
 export { createSourceActivities, type LinkInput, type PreparedSource, type SourceActivities, type SourceDependencies, type SourceEvent } from './source-host';

@@ -52,8 +52,9 @@ export function isBuilt() {
 /** @returns the exit code */
 export async function build() {
   if (isBuilt()) return 0;
-  rmSync(bundle, { force: true });
-  const code = await run(process.execPath, [join(root, 'node_modules', 'typescript', 'bin', 'tsc'), '--build']);
+  // Anew as a whole: what a deleted source once gave must not be run or tested.
+  rmSync(join(root, 'dist'), { recursive: true, force: true });
+  const code = await run(process.execPath, [join(root, 'node_modules', 'typescript', 'bin', 'tsc')]);
   return code === 0 ? run(process.execPath, [join(root, 'dist', 'src', 'control', 'bundle-workflows.js')]) : code;
 }
 

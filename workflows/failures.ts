@@ -4,7 +4,7 @@
  */
 import { ActivityFailure, ApplicationFailure, CancelledFailure, isCancellation, TimeoutFailure } from '@temporalio/workflow';
 import { z } from 'zod';
-import { DwcpError, errorReportSchema, fromReport } from '../src/model/errors';
+import { DwcpError, errorReportSchema, fromReport, messageOf } from '../src/model/errors';
 import { compileMigrationOptions, type MigrationOptions } from '../src/model/options';
 
 /** Thrown into the flow where the operator aborts a parked migration. */
@@ -28,7 +28,7 @@ export function toCoded(error: unknown): DwcpError {
     return new DwcpError('HOST_UNAVAILABLE', `${host}: no agent of that host took the work in time`, { side: 'control' });
   }
   if (cause instanceof CancelledFailure) return new DwcpError('CANCELLED', 'The migration was cancelled', { side: 'control' });
-  return new DwcpError('INTERNAL', error instanceof Error ? error.message : String(error), { side: 'control' });
+  return new DwcpError('INTERNAL', messageOf(error), { side: 'control' });
 }
 
 function ofApplication(failure: ApplicationFailure): DwcpError {
@@ -54,6 +54,6 @@ export function parseOptions(given: Partial<MigrationOptions> | undefined): Migr
   try {
     return compileMigrationOptions(given ?? {});
   } catch (error) {
-    throw failWith(new DwcpError('INVALID_INPUT', error instanceof Error ? error.message : String(error), { side: 'control' }));
+    throw failWith(new DwcpError('INVALID_INPUT', messageOf(error), { side: 'control' }));
   }
 }

@@ -78,7 +78,7 @@ export function readTlsFiles({ tlsCert, tlsKey, tlsCa }: Pick<ProcessOptions, 't
 export async function openHost(options: ProcessOptions): Promise<HostParts> {
   const hostId = resolveHostId(options);
   const dataDir = resolveDataDir(options);
-  lockFolder(dataDir);
+  const unlock = lockFolder(dataDir);
   const key = await agentKey(dataDir);
   const tls = readTlsFiles(options);
   const pool = new CodecPool(options.workerThreads);
@@ -99,6 +99,7 @@ export async function openHost(options: ProcessOptions): Promise<HostParts> {
     port = await listener.listen(options.listenAddress, options.port);
   } catch (error) {
     await pool.close();
+    unlock();
     throw error;
   }
   return {
@@ -119,6 +120,7 @@ export async function openHost(options: ProcessOptions): Promise<HostParts> {
       peers.close();
       await listener.close();
       await pool.close();
+      unlock();
     },
   };
 }

@@ -9,6 +9,7 @@
  */
 import type { Client } from '@temporalio/client';
 import { WorkflowNotFoundError } from '@temporalio/client';
+import { readAttribute } from '../control/search-attributes';
 import { DwcpError, hasCode, toDwcpError } from '../model/errors';
 import { migrationWorkflowId } from '../model/names';
 import { isOpenState, type OwnershipEntry } from '../store/ownership-journal';
@@ -104,9 +105,9 @@ export class Sweeper {
   /** Whether the workflow of a migration is still open, and still this migration's. */
   async #isOpen(workflowId: string, migrationId: string): Promise<boolean> {
     try {
-      const { status, searchAttributes } = await this.#parts.client.workflow.getHandle(workflowId).describe();
+      const { status, typedSearchAttributes } = await this.#parts.client.workflow.getHandle(workflowId).describe();
       if (status.name !== 'RUNNING') return false;
-      const owner = (searchAttributes as Record<string, unknown[] | undefined>).MigrationId?.[0];
+      const owner = readAttribute(typedSearchAttributes, 'MigrationId');
       return owner === undefined || owner === migrationId;
     } catch (error) {
       if (error instanceof WorkflowNotFoundError) return false;

@@ -5,8 +5,8 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { type Command, Option } from 'commander';
 import { parse } from 'yaml';
-import { DwcpError } from '../model/errors';
-import { describe, MIGRATION_OPTIONS, type MigrationOptions, type OptionSpec, parseOption, PROCESS_OPTIONS, type ProcessOptions, type Values, withDefaults } from '../model/options';
+import { DwcpError, messageOf } from '../model/errors';
+import { describe, MIGRATION_OPTIONS, type MigrationOptions, type OptionSpec, parseOption, PROCESS_OPTIONS, type ProcessOptions, withDefaults } from '../model/options';
 
 type Table = Readonly<Record<string, OptionSpec>>;
 
@@ -44,7 +44,7 @@ function readSettingsFile(named: string | undefined): FileSettings | undefined {
   try {
     values = parse(readFileSync(path, 'utf8')) ?? {};
   } catch (cause) {
-    throw new DwcpError('CONFIG_INVALID', `The configuration file ${path} cannot be read: ${cause instanceof Error ? cause.message.split('\n')[0] : ''}`, { cause });
+    throw new DwcpError('CONFIG_INVALID', `The configuration file ${path} cannot be read: ${messageOf(cause).split('\n')[0] ?? ''}`, { cause });
   }
   if (typeof values !== 'object' || Array.isArray(values)) throw new DwcpError('CONFIG_INVALID', `The configuration file ${path} holds no options`);
   const known = { ...MIGRATION_OPTIONS, ...PROCESS_OPTIONS } as Table;
@@ -65,7 +65,7 @@ function collect(table: Table, flags: Readonly<Record<string, unknown>>): Record
     try {
       values[name] = parseOption(name, spec, value === true ? 'true' : String(value));
     } catch (error) {
-      throw new DwcpError('CONFIG_INVALID', `${place}: ${error instanceof Error ? error.message : ''}`);
+      throw new DwcpError('CONFIG_INVALID', `${place}: ${messageOf(error)}`);
     }
   }
   return values;
@@ -77,5 +77,5 @@ export function processOptions(flags: Readonly<Record<string, unknown>>): Proces
 
 /** Only what was written: the rest is filled in where the migration starts. */
 export function migrationOptions(flags: Readonly<Record<string, unknown>>): Partial<MigrationOptions> {
-  return collect(MIGRATION_OPTIONS, flags) as Partial<Values<typeof MIGRATION_OPTIONS>>;
+  return collect(MIGRATION_OPTIONS, flags);
 }

@@ -7,7 +7,7 @@ import { randomUUID } from 'node:crypto';
 import { mkdtemp, rm, stat, writeFile } from 'node:fs/promises';
 import { hostname, tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { DwcpError, toDwcpError } from '../model/errors';
+import { DwcpError, toDwcpError, messageOf } from '../model/errors';
 import type { ImageKind } from '../model/ids';
 import { type ImageSpec, imageSpecSchema } from '../model/image';
 import { compileMigrationOptions, MIGRATION_OPTIONS, type MigrationOptions, PROCESS_OPTIONS, withDefaults } from '../model/options';
@@ -118,7 +118,7 @@ function compileOrRefuse(given: Partial<MigrationOptions>): MigrationOptions {
   try {
     return compileMigrationOptions(given);
   } catch (cause) {
-    throw new DwcpError('INVALID_INPUT', cause instanceof Error ? cause.message : String(cause), { cause });
+    throw new DwcpError('INVALID_INPUT', messageOf(cause), { cause });
   }
 }
 

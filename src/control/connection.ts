@@ -5,7 +5,7 @@
 import { Client, Connection } from '@temporalio/client';
 import { loadClientConnectConfig } from '@temporalio/envconfig';
 import { NativeConnection } from '@temporalio/worker';
-import { DwcpError } from '../model/errors';
+import { DwcpError, messageOf } from '../model/errors';
 
 export interface TemporalTarget {
   readonly address: string;
@@ -16,7 +16,7 @@ function configuration(): ReturnType<typeof loadClientConnectConfig> {
   try {
     return loadClientConnectConfig();
   } catch (cause) {
-    throw new DwcpError('CONFIG_INVALID', `The Temporal client configuration is wrong: ${cause instanceof Error ? cause.message : String(cause)}`, { cause });
+    throw new DwcpError('CONFIG_INVALID', `The Temporal client configuration is wrong: ${messageOf(cause)}`, { cause });
   }
 }
 

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { Client } from '@temporalio/client';
 import { type NativeConnection, Runtime, Worker } from '@temporalio/worker';
 import { createControlActivities } from '../../activities';
-import { DwcpError, toDwcpError } from '../model/errors';
+import { DwcpError, toDwcpError, messageOf } from '../model/errors';
 import { CONTROL_QUEUE } from '../model/names';
 import type { ProcessOptions } from '../model/options';
 import { type Logger, temporalLogger } from '../telemetry/logger';
@@ -76,7 +76,7 @@ async function makeReady(options: ProcessOptions, log: Logger): Promise<void> {
     const schedules = await ensureSchedules(client, declaredSchedules(options.pruneInterval));
     log.info({ searchAttributesAdded: added, schedules }, 'control plane prepared');
   } catch (cause) {
-    throw new DwcpError('CONTROL_PLANE_UNREACHABLE', `The Temporal server could not be prepared: ${cause instanceof Error ? cause.message : String(cause)}`, { cause });
+    throw new DwcpError('CONTROL_PLANE_UNREACHABLE', `The Temporal server could not be prepared: ${messageOf(cause)}`, { cause });
   } finally {
     await client.connection.close();
   }

@@ -5,6 +5,7 @@
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { TestWorkflowEnvironment } from '@temporalio/testing';
+import { messageOf } from '../model/errors';
 
 async function main(downloadDir: string): Promise<void> {
   const environment = await TestWorkflowEnvironment.createLocal({ server: { executable: { type: 'cached-download', downloadDir } } });
@@ -17,7 +18,7 @@ async function main(downloadDir: string): Promise<void> {
 main(process.argv[2] ?? '.').then(
   () => process.exit(0),
   (error: unknown) => {
-    console.error(error instanceof Error ? error.message : String(error));
+    console.error(messageOf(error));
     process.exit(1);
   },
 );

@@ -7,7 +7,7 @@ import { mkdir } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { dirname } from 'node:path';
 import { Connection } from '@temporalio/client';
-import { DwcpError } from '../model/errors';
+import { DwcpError, messageOf } from '../model/errors';
 import { SEARCH_ATTRIBUTES } from '../model/names';
 import { findTemporalBinary, type Say } from './temporal-binary';
 
@@ -70,16 +70,16 @@ export async function startEmbeddedServer(options: EmbeddedServerOptions, say: S
   } catch (cause) {
     child.kill('SIGKILL');
     const last = tail.trim().split('\n').at(-1) ?? '';
-    throw new DwcpError('SERVER_UNAVAILABLE', `The Temporal server (${path}) did not start: ${last || (cause instanceof Error ? cause.message : '')}`, { side: 'control', cause });
+    throw new DwcpError('SERVER_UNAVAILABLE', `The Temporal server (${path}) did not start: ${last || (messageOf(cause))}`, { side: 'control', cause });
   }
   return { address, uiAddress: uiPort < 0 ? undefined : `http://${host}:${uiPort}`, process: child, ended, stop: () => stop(child, ended) };
 }
 
 async function answering(address: string, ended: Promise<number>): Promise<void> {
   const deadline = Date.now() + START_TIMEOUT_MS;
-  let over = false;
-  void ended.then(() => (over = true));
-  while (!over) {
+  const state = { over: false };
+  void ended.then(() => (state.over = true));
+  while (!state.over) {
     try {
       const connection = await Connection.connect({ address, connectTimeout: 2000 });
       await connection.workflowService.describeNamespace({ namespace: 'default' });

@@ -6,13 +6,14 @@ import { randomUUID } from 'node:crypto';
 import { type Client, WorkflowExecutionAlreadyStartedError, WorkflowFailedError, type WorkflowHandle, WorkflowNotFoundError, WorkflowUpdateFailedError } from '@temporalio/client';
 import { ApplicationFailure, WorkflowIdConflictPolicy, WorkflowIdReusePolicy } from '@temporalio/common';
 import type { ErrorCode } from '../model/error-codes';
-import { DwcpError, errorReportSchema, fromReport, toDwcpError } from '../model/errors';
+import { DwcpError, errorReportSchema, fromReport, toDwcpError, messageOf } from '../model/errors';
 import {
   imageProgressSchema, type ImageProgress, type MigrationProgress, migrationProgressSchema, migrationRequestSchema, type MigrationResult, migrationResultSchema,
 } from '../model/migration';
 import { CONTROL_QUEUE, MESSAGES, migrationWorkflowId, temporalPriorityKey, warmWorkflowId, WORKFLOWS } from '../model/names';
 import { compileMigrationOptions, type MigrationOptions } from '../model/options';
 import { connectClient } from './connection';
+import { readAttribute } from './search-attributes';
 import { collectMetrics, type OrchestratorMetrics } from './orchestrator-metrics';
 
 /** How the orchestrator reaches Temporal; without a client it connects by the TEMPORAL_* environment. */
@@ -156,13 +157,13 @@ class TemporalOrchestrator implements Orchestrator {
     } catch (error) {
       if (!(error instanceof WorkflowExecutionAlreadyStartedError)) throw toDwcpError(error, 'CONTROL_PLANE_UNREACHABLE');
       const running = await this.#client.workflow.getHandle(workflowId).describe();
-      const other = running.memo?.migrationId;
+      const other = typeof running.memo?.migrationId === 'string' ? running.memo.migrationId : undefined;
       // The same request again is answered as the first time.
       if (other === migrationId) {
         this.#remember(migrationId, workflowId, running.runId);
         return migrationId;
       }
-      throw new DwcpError('MIGRATION_IN_PROGRESS', `VM ${vmId} is being migrated already (${String(other ?? running.runId)})`);
+      throw new DwcpError('MIGRATION_IN_PROGRESS', `VM ${vmId} is being migrated already (${other ?? running.runId})`);
     }
   }
 
@@ -204,7 +205,8 @@ class TemporalOrchestrator implements Orchestrator {
   async #status(handle: WorkflowHandle): Promise<MigrationStatus> {
     const described = await handle.describe();
     const { workflowId, runId, status } = described;
-    const migrationId = String(described.memo?.migrationId ?? (described.searchAttributes as Record<string, unknown[] | undefined>).MigrationId?.[0] ?? workflowId);
+    const memo = described.memo?.migrationId;
+    const migrationId = typeof memo === 'string' ? memo : readAttribute(described.typedSearchAttributes, 'MigrationId') ?? workflowId;
     const common = { migrationId, workflowId, runId, live: liveProgress(described.raw) };
     if (status.name === 'RUNNING') {
       const progress = await handle.query<unknown>(MESSAGES.progressQuery).then((value) => migrationProgressSchema.parse(value), () => undefined);
@@ -225,7 +227,7 @@ function checked(options: Partial<MigrationOptions>): Partial<MigrationOptions> 
     compileMigrationOptions(options);
     return options;
   } catch (cause) {
-    throw new DwcpError('INVALID_INPUT', cause instanceof Error ? cause.message : String(cause), { cause });
+    throw new DwcpError('INVALID_INPUT', messageOf(cause), { cause });
   }
 }
 

@@ -3,6 +3,7 @@
  * that names an unknown attribute fails.
  */
 import type { Client } from '@temporalio/client';
+import type { TypedSearchAttributes } from '@temporalio/common';
 import { temporal } from '@temporalio/proto';
 import { SEARCH_ATTRIBUTES } from '../model/names';
 
@@ -22,7 +23,7 @@ export async function ensureSearchAttributes(client: Client): Promise<string[]> 
   const namespace = client.options.namespace;
   const known = async (): Promise<Set<string>> => {
     const { customAttributes } = await operatorService.listSearchAttributes({ namespace });
-    return new Set(Object.keys(customAttributes ?? {}));
+    return new Set(Object.keys(customAttributes));
   };
   const before = await known();
   const missing = Object.entries(SEARCH_ATTRIBUTES).filter(([name]) => !before.has(name));
@@ -36,4 +37,10 @@ export async function ensureSearchAttributes(client: Client): Promise<string[]> 
     await new Promise((resolve) => setTimeout(resolve, 500));
   }
   return missing.map(([name]) => name);
+}
+
+/** The value of one of our attributes, as text; undefined where it is not set. */
+export function readAttribute(attributes: TypedSearchAttributes, name: keyof typeof SEARCH_ATTRIBUTES): string | undefined {
+  const value: unknown = attributes.getAll().find((pair) => pair.key.name === name)?.value;
+  return typeof value === 'string' ? value : undefined;
 }

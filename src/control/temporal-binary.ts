@@ -10,7 +10,7 @@ import { access, mkdir, rename, rm } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { delimiter, join } from 'node:path';
 import { promisify } from 'node:util';
-import { DwcpError } from '../model/errors';
+import { DwcpError, messageOf } from '../model/errors';
 import { formatDuration } from '../model/units';
 
 const run = promisify(execFile);
@@ -41,7 +41,7 @@ export async function findTemporalBinary(say: Say): Promise<FoundBinary> {
       const path = await find(say);
       if (path !== undefined) return { path, how };
     } catch (error) {
-      failed.push(`${how}: ${error instanceof Error ? error.message : String(error)}`);
+      failed.push(`${how}: ${messageOf(error)}`);
     }
   }
   throw new DwcpError('SERVER_UNAVAILABLE', `No Temporal server could be had. Tried: ${failed.join('; ')}`, { side: 'control' });

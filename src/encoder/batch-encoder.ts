@@ -76,13 +76,15 @@ export class BatchEncoder {
       writeBatchEntry(out, index, entryOf(block, choice));
     }
     const source = direct ?? this.#gathered.subarray(0, gatheredBytes);
-    const inPlace = source.buffer === out.buffer && source.byteOffset === out.byteOffset + metaBytes;
+    // zstd must not read and write the same memory; what lies in `out` already is packed beside it first.
+    const sharesMemory = source.buffer === out.buffer;
+    const inPlace = sharesMemory && source.byteOffset === out.byteOffset + metaBytes;
     const startedAt = performance.now();
-    const packInto = inPlace ? this.#gathered : out.subarray(metaBytes);
+    const packInto = sharesMemory ? this.#gathered : out.subarray(metaBytes);
     const packedBytes = settings.compress && gatheredBytes > 0 ? this.#packer.pack(source, packInto, settings.level) : -1;
     const packMs = performance.now() - startedAt;
     const packed = packedBytes >= 0;
-    if (packed && inPlace) packInto.copy(out, metaBytes, 0, packedBytes);
+    if (packed && sharesMemory) packInto.copy(out, metaBytes, 0, packedBytes);
     if (!packed && !inPlace) source.copy(out, metaBytes);
     writeBatchHead(out, image, packed, gatheredBytes, blocks.length);
     return { metaBytes, payloadBytes: packed ? packedBytes : gatheredBytes, gatheredBytes, packed, blocksByEncoding: counts, packMs };

@@ -83,17 +83,22 @@ const CODE_BY_ERRNO: Readonly<Record<string, ErrorCode>> = {
   EAI_AGAIN: 'PEER_UNREACHABLE',
 };
 
-function errnoOf(error: unknown): string | undefined {
+/** The system's name of an error (`ENOENT`), where it has one. By shape, not class: errors cross realms. */
+export function errnoOf(error: unknown): string | undefined {
   const code: unknown = typeof error === 'object' && error !== null && 'code' in error ? error.code : undefined;
   return typeof code === 'string' ? code : undefined;
+}
+
+export function messageOf(error: unknown): string {
+  const message: unknown = typeof error === 'object' && error !== null && 'message' in error ? error.message : error;
+  return typeof message === 'string' ? message : JSON.stringify(message);
 }
 
 /** Any thrown value as a DwcpError; a full disk and network errnos find their code, the rest becomes `otherwise`. */
 export function toDwcpError(error: unknown, otherwise: ErrorCode, fields: DwcpErrorFields = {}): DwcpError {
   if (error instanceof DwcpError) return error;
   const code = CODE_BY_ERRNO[errnoOf(error) ?? ''] ?? otherwise;
-  const message = error instanceof Error ? error.message : String(error);
-  return new DwcpError(code, message, { ...fields, cause: error });
+  return new DwcpError(code, messageOf(error), { ...fields, cause: error });
 }
 
 export function hasCode(error: unknown, ...codes: readonly ErrorCode[]): error is DwcpError {

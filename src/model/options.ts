@@ -114,7 +114,7 @@ export function withDefaults<T extends Record<string, OptionSpec>>(table: T, giv
 }
 
 function optionSchema(spec: OptionSpec): z.ZodType {
-  const described = <S extends z.ZodType>(schema: S): z.ZodType => schema.describe(spec.unit ? `${spec.help} (${spec.unit})` : spec.help);
+  const described = (schema: z.ZodType): z.ZodType => schema.describe(spec.unit ? `${spec.help} (${spec.unit})` : spec.help);
   if (spec.type === 'boolean') return described(z.boolean());
   if (spec.type === 'text') return described(z.string().max(4096));
   let schema = spec.type === 'integer' ? z.int() : z.number();

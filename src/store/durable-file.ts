@@ -4,6 +4,7 @@
 import { randomUUID } from 'node:crypto';
 import { mkdir, open, readFile, rename, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
+import { errnoOf } from '../model/errors';
 
 export async function syncFolder(path: string): Promise<void> {
   const folder = await open(path, 'r');
@@ -52,5 +53,5 @@ export async function readIfThere(path: string): Promise<Buffer | undefined> {
 }
 
 export function isMissing(error: unknown): boolean {
-  return error instanceof Error && 'code' in error && error.code === 'ENOENT';
+  return errnoOf(error) === 'ENOENT';
 }

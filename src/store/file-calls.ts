@@ -54,14 +54,14 @@ export function nextData(fd: number, offset: number): number {
   const c = libc();
   if (!c) return offset;
   const found = c.lseek(fd, offset, SEEK_DATA);
-  if (found >= 0) return Number(found);
+  if (found >= 0) return found;
   return c.errno() === c.ENXIO ? Infinity : offset;
 }
 
 /** Where the hole behind the data at `offset` begins; the file's end counts as one. Infinity where nothing is known. */
 export function nextHole(fd: number, offset: number): number {
   const found = libc()?.lseek(fd, offset, SEEK_HOLE);
-  return found === undefined || found < 0 ? Infinity : Number(found);
+  return found === undefined || found < 0 ? Infinity : found;
 }
 
 /** Makes a range a hole, which reads as zeros. @returns false where the file system cannot: then write zeros */

@@ -1,20 +1,22 @@
 /**
  * One agent a data folder: an exclusive lock that ends with its process, however that ends.
  */
-import { mkdirSync, openSync, writeSync, ftruncateSync, readFileSync } from 'node:fs';
+import { closeSync, ftruncateSync, mkdirSync, openSync, readFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { DwcpError } from '../model/errors';
 import { tryLockFile } from './file-calls';
 
-/** Locks a data folder until this process ends. @throws CONFIG_INVALID where another process has it */
-export function lockFolder(path: string): void {
+/** Locks a data folder. @returns what unlocks it before this process ends; @throws CONFIG_INVALID where another process has it */
+export function lockFolder(path: string): () => void {
   mkdirSync(path, { recursive: true, mode: 0o700 });
   const file = join(path, 'agent.lock');
   const fd = openSync(file, 'a+', 0o600);
   if (!tryLockFile(fd)) {
     const holder = readFileSync(file, 'utf8').trim();
+    closeSync(fd);
     throw new DwcpError('CONFIG_INVALID', `The data folder ${path} is in use by process ${holder || '?'}`, { hint: 'Stop that agent, or give this one another --data-dir' });
   }
   ftruncateSync(fd, 0);
   writeSync(fd, String(process.pid));
+  return () => closeSync(fd);
 }

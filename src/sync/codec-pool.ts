@@ -5,7 +5,7 @@
 import { join } from 'node:path';
 import { availableParallelism } from 'node:os';
 import { Worker } from 'node:worker_threads';
-import { DwcpError, fromReport, type ErrorReport } from '../model/errors';
+import { DwcpError, fromReport, type ErrorReport, messageOf } from '../model/errors';
 import type { CodecJob, CodecJobs, CodecResult } from './codec-jobs';
 
 interface Pending {
@@ -41,7 +41,7 @@ export class CodecPool {
   run<K extends keyof CodecJobs>(job: CodecJobs[K]['job'] & { readonly kind: K }): Promise<CodecJobs[K]['result']> {
     if (this.#closed) return Promise.reject(new DwcpError('SUPERSEDED', 'The agent stops'));
     return new Promise((resolve, reject) => {
-      this.#waiting.push({ job, resolve: resolve as Pending['resolve'], reject });
+      this.#waiting.push({ job, resolve, reject });
       this.#dispatch();
     });
   }
@@ -81,7 +81,7 @@ export class CodecPool {
 
   #replace(lane: Lane, error: unknown): void {
     if (this.#closed) return;
-    const reason = new DwcpError('INTERNAL', `A worker thread died: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
+    const reason = new DwcpError('INTERNAL', `A worker thread died: ${messageOf(error)}`, { cause: error });
     const lost = [...lane.jobs.values()];
     lane.jobs.clear();
     lane.worker = this.#start();

@@ -9,7 +9,7 @@ import { MAX_BATCH_BLOCKS, batchMetaBytes, readBatchHead } from '../encoder/batc
 import { HASH_BYTES, PAGE_HASH_BYTES, ZERO_HASH, manifestRoot, writeBlockHash } from '../encoder/hash';
 import { compressBound, Packer } from '../encoder/packer';
 import { writePageHashes } from '../encoder/page-patch';
-import { DwcpError, toDwcpError } from '../model/errors';
+import { DwcpError, errnoOf, toDwcpError } from '../model/errors';
 import { BLOCK_SIZE_BYTES, PAGES_PER_BLOCK, blockLength } from '../model/image';
 import { Manifest } from '../store/manifest';
 import { HEADER_BYTES, sealFrame } from '../transport/frame';
@@ -240,7 +240,8 @@ parentPort?.on('message', ({ id, job }: { id: number; job: CodecJob }) => {
     parentPort?.postMessage({ id, result: run(job) });
   } catch (error) {
     const writing = WRITING.has(job.kind);
-    const reason = toDwcpError(error, writing ? 'IMAGE_UNWRITABLE' : 'IMAGE_UNREADABLE', { side: writing ? 'destination' : 'source' });
+    const ofDisk = writing ? 'IMAGE_UNWRITABLE' : 'IMAGE_UNREADABLE';
+    const reason = toDwcpError(error, errnoOf(error) === undefined ? 'ENCODER_FAILED' : ofDisk, { side: writing ? 'destination' : 'source' });
     parentPort?.postMessage({ id, error: reason.report() });
   }
 });

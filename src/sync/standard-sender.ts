@@ -11,6 +11,7 @@ import type { Manifest } from '../store/manifest';
 import type { Connection, Received } from '../transport/connection';
 import { buildFrame, HEADER_BYTES, type FrameType, sealFrame } from '../transport/frame';
 import { readMeta } from '../transport/hello';
+import type { Run } from '../transport/slab';
 import { ScanFeed } from './change-feed';
 import { EXTENT_META_BYTES, writeExtentMeta } from './extent-format';
 import type { SourceMigration } from './source-migration';
@@ -34,6 +35,11 @@ export interface StandardResult extends StandardProgress {
   readonly root: string;
   readonly seconds: number;
   readonly manifest: Manifest;
+}
+
+interface ReadyExtent {
+  readonly frame: Buffer;
+  readonly free: () => void;
 }
 
 type Stretch = { readonly kind: 'data' | 'hole'; readonly offset: number; readonly length: number };
@@ -60,7 +66,7 @@ export class StandardSender {
   readonly #image: ImageSpec;
   readonly #path: string;
   #connection: Connection | undefined;
-  #answer: ((body: z.infer<typeof responseSchema>) => void) | undefined;
+  #answer: { readonly resolve: (body: z.infer<typeof responseSchema>) => void; readonly reject: (error: DwcpError) => void } | undefined;
   #failed: DwcpError | undefined;
   #wake: (() => void) | undefined;
   #doneBytes = 0;
@@ -109,47 +115,65 @@ export class StandardSender {
   }
 
   async #sendAll(connection: Connection, fd: number, offset: number): Promise<void> {
-    const { pool, slab } = this.#migration.context;
     this.#doneBytes = offset;
-    const ahead: Promise<{ frame: Buffer; free: () => void }>[] = [];
-    const source = stretches(fd, this.#image.sizeBytes, offset);
-    const prepare = async (stretch: Stretch): Promise<{ frame: Buffer; free: () => void }> => {
-      if (stretch.kind === 'hole') return { frame: holeFrame(stretch), free: () => undefined };
-      const bytes = HEADER_BYTES + EXTENT_META_BYTES + stretch.length;
-      let run = slab.take(bytes);
-      while (!run) {
-        await new Promise<void>((resolve) => slab.whenFreed(resolve));
-        run = slab.take(bytes);
-      }
-      const taken = run;
-      const job = { kind: 'readExtent' as const, file: { fd, sizeBytes: this.#image.sizeBytes }, offset: stretch.offset, length: stretch.length };
-      try {
-        const { frameBytes } = await pool.run({ ...job, out: { memory: slab.memory, offset: taken.offset, length: taken.bytes.length } });
-        return { frame: taken.bytes.subarray(0, frameBytes), free: () => slab.free(taken) };
-      } catch (error) {
-        slab.free(taken);
-        throw error;
-      }
-    };
-    const refill = (): void => {
-      while (ahead.length < READ_AHEAD) {
-        const next = source.next();
-        if (next.done) return;
-        const prepared = prepare(next.value);
-        prepared.catch(() => undefined);
-        ahead.push(prepared);
-      }
-    };
-    for (refill(); ahead.length > 0; refill()) {
-      const { frame, free } = await (ahead.shift() as Promise<{ frame: Buffer; free: () => void }>);
+    for await (const { frame, free } of this.#extents(fd, offset)) {
       try {
         await this.#write(connection, frame);
       } finally {
         free();
       }
     }
-    while (!this.#failed && this.#doneBytes < this.#image.sizeBytes) await new Promise<void>((resolve) => (this.#wake = resolve));
+    while (!this.#failed && this.#doneBytes < this.#image.sizeBytes) {
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve;
+      });
+    }
     if (this.#failed) throw this.#failed;
+  }
+
+  /** Extents in order, a few of them read ahead. */
+  async *#extents(fd: number, offset: number): AsyncGenerator<ReadyExtent> {
+    const source = stretches(fd, this.#image.sizeBytes, offset);
+    const ahead: Promise<ReadyExtent>[] = [];
+    try {
+      for (;;) {
+        for (let next = source.next(); !next.done; next = source.next()) {
+          const prepared = this.#prepare(fd, next.value);
+          prepared.catch(() => undefined);
+          if (ahead.push(prepared) >= READ_AHEAD) break;
+        }
+        const first = ahead.shift();
+        if (!first) return;
+        yield await first;
+      }
+    } finally {
+      for (const prepared of ahead) void prepared.then(({ free }) => free(), () => undefined);
+    }
+  }
+
+  async #prepare(fd: number, stretch: Stretch): Promise<ReadyExtent> {
+    if (stretch.kind === 'hole') return { frame: holeFrame(stretch), free: () => undefined };
+    const { pool, slab } = this.#migration.context;
+    const run = await this.#takeRun(HEADER_BYTES + EXTENT_META_BYTES + stretch.length);
+    try {
+      const out = { memory: slab.memory, offset: run.offset, length: run.bytes.length };
+      const { frameBytes } = await pool.run({ kind: 'readExtent', file: { fd, sizeBytes: this.#image.sizeBytes }, offset: stretch.offset, length: stretch.length, out });
+      return { frame: run.bytes.subarray(0, frameBytes), free: () => slab.free(run) };
+    } catch (error) {
+      slab.free(run);
+      throw error;
+    }
+  }
+
+  async #takeRun(bytes: number): Promise<Run> {
+    const { slab } = this.#migration.context;
+    for (;;) {
+      const run = slab.take(bytes);
+      if (run) return run;
+      await new Promise<void>((resolve) => {
+        slab.whenFreed(resolve);
+      });
+    }
   }
 
   async #write(connection: Connection, frame: Buffer): Promise<void> {
@@ -166,16 +190,17 @@ export class StandardSender {
 
   async #ask(body: Record<string, unknown>): Promise<{ offset?: number | undefined }> {
     if (this.#failed) throw this.#failed;
-    const answered = new Promise<z.infer<typeof responseSchema>>((resolve) => (this.#answer = resolve));
+    const answered = new Promise<z.infer<typeof responseSchema>>((resolve, reject) => {
+      this.#answer = { resolve, reject };
+    });
     void this.#connection?.write(buildFrame('request', 1, Buffer.from(JSON.stringify(body))));
     const answer = await answered;
-    if (this.#failed) throw this.#failed;
     if (!answer.ok) throw fromReport({ side: 'destination', ...answer.error });
     return answer;
   }
 
   #receive({ frame }: Received): void {
-    if (frame.type === 'response') this.#answer?.(readMeta(responseSchema, frame));
+    if (frame.type === 'response') this.#answer?.resolve(readMeta(responseSchema, frame));
     else {
       const event = readMeta(eventSchema, frame);
       if (event.event === 'failed') this.#connection?.destroy(fromReport({ side: 'destination', ...event.error }));
@@ -186,7 +211,7 @@ export class StandardSender {
 
   #fail(error: DwcpError): void {
     this.#failed ??= error.code === 'PEER_UNREACHABLE' ? new DwcpError('SESSION_LOST', `The standard transfer was cut off: ${error.message}`, { cause: error }) : error;
-    this.#answer?.({ ok: true });
+    this.#answer?.reject(this.#failed);
     this.#wake?.();
   }
 }

@@ -11,7 +11,7 @@ import { z } from 'zod';
 import { DwcpError, errorReportSchema, fromReport, toDwcpError } from '../model/errors';
 import { buildFrame, type Frame, type FrameType } from './frame';
 import type { Connection, Received } from './connection';
-import { readMeta } from './hello';
+import { readMeta, refusedFrame } from './hello';
 
 export interface Message {
   readonly body: Readonly<Record<string, unknown>>;
@@ -33,7 +33,7 @@ export interface ControlHandlers {
   detached?(): void;
 }
 
-const FRAMES: ReadonlySet<FrameType> = new Set(['request', 'response', 'event', 'ping', 'pong', 'detach']);
+const FRAMES: ReadonlySet<FrameType> = new Set(['request', 'response', 'event', 'ping', 'pong', 'detach', 'refused']);
 const PING_EVERY_MS = 1000;
 /** Silence after which the path counts as dead. */
 const SILENCE_LIMIT_MS = 10_000;
@@ -98,6 +98,11 @@ export class ControlChannel {
 
   destroy(error: DwcpError): void {
     this.#connection.destroy(error);
+  }
+
+  /** Ends the channel and tells the other side why. */
+  refuse(error: DwcpError): void {
+    this.#connection.endWith(refusedFrame(error), error);
   }
 
   /** Stops using the connection and leaves it open for whoever takes it over. */

@@ -40,21 +40,20 @@ export class FrameReader {
   push(chunk: Buffer): boolean {
     let rest = chunk;
     while (rest.length > 0) {
-      if (this.#stopped) {
+      const header = this.#current ?? this.#readOn;
+      if (header === 'header') rest = this.#fillHeader(rest);
+      else if (header !== 'stopped' && this.#ready(header)) rest = this.#fillBody(header, rest);
+      else {
         this.#waiting = rest;
         return false;
       }
-      if (!this.#current) {
-        rest = this.#fillHeader(rest);
-        if (!this.#current) continue;
-      }
-      if (!this.#ready(this.#current)) {
-        this.#waiting = rest;
-        return false;
-      }
-      rest = this.#fillBody(this.#current, rest);
     }
     return true;
+  }
+
+  /** What comes next between two frames. */
+  get #readOn(): 'header' | 'stopped' {
+    return this.#stopped ? 'stopped' : 'header';
   }
 
   /** Goes on after `push` said false, or after stop(). @returns false where memory is still not free. */

@@ -101,7 +101,7 @@ export class ReceivingSession {
     if (this.#ended) return;
     this.#ended = true;
     this.#stopReporting();
-    this.#control.destroy(error);
+    this.#control.refuse(error);
     for (const { connection } of this.#streams.values()) connection.destroy(error);
     this.#streams.clear();
     this.#onEnd();

@@ -29,8 +29,8 @@ export class Children {
 
   /** Starts a `dwcp` command as a process of its own. @param prefix what it is run through, such as a namespace */
   startDwcp(name: string, args: readonly string[], env: Readonly<Record<string, string>>, prefix: readonly string[] = []): Child {
-    const [command = process.execPath, ...before] = [...prefix, process.execPath];
-    return this.start(name, command, [...before, '--enable-source-maps', MAIN, ...args], env);
+    const [command, ...rest] = [...prefix, process.execPath, '--enable-source-maps', MAIN, ...args];
+    return this.start(name, command ?? process.execPath, rest, env);
   }
 
   start(name: string, command: string, args: readonly string[], env: Readonly<Record<string, string>> = {}): Child {

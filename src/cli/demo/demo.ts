@@ -91,14 +91,18 @@ function summary(legs: readonly Leg[]): string {
   return table(rows);
 }
 
+interface ControlPlane {
+  readonly env: Readonly<Record<string, string>>;
+  readonly client: Client;
+  readonly orchestrator: Orchestrator;
+}
+
 class Demo {
   readonly #folder: string;
   readonly #children: Children;
   readonly #output: Output;
   readonly #diskBytes: number;
-  #env: Record<string, string> = {};
-  #orchestrator: Orchestrator | undefined;
-  #client: Client | undefined;
+  #control: ControlPlane | undefined;
   uiAddress: string | undefined;
 
   constructor(folder: string, children: Children, output: Output, diskBytes: number) {
@@ -110,13 +114,13 @@ class Demo {
 
   async run(): Promise<Leg[]> {
     const [a, b] = await this.#sites();
-    await this.#startControlPlane();
+    this.#control = await this.#startControlPlane();
     const agents = { a: this.#startAgent(a), b: this.#startAgent(b) };
     const images = await this.#makeVm(a);
     const before = await this.#hashes(images);
 
     this.#say(`moving ${VM} from ${a.hostId} to ${b.hostId}; its agent will be killed at ${KILL_AT * 100} %`);
-    const first = await this.#orchestrator!.migrateVm(VM, a.hostId, b.hostId, { bandwidthLimit: FIRST_MOVE_LIMIT });
+    const first = await this.#plane.orchestrator.migrateVm(VM, a.hostId, b.hostId, { bandwidthLimit: FIRST_MOVE_LIMIT });
     await this.#killInTheMiddle(first, a, agents.a.process.pid);
     const moved = await this.#result(first);
     const arrived = this.#imagesOn(b);
@@ -126,10 +130,10 @@ class Demo {
     this.#changePart(arrived);
     const changed = await this.#hashes(arrived);
     this.#say(`changed part of it on ${b.hostId}; moving it back onto the baseline that ${a.hostId} has kept`);
-    const second = await this.#orchestrator!.migrateVm(VM, b.hostId, a.hostId, { bandwidthLimit: 0 });
+    const second = await this.#plane.orchestrator.migrateVm(VM, b.hostId, a.hostId, { bandwidthLimit: 0 });
     const returned = await this.#result(second);
     const warm = { name: `${b.hostId} → ${a.hostId}`, result: returned, equal: same(changed, await this.#hashes(images)) };
-    await this.#client?.connection.close();
+    await this.#plane.client.connection.close();
     return [cold, warm];
   }
 
@@ -146,25 +150,30 @@ class Demo {
     return [site('host-a', '127.0.0.1', portA), second ? site('host-b', '127.0.0.2', 9876) : site('host-b', '127.0.0.1', await freePort())];
   }
 
-  async #startControlPlane(): Promise<void> {
-    const given = process.env.TEMPORAL_ADDRESS;
-    if (given) this.#env = { TEMPORAL_ADDRESS: given };
-    else {
-      const server = await startEmbeddedServer({ dbFile: join(this.#folder, 'temporal.sqlite') }, (line) => this.#say(line));
-      this.#children.adopt('temporal', server.process, '');
-      this.#env = { TEMPORAL_ADDRESS: server.address };
-      this.uiAddress = server.uiAddress;
-      this.#say(`Temporal server at ${server.address}, its UI at ${server.uiAddress ?? '-'}`);
-    }
-    this.#children.startDwcp('control', ['control'], this.#env);
-    const connection = await Connection.connect({ address: this.#env.TEMPORAL_ADDRESS ?? '' });
-    this.#client = new Client({ connection });
-    this.#orchestrator = await createOrchestrator({ client: this.#client });
+  get #plane(): ControlPlane {
+    if (!this.#control) throw new DwcpError('INTERNAL', 'The control plane has not been started');
+    return this.#control;
+  }
+
+  async #startControlPlane(): Promise<ControlPlane> {
+    const address = process.env.TEMPORAL_ADDRESS ?? (await this.#startServer());
+    const env = { TEMPORAL_ADDRESS: address };
+    this.#children.startDwcp('control', ['control'], env);
+    const client = new Client({ connection: await Connection.connect({ address }) });
+    return { env, client, orchestrator: await createOrchestrator({ client }) };
+  }
+
+  async #startServer(): Promise<string> {
+    const server = await startEmbeddedServer({ dbFile: join(this.#folder, 'temporal.sqlite') }, (line) => this.#say(line));
+    this.#children.adopt('temporal', server.process, '');
+    this.uiAddress = server.uiAddress;
+    this.#say(`Temporal server at ${server.address}, its UI at ${server.uiAddress ?? '-'}`);
+    return server.address;
   }
 
   #startAgent(site: Site): ReturnType<Children['startDwcp']> {
     this.#say(`agent ${site.hostId} on ${site.address}:${site.port}`);
-    return this.#children.startDwcp(site.hostId, ['agent', '--host-id', site.hostId, '--data-dir', site.dataDir, '--listen-address', site.address, '--port', String(site.port)], this.#env);
+    return this.#children.startDwcp(site.hostId, ['agent', '--host-id', site.hostId, '--data-dir', site.dataDir, '--listen-address', site.address, '--port', String(site.port)], this.#plane.env);
   }
 
   async #makeVm(site: Site): Promise<Record<string, string>> {
@@ -175,7 +184,7 @@ class Demo {
     this.#say(`making a VM: ${formatBytes(this.#diskBytes)} of ext4 with files of this machine, ${formatBytes(MEMORY_BYTES)} of memory`);
     await makeDiskImage(images.vda, this.#diskBytes, this.#children, mkfs);
     dumpOwnMemory(images.memory, MEMORY_BYTES);
-    const define = this.#children.startDwcp('define', ['vm', 'define', VM, '--disk', `vda=${images.vda}`, '--memory', `memory=${images.memory}`, '--data-dir', site.dataDir], this.#env);
+    const define = this.#children.startDwcp('define', ['vm', 'define', VM, '--disk', `vda=${images.vda}`, '--memory', `memory=${images.memory}`, '--data-dir', site.dataDir], this.#plane.env);
     if ((await define.ended) !== 0) throw new DwcpError('INTERNAL', `dwcp vm define failed; see ${define.logFile}`);
     return images;
   }
@@ -188,7 +197,7 @@ class Demo {
   async #killInTheMiddle(migrationId: string, site: Site, pid: number | undefined): Promise<void> {
     let last = '';
     for (;;) {
-      const { live, state } = await this.#orchestrator!.getMigrationStatus(migrationId);
+      const { live, state } = await this.#plane.orchestrator.getMigrationStatus(migrationId);
       if (state !== 'running') {
         this.#say('it was done before the agent could be killed');
         return;
@@ -212,7 +221,7 @@ class Demo {
     let shown = '';
     let resumedAt: number | undefined;
     for (;;) {
-      const status = await this.#orchestrator!.getMigrationStatus(migrationId);
+      const status = await this.#plane.orchestrator.getMigrationStatus(migrationId);
       if (status.state === 'completed' && status.result) return status.result;
       if (status.state !== 'running') throw status.error ?? new DwcpError('MIGRATION_FAILED', `ended as ${status.state}`);
       const image = status.live.at(-1);
@@ -228,7 +237,7 @@ class Demo {
 
   /** The copy for deltas is made behind the migration's back; the way back waits for it here, so that it shows. */
   async #keptCopies(migrationId: string): Promise<void> {
-    const copies: unknown = await this.#client?.workflow.getHandle(`keep-baselines:${migrationId}`).result().catch(() => []);
+    const copies: unknown = await this.#plane.client.workflow.getHandle(`keep-baselines:${migrationId}`).result().catch(() => []);
     this.#output.emit({ event: 'copies', copies }, () => `  copies kept for deltas: ${JSON.stringify(copies)}`);
   }
 

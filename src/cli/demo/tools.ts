@@ -5,6 +5,7 @@
 import { accessSync, constants, existsSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
 import type { Children } from './children';
+import { messageOf } from '../../model/errors';
 
 const ALSO = ['/usr/sbin', '/sbin', '/usr/local/sbin'];
 
@@ -33,6 +34,6 @@ export async function findTool(name: string, debianPackage: string, children: Ch
   await children.run('apt', 'apt-get', ['install', '-y', '--no-install-recommends', debianPackage]).catch(async () => {
     await children.run('apt', 'apt-get', ['update']);
     await children.run('apt', 'apt-get', ['install', '-y', '--no-install-recommends', debianPackage]);
-  }).catch((error: unknown) => say(`${debianPackage} could not be installed: ${error instanceof Error ? error.message : ''}`));
+  }).catch((error: unknown) => say(`${debianPackage} could not be installed: ${messageOf(error)}`));
   return whichTool(name);
 }

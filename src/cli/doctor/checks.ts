@@ -10,6 +10,7 @@ import { connectClient, temporalTarget } from '../../control/connection';
 import { PROCESS_OPTIONS } from '../../model/options';
 import { formatBytes, formatDuration, GIB, MIB } from '../../model/units';
 import { whichTool } from '../demo/tools';
+import { messageOf } from '../../model/errors';
 
 export interface Finding {
   readonly check: string;
@@ -75,7 +76,7 @@ async function checkDisk(dataDir: string): Promise<Finding> {
     const free = disk.bavail * disk.bsize;
     return { check: 'disk space', state: free >= WANTED_FREE_BYTES ? 'ok' : 'warn', found: `${formatBytes(free)} free under ${dataDir}`, mend: 'Free space, `dwcp baseline prune`, or another --data-dir: images arrive there' };
   } catch (error) {
-    return { check: 'disk space', state: 'fail', found: error instanceof Error ? error.message : '', mend: 'Choose a --data-dir that can be written' };
+    return { check: 'disk space', state: 'fail', found: messageOf(error), mend: 'Choose a --data-dir that can be written' };
   }
 }
 
@@ -109,7 +110,7 @@ async function checkTemporal(): Promise<Finding[]> {
     await client.connection.close();
     return [{ check: 'Temporal server', state: 'ok', found: `${address}, namespace ${namespace}`, mend: '' }, await checkClock()];
   } catch (error) {
-    const found = error instanceof Error ? error.message : '';
+    const found = messageOf(error);
     return [{ check: 'Temporal server', state: 'fail', found, mend: 'Set TEMPORAL_ADDRESS, or start one with `dwcp server`' }, await checkClock()];
   }
 }

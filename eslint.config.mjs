@@ -1,0 +1,96 @@
+/**
+ * Lint: the walls of DESIGN 3 as errors, and the habits of the code. WALLS lists, for each folder, what it may import
+ * from the project; everything else is forbidden.
+ */
+import js from '@eslint/js';
+import tseslint from 'typescript-eslint';
+
+const FOLDERS = ['workflows', 'activities', 'model', 'encoder', 'transport', 'store', 'sync', 'hypervisor', 'agent', 'control', 'telemetry', 'cli'];
+
+/** Imports go downwards: cli, agent, control -> activities -> sync, hypervisor -> encoder, transport, store -> model. */
+const WALLS = {
+  model: [],
+  encoder: ['model'],
+  // The frame's size limits and checksum are the encoder's: one table of them, read by the layer that enforces it.
+  transport: ['model', 'encoder'],
+  store: ['model', 'encoder'],
+  sync: ['model', 'encoder', 'transport', 'store'],
+  hypervisor: ['model'],
+  telemetry: ['model'],
+  activities: ['model', 'sync', 'store', 'transport', 'hypervisor', 'telemetry'],
+  workflows: ['model', 'activities'],
+  control: ['model', 'activities', 'sync', 'store', 'transport', 'telemetry'],
+  agent: ['model', 'activities', 'sync', 'store', 'transport', 'hypervisor', 'telemetry', 'control'],
+};
+
+const NODE = ['node:*', 'fs', 'net', 'path', 'os', 'crypto', 'child_process', 'worker_threads'];
+const TEMPORAL = ['@temporalio/*'];
+
+function wall(folder, extra = []) {
+  const forbidden = FOLDERS.filter((other) => other !== folder && !WALLS[folder].includes(other));
+  return {
+    files: [folder === 'workflows' || folder === 'activities' ? `${folder}/**/*.ts` : `src/${folder}/**/*.ts`],
+    rules: {
+      'no-restricted-imports': ['error', {
+        patterns: [
+          { group: forbidden.flatMap((other) => [`**/${other}`, `**/${other}/**`]), message: `src/${folder} may not import that: see WALLS in eslint.config.mjs` },
+          ...extra,
+        ],
+      }],
+    },
+  };
+}
+
+const noNode = { group: NODE, message: 'This folder imports nothing of Node' };
+const noTemporal = { group: TEMPORAL, message: 'This folder imports nothing of Temporal' };
+const typesOnly = { group: ['**/activities', '**/activities/**'], allowTypeImports: true, message: 'Workflows import activities as types only' };
+
+export default tseslint.config(
+  { ignores: ['dist/**', 'node_modules/**', 'bench/out/**', '.dwcp/**'] },
+  js.configs.recommended,
+  {
+    files: ['**/*.ts'],
+    extends: [...tseslint.configs.strictTypeChecked],
+    languageOptions: { parserOptions: { projectService: true, tsconfigRootDir: import.meta.dirname } },
+    rules: {
+      'no-restricted-exports': ['error', { restrictDefaultExports: { direct: true } }],
+      'no-restricted-syntax': ['error', { selector: 'TSEnumDeclaration', message: 'A union or a constant object, no enum' }],
+      '@typescript-eslint/restrict-template-expressions': ['error', { allowNumber: true, allowBoolean: true }],
+      '@typescript-eslint/no-confusing-void-expression': ['error', { ignoreArrowShorthand: true }],
+      '@typescript-eslint/prefer-promise-reject-errors': 'off',
+      '@typescript-eslint/only-throw-error': 'off',
+      'max-lines': ['error', { max: 400, skipBlankLines: true, skipComments: true }],
+    },
+  },
+  {
+    files: ['**/*.mjs', '**/*.cjs'],
+    languageOptions: { globals: { process: 'readonly', console: 'readonly', setTimeout: 'readonly', module: 'writable', require: 'readonly', Buffer: 'readonly', fetch: 'readonly' } },
+  },
+  wall('model', [noNode, noTemporal]),
+  wall('encoder', [noTemporal]),
+  wall('transport', [noTemporal]),
+  wall('store', [noTemporal]),
+  wall('sync', [noTemporal]),
+  wall('hypervisor', [noTemporal]),
+  wall('telemetry'),
+  wall('activities', [{ group: ['@temporalio/workflow'], message: 'Activities run outside the sandbox' }]),
+  {
+    files: ['workflows/**/*.ts'],
+    rules: {
+      '@typescript-eslint/no-restricted-imports': ['error', {
+        patterns: [
+          { group: FOLDERS.filter((other) => !['workflows', 'model', 'activities'].includes(other)).flatMap((other) => [`**/${other}/**`]), message: 'Workflows import src/model, and activities as types' },
+          noNode,
+          typesOnly,
+          { group: ['@temporalio/client', '@temporalio/worker', '@temporalio/activity'], message: 'Not in the workflow sandbox' },
+        ],
+      }],
+    },
+  },
+  wall('control'),
+  wall('agent'),
+  {
+    files: ['test/**/*.ts', 'bench/**/*.ts'],
+    rules: { '@typescript-eslint/no-non-null-assertion': 'off', '@typescript-eslint/no-unnecessary-condition': 'off' },
+  },
+);

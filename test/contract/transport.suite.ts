@@ -1,0 +1,258 @@
+/**
+ * What every transport promises to the sync above it: each batch arrives once or is reported lost, whatever happens to
+ * streams; requests are answered or fail with a code; hostile bytes end a session with a code and touch nothing.
+ */
+import type { Socket } from 'node:net';
+import { DwcpError } from '../../src/model/errors';
+import type { Answer } from '../../src/transport/control-channel';
+import { DataPlaneListener, type TlsFiles } from '../../src/transport/endpoint';
+import { buildFrame, HEADER_BYTES, sealFrame } from '../../src/transport/frame';
+import { checkGrant, mintGrant } from '../../src/transport/grants';
+import { PeerPool } from '../../src/transport/peer-pool';
+import { ReceivingSession } from '../../src/transport/receiving-session';
+import { SendingSession } from '../../src/transport/sending-session';
+import type { OutgoingBatch } from '../../src/transport/sending-stream';
+import { Slab } from '../../src/transport/slab';
+import { TokenBucket } from '../../src/transport/token-bucket';
+
+const KEY = Buffer.alloc(32, 7);
+
+export interface Lab {
+  readonly port: number;
+  readonly pool: PeerPool;
+  readonly received: Map<number, number>;
+  readonly listener: DataPlaneListener;
+  readonly accepted: Set<Socket>;
+  open(sessionId?: string): Promise<SendingSession>;
+  current(): ReceivingSession | undefined;
+  close(): Promise<void>;
+}
+
+/** Both sides of a session over real sockets of this machine; batches are counted, not decoded. */
+export async function openLab(tls?: TlsFiles): Promise<Lab> {
+  const received = new Map<number, number>();
+  const accepted = new Set<Socket>();
+  const slab = new Slab(8 * 1024 * 1024);
+  let session: ReceivingSession | undefined;
+  const listener: DataPlaneListener = new DataPlaneListener((hello, connection) => {
+    checkGrant(KEY, hello.grant);
+    const welcome = { hostId: 'lab', release: 'test' };
+    accepted.add(connection.socket);
+    if (hello.role === 'idle') return { welcome, attach: () => listener.awaitHello(connection, 60_000) };
+    if (hello.role === 'control') {
+      return {
+        welcome,
+        attach: () => {
+          session = new ReceivingSession(hello.sessionId, hello.epoch, connection, slab, {
+            request: (method, message): Promise<Answer> => (method === 'echo' ? Promise.resolve({ body: { ...message.body }, payload: message.payload }) : Promise.reject(new DwcpError('DISK_FULL', 'no room'))),
+            batch: (frame) => {
+              received.set(frame.sequence, (received.get(frame.sequence) ?? 0) + 1);
+              return Promise.resolve([]);
+            },
+          }, { giveBack: (other) => listener.awaitHello(other, 60_000), ended: () => (session = undefined) });
+        },
+      };
+    }
+    return { welcome, attach: () => session?.attach(hello.stream, connection) };
+  }, tls);
+  const port = await listener.listen('127.0.0.1', 0);
+  const pool = new PeerPool(60_000, tls);
+  return {
+    port, pool, received, listener, accepted,
+    open: (sessionId = 's1') => SendingSession.open(pool, { address: '127.0.0.1', port }, { sessionId, epoch: Date.now(), sourceHost: 'a', grant: mintGrant(KEY, 'session', sessionId, 60_000) }),
+    current: () => session,
+    close: async () => {
+      pool.close();
+      session?.end(new DwcpError('SESSION_LOST', 'test over'));
+      await listener.close();
+    },
+  };
+}
+
+/** Supplies `count` batches of some bytes, counts what is lost and supplies it again under a new id. */
+export class CountingSupplier {
+  readonly lostIds: number[] = [];
+  readonly #slab = new Slab(16 * 1024 * 1024);
+  readonly #outstanding = new Set<number>();
+  #toSend: number;
+  #next = 1;
+  verifiedBatches = 0;
+  heldRuns = 0;
+
+  constructor(count: number, readonly bytes: number) {
+    this.#toSend = count;
+  }
+
+  get finished(): boolean {
+    return this.#toSend === 0 && this.#outstanding.size === 0;
+  }
+
+  get ended(): boolean {
+    return this.finished;
+  }
+
+  get exhausted(): boolean {
+    return this.#toSend === 0;
+  }
+
+  async next(): Promise<OutgoingBatch | undefined> {
+    while (this.#toSend === 0 && this.#outstanding.size > 0) await new Promise((resolve) => setTimeout(resolve, 5));
+    if (this.#toSend === 0) return undefined;
+    const run = this.#slab.take(HEADER_BYTES + 48 + this.bytes);
+    if (!run) {
+      await new Promise((resolve) => setTimeout(resolve, 2));
+      return this.next();
+    }
+    this.#toSend -= 1;
+    const id = this.#next++;
+    this.#outstanding.add(id);
+    this.heldRuns += 1;
+    const frame = run.bytes.subarray(0, HEADER_BYTES + 48 + this.bytes);
+    sealFrame(frame, 'batch', id, 48, this.bytes);
+    return { id, frame, run };
+  }
+
+  written(batch: OutgoingBatch): void {
+    this.#slab.free(batch.run);
+    this.heldRuns -= 1;
+  }
+
+  lost(id: number): void {
+    if (!this.#outstanding.delete(id)) return;
+    this.lostIds.push(id);
+    this.#toSend += 1;
+  }
+
+  refused(): void {
+    throw new Error('nothing is refused here');
+  }
+
+  verified(ids: readonly number[]): void {
+    for (const id of ids) if (this.#outstanding.delete(id)) this.verifiedBatches += 1;
+  }
+}
+
+export function transportSuite(name: string, tls?: () => TlsFiles): void {
+  describe(`transport contract: ${name}`, () => {
+    let lab: Lab;
+    beforeEach(async () => {
+      lab = await openLab(tls?.());
+    });
+    afterEach(() => lab.close());
+    const never = new AbortController().signal;
+
+    it('answers requests with body and payload, and carries the code of what the other side threw', async () => {
+      const session = await lab.open();
+      const answer = await session.control.request('echo', { hello: 'there' }, Buffer.from('bytes'));
+      expect(answer.body.hello).toBe('there');
+      expect(answer.payload.toString()).toBe('bytes');
+      await expect(session.control.request('other', {})).rejects.toMatchObject({ code: 'DISK_FULL', side: 'destination' });
+      session.close();
+    });
+
+    it('delivers every batch exactly once over many streams, and gives every buffer back', async () => {
+      const session = await lab.open();
+      await session.establish(16);
+      const supplier = new CountingSupplier(300, 40_000);
+      await session.transfer(supplier, never);
+      expect(supplier.verifiedBatches).toBe(300);
+      expect(supplier.heldRuns).toBe(0);
+      expect([...lab.received.values()].every((times) => times === 1)).toBe(true);
+      expect(lab.received.size).toBe(300);
+      session.close();
+    });
+
+    it('replaces killed streams and sends again just what they had not confirmed', async () => {
+      const session = await lab.open();
+      session.setBucket(new TokenBucket(12e6));
+      await session.establish(8);
+      const supplier = new CountingSupplier(200, 100_000);
+      const done = session.transfer(supplier, never);
+      await new Promise((resolve) => setTimeout(resolve, 400));
+      const streams = [...lab.accepted].slice(1, 5);
+      for (const socket of streams) socket.destroy();
+      await done;
+      expect(supplier.verifiedBatches).toBe(200);
+      expect(supplier.lostIds.length).toBeGreaterThan(0);
+      expect(supplier.lostIds.length).toBeLessThanOrEqual(4 * 12);
+      expect(session.replacedStreams).toBeGreaterThanOrEqual(4);
+      expect(supplier.heldRuns).toBe(0);
+      session.close();
+    });
+
+    it('ends the transfer with SESSION_LOST when the link is cut, and a new session goes on', async () => {
+      const session = await lab.open();
+      session.setBucket(new TokenBucket(5e6));
+      await session.establish(4);
+      const supplier = new CountingSupplier(100, 100_000);
+      const done = session.transfer(supplier, never);
+      await new Promise((resolve) => setTimeout(resolve, 300));
+      lab.listener.dropConnections();
+      await expect(done).rejects.toMatchObject({ code: 'SESSION_LOST' });
+      const again = await lab.open();
+      await again.establish(4);
+      const rest = new CountingSupplier(20, 1000);
+      await again.transfer(rest, never);
+      expect(rest.verifiedBatches).toBe(20);
+      again.close();
+    });
+
+    it('keeps to the bandwidth limit over all streams, and takes a new one while it runs', async () => {
+      const session = await lab.open();
+      const bucket = new TokenBucket(8e6);
+      session.setBucket(bucket);
+      await session.establish(8);
+      const supplier = new CountingSupplier(80, 100_000);
+      const startedAt = performance.now();
+      const done = session.transfer(supplier, never);
+      setTimeout(() => bucket.setRate(80e6), 500);
+      await done;
+      const bytesPerSecond = 8e6 / ((performance.now() - startedAt) / 1000);
+      expect(bytesPerSecond).toBeLessThan(8e6 / 0.5);
+      expect(bytesPerSecond).toBeGreaterThan(1e6);
+      session.close();
+    });
+
+    it('uses streams again that an earlier session or connect has left in the pool', async () => {
+      const peer = { address: '127.0.0.1', port: lab.port };
+      const grant = mintGrant(KEY, 'peer', 'a', 60_000);
+      expect(await lab.pool.establish(peer, { role: 'idle', sessionId: 'a', epoch: 0, stream: 0, sourceHost: 'a', grant }, 9)).toBe(9);
+      const dialled = lab.accepted.size;
+      const session = await lab.open();
+      await session.establish(8);
+      expect(lab.accepted.size).toBe(dialled);
+      expect(lab.pool.idleCount(peer)).toBe(0);
+      const supplier = new CountingSupplier(10, 1000);
+      await session.transfer(supplier, never);
+      session.close();
+      expect(lab.pool.idleCount(peer)).toBe(9);
+      const next = await lab.open('s2');
+      await next.establish(8);
+      expect(lab.accepted.size).toBe(dialled);
+      next.close();
+    });
+
+    it('lets nobody in without a grant of this agent, for this session, that has not expired', async () => {
+      const peer = { address: '127.0.0.1', port: lab.port };
+      const hello = { sessionId: 's1', epoch: 1, sourceHost: 'a', grant: mintGrant(KEY, 'session', 's1', 60_000) };
+      const wrongKey = mintGrant(Buffer.alloc(32, 8), 'session', 's1', 60_000);
+      const expired = mintGrant(KEY, 'session', 's1', -1);
+      const stretched = { ...expired, expiresAtMs: Date.now() + 60_000 };
+      for (const grant of [wrongKey, expired, stretched]) {
+        await expect(SendingSession.open(lab.pool, peer, { ...hello, grant })).rejects.toMatchObject({ code: 'GRANT_INVALID' });
+      }
+    });
+
+    it('ends a session with PROTOCOL_VIOLATION when a data stream sends what it may not', async () => {
+      const session = await lab.open();
+      await session.establish(2);
+      const supplier = new CountingSupplier(1000, 100_000);
+      session.setBucket(new TokenBucket(2e6));
+      const done = session.transfer(supplier, never);
+      const connection = await lab.pool.connect({ address: '127.0.0.1', port: lab.port }, { role: 'data', stream: 99, sessionId: 's1', epoch: 0, sourceHost: 'a', grant: mintGrant(KEY, 'session', 's1', 60_000) });
+      void connection.write(buildFrame('request', 1, Buffer.from('{"method":"echo"}')));
+      await expect(done).rejects.toMatchObject({ code: 'PROTOCOL_VIOLATION' });
+      expect(lab.current()).toBeUndefined();
+    });
+  });
+}

@@ -1,0 +1,54 @@
+/**
+ * Hosts in this process: all of an agent but Temporal, with data folders of their own, closed and gone after the test.
+ */
+import { type HostParts, openHost } from '../../src/agent/host';
+import { type ProcessOptions, PROCESS_OPTIONS, withDefaults } from '../../src/model/options';
+import { SourceHub } from '../../src/sync/source-hub';
+import { SourceOwnership } from '../../src/sync/source-ownership';
+import { mintGrant } from '../../src/transport/grants';
+import type { Destination } from '../../src/sync/source-migration';
+import { createServer } from 'node:net';
+
+export interface TestHost extends HostParts {
+  readonly sources: SourceHub;
+  readonly sourceOwnership: SourceOwnership;
+  readonly options: ProcessOptions;
+  /** How the other side reaches it for a migration. */
+  destinationFor(migrationId: string): Destination;
+}
+
+export async function freePort(): Promise<number> {
+  return new Promise((resolve) => {
+    const server = createServer().listen(0, '127.0.0.1', () => {
+      const bound = server.address();
+      server.close(() => resolve(typeof bound === 'object' && bound ? bound.port : 0));
+    });
+  });
+}
+
+const open = new Set<TestHost>();
+
+export async function startHost(hostId: string, dataDir: string, extra: Partial<ProcessOptions> = {}): Promise<TestHost> {
+  const options = withDefaults(PROCESS_OPTIONS, { hostId, dataDir, listenAddress: '127.0.0.1', port: await freePort(), workerThreads: 2, bufferMemory: 32 * 1024 * 1024, ...extra });
+  const parts = await openHost(options);
+  const sources = new SourceHub(parts.source);
+  const { registry, ownership, store, driver, source } = parts;
+  const host: TestHost = {
+    ...parts,
+    sources,
+    options,
+    sourceOwnership: new SourceOwnership({ registry, ownership, store, pool: source.pool, holder: driver }),
+    destinationFor: (migrationId) => ({ address: '127.0.0.1', port: options.port, grant: mintGrant(parts.key, 'session', migrationId, 3600e3) }),
+    close: async () => {
+      open.delete(host);
+      sources.closeAll();
+      await parts.close();
+    },
+  };
+  open.add(host);
+  return host;
+}
+
+afterEach(async () => {
+  for (const host of [...open]) await host.close();
+});

@@ -1,0 +1,60 @@
+/**
+ * The steps of a migration as the activities take them, for tests that need no Temporal: prepare, send, hand over.
+ */
+import { compileMigrationOptions, type MigrationOptions } from '../../src/model/options';
+import type { ImageSpec } from '../../src/model/image';
+import { selectLevelAndStreams } from '../../src/model/tiers';
+import { ScanFeed } from '../../src/sync/change-feed';
+import { ImageSender, type SentImage } from '../../src/sync/image-sender';
+import type { TestHost } from './hosts';
+
+export interface Move {
+  readonly migrationId: string;
+  readonly vmId: string;
+  readonly source: TestHost;
+  readonly destination: TestHost;
+  readonly images: readonly (ImageSpec & { path: string })[];
+  readonly fence: number;
+}
+
+export async function prepareMove(migrationId: string, vmId: string, source: TestHost, destination: TestHost): Promise<Move> {
+  const { images, fence, vm } = await source.sourceOwnership.claim(vmId, migrationId);
+  const known = await destination.registry.find(vmId);
+  if (!(await destination.ownership.last(vmId, migrationId))) await destination.ownership.append(vmId, 'promised', migrationId, fence);
+  const specs = images.map(({ imageId, kind, sizeBytes }) => ({ imageId, kind, sizeBytes, path: destination.registry.imagePath(known, vmId, imageId) }));
+  await destination.hub.prepare({ migrationId, vmId, mode: 'migrate', fence, generation: vm.generation + 1, sourceHost: source.hostId, images: specs });
+  return { migrationId, vmId, source, destination, images, fence };
+}
+
+export async function sendImage(move: Move, imageId: string, given: Partial<MigrationOptions> = {}, signal: AbortSignal = new AbortController().signal): Promise<SentImage> {
+  const options = compileMigrationOptions({ bandwidthLimit: 0, ...given });
+  const { path, ...image } = move.images.find((each) => each.imageId === imageId)!;
+  const migration = move.source.sources.open(move.migrationId, move.destination.destinationFor(move.migrationId), options.bandwidthLimit);
+  const feed = await ScanFeed.open(path, image.sizeBytes);
+  try {
+    const session = await migration.sessionPatiently(signal);
+    await session.establish(options.minStreams);
+    const start = selectLevelAndStreams({ rttMs: 0.2, bandwidthBytesPerSecond: 1e8 }, options, options.enableCompression);
+    return await new ImageSender(migration, { vmId: move.vmId, image, path, feed, start, options, linkBytesPerSecond: 1e8 }).run(signal);
+  } finally {
+    await feed.close();
+  }
+}
+
+/** All images, then the hand-over. */
+export async function moveVm(migrationId: string, vmId: string, source: TestHost, destination: TestHost, options: Partial<MigrationOptions> = {}): Promise<SentImage[]> {
+  const move = await prepareMove(migrationId, vmId, source, destination);
+  const sent: SentImage[] = [];
+  for (const { imageId } of move.images) sent.push(await sendImage(move, imageId, options));
+  await handOver(move, sent);
+  return sent;
+}
+
+export async function handOver(move: Move, sent: readonly SentImage[]): Promise<void> {
+  const { source, destination, vmId, migrationId } = move;
+  await source.sourceOwnership.handOver(vmId, migrationId);
+  const migration = source.sources.open(migrationId, destination.destinationFor(migrationId), 0);
+  const { generation } = await migration.takeOver(vmId, Object.fromEntries(sent.map(({ imageId, root }) => [imageId, root])));
+  await source.sourceOwnership.release(vmId, migrationId, destination.hostId, generation, migration.sentManifests);
+  source.sources.close(migrationId);
+}

@@ -1,0 +1,10 @@
+/**
+ * For every test file: limits per kind, and no process of ours left behind.
+ */
+import { survivors } from './children-check';
+
+jest.setTimeout(120_000);
+
+afterAll(() => {
+  expect(survivors()).toEqual([]);
+});

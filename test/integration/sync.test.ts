@@ -1,0 +1,212 @@
+/**
+ * The sync between two hosts over real sockets and real files: what arrives is what was sent, what is held is not sent
+ * again, what is torn or tampered with is found.
+ */
+import { closeSync, existsSync, mkdirSync, openSync, readdirSync, readFileSync, statSync, truncateSync, writeSync } from 'node:fs';
+import { join } from 'node:path';
+import { keepBaselineCopy } from '../../src/sync/baseline-copy';
+import { changeImage, randomBlock, sha256, temporaryFolder, writeImage } from '../helpers/data';
+import { startHost, type TestHost } from '../helpers/hosts';
+import { handOver, type Move, moveVm, prepareMove, sendImage } from '../helpers/moves';
+
+const SIZE = 24 * 1024 * 1024 + 12_345;
+const BLOCK = 65_536;
+
+interface Lab {
+  a: TestHost;
+  b: TestHost;
+  disk: string;
+  folder: string;
+}
+
+async function lab(extra = {}): Promise<Lab> {
+  const folder = temporaryFolder();
+  const disk = join(folder, 'vm', 'disk.img');
+  const a = await startHost('a', join(folder, 'a'));
+  const b = await startHost('b', join(folder, 'b'), extra);
+  mkdirSync(join(folder, 'vm'));
+  writeImage(disk, SIZE, 1);
+  await a.registry.put({ vmId: 'vm', images: [{ imageId: 'vda', kind: 'disk', path: disk }], presence: 'here', generation: 0 });
+  return { a, b, disk, folder };
+}
+
+const onB = ({ b }: Lab): string => join(b.dataDir, 'images', 'vm', 'vda.img');
+const none = new AbortController().signal;
+
+describe('sync', () => {
+  it('makes the destination’s image equal, sparse where the source is, with no working file left', async () => {
+    const here = await lab();
+    const before = sha256(here.disk);
+    const [sent] = await moveVm('m1', 'vm', here.a, here.b);
+    expect(sha256(onB(here))).toBe(before);
+    expect(statSync(onB(here)).blocks * 512).toBeLessThan(SIZE * 0.8);
+    expect(sent!.linkBytes).toBeLessThan(SIZE * 0.5);
+    expect(sent!.counts.zeroBlocks).toBeGreaterThan(0);
+    expect(readdirSync(join(here.b.dataDir, 'images', 'vm'))).toEqual(['vda.img']);
+    expect(existsSync(here.disk)).toBe(false);
+    expect(existsSync(`${here.disk}.dwcp-baseline`)).toBe(true);
+  });
+
+  it('shows nothing at the image’s own place before it is complete and verified', async () => {
+    const here = await lab();
+    const move = await prepareMove('m1', 'vm', here.a, here.b);
+    await sendImage(move, 'vda');
+    expect(existsSync(onB(here))).toBe(false);
+    expect(existsSync(`${onB(here)}.dwcp-work`)).toBe(true);
+  });
+
+  it('sends an unchanged image back for next to nothing', async () => {
+    const here = await lab();
+    await moveVm('m1', 'vm', here.a, here.b);
+    const [back] = await moveVm('m2', 'vm', here.b, here.a);
+    expect(back!.linkBytes).toBeLessThan(SIZE / 1000);
+    expect(back!.counts.verifiedBlocks).toBe(0);
+    expect(sha256(here.disk)).toBe(sha256(`${onB(here)}.dwcp-baseline`));
+  });
+
+  it('sends only what changed back onto the baseline, pages of blocks that changed in part', async () => {
+    const here = await lab();
+    await moveVm('m1', 'vm', here.a, here.b);
+    changeImage(onB(here), SIZE, 3);
+    const changed = sha256(onB(here));
+    const [back] = await moveVm('m2', 'vm', here.b, here.a);
+    expect(sha256(here.disk)).toBe(changed);
+    expect(back!.counts.blocksByEncoding.pages).toBeGreaterThan(0);
+    expect(back!.counts.unchangedBlocks).toBeGreaterThan(200);
+    expect(SIZE / back!.linkBytes).toBeGreaterThan(10);
+  });
+
+  it('sends deltas against the copy that was kept beside the VM', async () => {
+    const here = await lab();
+    await moveVm('m1', 'vm', here.a, here.b);
+    const kept = await keepBaselineCopy('vm', 'vda', onB(here), 'auto', here.b.store, here.b.source.pool, none);
+    expect(kept.kept).not.toBe('no');
+    changeImage(onB(here), SIZE, 3);
+    const changed = sha256(onB(here));
+    const [back] = await moveVm('m2', 'vm', here.b, here.a);
+    expect(sha256(here.disk)).toBe(changed);
+    expect(back!.counts.blocksByEncoding.runDelta).toBeGreaterThan(0);
+    expect(back!.counts.refusedBlocks).toBe(0);
+  });
+
+  it('finds a copy that does not hold what its record says, and sends in full what a delta would have spoilt', async () => {
+    const here = await lab();
+    await moveVm('m1', 'vm', here.a, here.b);
+    await keepBaselineCopy('vm', 'vda', onB(here), 'auto', here.b.store, here.b.source.pool, none);
+    // The copy claims the old content and has the new one: deltas against it leave out what the destination lacks.
+    changeImage(`${onB(here)}.dwcp-baseline`, SIZE, 3);
+    changeImage(onB(here), SIZE, 3);
+    const changed = sha256(onB(here));
+    const [back] = await moveVm('m2', 'vm', here.b, here.a);
+    expect(sha256(here.disk)).toBe(changed);
+    expect(back!.counts.refusedBlocks).toBeGreaterThan(0);
+  });
+
+  it('finds a baseline that was tampered with, and mends it', async () => {
+    const here = await lab();
+    await moveVm('m1', 'vm', here.a, here.b);
+    const baseline = openSync(`${here.disk}.dwcp-baseline`, 'r+');
+    writeSync(baseline, Buffer.from('tampered'), 0, 8, 5 * BLOCK + 77);
+    closeSync(baseline);
+    await moveVm('m2', 'vm', here.b, here.a);
+    expect(sha256(here.disk)).toBe(sha256(`${onB(here)}.dwcp-baseline`));
+  });
+
+  it('takes nothing from the baseline where enableDeltaSync is off', async () => {
+    const here = await lab();
+    await moveVm('m1', 'vm', here.a, here.b);
+    const [back] = await moveVm('m2', 'vm', here.b, here.a, { enableDeltaSync: false });
+    expect(back!.began).toBe('empty');
+    expect(back!.counts.unchangedBlocks).toBe(0);
+    expect(sha256(here.disk)).toBe(sha256(`${onB(here)}.dwcp-baseline`));
+  });
+
+  it('follows an image that has grown or shrunk since the baseline', async () => {
+    const here = await lab();
+    await moveVm('m1', 'vm', here.a, here.b);
+    for (const [id, size] of [['m2', SIZE + 5 * BLOCK + 9], ['m3', SIZE - 7 * BLOCK]] as const) {
+      const from = id === 'm2' ? onB(here) : here.disk;
+      truncateSync(from, size);
+      const content = sha256(from);
+      await (id === 'm2' ? moveVm(id, 'vm', here.b, here.a) : moveVm(id, 'vm', here.a, here.b));
+      expect(sha256(id === 'm2' ? here.disk : onB(here))).toBe(content);
+    }
+  });
+
+  it('refuses an image that is written to while it is read, and moves it once that has stopped', async () => {
+    const here = await lab();
+    const move = await prepareMove('m1', 'vm', here.a, here.b);
+    const sending = sendImage(move, 'vda', { bandwidthLimit: 10e6 });
+    setTimeout(() => {
+      const fd = openSync(here.disk, 'r+');
+      writeSync(fd, randomBlock(9, 9), 0, BLOCK, 0);
+      closeSync(fd);
+    }, 150);
+    await expect(sending).rejects.toMatchObject({ code: 'IMAGE_CHANGED', side: 'source' });
+    const sent = await sendImage(move, 'vda');
+    const content = sha256(here.disk);
+    await handOver(move, [sent]);
+    expect(sha256(onB(here))).toBe(content);
+  });
+});
+
+/** Starts sending slowly and stops in the middle, as a source agent that goes away. */
+async function interrupted(move: Move, afterMs: number): Promise<void> {
+  const stopping = new AbortController();
+  const sending = sendImage(move, 'vda', { bandwidthLimit: 4e6 }, stopping.signal);
+  setTimeout(() => stopping.abort(new Error('stopped')), afterMs);
+  await expect(sending).rejects.toBeDefined();
+  move.source.sources.close(move.migrationId);
+}
+
+/** Records in the journal, counted from its length: its head is a few hundred bytes, a record 24. */
+function durableBlocks(here: Lab): number {
+  const journal = readFileSync(join(here.b.dataDir, 'incoming', 'm1', 'vda.journal'));
+  return Math.floor((journal.length - 20 - journal.readUInt32BE(8)) / 24);
+}
+
+describe('resume', () => {
+  it('sends nothing again that is durable, after the destination has lost its memory', async () => {
+    const here = await lab();
+    const content = sha256(here.disk);
+    const move = await prepareMove('m1', 'vm', here.a, here.b);
+    await interrupted(move, 1500);
+    await here.b.close();
+    const durable = durableBlocks(here);
+    expect(durable).toBeGreaterThan(10);
+    const b = await startHost('b', here.b.dataDir);
+    const sent = await sendImage({ ...move, destination: b }, 'vda');
+    expect(sent.began).toBe('resumed');
+    expect(sent.counts.unchangedBlocks).toBeGreaterThanOrEqual(durable);
+    expect(sent.counts.verifiedBlocks + sent.counts.unchangedBlocks + sent.counts.zeroBlocks).toBe(Math.ceil(SIZE / BLOCK));
+    await handOver({ ...move, destination: b }, [sent]);
+    expect(sha256(onB(here))).toBe(content);
+  });
+
+  it('goes on over a cut of the link without sending verified blocks again', async () => {
+    const here = await lab();
+    const content = sha256(here.disk);
+    const move = await prepareMove('m1', 'vm', here.a, here.b);
+    const sending = sendImage(move, 'vda', { bandwidthLimit: 6e6 });
+    for (const at of [400, 900, 1300]) setTimeout(() => here.b.dropConnections(), at);
+    const sent = await sending;
+    expect(sent.resumes).toBeGreaterThanOrEqual(1);
+    await handOver(move, [sent]);
+    expect(sha256(onB(here))).toBe(content);
+  });
+
+  it('finds a torn block in the working file and sends it again', async () => {
+    const here = await lab();
+    const content = sha256(here.disk);
+    const move = await prepareMove('m1', 'vm', here.a, here.b);
+    await interrupted(move, 1000);
+    await (await here.b.hub.migration('m1'))!.close();
+    const work = openSync(`${onB(here)}.dwcp-work`, 'r+');
+    writeSync(work, Buffer.from('torn by a crash'), 0, 15, SIZE - BLOCK);
+    closeSync(work);
+    const sent = await sendImage(move, 'vda');
+    expect(sent.began).toBe('resumed');
+    await handOver(move, [sent]);
+    expect(sha256(onB(here))).toBe(content);
+  });
+});

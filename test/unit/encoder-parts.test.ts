@@ -1,0 +1,121 @@
+/** The parts of the encoder: hashes, zero detection, run deltas, page patches, the level rule. */
+import fc from 'fast-check';
+import { blockHash, manifestRoot, ZERO_HASH } from '../../src/encoder/hash';
+import { LevelController } from '../../src/encoder/level-controller';
+import { applyPages, bitmapBytes, differingPages, differingPagesByHash, gatherPages, writePageHashes } from '../../src/encoder/page-patch';
+import { applyRunDelta, encodeRunDelta } from '../../src/encoder/run-delta';
+import { isZero } from '../../src/encoder/zero';
+import { randomBlock } from '../helpers/data';
+
+const edits = fc.array(fc.record({ at: fc.nat(65_535), value: fc.nat(255), length: fc.integer({ min: 1, max: 300 }) }), { maxLength: 40 });
+
+function edited(old: Buffer, changes: readonly { at: number; value: number; length: number }[]): Buffer {
+  const now = Buffer.from(old);
+  for (const { at, value, length } of changes) now.fill(value, at, Math.min(now.length, at + length));
+  return now;
+}
+
+describe('zeros', () => {
+  it('are told from everything else, wherever the first other byte is', () => {
+    expect(isZero(Buffer.alloc(65_536))).toBe(true);
+    expect(isZero(Buffer.alloc(0))).toBe(true);
+    fc.assert(fc.property(fc.integer({ min: 1, max: 700_000 }), fc.nat(), (length, at) => {
+      const bytes = Buffer.alloc(length);
+      bytes[at % length] = 1;
+      expect(isZero(bytes)).toBe(false);
+    }), { numRuns: 30 });
+  });
+
+  it('have the zero hash, and nothing else has', () => {
+    expect(blockHash(Buffer.alloc(4096)).equals(ZERO_HASH)).toBe(true);
+    expect(blockHash(randomBlock(1, 1)).equals(ZERO_HASH)).toBe(false);
+  });
+});
+
+describe('manifest root', () => {
+  it('depends on every hash, on their order and on the size', () => {
+    const [a, b] = [blockHash(randomBlock(1, 1)), blockHash(randomBlock(1, 2))];
+    const roots = [Buffer.concat([a, b]), Buffer.concat([b, a]), Buffer.concat([a, a])].map((hashes) => manifestRoot(hashes, 131_072, 65_536));
+    roots.push(manifestRoot(Buffer.concat([a, b]), 131_071, 65_536));
+    expect(new Set(roots).size).toBe(4);
+  });
+});
+
+describe('run delta', () => {
+  it('is the exact inverse for any edits', () => {
+    fc.assert(fc.property(edits, (changes) => {
+      const old = randomBlock(1, 1);
+      const now = edited(old, changes);
+      const out = Buffer.alloc(70_000);
+      const end = encodeRunDelta(old, now, out, 0, out.length);
+      expect(end).toBeGreaterThanOrEqual(0);
+      const block = Buffer.from(old);
+      expect(applyRunDelta(out.subarray(0, end), block)).toBe(true);
+      expect(block.equals(now)).toBe(true);
+    }), { numRuns: 60 });
+  });
+
+  it('says that it would be too long instead of writing past its limit', () => {
+    const out = Buffer.alloc(1000);
+    expect(encodeRunDelta(randomBlock(1, 1), randomBlock(1, 2), out, 0, 500)).toBe(-1);
+    expect(out.subarray(500).every((byte) => byte === 0)).toBe(true);
+  });
+
+  it('refuses malformed deltas and never writes outside the block', () => {
+    fc.assert(fc.property(fc.uint8Array({ maxLength: 400 }), (bytes) => {
+      const memory = Buffer.alloc(8192, 7);
+      applyRunDelta(Buffer.from(bytes), memory.subarray(2048, 6144));
+      expect(memory.subarray(0, 2048).every((byte) => byte === 7)).toBe(true);
+      expect(memory.subarray(6144).every((byte) => byte === 7)).toBe(true);
+    }), { numRuns: 300 });
+  });
+});
+
+describe('page patch', () => {
+  it('finds the same pages by bytes and by hashes, and is the exact inverse', () => {
+    fc.assert(fc.property(edits, fc.constantFrom(65_536, 61_000, 4096, 1), (changes, length) => {
+      const old = randomBlock(2, 2, length);
+      const now = edited(old, changes);
+      const hashes = Buffer.alloc(128);
+      writePageHashes(old, hashes, 0);
+      const bitmap = differingPages(old, now);
+      expect(differingPagesByHash(hashes, 0, now)).toBe(bitmap);
+      const out = Buffer.alloc(65_536);
+      const end = gatherPages(now, bitmap, out, 0);
+      expect(end).toBe(bitmapBytes(bitmap, length));
+      const block = Buffer.from(old);
+      expect(applyPages(out.subarray(0, end), bitmap, block)).toBe(true);
+      expect(block.equals(now)).toBe(true);
+    }), { numRuns: 60 });
+  });
+
+  it('refuses pages that the block does not have, and lengths that do not fit', () => {
+    expect(applyPages(Buffer.alloc(4096), 1 << 3, Buffer.alloc(4096))).toBe(false);
+    expect(applyPages(Buffer.alloc(4095), 1, Buffer.alloc(4096))).toBe(false);
+  });
+});
+
+describe('level rule', () => {
+  function settled(controller: LevelController, goodput: number): number {
+    let level = controller.level;
+    for (let step = 0; step < 50; step += 1) level = controller.choose(goodput, false);
+    return level;
+  }
+
+  it('compresses hardest on a slow link and hardly on a fast one', () => {
+    expect(settled(new LevelController(9, 2), 1e6)).toBe(9);
+    expect(settled(new LevelController(9, 2), 1e9)).toBe(-5);
+  });
+
+  it('never passes the tier’s highest level', () => {
+    expect(settled(new LevelController(3, 8), 1e5)).toBe(3);
+    expect(settled(new LevelController(1, 8), 1e5)).toBe(1);
+  });
+
+  it('steps down when the processor turns out slower than its table says', () => {
+    const controller = new LevelController(9, 2);
+    const before = settled(controller, 8e6);
+    for (let sample = 0; sample < 100; sample += 1) controller.observe({ level: controller.level, gatheredBytes: 262_144, payloadBytes: 90_000, packMs: 80, otherMs: 1 });
+    expect(settled(controller, 8e6)).toBeLessThan(before);
+  });
+});

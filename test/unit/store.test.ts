@@ -1,0 +1,157 @@
+/** What a host keeps, across crashes: journals, manifests, baselines, ownership. */
+import { appendFileSync, existsSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { blockHash } from '../../src/encoder/hash';
+import { BaselineStore } from '../../src/store/baselines';
+import { BlockJournal, type JournalledBlock } from '../../src/store/block-journal';
+import { nextData, nextHole, punchHole } from '../../src/store/file-calls';
+import { Manifest } from '../../src/store/manifest';
+import { OwnershipJournal } from '../../src/store/ownership-journal';
+import { VmRegistry } from '../../src/store/vm-registry';
+import { randomBlock, temporaryFolder, writeImage } from '../helpers/data';
+import { openSync } from 'node:fs';
+
+const IMAGE = { imageId: 'vda', kind: 'disk' as const, sizeBytes: 10 * 65_536 };
+
+async function journalWith(path: string, blocks: readonly number[]): Promise<void> {
+  const journal = await BlockJournal.create(path, { migrationId: 'm1', image: IMAGE, base: 'empty' });
+  await journal.append(blocks.map((block) => ({ block, hash: blockHash(randomBlock(1, block)) })));
+  await journal.close();
+}
+
+async function readBack(path: string): Promise<number[] | undefined> {
+  const seen: JournalledBlock[] = [];
+  const journal = await BlockJournal.open(path, (block) => seen.push({ block: block.block, hash: Buffer.from(block.hash) }));
+  await journal?.close();
+  for (const { block, hash } of seen) expect(hash.equals(blockHash(randomBlock(1, block)))).toBe(true);
+  return journal && seen.map(({ block }) => block);
+}
+
+describe('block journal', () => {
+  it('gives back what was appended, over several openings', async () => {
+    const path = join(temporaryFolder(), 'j');
+    await journalWith(path, [1, 2, 3]);
+    const journal = await BlockJournal.open(path, () => undefined);
+    await journal?.append([{ block: 7, hash: blockHash(randomBlock(1, 7)) }]);
+    await journal?.close();
+    expect(await readBack(path)).toEqual([1, 2, 3, 7]);
+  });
+
+  it('drops a record that a crash has cut off, at whatever byte, and keeps those before it', async () => {
+    const path = join(temporaryFolder(), 'j');
+    await journalWith(path, [1, 2, 3]);
+    const whole = readFileSync(path);
+    for (let cut = 1; cut < 24; cut += 1) {
+      writeFileSync(path, whole.subarray(0, whole.length - cut));
+      expect(await readBack(path)).toEqual([1, 2]);
+    }
+  });
+
+  it('stops at a damaged record and ignores garbage behind it', async () => {
+    const path = join(temporaryFolder(), 'j');
+    await journalWith(path, [1, 2, 3]);
+    appendFileSync(path, randomBlock(9, 9, 240));
+    expect(await readBack(path)).toEqual([1, 2, 3]);
+    const bytes = readFileSync(path);
+    bytes[bytes.length - 24 - 10] = bytes[bytes.length - 24 - 10]! ^ 1;
+    writeFileSync(path, bytes);
+    expect(await readBack(path)).toEqual([1]);
+  });
+
+  it('is no journal where even its head is not whole', async () => {
+    const path = join(temporaryFolder(), 'j');
+    await journalWith(path, []);
+    truncateSync(path, 20);
+    expect(await readBack(path)).toBeUndefined();
+    expect(await readBack(join(temporaryFolder(), 'none'))).toBeUndefined();
+  });
+});
+
+describe('ownership journal', () => {
+  it('remembers the last state of a VM and of each migration, and the highest fence', async () => {
+    const journal = new OwnershipJournal(temporaryFolder());
+    await journal.append('vm', 'claimed', 'm1', 1);
+    await journal.append('vm', 'rolled_back', 'm1', 1);
+    await journal.append('vm', 'promised', 'm2', 5);
+    expect((await journal.last('vm'))?.state).toBe('promised');
+    expect((await journal.last('vm', 'm1'))?.state).toBe('rolled_back');
+    expect(await journal.fence('vm')).toBe(5);
+    expect(await journal.last('other')).toBeUndefined();
+  });
+
+  it('refuses to read a damaged line instead of forgetting who owns the VM', async () => {
+    const folder = temporaryFolder();
+    const journal = new OwnershipJournal(folder);
+    await journal.append('vm', 'mine', 'm1', 1);
+    const path = join(folder, 'ownership', 'vm.journal');
+    writeFileSync(path, readFileSync(path, 'utf8').replace('mine', 'none'));
+    await expect(journal.last('vm')).rejects.toMatchObject({ code: 'JOURNAL_CORRUPT' });
+  });
+});
+
+describe('baseline store', () => {
+  const record = (vmId: string) => ({ vmId, imageId: 'vda', kind: 'disk' as const, sizeBytes: IMAGE.sizeBytes, generation: 1, complete: true });
+
+  async function keep(store: BaselineStore, folder: string, vmId: string): Promise<string> {
+    const path = join(folder, `${vmId}.img`);
+    writeImage(path, IMAGE.sizeBytes, vmId.length);
+    await store.adopt(path, path, record(vmId), new Manifest(IMAGE.sizeBytes));
+    return `${path}.dwcp-baseline`;
+  }
+
+  it('opens what was kept, and nothing whose manifest does not hash to its record', async () => {
+    const folder = temporaryFolder();
+    const store = new BaselineStore(folder, 0);
+    await keep(store, folder, 'a');
+    expect((await store.open('a', 'vda'))?.record.generation).toBe(1);
+    const manifest = join(folder, 'baselines', 'a', 'vda.manifest');
+    const bytes = readFileSync(manifest);
+    bytes[3] = 1;
+    writeFileSync(manifest, bytes);
+    expect(await store.open('a', 'vda')).toBeUndefined();
+  });
+
+  it('removes the least recently used first, and only until the rest fits', async () => {
+    const folder = temporaryFolder();
+    const store = new BaselineStore(folder, 0);
+    const paths = [await keep(store, folder, 'a'), await keep(store, folder, 'bb'), await keep(store, folder, 'ccc')];
+    const sizes = (await store.list()).map((each) => each.allocatedBytes);
+    await store.prune(sizes[1]! + sizes[2]!);
+    expect(paths.map((path) => existsSync(path))).toEqual([false, true, true]);
+  });
+
+  it('keeps within its limit by itself when something new is put', async () => {
+    const folder = temporaryFolder();
+    const store = new BaselineStore(folder, 600_000);
+    const paths = [await keep(store, folder, 'a'), await keep(store, folder, 'bb'), await keep(store, folder, 'ccc')];
+    expect(existsSync(paths[0]!)).toBe(false);
+    expect(existsSync(paths[2]!)).toBe(true);
+  });
+});
+
+describe('VM registry', () => {
+  it('knows where an image lives, also for a VM that is away, and refuses what is not here', async () => {
+    const registry = new VmRegistry('/data');
+    expect(registry.imagePath(undefined, 'vm', 'vda')).toBe('/data/images/vm/vda.img');
+    const here = new VmRegistry(temporaryFolder());
+    await here.put({ vmId: 'vm', images: [{ imageId: 'vda', kind: 'disk', path: '/x/disk' }], presence: 'away', movedTo: 'b', generation: 2 });
+    expect(here.imagePath(await here.find('vm'), 'vm', 'vda')).toBe('/x/disk');
+    await expect(here.getHere('vm')).rejects.toMatchObject({ code: 'VM_NOT_HERE' });
+    await expect(here.get('other')).rejects.toMatchObject({ code: 'VM_UNKNOWN' });
+  });
+});
+
+describe('sparse files', () => {
+  it('shows where data and holes are, and makes holes', () => {
+    const path = join(temporaryFolder(), 'sparse');
+    writeFileSync(path, '');
+    truncateSync(path, 1 << 20);
+    const fd = openSync(path, 'r+');
+    writeFileSync(fd, Buffer.alloc(65_536, 1));
+    expect(nextData(fd, 0)).toBe(0);
+    expect(nextHole(fd, 0)).toBe(65_536);
+    expect(nextData(fd, 65_536)).toBe(Infinity);
+    expect(punchHole(fd, 0, 65_536)).toBe(true);
+    expect(nextData(fd, 0)).toBe(Infinity);
+  });
+});

@@ -1,0 +1,120 @@
+/** The small parts of the transport: slab, token bucket, counters, tuner. */
+import fc from 'fast-check';
+import { readCounters, writeCounters } from '../../src/transport/counters';
+import { type Run, Slab } from '../../src/transport/slab';
+import { DoublingTuner } from '../../src/transport/stream-tuner';
+import { TokenBucket } from '../../src/transport/token-bucket';
+
+const MIB = 1024 * 1024;
+
+describe('slab', () => {
+  it('never gives the same memory twice, and has all of it back in the end', () => {
+    fc.assert(fc.property(fc.array(fc.record({ bytes: fc.integer({ min: 1, max: 600_000 }), trimTo: fc.nat(100), free: fc.boolean() }), { maxLength: 200 }), (steps) => {
+      const slab = new Slab(2 * MIB);
+      const open: Run[] = [];
+      for (const { bytes, trimTo, free } of steps) {
+        const run = slab.take(bytes);
+        if (run) {
+          slab.trim(run, Math.ceil((bytes * trimTo) / 100));
+          open.push(run);
+        }
+        if (free) {
+          const oldest = open.shift();
+          if (oldest) slab.free(oldest);
+        }
+        const sorted = [...open].sort((a, b) => a.offset - b.offset);
+        for (let index = 1; index < sorted.length; index += 1) expect(sorted[index]!.offset).toBeGreaterThanOrEqual(sorted[index - 1]!.offset + sorted[index - 1]!.units * 16_384);
+      }
+      for (const run of open) {
+        slab.free(run);
+        slab.free(run);
+      }
+      expect(slab.freeBytes).toBe(slab.sizeBytes);
+    }), { numRuns: 50 });
+  });
+
+  it('serves those who wait in their order, as memory comes back', () => {
+    const slab = new Slab(64 * 1024);
+    const first = slab.take(64 * 1024)!;
+    const served: string[] = [];
+    for (const name of ['a', 'b']) slab.whenFreed(() => served.push(name));
+    const gone = slab.whenFreed(() => served.push('gone'));
+    gone();
+    slab.free(first);
+    expect(served).toEqual(['a', 'b']);
+  });
+});
+
+describe('token bucket', () => {
+  it('lets everything pass at once without a limit', () => {
+    expect(new TokenBucket(0).take(1e9)).toBeUndefined();
+  });
+
+  it('paces to its rate over a second, in line', async () => {
+    const bucket = new TokenBucket(4e6);
+    const startedAt = performance.now();
+    for (let sent = 0; sent < 2e6; sent += 32_768) await bucket.take(32_768);
+    const bytesPerSecond = 2e6 / ((performance.now() - startedAt) / 1000);
+    expect(bytesPerSecond).toBeLessThan(4e6 * 1.15);
+    expect(bytesPerSecond).toBeGreaterThan(1e6);
+    expect(bucket.throttledMs).toBeGreaterThan(200);
+  });
+
+  it('frees everybody when the limit is taken off', async () => {
+    const bucket = new TokenBucket(1000);
+    await bucket.take(100_000);
+    const waiting = Promise.all([bucket.take(100_000), bucket.take(100_000)]);
+    bucket.setRate(0);
+    await waiting;
+  });
+});
+
+describe('counters', () => {
+  it('are read as they were written', () => {
+    const u32 = fc.nat(0xffffffff);
+    fc.assert(fc.property(fc.record({
+      verified: fc.array(u32, { maxLength: 100 }), refused: fc.array(fc.record({ batch: u32, block: u32 }), { maxLength: 50 }),
+      streams: fc.array(fc.record({ stream: fc.nat(65_535), blocked: fc.boolean(), receivedBytes: fc.nat(2 ** 45) }), { maxLength: 50 }),
+    }), (counters) => {
+      expect(readCounters(writeCounters(counters))).toEqual(counters);
+    }));
+  });
+
+  it('are refused by code when they are cut or lie about their length', () => {
+    fc.assert(fc.property(fc.uint8Array({ maxLength: 60 }), (bytes) => {
+      try {
+        readCounters(Buffer.from(bytes));
+      } catch (error) {
+        expect(error).toMatchObject({ code: 'PROTOCOL_VIOLATION' });
+      }
+    }));
+  });
+});
+
+describe('stream tuner', () => {
+  /** Drives the rule against a link that gives `goodput(n)` at n streams. */
+  function drive(goodput: (streams: number) => number, seconds: number, extra: { notTheStreams?: boolean } = {}): number[] {
+    const tuner = new DoublingTuner(8, 4, 256);
+    const targets: number[] = [];
+    for (let atMs = 0; atMs < seconds * 1000; atMs += 200) {
+      targets.push(tuner.observe({ atMs, goodputBytesPerSecond: goodput(tuner.target), rttMs: 50, notTheStreams: extra.notTheStreams ?? false }));
+    }
+    return targets;
+  }
+
+  it('doubles while it pays and settles where the link is full', () => {
+    const targets = drive((streams) => Math.min(streams, 64) * 1e6, 40);
+    expect(Math.max(...targets)).toBeGreaterThanOrEqual(64);
+    expect(targets.at(-30)).toBeGreaterThanOrEqual(64);
+    expect(targets.at(-30)).toBeLessThanOrEqual(128);
+  });
+
+  it('goes back when more streams bring nothing', () => {
+    const targets = drive(() => 10e6, 20);
+    expect(targets.at(-1)).toBe(8);
+  });
+
+  it('learns nothing while the source or the limit is the brake', () => {
+    expect(new Set(drive((streams) => streams * 1e6, 30, { notTheStreams: true }))).toEqual(new Set([8]));
+  });
+});
