@@ -5,6 +5,7 @@
 import { statfs } from 'node:fs/promises';
 import { activityInfo } from '@temporalio/activity';
 import { DwcpError } from '../src/model/errors';
+import { inDoubtUnlessRefused } from '../src/sync/source-migration';
 import { BLOCK_SIZE_BYTES, type ImageSpec, type VmImage } from '../src/model/image';
 import { formatBytes } from '../src/model/units';
 import { GRANT_LIFETIME_MS } from '../src/model/timing';
@@ -117,6 +118,19 @@ export function createDestinationActivities(deps: DestinationDependencies) {
             hub.endSession(input.migrationId, new DwcpError('CANCELLED', `Migration ${input.migrationId} was given up`));
             if (input.mode === 'migrate') await hub.abandon(input.migrationId, input.vmId, input.fence);
             else await hub.dismiss(input.migrationId);
+          },
+        ),
+
+      /** The destination's half of a hand-over that goes by Temporal instead of the data plane. */
+      takeOver: async (input: { migrationId: string; vmId: string; roots: Record<string, string> }): Promise<{ generation: number }> =>
+        withHeartbeat(
+          () => ({ doing: 'taking over' }),
+          async () => {
+            try {
+              return { generation: await hub.takeOver(input.migrationId, input.vmId, input.roots) };
+            } catch (error) {
+              throw inDoubtUnlessRefused(error, input.vmId);
+            }
           },
         ),
 

@@ -157,6 +157,23 @@ export function createSourceActivities({ hub, ownership, report, observe, sweep,
           },
         ),
 
+      /** The source's halves of a hand-over that goes by Temporal instead of the data plane. */
+      handOver: async (input: LinkInput & { destinationHost: string; roots: Record<string, string> }): Promise<void> => {
+        const { vmId, migrationId, destinationHost, destination, roots } = input;
+        await writeOutgoing(dataDir, migrationId, { destinationHost, destination, roots });
+        await ownership.handOver(vmId, migrationId);
+      },
+
+      release: async (input: LinkInput & { destinationHost: string; generation: number }): Promise<void> =>
+        withHeartbeat(
+          () => ({ doing: 'releasing the VM' }),
+          async () => {
+            await ownership.release(input.vmId, input.migrationId, input.destinationHost, input.generation, open(input).sentManifests);
+            await removeOutgoing(dataDir, input.migrationId);
+            hub.close(input.migrationId);
+          },
+        ),
+
       /** Warm-up: both sides record what is equal now as their baseline; the VM stays. */
       keepWarm: async (input: LinkInput & { images: readonly InspectedImage[] }): Promise<void> =>
         withHeartbeat(

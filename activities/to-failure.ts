@@ -6,13 +6,13 @@ import { cancellationSignal } from '@temporalio/activity';
 import { ApplicationFailure, ApplicationFailureCategory } from '@temporalio/common';
 import { type DwcpErrorFields, toDwcpError } from '../src/model/errors';
 
-export function toFailure(error: unknown, fields: DwcpErrorFields = {}): ApplicationFailure {
+export function toFailure(error: unknown, fields: Pick<DwcpErrorFields, 'side' | 'phase'> = {}): ApplicationFailure {
   const reason = toDwcpError(error, 'INTERNAL', fields);
   return ApplicationFailure.create({
     message: reason.message,
     type: reason.code,
     nonRetryable: reason.spec.retry !== 'transient',
-    details: [{ ...reason.report(), ...(fields.phase && { phase: fields.phase }) }],
+    details: [{ ...fields, ...reason.report() }],
     ...(reason.code === 'SUPERSEDED' && { category: ApplicationFailureCategory.BENIGN }),
     ...(reason.cause instanceof Error && { cause: reason.cause }),
   });
@@ -25,7 +25,7 @@ type Activity = (...args: never[]) => Promise<unknown>;
  * whatever it threw on the way out leaves as the reason for stopping, which keeps pause, reset and shutdown apart from
  * cancel (temporal.md section 2.3, trap 1).
  */
-export function withFailures<T extends Readonly<Record<string, Activity>>>(activities: T, fields: DwcpErrorFields): T {
+export function withFailures<T extends Readonly<Record<string, Activity>>>(activities: T, fields: Pick<DwcpErrorFields, 'side'>): T {
   const wrapped = Object.entries(activities).map(([name, run]) => [
     name,
     async (...args: never[]): Promise<unknown> => {

@@ -21,7 +21,11 @@ export async function switchover(flow: TransferFlow, images: readonly ImageResul
   flow.handedOver = true;
   for (;;) {
     try {
-      await flow.step('switchover', () => onSource(sourceHost, 'handOver', call).switchover({ ...flow.linkInput, destinationHost, roots }));
+      await flow.step('switchover', () =>
+        flow.state.path === 'dwcp'
+          ? onSource(sourceHost, 'handOver', call).switchover({ ...flow.linkInput, destinationHost, roots }).then(() => undefined)
+          : byControlPlane(flow, roots),
+      );
       flow.state.pastReturn = true;
       return;
     } catch (error) {
@@ -31,6 +35,18 @@ export async function switchover(flow: TransferFlow, images: readonly ImageResul
       await sleep('5s', { summary: 'The hand-over is in doubt: ask again' });
     }
   }
+}
+
+/**
+ * The hand-over step by step through Temporal: for images that came by the standard transfer, since the data plane's
+ * sessions may be what failed. The order of the durable steps is the same.
+ */
+async function byControlPlane(flow: TransferFlow, roots: Record<string, string>): Promise<void> {
+  const { sourceHost, destinationHost, vmId, migrationId } = flow.state.identity;
+  const input = { ...flow.linkInput, destinationHost };
+  await onSource(sourceHost, 'brief', { activityId: 'hand-over', summary: `${sourceHost}: hand ${vmId} over` }).handOver({ ...input, roots });
+  const { generation } = await onDestination(destinationHost, 'handOver', { activityId: 'take-over', summary: `${destinationHost}: take ${vmId} over` }).takeOver({ migrationId, vmId, roots });
+  await onSource(sourceHost, 'long', { activityId: 'release', summary: `${sourceHost}: images become baselines` }).release({ ...input, generation });
 }
 
 /** Whether the destination has durably promised not to start the VM. */

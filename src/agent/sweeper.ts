@@ -91,7 +91,7 @@ export class Sweeper {
     if (!outgoing) throw new DwcpError('HANDOVER_IN_DOUBT', `Nothing is known of where ${vmId} was handed to`, { side: 'source' });
     const migration = sources.open(migrationId, outgoing.destination, 0);
     try {
-      await (await migration.session()).control.request('abandon', { vmId, fence });
+      await (await migration.session('settle')).control.request('abandon', { vmId, fence });
       await ownership.rollBack(vmId, migrationId, true, 'its workflow is closed and the destination promised not to start it');
     } catch (error) {
       if (!hasCode(error, 'ALREADY_PAST_RETURN')) throw error;

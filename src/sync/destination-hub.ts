@@ -7,13 +7,12 @@ import { HASH_BYTES } from '../encoder/hash';
 import { Packer, compressBound } from '../encoder/packer';
 import { DwcpError } from '../model/errors';
 import { isMissing } from '../store/durable-file';
-import { type OwnershipState } from '../store/ownership-journal';
 import type { Answer, Message } from '../transport/control-channel';
 import type { Connection } from '../transport/connection';
 import type { Admitted } from '../transport/endpoint';
 import type { Frame } from '../transport/frame';
 import { checkGrant } from '../transport/grants';
-import { type Hello, RELEASE } from '../transport/hello';
+import { type Hello, RELEASE, SESSION_PROTOCOL } from '../transport/hello';
 import { ReceivingSession } from '../transport/receiving-session';
 import type { Slab } from '../transport/slab';
 import { type DestinationContext, DestinationMigration, type DestinationRecord, destinationRecordSchema, migrationFolder } from './destination-migration';
@@ -95,6 +94,24 @@ export class DestinationHub {
   }
 
   /**
+   * Takes a VM over, or says that it has been. Past this the source may never resume.
+   * @returns the generation of its images; @throws ABANDONED, FENCED, INTEGRITY_MISMATCH where it has not been
+   */
+  async takeOver(migrationId: string, vmId: string, roots: Readonly<Record<string, string>>): Promise<number> {
+    const migration = await this.migration(migrationId);
+    if (!migration) {
+      const { ownership, registry } = this.#context;
+      const last = await ownership.last(vmId, migrationId);
+      if (last?.state === 'installed') return (await registry.get(vmId)).generation;
+      if (last?.state === 'abandoned') throw new DwcpError('ABANDONED', `This host has promised not to start ${vmId} for migration ${migrationId}`, { side: 'destination' });
+    }
+    const { record } = migration ?? (await this.#get(migrationId));
+    await migration?.takeOver(roots);
+    this.#migrations.delete(migrationId);
+    return record.generation;
+  }
+
+  /**
    * Promises durably not to start the VM for a migration, also one this host has never heard of or has forgotten; what
    * has arrived stays as baseline.
    * @throws ALREADY_PAST_RETURN
@@ -131,12 +148,17 @@ export class DestinationHub {
     const ofSession = hello.grant.purpose === 'session' && hello.grant.subject === hello.sessionId;
     const ofPeer = hello.grant.purpose === 'peer' && hello.role === 'idle' && hello.grant.subject === hello.sourceHost;
     if (!ofSession && !ofPeer) throw new DwcpError('GRANT_INVALID', 'The token is for another session');
-    if (!acceptDwcp && hello.role !== 'standard') throw new DwcpError('HELLO_REFUSED', `Host ${hostId} accepts no DWCP sessions`, { side: 'destination' });
+    const independent = hello.role === 'standard' || hello.role === 'settle';
+    if (!acceptDwcp && !independent) throw new DwcpError('HELLO_REFUSED', `Host ${hostId} accepts no DWCP sessions`, { side: 'destination' });
+    if (hello.protocol !== SESSION_PROTOCOL && !independent) {
+      throw new DwcpError('PROTOCOL_VERSION', `Host ${hostId} speaks version ${SESSION_PROTOCOL} of the session protocol, the source version ${hello.protocol}`, { side: 'destination' });
+    }
     const welcome = { hostId, release: RELEASE };
     switch (hello.role) {
       case 'idle':
         return { welcome, attach: () => this.#options.giveBack(connection) };
       case 'control':
+      case 'settle':
         this.#assertNewest(hello);
         return { welcome, attach: () => this.#openSession(hello, connection) };
       case 'data': {
@@ -252,16 +274,7 @@ export class DestinationHub {
 
     take_over: async (message, session) => {
       const { vmId, roots } = readBody(takeOverSchema, message);
-      const migration = await this.migration(session.id);
-      if (!migration) {
-        const state = await this.#stateOf(vmId, session.id);
-        if (state === 'installed') return { body: { generation: (await this.#context.registry.get(vmId)).generation } };
-        if (state === 'abandoned') throw new DwcpError('ABANDONED', `This host has promised not to start ${vmId} for migration ${session.id}`, { side: 'destination' });
-      }
-      const { record } = migration ?? (await this.#get(session.id));
-      await migration?.takeOver(roots);
-      this.#migrations.delete(session.id);
-      return { body: { generation: record.generation } };
+      return { body: { generation: await this.takeOver(session.id, vmId, roots) } };
     },
 
     keep: async (_message, session) => {
@@ -297,9 +310,5 @@ export class DestinationHub {
     const image = await (await this.#get(session.id)).imageByNumber(number);
     if (!image) throw new DwcpError('PROTOCOL_VIOLATION', `Image ${number} is not open`, { side: 'destination' });
     return image;
-  }
-
-  async #stateOf(vmId: string, migrationId: string): Promise<OwnershipState | 'none'> {
-    return (await this.#context.ownership.last(vmId, migrationId))?.state ?? 'none';
   }
 }

@@ -38,7 +38,7 @@ const MAX_TRAIN_BYTES_PER_STREAM = 14_000;
 const TRAIN_BYTES = 128 * KIB;
 const PINGS = 5;
 /** Answers that are given before the point of no return only. Anything else leaves it open on which side of it we are. */
-const NOT_TAKEN_OVER: ReadonlySet<ErrorCode> = new Set(['ABANDONED', 'FENCED', 'INTEGRITY_MISMATCH']);
+const NOT_TAKEN_OVER: ReadonlySet<ErrorCode> = new Set(['ABANDONED', 'FENCED']);
 
 export class SourceMigration {
   readonly migrationId: string;
@@ -75,10 +75,13 @@ export class SourceMigration {
     return this.#session?.ended ? undefined : this.#session;
   }
 
-  /** The session; one attempt to open it where it is not. @throws the refusal; PEER_UNREACHABLE */
-  async session(): Promise<SendingSession> {
+  /**
+   * The session; one attempt to open it where it is not. @throws the refusal; PEER_UNREACHABLE
+   * @param role `settle` opens one that serves a hand-over alone, also where the destination takes no DWCP sessions
+   */
+  async session(role: 'control' | 'settle' = 'control'): Promise<SendingSession> {
     if (this.openSession) return this.openSession;
-    this.#opening ??= this.#open().finally(() => (this.#opening = undefined));
+    this.#opening ??= this.#open(role).finally(() => (this.#opening = undefined));
     return this.#opening;
   }
 
@@ -113,16 +116,15 @@ export class SourceMigration {
 
   /**
    * Asks the destination to take the VM over.
-   * @throws ABANDONED, FENCED, INTEGRITY_MISMATCH where it says that it has not; HANDOVER_IN_DOUBT in every other case
+   * @throws ABANDONED, FENCED where it says that it has not; HANDOVER_IN_DOUBT in every other case
    */
   async takeOver(vmId: string, roots: Record<string, string>): Promise<{ generation: number }> {
     try {
       const session = await this.session();
-      return readBody(takenOverSchema, await session.control.request('take_over', takeOverSchema.parse({ vmId, roots })));
+      const { generation } = readBody(takenOverSchema, await session.control.request('take_over', takeOverSchema.parse({ vmId, roots })));
+      return { generation };
     } catch (error) {
-      const reason = toDwcpError(error, 'SESSION_LOST');
-      if (NOT_TAKEN_OVER.has(reason.code)) throw reason;
-      throw new DwcpError('HANDOVER_IN_DOUBT', `The destination has not answered whether it took ${vmId} over: ${reason.message}`, { phase: 'switchover', side: 'source', cause: reason });
+      throw inDoubtUnlessRefused(error, vmId);
     }
   }
 
@@ -132,14 +134,14 @@ export class SourceMigration {
     this.#session = undefined;
   }
 
-  async #open(): Promise<SendingSession> {
+  async #open(role: 'control' | 'settle'): Promise<SendingSession> {
     if (this.#closed) throw new DwcpError('SUPERSEDED', `Migration ${this.migrationId} is closed on this host`);
     // Strictly rising, also over a restart of this agent, as long as the host's clock does not go back.
     this.#lastEpoch = Math.max(Date.now(), this.#lastEpoch + 1);
     const { grant } = this.#destination;
     const session = await SendingSession.open(this.context.peers, this.#destination, {
       sessionId: this.migrationId, epoch: this.#lastEpoch, sourceHost: this.context.hostId, grant,
-    });
+    }, role);
     session.setBucket(this.bucket);
     this.#session = session;
     return session;
@@ -155,6 +157,14 @@ export class SourceMigration {
     }
     return { bytes: 0, spanMs: 0 };
   }
+}
+
+/** What a failed attempt at a hand-over means: only some answers say for certain that it has not happened. */
+export function inDoubtUnlessRefused(error: unknown, vmId: string): DwcpError {
+  const reason = toDwcpError(error, 'SESSION_LOST');
+  if (reason.code === 'INTEGRITY_MISMATCH') return new DwcpError('ABANDONED', `The destination does not take ${vmId} over: ${reason.message}`, { phase: 'switchover', side: 'destination', cause: reason });
+  if (NOT_TAKEN_OVER.has(reason.code)) return reason;
+  return new DwcpError('HANDOVER_IN_DOUBT', `The destination has not said whether it took ${vmId} over: ${reason.message}`, { phase: 'switchover', side: 'source', cause: reason });
 }
 
 function pause(ms: number, signal?: AbortSignal): Promise<void> {

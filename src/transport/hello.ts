@@ -1,10 +1,10 @@
 /**
  * The first exchange on every connection, and again whenever an idle one is put to use:
  *
- *   dialler  HELLO {role, sessionId, epoch, stream, grant}  ->
+ *   dialler  HELLO {role, protocol, sessionId, epoch, stream, grant}  ->
  *                              <-  WELCOME {hostId, release}   or   REFUSED {code, message}, then close
  *
- * `idle` keeps the connection for later (grant of purpose peer); every other role belongs to a session (grant of
+ * `settle` is a control connection for a hand-over alone, let in where DWCP sessions are not. `idle` keeps the connection for later (grant of purpose peer); every other role belongs to a session (grant of
  * purpose session). `epoch` numbers the source's attempts: a newer one takes over, an older one is refused.
  */
 import { z } from 'zod';
@@ -13,8 +13,13 @@ import { hostIdSchema, migrationIdSchema } from '../model/ids';
 import { buildFrame, type Frame } from './frame';
 
 export const RELEASE = '0.1.0';
+/**
+ * Version of what a session says behind the hello: requests, events, batches. Both sides must have the same. The standard
+ * transfer does not depend on it, so that it can take over where two releases do not understand each other.
+ */
+export const SESSION_PROTOCOL = 1;
 
-export const ROLES = ['control', 'data', 'standard', 'idle'] as const;
+export const ROLES = ['control', 'data', 'standard', 'settle', 'idle'] as const;
 export type Role = (typeof ROLES)[number];
 
 const grantSchema = z.strictObject({
@@ -32,6 +37,7 @@ export const helloSchema = z.strictObject({
   stream: z.int().min(0).max(65_535),
   sourceHost: hostIdSchema,
   release: z.string().max(40),
+  protocol: z.int().min(0),
   grant: grantSchema,
 });
 export type Hello = z.infer<typeof helloSchema>;

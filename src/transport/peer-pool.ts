@@ -7,7 +7,7 @@ import { DwcpError, toDwcpError } from '../model/errors';
 import type { Connection } from './connection';
 import { dial, greet, type PeerAddress, type TlsFiles } from './endpoint';
 import { buildFrame, type FrameType } from './frame';
-import { type Hello, RELEASE } from './hello';
+import { type Hello, RELEASE, SESSION_PROTOCOL } from './hello';
 
 /** Handshakes under way at a time: more of them trip firewalls and listen queues (transport.md section 3.4). */
 export const HANDSHAKES_AT_ONCE = 8;
@@ -34,8 +34,8 @@ export class PeerPool {
   }
 
   /** A connection that has said this hello: an idle one where there is one, else a new one. @throws the refusal */
-  async connect(peer: PeerAddress, hello: Omit<Hello, 'release'>): Promise<Connection> {
-    const full = { ...hello, release: RELEASE };
+  async connect(peer: PeerAddress, hello: Omit<Hello, 'release' | 'protocol'>): Promise<Connection> {
+    const full = { ...hello, release: RELEASE, protocol: SESSION_PROTOCOL };
     for (let idle = this.#list(peer).pop(); idle; idle = this.#list(peer).pop()) {
       clearTimeout(idle.timer);
       if (idle.connection.closed) continue;
@@ -51,13 +51,13 @@ export class PeerPool {
   }
 
   /** Establishes connections ahead until `count` are idle. @returns how many are idle then */
-  async establish(peer: PeerAddress, hello: Omit<Hello, 'release'>, count: number): Promise<number> {
+  async establish(peer: PeerAddress, hello: Omit<Hello, 'release' | 'protocol'>, count: number): Promise<number> {
     const missing = Math.max(0, Math.min(count, MAX_IDLE_PER_PEER) - this.idleCount(peer));
     let started = 0;
     const lane = async (): Promise<void> => {
       while (started < missing) {
         started += 1;
-        const { connection } = await dial(peer, { ...hello, release: RELEASE }, this.#tls);
+        const { connection } = await dial(peer, { ...hello, release: RELEASE, protocol: SESSION_PROTOCOL }, this.#tls);
         this.#keep(peer, connection);
       }
     };

@@ -15,7 +15,7 @@ import { type BatchSupplier, SendingStream, streamWindowBytes } from './sending-
 import { TokenBucket } from './token-bucket';
 
 /** What every hello of a session has in common. */
-export type SessionHello = Omit<Hello, 'release' | 'role' | 'stream'>;
+export type SessionHello = Omit<Hello, 'release' | 'protocol' | 'role' | 'stream'>;
 
 export interface SessionSupplier extends BatchSupplier {
   /** Blocks of batches that must come again in full; comes before the `verified` of their batch. */
@@ -72,8 +72,8 @@ export class SendingSession {
   replacedStreams = 0;
 
   /** Opens the control connection. @throws the refusal; PEER_UNREACHABLE */
-  static async open(pool: PeerPool, peer: PeerAddress, hello: SessionHello): Promise<SendingSession> {
-    const connection = await pool.connect(peer, { ...hello, role: 'control', stream: 0 });
+  static async open(pool: PeerPool, peer: PeerAddress, hello: SessionHello, role: 'control' | 'settle' = 'control'): Promise<SendingSession> {
+    const connection = await pool.connect(peer, { ...hello, role, stream: 0 });
     return new SendingSession(pool, peer, hello, connection);
   }
 

@@ -1,0 +1,184 @@
+/**
+ * The whole system as processes of its own: a Temporal server, the control worker, two agents with their data folders.
+ * For tests that kill, cut and fill. Everything is ended and removed after the test, and nothing may be left lying.
+ */
+import { existsSync, mkdirSync, readdirSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { Client, Connection } from '@temporalio/client';
+import { Children, type Child } from '../../src/cli/demo/children';
+import { type EmbeddedServer, freePort, startEmbeddedServer } from '../../src/control/embedded-server';
+import { createOrchestrator, type MigrateOptions, type MigrationStatus, type Orchestrator } from '../../src/control/orchestrator';
+import type { MigrationResult } from '../../src/model/migration';
+import { VmRegistry } from '../../src/store/vm-registry';
+import { sha256, temporaryFolder, writeImage } from './data';
+
+export interface LabHost {
+  readonly hostId: string;
+  readonly dataDir: string;
+  readonly port: number;
+  agent: Child | undefined;
+}
+
+let labs = 0;
+const open = new Set<Lab>();
+
+export class Lab {
+  readonly folder: string;
+  readonly children: Children;
+  readonly a: LabHost;
+  readonly b: LabHost;
+  #server: EmbeddedServer | undefined;
+  #serverPort = 0;
+  #control: Child | undefined;
+  #client: Client | undefined;
+  #orchestrator: Orchestrator | undefined;
+  readonly #env: Record<string, string> = {};
+  readonly #agentArgs: readonly string[];
+
+  private constructor(folder: string, ports: readonly [number, number], agentArgs: readonly string[]) {
+    labs += 1;
+    this.folder = folder;
+    this.children = new Children(join(folder, 'logs'));
+    const host = (side: string, port: number): LabHost => ({ hostId: `${side}-${process.pid}-${labs}`, dataDir: join(folder, side), port, agent: undefined });
+    this.a = host('a', ports[0]);
+    this.b = host('b', ports[1]);
+    this.#agentArgs = agentArgs;
+  }
+
+  /** @param own a server of its own, which may be killed; else the one that all workflow tests share */
+  static async start(options: { own?: boolean; agentArgs?: readonly string[]; bArgs?: readonly string[]; bDataDir?: string } = {}): Promise<Lab> {
+    const lab = new Lab(temporaryFolder(), [await freePort(), await freePort()], options.agentArgs ?? []);
+    open.add(lab);
+    if (options.bDataDir !== undefined) Object.assign(lab.b, { dataDir: options.bDataDir });
+    if (options.own ?? false) await lab.startServer();
+    else lab.#env.TEMPORAL_ADDRESS = process.env.DWCP_TEST_TEMPORAL ?? '';
+    lab.#client = new Client({ connection: await Connection.connect({ address: lab.#env.TEMPORAL_ADDRESS ?? '' }) });
+    lab.#orchestrator = await createOrchestrator({ client: lab.#client });
+    lab.startControl();
+    lab.startAgent(lab.a);
+    lab.startAgent(lab.b, options.bArgs);
+    return lab;
+  }
+
+  get orchestrator(): Orchestrator {
+    return this.#orchestrator!;
+  }
+
+  get client(): Client {
+    return this.#client!;
+  }
+
+  get address(): string {
+    return this.#env.TEMPORAL_ADDRESS ?? '';
+  }
+
+  async startServer(): Promise<void> {
+    this.#server = await startEmbeddedServer({ dbFile: join(this.folder, 'temporal.sqlite'), uiPort: -1, port: this.#serverPort }, () => undefined);
+    this.#serverPort = Number(this.#server.address.split(':')[1]);
+    this.#env.TEMPORAL_ADDRESS = this.#server.address;
+    this.children.adopt('temporal', this.#server.process, '');
+  }
+
+  startControl(): void {
+    this.#control = this.children.startDwcp('control', ['control'], this.#env);
+  }
+
+  startAgent(host: LabHost, extra: readonly string[] = []): void {
+    const args = ['agent', '--host-id', host.hostId, '--data-dir', host.dataDir, '--listen-address', '127.0.0.1', '--port', String(host.port), '--sweep-interval', '2s', '--worker-threads', '2'];
+    host.agent = this.children.startDwcp(host.hostId, [...args, ...this.#agentArgs, ...extra], this.#env);
+  }
+
+  /** SIGKILL, and the same process started again a moment later. */
+  async killAndRestart(what: 'source agent' | 'destination agent' | 'control worker' | 'Temporal server', pauseMs = 300): Promise<void> {
+    const targets = { 'source agent': this.a.agent, 'destination agent': this.b.agent, 'control worker': this.#control };
+    const child = what === 'Temporal server' ? undefined : targets[what];
+    if (child) {
+      child.process.kill('SIGKILL');
+      await child.ended;
+    } else {
+      this.#server?.process.kill('SIGKILL');
+      await this.#server?.ended;
+    }
+    await new Promise((resolve) => setTimeout(resolve, pauseMs));
+    if (what === 'source agent') this.startAgent(this.a);
+    else if (what === 'destination agent') this.startAgent(this.b);
+    else if (what === 'control worker') this.startControl();
+    else await this.startServer();
+  }
+
+  /** A VM of one disk (and a small memory image) on host a, sparse and partly compressible. */
+  async defineVm(vmId: string, sizeBytes: number, seed = 1): Promise<{ disk: string; memory: string; hashes: string[] }> {
+    const folder = join(this.folder, 'vms', vmId);
+    mkdirSync(folder, { recursive: true });
+    const disk = join(folder, 'disk.img');
+    const memory = join(folder, 'memory.img');
+    writeImage(disk, sizeBytes, seed);
+    writeImage(memory, 2 * 1024 * 1024 + 4096, seed + 1);
+    await new VmRegistry(this.a.dataDir).put({ vmId, images: [{ imageId: 'vda', kind: 'disk', path: disk }, { imageId: 'memory', kind: 'memory', path: memory }], presence: 'here', generation: 0 });
+    return { disk, memory, hashes: [sha256(disk), sha256(memory)] };
+  }
+
+  imagesOnB(vmId: string): string[] {
+    return ['vda', 'memory'].map((imageId) => join(this.b.dataDir, 'images', vmId, `${imageId}.img`));
+  }
+
+  hashesOnB(vmId: string): string[] {
+    return this.imagesOnB(vmId).map(sha256);
+  }
+
+  migrate(vmId: string, options: MigrateOptions = {}): Promise<string> {
+    return this.orchestrator.migrateVm(vmId, this.a.hostId, this.b.hostId, options);
+  }
+
+  async result(migrationId: string): Promise<MigrationResult> {
+    return this.orchestrator.waitForResult(migrationId);
+  }
+
+  /** Polls until something holds of a migration's status. A server that is away for a moment is waited for. */
+  async until(migrationId: string, what: string, holds: (status: MigrationStatus) => boolean, timeoutMs = 60_000): Promise<MigrationStatus> {
+    const deadline = Date.now() + timeoutMs;
+    let last = '';
+    while (Date.now() < deadline) {
+      try {
+        const status = await this.orchestrator.getMigrationStatus(migrationId);
+        if (holds(status)) return status;
+        last = JSON.stringify({ state: status.state, phase: status.progress?.phase, parked: status.progress?.parked, live: status.live, error: status.error?.report() });
+        if (status.state !== 'running') break;
+      } catch (error) {
+        last = String(error);
+      }
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
+    throw new Error(`${what} did not come about; last seen: ${last}`);
+  }
+
+  /** Waits until an image is `share` of the way. */
+  async untilShare(migrationId: string, share: number): Promise<void> {
+    await this.until(migrationId, `${share * 100} %`, ({ live }) => live.some((image) => image.imageId === 'vda' && image.doneBytes >= share * image.totalBytes));
+  }
+
+  /** Files that a migration must not leave behind, on either host, once all is settled. */
+  leftovers(): string[] {
+    const bad = /\.dwcp-work$|\.part$|\.tmp$|\.files$/;
+    const roots = [this.a.dataDir, this.b.dataDir, join(this.folder, 'vms')];
+    const files = roots.filter((root) => existsSync(root)).flatMap((root) => readdirSync(root, { recursive: true, withFileTypes: true }).map((entry) => join(entry.parentPath, entry.name)));
+    return files.filter((path) => bad.test(path) || /\/(incoming|outgoing)\/./.test(path)).filter((path) => existsSync(path) && statSync(path).isFile());
+  }
+
+  /** Waits for the sweeps to have settled everything. */
+  async untilClean(): Promise<void> {
+    const deadline = Date.now() + 20_000;
+    while (this.leftovers().length > 0 && Date.now() < deadline) await new Promise((resolve) => setTimeout(resolve, 200));
+    expect(this.leftovers()).toEqual([]);
+  }
+
+  async stop(): Promise<void> {
+    open.delete(this);
+    await this.#client?.connection.close();
+    await this.children.stopAll();
+  }
+}
+
+afterEach(async () => {
+  for (const lab of [...open]) await lab.stop();
+});
