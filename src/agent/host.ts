@@ -4,6 +4,7 @@
  */
 import { randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
+import { rm } from 'node:fs/promises';
 import { hostname, homedir } from 'node:os';
 import { join } from 'node:path';
 import type { HypervisorDriver } from '../hypervisor/driver';
@@ -11,10 +12,11 @@ import { ImageFilesDriver } from '../hypervisor/image-files';
 import { DwcpError, toDwcpError } from '../model/errors';
 import type { ProcessOptions } from '../model/options';
 import { BaselineStore } from '../store/baselines';
-import { readIfThere, writeDurably } from '../store/durable-file';
+import { readIfThere, removeTemporaries, writeDurably } from '../store/durable-file';
 import { lockFolder } from '../store/folder-lock';
 import { OwnershipJournal } from '../store/ownership-journal';
 import { VmRegistry } from '../store/vm-registry';
+import { copyPathOf } from '../sync/baseline-copy';
 import { CodecPool } from '../sync/codec-pool';
 import { DestinationHub } from '../sync/destination-hub';
 import type { SourceContext } from '../sync/source-migration';
@@ -79,6 +81,7 @@ export async function openHost(options: ProcessOptions): Promise<HostParts> {
   const hostId = resolveHostId(options);
   const dataDir = resolveDataDir(options);
   const unlock = lockFolder(dataDir);
+  await removeTemporaries(dataDir);
   const key = await agentKey(dataDir);
   const tls = readTlsFiles(options);
   const pool = new CodecPool(options.workerThreads);
@@ -88,6 +91,7 @@ export async function openHost(options: ProcessOptions): Promise<HostParts> {
   const ownership = new OwnershipJournal(dataDir);
   const registry = new VmRegistry(dataDir);
   const driver = new ImageFilesDriver();
+  for (const { images } of await registry.list()) for (const { path } of images) await rm(copyPathOf(path), { force: true });
   const peers = new PeerPool(options.idleStreamTtl, tls);
   const hub: DestinationHub = new DestinationHub(
     { hostId, key, acceptDwcp: options.acceptDwcp, slab: receivingSlab, giveBack: (connection) => listener.awaitHello(connection, options.idleStreamTtl) },

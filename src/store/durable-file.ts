@@ -2,9 +2,11 @@
  * Small files that must be whole or absent after a crash: written beside, synced, renamed, and the folder synced too.
  */
 import { randomUUID } from 'node:crypto';
-import { mkdir, open, readFile, rename, rm } from 'node:fs/promises';
-import { dirname } from 'node:path';
+import { mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
 import { errnoOf } from '../model/errors';
+
+const TEMPORARY = /\.[0-9a-f]{8}-[0-9a-f-]{27}\.tmp$/;
 
 export async function syncFolder(path: string): Promise<void> {
   const folder = await open(path, 'r');
@@ -33,6 +35,13 @@ export async function writeDurably(path: string, content: string | Buffer): Prom
     throw error;
   }
   await syncFolder(dirname(path));
+}
+
+/** Removes what a crash in the middle of writeDurably() has left below a folder. Only while nothing else writes there. */
+export async function removeTemporaries(folder: string): Promise<void> {
+  for (const entry of await readdir(folder, { recursive: true, withFileTypes: true })) {
+    if (entry.isFile() && TEMPORARY.test(entry.name)) await rm(join(entry.parentPath, entry.name), { force: true });
+  }
 }
 
 /** Renames durably; both names lie in folders that exist. */

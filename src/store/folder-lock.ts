@@ -4,7 +4,7 @@
 import { closeSync, ftruncateSync, mkdirSync, openSync, readFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { DwcpError } from '../model/errors';
-import { tryLockFile } from './file-calls';
+import { tryLockFile } from './system-calls';
 
 /** Locks a data folder. @returns what unlocks it before this process ends; @throws CONFIG_INVALID where another process has it */
 export function lockFolder(path: string): () => void {

@@ -7,12 +7,17 @@ import { open, rename, rm, stat, statfs } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { MAX_BATCH_BLOCKS } from '../encoder/batch-format';
 import { type Baseline, type BaselineStore, baselinePathOf } from '../store/baselines';
-import { cloneFile, setSparseSize } from '../store/file-calls';
+import { cloneFile, setSparseSize } from '../store/system-calls';
 import type { CodecPool } from './codec-pool';
 
 export interface KeptCopy {
   readonly kept: 'clone' | 'copy' | 'no';
   readonly reason: string;
+}
+
+/** The copy while it is being made. */
+export function copyPathOf(imagePath: string): string {
+  return `${baselinePathOf(imagePath)}.part`;
 }
 
 /** A copy leaves at least this share of the disk free. */
@@ -24,7 +29,7 @@ export async function keepBaselineCopy(
   if (mode === 'never') return { kept: 'no', reason: 'keepBaselineCopy is never' };
   const baseline = await store.open(vmId, imageId);
   if (!baseline) return { kept: 'no', reason: 'no baseline is recorded' };
-  const temporary = `${baselinePathOf(imagePath)}.part`;
+  const temporary = copyPathOf(imagePath);
   try {
     if (cloneFile(imagePath, temporary)) return await record(baseline, imagePath, temporary, store, { kept: 'clone', reason: 'shares the image’s extents' });
     if (mode === 'clone') return { kept: 'no', reason: 'the file system cannot clone' };

@@ -5,7 +5,7 @@
 import { readSync, writeSync } from 'node:fs';
 import { DwcpError } from '../model/errors';
 import { BLOCK_SIZE_BYTES, blockLength } from '../model/image';
-import { nextData, punchHole } from '../store/file-calls';
+import { nextData, punchHole } from '../store/system-calls';
 import type { BlockSelection, ImageFile } from './codec-jobs';
 
 const ZEROS = Buffer.alloc(BLOCK_SIZE_BYTES);

@@ -12,6 +12,7 @@ import { writePageHashes } from '../encoder/page-patch';
 import { DwcpError, errnoOf, toDwcpError } from '../model/errors';
 import { BLOCK_SIZE_BYTES, PAGES_PER_BLOCK, blockLength } from '../model/image';
 import { Manifest } from '../store/manifest';
+import { yieldToOtherThreads } from '../store/system-calls';
 import { HEADER_BYTES, sealFrame } from '../transport/frame';
 import { BlockWriter, clearBlock, clearRange, readBlocks, readFully, writeFully } from './block-io';
 import type {
@@ -232,6 +233,9 @@ function run(job: CodecJob): CodecResult {
     case 'root': return root(job);
   }
 }
+
+/** The main thread has sockets and heartbeats to serve: with all processors busy it goes first. */
+yieldToOtherThreads(5);
 
 const WRITING: ReadonlySet<CodecJob['kind']> = new Set(['decode', 'copy', 'writeExtent']);
 

@@ -17,8 +17,6 @@ export interface HeldImageState {
   readonly imageNumber: number;
   readonly state: WorkingState;
   readonly manifest: Manifest;
-  /** What the answer took on the link. */
-  readonly linkBytes: number;
 }
 
 const packer = new Packer();
@@ -27,29 +25,26 @@ export async function learnHeld(migration: SourceMigration, session: SendingSess
   const opened = readBody(openedImageSchema, await session.control.request('open_image', { imageId: image.imageId, useBaseline }));
   const manifest = new Manifest(image.sizeBytes);
   const learned = { imageNumber: opened.image, state: opened.state, manifest };
-  if (opened.zero) return { ...learned, linkBytes: 0 };
+  if (opened.zero) return learned;
   const before = migration.heldBefore.get(image.imageId);
   const known = [before, baseline && { root: baseline.record.root, manifest: baseline.manifest }].find((each) => each?.root === opened.root);
   if (known && known.manifest.sizeBytes === image.sizeBytes) {
     known.manifest.hashes.copy(manifest.hashes);
-    return { ...learned, linkBytes: 0 };
+    return learned;
   }
-  const linkBytes = await fetchManifest(session, opened.image, manifest);
+  await fetchManifest(session, opened.image, manifest);
   migration.heldBefore.set(image.imageId, { root: opened.root, manifest: copyOf(manifest) });
-  return { ...learned, linkBytes };
+  return learned;
 }
 
-async function fetchManifest(session: SendingSession, image: number, manifest: Manifest): Promise<number> {
-  let linkBytes = 0;
+async function fetchManifest(session: SendingSession, image: number, manifest: Manifest): Promise<void> {
   for (let first = 0; first < manifest.blocks; first += MANIFEST_BLOCKS) {
     const count = Math.min(MANIFEST_BLOCKS, manifest.blocks - first);
     const answer = await session.control.request('manifest', { image, first, count });
-    linkBytes += answer.payload.length;
     const out = manifest.hashes.subarray(first * HASH_BYTES, (first + count) * HASH_BYTES);
     const bytes = answer.body.packed === true ? packer.unpack(answer.payload, out) : answer.payload.copy(out);
     if (bytes !== out.length) throw new DwcpError('PROTOCOL_VIOLATION', 'A manifest has another length than its image', { side: 'source' });
   }
-  return linkBytes;
 }
 
 function copyOf(manifest: Manifest): Manifest {

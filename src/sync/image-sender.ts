@@ -74,7 +74,9 @@ export class ImageSender {
   #nextBatch = 1;
   #maxStreams = 0;
   #resumes = -1;
-  #overheadBytes = 0;
+  #session: SendingSession | undefined;
+  #sessionLinkBytesAtStart = 0;
+  #linkBytesBefore = 0;
   #settledBlocks = 0;
   #doneBefore = 0;
 
@@ -94,12 +96,11 @@ export class ImageSender {
     const { image } = this.#request;
     const doneBlocks = this.#settledBlocks + this.#doneInPasses() - this.#doneBefore;
     const doneBytes = Math.min(image.sizeBytes, (doneBlocks / this.#source.blocks) * image.sizeBytes);
-    const linkBytes = this.#counts.payloadBytes + this.#overheadBytes;
     return {
       imageId: image.imageId,
       totalBytes: image.sizeBytes,
       doneBytes,
-      linkBytes,
+      linkBytes: this.#linkBytes,
       goodputBytesPerSecond: stats?.goodputBytesPerSecond ?? 0,
       streams: stats?.activeStreams ?? 0,
       level: this.#pacing.level,
@@ -132,9 +133,9 @@ export class ImageSender {
   async #pass(session: SendingSession, baseline: Baseline | undefined, shadow: FileHandle | undefined, signal: AbortSignal): Promise<SentImage> {
     const { image, feed, start, options } = this.#request;
     const { pool, slab } = this.#migration.context;
+    this.#follow(session);
     const held = await learnHeld(this.#migration, session, image, options.enableDeltaSync, baseline);
     this.#held = held.manifest;
-    this.#overheadBytes += held.linkBytes;
     this.#began ??= held.state;
     const { imageNumber } = held;
     this.#beginPass(feed);
@@ -179,7 +180,6 @@ export class ImageSender {
   }
 
   #encoded(result: Parameters<Pacing['encoded']>[0], level: number): void {
-    this.#overheadBytes += result.frameBytes - result.payloadBytes;
     this.#maxStreams = Math.max(this.#maxStreams, this.#migration.openSession?.stats.activeStreams ?? 0);
     this.#pacing.encoded(result, level);
   }
@@ -188,8 +188,20 @@ export class ImageSender {
     const payload = Buffer.alloc(4 * blocks.length);
     for (const [index, block] of blocks.entries()) payload.writeUInt32BE(block, 4 * index);
     const answer = await session.control.request('page_hashes', { image: imageNumber }, payload);
-    this.#overheadBytes += answer.payload.length;
     return Uint8Array.from(answer.payload);
+  }
+
+  /** Bytes of this image: those of sessions that have ended, and what the present one has carried since it took over. */
+  get #linkBytes(): number {
+    return this.#linkBytesBefore + (this.#session ? this.#session.linkBytes - this.#sessionLinkBytesAtStart : 0);
+  }
+
+  #follow(session: SendingSession): void {
+    if (session === this.#session) return;
+    this.#linkBytesBefore = this.#linkBytes;
+    this.#session = session;
+    // A session opened for this pass counts from its beginning; one that carried another image before, from now.
+    this.#sessionLinkBytesAtStart = this.#resumes < 0 ? session.linkBytes : 0;
   }
 
   #markScanned(blocks: BlockSelection): void {
@@ -223,7 +235,7 @@ export class ImageSender {
       imageId: image.imageId,
       root,
       totalBytes: image.sizeBytes,
-      linkBytes: this.#counts.payloadBytes + this.#overheadBytes,
+      linkBytes: this.#linkBytes,
       seconds: (performance.now() - this.#startedAt) / 1000,
       counts: this.#counts,
       began: this.#began ?? 'empty',

@@ -12,8 +12,11 @@ import type { TokenBucket } from '../transport/token-bucket';
 import type { EncodeResult } from './codec-jobs';
 
 const ADAPT_EVERY_MS = 200;
-const MIN_BATCH_BYTES = 256 * KIB;
+const FIRST_BATCH_BYTES = 256 * KIB;
+const MIN_BATCH_BYTES = 64 * KIB;
 const MAX_BATCH_BYTES = 4 * MIB;
+/** The next batch may be the one that does not compress: what is on the way stays bounded in time all the same. */
+const MAX_ASSUMED_RATIO = 2;
 /** Share of waiting streams above which the link, not the processor, has time to spare. */
 const STARVED_SHARE = 0.5;
 
@@ -23,7 +26,7 @@ export class Pacing {
   readonly #start: LevelAndStreams;
   readonly #bucket: TokenBucket;
   #linkBytesPerSecond: number;
-  #batchBytes = MIN_BATCH_BYTES;
+  #batchBytes = FIRST_BATCH_BYTES;
   #rawPerPayload = 1;
   #timer: NodeJS.Timeout | undefined;
 
@@ -88,9 +91,13 @@ export class Pacing {
     this.#linkBytesPerSecond = Math.min(next, limit, 1e11);
   }
 
-  /** About half a second, or eight round trips, of one stream (transport.md section 3.7). */
+  /**
+   * About a second, or eight round trips, of one stream: less costs compression, more is lost with a stream
+   * (transport.md section 3.7; there half a second, of bytes that do not compress).
+   */
   #batchSize(streamBytesPerSecond: number, rttMs: number): number {
-    const wanted = streamBytesPerSecond * this.#rawPerPayload * Math.max(0.5, (8 * rttMs) / 1000);
+    if (streamBytesPerSecond <= 0) return this.#batchBytes;
+    const wanted = streamBytesPerSecond * Math.min(this.#rawPerPayload, MAX_ASSUMED_RATIO) * Math.max(1, (8 * rttMs) / 1000);
     return clamp(2 ** Math.floor(Math.log2(Math.max(1, wanted))), MIN_BATCH_BYTES, MAX_BATCH_BYTES);
   }
 }

@@ -13,7 +13,7 @@ import { imageIdSchema } from '../model/ids';
 import { MIB } from '../model/units';
 import { workPathOf } from '../store/baselines';
 import { readIfThere, writeDurably } from '../store/durable-file';
-import { setSparseSize } from '../store/file-calls';
+import { setSparseSize } from '../store/system-calls';
 import type { Connection, Received } from '../transport/connection';
 import { buildFrame, type Frame, type FrameType } from '../transport/frame';
 import { readMeta } from '../transport/hello';

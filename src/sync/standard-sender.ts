@@ -6,7 +6,7 @@ import { z } from 'zod';
 import { DwcpError, errorReportSchema, fromReport, toDwcpError } from '../model/errors';
 import { BLOCK_SIZE_BYTES, type ImageSpec } from '../model/image';
 import { MIB } from '../model/units';
-import { nextData, nextHole } from '../store/file-calls';
+import { nextData, nextHole } from '../store/system-calls';
 import type { Manifest } from '../store/manifest';
 import type { Connection, Received } from '../transport/connection';
 import { buildFrame, HEADER_BYTES, type FrameType, sealFrame } from '../transport/frame';

@@ -19,7 +19,7 @@ import { type BaselineStore, baselinePathOf, workPathOf } from '../store/baselin
 import { BlockJournal, type JournalledBlock } from '../store/block-journal';
 import { readIfThere, renameDurably, writeDurably } from '../store/durable-file';
 import { Manifest } from '../store/manifest';
-import { nextData, nextHole, setSparseSize } from '../store/file-calls';
+import { nextData, nextHole, setSparseSize } from '../store/system-calls';
 import type { Frame } from '../transport/frame';
 import type { CodecPool } from './codec-pool';
 
@@ -46,7 +46,7 @@ async function exists(path: string): Promise<boolean> {
 
 export class WorkingImage {
   readonly parameters: WorkingImageParameters;
-  readonly state: WorkingState;
+  readonly #opened: WorkingState;
   readonly held: Manifest;
   readonly #store: BaselineStore;
   readonly #pool: CodecPool;
@@ -59,12 +59,13 @@ export class WorkingImage {
   #decoding = 0;
   #verifiedRoot: string | undefined;
   #closed = false;
+  #received = false;
 
   private constructor(
     parameters: WorkingImageParameters, state: WorkingState, held: Manifest, store: BaselineStore, pool: CodecPool, handle: FileHandle, journal: BlockJournal,
   ) {
     this.parameters = parameters;
-    this.state = state;
+    this.#opened = state;
     this.held = held;
     this.#store = store;
     this.#pool = pool;
@@ -101,6 +102,11 @@ export class WorkingImage {
     }
   }
 
+  /** What it holds, seen by somebody who asks now: once blocks have come in for this migration, that is `resumed`. */
+  get state(): WorkingState {
+    return this.#received ? 'resumed' : this.#opened;
+  }
+
   /** True after a failure of the disk: close it and open it again to go on. */
   get failed(): boolean {
     return this.#failed !== undefined;
@@ -123,6 +129,7 @@ export class WorkingImage {
         held: this.held.memory,
         frame: { memory: frame.meta.buffer, offset: frame.meta.byteOffset, metaBytes: frame.metaBytes, payloadBytes: frame.payloadBytes },
       });
+      this.#received ||= accepted.length > 0;
       for (const block of accepted) this.#pending.push({ block, hash: Buffer.from(this.held.hashOf(block)) });
       this.#scheduleCommit();
       return refused;

@@ -69,6 +69,7 @@ export class SendingSession {
   #batchBytes = 256 * 1024;
   #throttledMs = 0;
   #throttled = false;
+  #sentByEnded = 0;
   replacedStreams = 0;
 
   /** Opens the control connection. @throws the refusal; PEER_UNREACHABLE */
@@ -96,6 +97,12 @@ export class SendingSession {
 
   get rttMs(): number {
     return this.control.rttMs ?? 1;
+  }
+
+  /** What the session has put on the link so far, both ways: frames of all streams and all of the control connection. */
+  get linkBytes(): number {
+    const { bytesRead, bytesWritten } = this.#controlConnection.socket;
+    return [...this.#streams.values()].reduce((sum, stream) => sum + stream.sentBytes, this.#sentByEnded) + bytesRead + bytesWritten;
   }
 
   get stats(): SessionStats {
@@ -233,6 +240,7 @@ export class SendingSession {
 
   #streamEnded(stream: SendingStream, error: DwcpError): void {
     if (!this.#streams.delete(stream.id)) return;
+    this.#sentByEnded += stream.sentBytes;
     const outstanding = [...stream.outstanding.keys()];
     stream.outstanding.clear();
     for (const id of outstanding) this.#supplier?.lost(id);
@@ -257,7 +265,7 @@ export class SendingSession {
         const entry = stream.confirm(id);
         if (!entry) continue;
         gained += entry.bytes;
-        this.#completionsMs.push(now - entry.sentAt);
+        if (entry.writtenAt <= now) this.#completionsMs.push(now - entry.writtenAt);
         if (this.#completionsMs.length > 64) this.#completionsMs.shift();
       }
     }
@@ -302,15 +310,18 @@ export class SendingSession {
     }
   }
 
-  /** The endgame: what is late while others idle goes out a second time, each batch once. */
+  /**
+   * The endgame: what is late while others idle goes out a second time, each batch once. Late counts from when it was
+   * written out, and only where the limit is not what holds it up: sending more would then help nobody.
+   */
   #reissueStragglers(now: number): void {
     const supplier = this.#supplier;
-    if (!supplier?.exhausted || this.#completionsMs.length < 4) return;
+    if (!supplier?.exhausted || this.#throttled || this.#completionsMs.length < 4) return;
     const sorted = [...this.#completionsMs].sort((a, b) => a - b);
     const lateMs = Math.max(1000, 2 * (sorted[sorted.length >> 1] ?? 0));
     for (const stream of this.#streams.values()) {
-      for (const [id, { sentAt }] of stream.outstanding) {
-        if (now - sentAt < lateMs || this.#reissued.has(id)) continue;
+      for (const [id, { writtenAt }] of stream.outstanding) {
+        if (now - writtenAt < lateMs || this.#reissued.has(id)) continue;
         this.#reissued.add(id);
         supplier.lost(id);
       }
@@ -326,7 +337,10 @@ export class SendingSession {
     const reason = error.code === 'PEER_UNREACHABLE' ? new DwcpError('SESSION_LOST', `The session ended: ${error.message}`, { cause: error }) : error;
     this.#endedWith = reason;
     clearInterval(this.#ticker);
-    for (const stream of this.#streams.values()) stream.connection.destroy(reason);
+    for (const stream of this.#streams.values()) {
+      this.#sentByEnded += stream.sentBytes;
+      stream.connection.destroy(reason);
+    }
     this.#streams.clear();
     this.#transferDone?.(reason);
   }

@@ -29,13 +29,15 @@ export interface BatchSupplier {
 }
 
 const NO_FRAMES: ReadonlySet<FrameType> = new Set(['refused']);
-const INITIAL_WINDOW_BYTES = 1024 * 1024;
+/** What a stream may have on the way before its rate is known; grows with the rate from the first report on. */
+const INITIAL_WINDOW_BYTES = 256 * 1024;
 /** Long enough for the reports, which come every 100 ms, to keep the window open. */
 const WINDOW_SECONDS = 0.5;
 
 interface Outstanding {
   readonly bytes: number;
-  readonly sentAt: number;
+  /** When the last byte was handed to the kernel; Infinity while it is still being written. */
+  writtenAt: number;
 }
 
 export class SendingStream {
@@ -159,14 +161,16 @@ export class SendingStream {
 
   async #send(batch: OutgoingBatch, supplier: BatchSupplier): Promise<void> {
     if (this.#inFlight() === 0) this.#progressAt = performance.now();
-    this.outstanding.set(batch.id, { bytes: batch.frame.length, sentAt: performance.now() });
-    this.#sentBytes += batch.frame.length;
+    const entry: Outstanding = { bytes: batch.frame.length, writtenAt: Infinity };
+    this.outstanding.set(batch.id, entry);
     const quantum = this.#bucket.quantumBytes;
     for (let at = 0; at < batch.frame.length && !this.connection.closed; at += quantum) {
       const piece = batch.frame.subarray(at, Math.min(batch.frame.length, at + quantum));
       await this.#bucket.take(piece.length);
+      this.#sentBytes += piece.length;
       await this.connection.write(piece);
     }
+    entry.writtenAt = performance.now();
     supplier.written(batch);
     if (this.connection.closed && this.outstanding.delete(batch.id)) supplier.lost(batch.id);
   }
@@ -174,5 +178,5 @@ export class SendingStream {
 
 /** Bytes that one stream may have on the way: enough for its rate, little enough to lose. */
 export function streamWindowBytes(stream: SendingStream, rttMs: number, batchBytes: number): number {
-  return Math.max(INITIAL_WINDOW_BYTES, 2 * batchBytes, stream.rateBytesPerSecond * Math.max(WINDOW_SECONDS, (8 * rttMs) / 1000));
+  return Math.max(INITIAL_WINDOW_BYTES, batchBytes, stream.rateBytesPerSecond * Math.max(WINDOW_SECONDS, (8 * rttMs) / 1000));
 }

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { blockHash } from '../../src/encoder/hash';
 import { BaselineStore } from '../../src/store/baselines';
 import { BlockJournal, type JournalledBlock } from '../../src/store/block-journal';
-import { nextData, nextHole, punchHole } from '../../src/store/file-calls';
+import { nextData, nextHole, punchHole } from '../../src/store/system-calls';
 import { Manifest } from '../../src/store/manifest';
 import { OwnershipJournal } from '../../src/store/ownership-journal';
 import { VmRegistry } from '../../src/store/vm-registry';

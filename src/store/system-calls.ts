@@ -1,10 +1,11 @@
 /**
- * What Node's fs cannot do: finding data and holes, punching holes, cloning a file's extents, locking.
+ * What Node cannot do: finding data and holes, punching holes, cloning a file's extents, locking, a thread's priority.
  * Calls libc through koffi; where that or the file system cannot, the caller gets a plain "no" and does it the long
  * way. Numbers: Linux uapi headers (fs.h, falloc.h).
  */
 import { constants, copyFileSync, ftruncateSync } from 'node:fs';
 import { createRequire } from 'node:module';
+import { setPriority } from 'node:os';
 
 const SEEK_DATA = 3;
 const SEEK_HOLE = 4;
@@ -24,6 +25,7 @@ interface LibC {
   readonly lseek: (fd: number, offset: number, whence: number) => number;
   readonly fallocate: (fd: number, mode: number, offset: number, length: number) => number;
   readonly flock: (fd: number, operation: number) => number;
+  readonly gettid: () => number;
 }
 
 let loaded: LibC | undefined | 'missing';
@@ -39,6 +41,7 @@ function libc(): LibC | undefined {
         lseek: library.func('int64_t lseek(int fd, int64_t offset, int whence)') as LibC['lseek'],
         fallocate: library.func('int fallocate(int fd, int mode, int64_t offset, int64_t length)') as LibC['fallocate'],
         flock: library.func('int flock(int fd, int operation)') as LibC['flock'],
+        gettid: library.func('int gettid()') as LibC['gettid'],
       };
     } catch {
       loaded = 'missing';
@@ -83,6 +86,17 @@ export function cloneFile(from: string, to: string): boolean {
 export function tryLockFile(fd: number): boolean {
   const c = libc();
   return !c || c.flock(fd, LOCK_EX_NB) === 0;
+}
+
+/** Lets the other threads of this process go first, where the system allows it. Linux sets priorities per thread. */
+export function yieldToOtherThreads(niceness: number): void {
+  const c = libc();
+  if (!c) return;
+  try {
+    setPriority(c.gettid(), niceness);
+  } catch {
+    // Some sandboxes forbid it; work then goes on as before, with the main thread less prompt.
+  }
 }
 
 /** Gives a file its size without giving it blocks. */
