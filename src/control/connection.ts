@@ -30,6 +30,14 @@ function unreachable(cause: unknown): DwcpError {
   return new DwcpError('CONTROL_PLANE_UNREACHABLE', `No Temporal server answers at ${address}`, { side: 'control', cause });
 }
 
+/** What a failed call to the server means: its own words stand in the cause. */
+export function ofServer(error: unknown): DwcpError {
+  if (error instanceof DwcpError) return error;
+  const cause: unknown = typeof error === 'object' && error !== null && 'cause' in error ? error.cause : undefined;
+  const words = [messageOf(error), ...(cause === undefined ? [] : [messageOf(cause)])].join(': ');
+  return new DwcpError('CONTROL_PLANE_UNREACHABLE', `Temporal at ${temporalTarget().address}: ${words}`, { side: 'control', cause: error });
+}
+
 const CONNECT_TIMEOUT_MS = 5_000;
 
 /** A client for one command. @throws CONTROL_PLANE_UNREACHABLE within five seconds */

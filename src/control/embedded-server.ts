@@ -14,7 +14,8 @@ import { findTemporalBinary, type Say } from './temporal-binary';
 export interface EmbeddedServerOptions {
   /** SQLite file; kept over restarts. */
   readonly dbFile: string;
-  readonly address?: string;
+  /** 127.0.0.1 (the default) or 0.0.0.0: the dev server's own parts reach one another only over these. */
+  readonly address?: '127.0.0.1' | '0.0.0.0';
   /** 0 takes a free one. */
   readonly port?: number;
   /** 0 takes a free one; -1 shows no UI. */
@@ -64,7 +65,7 @@ export async function startEmbeddedServer(options: EmbeddedServerOptions, say: S
     child.once('close', (code) => resolve(code ?? 1));
     child.once('error', () => resolve(1));
   });
-  const address = `${host}:${port}`;
+  const address = `127.0.0.1:${port}`;
   try {
     await answering(address, ended);
   } catch (cause) {
@@ -72,7 +73,7 @@ export async function startEmbeddedServer(options: EmbeddedServerOptions, say: S
     const last = tail.trim().split('\n').at(-1) ?? '';
     throw new DwcpError('SERVER_UNAVAILABLE', `The Temporal server (${path}) did not start: ${last || (messageOf(cause))}`, { side: 'control', cause });
   }
-  return { address, uiAddress: uiPort < 0 ? undefined : `http://${host}:${uiPort}`, process: child, ended, stop: () => stop(child, ended) };
+  return { address, uiAddress: uiPort < 0 ? undefined : `http://127.0.0.1:${uiPort}`, process: child, ended, stop: () => stop(child, ended) };
 }
 
 async function answering(address: string, ended: Promise<number>): Promise<void> {

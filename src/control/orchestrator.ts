@@ -12,7 +12,7 @@ import {
 } from '../model/migration';
 import { CONTROL_QUEUE, MESSAGES, migrationWorkflowId, temporalPriorityKey, warmWorkflowId, WORKFLOWS } from '../model/names';
 import { compileMigrationOptions, type MigrationOptions } from '../model/options';
-import { connectClient } from './connection';
+import { connectClient, ofServer } from './connection';
 import { readAttribute } from './search-attributes';
 import { collectMetrics, type OrchestratorMetrics } from './orchestrator-metrics';
 
@@ -155,7 +155,7 @@ class TemporalOrchestrator implements Orchestrator {
       this.#remember(migrationId, workflowId, handle.firstExecutionRunId);
       return migrationId;
     } catch (error) {
-      if (!(error instanceof WorkflowExecutionAlreadyStartedError)) throw toDwcpError(error, 'CONTROL_PLANE_UNREACHABLE');
+      if (!(error instanceof WorkflowExecutionAlreadyStartedError)) throw ofServer(error);
       const running = await this.#client.workflow.getHandle(workflowId).describe();
       const other = typeof running.memo?.migrationId === 'string' ? running.memo.migrationId : undefined;
       // The same request again is answered as the first time.
@@ -185,7 +185,7 @@ class TemporalOrchestrator implements Orchestrator {
       return this.#client.workflow.getHandle(handle.workflowId, runId);
     } catch (error) {
       if (error instanceof WorkflowNotFoundError) throw new DwcpError('MIGRATION_UNKNOWN', `No migration ${migrationId} is known`);
-      throw toDwcpError(error, 'CONTROL_PLANE_UNREACHABLE');
+      throw ofServer(error);
     }
   }
 
@@ -198,7 +198,7 @@ class TemporalOrchestrator implements Orchestrator {
         throw new DwcpError((error.cause.type ?? 'INTERNAL') as ErrorCode, error.cause.message);
       }
       if (error instanceof WorkflowNotFoundError) throw new DwcpError('NOT_PARKED', `Migration ${migrationId} has ended`);
-      throw toDwcpError(error, 'CONTROL_PLANE_UNREACHABLE');
+      throw ofServer(error);
     }
   }
 
@@ -240,7 +240,7 @@ function parsed(request: Record<string, unknown>): Record<string, unknown> {
 function ended(migrationId: string): (error: unknown) => never {
   return (error) => {
     if (error instanceof WorkflowNotFoundError) throw new DwcpError('MIGRATION_UNKNOWN', `Migration ${migrationId} has ended already`);
-    throw toDwcpError(error, 'CONTROL_PLANE_UNREACHABLE');
+    throw ofServer(error);
   };
 }
 

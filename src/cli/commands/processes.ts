@@ -4,7 +4,7 @@
  */
 import { homedir } from 'node:os';
 import { join } from 'node:path';
-import type { Command } from 'commander';
+import { type Command, Option } from 'commander';
 import { startAgent } from '../../agent/agent';
 import { startControl } from '../../control/control-worker';
 import { startEmbeddedServer } from '../../control/embedded-server';
@@ -26,7 +26,7 @@ export function addProcessCommands(program: Command): void {
     .command('server')
     .description('Run the embedded Temporal server: one process, one SQLite file, with its web UI')
     .option('--db-file <path>', 'SQLite file', join(homedir(), '.local', 'share', 'dwcp', 'temporal.sqlite'))
-    .option('--address <address>', 'address to listen on', '127.0.0.1')
+    .addOption(new Option('--address <address>', 'address to listen on: this host alone, or all').choices(['127.0.0.1', '0.0.0.0']).default('127.0.0.1'))
     .option('--server-port <port>', 'gRPC port', '7233')
     .option('--ui-port <port>', 'port of the web UI; -1 for none', '8233')
     .option('--locate', 'only find, download or build the server, and print where it is')
@@ -46,7 +46,7 @@ export function addProcessCommands(program: Command): void {
         if (!Number.isInteger(value) || value < -1 || value > 65_535) throw new DwcpError('CONFIG_INVALID', `A port is a number from 0 to 65535, not "${String(text)}"`);
         return value;
       };
-      const server = await startEmbeddedServer({ dbFile: String(flags.dbFile), address: String(flags.address), port: port(flags.serverPort), uiPort: port(flags.uiPort) }, (line) => output.say(line));
+      const server = await startEmbeddedServer({ dbFile: String(flags.dbFile), address: flags.address === '0.0.0.0' ? '0.0.0.0' : '127.0.0.1', port: port(flags.serverPort), uiPort: port(flags.uiPort) }, (line) => output.say(line));
       onSignalOnce(() => void server.stop());
       output.emit({ event: 'server', address: server.address, ui: server.uiAddress }, () => `Temporal server at ${server.address}${server.uiAddress ? `, its UI at ${server.uiAddress}` : ''}. Set TEMPORAL_ADDRESS=${server.address} for the other commands.`);
       await server.ended;

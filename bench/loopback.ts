@@ -1,0 +1,75 @@
+/**
+ * `npm run bench -- loopback`: incompressible data between two agents of this machine, with verification, through the
+ * whole flow. What is measured is the transfer itself, first question to verified root; on a tmpfs, and on the disk,
+ * whose own speed stands beside it.
+ */
+import { execFileSync } from 'node:child_process';
+import { closeSync, existsSync, mkdirSync, openSync, rmSync, writeSync } from 'node:fs';
+import { randomBytes, randomFillSync } from 'node:crypto';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { sha256OfFile } from '../src/cli/demo/sample-vm';
+import { GIB, MIB } from '../src/model/units';
+import { report, type Row } from './report';
+import { cpuSeconds, Stage } from './stage';
+
+const RUNS = 3;
+
+export async function benchLoopback(json: boolean, args: readonly string[]): Promise<void> {
+  const sizeBytes = args.includes('--small') ? GIB / 4 : 2 * GIB;
+  const rows: Row[] = [];
+  if (existsSync('/dev/shm')) rows.push(await measure('dwcp loopback tmpfs', '/dev/shm', sizeBytes));
+  rows.push(await measure('dwcp loopback disk', tmpdir(), sizeBytes), diskAlone(sizeBytes));
+  report('loopback', rows, json, { runs: RUNS, image: `${sizeBytes} random bytes`, cores: 'as the host has' });
+}
+
+async function measure(name: string, parent: string, sizeBytes: number): Promise<Row> {
+  const stage = new Stage({ name: 'loopback', serverAddress: '127.0.0.1', a: { address: '127.0.0.1', prefix: [] }, b: { address: '127.0.0.2', prefix: [] }, parent, say: (line) => void process.stderr.write(`${line}\n`) });
+  try {
+    await stage.start();
+    const path = join(stage.folder, 'vms', 'disk.img');
+    mkdirSync(dirname(path), { recursive: true });
+    writeRandom(path, sizeBytes);
+    const hash = await sha256OfFile(path);
+    const seconds: number[] = [];
+    const cpu: number[] = [];
+    let verified = true;
+    for (let run = 0; run < RUNS; run += 1) {
+      const vmId = `loop-${run}`;
+      await stage.defineVm(vmId, stage.a, [{ imageId: 'vda', kind: 'disk', path }]);
+      const before = cpuSeconds(stage.agents.get(stage.a.hostId)) + cpuSeconds(stage.agents.get(stage.b.hostId));
+      const result = await stage.migrate(vmId, stage.a, stage.b, { bandwidthLimit: 0 });
+      cpu.push(cpuSeconds(stage.agents.get(stage.a.hostId)) + cpuSeconds(stage.agents.get(stage.b.hostId)) - before);
+      seconds.push(result.images[0]?.seconds ?? Infinity);
+      verified &&= (await sha256OfFile(stage.imageOnB(vmId, 'vda'))) === hash;
+      rmSync(stage.imageOnB(vmId, 'vda'));
+      execFileSync('mv', [`${path}.dwcp-baseline`, path]);
+    }
+    const median = [...seconds].sort((a, b) => a - b)[RUNS >> 1] ?? Infinity;
+    const medianCpu = [...cpu].sort((a, b) => a - b)[RUNS >> 1] ?? 0;
+    return { name, seconds: median, rawBytes: sizeBytes, bytesPerSecond: sizeBytes / median, cpuSecondsPerGb: medianCpu / (sizeBytes / 1e9), verified };
+  } finally {
+    await stage.stop();
+  }
+}
+
+function writeRandom(path: string, sizeBytes: number): void {
+  const fd = openSync(path, 'w');
+  const part = Buffer.alloc(16 * MIB);
+  for (let at = 0; at < sizeBytes; at += part.length) writeSync(fd, randomFillSync(part), 0, Math.min(part.length, sizeBytes - at), at);
+  closeSync(fd);
+}
+
+/** What the disk alone takes: the same bytes written once and synced. */
+function diskAlone(sizeBytes: number): Row {
+  const path = join(tmpdir(), `dwcp-disk-${process.pid}`);
+  const part = randomBytes(16 * MIB);
+  const startedAt = performance.now();
+  const fd = openSync(path, 'w');
+  for (let at = 0; at < sizeBytes; at += part.length) writeSync(fd, part, 0, part.length, at);
+  execFileSync('sync', ['-d', path]);
+  closeSync(fd);
+  const seconds = (performance.now() - startedAt) / 1000;
+  rmSync(path);
+  return { name: 'disk alone', seconds, rawBytes: sizeBytes, bytesPerSecond: sizeBytes / seconds };
+}

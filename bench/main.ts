@@ -1,0 +1,38 @@
+/**
+ * `npm run bench -- NAME [--json] [--small]`: measurements against peers. Names and what they need: bench/README.md.
+ */
+import { benchKills } from './kills';
+import { benchLoopback } from './loopback';
+import { benchMemory } from './memory';
+import { benchWan } from './wan';
+
+const BENCHES: Readonly<Record<string, (json: boolean, args: readonly string[]) => Promise<void>>> = {
+  wan: benchWan, loopback: benchLoopback, memory: benchMemory, kills: benchKills,
+};
+
+async function main([name = '', ...args]: readonly string[]): Promise<void> {
+  const run = BENCHES[name];
+  if (!run) {
+    process.stderr.write(`npm run bench -- NAME [--json] [--small], with NAME one of: ${Object.keys(BENCHES).join(', ')}\n`);
+    process.exitCode = 2;
+    return;
+  }
+  await run(args.includes('--json'), args);
+}
+
+let stopping = false;
+for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+  process.on(signal, () => {
+    // Children end with this process; the link goes with the next `up`.
+    if (!stopping) process.exit(130);
+    stopping = true;
+  });
+}
+
+main(process.argv.slice(2)).then(
+  () => process.exit(),
+  (error: unknown) => {
+    process.stderr.write(`dwcp bench: ${error instanceof Error ? error.message : String(error)}\n`);
+    process.exit(1);
+  },
+);
