@@ -7,9 +7,14 @@ import { whichTool } from '../src/cli/demo/tools';
 
 const WAN = join(__dirname, '..', '..', 'tools', 'wan', 'wan');
 
-export interface LinkSample {
+/** Bytes that have arrived so far at either end, IP headers included: what the link dropped has not crossed it. */
+interface Crossed {
+  readonly atA: number;
+  readonly atB: number;
+}
+
+interface LinkSample extends Crossed {
   readonly atMs: number;
-  readonly bytes: number;
 }
 
 export interface LinkSetting {
@@ -58,32 +63,39 @@ export class WanLink {
     }
   }
 
-  /** Bytes that have crossed so far, both ways, IP headers included. */
-  bytes(): number {
-    const text = execFileSync('ip', ['-n', `wan-${this.name}-a`, '-s', '-j', 'link', 'show', 'dev', 'wan-0'], { encoding: 'utf8' });
-    const [{ stats64 } = { stats64: undefined }] = JSON.parse(text) as { stats64: { rx: { bytes: number }; tx: { bytes: number } } | undefined }[];
-    return (stats64?.rx.bytes ?? 0) + (stats64?.tx.bytes ?? 0);
+  #crossed(): Crossed {
+    const received = (side: string): number => {
+      const text = execFileSync('ip', ['-n', `wan-${this.name}-${side}`, '-s', '-j', 'link', 'show', 'dev', 'wan-0'], { encoding: 'utf8' });
+      const [device] = JSON.parse(text) as { stats64?: { rx: { bytes: number } } }[];
+      return device?.stats64?.rx.bytes ?? 0;
+    };
+    return { atA: received('a'), atB: received('b') };
   }
 
   startSampling(): void {
-    this.#samples = [{ atMs: performance.now(), bytes: this.bytes() }];
-    this.#timer = setInterval(() => this.#samples.push({ atMs: performance.now(), bytes: this.bytes() }), 250);
+    const sample = (): LinkSample => ({ atMs: performance.now(), ...this.#crossed() });
+    this.#samples = [sample()];
+    this.#timer = setInterval(() => this.#samples.push(sample()), 250);
   }
 
   /**
-   * @returns bytes that crossed, and the link's utilisation from the fifth second on after the transfer itself began (the
-   * first quarter second with more than a tenth of the rate) up to its end (the last such quarter)
+   * @returns bytes that crossed, both ways; and the utilisation of the busier way, from the fifth second on after the
+   * transfer itself began (the first sample with more than a tenth of the rate) up to its end (the last such sample)
    */
   stopSampling(): { linkBytes: number; utilisation: number | undefined } {
     clearInterval(this.#timer);
-    const samples = [...this.#samples, { atMs: performance.now(), bytes: this.bytes() }];
-    const linkBytes = (samples.at(-1)?.bytes ?? 0) - (samples[0]?.bytes ?? 0);
+    const samples = [...this.#samples, { atMs: performance.now(), ...this.#crossed() }];
+    const [first, last] = [samples[0], samples.at(-1)];
+    if (!first || !last) return { linkBytes: 0, utilisation: undefined };
+    const [atA, atB] = [last.atA - first.atA, last.atB - first.atB];
+    const way = atB >= atA ? 'atB' : 'atA';
     const rateBytes = this.setting.rateBitsPerSecond / 8;
-    const busy = samples.slice(1).map((sample, index) => ({ sample, before: samples[index] ?? sample })).filter(({ sample, before }) => (sample.bytes - before.bytes) / ((sample.atMs - before.atMs) / 1000) > rateBytes / 10);
+    const share = (before: LinkSample, after: LinkSample): number => (after[way] - before[way]) / (rateBytes * ((after.atMs - before.atMs) / 1000));
+    const busy = samples.slice(1).map((after, index) => ({ after, before: samples[index] ?? after })).filter(({ before, after }) => share(before, after) > 0.1);
     const begin = busy[0]?.before;
-    const end = busy.at(-1)?.sample;
+    const end = busy.at(-1)?.after;
     const from = begin && samples.find((sample) => sample.atMs >= begin.atMs + 5000);
-    if (!from || !end || end.atMs - from.atMs < 1000) return { linkBytes, utilisation: undefined };
-    return { linkBytes, utilisation: (end.bytes - from.bytes) / (rateBytes * ((end.atMs - from.atMs) / 1000)) };
+    const measurable = from && end && end.atMs - from.atMs >= 1000;
+    return { linkBytes: atA + atB, utilisation: measurable ? share(from, end) : undefined };
   }
 }

@@ -1,0 +1,163 @@
+package dwcp
+
+// Request is the argument of both workflows. Leave MigrationID empty to have the run's id serve.
+type Request struct {
+	SchemaVersion   int      `json:"schemaVersion"`
+	VMID            string   `json:"vmId"`
+	SourceHost      string   `json:"sourceHost"`
+	DestinationHost string   `json:"destinationHost"`
+	MigrationID     string   `json:"migrationId,omitempty"`
+	Options         *Options `json:"options,omitempty"`
+}
+
+// Options override the defaults of docs/configuration.md; nil leaves the default. Rates are bytes a second.
+type Options struct {
+	EnableDWCP         *bool    `json:"enableDwcp,omitempty"`
+	EnableFallback     *bool    `json:"enableFallback,omitempty"`
+	MinStreams         *int     `json:"minStreams,omitempty"`
+	MaxStreams         *int     `json:"maxStreams,omitempty"`
+	InitialStreams     *int     `json:"initialStreams,omitempty"`
+	EnableDelta        *bool    `json:"enableDelta,omitempty"`
+	DeltaThreshold     *float64 `json:"deltaThreshold,omitempty"`
+	EnableDictionary   *bool    `json:"enableDictionary,omitempty"`
+	EnableCompression  *bool    `json:"enableCompression,omitempty"`
+	EnableDeltaSync    *bool    `json:"enableDeltaSync,omitempty"`
+	TargetSpeedup      *float64 `json:"targetSpeedup,omitempty"`
+	TargetTransferRate *float64 `json:"targetTransferRate,omitempty"`
+	MaxDowntimeMs      *int64   `json:"maxDowntimeMs,omitempty"`
+	BandwidthLimit     *float64 `json:"bandwidthLimit,omitempty"`
+	MemoryIterations   *int     `json:"memoryIterations,omitempty"`
+	DirtyPageThreshold *int     `json:"dirtyPageThreshold,omitempty"`
+	Priority           *int     `json:"priority,omitempty"`
+	Force              *bool    `json:"force,omitempty"`
+}
+
+// Result is what a completed migration returns.
+type Result struct {
+	MigrationID     string        `json:"migrationId"`
+	VMID            string        `json:"vmId"`
+	SourceHost      string        `json:"sourceHost"`
+	DestinationHost string        `json:"destinationHost"`
+	Outcome         string        `json:"outcome"`
+	Path            string        `json:"path"`
+	FallbackReason  *ErrorReport  `json:"fallbackReason,omitempty"`
+	Tier            string        `json:"tier,omitempty"`
+	Link            *Link         `json:"link,omitempty"`
+	Plan            *Plan         `json:"plan,omitempty"`
+	Images          []ImageResult `json:"images"`
+	TotalSeconds    float64       `json:"totalSeconds"`
+	TotalBytes      int64         `json:"totalBytes"`
+	LinkBytes       int64         `json:"linkBytes"`
+	Ratio           float64       `json:"ratio"`
+	Speedup         float64       `json:"speedup"`
+	Goals           Goals         `json:"goals"`
+}
+
+// Link is the path as it was measured.
+type Link struct {
+	RTTMs                   float64  `json:"rttMs"`
+	BandwidthBytesPerSecond float64  `json:"bandwidthBytesPerSecond"`
+	LossRatio               *float64 `json:"lossRatio,omitempty"`
+	CongestionControl       string   `json:"congestionControl,omitempty"`
+}
+
+// Goals say whether targetSpeedup and targetTransferRate were reached.
+type Goals struct {
+	Speedup      Verdict `json:"speedup"`
+	TransferRate Verdict `json:"transferRate"`
+}
+
+// Verdict is one goal's.
+type Verdict struct {
+	Met    bool   `json:"met"`
+	Reason string `json:"reason"`
+}
+
+// Plan says what was expected before anything was sent.
+type Plan struct {
+	Images                  []ImagePlan `json:"images"`
+	ExpectedLinkBytes       int64       `json:"expectedLinkBytes"`
+	ExpectedSeconds         float64     `json:"expectedSeconds"`
+	ExpectedDowntimeSeconds float64     `json:"expectedDowntimeSeconds"`
+	StandardSeconds         float64     `json:"standardSeconds"`
+	ExpectedSpeedup         float64     `json:"expectedSpeedup"`
+}
+
+// ImagePlan is one image's part of a Plan. Kind is full, delta or resume.
+type ImagePlan struct {
+	ImageID           string  `json:"imageId"`
+	SizeBytes         int64   `json:"sizeBytes"`
+	Kind              string  `json:"kind"`
+	ZeroShare         float64 `json:"zeroShare"`
+	HeldShare         float64 `json:"heldShare"`
+	ExpectedLinkBytes int64   `json:"expectedLinkBytes"`
+}
+
+// ImageResult is one image's part of a Result.
+type ImageResult struct {
+	ImageID      string  `json:"imageId"`
+	Kind         string  `json:"kind"`
+	TotalBytes   int64   `json:"totalBytes"`
+	LinkBytes    int64   `json:"linkBytes"`
+	Ratio        float64 `json:"ratio"`
+	Seconds      float64 `json:"seconds"`
+	Began        string  `json:"began"`
+	Verified     bool    `json:"verified"`
+	Root         string  `json:"root"`
+	Streams      int     `json:"streams"`
+	Level        int     `json:"level"`
+	BatchBytes   int64   `json:"batchBytes"`
+	DeltaHitRate float64 `json:"deltaHitRate"`
+	Blocks       Blocks  `json:"blocks"`
+	Attempts     int     `json:"attempts"`
+}
+
+// Blocks counts how the blocks of an image went.
+type Blocks struct {
+	Zero      int64 `json:"zero"`
+	Unchanged int64 `json:"unchanged"`
+	Full      int64 `json:"full"`
+	Pages     int64 `json:"pages"`
+	RunDelta  int64 `json:"runDelta"`
+	Resent    int64 `json:"resent"`
+	Refused   int64 `json:"refused"`
+}
+
+// Progress answers QueryProgress.
+type Progress struct {
+	MigrationID     string          `json:"migrationId"`
+	VMID            string          `json:"vmId"`
+	SourceHost      string          `json:"sourceHost"`
+	DestinationHost string          `json:"destinationHost"`
+	Phase           string          `json:"phase"`
+	Path            string          `json:"path"`
+	PastReturn      bool            `json:"pastReturn"`
+	CancelRequested bool            `json:"cancelRequested"`
+	Images          []ImageProgress `json:"images"`
+	Plan            *Plan           `json:"plan,omitempty"`
+	Tier            string          `json:"tier,omitempty"`
+	Parked          *Parked         `json:"parked,omitempty"`
+}
+
+// ImageProgress is how far one image is.
+type ImageProgress struct {
+	V              int      `json:"v"`
+	ImageID        string   `json:"imageId"`
+	TotalBytes     int64    `json:"totalBytes"`
+	DoneBytes      int64    `json:"doneBytes"`
+	LinkBytes      int64    `json:"linkBytes"`
+	BytesPerSecond float64  `json:"bytesPerSecond"`
+	Streams        int      `json:"streams"`
+	Level          int      `json:"level"`
+	BatchBytes     int64    `json:"batchBytes"`
+	RTTMs          float64  `json:"rttMs"`
+	EtaMs          *float64 `json:"etaMs,omitempty"`
+	VerifiedBlocks int64    `json:"verifiedBlocks"`
+}
+
+// Parked says what a migration that waits for an operator waits for.
+type Parked struct {
+	Error   ErrorReport `json:"error"`
+	Step    string      `json:"step"`
+	SinceMs float64     `json:"sinceMs"`
+}

@@ -1,0 +1,122 @@
+/**
+ * The documents that are made from the tables of src/model: options, errors, the contract's schemas. Text only; writing
+ * is generate-docs.ts, and test/unit/documents.test.ts compares what is committed with what is made here.
+ */
+import { z } from 'zod';
+import { kebab, variableOf } from '../src/cli/settings';
+import { ERROR_CODES, EXIT, EXIT_MEANINGS, type ErrorCodeSpec } from '../src/model/error-codes';
+import { errorReportSchema } from '../src/model/errors';
+import { abortMigrationSchema, imageProgressSchema, migrationProgressSchema, migrationRequestSchema, migrationResultSchema, retryStepSchema, setBandwidthLimitSchema } from '../src/model/migration';
+import { CONTROL_QUEUE, hostQueue, MESSAGES, migrationWorkflowId, SEARCH_ATTRIBUTES, warmWorkflowId, WORKFLOWS } from '../src/model/names';
+import { describe, MIGRATION_OPTIONS, type OptionSpec, PROCESS_OPTIONS } from '../src/model/options';
+
+const NOTICE = '<!-- Made by `npm run docs`; change the table in the source, not this file. -->';
+
+function markdownTable(head: readonly string[], rows: readonly (readonly string[])[]): string {
+  const line = (cells: readonly string[]): string => `| ${cells.map((cell) => cell.replaceAll('|', '\\|')).join(' | ')} |`;
+  return [line(head), line(head.map(() => '---')), ...rows.map(line)].join('\n');
+}
+
+function optionRows(table: Readonly<Record<string, OptionSpec>>): string[][] {
+  return Object.entries(table).map(([name, spec]) => [
+    `\`${name}\``, `\`--${kebab(name)}\``, `\`${variableOf(name)}\``, describe(spec), spec.unit ?? '', spec.default === '' ? '' : `\`${String(spec.default)}\``, spec.help,
+  ]);
+}
+
+function configuration(): string {
+  const head = ['name', 'flag', 'variable', 'takes', 'unit', 'default', 'what it does'];
+  return `${NOTICE}
+# Configuration
+
+Every option has one name. A flag wins over its variable, the variable over the configuration file, the file over the
+default. The file is YAML with the names of the first column; it is the one of \`--config\`, else \`DWCP_CONFIG\`, else
+\`./dwcp.yaml\`, else \`/etc/dwcp/dwcp.yaml\`. An unknown name or a bad value ends the command with exit code ${EXIT.usage} and
+names its place.
+
+Sizes, rates and durations take units: \`64MiB\`, \`100MB/s\`, \`800mbit\`, \`30s\`. A plain number is in the unit of the
+table. In a request (JSON) they are plain numbers.
+
+## Options of a migration
+
+Flags of \`dwcp migrate\`, \`warm\` and \`plan\`; \`options\` of a request.
+
+${markdownTable(head, optionRows(MIGRATION_OPTIONS))}
+
+## Options of a process
+
+Flags of \`dwcp agent\`, \`control\`, \`server\`, \`doctor\` and of the commands that look at a host's own data.
+
+${markdownTable(head, optionRows(PROCESS_OPTIONS))}
+
+## The Temporal server
+
+Where it is comes from Temporal's own settings, the same for every command and for NovaCron's programs:
+\`TEMPORAL_ADDRESS\` (default \`127.0.0.1:7233\`), \`TEMPORAL_NAMESPACE\` (default \`default\`), \`TEMPORAL_API_KEY\`,
+\`TEMPORAL_TLS\` and its certificate files, or a profile in \`TEMPORAL_CONFIG_FILE\`.
+
+| variable | what it does |
+| --- | --- |
+| \`DWCP_TEMPORAL_CLI\` | the \`temporal\` program that the embedded server runs |
+| \`DWCP_CONFIG\` | the configuration file |
+`;
+}
+
+function errors(): string {
+  const rows = Object.entries<ErrorCodeSpec>(ERROR_CODES).map(([code, spec]) => [`\`${code}\``, spec.meaning, spec.retry, spec.fallback ? 'yes' : '', String(spec.exitCode), spec.mend]);
+  const exits = Object.entries(EXIT).map(([name, code]) => [String(code), EXIT_MEANINGS[name as keyof typeof EXIT]]);
+  return `${NOTICE}
+# Errors and exit codes
+
+Every error has a code; programs compare codes, the text is for people. In Temporal the code is the failure's type, and its
+first detail is \`{code, message, phase?, side?, hint}\`.
+
+- **transient**: trying again may help. Activities do so by themselves, with capped back-off and without limit.
+- **operator**: trying again helps only after somebody has changed something. The workflow parks (search attribute
+  \`NeedsOperator\`), says what, and waits for \`retry_step\` or \`abort_migration\`; nothing that has arrived is lost.
+- **permanent**: trying again cannot help. Where *standard transfer* says yes, transport or encoder are what failed, and
+  with \`enableFallback\` the standard transfer takes over; else the migration rolls back.
+
+${markdownTable(['code', 'meaning', 'class', 'standard transfer', 'exit', 'mend'], rows)}
+
+## Exit codes of \`dwcp\`
+
+${markdownTable(['exit', 'meaning'], exits)}
+`;
+}
+
+function schema(name: string, title: string, type: z.ZodType, io: 'input' | 'output'): [string, string] {
+  const made = z.toJSONSchema(type, { io, target: 'draft-2020-12' });
+  return [`contract/schemas/${name}.json`, `${JSON.stringify({ $id: `dwcp/${name}`, title, ...made }, null, 2)}\n`];
+}
+
+/** What the Go client's constants are checked against. */
+function names(): string {
+  const example = { vmId: 'VM', hostId: 'HOST', destinationHost: 'HOST' };
+  return `${JSON.stringify({
+    controlQueue: CONTROL_QUEUE,
+    hostQueue: hostQueue(example.hostId),
+    workflows: WORKFLOWS,
+    migrationWorkflowId: migrationWorkflowId(example.vmId),
+    warmWorkflowId: warmWorkflowId(example.vmId, example.destinationHost),
+    messages: MESSAGES,
+    searchAttributes: SEARCH_ATTRIBUTES,
+    errorCodes: Object.keys(ERROR_CODES),
+  }, null, 2)}\n`;
+}
+
+/** Path from the project's root -> text. */
+export function generatedDocuments(): ReadonlyMap<string, string> {
+  return new Map([
+    ['docs/configuration.md', configuration()],
+    ['docs/errors.md', errors()],
+    schema('migration-request', 'Argument of migrateVm, warmBaseline and planMigration', migrationRequestSchema, 'input'),
+    schema('migration-result', 'Result of migrateVm and warmBaseline', migrationResultSchema, 'output'),
+    schema('migration-progress', 'Answer of the query "progress"', migrationProgressSchema, 'output'),
+    schema('image-progress', 'Heartbeat of a transfer activity', imageProgressSchema, 'output'),
+    schema('retry-step', 'Argument of the update "retry_step"', retryStepSchema, 'input'),
+    schema('abort-migration', 'Argument of the update "abort_migration"', abortMigrationSchema, 'input'),
+    schema('set-bandwidth-limit', 'Argument of the update "set_bandwidth_limit"', setBandwidthLimitSchema, 'input'),
+    schema('error-report', 'First detail of every failure', errorReportSchema, 'output'),
+    ['contract/names.json', names()],
+  ]);
+}
