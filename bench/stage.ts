@@ -52,6 +52,11 @@ export class Stage {
     this.b = { hostId: 'bench-b', dataDir: join(this.folder, 'b'), ...options.b };
   }
 
+  get client(): Client {
+    if (!this.#client) throw new Error('the stage has not been started');
+    return this.#client;
+  }
+
   get orchestrator(): Orchestrator {
     if (!this.#orchestrator) throw new Error('the stage has not been started');
     return this.#orchestrator;
@@ -82,6 +87,13 @@ export class Stage {
     if (victim === 'control worker') this.startControl();
     else if (victim === 'temporal server') await this.startServer();
     else this.startAgent(host);
+  }
+
+  async restartAgent(host: StageHost, extra: readonly string[]): Promise<void> {
+    const child = this.agents.get(host.hostId);
+    child?.process.kill('SIGTERM');
+    await child?.ended;
+    this.startAgent(host, extra);
   }
 
   startControl(): void {
