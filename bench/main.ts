@@ -1,13 +1,14 @@
 /**
  * `npm run bench -- NAME [--json] [--small]`: measurements against peers. Names and what they need: bench/README.md.
  */
+import { benchEventLoop } from './event-loop';
 import { benchKills } from './kills';
 import { benchLoopback } from './loopback';
 import { benchMemory } from './memory';
 import { benchWan } from './wan';
 
 const BENCHES: Readonly<Record<string, (json: boolean, args: readonly string[]) => Promise<void>>> = {
-  wan: benchWan, loopback: benchLoopback, memory: benchMemory, kills: benchKills,
+  wan: benchWan, loopback: benchLoopback, memory: benchMemory, kills: benchKills, 'event-loop': benchEventLoop,
 };
 
 async function main([name = '', ...args]: readonly string[]): Promise<void> {
@@ -20,14 +21,8 @@ async function main([name = '', ...args]: readonly string[]): Promise<void> {
   await run(args.includes('--json'), args);
 }
 
-let stopping = false;
-for (const signal of ['SIGINT', 'SIGTERM'] as const) {
-  process.on(signal, () => {
-    // Children end with this process; the link goes with the next `up`.
-    if (!stopping) process.exit(130);
-    stopping = true;
-  });
-}
+// Children end with this process; an emulated link goes with the next bench that needs one.
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => process.exit(130));
 
 main(process.argv.slice(2)).then(
   () => process.exit(),

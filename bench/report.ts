@@ -20,6 +20,7 @@ export interface Row {
   readonly bytesPerSecond?: number;
   readonly peakRssBytes?: number;
   readonly cpuSecondsPerGb?: number;
+  readonly eventLoopP99Ms?: number;
   readonly verified?: boolean;
   readonly note?: string;
 }

@@ -5,8 +5,8 @@
 import {
   allHandlersFinished, CancellationScope, condition, setCurrentDetails, setHandler, upsertSearchAttributes, workflowInfo,
 } from '@temporalio/workflow';
-import { ApplicationFailure, defineSearchAttributeKey, SearchAttributeType, type SearchAttributePair } from '@temporalio/common';
-import type { DwcpError } from '../src/model/errors';
+import { defineSearchAttributeKey, SearchAttributeType, type SearchAttributePair } from '@temporalio/common';
+import { DwcpError } from '../src/model/errors';
 import {
   abortMigrationSchema, type ImageProgress, imageProgressSchema, type MigrationProgress, type Parked, retryStepSchema, setBandwidthLimitSchema,
 } from '../src/model/migration';
@@ -15,7 +15,7 @@ import { type Phase, PHASES } from '../src/model/phases';
 import type { MigrationPlan } from '../src/model/plan';
 import type { TierName } from '../src/model/tiers';
 import { describeMigration } from '../src/model/describe';
-import { AbortedByOperator } from './failures';
+import { AbortedByOperator, failWith } from './failures';
 import {
   type AbortMigration, abortMigrationUpdate, cancelSignal, progressQuery, reportProgressSignal, type RetryStep, retryStepUpdate, setBandwidthLimitUpdate,
 } from './messages';
@@ -75,7 +75,7 @@ export class MigrationState {
     }, {
       description: 'Change the bandwidth limit now, in bytes a second; 0 takes it off',
       validator: (input) => {
-        if (!setBandwidthLimitSchema.safeParse(input).success) throw refusal('INVALID_INPUT', 'bytesPerSecond takes a number from 0');
+        if (!setBandwidthLimitSchema.safeParse(input).success) throw failWith(new DwcpError('INVALID_INPUT', 'bytesPerSecond takes a number from 0', { side: 'control' }));
       },
     });
     const { vmId, migrationId, sourceHost, destinationHost, mode, priority } = identity;
@@ -169,15 +169,11 @@ export class MigrationState {
   }
 
   #assertParked(inputIsValid: boolean): void {
-    if (!inputIsValid) throw refusal('INVALID_INPUT', 'The input of this update is malformed');
-    if (!this.#parked) throw refusal('NOT_PARKED', `Migration ${this.identity.migrationId} is in phase ${this.#phase} and waits for nobody`);
+    if (!inputIsValid) throw failWith(new DwcpError('INVALID_INPUT', 'The input of this update is malformed', { side: 'control' }));
+    if (!this.#parked) throw failWith(new DwcpError('NOT_PARKED', `Migration ${this.identity.migrationId} is in phase ${this.#phase} and waits for nobody`, { side: 'control' }));
   }
 
   #describe(): void {
     setCurrentDetails(describeMigration(this.progress, this.identity.mode, workflowInfo().workflowId));
   }
-}
-
-function refusal(type: string, message: string): ApplicationFailure {
-  return ApplicationFailure.nonRetryable(message, type);
 }

@@ -34,15 +34,22 @@ export interface EmbeddedServer {
 const START_TIMEOUT_MS = 60_000;
 const STOP_TIMEOUT_MS = 10_000;
 
+/** Below the ports that the system gives to outgoing connections, so that a free one stays free until it is used. */
+const PORTS = { first: 12_000, count: 20_000 };
+let nextPort = Math.floor(Math.random() * PORTS.count);
+
+/** A port that nothing listens on; each call gives another one. */
 export async function freePort(address = '127.0.0.1'): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const server = createServer();
-    server.once('error', reject);
-    server.listen(0, address, () => {
-      const bound = server.address();
-      server.close(() => (typeof bound === 'object' && bound !== null ? resolve(bound.port) : reject(new Error('no port'))));
+  for (let tries = 0; tries < 1000; tries += 1) {
+    const port = PORTS.first + (nextPort++ % PORTS.count);
+    const free = await new Promise<boolean>((resolve) => {
+      const server = createServer();
+      server.once('error', () => resolve(false));
+      server.listen(port, address, () => server.close(() => resolve(true)));
     });
-  });
+    if (free) return port;
+  }
+  throw new Error(`no free port on ${address}`);
 }
 
 /** Starts a server and waits until it answers. @throws SERVER_UNAVAILABLE */

@@ -5,7 +5,6 @@
 import { randomUUID } from 'node:crypto';
 import { type Client, WorkflowExecutionAlreadyStartedError, WorkflowFailedError, type WorkflowHandle, WorkflowNotFoundError, WorkflowUpdateFailedError } from '@temporalio/client';
 import { ApplicationFailure, WorkflowIdConflictPolicy, WorkflowIdReusePolicy } from '@temporalio/common';
-import type { ErrorCode } from '../model/error-codes';
 import { DwcpError, errorReportSchema, fromReport, toDwcpError, messageOf } from '../model/errors';
 import {
   imageProgressSchema, type ImageProgress, type MigrationProgress, migrationProgressSchema, migrationRequestSchema, type MigrationResult, migrationResultSchema,
@@ -194,9 +193,7 @@ class TemporalOrchestrator implements Orchestrator {
     try {
       await handle.executeUpdate(name, { args: [input] });
     } catch (error) {
-      if (error instanceof WorkflowUpdateFailedError && error.cause instanceof ApplicationFailure) {
-        throw new DwcpError((error.cause.type ?? 'INTERNAL') as ErrorCode, error.cause.message);
-      }
+      if (error instanceof WorkflowUpdateFailedError && error.cause instanceof ApplicationFailure) throw failureOf(error);
       if (error instanceof WorkflowNotFoundError) throw new DwcpError('NOT_PARKED', `Migration ${migrationId} has ended`);
       throw ofServer(error);
     }
@@ -246,7 +243,7 @@ function ended(migrationId: string): (error: unknown) => never {
 
 /** The coded error that ended a workflow. */
 export function failureOf(error: unknown): DwcpError {
-  const cause = error instanceof WorkflowFailedError ? error.cause : error;
+  const cause = error instanceof WorkflowFailedError || error instanceof WorkflowUpdateFailedError ? error.cause : error;
   if (cause instanceof ApplicationFailure) {
     const report = errorReportSchema.safeParse(cause.details?.[0]);
     if (report.success) return fromReport(report.data);

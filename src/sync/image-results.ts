@@ -81,7 +81,7 @@ export function standardResultOf(sent: StandardResult, kind: ImageKind, before: 
   const linkBytes = sent.linkBytes + (before?.linkBytes ?? 0);
   return {
     imageId: sent.imageId, kind, totalBytes: sent.totalBytes, linkBytes, ratio: sent.totalBytes / Math.max(1, linkBytes), seconds: sent.seconds,
-    began: 'empty', verified: true, root: sent.root, streams: 1, level: 0, batchBytes: 0, deltaHitRate: 0,
+    began: sent.began, verified: true, root: sent.root, streams: 1, level: 0, batchBytes: 0, deltaHitRate: 0,
     blocks: { zero: 0, unchanged: 0, full: 0, pages: 0, runDelta: 0, resent: 0, refused: 0 }, attempts,
   };
 }

@@ -3,14 +3,13 @@
  * before it is written, the whole measured at the end. Independent of the encoder, the session and its streams; it
  * resumes at the last offset that is durable.
  *
- *   REQUEST begin {imageId} -> {offset}    EXTENT ... EXTENT    EVENT durable {offset} now and then    REQUEST finish {root} -> {}
+ *   REQUEST begin {imageId} -> {offset}    EXTENT ... EXTENT    EVENT written {offset}    REQUEST finish {root} -> {}
  */
 import { type FileHandle, constants, mkdir, open, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { z } from 'zod';
 import { DwcpError, toDwcpError } from '../model/errors';
 import { imageIdSchema } from '../model/ids';
-import { MIB } from '../model/units';
 import { workPathOf } from '../store/baselines';
 import { readIfThere, writeDurably } from '../store/durable-file';
 import { setSparseSize } from '../store/system-calls';
@@ -22,7 +21,7 @@ import type { DestinationContext, DestinationMigration } from './destination-mig
 import { removeJournal, sealWorkFile, type WorkingImageParameters } from './working-image';
 
 const FRAMES: ReadonlySet<FrameType> = new Set(['request', 'extent']);
-const COMMIT_EVERY_BYTES = 64 * MIB;
+const COMMIT_EVERY_MS = 1_000;
 
 const requestSchema = z.discriminatedUnion('method', [
   z.looseObject({ method: z.literal('begin'), imageId: imageIdSchema }),
@@ -35,6 +34,7 @@ interface OpenFile {
   readonly handle: FileHandle;
   offset: number;
   durableOffset: number;
+  committedAt: number;
 }
 
 export class StandardReceiver {
@@ -111,7 +111,7 @@ export class StandardReceiver {
     setSparseSize(handle.fd, parameters.image.sizeBytes);
     const saved = await readIfThere(progressPath(parameters));
     const offset = saved ? progressSchema.parse(JSON.parse(saved.toString('utf8'))).offset : 0;
-    this.#file = { parameters, handle, offset, durableOffset: offset };
+    this.#file = { parameters, handle, offset, durableOffset: offset, committedAt: performance.now() };
     return offset;
   }
 
@@ -123,7 +123,7 @@ export class StandardReceiver {
       frame: { memory: frame.meta.buffer, offset: frame.meta.byteOffset, metaBytes: frame.metaBytes, payloadBytes: frame.payloadBytes },
     });
     file.offset = end;
-    if (file.offset - file.durableOffset >= COMMIT_EVERY_BYTES) await this.#commit(file);
+    if (performance.now() - file.committedAt >= COMMIT_EVERY_MS) await this.#commit(file);
     void this.#connection.write(buildFrame('event', 0, Buffer.from(JSON.stringify({ event: 'written', offset: file.offset }))));
   }
 
@@ -145,6 +145,7 @@ export class StandardReceiver {
     await file.handle.datasync();
     await writeDurably(progressPath(file.parameters), JSON.stringify({ offset: file.offset }));
     file.durableOffset = file.offset;
+    file.committedAt = performance.now();
   }
 
   #open(): OpenFile {
@@ -155,7 +156,10 @@ export class StandardReceiver {
   async #closeFile(): Promise<void> {
     const file = this.#file;
     this.#file = undefined;
-    await file?.handle.close();
+    if (!file) return;
+    // Where the disk does not take even this, the next attempt begins at the commit before.
+    if (file.offset > file.durableOffset) await this.#commit(file).catch(() => undefined);
+    await file.handle.close();
   }
 
   #answer(frame: Frame, body: Record<string, unknown>): void {

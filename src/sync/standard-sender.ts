@@ -32,6 +32,7 @@ export interface StandardProgress {
 }
 
 export interface StandardResult extends StandardProgress {
+  readonly began: 'empty' | 'resumed';
   readonly root: string;
   readonly seconds: number;
   readonly manifest: Manifest;
@@ -97,7 +98,7 @@ export class StandardSender {
       feed.assertUnchanged();
       const root = manifest.root();
       await this.#ask({ method: 'finish', root });
-      return { ...this.progress, doneBytes: this.#image.sizeBytes, root, manifest, seconds: (performance.now() - startedAt) / 1000 };
+      return { ...this.progress, began: begun.offset ? 'resumed' : 'empty', doneBytes: this.#image.sizeBytes, root, manifest, seconds: (performance.now() - startedAt) / 1000 };
     } finally {
       signal.removeEventListener('abort', abort);
       this.#connection?.destroy(new DwcpError('SESSION_LOST', 'The standard transfer has ended'));

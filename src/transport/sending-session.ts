@@ -337,11 +337,8 @@ export class SendingSession {
     const reason = error.code === 'PEER_UNREACHABLE' ? new DwcpError('SESSION_LOST', `The session ended: ${error.message}`, { cause: error }) : error;
     this.#endedWith = reason;
     clearInterval(this.#ticker);
-    for (const stream of this.#streams.values()) {
-      this.#sentByEnded += stream.sentBytes;
-      stream.connection.destroy(reason);
-    }
-    this.#streams.clear();
+    // Each counts itself out as its connection ends.
+    for (const stream of [...this.#streams.values()]) stream.connection.destroy(reason);
     this.#transferDone?.(reason);
   }
 }

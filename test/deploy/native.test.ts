@@ -16,8 +16,6 @@ import { describeWhere, needsProgram, needsRoot, postgresFolder } from '../helpe
 import { needsGo, temporalPrograms } from '../helpers/temporal-programs';
 
 const root = join(__dirname, '..', '..', '..');
-/** The server keeps these in a column of 16 bits with a sign, so the system's own choice of a free port is often too high. */
-const MEMBERSHIP_PORTS = 20_000 + (process.pid % 10_000);
 const DWCP = ['node', '--enable-source-maps', join(root, 'dist', 'src', 'cli', 'main.js')];
 
 interface Service {
@@ -78,7 +76,7 @@ class Deployment {
 
   environment(name: string, extra: Readonly<Record<string, string>>): Record<string, string> {
     const service = serviceOf(name);
-    const own = Object.fromEntries(Object.entries(service.environment ?? {}).map(([key, value]) => [key, this.here(String(value), service)]));
+    const own = Object.fromEntries(Object.entries(service.environment ?? {}).map(([key, value]) => [key, this.here(value, service)]));
     return { PATH: `${this.binaries}:${process.env.PATH ?? ''}`, HOME: this.folder, ...own, ...extra };
   }
 
@@ -159,10 +157,10 @@ describeWhere(missing)('the deployment of docker-compose.yml, run natively', () 
     expect(deployment.run('temporal-schema', database)).toContain('temporal is at the schema of this release');
 
     const own = async (): Promise<string> => String(await freePort());
-    const membership = Object.fromEntries(['FRONTEND', 'HISTORY', 'MATCHING', 'WORKER'].map((role, index) => [`${role}_MEMBERSHIP_PORT`, String(MEMBERSHIP_PORTS + index)]));
     const server = {
       ...database, BIND_ON_IP: '127.0.0.1', FRONTEND_GRPC_PORT: String(deployment.port('temporal')), FRONTEND_HTTP_PORT: await own(), NUM_HISTORY_SHARDS: '4',
-      HISTORY_GRPC_PORT: await own(), MATCHING_GRPC_PORT: await own(), WORKER_GRPC_PORT: await own(), ...membership,
+      HISTORY_GRPC_PORT: await own(), MATCHING_GRPC_PORT: await own(), WORKER_GRPC_PORT: await own(),
+      FRONTEND_MEMBERSHIP_PORT: await own(), HISTORY_MEMBERSHIP_PORT: await own(), MATCHING_MEMBERSHIP_PORT: await own(), WORKER_MEMBERSHIP_PORT: await own(),
     };
     deployment.start('temporal', server);
     // Compose's own address of the server is its service name; here it is the loopback's.

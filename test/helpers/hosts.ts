@@ -2,12 +2,12 @@
  * Hosts in this process: all of an agent but Temporal, with data folders of their own, closed and gone after the test.
  */
 import { type HostParts, openHost } from '../../src/agent/host';
+import { freePort } from '../../src/control/embedded-server';
 import { type ProcessOptions, PROCESS_OPTIONS, withDefaults } from '../../src/model/options';
 import { SourceHub } from '../../src/sync/source-hub';
 import { SourceOwnership } from '../../src/sync/source-ownership';
 import { mintGrant } from '../../src/transport/grants';
 import type { Destination } from '../../src/sync/source-migration';
-import { createServer } from 'node:net';
 
 export interface TestHost extends HostParts {
   readonly sources: SourceHub;
@@ -15,15 +15,6 @@ export interface TestHost extends HostParts {
   readonly options: ProcessOptions;
   /** How the other side reaches it for a migration. */
   destinationFor(migrationId: string): Destination;
-}
-
-export async function freePort(): Promise<number> {
-  return new Promise((resolve) => {
-    const server = createServer().listen(0, '127.0.0.1', () => {
-      const bound = server.address();
-      server.close(() => resolve(typeof bound === 'object' && bound ? bound.port : 0));
-    });
-  });
 }
 
 const open = new Set<TestHost>();

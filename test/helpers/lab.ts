@@ -5,7 +5,7 @@
 import { existsSync, mkdirSync, readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { Client, Connection } from '@temporalio/client';
-import { Children, type Child } from '../../src/cli/demo/children';
+import { Children, type Child, lastLine } from '../../src/cli/demo/children';
 import { type EmbeddedServer, freePort, startEmbeddedServer } from '../../src/control/embedded-server';
 import { createOrchestrator, type MigrateOptions, type MigrationStatus, type Orchestrator } from '../../src/control/orchestrator';
 import type { MigrationResult } from '../../src/model/migration';
@@ -149,7 +149,8 @@ export class Lab {
       }
       await new Promise((resolve) => setTimeout(resolve, 100));
     }
-    throw new Error(`${what} did not come about; last seen: ${last}`);
+    const logs = [this.#control, this.a.agent, this.b.agent].map((child) => (child ? `${child.name} (ended: ${child.process.exitCode ?? child.process.signalCode ?? 'no'}): ${lastLine(child.logFile)}` : ''));
+    throw new Error(`${what} did not come about; last seen: ${last}\n${logs.join('\n')}`);
   }
 
   /** Waits until an image is `share` of the way. */

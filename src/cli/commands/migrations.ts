@@ -50,9 +50,9 @@ export function addMigrationCommands(program: Command): void {
     .option('--until-parked', 'end with exit code 6 when it waits for an operator')
     .action(async (vm: string, source: string, destination: string, flags: Flags, command: Command) => {
       const output = outputOf(command);
+      const options = { ...migrationOptions(withGlobals(flags, command)), ...(typeof flags.migrationId === 'string' && { migrationId: flags.migrationId }) };
       await withOrchestrator(async (orchestrator) => {
-        const id = typeof flags.migrationId === 'string' ? { migrationId: flags.migrationId } : {};
-        const migrationId = await orchestrator.migrateVm(vm, source, destination, { ...migrationOptions(withGlobals(flags, command)), ...id });
+        const migrationId = await orchestrator.migrateVm(vm, source, destination, options);
         output.emit({ event: 'started', migrationId }, () => `migration ${migrationId}`);
         if (flags.detach === true) return;
         const result = await follow(orchestrator, migrationId, output, flags.untilParked === true);
@@ -62,8 +62,9 @@ export function addMigrationCommands(program: Command): void {
 
   moving('warm', 'Bring the destination’s baseline up to date, without moving the VM').action(async (vm: string, source: string, destination: string, flags: Flags, command: Command) => {
     const output = outputOf(command);
+    const options = migrationOptions(withGlobals(flags, command));
     await withOrchestrator(async (orchestrator) => {
-      const migrationId = await orchestrator.warmBaseline(vm, source, destination, migrationOptions(withGlobals(flags, command)));
+      const migrationId = await orchestrator.warmBaseline(vm, source, destination, options);
       output.emit({ event: 'started', migrationId }, () => `warm-up ${migrationId}`);
       const result = await follow(orchestrator, migrationId, output, false);
       output.emit({ event: 'result', ok: true, ...result }, () => `${result.destinationHost} holds ${result.vmId} as of now: ${formatBytes(result.linkBytes)} sent for ${formatBytes(result.totalBytes)}`);
@@ -71,11 +72,11 @@ export function addMigrationCommands(program: Command): void {
   });
 
   moving('plan', 'Say what a migration would send and take, without sending content').action(async (vm: string, source: string, destination: string, flags: Flags, command: Command) => {
+    const request = { schemaVersion: 1, vmId: vm, sourceHost: source, destinationHost: destination, options: migrationOptions(withGlobals(flags, command)) };
     const client = await connectClient();
     try {
-      const request = { schemaVersion: 1, vmId: vm, sourceHost: source, destinationHost: destination, options: migrationOptions(withGlobals(flags, command)) };
       const result = (await client.workflow.execute('planMigration', { workflowId: `plan-migration:${vm}:${randomUUID()}`, taskQueue: CONTROL_QUEUE, args: [request] })) as PlanResult;
-      outputOf(command).emit({ event: 'plan', ...result }, () => planText(result));
+      outputOf(command).emit({ event: 'plan', vmId: vm, ...result }, () => planText(result));
     } catch (error) {
       throw failureOf(error);
     } finally {

@@ -1,0 +1,54 @@
+/**
+ * A TCP relay between two agents: the link of a test, which can be cut. Real sockets on both of its sides; a cut destroys
+ * all of them at once and, while it lasts, nothing listens.
+ */
+import { connect, createServer, type Server, type Socket } from 'node:net';
+
+export class Relay {
+  readonly #from: { readonly host: string; readonly port: number };
+  readonly #to: { readonly host: string; readonly port: number };
+  readonly #sockets = new Set<Socket>();
+  #server: Server | undefined;
+  connections = 0;
+
+  constructor(from: { host: string; port: number }, to: { host: string; port: number }) {
+    this.#from = from;
+    this.#to = to;
+  }
+
+  async listen(): Promise<void> {
+    const server = createServer((near) => this.#relay(near));
+    this.#server = server;
+    await new Promise<void>((resolve, reject) => server.once('error', reject).listen(this.#from.port, this.#from.host, resolve));
+  }
+
+  /** Destroys every connection; new ones are taken at once. @returns how many connections there were */
+  cut(): number {
+    const sockets = [...this.#sockets];
+    for (const socket of sockets) socket.destroy();
+    return sockets.length / 2;
+  }
+
+  /** Nothing listens from here on, and every connection is destroyed. */
+  async close(): Promise<void> {
+    const closed = new Promise<void>((resolve) => (this.#server ? this.#server.close(() => resolve()) : resolve()));
+    this.#server = undefined;
+    this.cut();
+    await closed;
+  }
+
+  #relay(near: Socket): void {
+    const far = connect(this.#to);
+    this.connections += 1;
+    for (const [socket, other] of [[near, far], [far, near]] as const) {
+      this.#sockets.add(socket);
+      socket.setNoDelay(true);
+      socket.pipe(other);
+      socket.on('error', () => other.destroy());
+      socket.on('close', () => {
+        this.#sockets.delete(socket);
+        other.destroy();
+      });
+    }
+  }
+}
