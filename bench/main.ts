@@ -1,6 +1,7 @@
 /**
  * `npm run bench -- NAME [--json] [--small]`: measurements against peers. Names and what they need: bench/README.md.
  */
+import { benchDraw } from './draw';
 import { benchEventLoop } from './event-loop';
 import { benchKills } from './kills';
 import { benchLoopback } from './loopback';
@@ -8,7 +9,7 @@ import { benchMemory } from './memory';
 import { benchWan } from './wan';
 
 const BENCHES: Readonly<Record<string, (json: boolean, args: readonly string[]) => Promise<void>>> = {
-  wan: benchWan, loopback: benchLoopback, memory: benchMemory, kills: benchKills, 'event-loop': benchEventLoop,
+  wan: benchWan, loopback: benchLoopback, memory: benchMemory, kills: benchKills, 'event-loop': benchEventLoop, draw: benchDraw,
 };
 
 async function main([name = '', ...args]: readonly string[]): Promise<void> {

@@ -20,14 +20,22 @@ export interface StageHost {
   readonly prefix: readonly string[];
 }
 
+interface StagePlace {
+  readonly hostId?: string;
+  readonly address: string;
+  readonly prefix: readonly string[];
+}
+
 export interface StageOptions {
   readonly name: string;
   /** Where both hosts reach the Temporal server on this machine. */
   readonly serverAddress: string;
-  readonly a: { readonly address: string; readonly prefix: readonly string[] };
-  readonly b: { readonly address: string; readonly prefix: readonly string[] };
+  readonly a: StagePlace;
+  readonly b: StagePlace;
   /** Parent of all data; a tmpfs leaves the disk out of the measurement. */
   readonly parent?: string;
+  /** With the server's web UI. */
+  readonly withUi?: boolean;
   readonly say: (line: string) => void;
 }
 
@@ -37,6 +45,7 @@ export class Stage {
   readonly a: StageHost;
   readonly b: StageHost;
   readonly agents = new Map<string, Child>();
+  uiAddress: string | undefined;
   readonly #options: StageOptions;
   #temporal = '';
   #client: Client | undefined;
@@ -73,8 +82,9 @@ export class Stage {
 
   async startServer(): Promise<void> {
     const port = Number(this.#temporal.split(':')[1] ?? 0);
-    const server = await startEmbeddedServer({ dbFile: join(this.folder, 'temporal.sqlite'), address: this.#options.serverAddress === '127.0.0.1' ? '127.0.0.1' : '0.0.0.0', uiPort: -1, port }, this.#options.say);
+    const server = await startEmbeddedServer({ dbFile: join(this.folder, 'temporal.sqlite'), address: this.#options.serverAddress === '127.0.0.1' ? '127.0.0.1' : '0.0.0.0', uiPort: this.#options.withUi ? 0 : -1, port }, this.#options.say);
     this.#server = this.children.adopt('temporal', server.process, '');
+    this.uiAddress = server.uiAddress;
     this.#temporal = `${this.#options.serverAddress}:${server.address.split(':')[1] ?? ''}`;
   }
 

@@ -11,7 +11,7 @@ export function describeMigration(progress: MigrationProgress, mode: 'migrate' |
   const lines = [`**${verbs[mode]} ${progress.vmId}: ${progress.sourceHost} → ${progress.destinationHost}**`, '', `Phase: **${PHASES[progress.phase].title}**${route(progress)}`];
   if (progress.parked) lines.push('', ...parkedLines(progress, workflowId));
   if (progress.cancelRequested) lines.push('', progress.pastReturn ? 'A cancel was asked for behind the point of no return: the migration completes forward.' : 'A cancel was asked for: rolling back.');
-  if (progress.images.length > 0) lines.push('', '| image | done | size | on the link | rate | streams | level | left |', '|---|---|---|---|---|---|---|---|', ...progress.images.map(imageLine));
+  if (progress.images.length > 0) lines.push('', ...progress.images.map(imageLine));
   if (progress.plan) {
     const { expectedLinkBytes, expectedSeconds, expectedSpeedup } = progress.plan;
     lines.push('', `Plan: ${formatBytes(expectedLinkBytes)} in ${formatDuration(expectedSeconds * 1000)}, ${expectedSpeedup.toFixed(1)} times as fast as the standard transfer.`);
@@ -41,8 +41,11 @@ function parkedLines({ parked, migrationId }: MigrationProgress, workflowId: str
   ];
 }
 
+/** A list, since the UI sets the columns of a table without any space between them. */
 function imageLine(image: MigrationProgress['images'][number]): string {
   const percent = ((100 * image.doneBytes) / image.totalBytes).toFixed(0);
-  const left = image.doneBytes >= image.totalBytes ? '' : formatDuration(image.etaMs ?? Infinity);
-  return `| ${image.imageId} | ${percent} % | ${formatBytes(image.totalBytes)} | ${formatBytes(image.linkBytes)} | ${formatBitRate(image.bytesPerSecond)} | ${image.streams} | ${image.level} | ${left} |`;
+  const sent = `${formatBytes(image.linkBytes)} sent`;
+  if (image.doneBytes >= image.totalBytes) return `- **${image.imageId}**: all ${formatBytes(image.totalBytes)} done, ${sent}`;
+  const pace = `${formatBitRate(image.bytesPerSecond)} on ${image.streams} stream${image.streams === 1 ? '' : 's'} at level ${image.level}`;
+  return `- **${image.imageId}**: ${percent} % of ${formatBytes(image.totalBytes)}, ${sent}, ${pace}, ${formatDuration(image.etaMs ?? Infinity)} left`;
 }
