@@ -2,6 +2,8 @@
 FROM node:20-bookworm AS build
 WORKDIR /opt/dwcp
 COPY package.json package-lock.json .npmrc ./
+# Headers beside this Node: nothing is downloaded for compiling.
+ENV npm_config_nodedir=/usr/local
 RUN npm ci --no-audit --no-fund
 COPY . .
 RUN npm run build && npm prune --omit=dev

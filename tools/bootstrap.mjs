@@ -2,9 +2,9 @@
  * What `npm run demo`, `npm test` and `npm run bench` begin with, in plain Node and on a fresh clone: installs the
  * dependencies, builds, finds or makes a Temporal server, says what it does, and goes on to the command itself.
  */
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, realpathSync, writeFileSync } from 'node:fs';
 import { createHash } from 'node:crypto';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { build, forwardSignals, isBuilt, root, run } from './build.mjs';
 
 const [command = 'demo', ...args] = process.argv.slice(2);
@@ -26,11 +26,17 @@ function lockHash() {
   return createHash('sha256').update(readFileSync(join(root, 'package-lock.json'))).update(process.version).digest('hex');
 }
 
+/** Node's own headers, where they lie beside it: compiling then downloads nothing. */
+function headers() {
+  const prefix = dirname(dirname(realpathSync(process.execPath)));
+  return existsSync(join(prefix, 'include', 'node', 'node.h')) ? { npm_config_nodedir: prefix } : {};
+}
+
 async function install() {
   const mark = join(root, 'node_modules', '.dwcp-installed');
   if (existsSync(mark) && readFileSync(mark, 'utf8') === lockHash()) return;
   say('installing dependencies (npm ci)');
-  const code = await run('npm', ['ci', '--no-audit', '--no-fund', ...(json ? ['--silent'] : [])], { stdio: json ? ['ignore', 'ignore', 'inherit'] : 'inherit' });
+  const code = await run('npm', ['ci', '--no-audit', '--no-fund', ...(json ? ['--silent'] : [])], { stdio: json ? ['ignore', 'ignore', 'inherit'] : 'inherit', env: { ...headers(), ...process.env } });
   if (code !== 0) fail(`npm ci ended with ${code}. Check the network and the registry, and that a C/C++ toolchain is there (apt-get install -y build-essential python3)`, code === 130 ? 130 : 1);
   mkdirSync(join(root, 'node_modules'), { recursive: true });
   writeFileSync(mark, lockHash());
