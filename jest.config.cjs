@@ -17,6 +17,7 @@ module.exports = {
     project('unit'),
     project('contract'),
     project('integration'),
+    project('qemu'),
     project('replay'),
     project('workflow', { globalSetup: '<rootDir>/test/helpers/server-up.js', globalTeardown: '<rootDir>/test/helpers/server-down.js' }),
     project('deploy'),

@@ -5,7 +5,7 @@
 import { existsSync, mkdirSync, readFileSync, realpathSync, writeFileSync } from 'node:fs';
 import { createHash } from 'node:crypto';
 import { dirname, join } from 'node:path';
-import { build, forwardSignals, isBuilt, root, run } from './build.mjs';
+import { build, forwardSignals, isBuilt, root, run, wasInterrupted } from './build.mjs';
 
 const [command = 'demo', ...args] = process.argv.slice(2);
 const json = args.includes('--json');
@@ -17,6 +17,7 @@ function say(line) {
 }
 
 function fail(line, code) {
+  if (wasInterrupted()) [line, code] = ['interrupted', 130];
   if (json) process.stdout.write(`${JSON.stringify({ event: 'error', ok: false, message: line })}\n`);
   else process.stderr.write(`dwcp: ${line}\n`);
   process.exit(code);
@@ -37,7 +38,7 @@ async function install() {
   if (existsSync(mark) && readFileSync(mark, 'utf8') === lockHash()) return;
   say('installing dependencies (npm ci)');
   const code = await run('npm', ['ci', '--no-audit', '--no-fund', ...(json ? ['--silent'] : [])], { stdio: json ? ['ignore', 'ignore', 'inherit'] : 'inherit', env: { ...headers(), ...process.env } });
-  if (code !== 0) fail(`npm ci ended with ${code}. Check the network and the registry, and that a C/C++ toolchain is there (apt-get install -y build-essential python3)`, code === 130 ? 130 : 1);
+  if (code !== 0) fail(`npm ci ended with ${code}. Check the network and the registry, and that a C/C++ toolchain is there (apt-get install -y build-essential python3)`, 1);
   mkdirSync(join(root, 'node_modules'), { recursive: true });
   writeFileSync(mark, lockHash());
 }
@@ -49,7 +50,7 @@ async function prepare() {
   if (!isBuilt()) {
     say('building');
     const code = await build();
-    if (code !== 0) fail(`the build ended with ${code}`, code === 130 ? 130 : 1);
+    if (code !== 0) fail(`the build ended with ${code}`, 1);
   }
 }
 

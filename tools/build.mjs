@@ -25,8 +25,14 @@ export function run(command, args, options = {}) {
   });
 }
 
+let asked = false;
+
+/** True once somebody has asked this program to stop. */
+export function wasInterrupted() {
+  return asked;
+}
+
 export function forwardSignals() {
-  let asked = false;
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) {
     process.on(signal, () => {
       if (current === undefined || asked) return;

@@ -152,6 +152,8 @@ type ImageProgress struct {
 	BatchBytes     int64    `json:"batchBytes"`
 	RTTMs          float64  `json:"rttMs"`
 	EtaMs          *float64 `json:"etaMs,omitempty"`
+	ElapsedMs      *float64 `json:"elapsedMs,omitempty"`
+	Began          string   `json:"began,omitempty"`
 	VerifiedBlocks int64    `json:"verifiedBlocks"`
 }
 

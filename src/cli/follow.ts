@@ -5,7 +5,7 @@
 import type { MigrationStatus, Orchestrator } from '../control/orchestrator';
 import { DwcpError } from '../model/errors';
 import { EXIT } from '../model/error-codes';
-import type { ImageProgress, MigrationResult } from '../model/migration';
+import type { ImageProgress, ImageResult, MigrationResult } from '../model/migration';
 import { PHASES } from '../model/phases';
 import { formatBitRate, formatBytes, formatDuration } from '../model/units';
 import { type Output, table } from './output';
@@ -38,7 +38,7 @@ export function resultText(result: MigrationResult): string {
   for (const image of result.images) {
     rows.push([
       image.imageId, formatBytes(image.totalBytes), formatBytes(image.linkBytes), image.ratio.toFixed(1), formatDuration(image.seconds * 1000),
-      `${(100 * image.deltaHitRate).toFixed(0)} %`, String(image.streams), String(image.level), 'yes',
+      hitsText(image), String(image.streams), String(image.level), 'yes',
     ]);
   }
   const by = { dwcp: 'by DWCP', standard: 'by the standard transfer', fallback: `by the standard transfer (${result.fallbackReason?.code ?? ''})` }[result.path];
@@ -90,4 +90,10 @@ export async function follow(orchestrator: Orchestrator, migrationId: string, ou
 
 function clear(lines: number): void {
   if (lines > 0 && process.stdout.isTTY) process.stdout.write(`\u001b[${lines}A\u001b[J`);
+}
+
+/** The delta hit rate; a dash where the destination had nothing that could have been hit. */
+export function hitsText({ deltaHitRate, began, blocks }: ImageResult): string {
+  const nothingHeld = began !== 'baseline' && blocks.unchanged + blocks.pages + blocks.runDelta === 0;
+  return nothingHeld ? '-' : `${(100 * deltaHitRate).toFixed(0)} %`;
 }

@@ -84,6 +84,12 @@ export const ERROR_CODES = {
   SUPERSEDED: spec('transient', EXIT.refused, 'A newer attempt took this work over', 'Nothing to do'),
   HOST_UNAVAILABLE: spec('operator', EXIT.unreachable, 'No agent of that host takes work from Temporal', 'Start the agent on that host, then `dwcp retry`'),
 
+  QEMU_UNREACHABLE: spec('operator', EXIT.unreachable, 'The monitor of a QEMU cannot be reached, or has gone', 'Check that the guest runs and that no other client holds its monitor, then retry'),
+  QEMU_TIMEOUT: spec('transient', EXIT.unreachable, 'QEMU did not answer or report in time', 'It is asked again by itself'),
+  QEMU_REFUSED: spec('permanent', EXIT.refused, 'QEMU refused a command', 'The message has QEMU’s own reason'),
+  QEMU_PROTOCOL: spec('permanent', EXIT.failed, 'What answers as a QEMU monitor does not speak QMP', 'Name the socket of a QMP monitor (-qmp unix:PATH,server=on,wait=off)'),
+  STREAM_NOT_UNDERSTOOD: spec('permanent', EXIT.failed, 'QEMU’s migration stream holds what DWCP does not take apart', 'The standard transfer takes over', true),
+
   FENCED: spec('permanent', EXIT.refused, 'A newer migration of this VM has been seen; this one may not go on', 'Look with `dwcp status` which one it is'),
   ABANDONED: spec('permanent', EXIT.refused, 'The destination has promised not to start this VM for this migration', 'Start a new migration'),
   HANDOVER_IN_DOUBT: spec('transient', EXIT.parked, 'The source has handed over and the destination has not said whether it took over', 'It keeps asking; bring the destination agent back'),

@@ -99,6 +99,10 @@ export const imageProgressSchema = z.object({
   batchBytes: z.number(),
   rttMs: z.number(),
   etaMs: z.number().optional(),
+  /** Time spent on this image so far, over all attempts. */
+  elapsedMs: z.number().optional(),
+  /** What the first attempt found at the destination. */
+  began: z.enum(['empty', 'baseline', 'resumed']).optional(),
   /** Blocks verified at the destination so far: an attempt after a crash of this agent counts on from here. */
   verifiedBlocks: z.number(),
 });

@@ -24,8 +24,14 @@ export function progressOf(now: SendProgress, before: ImageProgress | undefined)
     batchBytes: now.batchBytes,
     rttMs: Math.round(now.rttMs * 100) / 100,
     ...(now.goodputBytesPerSecond > 0 && { etaMs: Math.round((remaining / now.goodputBytesPerSecond) * 1000) }),
+    elapsedMs: Math.round(now.elapsedMs) + (before?.elapsedMs ?? 0),
+    ...began(before?.began ?? now.began),
     verifiedBlocks: now.verifiedBlocks + (before?.verifiedBlocks ?? 0),
   };
+}
+
+function began(first: ImageProgress['began']): Pick<ImageProgress, 'began'> {
+  return first === undefined ? {} : { began: first };
 }
 
 /** Blocks with a version at the destination that were not sent in full, of all that had one. */
@@ -38,7 +44,7 @@ export function deltaHitRate({ unchangedBlocks, replacedBlocks, blocksByEncoding
 export function imageResultOf(sent: SentImage, kind: ImageKind, before: ImageProgress | undefined, attempts: number): ImageResult {
   const { counts } = sent;
   // What an earlier attempt brought is found unchanged by this one: it was no hit of a baseline.
-  const resumedBlocks = Math.min(counts.unchangedBlocks, before?.verifiedBlocks ?? 0);
+  const resumedBlocks = before?.began === 'empty' ? counts.unchangedBlocks : Math.min(counts.unchangedBlocks, before?.verifiedBlocks ?? 0);
   const unchanged = counts.unchangedBlocks - resumedBlocks;
   const linkBytes = sent.linkBytes + (before?.linkBytes ?? 0);
   return {
@@ -47,7 +53,7 @@ export function imageResultOf(sent: SentImage, kind: ImageKind, before: ImagePro
     totalBytes: sent.totalBytes,
     linkBytes,
     ratio: sent.totalBytes / Math.max(1, linkBytes),
-    seconds: sent.seconds,
+    seconds: sent.seconds + (before?.elapsedMs ?? 0) / 1000,
     began: sent.began,
     verified: true,
     root: sent.root,
@@ -73,6 +79,7 @@ export function standardProgressOf(now: StandardProgress, before: ImageProgress 
   return {
     v: 1, imageId: now.imageId, totalBytes: now.totalBytes, doneBytes: now.doneBytes, linkBytes: now.linkBytes + (before?.linkBytes ?? 0),
     bytesPerSecond: Math.round(bytesPerSecond), streams: 1, level: 0, batchBytes: 0, rttMs: 0, verifiedBlocks: 0,
+    elapsedMs: Math.round(seconds * 1000) + (before?.elapsedMs ?? 0),
     ...(bytesPerSecond > 0 && { etaMs: Math.round(((now.totalBytes - now.doneBytes) / bytesPerSecond) * 1000) }),
   };
 }
@@ -80,7 +87,7 @@ export function standardProgressOf(now: StandardProgress, before: ImageProgress 
 export function standardResultOf(sent: StandardResult, kind: ImageKind, before: ImageProgress | undefined, attempts: number): ImageResult {
   const linkBytes = sent.linkBytes + (before?.linkBytes ?? 0);
   return {
-    imageId: sent.imageId, kind, totalBytes: sent.totalBytes, linkBytes, ratio: sent.totalBytes / Math.max(1, linkBytes), seconds: sent.seconds,
+    imageId: sent.imageId, kind, totalBytes: sent.totalBytes, linkBytes, ratio: sent.totalBytes / Math.max(1, linkBytes), seconds: sent.seconds + (before?.elapsedMs ?? 0) / 1000,
     began: sent.began, verified: true, root: sent.root, streams: 1, level: 0, batchBytes: 0, deltaHitRate: 0,
     blocks: { zero: 0, unchanged: 0, full: 0, pages: 0, runDelta: 0, resent: 0, refused: 0 }, attempts,
   };

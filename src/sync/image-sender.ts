@@ -41,6 +41,9 @@ export interface SendProgress {
   readonly batchBytes: number;
   readonly rttMs: number;
   readonly verifiedBlocks: number;
+  readonly elapsedMs: number;
+  /** What the destination began with, once it has said so. */
+  readonly began: SentImage['began'] | undefined;
 }
 
 export interface SentImage {
@@ -107,6 +110,8 @@ export class ImageSender {
       batchBytes: this.#pacing.batchBytes,
       rttMs: stats?.rttMs ?? 0,
       verifiedBlocks: this.#counts.verifiedBlocks,
+      elapsedMs: performance.now() - this.#startedAt,
+      began: this.#began,
     };
   }
 

@@ -20,11 +20,12 @@ export class Children {
   readonly #logFolder: string;
   readonly #all = new Set<Child>();
   #closing = false;
+  readonly #atExit = (): void => this.killAll();
 
   constructor(logFolder: string) {
     this.#logFolder = logFolder;
     mkdirSync(logFolder, { recursive: true });
-    process.once('exit', () => this.killAll());
+    process.once('exit', this.#atExit);
   }
 
   /** Starts a `dwcp` command as a process of its own. @param prefix what it is run through, such as a namespace */
@@ -70,6 +71,7 @@ export class Children {
     const timer = setTimeout(() => this.killAll(), STOP_TIMEOUT_MS);
     await Promise.all(all.map((child) => child.ended));
     clearTimeout(timer);
+    process.off('exit', this.#atExit);
   }
 
   killAll(): void {

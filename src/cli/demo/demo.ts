@@ -15,6 +15,7 @@ import { DwcpError } from '../../model/errors';
 import type { MigrationResult } from '../../model/migration';
 import { BLOCK_SIZE_BYTES } from '../../model/image';
 import { MIB, formatBitRate, formatBytes, formatDuration } from '../../model/units';
+import { hitsText } from '../follow';
 import type { Output } from '../output';
 import { table } from '../output';
 import { Children } from './children';
@@ -84,7 +85,7 @@ function summary(legs: readonly Leg[]): string {
     for (const image of result.images) {
       rows.push([
         name, image.imageId, formatBytes(image.totalBytes), formatDuration(image.seconds * 1000), formatBytes(image.linkBytes), image.ratio.toFixed(1),
-        image.began === 'empty' ? '-' : `${(100 * image.deltaHitRate).toFixed(0)} %`, String(image.streams), equal ? 'yes' : 'NO',
+        hitsText(image), String(image.streams), equal ? 'yes' : 'NO',
       ]);
     }
   }

@@ -1,0 +1,90 @@
+/**
+ * The QMP commands that DWCP uses, with what they take and give: one table, from which the client's types are made. Answers
+ * are checked loosely, since QEMU adds fields with every release. Source: QEMU 10.0, qapi/*.json.
+ */
+import { z } from 'zod';
+
+const nothing = z.object({});
+
+export const migrationInfoSchema = z.object({
+  status: z.string().optional(),
+  'error-desc': z.string().optional(),
+  'expected-downtime': z.number().optional(),
+  downtime: z.number().optional(),
+  ram: z
+    .object({
+      remaining: z.number(),
+      transferred: z.number(),
+      total: z.number(),
+      'dirty-pages-rate': z.number().optional(),
+      'dirty-sync-count': z.number().optional(),
+      mbps: z.number().optional(),
+    })
+    .optional(),
+});
+export type MigrationInfo = z.infer<typeof migrationInfoSchema>;
+
+const capabilitySchema = z.object({ capability: z.string(), state: z.boolean() });
+
+export const QMP_RETURNS = {
+  qmp_capabilities: nothing,
+  'query-version': z.object({ qemu: z.object({ major: z.number(), minor: z.number(), micro: z.number() }), package: z.string() }),
+  'query-status': z.object({ status: z.string(), running: z.boolean() }),
+  'query-name': z.object({ name: z.string().optional() }),
+  'query-block': z.array(
+    z.object({
+      device: z.string(),
+      qdev: z.string().optional(),
+      inserted: z
+        .object({
+          'node-name': z.string().optional(),
+          drv: z.string(),
+          ro: z.boolean(),
+          file: z.string(),
+          image: z.object({ 'virtual-size': z.number(), format: z.string(), filename: z.string() }),
+        })
+        .optional(),
+    }),
+  ),
+  'query-memory-size-summary': z.object({ 'base-memory': z.number(), 'plugged-memory': z.number().optional() }),
+  'query-current-machine': z.looseObject({}),
+  'query-migrate': migrationInfoSchema,
+  'query-migrate-capabilities': z.array(capabilitySchema),
+  'migrate-set-capabilities': nothing,
+  'migrate-set-parameters': nothing,
+  migrate: nothing,
+  'migrate-incoming': nothing,
+  'migrate-continue': nothing,
+  migrate_cancel: nothing,
+  stop: nothing,
+  cont: nothing,
+  quit: nothing,
+  pmemsave: nothing,
+  'announce-self': nothing,
+  'block-dirty-bitmap-add': nothing,
+  'block-dirty-bitmap-remove': nothing,
+  transaction: nothing,
+  'nbd-server-start': nothing,
+  'nbd-server-stop': nothing,
+  'block-export-add': nothing,
+  'block-export-del': nothing,
+} as const satisfies Record<string, z.ZodType>;
+
+export type QmpCommand = keyof typeof QMP_RETURNS;
+export type QmpReturn<C extends QmpCommand> = z.infer<(typeof QMP_RETURNS)[C]>;
+
+export const greetingSchema = z.object({ QMP: z.object({ version: QMP_RETURNS['query-version'] }) });
+
+/** One line from QEMU: an answer, a refusal or an event. */
+export const messageSchema = z.union([
+  z.object({ return: z.unknown(), id: z.number() }),
+  z.object({ error: z.object({ class: z.string(), desc: z.string() }), id: z.number().optional() }),
+  z.object({ event: z.string(), data: z.looseObject({}).optional(), timestamp: z.object({ seconds: z.number(), microseconds: z.number() }) }),
+]);
+
+export interface QmpEvent {
+  readonly name: string;
+  readonly data: Readonly<Record<string, unknown>>;
+  /** QEMU's own clock, milliseconds since the epoch; the host's clock on a healthy host. */
+  readonly atMs: number;
+}

@@ -1,0 +1,108 @@
+/**
+ * Real QEMU guests for tests: QEMU 10 or newer (older ones lose pages under TCG by themselves: research/qemu-seams.md,
+ * section 0), and the counting guest of test/guests, whose memory can be checked page by page.
+ */
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { closeSync, existsSync, openSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { whichTool } from '../../src/cli/demo/tools';
+import { QmpClient } from '../../src/hypervisor/qemu/qmp-client';
+import { temporaryFolder } from './data';
+
+const GUESTS = join(__dirname, '..', '..', '..', 'test', 'guests');
+const QEMU = 'qemu-system-x86_64';
+const OLDEST = 10;
+const BACKPORTS = '/etc/apt/sources.list.d/dwcp-backports.sources';
+
+const started: ChildProcess[] = [];
+
+afterEach(() => {
+  for (const child of started.splice(0)) child.kill('SIGKILL');
+});
+
+function version(): number {
+  if (!whichTool(QEMU)) return 0;
+  return Number(/version (\d+)/.exec(execFileSync(QEMU, ['--version'], { encoding: 'utf8' }))?.[1] ?? 0);
+}
+
+/** Installs it from Debian's backports where this is root in CI; else says what is missing. */
+export function needsQemu(): string | undefined {
+  if (version() >= OLDEST) return undefined;
+  if (process.env.CI === 'true' && process.getuid?.() === 0 && whichTool('apt-get')) installFromBackports();
+  return version() >= OLDEST ? undefined : `QEMU ${OLDEST} or newer is missing: apt-get install -y -t bookworm-backports qemu-system-x86 qemu-utils`;
+}
+
+function installFromBackports(): void {
+  const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' };
+  const sources = '/etc/apt/sources.list.d/debian.sources';
+  const mirror = existsSync(sources) ? /^URIs:\s*(\S+)/m.exec(readFileSync(sources, 'utf8'))?.[1] : /^deb\s+(\S+)/m.exec(readFileSync('/etc/apt/sources.list', 'utf8'))?.[1];
+  if (mirror === undefined) throw new Error('the mirror of this Debian cannot be found in its apt sources');
+  writeFileSync(BACKPORTS, `Types: deb\nURIs: ${mirror}\nSuites: bookworm-backports\nComponents: main\nSigned-By: /usr/share/keyrings/debian-archive-keyring.gpg\n`);
+  execFileSync('apt-get', ['update'], { stdio: 'ignore', env });
+  execFileSync('apt-get', ['install', '-y', '--no-install-recommends', '-t', 'bookworm-backports', 'qemu-system-x86', 'qemu-utils'], { stdio: 'ignore', env });
+}
+
+export function needsAssembler(): string | undefined {
+  return whichTool('as') && whichTool('ld') ? undefined : 'as and ld are missing: apt-get install -y binutils';
+}
+
+export interface CountingGuest {
+  readonly image: string;
+  readonly pages: number;
+}
+
+/** The guest as a bootable disk. @param idleTurns between two pages: more of them dirty memory more slowly */
+export function buildCountingGuest(pages: number, idleTurns: number): CountingGuest {
+  const folder = temporaryFolder();
+  const [object, binary] = [join(folder, 'counter.o'), join(folder, 'counter.img')];
+  execFileSync('as', ['--32', '-o', object, join(GUESTS, 'counter.S')]);
+  execFileSync('ld', ['-m', 'elf_i386', '-Ttext', '0x7c00', '--oformat', 'binary', '-o', binary, object]);
+  const sector = readFileSync(binary);
+  sector.writeUInt32LE(pages, 0x1f0);
+  sector.writeUInt32LE(idleTurns, 0x1f4);
+  // The firmware passes over a disk of one sector.
+  writeFileSync(binary, Buffer.concat([sector, Buffer.alloc(1024 * 1024 - sector.length)]));
+  return { image: binary, pages };
+}
+
+export interface RunningGuest {
+  readonly process: ChildProcess;
+  readonly qmp: QmpClient;
+  readonly serialFile: string;
+}
+
+/** @param incoming where it takes a migration stream; it stays paused then */
+export async function startGuest(guest: CountingGuest, memoryMiB: number, incoming?: string): Promise<RunningGuest> {
+  const folder = temporaryFolder();
+  const [qmpPath, serialFile] = [join(folder, 'qmp'), join(folder, 'serial')];
+  const log = openSync(join(folder, 'log'), 'a');
+  const args = [
+    '-accel', 'tcg', '-M', 'pc-q35-10.0', '-m', String(memoryMiB), '-display', 'none', '-vga', 'none', '-nic', 'none', '-monitor', 'none', '-serial', `file:${serialFile}`,
+    '-drive', `file=${guest.image},format=raw,snapshot=on`, '-qmp', `unix:${qmpPath},server=on,wait=off`, ...(incoming === undefined ? [] : ['-S', '-incoming', incoming]),
+  ];
+  const child = spawn(QEMU, args, { stdio: ['ignore', log, log] });
+  closeSync(log);
+  started.push(child);
+  for (const deadline = Date.now() + 10_000; !existsSync(qmpPath); await new Promise((resolve) => setTimeout(resolve, 20))) {
+    if (child.exitCode !== null || Date.now() > deadline) throw new Error(`QEMU does not start: ${readFileSync(join(folder, 'log'), 'utf8')}`);
+  }
+  return { process: child, qmp: await QmpClient.connect(qmpPath), serialFile };
+}
+
+/** The first word of each page that the guest counts in, read through the monitor. */
+export async function countsOf({ qmp }: RunningGuest, pages: number): Promise<number[]> {
+  const file = join(temporaryFolder(), 'memory');
+  await qmp.execute('pmemsave', { val: 0x20_0000, size: pages * 4096, filename: file });
+  const memory = readFileSync(file);
+  return Array.from({ length: pages }, (_, page) => memory.readUInt32LE(page * 4096));
+}
+
+/** The guest counts without pause, so a page may be one count behind the first, never more, and never go up again. */
+export function expectOnePass(counts: readonly number[]): void {
+  const first = counts[0]!;
+  expect(first).toBeGreaterThan(0);
+  const turn = counts.findIndex((count) => count !== first);
+  const behind = turn < 0 ? [] : counts.slice(turn);
+  expect(new Set(behind).size).toBeLessThanOrEqual(1);
+  for (const count of behind.slice(0, 1)) expect(first - count).toBe(1);
+}
