@@ -118,6 +118,7 @@ export class DestinationHub {
    */
   async abandon(migrationId: string, vmId: string, fence: number): Promise<void> {
     const migration = await this.migration(migrationId);
+    await this.#standard.get(migrationId)?.yield();
     if (migration) {
       await migration.abandon();
       this.#migrations.delete(migrationId);
@@ -137,6 +138,7 @@ export class DestinationHub {
 
   /** Ends a warm-up or a plan: what has arrived stays as baseline, nobody owned anything. */
   async dismiss(migrationId: string): Promise<void> {
+    await this.#standard.get(migrationId)?.yield();
     await (await this.migration(migrationId))?.abandon();
     this.#migrations.delete(migrationId);
   }
@@ -207,8 +209,9 @@ export class DestinationHub {
 
   #openStandard(hello: Hello, connection: Connection): void {
     const { sessionId } = hello;
-    this.#standard.get(sessionId)?.end(new DwcpError('SUPERSEDED', 'A newer attempt of the source took the transfer over'));
-    const receiver: StandardReceiver = new StandardReceiver(connection, this.#options.slab, this.#context, async () => this.#get(sessionId), () => {
+    const earlier = this.#standard.get(sessionId);
+    earlier?.end(new DwcpError('SUPERSEDED', 'A newer attempt of the source took the transfer over'));
+    const receiver: StandardReceiver = new StandardReceiver(connection, this.#options.slab, this.#context, async () => this.#get(sessionId), earlier?.yield() ?? Promise.resolve(), () => {
       if (this.#standard.get(sessionId) === receiver) this.#standard.delete(sessionId);
     });
     this.#standard.set(sessionId, receiver);

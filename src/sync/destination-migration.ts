@@ -13,7 +13,7 @@ import { readIfThere, writeDurably } from '../store/durable-file';
 import type { OwnershipJournal } from '../store/ownership-journal';
 import type { VmRegistry } from '../store/vm-registry';
 import type { CodecPool } from './codec-pool';
-import { installImage, removeJournal, WorkingImage, type WorkingImageParameters } from './working-image';
+import { installImage, keepUnjournaled, removeJournal, WorkingImage, type WorkingImageParameters } from './working-image';
 
 /**
  * `migrate`: the VM changes hosts. `warm`: the images become a baseline, the VM stays. `direct`: the library's
@@ -191,7 +191,10 @@ export class DestinationMigration {
   async #keepAll(): Promise<void> {
     for (const { imageId } of this.record.images) {
       const parameters = this.parametersOf(imageId, true);
-      if ((await readIfThere(parameters.journalPath)) === undefined) continue;
+      if ((await readIfThere(parameters.journalPath)) === undefined) {
+        await keepUnjournaled(parameters, this.record.generation, this.#context.store, this.#context.pool);
+        continue;
+      }
       await (await this.image(imageId, true)).keepAsBaseline(this.record.generation);
       this.#open.delete(imageId);
     }

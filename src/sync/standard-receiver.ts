@@ -43,10 +43,15 @@ export class StandardReceiver {
   readonly #context: DestinationContext;
   readonly #migration: () => Promise<DestinationMigration>;
   #file: OpenFile | undefined;
-  #queue: Promise<void> = Promise.resolve();
+  #queue: Promise<void>;
   #ended = false;
 
-  constructor(connection: Connection, slab: Slab, context: DestinationContext, migration: () => Promise<DestinationMigration>, onEnd: () => void) {
+  /**
+   * @param before what has to be done first: an earlier connection of the same migration puts its file away
+   * @param onEnd called once the file has been put away
+   */
+  constructor(connection: Connection, slab: Slab, context: DestinationContext, migration: () => Promise<DestinationMigration>, before: Promise<void>, onEnd: () => void) {
+    this.#queue = before;
     this.#connection = connection;
     this.#slab = slab;
     this.#context = context;
@@ -56,8 +61,7 @@ export class StandardReceiver {
       (received) => this.#enqueue(received),
       () => {
         this.#ended = true;
-        void this.yield();
-        onEnd();
+        void this.yield().finally(onEnd);
       },
       slab,
     );

@@ -264,6 +264,15 @@ export async function sealWorkFile({ migrationId, image, imagePath, journalPath 
   await writeDurably(verifiedPath(journalPath), root);
 }
 
+/** What a standard transfer has brought and not finished: becomes the baseline where there is none, else goes. */
+export async function keepUnjournaled({ vmId, image, imagePath }: WorkingImageParameters, generation: number, store: BaselineStore, pool: CodecPool): Promise<void> {
+  const workPath = workPathOf(imagePath);
+  if (!(await exists(workPath))) return;
+  if (await exists(baselinePathOf(imagePath))) return rm(workPath);
+  const { imageId, kind, sizeBytes } = image;
+  await store.adopt(workPath, imagePath, { vmId, imageId, kind, sizeBytes, generation, complete: false }, await measureFile(workPath, sizeBytes, pool));
+}
+
 export async function removeJournal(journalPath: string): Promise<void> {
   await rm(verifiedPath(journalPath), { force: true });
   await rm(journalPath, { force: true });

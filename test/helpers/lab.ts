@@ -8,6 +8,7 @@ import { Client, Connection } from '@temporalio/client';
 import { Children, type Child, lastLine } from '../../src/cli/demo/children';
 import { type EmbeddedServer, freePort, startEmbeddedServer } from '../../src/control/embedded-server';
 import { createOrchestrator, type MigrateOptions, type MigrationStatus, type Orchestrator } from '../../src/control/orchestrator';
+import { errnoOf } from '../../src/model/errors';
 import type { MigrationResult } from '../../src/model/migration';
 import { VmRegistry } from '../../src/store/vm-registry';
 import { sha256, temporaryFolder, writeImage } from './data';
@@ -162,8 +163,8 @@ export class Lab {
   leftovers(): string[] {
     const bad = /\.dwcp-work$|\.part$|\.tmp$|\.files$/;
     const roots = [this.a.dataDir, this.b.dataDir, join(this.folder, 'vms')];
-    const files = roots.filter((root) => existsSync(root)).flatMap((root) => readdirSync(root, { recursive: true, withFileTypes: true }).map((entry) => join(entry.parentPath, entry.name)));
-    return files.filter((path) => bad.test(path) || /\/(incoming|outgoing)\/./.test(path)).filter((path) => existsSync(path) && statSync(path).isFile());
+    const files = roots.filter((root) => existsSync(root)).flatMap(filesBelow);
+    return files.filter((path) => bad.test(path) || /\/(incoming|outgoing)\/./.test(path)).filter((path) => statSync(path, { throwIfNoEntry: false })?.isFile() ?? false);
   }
 
   /** Waits for the sweeps to have settled everything. */
@@ -177,6 +178,17 @@ export class Lab {
     open.delete(this);
     await this.#client?.connection.close();
     await this.children.stopAll();
+  }
+}
+
+/** All paths below a folder; agents may remove some of it meanwhile. */
+function filesBelow(root: string): string[] {
+  for (;;) {
+    try {
+      return readdirSync(root, { recursive: true, withFileTypes: true }).map((entry) => join(entry.parentPath, entry.name));
+    } catch (error) {
+      if (errnoOf(error) !== 'ENOENT') throw error;
+    }
   }
 }
 

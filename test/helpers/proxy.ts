@@ -4,6 +4,8 @@
  */
 import { connect, createServer, type Server, type Socket } from 'node:net';
 
+const open = new Set<Relay>();
+
 export class Relay {
   readonly #from: { readonly host: string; readonly port: number };
   readonly #to: { readonly host: string; readonly port: number };
@@ -19,6 +21,7 @@ export class Relay {
   async listen(): Promise<void> {
     const server = createServer((near) => this.#relay(near));
     this.#server = server;
+    open.add(this);
     await new Promise<void>((resolve, reject) => server.once('error', reject).listen(this.#from.port, this.#from.host, resolve));
   }
 
@@ -31,6 +34,7 @@ export class Relay {
 
   /** Nothing listens from here on, and every connection is destroyed. */
   async close(): Promise<void> {
+    open.delete(this);
     const closed = new Promise<void>((resolve) => (this.#server ? this.#server.close(() => resolve()) : resolve()));
     this.#server = undefined;
     this.cut();
@@ -52,3 +56,7 @@ export class Relay {
     }
   }
 }
+
+afterEach(async () => {
+  for (const relay of [...open]) await relay.close();
+});

@@ -1,6 +1,6 @@
 /** What happens outside the processes: the link is cut, the listener is away, the disk is full. */
 import { execFileSync } from 'node:child_process';
-import { mkdirSync } from 'node:fs';
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { ImageResult, MigrationResult } from '../../src/model/migration';
 import { temporaryFolder } from '../helpers/data';
@@ -26,42 +26,34 @@ async function startBehindRelay(): Promise<{ lab: Lab; relay: Relay }> {
 
 test('goes on where it was after all sockets are destroyed in the middle of the transfer, twice', async () => {
   const { lab, relay } = await startBehindRelay();
-  try {
-    const { hashes } = await lab.defineVm('cut', DISK_BYTES);
-    const id = await lab.migrate('cut', { bandwidthLimit: LIMIT });
-    for (const share of [0.3, 0.6]) {
-      await lab.untilShare(id, share);
-      expect(relay.cut()).toBeGreaterThan(4);
-    }
-    const result = await lab.result(id);
-    expect(result.path).toBe('dwcp');
-    expect(lab.hashesOnB('cut')).toEqual(hashes);
-    expect(diskOf(result).attempts).toBe(1);
-    expect(diskOf(result).linkBytes).toBeLessThan(NEEDED_BYTES + 2 * BYTES_A_CUT);
-    await lab.untilClean();
-  } finally {
-    await relay.close();
+  const { hashes } = await lab.defineVm('cut', DISK_BYTES);
+  const id = await lab.migrate('cut', { bandwidthLimit: LIMIT });
+  for (const share of [0.3, 0.6]) {
+    await lab.untilShare(id, share);
+    expect(relay.cut()).toBeGreaterThan(4);
   }
+  const result = await lab.result(id);
+  expect(result.path).toBe('dwcp');
+  expect(lab.hashesOnB('cut')).toEqual(hashes);
+  expect(diskOf(result).attempts).toBe(1);
+  expect(diskOf(result).linkBytes).toBeLessThan(NEEDED_BYTES + 2 * BYTES_A_CUT);
+  await lab.untilClean();
 });
 
 test('waits for a listener that is away for 20 s and then sends only what is missing', async () => {
   const { lab, relay } = await startBehindRelay();
-  try {
-    const { hashes } = await lab.defineVm('away', DISK_BYTES);
-    const id = await lab.migrate('away', { bandwidthLimit: LIMIT });
-    await lab.untilShare(id, 0.4);
-    await relay.close();
-    await new Promise((resolve) => setTimeout(resolve, 20_000));
-    expect((await lab.orchestrator.getMigrationStatus(id)).state).toBe('running');
-    await relay.listen();
-    const result = await lab.result(id);
-    expect(result.path).toBe('dwcp');
-    expect(lab.hashesOnB('away')).toEqual(hashes);
-    expect(diskOf(result).linkBytes).toBeLessThan(NEEDED_BYTES + BYTES_A_CUT);
-    await lab.untilClean();
-  } finally {
-    await relay.close();
-  }
+  const { hashes } = await lab.defineVm('away', DISK_BYTES);
+  const id = await lab.migrate('away', { bandwidthLimit: LIMIT });
+  await lab.untilShare(id, 0.4);
+  await relay.close();
+  await new Promise((resolve) => setTimeout(resolve, 20_000));
+  expect((await lab.orchestrator.getMigrationStatus(id)).state).toBe('running');
+  await relay.listen();
+  const result = await lab.result(id);
+  expect(result.path).toBe('dwcp');
+  expect(lab.hashesOnB('away')).toEqual(hashes);
+  expect(diskOf(result).linkBytes).toBeLessThan(NEEDED_BYTES + BYTES_A_CUT);
+  await lab.untilClean();
 });
 
 describeWhere([needsRoot(), needsProgram('mount', 'mount')])('a full disk at the destination', () => {
@@ -84,6 +76,31 @@ describeWhere([needsRoot(), needsProgram('mount', 'mount')])('a full disk at the
     expect(result.path).toBe('enableDwcp' in options ? 'standard' : 'dwcp');
     expect(lab.hashesOnB('full')).toEqual(hashes);
     expect(diskOf(result).began).toBe('resumed');
+    await lab.untilClean();
+    await lab.stop();
+  });
+
+  test('in the middle of the hand-over leaves it in doubt; a cancel then does not roll back, and with space again it completes forward', async () => {
+    const folder = temporaryFolder();
+    const ownership = join(folder, 'b', 'ownership');
+    mkdirSync(ownership, { recursive: true });
+    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=32k', 'tmpfs', ownership]);
+    mounted.push(ownership);
+    const lab = await Lab.start({ own: true, bDataDir: join(folder, 'b') });
+    const { hashes } = await lab.defineVm('doubt', DISK_BYTES);
+    const id = await lab.migrate('doubt', { bandwidthLimit: 4e6 });
+    await lab.untilShare(id, 0.3);
+    const filler = join(ownership, 'filler');
+    expect(() => writeFileSync(filler, Buffer.alloc(1024 * 1024))).toThrow('ENOSPC');
+    await lab.until(id, 'the switchover', ({ progress }) => progress?.phase === 'switchover');
+    await lab.orchestrator.cancelMigration(id);
+    await new Promise((resolve) => setTimeout(resolve, 3000));
+    const { state, progress } = await lab.orchestrator.getMigrationStatus(id);
+    expect(state).toBe('running');
+    expect(progress).toMatchObject({ phase: 'switchover', pastReturn: false, cancelRequested: true });
+    rmSync(filler);
+    expect((await lab.result(id)).outcome).toBe('completed');
+    expect(lab.hashesOnB('doubt')).toEqual(hashes);
     await lab.untilClean();
     await lab.stop();
   });

@@ -26,7 +26,7 @@ describe('error codes', () => {
 
   it('fall back only where transport or encoder failed for good', () => {
     const falling = Object.entries(ERROR_CODES).filter(([, spec]) => spec.fallback);
-    expect(falling.map(([code]) => code).sort()).toEqual(['ENCODER_FAILED', 'HELLO_REFUSED', 'PROTOCOL_VERSION', 'PROTOCOL_VIOLATION']);
+    expect(falling.map(([code]) => code).sort()).toEqual(['ENCODER_FAILED', 'HELLO_REFUSED', 'PROTOCOL_VERSION', 'PROTOCOL_VIOLATION', 'STREAM_NOT_UNDERSTOOD']);
     for (const [, spec] of falling) expect(spec.retry).toBe('permanent');
   });
 

@@ -4,7 +4,8 @@
 import { hasCode } from '../../src/model/errors';
 import { MIGRATION_OPTIONS } from '../../src/model/options';
 import { changeImage, sha256 } from '../helpers/data';
-import { Lab } from '../helpers/lab';
+import { Lab, type LabHost } from '../helpers/lab';
+import { Relay } from '../helpers/proxy';
 
 const SIZE = 16 * 1024 * 1024;
 
@@ -105,21 +106,39 @@ describe('migrateVm', () => {
 });
 
 describe('cancel', () => {
-  it.each(['establish_streams', 'check_baseline', 'transfer'] as const)('in phase %s rolls back: VM at the source, what had arrived kept as baseline', async (phase) => {
-    const lab = await Lab.start();
-    const vmId = `cancel-${phase.replace('_', '-')}`;
+  /** What holds the flow in a phase until it is let go. */
+  const HOLDS: Readonly<Record<string, (lab: Lab, relay: Relay) => Promise<() => Promise<void> | void>>> = {
+    start: (lab) => frozen(lab.a),
+    initialise_amst: (lab) => frozen(lab.b),
+    establish_streams: async (_, relay) => {
+      await relay.close();
+      return () => relay.listen();
+    },
+    transfer: () => Promise.resolve(() => undefined),
+    standard_transfer: () => Promise.resolve(() => undefined),
+  };
+
+  function frozen({ agent }: LabHost): Promise<() => void> {
+    agent!.process.kill('SIGSTOP');
+    return Promise.resolve(() => void agent!.process.kill('SIGCONT'));
+  }
+
+  it.each(Object.keys(HOLDS))('in phase %s rolls back: VM at the source, what had arrived kept as baseline', async (phase) => {
+    const lab = await Lab.start({ bArgs: ['--advertise-address', '127.0.0.2'] });
+    const relay = new Relay({ host: '127.0.0.2', port: lab.b.port }, { host: '127.0.0.1', port: lab.b.port });
+    await relay.listen();
+    const vmId = `cancel-${phase.replaceAll('_', '-')}`;
     const { hashes, disk } = await lab.defineVm(vmId, SIZE);
-    if (phase === 'establish_streams') lab.b.agent!.process.kill('SIGSTOP');
-    const id = await lab.migrate(vmId, { bandwidthLimit: 2e6 });
-    if (phase === 'transfer') await lab.untilShare(id, 0.3);
-    else await lab.until(id, 'its start', ({ progress }) => progress !== undefined);
+    const letGo = await HOLDS[phase]!(lab, relay);
+    const id = await lab.migrate(vmId, { bandwidthLimit: 2e6, enableDwcp: phase !== 'standard_transfer' });
+    await lab.until(id, phase, ({ progress, live }) => progress?.phase === phase && (!phase.endsWith('transfer') || live.some((image) => image.doneBytes > 0.3 * image.totalBytes)));
     await lab.orchestrator.cancelMigration(id);
-    if (phase === 'establish_streams') lab.b.agent!.process.kill('SIGCONT');
+    await letGo();
     await expect(lab.result(id)).rejects.toMatchObject({ code: 'CANCELLED' });
     expect(sha256(disk)).toBe(hashes[0]);
     await lab.untilClean();
     const again = await lab.result(await lab.migrate(vmId));
-    if (phase === 'transfer') expect(again.images[0]!.began).toBe('baseline');
+    if (phase.endsWith('transfer')) expect(again.images[0]!.began).toBe('baseline');
     expect(lab.hashesOnB(vmId)).toEqual(hashes);
   });
 
