@@ -14,7 +14,7 @@ import { BLOCK_SIZE_BYTES } from '../src/model/image';
 import { Manifest } from '../src/store/manifest';
 import { CodecPool } from '../src/sync/codec-pool';
 import { Slab } from '../src/transport/slab';
-import { report, type Row } from './report';
+import { report, type Row, say } from './report';
 
 const BATCH_BLOCKS = 4;
 const SETTINGS = { compress: true, level: 9, delta: true, deltaThreshold: 0.7 };
@@ -25,7 +25,7 @@ export async function benchEventLoop(json: boolean, args: readonly string[]): Pr
   const children = new Children(join(folder, 'logs'));
   const path = join(folder, 'disk.img');
   try {
-    await makeDiskImage(path, sizeBytes, children, await findTool('mkfs.ext4', 'e2fsprogs', children, (line) => void process.stderr.write(`${line}\n`)));
+    await makeDiskImage(path, sizeBytes, children, await findTool('mkfs.ext4', 'e2fsprogs', children, say));
     report('event-loop', [await compress(path, sizeBytes)], json, { level: SETTINGS.level });
   } finally {
     await children.stopAll();

@@ -6,15 +6,14 @@ import { dirname, join } from 'node:path';
 import { makeDiskImage, sha256OfFile } from '../src/cli/demo/sample-vm';
 import { findTool } from '../src/cli/demo/tools';
 import { MIB } from '../src/model/units';
-import { report } from './report';
+import { report, say } from './report';
 import { Stage } from './stage';
 
 const VICTIMS = ['source agent', 'destination agent', 'control worker', 'temporal server'] as const;
 
 export async function benchKills(json: boolean, args: readonly string[]): Promise<void> {
   const rounds = args.includes('--small') ? 4 : 20;
-  const say = (line: string): void => void process.stderr.write(`${line}\n`);
-  const stage = new Stage({ name: 'kills', serverAddress: '127.0.0.1', a: { address: '127.0.0.1', prefix: [] }, b: { address: '127.0.0.2', prefix: [] }, say });
+  const stage = new Stage({ name: 'kills' });
   const startedAt = performance.now();
   const arrivals: boolean[] = [];
   try {

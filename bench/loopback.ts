@@ -10,7 +10,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { sha256OfFile } from '../src/cli/demo/sample-vm';
 import { GIB, MIB } from '../src/model/units';
-import { report, type Row } from './report';
+import { report, type Row, say } from './report';
 import { cpuSeconds, Stage } from './stage';
 
 const RUNS = 5;
@@ -24,7 +24,7 @@ export async function benchLoopback(json: boolean, args: readonly string[]): Pro
 }
 
 async function measure(name: string, parent: string, sizeBytes: number): Promise<Row> {
-  const stage = new Stage({ name: 'loopback', serverAddress: '127.0.0.1', a: { address: '127.0.0.1', prefix: [] }, b: { address: '127.0.0.2', prefix: [] }, parent, say: (line) => void process.stderr.write(`${line}\n`) });
+  const stage = new Stage({ name: 'loopback', parent });
   try {
     await stage.start();
     const path = join(stage.folder, 'vms', 'disk.img');
@@ -44,7 +44,7 @@ async function measure(name: string, parent: string, sizeBytes: number): Promise
       const result = await stage.migrate(vmId, stage.a, stage.b, { bandwidthLimit: 0 });
       cpu.push(cpuSeconds(stage.agents.get(stage.a.hostId)) + cpuSeconds(stage.agents.get(stage.b.hostId)) - before);
       seconds.push(result.images[0]?.seconds ?? Infinity);
-      process.stderr.write(`  ${name}: ${(result.images[0]?.seconds ?? 0).toFixed(2)} s, ${result.images[0]?.streams ?? 0} streams, level ${result.images[0]?.level ?? 0}, batches of ${result.images[0]?.batchBytes ?? 0}\n`);
+      say(`  ${name}: ${(result.images[0]?.seconds ?? 0).toFixed(2)} s, ${result.images[0]?.streams ?? 0} streams, level ${result.images[0]?.level ?? 0}, batches of ${result.images[0]?.batchBytes ?? 0}`);
       verified &&= (await sha256OfFile(stage.imageOnB(vmId, 'vda'))) === hash;
       rmSync(stage.imageOnB(vmId, 'vda'));
       execFileSync('mv', [`${path}.dwcp-baseline`, path]);

@@ -6,7 +6,7 @@ import { dirname, join } from 'node:path';
 import { makeDiskImage } from '../src/cli/demo/sample-vm';
 import { findTool } from '../src/cli/demo/tools';
 import { formatBytes, GIB, MIB } from '../src/model/units';
-import { report, type Row } from './report';
+import { report, type Row, say } from './report';
 import { peakRssBytes, Stage } from './stage';
 
 const STREAMS = 64;
@@ -20,8 +20,7 @@ export async function benchMemory(json: boolean, args: readonly string[]): Promi
 
 /** Agents of their own for each size: a peak is for life. */
 async function measure(sizeBytes: number): Promise<Row[]> {
-  const say = (line: string): void => void process.stderr.write(`${line}\n`);
-  const stage = new Stage({ name: 'memory', serverAddress: '127.0.0.1', a: { address: '127.0.0.1', prefix: [] }, b: { address: '127.0.0.2', prefix: [] }, say });
+  const stage = new Stage({ name: 'memory' });
   try {
     await stage.start();
     const path = join(stage.folder, 'vms', 'disk.img');

@@ -1,6 +1,6 @@
 /**
  * What a bench gives: a table for people, with --json a last line that is one object, and the same with date and host in
- * bench/results/NAME.json.
+ * bench/results/NAME.json, where it is a whole one.
  */
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, writeFileSync } from 'node:fs';
@@ -25,6 +25,13 @@ export interface Row {
   readonly note?: string;
 }
 
+/** What goes on, for people; the rows alone go to stdout. */
+export function say(line: string): void {
+  process.stderr.write(`${line}\n`);
+}
+
+/** A part of a measurement is shown and not kept. */
+const PARTIAL = process.argv.includes('--small') || process.argv.includes('--no-peers');
 const ROOT = join(__dirname, '..', '..');
 
 function commit(): string {
@@ -63,7 +70,7 @@ export function report(bench: string, rows: readonly Row[], json: boolean, setti
   const result = { bench, rows };
   const host = { name: hostname(), cpu: cpus()[0]?.model, cores: cpus().length, memoryBytes: totalmem(), kernel: release(), node: process.version, load: loadavg()[0] };
   mkdirSync(join(ROOT, 'bench', 'results'), { recursive: true });
-  writeFileSync(join(ROOT, 'bench', 'results', `${bench}.json`), `${JSON.stringify({ ...result, setting, date: new Date().toISOString(), commit: commit(), host }, null, 1)}\n`);
+  if (!PARTIAL) writeFileSync(join(ROOT, 'bench', 'results', `${bench}.json`), `${JSON.stringify({ ...result, setting, date: new Date().toISOString(), commit: commit(), host }, null, 1)}\n`);
   process.stdout.write(`${rowsTable(rows)}\n`);
   if (json) process.stdout.write(`${JSON.stringify(result)}\n`);
 }

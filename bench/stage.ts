@@ -12,6 +12,7 @@ import { createOrchestrator, type MigrateOptions, type Orchestrator } from '../s
 import type { ImageKind } from '../src/model/ids';
 import type { MigrationResult } from '../src/model/migration';
 import { VmRegistry } from '../src/store/vm-registry';
+import { say } from './report';
 
 export interface StageHost {
   readonly hostId: string;
@@ -23,20 +24,19 @@ export interface StageHost {
 interface StagePlace {
   readonly hostId?: string;
   readonly address: string;
-  readonly prefix: readonly string[];
+  readonly prefix?: readonly string[];
 }
 
 export interface StageOptions {
   readonly name: string;
-  /** Where both hosts reach the Temporal server on this machine. */
-  readonly serverAddress: string;
-  readonly a: StagePlace;
-  readonly b: StagePlace;
+  /** Where both hosts reach the Temporal server on this machine; loopback where nothing is said. */
+  readonly serverAddress?: string;
+  readonly a?: StagePlace;
+  readonly b?: StagePlace;
   /** Parent of all data; a tmpfs leaves the disk out of the measurement. */
   readonly parent?: string;
   /** With the server's web UI. */
   readonly withUi?: boolean;
-  readonly say: (line: string) => void;
 }
 
 export class Stage {
@@ -57,8 +57,8 @@ export class Stage {
     this.#options = options;
     this.folder = mkdtempSync(join(options.parent ?? tmpdir(), `dwcp-bench-${options.name}-`));
     this.children = new Children(join(this.folder, 'logs'));
-    this.a = { hostId: 'bench-a', dataDir: join(this.folder, 'a'), ...options.a };
-    this.b = { hostId: 'bench-b', dataDir: join(this.folder, 'b'), ...options.b };
+    this.a = { hostId: 'bench-a', dataDir: join(this.folder, 'a'), address: '127.0.0.1', prefix: [], ...options.a };
+    this.b = { hostId: 'bench-b', dataDir: join(this.folder, 'b'), address: '127.0.0.2', prefix: [], ...options.b };
   }
 
   get client(): Client {
@@ -82,10 +82,11 @@ export class Stage {
 
   async startServer(): Promise<void> {
     const port = Number(this.#temporal.split(':')[1] ?? 0);
-    const server = await startEmbeddedServer({ dbFile: join(this.folder, 'temporal.sqlite'), address: this.#options.serverAddress === '127.0.0.1' ? '127.0.0.1' : '0.0.0.0', uiPort: this.#options.withUi ? 0 : -1, port }, this.#options.say);
+    const { serverAddress = '127.0.0.1' } = this.#options;
+    const server = await startEmbeddedServer({ dbFile: join(this.folder, 'temporal.sqlite'), address: serverAddress === '127.0.0.1' ? '127.0.0.1' : '0.0.0.0', uiPort: this.#options.withUi ? 0 : -1, port }, say);
     this.#server = this.children.adopt('temporal', server.process, '');
     this.uiAddress = server.uiAddress;
-    this.#temporal = `${this.#options.serverAddress}:${server.address.split(':')[1] ?? ''}`;
+    this.#temporal = `${serverAddress}:${server.address.split(':')[1] ?? ''}`;
   }
 
   /** SIGKILL for one process, and the same started again. */

@@ -11,7 +11,7 @@ import { findTool } from '../src/cli/demo/tools';
 import { BLOCK_SIZE_BYTES } from '../src/model/image';
 import { GIB } from '../src/model/units';
 import { rsyncOver, zstdOver } from './peers';
-import { report, type Row } from './report';
+import { report, type Row, say } from './report';
 import { Stage } from './stage';
 import { wanRefusal, WanLink } from './wan-link';
 
@@ -24,12 +24,11 @@ export async function benchWan(json: boolean, args: readonly string[]): Promise<
   const sizeBytes = args.includes('--small') ? GIB / 8 : GIB;
   const withPeers = !args.includes('--no-peers');
   const link = new WanLink('bench', LINK);
-  const say = (line: string): void => void process.stderr.write(`${line}\n`);
   link.up();
-  const stage = new Stage({ name: 'wan', serverAddress: link.management, a: link.a, b: link.b, say });
+  const stage = new Stage({ name: 'wan', serverAddress: link.management, a: link.a, b: link.b });
   try {
     await stage.start();
-    const rows = await measure(link, stage, sizeBytes, withPeers, say);
+    const rows = await measure(link, stage, sizeBytes, withPeers);
     report('wan', rows, json, { link: LINK, image: `${sizeBytes} bytes of ext4 with files of this machine`, changed: CHANGED_SHARE });
   } finally {
     await stage.stop();
@@ -37,7 +36,7 @@ export async function benchWan(json: boolean, args: readonly string[]): Promise<
   }
 }
 
-async function measure(link: WanLink, stage: Stage, sizeBytes: number, withPeers: boolean, say: (line: string) => void): Promise<Row[]> {
+async function measure(link: WanLink, stage: Stage, sizeBytes: number, withPeers: boolean): Promise<Row[]> {
   const original = join(stage.folder, 'original.img');
   const mkfs = await findTool('mkfs.ext4', 'e2fsprogs', stage.children, say);
   say('making the image');

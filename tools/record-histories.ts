@@ -6,6 +6,7 @@ import { randomBytes } from 'node:crypto';
 import { mkdirSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { historyToJSON } from '@temporalio/common/lib/proto-utils';
+import { say } from '../bench/report';
 import { Stage } from '../bench/stage';
 import { ensureSchedules, declaredSchedules } from '../src/control/schedules';
 import type { MigrationStatus } from '../src/control/orchestrator';
@@ -15,8 +16,7 @@ const FOLDER = join(__dirname, '..', '..', 'test', 'fixtures', 'histories');
 const IMAGE_BYTES = 4 * 1024 * 1024;
 
 async function main(): Promise<void> {
-  const say = (line: string): void => void process.stderr.write(`${line}\n`);
-  const stage = new Stage({ name: 'histories', serverAddress: '127.0.0.1', a: { address: '127.0.0.1', prefix: [] }, b: { address: '127.0.0.2', prefix: [] }, say });
+  const stage = new Stage({ name: 'histories' });
   mkdirSync(FOLDER, { recursive: true });
 
   const record = async (name: string, workflowId: string): Promise<void> => {

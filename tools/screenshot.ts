@@ -6,6 +6,7 @@ import { randomBytes } from 'node:crypto';
 import { renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Browser, chromium } from 'playwright-core';
+import { say } from '../bench/report';
 import { Stage } from '../bench/stage';
 import { findTool } from '../src/cli/demo/tools';
 import { makeDiskImage } from '../src/cli/demo/sample-vm';
@@ -17,8 +18,7 @@ const FOLDER = join(__dirname, '..', '..', 'docs', 'images');
 const WINDOW = { width: 1440, height: 1150 };
 
 async function main(): Promise<void> {
-  const say = (line: string): void => void process.stderr.write(`${line}\n`);
-  const stage = new Stage({ name: 'screenshot', serverAddress: '127.0.0.1', a: { hostId: 'zrh-12', address: '127.0.0.1', prefix: [] }, b: { hostId: 'fra-03', address: '127.0.0.2', prefix: [] }, withUi: true, say });
+  const stage = new Stage({ name: 'screenshot', a: { hostId: 'zrh-12', address: '127.0.0.1' }, b: { hostId: 'fra-03', address: '127.0.0.2' }, withUi: true });
   let browser: Browser | undefined;
   try {
     const executablePath = await findTool('chromium', 'chromium', stage.children, say);

@@ -6,7 +6,8 @@
 import { fstatSync } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
 import { DwcpError, toDwcpError } from '../model/errors';
-import { blockCount } from '../model/image';
+import { BLOCK_SIZE_BYTES, blockCount } from '../model/image';
+import { nextData, nextHole } from '../store/system-calls';
 import type { BlockSelection, ImageFile } from './codec-jobs';
 
 export interface ChangeFeed {
@@ -15,6 +16,8 @@ export interface ChangeFeed {
   next(blocks: number): BlockSelection | undefined;
   /** Blocks that next() has not named yet. */
   readonly remaining: number;
+  /** Stretches of whole blocks that are zeros without having to be read. */
+  holes(): Iterable<{ readonly first: number; readonly count: number }>;
   /** Begins anew, leaving out the blocks for which `settled` holds. */
   restart(settled: (block: number) => boolean): void;
   /** @throws IMAGE_CHANGED where what was read may not be one state of the image */
@@ -77,6 +80,18 @@ export class ScanFeed implements ChangeFeed {
       count += 1;
     }
     return { first, count };
+  }
+
+  *holes(): Generator<{ first: number; count: number }> {
+    const { fd, sizeBytes } = this.file;
+    for (let at = 0; at < sizeBytes; ) {
+      const data = Math.min(nextData(fd, at), sizeBytes);
+      const first = Math.ceil(at / BLOCK_SIZE_BYTES);
+      const end = data === sizeBytes ? blockCount(sizeBytes) : Math.floor(data / BLOCK_SIZE_BYTES);
+      if (end > first) yield { first, count: end - first };
+      if (data === sizeBytes) return;
+      at = Math.min(nextHole(fd, data), sizeBytes);
+    }
   }
 
   restart(settled: (block: number) => boolean): void {

@@ -61,6 +61,9 @@ export interface SentImage {
   readonly resumes: number;
 }
 
+/** What is known of a block of the source, one byte each. */
+const SEEN = { not: 0, read: 1, zeroOnBothSides: 2 } as const;
+
 /** Passes that end with different roots: after so many the fault is not chance. */
 const MAX_MISMATCHES = 3;
 
@@ -210,21 +213,36 @@ export class ImageSender {
   }
 
   #markScanned(blocks: BlockSelection): void {
-    if ('first' in blocks) this.#scanned.fill(1, blocks.first, blocks.first + blocks.count);
-    else for (const block of blocks.list) this.#scanned[block] = 1;
+    if ('first' in blocks) this.#scanned.fill(SEEN.read, blocks.first, blocks.first + blocks.count);
+    else for (const block of blocks.list) this.#scanned[block] = SEEN.read;
   }
 
-  /** Read in an earlier pass, and known to be equal on the other side. */
+  /** A hole where the destination has zeros, or read in an earlier pass and known to be equal on the other side. */
   #isSettled(block: number): boolean {
-    return this.#scanned[block] === 1 && this.#source.hashOf(block).equals(this.#held.hashOf(block));
+    const seen = this.#scanned[block];
+    return seen === SEEN.zeroOnBothSides || (seen === SEEN.read && this.#source.hashOf(block).equals(this.#held.hashOf(block)));
+  }
+
+  /** Large images are mostly holes: what is zero on both sides is settled without a look. */
+  #settleHoles(feed: ChangeFeed): void {
+    for (const { first, count } of feed.holes()) {
+      for (let block = first; block < first + count; block += 1) {
+        if (this.#scanned[block] !== SEEN.not || !this.#held.isZero(block)) continue;
+        this.#scanned[block] = SEEN.zeroOnBothSides;
+        this.#counts.zeroBlocks += 1;
+      }
+    }
   }
 
   /** Begins a pass: what an earlier one has settled is not looked at again, the rest is counted anew. */
   #beginPass(feed: ChangeFeed): void {
     this.#resumes += 1;
     this.#settledBlocks = 0;
+    // What the destination holds may be another state now; what was a hole is looked at again, and counted once.
+    for (let block = 0; block < this.#scanned.length; block += 1) if (this.#scanned[block] === SEEN.zeroOnBothSides && !this.#held.isZero(block)) this.#scanned[block] = SEEN.not;
     if (this.#resumes > 0) for (let block = 0; block < this.#source.blocks; block += 1) if (this.#isSettled(block)) this.#settledBlocks += 1;
     this.#doneBefore = this.#doneInPasses();
+    this.#settleHoles(feed);
     feed.restart((block) => this.#isSettled(block));
   }
 
