@@ -1,0 +1,160 @@
+/**
+ * The source QEMU's side of a live migration: QEMU sends its stream to a UNIX socket of ours, at the pace at which we read,
+ * and goes no further than we let it. What is done with the pages, and when rounds end, is the caller's business.
+ *
+ *   start -> active (rounds; the guest runs) -> letSwitchOver -> pre-switchover (the guest is stopped) -> complete -> completed
+ *              +-------------- cancel ----------------+-> cancelled: the guest runs on, by QEMU's own doing
+ *
+ * Order of states and their traps: research/qemu-seams.md, section 1.
+ */
+import { rmSync } from 'node:fs';
+import { createServer, type Server, type Socket } from 'node:net';
+import { DwcpError, toDwcpError } from '../../model/errors';
+import { type MigrationStreamHandler, MigrationStreamReader } from './migration-stream-reader';
+import type { QmpClient } from './qmp-client';
+import type { MigrationInfo, QmpEvent } from './qmp-schemas';
+
+/**
+ * The least that makes QEMU look at its dirty log again before it stops the guest (migration.c, migration_iteration_run:
+ * only what is below the limit is measured exactly). A guest that hardly writes may still come to its stop by itself.
+ */
+const AS_LATE_AS_MAY_BE_MS = 1;
+/**
+ * For this long nothing is read: a first pass that is through before QEMU has taken its first measurement (100 ms) counts
+ * as converged, whatever is dirty by then (tried, 10.0.2).
+ */
+const FIRST_MEASUREMENT_MS = 250;
+/** Longer than any guest takes to send what it has: the switchover comes with the next iteration. */
+const AT_ONCE_MS = 2_000_000;
+/** Our reading is the brake, not QEMU's own limit. */
+const NO_LIMIT_BYTES_PER_SECOND = 2 ** 40;
+const STATE_TIMEOUT_MS = 120_000;
+
+export class OutgoingMigration {
+  readonly #qmp: QmpClient;
+  readonly #path: string;
+  readonly #reader: MigrationStreamReader;
+  #server: Server | undefined;
+  #socket: Socket | undefined;
+  #held = false;
+  #status = 'none';
+  #stopped: QmpEvent | undefined;
+  #failed: ((error: DwcpError) => void) | undefined;
+
+  /** @param path a place for the socket, in a folder that only this user may enter */
+  constructor(qmp: QmpClient, path: string, handler: MigrationStreamHandler) {
+    this.#qmp = qmp;
+    this.#path = path;
+    this.#reader = new MigrationStreamReader(handler);
+  }
+
+  /** Called once where the stream breaks or cannot be understood; the migration has been cancelled in QEMU then. */
+  onFailure(handler: (error: DwcpError) => void): void {
+    this.#failed = handler;
+  }
+
+  /** Sets QEMU going. @throws QEMU_REFUSED where the guest cannot be migrated, with QEMU's own reason */
+  async start(): Promise<void> {
+    await this.#listen();
+    this.#qmp.onEvent((event) => {
+      if (event.name === 'MIGRATION') this.#status = String(event.data.status);
+      if (event.name === 'STOP') this.#stopped = event;
+    });
+    const capabilities = ['events', 'pause-before-switchover'].map((capability) => ({ capability, state: true }));
+    await this.#qmp.execute('migrate-set-capabilities', { capabilities });
+    await this.#qmp.execute('migrate-set-parameters', { 'max-bandwidth': NO_LIMIT_BYTES_PER_SECOND, 'downtime-limit': AS_LATE_AS_MAY_BE_MS });
+    await this.#qmp.execute('migrate', { uri: `unix:${this.#path}` });
+  }
+
+  /** Stops reading: QEMU waits, the guest runs on. For as long as it takes. */
+  hold(): void {
+    this.#held = true;
+    this.#socket?.pause();
+  }
+
+  release(): void {
+    this.#held = false;
+    this.#socket?.resume();
+  }
+
+  info(): Promise<MigrationInfo> {
+    return this.#qmp.execute('query-migrate');
+  }
+
+  /**
+   * Lets QEMU stop the guest at the end of the round it is in. The stream must be read meanwhile.
+   * @returns QEMU's event of the guest's stop: where downtime begins
+   */
+  async letSwitchOver(): Promise<QmpEvent> {
+    if (this.#status !== 'pre-switchover') {
+      const reached = this.#reaches('pre-switchover');
+      await Promise.all([reached, this.#qmp.execute('migrate-set-parameters', { 'downtime-limit': AT_ONCE_MS })]);
+    }
+    if (!this.#stopped) throw new DwcpError('QEMU_PROTOCOL', 'QEMU is ready to switch over and has not said that the guest stopped', { side: 'source' });
+    return this.#stopped;
+  }
+
+  /** From `pre-switchover`: the last pages and the device state. Past this QEMU never starts the guest by itself. */
+  async complete(): Promise<void> {
+    const completed = this.#reaches('completed');
+    await Promise.all([completed, this.#qmp.execute('migrate-continue', { state: 'pre-switchover' })]);
+    this.#close();
+  }
+
+  /** Ends it before `complete`: the guest runs on at the source. Idempotent. */
+  async cancel(): Promise<void> {
+    const { status } = await this.info();
+    if (status !== undefined && !['none', 'cancelled', 'failed', 'completed'].includes(status)) {
+      const cancelled = this.#reaches('cancelled', 'failed');
+      this.release();
+      await Promise.all([cancelled, this.#qmp.execute('migrate_cancel')]);
+    }
+    this.#close();
+  }
+
+  /** Waits for one of these states. @throws QEMU_REFUSED where QEMU's migration fails instead, with its reason */
+  async #reaches(...wanted: readonly string[]): Promise<void> {
+    const isState = ({ name, data }: QmpEvent): boolean => name === 'MIGRATION' && (wanted.includes(String(data.status)) || data.status === 'failed');
+    const { data } = await this.#qmp.event(`migration state ${wanted.join(' or ')}`, isState, STATE_TIMEOUT_MS);
+    if (wanted.includes(String(data.status))) return;
+    const info = await this.info();
+    throw new DwcpError('QEMU_REFUSED', `QEMU's migration failed: ${info['error-desc'] ?? 'it gives no reason'}`, { side: 'source' });
+  }
+
+  async #listen(): Promise<void> {
+    rmSync(this.#path, { force: true });
+    const server = createServer((socket) => this.#accept(socket));
+    this.#server = server;
+    await new Promise<void>((resolve, reject) => server.once('error', reject).listen(this.#path, resolve));
+  }
+
+  #accept(socket: Socket): void {
+    this.#socket = socket;
+    socket.pause();
+    setTimeout(() => {
+      if (!this.#held) socket.resume();
+    }, FIRST_MEASUREMENT_MS);
+    socket.on('error', () => undefined);
+    socket.on('data', (chunk: Buffer) => {
+      try {
+        this.#reader.feed(chunk);
+      } catch (error) {
+        this.#giveUp(toDwcpError(error, 'INTERNAL', { side: 'source' }));
+      }
+    });
+  }
+
+  /** QEMU sees its stream break, and the guest runs on. */
+  #giveUp(error: DwcpError): void {
+    this.#close();
+    this.#failed?.(error);
+    this.#failed = undefined;
+  }
+
+  #close(): void {
+    this.#socket?.destroy();
+    this.#server?.close();
+    this.#server = undefined;
+    rmSync(this.#path, { force: true });
+  }
+}
