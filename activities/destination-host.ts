@@ -4,7 +4,7 @@
  */
 import { statfs } from 'node:fs/promises';
 import { activityInfo } from '@temporalio/activity';
-import { DwcpError } from '../src/model/errors';
+import { DwcpError, messageOf } from '../src/model/errors';
 import { inDoubtUnlessRefused } from '../src/sync/source-migration';
 import { BLOCK_SIZE_BYTES, type ImageSpec, type VmImage } from '../src/model/image';
 import { formatBytes } from '../src/model/units';
@@ -21,7 +21,6 @@ import type { PeerAddress } from '../src/transport/endpoint';
 import { type GrantPurpose, mintGrant } from '../src/transport/grants';
 import { withHeartbeat } from './heartbeat';
 import { withFailures } from './to-failure';
-import { messageOf } from '../src/model/errors';
 
 export interface DestinationDependencies {
   readonly hostId: string;

@@ -10,7 +10,7 @@ import { Children } from '../src/cli/demo/children';
 import { makeDiskImage } from '../src/cli/demo/sample-vm';
 import { findTool } from '../src/cli/demo/tools';
 import { MIB } from '../src/model/units';
-import { BLOCK_SIZE_BYTES } from '../src/model/image';
+import { BLOCK_SIZE_BYTES, blockCount } from '../src/model/image';
 import { Manifest } from '../src/store/manifest';
 import { CodecPool } from '../src/sync/codec-pool';
 import { Slab } from '../src/transport/slab';
@@ -39,7 +39,7 @@ async function compress(path: string, sizeBytes: number): Promise<Row> {
   const source = new Manifest(sizeBytes);
   const held = new Manifest(sizeBytes);
   const fd = openSync(path, 'r');
-  const blocks = Math.ceil(sizeBytes / BLOCK_SIZE_BYTES);
+  const blocks = blockCount(sizeBytes);
   let next = 0;
   let payloadBytes = 0;
   const lane = async (): Promise<void> => {

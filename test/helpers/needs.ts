@@ -14,6 +14,7 @@ export function describeWhere(missing: readonly (string | undefined)[]): jest.De
   const reasons = missing.filter((reason) => reason !== undefined);
   if (reasons.length === 0 || mayNotSkip) return describe;
   process.stderr.write(`\nSKIPPED in ${expect.getState().testPath ?? 'a test'}: ${reasons.join('; ')}\n`);
+  // Said above, loudly, and impossible in CI: what is missing is this machine's, not the test's.
   return describe.skip;
 }
 

@@ -1,11 +1,9 @@
 /** The Go client of the contract: its own tests, and a migration that it starts, steers and awaits. */
 import { spawnSync } from 'node:child_process';
-import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { whichTool } from '../../src/cli/demo/tools';
 import { Lab } from '../helpers/lab';
 import { describeWhere } from '../helpers/needs';
-import { needsGo } from '../helpers/temporal-programs';
+import { goProgram, needsGo } from '../helpers/temporal-programs';
 
 const FOLDER = join(__dirname, '..', '..', '..', 'contract', 'go');
 
@@ -13,9 +11,8 @@ describeWhere([needsGo()])('the Go client', () => {
   test('has the fields and names of the contract, and moves a VM', async () => {
     const lab = await Lab.start();
     const { hashes } = await lab.defineVm('by-go', 8 * 1024 * 1024);
-    const go = whichTool('go') ?? (existsSync('/usr/local/go/bin/go') ? '/usr/local/go/bin/go' : 'go');
     const env = { ...process.env, DWCP_GO_TEMPORAL: lab.address, DWCP_GO_VM: 'by-go', DWCP_GO_SOURCE: lab.a.hostId, DWCP_GO_DESTINATION: lab.b.hostId };
-    const ended = spawnSync(go, ['test', '-count=1', './...'], { cwd: FOLDER, env, encoding: 'utf8' });
+    const ended = spawnSync(goProgram() ?? 'go', ['test', '-count=1', './...'], { cwd: FOLDER, env, encoding: 'utf8' });
     expect(`${ended.stdout}${ended.stderr}`).toMatch(/^ok /m);
     expect(ended.status).toBe(0);
     expect(lab.hashesOnB('by-go')).toEqual(hashes);

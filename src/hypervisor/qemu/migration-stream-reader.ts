@@ -40,11 +40,6 @@ export class MigrationStreamReader {
     this.#handler = handler;
   }
 
-  /** True once device state has begun: pages cannot come any more. */
-  get pastPages(): boolean {
-    return this.#state === 'device';
-  }
-
   /** @throws STREAM_NOT_UNDERSTOOD; the reader is of no use afterwards */
   feed(chunk: Buffer): void {
     let bytes = this.#rest.length === 0 ? chunk : Buffer.concat([this.#rest, chunk]);
@@ -87,7 +82,7 @@ export class MigrationStreamReader {
     }
   }
 
-  /** The configuration's subsections have no length in front; RAM's SECTION_START is found behind them by its shape. */
+  /** The configuration's subsections have no length in front: each has to be known by its name. */
   #skipConfiguration(cursor: Cursor): void {
     if (cursor.peek() !== SECTION.configuration) return;
     cursor.u8();

@@ -24,50 +24,19 @@ export const migrationInfoSchema = z.object({
 });
 export type MigrationInfo = z.infer<typeof migrationInfoSchema>;
 
-const capabilitySchema = z.object({ capability: z.string(), state: z.boolean() });
-
 export const QMP_RETURNS = {
   qmp_capabilities: nothing,
   'query-version': z.object({ qemu: z.object({ major: z.number(), minor: z.number(), micro: z.number() }), package: z.string() }),
   'query-status': z.object({ status: z.string(), running: z.boolean() }),
-  'query-name': z.object({ name: z.string().optional() }),
-  'query-block': z.array(
-    z.object({
-      device: z.string(),
-      qdev: z.string().optional(),
-      inserted: z
-        .object({
-          'node-name': z.string().optional(),
-          drv: z.string(),
-          ro: z.boolean(),
-          file: z.string(),
-          image: z.object({ 'virtual-size': z.number(), format: z.string(), filename: z.string() }),
-        })
-        .optional(),
-    }),
-  ),
-  'query-memory-size-summary': z.object({ 'base-memory': z.number(), 'plugged-memory': z.number().optional() }),
-  'query-current-machine': z.looseObject({}),
   'query-migrate': migrationInfoSchema,
-  'query-migrate-capabilities': z.array(capabilitySchema),
   'migrate-set-capabilities': nothing,
   'migrate-set-parameters': nothing,
   migrate: nothing,
-  'migrate-incoming': nothing,
   'migrate-continue': nothing,
   migrate_cancel: nothing,
   stop: nothing,
   cont: nothing,
-  quit: nothing,
   pmemsave: nothing,
-  'announce-self': nothing,
-  'block-dirty-bitmap-add': nothing,
-  'block-dirty-bitmap-remove': nothing,
-  transaction: nothing,
-  'nbd-server-start': nothing,
-  'nbd-server-stop': nothing,
-  'block-export-add': nothing,
-  'block-export-del': nothing,
 } as const satisfies Record<string, z.ZodType>;
 
 export type QmpCommand = keyof typeof QMP_RETURNS;
