@@ -44,6 +44,10 @@ export interface LinkInput {
   readonly options: MigrationOptions;
 }
 
+interface HandOverInput extends LinkInput {
+  readonly destinationHost: string;
+}
+
 export interface TransferInput extends LinkInput {
   readonly image: ImageSpec & { readonly path: string };
   readonly start: LevelAndStreams;
@@ -52,6 +56,17 @@ export interface TransferInput extends LinkInput {
 
 export function createSourceActivities({ hub, ownership, report, observe, sweep, dataDir }: SourceDependencies) {
   const open = ({ migrationId, destination, options }: LinkInput): SourceMigration => hub.open(migrationId, destination, options.bandwidthLimit);
+
+  /** The source's halves of a hand-over: before the destination takes over, and after. Each may be asked for again. */
+  const handOver = async ({ vmId, migrationId, destinationHost, destination, roots }: HandOverInput & { roots: Record<string, string> }): Promise<void> => {
+    await writeOutgoing(dataDir, migrationId, { destinationHost, destination, roots });
+    await ownership.handOver(vmId, migrationId);
+  };
+  const release = async (input: HandOverInput, generation: number): Promise<void> => {
+    await ownership.release(input.vmId, input.migrationId, input.destinationHost, generation, open(input).sentManifests);
+    await removeOutgoing(dataDir, input.migrationId);
+    hub.close(input.migrationId);
+  };
 
   return withFailures(
     {
@@ -141,38 +156,22 @@ export function createSourceActivities({ hub, ownership, report, observe, sweep,
       },
 
       /** Hands over and waits for the destination's word. Past it this host never starts the VM again. */
-      switchover: async (input: LinkInput & { destinationHost: string; roots: Record<string, string> }): Promise<{ generation: number }> =>
+      switchover: async (input: HandOverInput & { roots: Record<string, string> }): Promise<{ generation: number }> =>
         withHeartbeat(
           () => ({ doing: 'handing over' }),
           async () => {
-            const { vmId, migrationId, destinationHost, destination, roots } = input;
-            await writeOutgoing(dataDir, migrationId, { destinationHost, destination, roots });
-            await ownership.handOver(vmId, migrationId);
-            const migration = open(input);
-            const { generation } = await migration.takeOver(vmId, roots);
-            await ownership.release(vmId, migrationId, destinationHost, generation, migration.sentManifests);
-            await removeOutgoing(dataDir, migrationId);
-            hub.close(migrationId);
+            await handOver(input);
+            const { generation } = await open(input).takeOver(input.vmId, input.roots);
+            await release(input, generation);
             return { generation };
           },
         ),
 
       /** The source's halves of a hand-over that goes by Temporal instead of the data plane. */
-      handOver: async (input: LinkInput & { destinationHost: string; roots: Record<string, string> }): Promise<void> => {
-        const { vmId, migrationId, destinationHost, destination, roots } = input;
-        await writeOutgoing(dataDir, migrationId, { destinationHost, destination, roots });
-        await ownership.handOver(vmId, migrationId);
-      },
+      /** By Temporal instead of the data plane, step by step. */
+      handOver,
 
-      release: async (input: LinkInput & { destinationHost: string; generation: number }): Promise<void> =>
-        withHeartbeat(
-          () => ({ doing: 'releasing the VM' }),
-          async () => {
-            await ownership.release(input.vmId, input.migrationId, input.destinationHost, input.generation, open(input).sentManifests);
-            await removeOutgoing(dataDir, input.migrationId);
-            hub.close(input.migrationId);
-          },
-        ),
+      release: async (input: HandOverInput & { generation: number }): Promise<void> => withHeartbeat(() => ({ doing: 'releasing the VM' }), () => release(input, input.generation)),
 
       /** Warm-up: both sides record what is equal now as their baseline; the VM stays. */
       keepWarm: async (input: LinkInput & { images: readonly InspectedImage[] }): Promise<void> =>
