@@ -8,6 +8,7 @@ import { DwcpError, messageOf } from '../src/model/errors';
 import { inDoubtUnlessRefused } from '../src/sync/source-migration';
 import { BLOCK_SIZE_BYTES, type ImageSpec, type VmImage } from '../src/model/image';
 import { formatBytes } from '../src/model/units';
+import type { GuestSpec } from '../src/model/guest';
 import { GRANT_LIFETIME_MS } from '../src/model/timing';
 import type { BaselineListing, BaselineStore } from '../src/store/baselines';
 import { isOpenState, type OwnershipJournal } from '../src/store/ownership-journal';
@@ -15,7 +16,10 @@ import type { VmRegistry } from '../src/store/vm-registry';
 import { keepBaselineCopy, type KeptCopy } from '../src/sync/baseline-copy';
 import type { CodecPool } from '../src/sync/codec-pool';
 import type { DestinationHub } from '../src/sync/destination-hub';
-import type { Mode } from '../src/sync/destination-migration';
+import { assertCanRun } from '../src/hypervisor/qemu/preflight';
+import { relocate, runPlaces } from '../src/hypervisor/qemu/guest-command';
+import type { DestinationRecord, Mode } from '../src/sync/destination-migration';
+import type { TakenOver } from '../src/sync/protocol';
 import type { Destination } from '../src/sync/source-migration';
 import type { PeerAddress } from '../src/transport/endpoint';
 import { type GrantPurpose, mintGrant } from '../src/transport/grants';
@@ -46,6 +50,8 @@ export interface PrepareDestinationInput {
   readonly generation: number;
   readonly sourceHost: string;
   readonly images: readonly ImageSpec[];
+  /** Set where the VM is moved while it runs. */
+  readonly guest?: GuestSpec;
   readonly force: boolean;
 }
 
@@ -91,7 +97,8 @@ export function createDestinationActivities(deps: DestinationDependencies) {
         const images = input.images.map((image) => ({ ...image, path: registry.imagePath(known, vmId, image.imageId) }));
         await assertSpace(deps.dataDir, images, store, vmId);
         const generation = Math.max(input.generation, known?.generation ?? 0) + 1;
-        await hub.prepare({ migrationId, vmId, mode, fence, generation, sourceHost, workflowId: activityInfo().workflowExecution?.workflowId ?? '', images });
+        const guest = input.guest && (await prepareGuest(vmId, input.guest, images, registry.runFolder(vmId), input.force));
+        await hub.prepare({ ...(guest && { guest }), migrationId, vmId, mode, fence, generation, sourceHost, workflowId: activityInfo().workflowExecution?.workflowId ?? '', images });
         return grant('session', migrationId);
       },
 
@@ -121,12 +128,12 @@ export function createDestinationActivities(deps: DestinationDependencies) {
         ),
 
       /** The destination's half of a hand-over that goes by Temporal instead of the data plane. */
-      takeOver: async (input: { migrationId: string; vmId: string; roots: Record<string, string> }): Promise<{ generation: number }> =>
+      takeOver: async (input: { migrationId: string; vmId: string; roots: Record<string, string> }): Promise<TakenOver> =>
         withHeartbeat(
           () => ({ doing: 'taking over' }),
           async () => {
             try {
-              return { generation: await hub.takeOver(input.migrationId, input.vmId, input.roots) };
+              return await hub.takeOver(input.migrationId, input.vmId, input.roots);
             } catch (error) {
               throw inDoubtUnlessRefused(error, input.vmId);
             }
@@ -163,6 +170,16 @@ export function createDestinationActivities(deps: DestinationDependencies) {
 }
 
 export type DestinationActivities = ReturnType<typeof createDestinationActivities>;
+
+/**
+ * Whether a guest can run here, and how its QEMU is started.
+ * @throws GUEST_REFUSED with the reason
+ */
+async function prepareGuest(vmId: string, guest: GuestSpec, images: DestinationRecord['images'], runFolder: string, force: boolean): Promise<DestinationRecord['guest']> {
+  const command = relocate(guest.command, images.flatMap(({ imageId, path }) => (guest.diskPaths[imageId] === undefined ? [] : [{ from: guest.diskPaths[imageId], to: path }])), runFolder);
+  if (!force) await assertCanRun(vmId, command, guest);
+  return { command, ramBlocks: guest.ramBlocks, qmpPath: runPlaces(runFolder).qmpPath };
+}
 
 /** Refuses early what a full disk would refuse late: counts what the baseline in place gives back. */
 async function assertSpace(dataDir: string, images: readonly ImageSpec[], store: BaselineStore, vmId: string): Promise<void> {

@@ -2,4 +2,5 @@
 export { createControlActivities, type ControlActivities, type Outcome } from './control-queue';
 export { createDestinationActivities, type BaselineCheck, type DestinationActivities, type DestinationDependencies, type PrepareDestinationInput } from './destination-host';
 export { createProgressReporter } from './progress-reporter';
+export { type MovedGuest, type RoundsInput } from './source-guest';
 export { createSourceActivities, type LinkInput, type PreparedSource, type SourceActivities, type SourceDependencies, type SourceEvent } from './source-host';

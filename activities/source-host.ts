@@ -6,26 +6,34 @@ import { activityInfo } from '@temporalio/activity';
 import { hasCode } from '../src/model/errors';
 import type { ImageProgress, ImageResult } from '../src/model/migration';
 import { imageProgressSchema } from '../src/model/migration';
+import type { GuestDefinition, GuestSpec } from '../src/model/guest';
 import type { ImageSpec } from '../src/model/image';
 import type { MigrationOptions } from '../src/model/options';
 import { type MigrationPlan, planMigration } from '../src/model/plan';
 import type { LevelAndStreams, LinkMeasurement } from '../src/model/tiers';
+import type { OwnershipJournal } from '../src/store/ownership-journal';
+import type { VmRegistry } from '../src/store/vm-registry';
 import { ScanFeed } from '../src/sync/change-feed';
 import { ImageSender } from '../src/sync/image-sender';
 import { imageResultOf, progressOf, standardProgressOf, standardResultOf } from '../src/sync/image-results';
 import { removeOutgoing, writeOutgoing } from '../src/sync/outgoing';
-import { sampleImage } from '../src/sync/plan-sampler';
+import { assumeImage, sampleImage } from '../src/sync/plan-sampler';
 import type { SourceHub } from '../src/sync/source-hub';
+import type { GuestPort } from '../src/sync/live-migration';
 import type { Destination, SourceMigration } from '../src/sync/source-migration';
 import type { ClaimedVm, InspectedImage, SourceOwnership } from '../src/sync/source-ownership';
 import { StandardSender } from '../src/sync/standard-sender';
 import { lastReport, withHeartbeat } from './heartbeat';
 import type { ProgressReporter } from './progress-reporter';
+import { createGuestActivities } from './source-guest';
 import { withFailures } from './to-failure';
 
 export interface SourceDependencies {
   readonly hub: SourceHub;
   readonly ownership: SourceOwnership;
+  readonly journal: OwnershipJournal;
+  readonly registry: VmRegistry;
+  readonly connectGuest: (vmId: string, definition: GuestDefinition) => Promise<GuestPort>;
   readonly report: ProgressReporter;
   readonly observe: (event: SourceEvent) => void;
   /** Looks at once for what closed migrations have left, instead of waiting for the next sweep. */
@@ -44,7 +52,7 @@ export interface LinkInput {
   readonly options: MigrationOptions;
 }
 
-interface HandOverInput extends LinkInput {
+export interface HandOverInput extends LinkInput {
   readonly destinationHost: string;
 }
 
@@ -54,7 +62,8 @@ export interface TransferInput extends LinkInput {
   readonly link: LinkMeasurement;
 }
 
-export function createSourceActivities({ hub, ownership, report, observe, sweep, dataDir }: SourceDependencies) {
+export function createSourceActivities(dependencies: SourceDependencies) {
+  const { hub, ownership, report, observe, sweep, dataDir } = dependencies;
   const open = ({ migrationId, destination, options }: LinkInput): SourceMigration => hub.open(migrationId, destination, options.bandwidthLimit);
 
   /** The source's halves of a hand-over: before the destination takes over, and after. Each may be asked for again. */
@@ -68,21 +77,22 @@ export function createSourceActivities({ hub, ownership, report, observe, sweep,
     hub.close(input.migrationId);
   };
 
-  return withFailures(
+  const guestActivities = createGuestActivities({ ...dependencies, release });
+  const imageActivities = withFailures(
     {
       /** Claims the VM for this migration, or only looks at it (warm-up, plan). */
-      prepareSource: async (input: { migrationId: string; vmId: string; claim: boolean }): Promise<PreparedSource> => {
+      prepareSource: async (input: { migrationId: string; vmId: string; claim: boolean; force?: boolean }): Promise<PreparedSource> => {
         if (input.claim) {
-          const claim = (): Promise<ClaimedVm> => ownership.claim(input.vmId, input.migrationId);
-          const { vm, images, fence, alreadyMoved } = await claim().catch(async (error: unknown) => {
+          const claim = (): Promise<ClaimedVm> => ownership.claim(input.vmId, input.migrationId, input.force);
+          const { vm, images, guest, fence, alreadyMoved } = await claim().catch(async (error: unknown) => {
             if (!hasCode(error, 'VM_BUSY')) throw error;
             await sweep();
             return claim();
           });
-          return { images, fence, alreadyMoved, generation: vm.generation };
+          return { images, fence, alreadyMoved, generation: vm.generation, ...(guest && { guest }) };
         }
-        const { vm, images } = await ownership.inspect(input.vmId);
-        return { images, fence: 0, alreadyMoved: false, generation: vm.generation };
+        const { vm, images, guest } = await ownership.inspect(input.vmId, input.force);
+        return { images, fence: 0, alreadyMoved: false, generation: vm.generation, ...(guest && { guest }) };
       },
 
       establishStreams: async (input: LinkInput): Promise<{ streams: number; fromPool: number }> =>
@@ -99,7 +109,7 @@ export function createSourceActivities({ hub, ownership, report, observe, sweep,
 
       detectTier: async (input: LinkInput): Promise<LinkMeasurement> => withHeartbeat(() => ({ doing: 'measuring the link' }), () => open(input).measureLink()),
 
-      computePlan: async (input: LinkInput & { images: readonly InspectedImage[]; link: LinkMeasurement; level: number }): Promise<MigrationPlan> =>
+      computePlan: async (input: LinkInput & { images: readonly InspectedImage[]; guest?: GuestSpec; link: LinkMeasurement; level: number }): Promise<MigrationPlan> =>
         withHeartbeat(
           () => ({ doing: 'sampling images' }),
           async () => {
@@ -107,7 +117,8 @@ export function createSourceActivities({ hub, ownership, report, observe, sweep,
             const { enableDeltaSync, enableCompression, bandwidthLimit } = input.options;
             const samples = [];
             for (const { path, ...image } of input.images) {
-              samples.push(await sampleImage(migration, input.vmId, image, path, enableDeltaSync, input.level, enableCompression));
+              const readable = !input.guest || (image.kind === 'disk' && input.guest.formats?.[image.imageId] === undefined);
+              samples.push(readable ? await sampleImage(migration, input.vmId, image, path, enableDeltaSync, input.level, enableCompression) : await assumeImage(migration, input.vmId, image, enableDeltaSync));
             }
             return planMigration(samples, input.link, bandwidthLimit);
           },
@@ -167,7 +178,6 @@ export function createSourceActivities({ hub, ownership, report, observe, sweep,
           },
         ),
 
-      /** The source's halves of a hand-over that goes by Temporal instead of the data plane. */
       /** By Temporal instead of the data plane, step by step. */
       handOver,
 
@@ -185,6 +195,7 @@ export function createSourceActivities({ hub, ownership, report, observe, sweep,
         ),
 
       rollBackSource: async (input: { migrationId: string; vmId: string; destinationAbandoned: boolean; note?: string }): Promise<void> => {
+        await hub.endLive(input.migrationId);
         hub.close(input.migrationId);
         await ownership.rollBack(input.vmId, input.migrationId, input.destinationAbandoned, input.note);
         await removeOutgoing(dataDir, input.migrationId);
@@ -210,10 +221,13 @@ export function createSourceActivities({ hub, ownership, report, observe, sweep,
     },
     { side: 'source' },
   );
+  return { ...imageActivities, ...guestActivities };
 }
 
 export interface PreparedSource {
   readonly images: readonly InspectedImage[];
+  /** Set where a QEMU runs the VM. */
+  readonly guest?: GuestSpec;
   readonly fence: number;
   readonly generation: number;
   readonly alreadyMoved: boolean;

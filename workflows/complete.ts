@@ -5,17 +5,18 @@
 import { ParentClosePolicy, startChild } from '@temporalio/workflow';
 import type { Outcome } from '../activities';
 import type { DwcpError } from '../src/model/errors';
+import type { GuestResult } from '../src/model/guest';
 import type { ImageResult, MigrationResult } from '../src/model/migration';
 import { assembleResult } from '../src/model/result';
 import { onControl } from './activity-proxies';
 import { keepBaselines } from './keep-baselines';
 import type { TransferFlow } from './transfer-flow';
 
-export function completed(flow: TransferFlow, images: readonly ImageResult[], startedAtMs: number, fallbackReason: DwcpError | undefined): MigrationResult {
+export function completed(flow: TransferFlow, images: readonly ImageResult[], startedAtMs: number, fallbackReason: DwcpError | undefined, guest?: GuestResult): MigrationResult {
   const { state, options, link } = flow;
   return assembleResult({
     identity: state.identity, path: state.path, images, options, totalSeconds: (Date.now() - startedAtMs) / 1000,
-    ...(fallbackReason && { fallbackReason: fallbackReason.report() }), ...(link && { link }), ...(state.tier && { tier: state.tier }), ...(state.plan && { plan: state.plan }),
+    ...(guest && { guest }), ...(fallbackReason && { fallbackReason: fallbackReason.report() }), ...(link && { link }), ...(state.tier && { tier: state.tier }), ...(state.plan && { plan: state.plan }),
   });
 }
 

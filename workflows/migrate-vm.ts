@@ -10,9 +10,11 @@
  */
 import { CancellationScope } from '@temporalio/workflow';
 import type { DwcpError } from '../src/model/errors';
+import type { GuestResult } from '../src/model/guest';
 import type { ImageResult, MigrationRequest, MigrationResult } from '../src/model/migration';
 import { completed, keepCopiesBeside, recordOutcome } from './complete';
 import { failWith, toCoded } from './failures';
+import { moveGuest } from './move-guest';
 import { rollBack } from './roll-back';
 import { begin } from './start';
 import { switchover } from './switchover';
@@ -21,14 +23,16 @@ import type { TransferFlow } from './transfer-flow';
 export async function migrateVm(argument: MigrationRequest): Promise<MigrationResult> {
   const { flow, state, scope, startedAtMs } = begin(argument, 'migrate');
   let fallbackReason: DwcpError | undefined;
-  let images: ImageResult[] = [];
+  let images: readonly ImageResult[] = [];
+  let guest: GuestResult | undefined;
   try {
     await scope.run(async () => {
       const { alreadyMoved } = await flow.prepare(true);
       if (alreadyMoved) return;
       if (flow.options.enableDwcp) {
         try {
-          images = await dwcpTransfer(flow);
+          if (flow.prepared.guest) ({ guest, images } = await moveGuest(flow));
+          else images = await dwcpTransfer(flow);
           return;
         } catch (error) {
           fallbackReason = fallbackFor(error, flow);
@@ -38,7 +42,7 @@ export async function migrateVm(argument: MigrationRequest): Promise<MigrationRe
       await flow.initialiseAmst();
       images = await flow.standardTransferImages();
     });
-    await CancellationScope.nonCancellable(() => switchover(flow, images));
+    if (!guest) await CancellationScope.nonCancellable(() => switchover(flow, images));
   } catch (error) {
     return CancellationScope.nonCancellable(async () => {
       const ended = await rollBack(flow, error);
@@ -49,7 +53,7 @@ export async function migrateVm(argument: MigrationRequest): Promise<MigrationRe
   }
   return CancellationScope.nonCancellable(async () => {
     state.enter('complete');
-    const result = completed(flow, images, startedAtMs, fallbackReason);
+    const result = completed(flow, images, startedAtMs, fallbackReason, guest);
     await keepCopiesBeside(flow, images);
     await recordOutcome(flow, 'completed', result.speedup, startedAtMs, fallbackReason);
     state.enter('closed');
@@ -59,7 +63,7 @@ export async function migrateVm(argument: MigrationRequest): Promise<MigrationRe
 }
 
 /** The DWCP path, from both sides' preparation to images verified at the destination. */
-async function dwcpTransfer(flow: TransferFlow): Promise<ImageResult[]> {
+async function dwcpTransfer(flow: TransferFlow): Promise<readonly ImageResult[]> {
   await flow.initialiseAmst();
   await flow.establishStreams();
   const link = await flow.detectTier();

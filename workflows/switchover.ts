@@ -4,6 +4,7 @@
  */
 import { sleep } from '@temporalio/workflow';
 import type { ImageResult } from '../src/model/migration';
+import type { MovedGuest } from '../activities';
 import type { ErrorCode } from '../src/model/error-codes';
 import { onDestination, onSource } from './activity-proxies';
 import { AbortedByOperator, toCoded } from './failures';
@@ -12,25 +13,39 @@ import type { TransferFlow } from './transfer-flow';
 /** The destination says that it has not taken over and will not: the way back is open once it has promised so. */
 const REFUSALS: ReadonlySet<ErrorCode> = new Set(['ABANDONED', 'FENCED']);
 
-/** @throws only where the source may take the VM back */
+/** Hands over a VM that stands still. @throws only where the source may take the VM back */
 export async function switchover(flow: TransferFlow, images: readonly ImageResult[]): Promise<void> {
   if (flow.prepared.alreadyMoved) return;
   const { sourceHost, destinationHost, vmId } = flow.state.identity;
   const roots = Object.fromEntries(images.map(({ imageId, root }) => [imageId, root]));
   const call = { activityId: 'switchover', summary: `${vmId}: hand over to ${destinationHost}` };
+  await untilDecided(flow, () =>
+    flow.state.path === 'dwcp'
+      ? onSource(sourceHost, 'handOver', call).switchover({ ...flow.linkInput, destinationHost, roots }).then(() => undefined)
+      : byControlPlane(flow, roots),
+  );
+}
+
+/** Pauses a running guest and hands it over. @throws GUEST_RUNS_ON where it was broken off; else as switchover() */
+export async function guestSwitchover(flow: TransferFlow): Promise<MovedGuest> {
+  const { sourceHost, destinationHost, vmId } = flow.state.identity;
+  const call = { activityId: 'guest-switchover', summary: `${vmId}: pause, and hand over to ${destinationHost}` };
+  return untilDecided(flow, () => onSource(sourceHost, 'handOver', call).guestSwitchover({ ...flow.linkInput, options: flow.options, destinationHost }));
+}
+
+async function untilDecided<T>(flow: TransferFlow, handOver: () => Promise<T>): Promise<T> {
   flow.handedOver = true;
   for (;;) {
     try {
-      await flow.step('switchover', () =>
-        flow.state.path === 'dwcp'
-          ? onSource(sourceHost, 'handOver', call).switchover({ ...flow.linkInput, destinationHost, roots }).then(() => undefined)
-          : byControlPlane(flow, roots),
-      );
+      const result = await flow.step('switchover', handOver);
       flow.state.pastReturn = true;
-      return;
+      return result;
     } catch (error) {
       if (error instanceof AbortedByOperator) {
         if (error.acceptTwoCopies || (await promisesNotToStart(flow))) throw error;
+      } else if (toCoded(error).code === 'GUEST_RUNS_ON') {
+        flow.handedOver = false;
+        throw error;
       } else if (!REFUSALS.has(toCoded(error).code) || (await promisesNotToStart(flow))) throw error;
       await sleep('5s', { summary: 'The hand-over is in doubt: ask again' });
     }

@@ -51,7 +51,7 @@ export class TransferFlow {
   async prepare(claim: boolean): Promise<PreparedSource> {
     const { migrationId, vmId, sourceHost } = this.state.identity;
     const call = { activityId: 'prepare-source', summary: claim ? `${sourceHost}: claim ${vmId} for this migration` : `${sourceHost}: look at ${vmId}` };
-    this.#prepared = await this.step('start', () => onSource(sourceHost, 'brief', call).prepareSource({ migrationId, vmId, claim }));
+    this.#prepared = await this.step('start', () => onSource(sourceHost, 'quick', call).prepareSource({ migrationId, vmId, claim, force: this.options.force }));
     return this.#prepared;
   }
 
@@ -94,7 +94,7 @@ export class TransferFlow {
     const { sourceHost } = this.state.identity;
     const call = { activityId: 'compute-plan', summary: 'Sample the images: delta or full, bytes and time expected' };
     const level = Math.min(3, start.maxLevel);
-    const plan = await this.step('compute_plan', () => onSource(sourceHost, 'long', call).computePlan({ ...this.linkInput, images: this.prepared.images, link, level }));
+    const plan = await this.step('compute_plan', () => onSource(sourceHost, 'long', call).computePlan({ ...this.linkInput, images: this.prepared.images, link, level, ...(this.prepared.guest && { guest: this.prepared.guest }) }));
     this.state.plan = plan;
     return plan;
   }
@@ -104,6 +104,15 @@ export class TransferFlow {
     return this.#eachImage('transfer', 'HDE encode and AMST transfer', (image, call) =>
       onSource(this.state.identity.sourceHost, 'long', call).transferImage({ ...this.linkInput, image, start, link }),
     );
+  }
+
+  /** A running guest: disks, then memory in rounds, until it may be paused. */
+  async guestRounds(link: LinkMeasurement, start: LevelAndStreams): Promise<void> {
+    const { images, guest } = this.prepared;
+    const { sourceHost, vmId } = this.state.identity;
+    if (!guest) throw new Error('the VM does not run');
+    const call = { activityId: 'guest-rounds', summary: `${vmId}: disks, then memory in rounds, while it runs` };
+    await this.step('transfer', () => onSource(sourceHost, 'long', call).guestRounds({ ...this.linkInput, options: this.options, images, guest, start, link }));
   }
 
   async standardTransferImages(): Promise<ImageResult[]> {
@@ -133,12 +142,13 @@ export class TransferFlow {
 
   async #prepareDestination(): Promise<void> {
     const { migrationId, vmId, sourceHost, destinationHost, mode } = this.state.identity;
-    const { images, fence, generation } = this.prepared;
+    const { images, fence, generation, guest } = this.prepared;
     this.#asked = true;
     const call = { activityId: 'prepare-destination', summary: `${destinationHost}: make room for ${vmId} and let ${sourceHost} in` };
     const destination = await onDestination(destinationHost, 'brief', call).prepareDestination({
       migrationId, vmId, mode: mode === 'migrate' ? 'migrate' : 'warm', fence, generation, sourceHost,
       images: images.map(({ imageId, kind, sizeBytes }) => ({ imageId, kind, sizeBytes })),
+      ...(guest && { guest }),
       force: this.options.force,
     });
     this.#input = { migrationId, vmId, destination, options: this.options };

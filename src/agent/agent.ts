@@ -51,6 +51,7 @@ export async function startAgent(options: ProcessOptions, log: Logger): Promise<
   const metrics = options.metricsPort > 0 ? await serveMetrics(readings.registry, options.metricsAddress, options.metricsPort, () => ready) : undefined;
   log.info({ hostId: host.hostId, dataDir: host.dataDir, dataPlane: `${options.listenAddress}:${host.advertised.port}`, advertised: `${host.advertised.address}:${host.advertised.port}`, queue: hostQueue(host.hostId), temporal: temporalTarget().address }, 'agent started');
   const ended = runWorker({ host, options, sources, observe, log, signal: stopping.signal, onReady: () => (ready = true) }).finally(async () => {
+    await sources.endAllLive();
     sources.closeAll();
     await metrics?.close();
     await host.close();
@@ -103,7 +104,7 @@ async function createWorker({ host, options, sources, observe, log, signal, onRe
     identity: `agent ${host.hostId} ${RELEASE} (${process.pid})`,
     taskQueue: hostQueue(host.hostId),
     activities: {
-      ...createSourceActivities({ hub: sources, ownership, report: createProgressReporter(client), observe, sweep, dataDir }),
+      ...createSourceActivities({ hub: sources, ownership, journal, registry, connectGuest: (vmId, definition) => driver.connectGuest(vmId, definition), report: createProgressReporter(client), observe, sweep, dataDir }),
       ...createDestinationActivities({
         hostId: host.hostId, dataDir, key: host.key, advertised: host.advertised, hub, registry, ownership: journal, store, pool: source.pool,
         keepBaselineCopy: options.keepBaselineCopy, storeLimit: options.storeLimit, sweep,

@@ -7,8 +7,7 @@ import { readFileSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { hostname, homedir } from 'node:os';
 import { join } from 'node:path';
-import type { HypervisorDriver } from '../hypervisor/driver';
-import { ImageFilesDriver } from '../hypervisor/image-files';
+import { HostDriver } from '../hypervisor/host-driver';
 import { DwcpError, toDwcpError } from '../model/errors';
 import type { ProcessOptions } from '../model/options';
 import { BaselineStore } from '../store/baselines';
@@ -32,7 +31,7 @@ export interface HostParts {
   readonly registry: VmRegistry;
   readonly ownership: OwnershipJournal;
   readonly store: BaselineStore;
-  readonly driver: HypervisorDriver;
+  readonly driver: HostDriver;
   readonly hub: DestinationHub;
   readonly source: SourceContext;
   /** Bytes of batch memory taken now, per direction. */
@@ -90,7 +89,7 @@ export async function openHost(options: ProcessOptions): Promise<HostParts> {
   const store = new BaselineStore(dataDir, options.storeLimit);
   const ownership = new OwnershipJournal(dataDir);
   const registry = new VmRegistry(dataDir);
-  const driver = new ImageFilesDriver();
+  const driver = new HostDriver((vmId) => registry.runFolder(vmId));
   for (const { images } of await registry.list()) for (const { path } of images) await rm(copyPathOf(path), { force: true });
   const peers = new PeerPool(options.idleStreamTtl, tls);
   const hub: DestinationHub = new DestinationHub(

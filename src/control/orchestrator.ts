@@ -5,6 +5,7 @@
 import { randomUUID } from 'node:crypto';
 import { type Client, WorkflowExecutionAlreadyStartedError, WorkflowFailedError, type WorkflowHandle, WorkflowNotFoundError, WorkflowUpdateFailedError } from '@temporalio/client';
 import { ApplicationFailure, WorkflowIdConflictPolicy, WorkflowIdReusePolicy } from '@temporalio/common';
+import { z } from 'zod';
 import { DwcpError, errorReportSchema, fromReport, toDwcpError, messageOf } from '../model/errors';
 import {
   imageProgressSchema, type ImageProgress, type MigrationProgress, migrationProgressSchema, migrationRequestSchema, type MigrationResult, migrationResultSchema,
@@ -256,14 +257,18 @@ interface RawDescription {
   readonly pendingActivities?: readonly { readonly heartbeatDetails?: { readonly payloads?: readonly { readonly data?: Uint8Array | null }[] | null } | null }[] | null;
 }
 
+/** One image, or all of a guest that is moved while it runs. */
+const reportSchema = z.union([imageProgressSchema, z.object({ v: z.literal(1), images: z.array(imageProgressSchema) })]);
+
 /** The last heartbeats of running activities that report an image's progress. */
 function liveProgress(raw: unknown): ImageProgress[] {
   return ((raw as RawDescription).pendingActivities ?? []).flatMap((activity) => {
     const data = activity.heartbeatDetails?.payloads?.[0]?.data;
     if (!data) return [];
     try {
-      const parsedProgress = imageProgressSchema.safeParse(JSON.parse(Buffer.from(data).toString('utf8')));
-      return parsedProgress.success ? [parsedProgress.data] : [];
+      const parsedProgress = reportSchema.safeParse(JSON.parse(Buffer.from(data).toString('utf8')));
+      if (!parsedProgress.success) return [];
+      return 'images' in parsedProgress.data ? parsedProgress.data.images : [parsedProgress.data];
     } catch {
       return [];
     }

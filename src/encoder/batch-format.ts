@@ -96,6 +96,11 @@ function readEntry(meta: Buffer, index: number): BatchEntry {
   return entry;
 }
 
+/** The block numbers that a head names, unchecked: what is wrong with them readBatchHead() says. */
+export function batchBlocks(meta: Buffer): number[] {
+  return Array.from({ length: Math.max(0, Math.floor((meta.length - BATCH_HEAD_BYTES) / ENTRY_BYTES)) }, (_, index) => meta.readUInt32BE(BATCH_HEAD_BYTES + index * ENTRY_BYTES));
+}
+
 /** Reads and checks a batch's head. @throws PROTOCOL_VIOLATION */
 export function readBatchHead(meta: Buffer): BatchHead {
   if (meta.length < BATCH_HEAD_BYTES) throw violation(`its head is ${meta.length} bytes long`);

@@ -1,6 +1,7 @@
 /**
- * What DWCP asks of whatever runs VMs. A driver knows how a VM's images are reached and how the VM is kept from
+ * What DWCP asks of whatever holds a stopped VM. A driver knows how a VM's images are reached and how the VM is kept from
  * running; it knows nothing of links, baselines or Temporal. Every driver passes test/contract/hypervisor-driver.suite.ts.
+ * Running guests: qemu/source-guest.ts and qemu/incoming-guest.ts, put beside it by host-driver.ts.
  */
 import type { ImageSpec, VmImage } from '../model/image';
 

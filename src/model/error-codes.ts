@@ -90,6 +90,12 @@ export const ERROR_CODES = {
   QEMU_PROTOCOL: spec('permanent', EXIT.failed, 'What answers as a QEMU monitor does not speak QMP', 'Name the socket of a QMP monitor (-qmp unix:PATH,server=on,wait=off)'),
   STREAM_NOT_UNDERSTOOD: spec('permanent', EXIT.failed, 'QEMU’s migration stream holds what DWCP does not take apart', 'The standard transfer takes over', true),
 
+  GUEST_PAUSED: spec('permanent', EXIT.refused, 'The guest is paused, shut down or in an error state: only a running one is moved live', 'Let it run (`cont`), or stop it and move it stopped'),
+  GUEST_REFUSED: spec('permanent', EXIT.refused, 'The preflight found a reason why this guest cannot be moved live', 'Mend what the message names; `--force` overrides those that may be overridden'),
+  GUEST_RUNS_ON: spec('permanent', EXIT.failed, 'The switchover was broken off before the hand-over; the guest runs on at the source', 'The migration goes on with further rounds by itself'),
+  GUEST_NOT_CONVERGING: spec('operator', EXIT.parked, 'The guest dirties memory faster than the link carries it; it runs on undisturbed', '`dwcp retry` with --max-downtime or --auto-converge, wait and retry, or `dwcp cancel`'),
+  GUEST_LOST: spec('permanent', EXIT.failed, 'The guest’s QEMU has ended, and with it what only its memory held', 'As after a crash of the host: start the VM from its disks with `dwcp vm start`'),
+
   FENCED: spec('permanent', EXIT.refused, 'A newer migration of this VM has been seen; this one may not go on', 'Look with `dwcp status` which one it is'),
   ABANDONED: spec('permanent', EXIT.refused, 'The destination has promised not to start this VM for this migration', 'Start a new migration'),
   HANDOVER_IN_DOUBT: spec('transient', EXIT.parked, 'The source has handed over and the destination has not said whether it took over', 'It keeps asking; bring the destination agent back'),

@@ -4,6 +4,7 @@
  */
 import { z } from 'zod';
 import { errorReportSchema } from './errors';
+import { guestProgressSchema, guestResultSchema } from './guest';
 import { hostIdSchema, imageIdSchema, imageKindSchema, migrationIdSchema, vmIdSchema } from './ids';
 import { migrationOverridesSchema } from './options';
 import { PHASE_NAMES, type Phase } from './phases';
@@ -69,6 +70,8 @@ export const migrationResultSchema = z.object({
   link: linkSchema.optional(),
   plan: migrationPlanSchema.optional(),
   images: z.array(imageResultSchema),
+  /** Of a guest that was moved while it ran. */
+  guest: guestResultSchema.optional(),
   totalSeconds: z.number(),
   totalBytes: z.number(),
   linkBytes: z.number(),
@@ -105,6 +108,8 @@ export const imageProgressSchema = z.object({
   began: z.enum(['empty', 'baseline', 'resumed']).optional(),
   /** Blocks verified at the destination so far: an attempt after a crash of this agent counts on from here. */
   verifiedBlocks: z.number(),
+  /** Of a running guest, with its memory: where it is on its way. */
+  guest: guestProgressSchema.optional(),
 });
 export type ImageProgress = z.infer<typeof imageProgressSchema>;
 
@@ -126,7 +131,13 @@ export const migrationProgressSchema = z.object({
 export type MigrationProgress = z.infer<typeof migrationProgressSchema>;
 
 /** Arguments of the operator's messages. */
-export const retryStepSchema = z.object({ note: z.string().max(1000).optional() }).default({});
+export const retryStepSchema = z.object({
+  note: z.string().max(1000).optional(),
+  /** For a guest that does not converge: a longer pause is allowed from now on. */
+  maxDowntimeMs: z.number().min(0).max(3_600_000).optional(),
+  /** It may be slowed down, or may not. */
+  autoConverge: z.boolean().optional(),
+}).default({});
 export const abortMigrationSchema = z.object({
   reason: z.string().max(1000).optional(),
   /** Only while a hand-over is in doubt: takes the VM back although the destination may run it. Two copies are the risk. */

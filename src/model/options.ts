@@ -33,6 +33,7 @@ export const MIGRATION_OPTIONS = {
   maxDowntimeMs: { type: 'duration', unit: 'ms', min: 0, max: 3_600_000, default: 30_000, help: 'Longest pause of a running guest' },
   bandwidthLimit: { type: 'rate', unit: 'bytes/s', min: 0, default: 100 * MEGABYTE, help: 'Most that all streams together may send; 0 is no limit' },
   memoryIterations: { type: 'integer', unit: 'rounds', min: 1, max: 100, default: 5, help: 'Most memory rounds before the switchover of a running guest' },
+  autoConverge: { type: 'boolean', default: true, help: 'Slow a guest down that dirties memory faster than the link carries it' },
   dirtyPageThreshold: { type: 'integer', unit: 'pages', min: 0, default: 1000, help: 'A round that leaves fewer dirty pages is the last' },
   priority: { type: 'integer', min: 1, max: 10, default: 5, help: 'Urgency against other migrations; 10 is the most urgent' },
   force: { type: 'boolean', default: false, help: 'Override the refusals that may be overridden' },

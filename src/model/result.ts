@@ -3,6 +3,7 @@
  */
 import type { z } from 'zod';
 import type { errorReportSchema } from './errors';
+import type { GuestResult } from './guest';
 import type { ImageResult, MigrationResult } from './migration';
 import type { MigrationOptions } from './options';
 import { judgeGoal, type MigrationPlan } from './plan';
@@ -17,11 +18,12 @@ export interface ResultParts {
   readonly link?: LinkMeasurement;
   readonly plan?: MigrationPlan;
   readonly images: readonly ImageResult[];
+  readonly guest?: GuestResult;
   readonly totalSeconds: number;
   readonly options: MigrationOptions;
 }
 
-export function assembleResult({ identity, path, fallbackReason, tier, link, plan, images, totalSeconds, options }: ResultParts): MigrationResult {
+export function assembleResult({ identity, path, fallbackReason, tier, link, plan, images, guest, totalSeconds, options }: ResultParts): MigrationResult {
   const { migrationId, vmId, sourceHost, destinationHost } = identity;
   const totalBytes = images.reduce((sum, image) => sum + image.totalBytes, 0);
   const linkBytes = images.reduce((sum, image) => sum + image.linkBytes, 0);
@@ -36,6 +38,7 @@ export function assembleResult({ identity, path, fallbackReason, tier, link, pla
     ...(link && { link }),
     ...(plan && { plan }),
     images: [...images],
+    ...(guest && { guest }),
     totalSeconds,
     totalBytes,
     linkBytes,

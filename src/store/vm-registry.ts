@@ -7,6 +7,7 @@ import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { DwcpError } from '../model/errors';
+import { guestDefinitionSchema } from '../model/guest';
 import { hostIdSchema, vmIdSchema } from '../model/ids';
 import { vmImageSchema, type VmImage } from '../model/image';
 import { isMissing, readIfThere, writeDurably } from './durable-file';
@@ -19,6 +20,8 @@ const recordSchema = z.strictObject({
   movedTo: hostIdSchema.optional(),
   /** Generation of its images: counts completed migrations. */
   generation: z.int().min(0),
+  /** Where a QEMU runs it; without it the VM is a set of image files. */
+  guest: guestDefinitionSchema.optional(),
 });
 export type VmRecord = z.infer<typeof recordSchema>;
 
@@ -26,7 +29,10 @@ export class VmRegistry {
   readonly #folder: string;
   readonly #imagesFolder: string;
 
+  readonly #runFolder: string;
+
   constructor(dataDir: string) {
+    this.#runFolder = join(dataDir, 'run');
     this.#folder = join(dataDir, 'vms');
     this.#imagesFolder = join(dataDir, 'images');
   }
@@ -68,6 +74,11 @@ export class VmRegistry {
     }
     const records = await Promise.all(names.filter((name) => name.endsWith('.json')).map((name) => this.find(name.slice(0, -'.json'.length))));
     return records.flatMap((record) => record ?? []);
+  }
+
+  /** Where the sockets and logs of a VM's QEMU lie on this host. */
+  runFolder(vmId: string): string {
+    return join(this.#runFolder, vmId);
   }
 
   /** Where an image lives on this host: its own place if the VM has been here, else one in this host's image folder. */

@@ -1,18 +1,17 @@
 /**
- * The supplier of one sync pass: turns candidate blocks into batches on the worker threads, keeps just enough of them
- * ready, and remembers each until the destination has verified it. Streams, sockets and retries of whole passes are
- * elsewhere.
+ * The supplier of one sync pass: turns candidate blocks of one or more images (lanes) into batches on the worker threads,
+ * keeps just enough of them ready, and remembers each until the destination has verified it. The first lane with work goes
+ * first. Streams, sockets and retries of whole passes are elsewhere.
  *
  *   feed -> encode job -> ready -> (a stream pulls) -> outstanding -> verified
  *              ^  |                                      |  lost: again     refused: again, in full
  *              |  +-> needs page hashes -> asked ---+
  *              +------------------------------------+
  */
-import { ENCODING, type Encoding, MAX_BATCH_BLOCKS } from '../encoder/batch-format';
+import { ENCODING, type Encoding } from '../encoder/batch-format';
 import { encodedBound, type EncodeSettings } from '../encoder/batch-encoder';
-import { PAGE_HASH_BYTES } from '../encoder/hash';
 import { DwcpError, toDwcpError } from '../model/errors';
-import { BLOCK_SIZE_BYTES, PAGES_PER_BLOCK } from '../model/image';
+import { BLOCK_SIZE_BYTES } from '../model/image';
 import type { Manifest } from '../store/manifest';
 import type { RefusedBlock } from '../transport/counters';
 import { HEADER_BYTES } from '../transport/frame';
@@ -22,6 +21,7 @@ import type { Run, Slab } from '../transport/slab';
 import type { ChangeFeed } from './change-feed';
 import type { BlockSelection, EncodeJob, EncodeResult } from './codec-jobs';
 import type { CodecPool } from './codec-pool';
+import type { PageTable } from './page-table';
 
 /** Blocks whose page hashes are asked for in one request. */
 const PAGE_HASH_BATCH = 64;
@@ -29,20 +29,28 @@ const PAGE_HASH_REQUESTS = 8;
 /** A block refused more often than this meets no chance fault: an encoder is wrong. */
 const MAX_REFUSALS = 4;
 
-export interface BatchSourceContext {
-  readonly pool: CodecPool;
-  readonly slab: Slab;
+/** One image of a pass. */
+export interface Lane {
   readonly imageNumber: number;
+  readonly feed: ChangeFeed;
   readonly source: Manifest;
   readonly held: Manifest;
   readonly shadow?: { readonly fd: number; readonly manifest: Manifest } | undefined;
+  /** Page hashes of the versions held, for images whose blocks are sent again and again. */
+  readonly pages?: PageTable | undefined;
+  readonly counts: BatchCounts;
+  /** These blocks have been read: their hashes stand in `source`. */
+  readonly scanned: (blocks: BlockSelection) => void;
+}
+
+export interface BatchSourceContext {
+  readonly pool: CodecPool;
+  readonly slab: Slab;
   /** Settings for the next batch; asked anew for each. */
   readonly settings: () => EncodeSettings;
   readonly batchBlocks: () => number;
-  readonly askPageHashes: (blocks: readonly number[]) => Promise<Uint8Array>;
+  readonly askPageHashes: (imageNumber: number, blocks: readonly number[]) => Promise<Uint8Array>;
   readonly encoded: (result: EncodeResult, level: number) => void;
-  /** These blocks have been read: their hashes stand in `source`. */
-  readonly scanned: (blocks: BlockSelection) => void;
 }
 
 export interface BatchCounts {
@@ -65,35 +73,44 @@ export function noCounts(): BatchCounts {
 }
 
 interface Work {
+  readonly lane: LaneState;
   readonly blocks: BlockSelection;
   readonly plain: boolean;
   readonly pages: EncodeJob['pages'];
   readonly again: boolean;
 }
 
+interface LaneState extends Lane {
+  readonly needPages: number[];
+  readonly refusals: Map<number, number>;
+}
+
+interface Outstanding {
+  readonly lane: LaneState;
+  readonly blocks: readonly number[];
+}
+
 export class BatchSource implements SessionSupplier {
-  readonly counts: BatchCounts;
   readonly #context: BatchSourceContext;
-  readonly #feed: ChangeFeed;
+  readonly #lanes: readonly LaneState[];
   readonly #ready: OutgoingBatch[] = [];
   readonly #waiting: ((batch: OutgoingBatch | undefined) => void)[] = [];
-  readonly #outstanding = new Map<number, readonly number[]>();
+  readonly #outstanding = new Map<number, Outstanding>();
   readonly #queue: Work[] = [];
-  readonly #needPages: number[] = [];
-  readonly #refusals = new Map<number, number>();
   #asking = 0;
   #jobs = 0;
   #nextBatch: number;
   #failed: DwcpError | undefined;
   #cancelWait: (() => void) | undefined;
+  #woken = false;
   #onFailure: (error: DwcpError) => void = () => undefined;
 
   /** @param firstBatch first batch id: ids of one session are never used twice */
-  constructor(feed: ChangeFeed, context: BatchSourceContext, counts: BatchCounts, firstBatch: number) {
-    this.#feed = feed;
+  constructor(lanes: readonly Lane[], context: BatchSourceContext, firstBatch: number) {
+    this.#lanes = lanes.map((lane) => ({ ...lane, needPages: [], refusals: new Map<number, number>() }));
     this.#context = context;
-    this.counts = counts;
     this.#nextBatch = firstBatch;
+    for (const { feed } of this.#lanes) feed.onMore?.(() => this.#wake());
   }
 
   get nextBatchId(): number {
@@ -105,11 +122,12 @@ export class BatchSource implements SessionSupplier {
   }
 
   get finished(): boolean {
-    return this.exhausted && this.#outstanding.size === 0 && this.#failed === undefined;
+    return this.exhausted && this.#outstanding.size === 0 && this.#failed === undefined && !this.#lanes.some(({ feed }) => feed.open ?? false);
   }
 
+  /** Nothing is queued or being encoded; a feed that is open may still bring more. */
   get exhausted(): boolean {
-    return this.#feed.remaining === 0 && this.#queue.length === 0 && this.#jobs === 0 && this.#ready.length === 0 && this.#needPages.length === 0 && this.#asking === 0;
+    return this.#queue.length === 0 && this.#jobs === 0 && this.#ready.length === 0 && this.#asking === 0 && this.#lanes.every(({ feed, needPages }) => feed.remaining === 0 && needPages.length === 0);
   }
 
   /** Called once where a block cannot be read or encoded; no batch comes after it. */
@@ -131,37 +149,42 @@ export class BatchSource implements SessionSupplier {
   }
 
   lost(id: number): void {
-    const blocks = this.#outstanding.get(id);
-    if (!blocks) return;
+    const sent = this.#outstanding.get(id);
+    if (!sent) return;
     this.#outstanding.delete(id);
-    this.counts.resentBlocks += blocks.length;
-    this.#queue.push({ blocks: { list: blocks }, plain: false, pages: 'send', again: true });
+    const { lane, blocks } = sent;
+    lane.counts.resentBlocks += blocks.length;
+    // What was lost may have arrived all the same: an image that goes on changing then says nothing of what is held.
+    this.#queue.push({ lane, blocks: { list: blocks }, plain: lane.feed.confirmed !== undefined, pages: 'send', again: true });
     this.#pump();
   }
 
   refused(blocks: readonly RefusedBlock[]): void {
     for (const { batch, block } of blocks) {
       const sent = this.#outstanding.get(batch);
-      if (!sent?.includes(block)) continue;
-      this.#outstanding.set(batch, sent.filter((other) => other !== block));
-      this.counts.refusedBlocks += 1;
-      const times = (this.#refusals.get(block) ?? 0) + 1;
-      this.#refusals.set(block, times);
+      if (!sent?.blocks.includes(block)) continue;
+      const { lane } = sent;
+      this.#outstanding.set(batch, { lane, blocks: sent.blocks.filter((other) => other !== block) });
+      lane.counts.refusedBlocks += 1;
+      const times = (lane.refusals.get(block) ?? 0) + 1;
+      lane.refusals.set(block, times);
       if (times > MAX_REFUSALS) {
         this.#fail(new DwcpError('ENCODER_FAILED', `Block ${block} was refused ${times} times`, { side: 'destination' }));
         return;
       }
-      this.#queue.push({ blocks: { list: [block] }, plain: true, pages: 'send', again: true });
+      this.#queue.push({ lane, blocks: { list: [block] }, plain: true, pages: 'send', again: true });
     }
     this.#pump();
   }
 
   verified(ids: readonly number[]): void {
     for (const id of ids) {
-      const blocks = this.#outstanding.get(id);
-      if (!blocks) continue;
+      const sent = this.#outstanding.get(id);
+      if (!sent) continue;
       this.#outstanding.delete(id);
-      this.counts.verifiedBlocks += blocks.length;
+      const { lane, blocks } = sent;
+      lane.counts.verifiedBlocks += blocks.length;
+      if (lane.feed.confirmed) this.#confirm(lane, blocks);
     }
     this.#pump();
   }
@@ -175,18 +198,46 @@ export class BatchSource implements SessionSupplier {
     for (const resolve of this.#waiting.splice(0)) resolve(undefined);
   }
 
+  /** Waits until no thread reads or encodes for it any more. */
+  async idle(): Promise<void> {
+    while (this.#jobs > 0) await new Promise((resolve) => setTimeout(resolve, 2));
+  }
+
+  /** The destination holds these versions now; they may be sent anew, and deltas may build on them. */
+  #confirm(lane: LaneState, blocks: readonly number[]): void {
+    for (const block of blocks) {
+      lane.held.set(block, lane.source.hashOf(block));
+      lane.pages?.confirm(block);
+      lane.refusals.delete(block);
+    }
+    lane.feed.confirmed?.(blocks);
+  }
+
+  /** A feed has more: looked at once, however many blocks it says it for. */
+  #wake(): void {
+    if (this.#woken) return;
+    this.#woken = true;
+    setImmediate(() => {
+      this.#woken = false;
+      this.#pump();
+    });
+  }
+
   /** Starts what may be started: bounded by threads, by what streams can take soon, and by the slab. */
   #pump(): void {
     const { pool } = this.#context;
     this.#askForPages();
     while (!this.#failed && this.#jobs < 2 * pool.threads && this.#ready.length + this.#jobs < this.#waiting.length + 2 * pool.threads) {
       const work = this.#nextWork();
-      const run = work && this.#takeRun('list' in work.blocks ? work.blocks.list.length : work.blocks.count);
+      const blocks = work && ('list' in work.blocks ? work.blocks.list.length : work.blocks.count);
+      const input = work?.lane.feed.load && blocks ? this.#take(blocks * BLOCK_SIZE_BYTES) : undefined;
+      const run = blocks && (input || !work.lane.feed.load) ? this.#take(HEADER_BYTES + encodedBound(blocks)) : undefined;
       if (!work || !run) {
+        if (input) this.#context.slab.free(input);
         if (work) this.#queue.unshift(work);
         break;
       }
-      void this.#encode(work, run);
+      void this.#encode(work, run, input);
     }
     if (this.finished) for (const resolve of this.#waiting.splice(0)) resolve(undefined);
   }
@@ -194,12 +245,15 @@ export class BatchSource implements SessionSupplier {
   #nextWork(): Work | undefined {
     const again = this.#queue.shift();
     if (again) return again;
-    const selection = this.#feed.next(this.#context.batchBlocks());
-    return selection && { blocks: selection, plain: false, pages: 'ask', again: false };
+    for (const lane of this.#lanes) {
+      const blocks = lane.feed.next(this.#context.batchBlocks());
+      if (blocks) return { lane, blocks, plain: false, pages: lane.feed.hurried ? 'send' : 'ask', again: false };
+    }
+    return undefined;
   }
 
-  #takeRun(blocks: number): Run | undefined {
-    const run = this.#context.slab.take(HEADER_BYTES + encodedBound(blocks));
+  #take(bytes: number): Run | undefined {
+    const run = this.#context.slab.take(bytes);
     if (!run && !this.#cancelWait) {
       this.#cancelWait = this.#context.slab.whenFreed(() => {
         this.#cancelWait = undefined;
@@ -209,21 +263,25 @@ export class BatchSource implements SessionSupplier {
     return run;
   }
 
-  async #encode(work: Work, run: Run): Promise<void> {
-    const { pool, slab, source, held, shadow, imageNumber, settings, encoded } = this.#context;
+  async #encode(work: Work, run: Run, input: Run | undefined): Promise<void> {
+    const { pool, slab, settings, encoded } = this.#context;
+    const { feed, source, held, shadow, pages, imageNumber } = work.lane;
     const id = this.#nextBatch++;
     const chosen = settings();
     this.#jobs += 1;
     try {
+      if (input) await feed.load?.(work.blocks, input.bytes);
       const result = await pool.run({
         kind: 'encode',
-        file: this.#feed.file,
+        file: feed.file,
         blocks: work.blocks,
         plain: work.plain,
         source: source.memory,
         held: held.memory,
         shadow: shadow && { fd: shadow.fd, hashes: shadow.manifest.memory },
         pages: work.pages,
+        pageTable: pages?.shared,
+        input: input && { memory: slab.memory, offset: input.offset },
         settings: chosen,
         imageNumber,
         sequence: id,
@@ -231,25 +289,33 @@ export class BatchSource implements SessionSupplier {
       });
       this.#jobs -= 1;
       encoded(result, chosen.level);
-      this.#take(work, id, run, result);
+      this.#sendOn(work, id, run, result);
     } catch (error) {
       this.#jobs -= 1;
       slab.free(run);
       this.#fail(toDwcpError(error, 'ENCODER_FAILED', { side: 'source' }));
+    } finally {
+      if (input) slab.free(input);
     }
     this.#pump();
   }
 
-  #take(work: Work, id: number, run: Run, result: EncodeResult): void {
-    const { counts } = this;
+  #sendOn(work: Work, id: number, run: Run, result: EncodeResult): void {
+    const { lane } = work;
+    const { counts } = lane;
+    if (this.#failed) {
+      this.#context.slab.free(run);
+      return;
+    }
     if (!work.again) {
       counts.scannedBlocks += result.zeroBlocks + result.unchangedBlocks + result.sent.length + result.needPages.length;
       counts.zeroBlocks += result.zeroBlocks;
       counts.unchangedBlocks += result.unchangedBlocks;
-      this.#context.scanned(work.blocks);
+      lane.scanned(work.blocks);
     }
-    this.#needPages.push(...result.needPages);
-    if (result.frameBytes === 0 || this.#failed) {
+    if (lane.feed.confirmed) lane.feed.confirmed(settledOf(work.blocks, result));
+    lane.needPages.push(...result.needPages);
+    if (result.frameBytes === 0) {
       this.#context.slab.free(run);
       return;
     }
@@ -258,7 +324,7 @@ export class BatchSource implements SessionSupplier {
     counts.payloadBytes += result.payloadBytes;
     for (const [name, blocks] of Object.entries(result.blocksByEncoding)) counts.blocksByEncoding[name as Encoding] += blocks;
     this.#context.slab.trim(run, result.frameBytes);
-    this.#outstanding.set(id, result.sent);
+    this.#outstanding.set(id, { lane, blocks: result.sent });
     const batch = { id, frame: run.bytes.subarray(0, result.frameBytes), run };
     const stream = this.#waiting.shift();
     if (stream) stream(batch);
@@ -266,21 +332,24 @@ export class BatchSource implements SessionSupplier {
   }
 
   #askForPages(): void {
-    const whole = this.#needPages.length >= PAGE_HASH_BATCH || (this.#feed.remaining === 0 && this.#jobs === 0);
-    while (!this.#failed && this.#needPages.length > 0 && whole && this.#asking < PAGE_HASH_REQUESTS) {
-      const list = this.#needPages.splice(0, PAGE_HASH_BATCH).sort((a, b) => a - b);
-      this.#asking += 1;
-      this.#context.askPageHashes(list).then(
-        (hashes) => {
-          this.#asking -= 1;
-          this.#queue.push({ blocks: { list }, plain: false, pages: { hashes }, again: true });
-          this.#pump();
-        },
-        (error: unknown) => {
-          this.#asking -= 1;
-          this.#fail(toDwcpError(error, 'SESSION_LOST'));
-        },
-      );
+    for (const lane of this.#lanes) {
+      const { needPages, feed, imageNumber } = lane;
+      const whole = needPages.length >= PAGE_HASH_BATCH || (feed.remaining === 0 && this.#jobs === 0) || feed.confirmed !== undefined;
+      while (!this.#failed && needPages.length > 0 && whole && this.#asking < PAGE_HASH_REQUESTS) {
+        const list = needPages.splice(0, PAGE_HASH_BATCH).sort((a, b) => a - b);
+        this.#asking += 1;
+        this.#context.askPageHashes(imageNumber, list).then(
+          (hashes) => {
+            this.#asking -= 1;
+            this.#queue.push({ lane, blocks: { list }, plain: false, pages: { hashes }, again: true });
+            this.#pump();
+          },
+          (error: unknown) => {
+            this.#asking -= 1;
+            this.#fail(toDwcpError(error, 'SESSION_LOST'));
+          },
+        );
+      }
     }
   }
 
@@ -291,11 +360,10 @@ export class BatchSource implements SessionSupplier {
   }
 }
 
-/** Bytes of page hashes that a list of blocks has. */
-export function pageHashBytes(blocks: number): number {
-  return blocks * PAGES_PER_BLOCK * PAGE_HASH_BYTES;
-}
-
-export function batchBlocksFor(bytes: number): number {
-  return Math.min(MAX_BATCH_BLOCKS, Math.max(1, Math.floor(bytes / BLOCK_SIZE_BYTES)));
+/** Blocks that a job has looked at and neither sent nor asked about: the destination holds them as they are. */
+function settledOf(selection: BlockSelection, { sent, needPages }: EncodeResult): number[] {
+  const all = 'list' in selection ? selection.list : Array.from({ length: selection.count }, (_, index) => selection.first + index);
+  if (sent.length + needPages.length === all.length) return [];
+  const others = new Set([...sent, ...needPages]);
+  return all.filter((block) => !others.has(block));
 }

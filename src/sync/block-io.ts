@@ -75,6 +75,12 @@ export function readBlocks(file: ImageFile, selection: BlockSelection, buffer: B
   return blocks;
 }
 
+/** The same for bytes that are in memory already. */
+export function blocksInMemory(sizeBytes: number, selection: BlockSelection, bytes: Buffer): BlockBytes[] {
+  const list = 'list' in selection ? selection.list : Array.from({ length: selection.count }, (_, index) => selection.first + index);
+  return list.map((block, index) => ({ block, bytes: bytes.subarray(index * BLOCK_SIZE_BYTES, index * BLOCK_SIZE_BYTES + blockLength(sizeBytes, block)) }));
+}
+
 /** Collects verified blocks and writes neighbours in one call; `written` hears of a block only after its bytes are in the file. */
 export class BlockWriter {
   readonly #file: ImageFile;

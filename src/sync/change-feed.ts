@@ -16,6 +16,16 @@ export interface ChangeFeed {
   next(blocks: number): BlockSelection | undefined;
   /** Blocks that next() has not named yet. */
   readonly remaining: number;
+  /** True while more may come, though nothing remains now. */
+  readonly open?: boolean;
+  /** True where nobody may be kept waiting: questions that save bytes are left out. */
+  readonly hurried?: boolean;
+  /** Reads blocks whose bytes do not lie in the file, one behind the other. @throws IMAGE_UNREADABLE */
+  load?(blocks: BlockSelection, into: Buffer): Promise<void>;
+  /** Calls back whenever there is more than there was. */
+  onMore?(handler: () => void): void;
+  /** For images that go on changing: these blocks are held by the destination as they were last read. */
+  confirmed?(blocks: readonly number[]): void;
   /** Stretches of whole blocks that are zeros without having to be read. */
   holes(): Iterable<{ readonly first: number; readonly count: number }>;
   /** Begins anew, leaving out the blocks for which `settled` holds. */

@@ -4,6 +4,7 @@
  */
 import type { EncodeSettings } from '../encoder/batch-encoder';
 import type { Encoding } from '../encoder/batch-format';
+import type { SharedPageTable } from './page-table';
 
 /** Consecutive blocks, or any list of them in rising order; at most MAX_BATCH_BLOCKS for jobs that fill a batch. */
 export type BlockSelection = { readonly first: number; readonly count: number } | { readonly list: readonly number[] };
@@ -27,6 +28,10 @@ export interface EncodeJob {
   readonly shadow?: { readonly fd: number; readonly hashes: SharedArrayBuffer } | undefined;
   /** What to do with a block that the destination holds in another version, whose bytes are not at the source. */
   readonly pages: 'ask' | 'send' | { readonly hashes: Uint8Array };
+  /** Page hashes of held versions: read where known, and written for every block sent. */
+  readonly pageTable?: SharedPageTable | undefined;
+  /** The blocks' bytes, one behind the other, where they are not read from the file. */
+  readonly input?: { readonly memory: SharedArrayBuffer; readonly offset: number } | undefined;
   readonly settings: EncodeSettings;
   readonly imageNumber: number;
   readonly sequence: number;

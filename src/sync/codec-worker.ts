@@ -14,7 +14,7 @@ import { BLOCK_SIZE_BYTES, PAGES_PER_BLOCK, blockLength } from '../model/image';
 import { Manifest } from '../store/manifest';
 import { yieldToOtherThreads } from '../store/system-calls';
 import { HEADER_BYTES, sealFrame } from '../transport/frame';
-import { BlockWriter, clearBlock, clearRange, readBlocks, readFully, writeFully } from './block-io';
+import { blocksInMemory, BlockWriter, clearBlock, clearRange, readBlocks, readFully, writeFully } from './block-io';
 import type {
   CodecJob, CodecResult, CopyJob, DecodeJob, DecodeResult, EncodeJob, EncodeResult, MeasureJob, PageHashJob, ReadExtentJob, RootJob, SampleJob, SampleResult, WriteExtentJob,
 } from './codec-jobs';
@@ -44,7 +44,8 @@ function encode(job: EncodeJob): EncodeResult {
   let unchangedBlocks = 0;
   let replacedBlocks = 0;
   const out = Buffer.from(job.out.memory, job.out.offset, job.out.length);
-  for (const [index, { block, bytes }] of readBlocks(job.file, job.blocks, readTarget(job, out)).entries()) {
+  const blocks = job.input ? blocksInMemory(job.file.sizeBytes, job.blocks, Buffer.from(job.input.memory, job.input.offset)) : readBlocks(job.file, job.blocks, readTarget(job, out));
+  for (const [index, { block, bytes }] of blocks.entries()) {
     writeBlockHash(bytes, source.hashes, block * HASH_BYTES);
     const hash = source.hashOf(block);
     const heldHash = held.hashOf(block);
@@ -61,6 +62,7 @@ function encode(job: EncodeJob): EncodeResult {
     }
     if (!heldHash.equals(ZERO_HASH)) replacedBlocks += 1;
     toEncode.push({ block, bytes, hash, held: version });
+    if (job.pageTable) writePageHashes(bytes, Buffer.from(job.pageTable.sent), block * PAGE_HASHES_PER_BLOCK);
   }
   const common = { sent: toEncode.map((block) => block.block), needPages, zeroBlocks, unchangedBlocks, replacedBlocks };
   if (toEncode.length === 0) {
@@ -97,6 +99,7 @@ function heldVersion(job: EncodeJob, index: number, block: number, hash: Buffer,
     readFully({ fd: job.shadow.fd, sizeBytes: job.file.sizeBytes }, bytes, block * BLOCK_SIZE_BYTES);
     return { hash, bytes };
   }
+  if (job.pageTable && new Uint8Array(job.pageTable.known)[block] === 1) return { hash, pageHashes: Buffer.from(job.pageTable.held, block * PAGE_HASHES_PER_BLOCK, PAGE_HASHES_PER_BLOCK) };
   if (job.pages === 'ask') return 'ask';
   if (job.pages === 'send') return undefined;
   const hashes = job.pages.hashes.subarray(index * PAGE_HASHES_PER_BLOCK, (index + 1) * PAGE_HASHES_PER_BLOCK);

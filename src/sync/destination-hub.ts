@@ -17,7 +17,7 @@ import { ReceivingSession } from '../transport/receiving-session';
 import type { Slab } from '../transport/slab';
 import { type DestinationContext, DestinationMigration, type DestinationRecord, destinationRecordSchema, migrationFolder } from './destination-migration';
 import {
-  abandonSchema, finishImageSchema, installImageSchema, manifestRequestSchema, MAX_PAGE_HASH_BLOCKS, openImageSchema, pageHashesSchema, readBody, takeOverSchema,
+  abandonSchema, finishImageSchema, installImageSchema, manifestRequestSchema, MAX_PAGE_HASH_BLOCKS, guestBeginSchema, guestLoadSchema, openImageSchema, pageHashesSchema, readBody, takeOverSchema, type TakenOver, takenOverSchema,
 } from './protocol';
 import { StandardReceiver } from './standard-receiver';
 import type { WorkingImage } from './working-image';
@@ -95,20 +95,20 @@ export class DestinationHub {
 
   /**
    * Takes a VM over, or says that it has been. Past this the source may never resume.
-   * @returns the generation of its images; @throws ABANDONED, FENCED, INTEGRITY_MISMATCH where it has not been
+   * @returns the generation of its images and, of a running guest, how it began to run here; @throws ABANDONED, FENCED, INTEGRITY_MISMATCH where it has not been
    */
-  async takeOver(migrationId: string, vmId: string, roots: Readonly<Record<string, string>>): Promise<number> {
+  async takeOver(migrationId: string, vmId: string, roots: Readonly<Record<string, string>>): Promise<TakenOver> {
     const migration = await this.migration(migrationId);
     if (!migration) {
       const { ownership, registry } = this.#context;
       const last = await ownership.last(vmId, migrationId);
-      if (last?.state === 'installed') return (await registry.get(vmId)).generation;
+      if (last?.state === 'installed') return { generation: (await registry.get(vmId)).generation, ...startedOf(last.note) };
       if (last?.state === 'abandoned') throw new DwcpError('ABANDONED', `This host has promised not to start ${vmId} for migration ${migrationId}`, { side: 'destination' });
     }
     const { record } = migration ?? (await this.#get(migrationId));
     await migration?.takeOver(roots);
     this.#migrations.delete(migrationId);
-    return record.generation;
+    return { generation: record.generation, ...migration?.started };
   }
 
   /**
@@ -242,6 +242,7 @@ export class DestinationHub {
       const migration = await this.#get(session.id);
       await this.#standard.get(session.id)?.yield();
       const image = await migration.image(imageId, useBaseline);
+      await image.beginPass();
       const root = await this.#context.pool.run({ kind: 'root', hashes: image.held.memory, sizeBytes: image.held.sizeBytes });
       const zero = image.state === 'empty';
       return { body: { image: migration.record.images.findIndex((spec) => spec.imageId === imageId), state: image.state, root, zero } };
@@ -277,7 +278,21 @@ export class DestinationHub {
 
     take_over: async (message, session) => {
       const { vmId, roots } = readBody(takeOverSchema, message);
-      return { body: { generation: await this.takeOver(session.id, vmId, roots) } };
+      return { body: await this.takeOver(session.id, vmId, roots) };
+    },
+
+    guest_begin: async (message, session) => {
+      const { sectionId } = readBody(guestBeginSchema, message);
+      await (await this.#get(session.id)).beginGuest(Buffer.from(message.payload), sectionId);
+      return { body: {} };
+    },
+
+    guest_load: async (message, session) => {
+      const { commandBytes, totalBytes } = readBody(guestLoadSchema, message);
+      const state = Buffer.allocUnsafe(totalBytes);
+      if (commandBytes > totalBytes || this.#packer.unpack(message.payload, state) !== totalBytes) throw new DwcpError('PROTOCOL_VIOLATION', 'A device state does not unpack to its length', { side: 'destination' });
+      await (await this.#get(session.id)).loadGuest(state.subarray(0, commandBytes), state.subarray(commandBytes));
+      return { body: {} };
     },
 
     keep: async (_message, session) => {
@@ -314,4 +329,10 @@ export class DestinationHub {
     if (!image) throw new DwcpError('PROTOCOL_VIOLATION', `Image ${number} is not open`, { side: 'destination' });
     return image;
   }
+}
+
+/** How a guest began to run here, as the journal's last line remembers it. */
+function startedOf(note: string | undefined): Partial<TakenOver> {
+  const parsed = takenOverSchema.partial().safeParse(note === undefined ? {} : JSON.parse(note));
+  return parsed.success ? { resumedAtMs: parsed.data.resumedAtMs, responds: parsed.data.responds } : {};
 }

@@ -6,6 +6,7 @@ import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { DwcpError } from '../model/errors';
+import { guestDefinitionSchema, MEMORY_IMAGE_ID, type RamBlock, ramBlockSchema } from '../model/guest';
 import { hostIdSchema, migrationIdSchema, vmIdSchema } from '../model/ids';
 import { imageSpecSchema } from '../model/image';
 import type { BaselineStore } from '../store/baselines';
@@ -13,7 +14,8 @@ import { readIfThere, writeDurably } from '../store/durable-file';
 import type { OwnershipJournal } from '../store/ownership-journal';
 import type { VmRegistry } from '../store/vm-registry';
 import type { CodecPool } from './codec-pool';
-import { installImage, keepUnjournaled, removeJournal, WorkingImage, type WorkingImageParameters } from './working-image';
+import { DestinationGuest, type GuestReceiver, type StartedGuest } from './destination-guest';
+import { installImage, keepUnjournaled, linkInPlace, removeJournal, unlinkFromPlace, WorkingImage, type WorkingImageParameters } from './working-image';
 
 /**
  * `migrate`: the VM changes hosts. `warm`: the images become a baseline, the VM stays. `direct`: the library's
@@ -31,12 +33,16 @@ export const destinationRecordSchema = z.strictObject({
   sourceHost: hostIdSchema,
   workflowId: z.string().max(1000).optional(),
   images: z.array(imageSpecSchema.extend({ path: z.string().min(1) })).min(1),
+  /** A running guest: how its QEMU is started here, and how its memory lies in its image. */
+  guest: z.strictObject({ command: guestDefinitionSchema.shape.command, ramBlocks: z.array(ramBlockSchema).min(1), qmpPath: z.string().min(1) }).optional(),
 });
 export type DestinationRecord = z.infer<typeof destinationRecordSchema>;
 
 /** What makes a VM live on this host; the hypervisor's driver is one. */
 export interface VmActivator {
   activate(images: DestinationRecord['images']): Promise<void>;
+  /** Receives a running guest. */
+  receiveGuest(vmId: string, command: readonly string[], ramBlocks: readonly RamBlock[]): GuestReceiver;
 }
 
 export interface DestinationContext {
@@ -56,11 +62,20 @@ export class DestinationMigration {
   readonly record: DestinationRecord;
   readonly #context: DestinationContext;
   readonly #open = new Map<string, Promise<WorkingImage>>();
+  readonly #guest: DestinationGuest | undefined;
   #step: Promise<unknown> = Promise.resolve();
+  #started: StartedGuest | undefined;
 
   constructor(record: DestinationRecord, context: DestinationContext) {
     this.record = record;
     this.#context = context;
+    const { guest, vmId } = record;
+    this.#guest = guest && new DestinationGuest(this.#folder(), context.activator.receiveGuest(vmId, guest.command, guest.ramBlocks));
+  }
+
+  /** How the guest began to run here, where one did. */
+  get started(): StartedGuest | undefined {
+    return this.#started;
   }
 
   static async load(migrationId: string, context: DestinationContext): Promise<DestinationMigration | undefined> {
@@ -93,7 +108,18 @@ export class DestinationMigration {
     if (!spec) throw new DwcpError('PROTOCOL_VIOLATION', `Migration ${this.record.migrationId} has no image ${imageId}`, { side: 'destination' });
     const { path: imagePath, ...image } = spec;
     const journalPath = join(this.#folder(), `${imageId}.journal`);
-    return { migrationId: this.record.migrationId, vmId: this.record.vmId, image, imagePath, journalPath, useBaseline };
+    return { migrationId: this.record.migrationId, vmId: this.record.vmId, image, imagePath, journalPath, useBaseline, live: this.record.guest !== undefined };
+  }
+
+  /** The set-up of a running guest: its QEMU is started and fed from now on. All its images are open. */
+  async beginGuest(prefix: Buffer, sectionId: number): Promise<void> {
+    for (const { imageId, path } of this.record.images) if (imageId !== MEMORY_IMAGE_ID) await linkInPlace(path);
+    this.#theGuest.begin(prefix, sectionId, await this.image(MEMORY_IMAGE_ID, true));
+  }
+
+  /** All images of a guest are verified: its device state is loaded. Idempotent. */
+  loadGuest(commands: Buffer, devices: Buffer): Promise<void> {
+    return this.#inTurn(() => this.#theGuest.load(commands, devices));
   }
 
   /** Closes a working image so that the standard transfer can write its file. */
@@ -115,7 +141,8 @@ export class DestinationMigration {
       if (last?.state === 'abandoned') throw new DwcpError('ABANDONED', `This host has promised not to start ${vmId} for migration ${migrationId}`, { side: 'destination' });
       if (last?.state !== 'mine') {
         if ((await this.#context.ownership.fence(vmId)) > fence) throw new DwcpError('FENCED', `A newer migration of ${vmId} has been here`, { side: 'destination' });
-        for (const { imageId } of this.record.images) await this.#assertVerified(imageId, roots[imageId]);
+        await Promise.all(this.record.images.map(({ imageId }) => this.#assertVerified(imageId, roots[imageId])));
+        await this.#guest?.ensureLoaded(() => this.image(MEMORY_IMAGE_ID, true));
         await this.#context.ownership.append(vmId, 'mine', migrationId, fence);
       }
       await this.#install();
@@ -154,6 +181,8 @@ export class DestinationMigration {
         throw new DwcpError('ALREADY_PAST_RETURN', `${vmId} has been taken over by this host`, { side: 'destination' });
       }
       if (mode === 'migrate' && last?.state !== 'abandoned') await this.#context.ownership.append(vmId, 'abandoned', migrationId, fence);
+      await this.#guest?.discard();
+      if (this.#guest) for (const { path } of this.record.images) await unlinkFromPlace(path);
       await this.#keepAll();
       await this.#forget();
     });
@@ -161,6 +190,7 @@ export class DestinationMigration {
 
   /** Closes files; nothing is decided. */
   async close(): Promise<void> {
+    this.#guest?.release();
     const open = [...this.#open.values()];
     this.#open.clear();
     await Promise.all(open.map(async (opening) => (await opening.catch(() => undefined))?.close()));
@@ -173,8 +203,10 @@ export class DestinationMigration {
   }
 
   async #install(): Promise<void> {
-    const { vmId, migrationId, fence, generation, images } = this.record;
+    const { vmId, migrationId, fence, generation, images, guest } = this.record;
     const { store, pool, registry, ownership, activator } = this.#context;
+    // A guest waits for nothing but its own start; what is left to do concerns files only.
+    this.#started = await this.#guest?.start(() => this.image(MEMORY_IMAGE_ID, true));
     for (const { imageId } of images) {
       const parameters = this.parametersOf(imageId, true);
       const image = await this.#open.get(imageId)?.catch(() => undefined);
@@ -183,8 +215,10 @@ export class DestinationMigration {
       if ((await readIfThere(parameters.journalPath)) !== undefined) await installImage(parameters, generation, store, pool, held);
     }
     await activator.activate(images);
-    await registry.put({ vmId, images: images.map(({ imageId, kind, path }) => ({ imageId, kind, path })), presence: 'here', generation });
-    await ownership.append(vmId, 'installed', migrationId, fence);
+    const definition = guest && { command: guest.command, qmpPath: guest.qmpPath };
+    await registry.put({ vmId, images: images.map(({ imageId, kind, path }) => ({ imageId, kind, path })), presence: 'here', generation, ...(definition && { guest: definition }) });
+    await ownership.append(vmId, 'installed', migrationId, fence, this.#started && JSON.stringify(this.#started));
+    this.#guest?.release();
     await this.#forget();
   }
 
@@ -209,6 +243,11 @@ export class DestinationMigration {
   async #forget(): Promise<void> {
     for (const { imageId } of this.record.images) await removeJournal(this.parametersOf(imageId, true).journalPath);
     await rm(this.#folder(), { recursive: true, force: true });
+  }
+
+  get #theGuest(): DestinationGuest {
+    if (!this.#guest) throw new DwcpError('PROTOCOL_VIOLATION', `Migration ${this.record.migrationId} moves no running guest`, { side: 'destination' });
+    return this.#guest;
   }
 
   /** One step at a time: an activity that is tried again waits for the attempt before it. */

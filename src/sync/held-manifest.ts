@@ -37,6 +37,14 @@ export async function learnHeld(migration: SourceMigration, session: SendingSess
   return learned;
 }
 
+/** Hashes of the pages of blocks that the destination holds in another version: 16 x 8 bytes a block. */
+export async function askPageHashes(session: SendingSession, image: number, blocks: readonly number[]): Promise<Uint8Array> {
+  const payload = Buffer.alloc(4 * blocks.length);
+  for (const [index, block] of blocks.entries()) payload.writeUInt32BE(block, 4 * index);
+  const answer = await session.control.request('page_hashes', { image }, payload);
+  return Uint8Array.from(answer.payload);
+}
+
 async function fetchManifest(session: SendingSession, image: number, manifest: Manifest): Promise<void> {
   for (let first = 0; first < manifest.blocks; first += MANIFEST_BLOCKS) {
     const count = Math.min(MANIFEST_BLOCKS, manifest.blocks - first);

@@ -15,7 +15,7 @@ import { DoublingTuner } from '../transport/stream-tuner';
 import { type BatchCounts, BatchSource, noCounts } from './batch-source';
 import type { ChangeFeed } from './change-feed';
 import type { BlockSelection } from './codec-jobs';
-import { learnHeld } from './held-manifest';
+import { askPageHashes, learnHeld } from './held-manifest';
 import { Pacing } from './pacing';
 import type { SourceMigration } from './source-migration';
 
@@ -148,21 +148,23 @@ export class ImageSender {
     const { imageNumber } = held;
     this.#beginPass(feed);
     const source = new BatchSource(
-      feed,
-      {
-        pool,
-        slab,
+      [{
         imageNumber,
+        feed,
         source: this.#source,
         held: this.#held,
         shadow: shadow && baseline && { fd: shadow.fd, manifest: baseline.manifest },
+        counts: this.#counts,
+        scanned: (blocks) => this.#markScanned(blocks),
+      }],
+      {
+        pool,
+        slab,
         settings: () => ({ compress: start.compress, level: this.#pacing.level, delta: options.enableDelta, deltaThreshold: options.deltaThreshold }),
         batchBlocks: () => this.#pacing.batchBlocks,
-        askPageHashes: (blocks) => this.#askPageHashes(session, imageNumber, blocks),
+        askPageHashes: (number, blocks) => askPageHashes(session, number, blocks),
         encoded: (result, level) => this.#encoded(result, level),
-        scanned: (blocks) => this.#markScanned(blocks),
       },
-      this.#counts,
       this.#nextBatch,
     );
     const ending = new AbortController();
@@ -190,13 +192,6 @@ export class ImageSender {
   #encoded(result: Parameters<Pacing['encoded']>[0], level: number): void {
     this.#maxStreams = Math.max(this.#maxStreams, this.#migration.openSession?.stats.activeStreams ?? 0);
     this.#pacing.encoded(result, level);
-  }
-
-  async #askPageHashes(session: SendingSession, imageNumber: number, blocks: readonly number[]): Promise<Uint8Array> {
-    const payload = Buffer.alloc(4 * blocks.length);
-    for (const [index, block] of blocks.entries()) payload.writeUInt32BE(block, 4 * index);
-    const answer = await session.control.request('page_hashes', { image: imageNumber }, payload);
-    return Uint8Array.from(answer.payload);
   }
 
   /** Bytes of this image: those of sessions that have ended, and what the present one has carried since it took over. */

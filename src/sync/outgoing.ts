@@ -5,7 +5,9 @@
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
+import { guestResultSchema } from '../model/guest';
 import { hostIdSchema, imageIdSchema } from '../model/ids';
+import { imageResultSchema } from '../model/migration';
 import { readIfThere, writeDurably } from '../store/durable-file';
 
 const outgoingSchema = z.strictObject({
@@ -15,6 +17,8 @@ const outgoingSchema = z.strictObject({
     grant: z.strictObject({ purpose: z.enum(['session', 'peer']), subject: z.string(), expiresAtMs: z.number(), token: z.string() }),
   }),
   roots: z.record(imageIdSchema, z.string()),
+  /** Of a running guest: what its result is made from, where the agent that measured it is gone. */
+  live: z.object({ pausedAtMs: z.number(), guest: guestResultSchema.omit({ downtimeMs: true, responds: true }), images: z.array(imageResultSchema) }).optional(),
 });
 export type Outgoing = z.infer<typeof outgoingSchema>;
 

@@ -6,7 +6,9 @@
  *   manifest      {image, first, count}       -> payload: packed hashes of those blocks
  *   page_hashes   {image} + u32 list          -> payload: 16 x 8 bytes a block
  *   finish_image  {image, root}               -> {}    all durable, roots equal
- *   take_over     {vmId, roots}               -> {state, generation}    the point of no return
+ *   guest_begin   {sectionId} + set-up        -> {}    a running guest's QEMU is started and fed from here on
+ *   guest_load    {commandBytes, totalBytes} + zstd  -> {}    its device state; all images are finished
+ *   take_over     {vmId, roots}               -> {generation, resumedAtMs, responds}    the point of no return
  *   keep          {}                          -> {}    warm-up: what is verified becomes the baseline
  *   prepare       {record}                    -> {}    direct sessions only
  *   install_image {imageId}                   -> {}    direct sessions only
@@ -22,6 +24,9 @@ import type { Message } from '../transport/control-channel';
 export const MANIFEST_BLOCKS = 65_536;
 export const MAX_PAGE_HASH_BLOCKS = 64;
 
+/** A plain PC has an eighth of a megabyte. */
+export const MAX_DEVICE_STATE_BYTES = 64 * 1024 * 1024;
+
 const imageNumber = z.int().min(0).max(65_535);
 
 export const openImageSchema = z.looseObject({ imageId: imageIdSchema, useBaseline: z.boolean() });
@@ -36,7 +41,11 @@ export const manifestRequestSchema = z.looseObject({ image: imageNumber, first: 
 export const pageHashesSchema = z.looseObject({ image: imageNumber });
 export const finishImageSchema = z.looseObject({ image: imageNumber, root: z.string().min(1).max(64) });
 export const takeOverSchema = z.looseObject({ vmId: vmIdSchema, roots: z.record(imageIdSchema, z.string().max(64)) });
-export const takenOverSchema = z.looseObject({ generation: z.int().min(0) });
+export const takenOverSchema = z.looseObject({ generation: z.int().min(0), resumedAtMs: z.number().optional(), responds: z.boolean().optional() });
+export type TakenOver = z.infer<typeof takenOverSchema>;
+export const guestBeginSchema = z.looseObject({ sectionId: z.int().min(0) });
+/** The payload is both, one behind the other, packed: nearly all of a device state is zeros. */
+export const guestLoadSchema = z.looseObject({ commandBytes: z.int().min(0).max(65_536), totalBytes: z.int().min(1).max(MAX_DEVICE_STATE_BYTES) });
 export const installImageSchema = z.looseObject({ imageId: imageIdSchema });
 export const trainSchema = z.looseObject({ bytes: z.number().min(0), spanMs: z.number().min(0) });
 export const abandonSchema = z.looseObject({ vmId: vmIdSchema, fence: z.int().min(0) });

@@ -3,6 +3,7 @@
  * at the same step the newer wins: the older is told to stop and has stopped before the newer begins.
  */
 import { DwcpError } from '../model/errors';
+import type { LiveMigration } from './live-migration';
 import { type Destination, type SourceContext, SourceMigration } from './source-migration';
 
 interface Attempt {
@@ -14,6 +15,7 @@ export class SourceHub {
   readonly context: SourceContext;
   readonly #migrations = new Map<string, SourceMigration>();
   readonly #attempts = new Map<string, Attempt>();
+  readonly #lives = new Map<string, LiveMigration>();
 
   constructor(context: SourceContext) {
     this.context = context;
@@ -66,6 +68,26 @@ export class SourceHub {
       signal.removeEventListener('abort', forward);
       if (this.#attempts.get(step) === attempt) this.#attempts.delete(step);
     }
+  }
+
+  /** The running guest of a migration, once its rounds have begun here. */
+  live(migrationId: string): LiveMigration | undefined {
+    return this.#lives.get(migrationId);
+  }
+
+  setLive(migrationId: string, live: LiveMigration): void {
+    this.#lives.set(migrationId, live);
+  }
+
+  /** Ends what a migration does with its guest; before the hand-over the guest runs on here. */
+  async endLive(migrationId: string): Promise<void> {
+    const live = this.#lives.get(migrationId);
+    this.#lives.delete(migrationId);
+    await live?.breakOff();
+  }
+
+  async endAllLive(): Promise<void> {
+    for (const id of [...this.#lives.keys()]) await this.endLive(id);
   }
 
   closeAll(): void {

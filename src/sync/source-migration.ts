@@ -16,7 +16,7 @@ import { SendingSession } from '../transport/sending-session';
 import type { Slab } from '../transport/slab';
 import { TokenBucket } from '../transport/token-bucket';
 import type { CodecPool } from './codec-pool';
-import { readBody, takenOverSchema, takeOverSchema, trainSchema } from './protocol';
+import { readBody, type TakenOver, takenOverSchema, takeOverSchema, trainSchema } from './protocol';
 
 export interface SourceContext {
   readonly hostId: string;
@@ -118,11 +118,10 @@ export class SourceMigration {
    * Asks the destination to take the VM over.
    * @throws ABANDONED, FENCED where it says that it has not; HANDOVER_IN_DOUBT in every other case
    */
-  async takeOver(vmId: string, roots: Record<string, string>): Promise<{ generation: number }> {
+  async takeOver(vmId: string, roots: Record<string, string>): Promise<TakenOver> {
     try {
       const session = await this.session();
-      const { generation } = readBody(takenOverSchema, await session.control.request('take_over', takeOverSchema.parse({ vmId, roots })));
-      return { generation };
+      return readBody(takenOverSchema, await session.control.request('take_over', takeOverSchema.parse({ vmId, roots })));
     } catch (error) {
       throw inDoubtUnlessRefused(error, vmId);
     }

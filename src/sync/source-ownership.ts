@@ -4,6 +4,7 @@
  */
 import { access } from 'node:fs/promises';
 import { DwcpError } from '../model/errors';
+import { type GuestDefinition, type GuestSpec, MEMORY_IMAGE_ID, RamLayout } from '../model/guest';
 import { type VmImage } from '../model/image';
 import type { BaselineStore } from '../store/baselines';
 import type { Manifest } from '../store/manifest';
@@ -17,6 +18,12 @@ export interface VmHolder {
   inspect(images: readonly VmImage[]): Promise<readonly InspectedImage[]>;
   hold(images: readonly VmImage[]): Promise<void>;
   resume(images: readonly VmImage[]): Promise<void>;
+  isGuestUp(definition: GuestDefinition): boolean;
+  inspectGuest(vmId: string, definition: GuestDefinition, images: readonly VmImage[], force: boolean): Promise<{ readonly spec: GuestSpec; readonly disks: readonly { readonly imageId: string; readonly sizeBytes: number }[] }>;
+  /** Takes back what a migration did to a guest. @returns false where its QEMU is gone */
+  resumeGuest(definition: GuestDefinition): Promise<boolean>;
+  /** Ends the QEMU of a guest that does not run here any more. @throws GUEST_REFUSED where it runs */
+  quitGuest(definition: GuestDefinition): Promise<void>;
 }
 
 export interface InspectedImage extends VmImage {
@@ -29,6 +36,8 @@ export interface ClaimedVm {
   readonly fence: number;
   /** True where this migration has moved the VM already: a workflow was reset behind the point of no return. */
   readonly alreadyMoved: boolean;
+  /** Set where a QEMU runs it: then it is moved while it runs. */
+  readonly guest?: GuestSpec | undefined;
 }
 
 export interface SourceOwnershipContext {
@@ -47,28 +56,35 @@ export class SourceOwnership {
   }
 
   /** The VM as it is, with sizes; changes nothing. @throws VM_UNKNOWN, VM_NOT_HERE, IMAGE_UNREADABLE */
-  async inspect(vmId: string): Promise<{ vm: VmRecord; images: readonly InspectedImage[] }> {
-    const vm = await this.#context.registry.getHere(vmId);
-    return { vm, images: await this.#context.holder.inspect(vm.images) };
+  async inspect(vmId: string, force = false): Promise<{ vm: VmRecord; images: readonly InspectedImage[]; guest?: GuestSpec | undefined }> {
+    const { registry, holder } = this.#context;
+    const vm = await registry.getHere(vmId);
+    const disks = vm.images.filter(({ kind }) => kind === 'disk');
+    if (!vm.guest) return { vm, images: await holder.inspect(vm.images) };
+    // What memory a stopped guest had is of the past.
+    if (!holder.isGuestUp(vm.guest)) return { vm, images: await holder.inspect(disks) };
+    const { spec, disks: sizes } = await holder.inspectGuest(vmId, vm.guest, disks, force);
+    const memory = { imageId: MEMORY_IMAGE_ID, kind: 'memory' as const, path: registry.imagePath(vm, vmId, MEMORY_IMAGE_ID), sizeBytes: new RamLayout(spec.ramBlocks).sizeBytes };
+    const sized = disks.map((image) => ({ ...image, sizeBytes: sizes.find(({ imageId }) => imageId === image.imageId)?.sizeBytes ?? 0 }));
+    return { vm, images: [...sized, memory], guest: spec };
   }
 
   /**
-   * Makes the VM this migration's: it does not run, and no other migration gets it.
+   * Makes the VM this migration's: it does not run, or is a guest that is moved while it runs; no other migration gets it.
    * @throws VM_UNKNOWN, VM_NOT_HERE, VM_BUSY, VM_RUNNING, IMAGE_UNREADABLE
    */
-  async claim(vmId: string, migrationId: string): Promise<ClaimedVm> {
+  async claim(vmId: string, migrationId: string, force = false): Promise<ClaimedVm> {
     const { registry, ownership, holder } = this.#context;
     const mine = await ownership.last(vmId, migrationId);
     if (mine?.state === 'released') return { vm: await registry.get(vmId), images: [], fence: mine.fence, alreadyMoved: true };
-    const { vm, images } = await this.inspect(vmId);
     const last = await ownership.last(vmId);
-    if (last && isOpenState(last.state)) {
-      if (last.migrationId === migrationId) return { vm, images, fence: last.fence, alreadyMoved: false };
-      throw new DwcpError('VM_BUSY', `VM ${vmId} belongs to migration ${last.migrationId} (${last.state})`, { side: 'source' });
-    }
-    await holder.hold(vm.images);
+    const open = last && isOpenState(last.state) ? last : undefined;
+    if (open && open.migrationId !== migrationId) throw new DwcpError('VM_BUSY', `VM ${vmId} belongs to migration ${open.migrationId} (${open.state})`, { side: 'source' });
+    const { vm, images, guest } = await this.inspect(vmId, force);
+    if (open) return { vm, images, guest, fence: open.fence, alreadyMoved: false };
+    if (!guest) await holder.hold(images);
     const claimed = await ownership.append(vmId, 'claimed', migrationId, (await ownership.fence(vmId)) + 1);
-    return { vm, images, fence: claimed.fence, alreadyMoved: false };
+    return { vm, images, guest, fence: claimed.fence, alreadyMoved: false };
   }
 
   /** Says durably that the VM is handed over: from here on this host may not let it run by itself. @throws ABANDONED */
@@ -81,17 +97,21 @@ export class SourceOwnership {
 
   /** The destination runs it: the images become baselines, the VM is away. */
   async release(vmId: string, migrationId: string, movedTo: string, generation: number, manifests: ReadonlyMap<string, Manifest>): Promise<void> {
-    const { registry, ownership, store, pool } = this.#context;
+    const { registry, ownership, store, pool, holder } = this.#context;
     const last = await this.#own(vmId, migrationId);
     if (last.state === 'released') return;
     if (last.state !== 'handed_over') throw new DwcpError('ABANDONED', `Migration ${migrationId} of ${vmId} was rolled back here`, { side: 'source' });
-    const vm = await registry.get(vmId);
+    const known = await registry.get(vmId);
+    if (known.guest && holder.isGuestUp(known.guest)) await holder.quitGuest(known.guest);
+    const vm = known.guest ? withMemory(known, registry.imagePath(known, vmId, MEMORY_IMAGE_ID)) : known;
     for (const { imageId, kind, path } of vm.images) {
       if (!(await exists(path))) continue;
       const [inspected] = await this.#context.holder.inspect([{ imageId, kind, path }]);
       if (!inspected) continue;
-      const known = manifests.get(imageId);
-      const manifest = known?.sizeBytes === inspected.sizeBytes ? known : await measureFile(path, inspected.sizeBytes, pool);
+      const sent = manifests.get(imageId);
+      // A file of another form than its content (qcow2) stays where it is and is no baseline.
+      if (sent && sent.sizeBytes !== inspected.sizeBytes && vm.guest) continue;
+      const manifest = sent?.sizeBytes === inspected.sizeBytes ? sent : await measureFile(path, inspected.sizeBytes, pool);
       await store.adopt(path, path, { vmId, imageId, kind, sizeBytes: inspected.sizeBytes, generation, complete: true }, manifest);
     }
     await registry.put({ ...vm, presence: 'away', movedTo, generation });
@@ -125,6 +145,7 @@ export class SourceOwnership {
     const vm = await registry.get(vmId);
     await ownership.append(vmId, 'rolled_back', migrationId, last.fence, note);
     await holder.resume(vm.images);
+    if (vm.guest) await holder.resumeGuest(vm.guest);
   }
 
   async #own(vmId: string, migrationId: string): Promise<OwnershipEntry> {
@@ -132,6 +153,11 @@ export class SourceOwnership {
     if (last) return last;
     throw new DwcpError('MIGRATION_UNKNOWN', `Migration ${migrationId} has no claim on ${vmId} on this host`, { side: 'source' });
   }
+}
+
+function withMemory(vm: VmRecord, path: string): VmRecord {
+  if (vm.images.some(({ imageId }) => imageId === MEMORY_IMAGE_ID)) return vm;
+  return { ...vm, images: [...vm.images, { imageId: MEMORY_IMAGE_ID, kind: 'memory', path }] };
 }
 
 async function exists(path: string): Promise<boolean> {

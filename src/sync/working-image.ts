@@ -9,9 +9,9 @@
  *
  * Measuring, not remembering, is what makes a torn write or a tampered baseline harmless.
  */
-import { type FileHandle, access, constants, mkdir, open, rm } from 'node:fs/promises';
+import { type FileHandle, access, constants, link, mkdir, open, rm, stat, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import { MAX_BATCH_BLOCKS } from '../encoder/batch-format';
+import { batchBlocks, MAX_BATCH_BLOCKS } from '../encoder/batch-format';
 import { HASH_BYTES } from '../encoder/hash';
 import { DwcpError, toDwcpError } from '../model/errors';
 import { BLOCK_SIZE_BYTES, type ImageSpec, blockCount } from '../model/image';
@@ -31,6 +31,8 @@ export interface WorkingImageParameters {
   readonly imagePath: string;
   readonly journalPath: string;
   readonly useBaseline: boolean;
+  /** Blocks come again and again while the guest runs: of two versions the later batch wins, in whatever order they come. */
+  readonly live?: boolean;
 }
 
 export type WorkingState = 'empty' | 'baseline' | 'resumed';
@@ -60,6 +62,10 @@ export class WorkingImage {
   #verifiedRoot: string | undefined;
   #closed = false;
   #received = false;
+  /** Batch that wrote a block last, and batches that are being written now; only for images that go on changing. */
+  readonly #lastBatch: Uint32Array | undefined;
+  readonly #writing = new Map<number, Promise<unknown>>();
+  #onAccepted: ((blocks: readonly number[]) => void) | undefined;
 
   private constructor(
     parameters: WorkingImageParameters, state: WorkingState, held: Manifest, store: BaselineStore, pool: CodecPool, handle: FileHandle, journal: BlockJournal,
@@ -71,6 +77,7 @@ export class WorkingImage {
     this.#pool = pool;
     this.#handle = handle;
     this.#journal = journal;
+    this.#lastBatch = parameters.live ? new Uint32Array(held.blocks) : undefined;
   }
 
   /** Opens or creates the working image and learns what it holds. @throws DISK_FULL, IMAGE_UNWRITABLE, JOURNAL_CORRUPT */
@@ -117,25 +124,82 @@ export class WorkingImage {
     return this.#verifiedRoot;
   }
 
+  /** Descriptor of the working file. */
+  get fd(): number {
+    return this.#handle.fd;
+  }
+
+  /** Called with blocks whose new content is in the file. */
+  onAccepted(handler: (blocks: readonly number[]) => void): void {
+    this.#onAccepted = handler;
+  }
+
+  /** A source begins anew: what it sends now is newer than anything before. */
+  async beginPass(): Promise<void> {
+    if (!this.#lastBatch) return;
+    await this.#idle();
+    this.#lastBatch.fill(0);
+    if (this.#verifiedRoot === undefined) return;
+    this.#verifiedRoot = undefined;
+    await rm(verifiedPath(this.parameters.journalPath), { force: true });
+  }
+
   /** Takes in a checked BATCH frame. @returns the blocks that must come again in full; @throws what the disk says */
   async take(frame: Frame): Promise<readonly number[]> {
     if (this.#failed) throw this.#failed;
     if (this.#closed || this.#verifiedRoot !== undefined) return [];
     this.#decoding += 1;
     try {
-      const { accepted, refused } = await this.#pool.run({
-        kind: 'decode',
-        file: this.#file(),
-        held: this.held.memory,
-        frame: { memory: frame.meta.buffer, offset: frame.meta.byteOffset, metaBytes: frame.metaBytes, payloadBytes: frame.payloadBytes },
-      });
-      this.#received ||= accepted.length > 0;
-      for (const block of accepted) this.#pending.push({ block, hash: Buffer.from(this.held.hashOf(block)) });
-      this.#scheduleCommit();
-      return refused;
+      return this.#lastBatch ? await this.#inOrder(this.#lastBatch, frame) : await this.#decode(frame);
     } finally {
       this.#decoding -= 1;
     }
+  }
+
+  /** One version of a block at a time, and none that is older than what is there. */
+  async #inOrder(lastBatch: Uint32Array, frame: Frame): Promise<readonly number[]> {
+    const blocks = batchBlocks(frame.meta).filter((block) => block < lastBatch.length);
+    const isStale = (): boolean => blocks.some((block) => (lastBatch[block] ?? 0) > frame.sequence);
+    for (let others = this.#writersOf(blocks); others.length > 0 && !isStale(); others = this.#writersOf(blocks)) await Promise.allSettled(others);
+    if (isStale()) return [];
+    const writing = this.#decode(frame);
+    for (const block of blocks) {
+      lastBatch[block] = frame.sequence;
+      this.#writing.set(block, writing);
+    }
+    try {
+      return await writing;
+    } finally {
+      for (const block of blocks) if (this.#writing.get(block) === writing) this.#writing.delete(block);
+    }
+  }
+
+  #writersOf(blocks: readonly number[]): Promise<unknown>[] {
+    return [...new Set(blocks.flatMap((block) => this.#writing.get(block) ?? []))];
+  }
+
+  async #decode(frame: Frame): Promise<readonly number[]> {
+    const { accepted, refused } = await this.#pool.run({
+      kind: 'decode',
+      file: this.#file(),
+      held: this.held.memory,
+      frame: { memory: frame.meta.buffer, offset: frame.meta.byteOffset, metaBytes: frame.metaBytes, payloadBytes: frame.payloadBytes },
+    });
+    this.#received ||= accepted.length > 0;
+    this.#onAccepted?.(accepted);
+    if (this.#isVolatile) return refused;
+    for (const block of accepted) this.#pending.push({ block, hash: Buffer.from(this.held.hashOf(block)) });
+    this.#scheduleCommit();
+    return refused;
+  }
+
+  /** A guest's memory is worth nothing after a crash of the host, and a crash of the agent leaves the file as it is. */
+  get #isVolatile(): boolean {
+    return this.#lastBatch !== undefined && this.parameters.image.kind === 'memory';
+  }
+
+  async #idle(): Promise<void> {
+    while (this.#decoding > 0) await new Promise((resolve) => setTimeout(resolve, 2));
   }
 
   async pageHashes(list: readonly number[]): Promise<Uint8Array> {
@@ -148,7 +212,7 @@ export class WorkingImage {
    */
   async finish(root: string): Promise<void> {
     if (this.#verifiedRoot === root) return;
-    while (this.#decoding > 0) await new Promise((resolve) => setTimeout(resolve, 5));
+    await this.#idle();
     await this.#commit();
     const found = await this.#pool.run({ kind: 'root', hashes: this.held.memory, sizeBytes: this.held.sizeBytes });
     if (found !== root) {
@@ -156,7 +220,8 @@ export class WorkingImage {
       throw new DwcpError('INTEGRITY_MISMATCH', `Image ${this.parameters.image.imageId} has root ${found.slice(0, 16)} here and ${root.slice(0, 16)} at the source`, { side: 'destination' });
     }
     this.#verifiedRoot = root;
-    await writeDurably(verifiedPath(this.parameters.journalPath), root);
+    if (this.#isVolatile) await writeFile(verifiedPath(this.parameters.journalPath), root);
+    else await writeDurably(verifiedPath(this.parameters.journalPath), root);
   }
 
   /** Ends the reception and keeps what has arrived as baseline; complete where finish() had agreed. */
@@ -173,7 +238,7 @@ export class WorkingImage {
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
-    while (this.#decoding > 0) await new Promise((resolve) => setTimeout(resolve, 5));
+    await this.#idle();
     await this.#commit().catch(() => undefined);
     clearTimeout(this.#timer);
     await this.#journal.close();
@@ -228,6 +293,8 @@ export async function installImage(
 ): Promise<void> {
   const { imageId, kind, sizeBytes } = image;
   if (await exists(workPathOf(imagePath))) await renameDurably(workPathOf(imagePath), imagePath);
+  // A guest's disk is at its place already, under both names: then the rename has done nothing.
+  await rm(workPathOf(imagePath), { force: true });
   const held = known ?? (await measureFile(imagePath, sizeBytes, pool));
   await store.forget(vmId, imageId, false);
   await rm(baselinePathOf(imagePath), { force: true });
@@ -271,6 +338,20 @@ export async function keepUnjournaled({ vmId, image, imagePath }: WorkingImagePa
   if (await exists(baselinePathOf(imagePath))) return rm(workPath);
   const { imageId, kind, sizeBytes } = image;
   await store.adopt(workPath, imagePath, { vmId, imageId, kind, sizeBytes, generation, complete: false }, await measureFile(workPath, sizeBytes, pool));
+}
+
+/** Gives a working file its image's own name too: a guest's QEMU opens its disks under the names that they keep. */
+export async function linkInPlace(imagePath: string): Promise<void> {
+  const [work, place] = await Promise.all([stat(workPathOf(imagePath)), stat(imagePath).catch(() => undefined)]);
+  if (place?.ino === work.ino) return;
+  await rm(imagePath, { force: true });
+  await link(workPathOf(imagePath), imagePath);
+}
+
+/** Takes the second name away again. */
+export async function unlinkFromPlace(imagePath: string): Promise<void> {
+  const [work, place] = await Promise.all([stat(workPathOf(imagePath)).catch(() => undefined), stat(imagePath).catch(() => undefined)]);
+  if (work && place?.ino === work.ino) await rm(imagePath, { force: true });
 }
 
 export async function removeJournal(journalPath: string): Promise<void> {

@@ -10,10 +10,11 @@ import { vmDefinitionSchema } from '../../model/image';
 import { PROCESS_OPTIONS } from '../../model/options';
 import { formatBytes, parseSizeBytes } from '../../model/units';
 import { BaselineStore } from '../../store/baselines';
-import { isOpenState, OwnershipJournal } from '../../store/ownership-journal';
+import { OwnershipJournal } from '../../store/ownership-journal';
 import { VmRegistry } from '../../store/vm-registry';
 import { createOutput, type Output, table } from '../output';
 import { addOptions, processOptions } from '../settings';
+import { addGuestCommands, assertNotInMigration, defineGuest } from './guests';
 import { resolve } from 'node:path';
 
 type Flags = Readonly<Record<string, unknown>>;
@@ -38,12 +39,13 @@ export function addLocalCommands(program: Command): void {
   };
 
   addOptions(
-    vm.command('define').description('Make a VM of image files known to this host').argument('<vm>', 'its id')
+    vm.command('define').description('Make a VM known to this host: image files, or a guest by its QEMU command behind --').argument('<vm>', 'its id').argument('[command...]', 'behind --: the QEMU command that runs it')
       .option('--disk <[name=]path>', 'a disk image; may be given again', collect, [])
       .option('--memory <[name=]path>', 'a saved memory image', collect, []),
     PROCESS_OPTIONS, PLACE,
-  ).action(async (vmId: string, flags: Flags, command: Command) => {
+  ).action(async (vmId: string, guest: string[], flags: Flags, command: Command) => {
     const { dataDir, output } = place(flags, command);
+    if (guest.length > 0) return defineGuest(dataDir, vmId, guest, output);
     const images = [...(flags.disk as string[]).map((text, index) => parseImage('disk', text, index)), ...(flags.memory as string[]).map((text, index) => parseImage('memory', text, index))];
     const parsed = vmDefinitionSchema.safeParse({ vmId, images });
     if (!parsed.success) {
@@ -86,6 +88,8 @@ export function addLocalCommands(program: Command): void {
     output.emit({ event: 'removed', vmId }, () => `${vmId} is forgotten; its image files stay where they are`);
   });
 
+  addGuestCommands(vm, place);
+
   const baseline = program.command('baseline').description('What this host holds of images from before');
   addOptions(baseline.command('list').description('List baselines, least recently used first'), PROCESS_OPTIONS, PLACE).action(async (flags: Flags, command: Command) => {
     const { dataDir, output } = place(flags, command);
@@ -104,9 +108,4 @@ export function addLocalCommands(program: Command): void {
     const removed = await new BaselineStore(dataDir, 0).prune(Math.max(1, limit));
     output.emit({ event: 'pruned', removed }, () => (removed.length === 0 ? 'nothing had to go' : removed.map((record) => `${record.vmId}/${record.imageId}  ${formatBytes(record.allocatedBytes)}`).join('\n')));
   });
-}
-
-async function assertNotInMigration(dataDir: string, vmId: string): Promise<void> {
-  const last = await new OwnershipJournal(dataDir).last(vmId);
-  if (last && isOpenState(last.state)) throw new DwcpError('VM_BUSY', `VM ${vmId} belongs to migration ${last.migrationId} (${last.state})`);
 }

@@ -31,11 +31,6 @@ export const FLAG_MASK = PAGE_BYTES - 1;
 /** Bounds on what a stream may claim, before memory is taken for it. */
 export const STREAM_LIMITS = { prefixBytes: 1024 * 1024, blocks: 1024, ramBytes: 64 * 2 ** 40 } as const;
 
-export interface RamBlock {
-  readonly id: string;
-  readonly usedBytes: number;
-}
-
 /** The stream is not one that this code understands: the standard transfer may still move the guest. */
 export function notUnderstood(what: string): DwcpError {
   return new DwcpError('STREAM_NOT_UNDERSTOOD', `QEMU's migration stream holds ${what}`, { phase: 'transfer' });

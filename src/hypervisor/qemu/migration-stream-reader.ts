@@ -5,7 +5,8 @@
  *
  *   prefix -> (section head -> records ... footer)* -> device state, passed on to the end
  */
-import { FLAG_MASK, notUnderstood, PAGE_BYTES, PAGE_FLAG, RAM_SECTION_VERSION, type RamBlock, SECTION, STREAM_LIMITS, STREAM_MAGIC, STREAM_VERSION } from './migration-stream-format';
+import type { RamBlock } from '../../model/guest';
+import { FLAG_MASK, notUnderstood, PAGE_BYTES, PAGE_FLAG, RAM_SECTION_VERSION, SECTION, STREAM_LIMITS, STREAM_MAGIC, STREAM_VERSION } from './migration-stream-format';
 
 /** What the reader finds. Buffers are views that hold only during the call. */
 export interface MigrationStreamHandler {

@@ -40,12 +40,19 @@ export class OutgoingMigration {
   #status = 'none';
   #stopped: QmpEvent | undefined;
   #failed: ((error: DwcpError) => void) | undefined;
+  #stopListening: (() => void) | undefined;
+  readonly #autoConverge: boolean;
+  /** Resolves when QEMU has closed its stream: everything it sent has been read. */
+  readonly #streamEnded: Promise<void>;
+  #endStream: () => void = () => undefined;
 
   /** @param path a place for the socket, in a folder that only this user may enter */
-  constructor(qmp: QmpClient, path: string, handler: MigrationStreamHandler) {
+  constructor(qmp: QmpClient, path: string, handler: MigrationStreamHandler, autoConverge = false) {
     this.#qmp = qmp;
     this.#path = path;
     this.#reader = new MigrationStreamReader(handler);
+    this.#autoConverge = autoConverge;
+    this.#streamEnded = new Promise((resolve) => (this.#endStream = resolve));
   }
 
   /** Called once where the stream breaks or cannot be understood; the migration has been cancelled in QEMU then. */
@@ -56,12 +63,14 @@ export class OutgoingMigration {
   /** Sets QEMU going. @throws QEMU_REFUSED where the guest cannot be migrated, with QEMU's own reason */
   async start(): Promise<void> {
     await this.#listen();
-    this.#qmp.onEvent((event) => {
+    this.#stopListening = this.#qmp.onEvent((event) => {
       if (event.name === 'MIGRATION') this.#status = String(event.data.status);
       if (event.name === 'STOP') this.#stopped = event;
     });
-    const capabilities = ['events', 'pause-before-switchover'].map((capability) => ({ capability, state: true }));
-    await this.#qmp.execute('migrate-set-capabilities', { capabilities });
+    const wanted: Readonly<Record<string, boolean>> = { events: true, 'pause-before-switchover': true, 'auto-converge': this.#autoConverge };
+    const present = await this.#qmp.execute('query-migrate-capabilities');
+    const capabilities = present.filter(({ capability, state }) => state !== (wanted[capability] ?? false)).map(({ capability, state }) => ({ capability, state: !state }));
+    if (capabilities.length > 0) await this.#qmp.execute('migrate-set-capabilities', { capabilities });
     await this.#qmp.execute('migrate-set-parameters', { 'max-bandwidth': NO_LIMIT_BYTES_PER_SECOND, 'downtime-limit': AS_LATE_AS_MAY_BE_MS });
     await this.#qmp.execute('migrate', { uri: `unix:${this.#path}` });
   }
@@ -97,7 +106,7 @@ export class OutgoingMigration {
   /** From `pre-switchover`: the last pages and the device state. Past this QEMU never starts the guest by itself. */
   async complete(): Promise<void> {
     const completed = this.#reaches('completed');
-    await Promise.all([completed, this.#qmp.execute('migrate-continue', { state: 'pre-switchover' })]);
+    await Promise.all([completed, this.#streamEnded, this.#qmp.execute('migrate-continue', { state: 'pre-switchover' })]);
     this.#close();
   }
 
@@ -135,6 +144,7 @@ export class OutgoingMigration {
       if (!this.#held) socket.resume();
     }, FIRST_MEASUREMENT_MS);
     socket.on('error', () => undefined);
+    socket.on('end', () => this.#endStream());
     socket.on('data', (chunk: Buffer) => {
       try {
         this.#reader.feed(chunk);
@@ -152,6 +162,7 @@ export class OutgoingMigration {
   }
 
   #close(): void {
+    this.#stopListening?.();
     this.#socket?.destroy();
     this.#server?.close();
     this.#server = undefined;

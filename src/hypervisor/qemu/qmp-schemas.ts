@@ -11,6 +11,8 @@ export const migrationInfoSchema = z.object({
   'error-desc': z.string().optional(),
   'expected-downtime': z.number().optional(),
   downtime: z.number().optional(),
+  'cpu-throttle-percentage': z.number().optional(),
+  'blocked-reasons': z.array(z.string()).optional(),
   ram: z
     .object({
       remaining: z.number(),
@@ -24,16 +26,50 @@ export const migrationInfoSchema = z.object({
 });
 export type MigrationInfo = z.infer<typeof migrationInfoSchema>;
 
+const bitmapSchema = z.object({ name: z.string().optional(), recording: z.boolean(), busy: z.boolean() });
+
+/** A drive of the guest and what is in it. */
+export const blockDeviceSchema = z.object({
+  device: z.string(),
+  qdev: z.string().optional(),
+  inserted: z
+    .object({
+      'node-name': z.string().optional(),
+      file: z.string(),
+      ro: z.boolean(),
+      drv: z.string(),
+      encrypted: z.boolean().optional(),
+      'backing_file_depth': z.number().optional(),
+      image: z.looseObject({ 'virtual-size': z.number(), filename: z.string(), format: z.string(), snapshots: z.array(z.unknown()).optional() }),
+      'dirty-bitmaps': z.array(bitmapSchema).optional(),
+    })
+    .optional(),
+});
+export type BlockDevice = z.infer<typeof blockDeviceSchema>;
+
 export const QMP_RETURNS = {
   qmp_capabilities: nothing,
   'query-version': z.object({ qemu: z.object({ major: z.number(), minor: z.number(), micro: z.number() }), package: z.string() }),
   'query-status': z.object({ status: z.string(), running: z.boolean() }),
   'query-migrate': migrationInfoSchema,
+  'query-migrate-capabilities': z.array(z.object({ capability: z.string(), state: z.boolean() })),
   'migrate-set-capabilities': nothing,
   'migrate-set-parameters': nothing,
   migrate: nothing,
   'migrate-continue': nothing,
   migrate_cancel: nothing,
+  'query-block': z.array(blockDeviceSchema),
+  'query-machines': z.array(z.object({ name: z.string(), alias: z.string().optional(), 'is-default': z.boolean().optional() })),
+  'qom-get': z.unknown(),
+  'nbd-server-start': nothing,
+  'nbd-server-stop': nothing,
+  'block-export-add': nothing,
+  'block-export-del': nothing,
+  'block-dirty-bitmap-remove': nothing,
+  transaction: nothing,
+  'announce-self': nothing,
+  system_powerdown: nothing,
+  quit: nothing,
   stop: nothing,
   cont: nothing,
   pmemsave: nothing,

@@ -1,0 +1,143 @@
+/**
+ * Activities of the source's agent for a guest that is moved while it runs: its rounds, and its switchover, each in one
+ * activity, so that no step of Temporal lies between the guest's pause and its run on the other side.
+ */
+import { activityInfo } from '@temporalio/activity';
+import { z } from 'zod';
+import { DwcpError, toDwcpError } from '../src/model/errors';
+import { type GuestDefinition, type GuestResult, type GuestSpec, MEMORY_IMAGE_ID } from '../src/model/guest';
+import { type ImageProgress, imageProgressSchema, type ImageResult } from '../src/model/migration';
+import type { LevelAndStreams, LinkMeasurement } from '../src/model/tiers';
+import type { OwnershipJournal } from '../src/store/ownership-journal';
+import type { VmRegistry } from '../src/store/vm-registry';
+import { imageResultOf, progressOf } from '../src/sync/image-results';
+import { type GuestPort, LiveMigration } from '../src/sync/live-migration';
+import { type Outgoing, readOutgoing, writeOutgoing } from '../src/sync/outgoing';
+import type { TakenOver } from '../src/sync/protocol';
+import type { InspectedImage, SourceOwnership } from '../src/sync/source-ownership';
+import { lastReport, withHeartbeat } from './heartbeat';
+import type { HandOverInput, LinkInput, SourceDependencies } from './source-host';
+import { withFailures } from './to-failure';
+
+export interface GuestDependencies extends SourceDependencies {
+  readonly ownership: SourceOwnership;
+  readonly journal: OwnershipJournal;
+  readonly registry: VmRegistry;
+  readonly connectGuest: (vmId: string, definition: GuestDefinition) => Promise<GuestPort>;
+  /** The source's half of a hand-over that is behind the point of no return. */
+  readonly release: (input: HandOverInput, generation: number) => Promise<void>;
+}
+
+export interface RoundsInput extends LinkInput {
+  readonly images: readonly InspectedImage[];
+  readonly guest: GuestSpec;
+  readonly start: LevelAndStreams;
+  readonly link: LinkMeasurement;
+}
+
+export interface MovedGuest {
+  readonly guest: GuestResult;
+  readonly images: readonly ImageResult[];
+}
+
+const reportSchema = z.object({ v: z.literal(1), images: z.array(imageProgressSchema) });
+
+export function createGuestActivities({ hub, ownership, journal, registry, connectGuest, release, report, observe, dataDir }: GuestDependencies) {
+  /** What operators see: each image, and the guest's own state with its memory. */
+  const progress = (live: LiveMigration | undefined, before: readonly ImageProgress[]): z.infer<typeof reportSchema> => {
+    const now = live?.progress;
+    const images = (now?.images ?? []).map((image) => {
+      const known = progressOf(image, before.find(({ imageId }) => imageId === image.imageId));
+      return image.imageId === MEMORY_IMAGE_ID && now ? { ...known, guest: now.guest } : known;
+    });
+    for (const image of images) {
+      observe({ kind: 'progress', progress: image });
+      report(image);
+    }
+    return { v: 1, images };
+  };
+
+  const takeOver = async (input: HandOverInput, outgoing: Pick<Outgoing, 'roots' | 'live'>): Promise<MovedGuest> => {
+    const migration = hub.open(input.migrationId, input.destination, input.options.bandwidthLimit);
+    const taken: TakenOver = await migration.takeOver(input.vmId, outgoing.roots);
+    try {
+      hub.live(input.migrationId)?.close();
+      await release(input, taken.generation);
+      await hub.endLive(input.migrationId);
+    } catch (error) {
+      // The guest runs there: whatever fails here is tried again and never leads back.
+      const reason = toDwcpError(error, 'INTERNAL');
+      if (reason.spec.retry === 'operator') throw reason;
+      throw new DwcpError('HANDOVER_IN_DOUBT', `The guest runs on the destination; releasing it here failed: ${reason.message}`, { phase: 'switchover', side: 'source', cause: reason });
+    }
+    const { live } = outgoing;
+    const downtimeMs = live && taken.resumedAtMs !== undefined ? Math.round(taken.resumedAtMs - live.pausedAtMs) : undefined;
+    return {
+      guest: { rounds: 0, reason: '', throttle: 0, ...live?.guest, responds: taken.responds ?? false, ...(downtimeMs !== undefined && { downtimeMs }) },
+      images: live?.images ?? [],
+    };
+  };
+
+  return withFailures(
+    {
+      /** Disks, then memory, until the guest's pause would be short enough. The guest runs all the while. */
+      guestRounds: async (input: RoundsInput): Promise<{ rounds: number; reason: string }> => {
+        const { migrationId, vmId, guest, start, options, link } = input;
+        const before = lastReport(reportSchema)?.images ?? [];
+        const last = await journal.last(vmId, migrationId);
+        if (last?.state !== 'claimed') throw new DwcpError('ABANDONED', `Migration ${migrationId} has no claim on ${vmId} any more (${last?.state ?? 'none'})`);
+        return withHeartbeat(
+          () => progress(hub.live(migrationId), before),
+          (signal) =>
+            hub.attempt(`${migrationId}/rounds`, signal, async (attempt) => {
+              await hub.endLive(migrationId);
+              const definition = (await registry.getHere(vmId)).guest;
+              if (!definition) throw new DwcpError('VM_UNKNOWN', `VM ${vmId} is no guest of this host`);
+              const migration = hub.open(migrationId, input.destination, options.bandwidthLimit);
+              const live = new LiveMigration(migration, { vmId, images: input.images, ramBlocks: guest.ramBlocks, start, options, linkBytesPerSecond: link.bandwidthBytesPerSecond }, await connectGuest(vmId, definition));
+              hub.setLive(migrationId, live);
+              try {
+                await live.rounds(attempt);
+                const { round } = live.progress.guest;
+                return { rounds: round, reason: live.reason };
+              } catch (error) {
+                await hub.endLive(migrationId);
+                throw error;
+              }
+            }),
+        );
+      },
+
+      /** Pauses the guest, brings the last of it over and hands it over. Past it this host never lets it run again. */
+      guestSwitchover: async (input: HandOverInput): Promise<MovedGuest> =>
+        withHeartbeat(
+          () => progress(hub.live(input.migrationId), []),
+          (signal) =>
+            hub.attempt(`${input.migrationId}/switchover`, signal, async (attempt) => {
+              const { migrationId, vmId, destinationHost, destination } = input;
+              const last = await journal.last(vmId, migrationId);
+              if (last?.state === 'handed_over') return takeOver(input, (await readOutgoing(dataDir, migrationId)) ?? { roots: {} });
+              if (last?.state === 'released') return { guest: { rounds: 0, reason: 'it had been moved already', throttle: 0, responds: true }, images: [] };
+              if (last?.state !== 'claimed') throw new DwcpError('ABANDONED', `Migration ${migrationId} of ${vmId} was rolled back here`);
+              const live = hub.live(migrationId);
+              if (!live) throw new DwcpError('GUEST_RUNS_ON', 'The agent that led the rounds is gone; the guest runs on', { phase: 'switchover', side: 'source' });
+              const ready = await live.pauseGuest(attempt).catch(async (error: unknown) => {
+                await hub.endLive(migrationId);
+                throw error;
+              });
+              const attempts = activityInfo().attempt;
+              const images = ready.images.map((sent) => imageResultOf(sent, sent.imageId === MEMORY_IMAGE_ID ? 'memory' : 'disk', undefined, attempts));
+              for (const result of images) observe({ kind: 'image', result });
+              const { roots, pausedAtMs, guest } = ready;
+              const outgoing = { destinationHost, destination, roots, live: { pausedAtMs, guest, images } };
+              await writeOutgoing(dataDir, migrationId, outgoing);
+              await ownership.handOver(vmId, migrationId);
+              return takeOver(input, outgoing);
+            }),
+        ),
+    },
+    { side: 'source' },
+  );
+}
+
+export type GuestActivities = ReturnType<typeof createGuestActivities>;

@@ -1,0 +1,119 @@
+/**
+ * The commands for guests on this host: making one known by its QEMU command, starting and stopping it, and taking in one that
+ * something else has started. They work on the host's own data folder, without a server.
+ */
+import type { Command } from 'commander';
+import { resolve } from 'node:path';
+import { DwcpError } from '../../model/errors';
+import { type VmDefinition, vmDefinitionSchema } from '../../model/image';
+import { PROCESS_OPTIONS } from '../../model/options';
+import { HostDriver } from '../../hypervisor/host-driver';
+import { guestDiskOf } from '../../hypervisor/qemu/disk-export';
+import { diskPathsOf, guestOwn, runPlaces } from '../../hypervisor/qemu/guest-command';
+import { findListener, quitGuest, startGuestProcess } from '../../hypervisor/qemu/guest-process';
+import { QmpClient } from '../../hypervisor/qemu/qmp-client';
+import { isOpenState, OwnershipJournal } from '../../store/ownership-journal';
+import { type VmRecord, VmRegistry } from '../../store/vm-registry';
+import type { Output } from '../output';
+import { addOptions } from '../settings';
+
+type Flags = Readonly<Record<string, unknown>>;
+type Place = (flags: Flags, command: Command) => { dataDir: string; output: Output; flags: Flags };
+
+const PLACE = ['hostId', 'dataDir'];
+const POWERDOWN_MS = 60_000;
+
+export function addGuestCommands(vm: Command, place: Place): void {
+  addOptions(vm.command('start').description('Start a guest that was defined with its QEMU command').argument('<vm>', 'its id'), PROCESS_OPTIONS, PLACE).action(async (vmId: string, flags: Flags, command: Command) => {
+    const { dataDir, output } = place(flags, command);
+    const registry = new VmRegistry(dataDir);
+    const record = await guestHere(registry, vmId);
+    await assertNotInMigration(dataDir, vmId);
+    if (new HostDriver(() => '').isGuestUp(record.guest)) throw new DwcpError('VM_RUNNING', `VM ${vmId} runs already`, { hint: 'Nothing to do' });
+    const { places, qmp, pid } = await startGuestProcess(record.guest.command, registry.runFolder(vmId), false);
+    qmp.close();
+    await registry.put({ ...record, guest: { ...record.guest, qmpPath: places.qmpPath } });
+    output.emit({ event: 'started', vmId, pid, ...places }, () => `${vmId} runs as process ${pid}; a QMP monitor for your own tools: ${places.monitorPath}`);
+  });
+
+  addOptions(
+    vm.command('stop').description('Shut a guest down').argument('<vm>', 'its id').option('--now', 'end it at once, as pulling the plug does'),
+    PROCESS_OPTIONS, PLACE,
+  ).action(async (vmId: string, flags: Flags, command: Command) => {
+    const { dataDir, output } = place(flags, command);
+    const { guest } = await guestHere(new VmRegistry(dataDir), vmId);
+    await assertNotInMigration(dataDir, vmId);
+    if (flags.now !== true) await powerDown(vmId, guest.qmpPath);
+    await quitGuest(guest.qmpPath, true);
+    output.emit({ event: 'stopped', vmId }, () => `${vmId} is stopped`);
+  });
+
+  addOptions(
+    vm.command('adopt').description('Make a guest known that something else has started').argument('<vm>', 'the id it gets').requiredOption('--qmp <socket>', 'its QMP monitor, a UNIX socket that no other client holds'),
+    PROCESS_OPTIONS, PLACE,
+  ).action(async (vmId: string, flags: Flags, command: Command) => {
+    const { dataDir, output } = place(flags, command);
+    const qmpPath = resolve(String(flags.qmp));
+    const found = findListener(qmpPath) ?? findListener(String(flags.qmp));
+    if (!found) throw new DwcpError('QEMU_UNREACHABLE', `No process that can be seen from here listens at ${qmpPath}`, { hint: 'Name the socket of the guest’s -qmp option, as a user who may see that process' });
+    const qmp = await QmpClient.connect(qmpPath);
+    let paths: string[];
+    try {
+      paths = (await qmp.execute('query-block')).flatMap((device) => guestDiskOf(device)?.path ?? []);
+    } finally {
+      qmp.close();
+    }
+    await putGuest(dataDir, vmId, found.command, paths, qmpPath);
+    output.emit({ event: 'vm', vmId, pid: found.pid, disks: paths, qmpPath }, () => `${vmId}: process ${found.pid}, ${disksText(paths)}; it can be moved while it runs`);
+  });
+}
+
+/** `dwcp vm define NAME -- COMMAND...`. */
+export async function defineGuest(dataDir: string, vmId: string, command: readonly string[], output: Output): Promise<void> {
+  const own = guestOwn(command);
+  const paths = diskPathsOf(own);
+  const registry = new VmRegistry(dataDir);
+  await putGuest(dataDir, vmId, own, paths, runPlaces(registry.runFolder(vmId)).qmpPath);
+  output.emit({ event: 'vm', vmId, disks: paths }, () => `${vmId}: ${disksText(paths)}; \`dwcp vm start ${vmId}\` runs it`);
+}
+
+async function putGuest(dataDir: string, vmId: string, command: readonly string[], paths: readonly string[], qmpPath: string): Promise<void> {
+  const registry = new VmRegistry(dataDir);
+  await assertNotInMigration(dataDir, vmId);
+  const known = await registry.find(vmId);
+  if (known?.presence === 'away') throw new DwcpError('VM_NOT_HERE', `VM ${vmId} has moved to ${known.movedTo ?? 'another host'}`);
+  const images = paths.map((path, index) => ({ imageId: `vd${String.fromCharCode('a'.charCodeAt(0) + index)}`, kind: 'disk' as const, path }));
+  const parsed = vmDefinitionSchema.safeParse({ vmId, images });
+  if (!parsed.success) throw new DwcpError('INVALID_INPUT', `VM ${vmId}: ${images.length === 0 ? 'the command names no writable disk by an absolute path' : (parsed.error.issues[0]?.message ?? '')}`);
+  const definition: VmDefinition = parsed.data;
+  await registry.put({ ...definition, presence: 'here', generation: known?.generation ?? 0, guest: { command: [...command], qmpPath } });
+}
+
+async function guestHere(registry: VmRegistry, vmId: string): Promise<VmRecord & { guest: NonNullable<VmRecord['guest']> }> {
+  const record = await registry.getHere(vmId);
+  if (!record.guest) throw new DwcpError('INVALID_INPUT', `VM ${vmId} is a set of image files; it has no QEMU command`, { hint: 'Define it with its command: dwcp vm define NAME -- qemu-system-x86_64 ...' });
+  return { ...record, guest: record.guest };
+}
+
+/** Asks the guest to shut down and waits for its QEMU to end. */
+async function powerDown(vmId: string, qmpPath: string): Promise<void> {
+  const qmp = await QmpClient.connect(qmpPath);
+  const ended = new Promise<void>((resolve) => qmp.onEnd(() => resolve()));
+  const shutDown = qmp.event('its shutdown', ({ name }) => name === 'SHUTDOWN', POWERDOWN_MS);
+  shutDown.catch(() => undefined);
+  await qmp.execute('system_powerdown');
+  await Promise.race([ended, shutDown]).catch(() => {
+    qmp.close();
+    throw new DwcpError('QEMU_TIMEOUT', `${vmId} did not shut down within ${POWERDOWN_MS / 1000} s`, { hint: 'End it at once with --now' });
+  });
+  qmp.close();
+}
+
+function disksText(paths: readonly string[]): string {
+  return paths.length === 0 ? 'no disks' : paths.join(', ');
+}
+
+export async function assertNotInMigration(dataDir: string, vmId: string): Promise<void> {
+  const last = await new OwnershipJournal(dataDir).last(vmId);
+  if (last && isOpenState(last.state)) throw new DwcpError('VM_BUSY', `VM ${vmId} belongs to migration ${last.migrationId} (${last.state})`);
+}

@@ -1,0 +1,53 @@
+/**
+ * A host's driver: stopped VMs as image files, running guests through their QEMU. It knows where on this host a guest's
+ * sockets and logs lie; what a migration does with a guest is decided elsewhere.
+ */
+import { mkdirSync } from 'node:fs';
+import { type GuestDefinition, type RamBlock, RamLayout } from '../model/guest';
+import type { VmImage } from '../model/image';
+import { ImageFilesDriver } from './image-files';
+import { runPlaces } from './qemu/guest-command';
+import { quitGuest } from './qemu/guest-process';
+import { IncomingGuest } from './qemu/incoming-guest';
+import { type InspectedGuest, resumeGuest, SourceGuest } from './qemu/source-guest';
+
+export class HostDriver extends ImageFilesDriver {
+  readonly #runFolder: (vmId: string) => string;
+
+  /** @param runFolder where the sockets and logs of a VM's QEMU lie */
+  constructor(runFolder: (vmId: string) => string) {
+    super();
+    this.#runFolder = runFolder;
+  }
+
+  isGuestUp(definition: GuestDefinition): boolean {
+    return SourceGuest.isUp(definition);
+  }
+
+  async connectGuest(vmId: string, definition: GuestDefinition): Promise<SourceGuest> {
+    const folder = this.#runFolder(vmId);
+    mkdirSync(folder, { recursive: true, mode: 0o700 });
+    return SourceGuest.connect(definition, runPlaces(folder));
+  }
+
+  async inspectGuest(vmId: string, definition: GuestDefinition, images: readonly VmImage[], force: boolean): Promise<InspectedGuest> {
+    const guest = await this.connectGuest(vmId, definition);
+    try {
+      return await guest.inspect(images, force);
+    } finally {
+      guest.close();
+    }
+  }
+
+  resumeGuest(definition: GuestDefinition): Promise<boolean> {
+    return resumeGuest(definition);
+  }
+
+  quitGuest(definition: GuestDefinition): Promise<void> {
+    return quitGuest(definition.qmpPath);
+  }
+
+  receiveGuest(vmId: string, command: readonly string[], ramBlocks: readonly RamBlock[]): IncomingGuest {
+    return new IncomingGuest({ command, runFolder: this.#runFolder(vmId), layout: new RamLayout(ramBlocks) });
+  }
+}

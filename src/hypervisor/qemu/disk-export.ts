@@ -1,0 +1,150 @@
+/**
+ * The disks of a running guest, seen through its QEMU: their content over NBD, and what the guest writes meanwhile through
+ * dirty bitmaps. A round takes the bitmap so far and starts the next in one transaction, so no write falls between.
+ *
+ *   watch()  bitmap 1 records          nextRound()  { add bitmap n+1, disable bitmap n }, read n's extents, remove n
+ */
+import { rmSync } from 'node:fs';
+import { DwcpError } from '../../model/errors';
+import { NbdClient, type NbdExtent } from '../nbd-client';
+import type { QmpClient } from './qmp-client';
+import type { BlockDevice } from './qmp-schemas';
+
+const PREFIX = 'dwcp-';
+/** Readers of one disk at a time: NBD answers each connection in order, more or less. */
+const READERS = 2;
+const DIRTY = 1;
+const HOLE_AND_ZERO = 2;
+
+export interface GuestDisk {
+  readonly node: string;
+  readonly sizeBytes: number;
+}
+
+/** A writable drive of the guest that can be exported. */
+export function guestDiskOf(device: BlockDevice): (GuestDisk & { readonly path: string; readonly format: string }) | undefined {
+  const { inserted } = device;
+  if (!inserted || inserted.ro || inserted['node-name'] === undefined) return undefined;
+  return { node: inserted['node-name'], sizeBytes: inserted.image['virtual-size'], path: inserted.image.filename, format: inserted.drv };
+}
+
+export class DiskExports {
+  readonly #qmp: QmpClient;
+  readonly #nbdPath: string;
+  readonly #disks = new Map<string, DiskReader>();
+  #serving = false;
+
+  constructor(qmp: QmpClient, nbdPath: string) {
+    this.#qmp = qmp;
+    this.#nbdPath = nbdPath;
+  }
+
+  /** Begins to watch a disk and to serve its content. What an earlier attempt has left is taken away first. */
+  async watch(imageId: string, disk: GuestDisk): Promise<DiskReader> {
+    const known = this.#disks.get(imageId);
+    if (known) return known;
+    if (!this.#serving) {
+      await clearExports(this.#qmp);
+      rmSync(this.#nbdPath, { force: true });
+      await this.#qmp.execute('nbd-server-start', { addr: { type: 'unix', data: { path: this.#nbdPath } } });
+      this.#serving = true;
+    }
+    const reader = await DiskReader.open(this.#qmp, this.#nbdPath, imageId, disk);
+    this.#disks.set(imageId, reader);
+    return reader;
+  }
+
+  /** Ends exports and bitmaps; a QEMU that is gone needs none of it. */
+  async close(): Promise<void> {
+    for (const reader of this.#disks.values()) reader.close();
+    this.#disks.clear();
+    if (!this.#qmp.ended) await clearExports(this.#qmp).catch(() => undefined);
+    rmSync(this.#nbdPath, { force: true });
+  }
+}
+
+/** Takes away every export and bitmap of ours. */
+export async function clearExports(qmp: QmpClient): Promise<void> {
+  await qmp.execute('nbd-server-stop').catch(() => undefined);
+  for (const { inserted } of await qmp.execute('query-block')) {
+    for (const bitmap of inserted?.['dirty-bitmaps'] ?? []) {
+      if (bitmap.name?.startsWith(PREFIX)) await qmp.execute('block-dirty-bitmap-remove', { node: inserted?.['node-name'], name: bitmap.name }).catch(() => undefined);
+    }
+  }
+}
+
+export class DiskReader {
+  readonly sizeBytes: number;
+  readonly #qmp: QmpClient;
+  readonly #nbdPath: string;
+  readonly #disk: GuestDisk;
+  readonly #exportName: string;
+  readonly #readers: NbdClient[];
+  #round = 1;
+  #turn = 0;
+
+  static async open(qmp: QmpClient, nbdPath: string, imageId: string, disk: GuestDisk): Promise<DiskReader> {
+    await qmp.execute('transaction', { actions: [{ type: 'block-dirty-bitmap-add', data: { node: disk.node, name: `${PREFIX}1`, granularity: 65_536 } }] });
+    await qmp.execute('block-export-add', { type: 'nbd', id: `${PREFIX}${imageId}`, 'node-name': disk.node, name: imageId, writable: false });
+    const readers = await Promise.all(Array.from({ length: READERS }, () => NbdClient.connect(nbdPath, imageId)));
+    return new DiskReader(qmp, nbdPath, imageId, disk, readers);
+  }
+
+  private constructor(qmp: QmpClient, nbdPath: string, exportName: string, disk: GuestDisk, readers: NbdClient[]) {
+    this.#qmp = qmp;
+    this.#nbdPath = nbdPath;
+    this.#disk = disk;
+    this.#exportName = exportName;
+    this.#readers = readers;
+    this.sizeBytes = disk.sizeBytes;
+  }
+
+  read(offset: number, into: Buffer): Promise<void> {
+    const reader = this.#readers[(this.#turn = (this.#turn + 1) % this.#readers.length)];
+    if (!reader) throw new DwcpError('INTERNAL', 'a disk without readers');
+    return reader.read(offset, into);
+  }
+
+  /** Stretches that are holes and read as zeros. */
+  async holes(): Promise<NbdExtent[]> {
+    const client = await NbdClient.connect(this.#nbdPath, this.#exportName, 'base:allocation');
+    try {
+      return (await client.extents()).filter(({ flags }) => (flags & HOLE_AND_ZERO) !== 0);
+    } finally {
+      client.close();
+    }
+  }
+
+  /** What the guest has written since the round before. */
+  async nextRound(): Promise<NbdExtent[]> {
+    const [last, next] = [`${PREFIX}${this.#round}`, `${PREFIX}${this.#round + 1}`];
+    const { node } = this.#disk;
+    await this.#qmp.execute('transaction', { actions: [
+      { type: 'block-dirty-bitmap-add', data: { node, name: next, granularity: 65_536 } },
+      { type: 'block-dirty-bitmap-disable', data: { node, name: last } },
+    ] });
+    this.#round += 1;
+    const id = `${PREFIX}${this.#exportName}-${this.#round}`;
+    const name = `${this.#exportName}-${this.#round}`;
+    await this.#qmp.execute('block-export-add', { type: 'nbd', id, 'node-name': node, name, writable: false, bitmaps: [last] });
+    try {
+      const client = await NbdClient.connect(this.#nbdPath, name, `qemu:dirty-bitmap:${last}`);
+      const extents = await client.extents();
+      client.close();
+      return extents.filter(({ flags }) => (flags & DIRTY) !== 0);
+    } finally {
+      await this.#remove(id, node, last);
+    }
+  }
+
+  close(): void {
+    for (const reader of this.#readers) reader.close();
+  }
+
+  /** The export ends a moment after it was told to, and holds its bitmap until then. */
+  async #remove(id: string, node: string, bitmap: string): Promise<void> {
+    const ended = this.#qmp.event('the end of an export', ({ name, data }) => name === 'BLOCK_EXPORT_DELETED' && data.id === id, 10_000);
+    await Promise.all([ended, this.#qmp.execute('block-export-del', { id, mode: 'hard' })]);
+    await this.#qmp.execute('block-dirty-bitmap-remove', { node, name: bitmap });
+  }
+}

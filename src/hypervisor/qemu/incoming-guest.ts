@@ -1,0 +1,230 @@
+/**
+ * A guest that is arriving: its QEMU, started paused, and a feeder that hands over what changes in the RAM image. The image
+ * file is the truth: a QEMU that dies is started again and given all of it (replay), and so is one that a killed agent has
+ * left. The guest runs only after run(), which the point of no return comes before.
+ *
+ *   begin -> feeding (any number of times, from any QEMU) -> load -> loaded -> run -> running
+ *              ^------ QEMU has died: a fresh one, everything fed again ------+
+ */
+import { existsSync } from 'node:fs';
+import { DwcpError, hasCode, toDwcpError } from '../../model/errors';
+import type { RamLayout } from '../../model/guest';
+import { BLOCK_SIZE_BYTES } from '../../model/image';
+import { readStretch } from './guest-memory';
+import { runPlaces } from './guest-command';
+import { quitGuest, startGuestProcess } from './guest-process';
+import { IncomingMigration } from './incoming-migration';
+import { PAGE_BYTES } from './migration-stream-format';
+import { QmpClient } from './qmp-client';
+
+/** Blocks fed between two looks at everything else: some milliseconds of work. */
+const FEED_BLOCKS = 8;
+const MAX_RESTARTS = 3;
+const ZERO_PAGE = Buffer.alloc(PAGE_BYTES);
+const RESUME_TIMEOUT_MS = 10_000;
+
+export interface IncomingGuestOptions {
+  readonly command: readonly string[];
+  readonly runFolder: string;
+  readonly layout: RamLayout;
+}
+
+export interface GuestSetUp {
+  readonly prefix: Buffer;
+  readonly sectionId: number;
+}
+
+export interface DeviceState {
+  readonly commands: Buffer;
+  readonly devices: Buffer;
+}
+
+export class IncomingGuest {
+  readonly #options: IncomingGuestOptions;
+  readonly #pending: Uint8Array;
+  #fd = -1;
+  #setUp: GuestSetUp | undefined;
+  #qmp: QmpClient | undefined;
+  #incoming: IncomingMigration | undefined;
+  #feeding: Promise<void> = Promise.resolve();
+  #active = false;
+  #loaded = false;
+  #restarts = 0;
+  #failed: DwcpError | undefined;
+  #closed = false;
+
+  constructor(options: IncomingGuestOptions) {
+    this.#options = options;
+    this.#pending = new Uint8Array(options.layout.sizeBytes / BLOCK_SIZE_BYTES).fill(1);
+  }
+
+  get loaded(): boolean {
+    return this.#loaded;
+  }
+
+  /** Begins to feed from the image file; asked again with the same set-up it goes on. */
+  begin(setUp: GuestSetUp, fd: number): void {
+    this.#fd = fd;
+    const known = this.#setUp;
+    this.#setUp = setUp;
+    if (known && !known.prefix.equals(setUp.prefix)) this.#startOver();
+    if (known?.prefix.equals(setUp.prefix) && this.#loaded) this.#startOver();
+    this.#kick();
+  }
+
+  /** These blocks of the image file have changed and can be read. */
+  changed(blocks: readonly number[]): void {
+    for (const block of blocks) this.#pending[block] = 1;
+    this.#kick();
+  }
+
+  /**
+   * Everything has arrived: feeds what is left, then the device state. The guest is paused and complete. Idempotent.
+   * @throws QEMU_REFUSED where QEMU does not take it
+   */
+  async load(state: DeviceState): Promise<void> {
+    for (;;) {
+      if (this.#loaded && (await this.#alive())) return;
+      this.#loaded = false;
+      try {
+        await this.#drain();
+        await this.#incoming?.finish([state.commands], [state.devices]);
+        this.#incoming = undefined;
+        this.#loaded = true;
+        return;
+      } catch (error) {
+        this.#restart(toDwcpError(error, 'QEMU_UNREACHABLE'));
+      }
+    }
+  }
+
+  /** Connects to a QEMU that an earlier agent has left loaded and paused, or running. @returns undefined where there is none */
+  async adopt(): Promise<'loaded' | 'running' | undefined> {
+    const { qmpPath } = runPlaces(this.#options.runFolder);
+    if (this.#qmp && !this.#qmp.ended) return this.#loaded ? 'loaded' : undefined;
+    if (!existsSync(qmpPath)) return undefined;
+    try {
+      this.#qmp = await QmpClient.connect(qmpPath);
+      const { status, running } = await this.#qmp.execute('query-status');
+      if (running) return 'running';
+      if (status !== 'paused') return undefined;
+      this.#loaded = true;
+      return 'loaded';
+    } catch {
+      this.#qmp = undefined;
+      return undefined;
+    }
+  }
+
+  /** Lets the guest run; past the point of no return only. Idempotent. @returns QEMU's time of it, once it has been seen to */
+  async run(): Promise<{ resumedAtMs: number; responds: boolean }> {
+    const qmp = this.#qmp;
+    if (!qmp) throw new DwcpError('GUEST_LOST', 'There is no QEMU that could run the guest', { side: 'destination' });
+    const before = await qmp.execute('query-status');
+    if (before.running) return { resumedAtMs: Date.now(), responds: true };
+    const resumed = qmp.event('RESUME', ({ name }) => name === 'RESUME', RESUME_TIMEOUT_MS);
+    const [{ atMs }] = await Promise.all([resumed, qmp.execute('cont')]);
+    await qmp.execute('announce-self', { initial: 50, max: 550, rounds: 5, step: 100 }).catch(() => undefined);
+    const { running } = await qmp.execute('query-status');
+    return { resumedAtMs: atMs, responds: running };
+  }
+
+  /** Leaves the guest's QEMU as it is. */
+  release(): void {
+    this.#closed = true;
+    this.#incoming = undefined;
+    this.#qmp?.close();
+  }
+
+  /** Ends the guest's QEMU, which has not run. */
+  async discard(): Promise<void> {
+    this.#closed = true;
+    this.#incoming?.abort();
+    this.#incoming = undefined;
+    await this.#feeding.catch(() => undefined);
+    this.#qmp?.close();
+    await quitGuest(runPlaces(this.#options.runFolder).qmpPath);
+  }
+
+  #kick(): void {
+    if (this.#active || this.#closed || !this.#setUp || this.#loaded) return;
+    this.#active = true;
+    this.#feeding = this.#feed()
+      .catch((error: unknown) => this.#restart(toDwcpError(error, 'QEMU_UNREACHABLE')))
+      .finally(() => (this.#active = false));
+    this.#feeding.catch(() => undefined);
+  }
+
+  async #feed(): Promise<void> {
+    const { layout } = this.#options;
+    const buffer = Buffer.allocUnsafe(FEED_BLOCKS * BLOCK_SIZE_BYTES);
+    await this.#ensureIncoming();
+    for (let at = this.#pending.indexOf(1); at >= 0 && !this.#closed; at = this.#pending.indexOf(1)) {
+      const incoming = this.#incoming;
+      if (!incoming) return;
+      let count = 0;
+      while (count < FEED_BLOCKS && this.#pending[at + count] === 1) count += 1;
+      // Marked as fed before it is read: what changes meanwhile is marked again.
+      this.#pending.fill(0, at, at + count);
+      const bytes = buffer.subarray(0, count * BLOCK_SIZE_BYTES);
+      readStretch(this.#fd, bytes, at * BLOCK_SIZE_BYTES);
+      for (let offset = 0; offset < bytes.length; offset += PAGE_BYTES) {
+        const place = layout.at(at * BLOCK_SIZE_BYTES + offset);
+        if (place.offset >= place.block.usedBytes) continue;
+        const page = bytes.subarray(offset, offset + PAGE_BYTES);
+        if (page.equals(ZERO_PAGE)) incoming.filledPage(place.block.id, place.offset, 0);
+        else incoming.page(place.block.id, place.offset, page);
+      }
+      await incoming.flush();
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+  }
+
+  async #drain(): Promise<void> {
+    do {
+      this.#kick();
+      await this.#feeding;
+      if (this.#failed) throw this.#failed;
+    } while (this.#pending.includes(1) || !this.#incoming);
+  }
+
+  async #ensureIncoming(): Promise<void> {
+    if (this.#incoming) return;
+    const { command, runFolder } = this.#options;
+    if (!this.#setUp) throw new DwcpError('QEMU_PROTOCOL', 'The set-up of the guest’s stream has not come', { side: 'destination' });
+    this.#qmp?.close();
+    await quitGuest(runPlaces(runFolder).qmpPath);
+    const { qmp, places } = await startGuestProcess(command, runFolder, true);
+    this.#qmp = qmp;
+    qmp.onEnd(() => {
+      if (this.#qmp !== qmp || this.#closed) return;
+      this.#startOver();
+      this.#kick();
+    });
+    this.#pending.fill(1);
+    this.#incoming = await IncomingMigration.open(qmp, places.incomingPath, this.#setUp.prefix, this.#setUp.sectionId);
+  }
+
+  /** The QEMU that was fed is of no use any more: the next is given everything. */
+  #startOver(): void {
+    this.#incoming?.abort();
+    this.#incoming = undefined;
+    this.#loaded = false;
+    this.#pending.fill(1);
+  }
+
+  #restart(error: DwcpError): void {
+    if (this.#closed) throw error;
+    this.#startOver();
+    this.#restarts += 1;
+    if (this.#restarts > MAX_RESTARTS || hasCode(error, 'QEMU_PROTOCOL')) {
+      this.#failed = error;
+      throw error;
+    }
+  }
+
+  async #alive(): Promise<boolean> {
+    if (!this.#qmp || this.#qmp.ended) return false;
+    return this.#qmp.execute('query-status').then(() => true, () => false);
+  }
+}

@@ -1,0 +1,66 @@
+/**
+ * Whether a host can run a guest that comes from another: its QEMU, the machine and processor model, the files that the
+ * command names, memory. Asked before anything is sent; `--force` leaves it out and lets QEMU itself refuse.
+ */
+import { execFile } from 'node:child_process';
+import { existsSync, readFileSync } from 'node:fs';
+import { promisify } from 'node:util';
+import { DwcpError, messageOf } from '../../model/errors';
+import type { GuestSpec } from '../../model/guest';
+import { formatBytes } from '../../model/units';
+
+const run = promisify(execFile);
+const HELP_TIMEOUT_MS = 20_000;
+/** Besides its memory a QEMU takes this for itself, about. */
+const QEMU_ITSELF_BYTES = 64 * 1024 * 1024;
+
+/** @throws GUEST_REFUSED with what is missing */
+export async function assertCanRun(vmId: string, command: readonly string[], { qemuVersion, machine, needsFiles, ramBlocks }: GuestSpec): Promise<void> {
+  const program = command[0] ?? '';
+  const version = /version (\d+\.\d+(?:\.\d+)?)/.exec(await help(program, '--version'))?.[1] ?? '';
+  if (version === '') throw refused(`${program} does not say its version`);
+  if (olderThan(version, qemuVersion)) throw refused(`${program} is version ${version} here and ${qemuVersion} at the source: a guest moves to the same version or a newer one`);
+  const machines = await help(program, '-machine', 'help');
+  if (!new RegExp(`^${machine.replaceAll('.', '\\.')}\\s`, 'm').test(machines)) throw refused(`${program} has no machine ${machine} here`);
+  const model = valueOf(command, '-cpu')?.split(',')[0];
+  if (model !== undefined && !new RegExp(`\\b${model}\\b`).test(await help(program, ...acceleratorOf(command), '-cpu', 'help'))) throw refused(`${program} has no processor model ${model} here`);
+  const missing = needsFiles.find((path) => !existsSync(path));
+  if (missing !== undefined) throw refused(`${vmId} needs ${missing}, which this host does not have`);
+  const wanted = ramBlocks.reduce((sum, { usedBytes }) => sum + usedBytes, QEMU_ITSELF_BYTES);
+  const free = availableMemoryBytes();
+  if (wanted > free) throw refused(`its memory takes ${formatBytes(wanted)} and ${formatBytes(free)} are free here`);
+}
+
+function valueOf(command: readonly string[], flag: string): string | undefined {
+  const at = command.indexOf(flag);
+  return at < 0 ? undefined : command[at + 1];
+}
+
+function acceleratorOf(command: readonly string[]): string[] {
+  const value = valueOf(command, '-accel');
+  return value === undefined ? [] : ['-accel', value];
+}
+
+async function help(program: string, ...args: readonly string[]): Promise<string> {
+  try {
+    return (await run(program, args, { timeout: HELP_TIMEOUT_MS, maxBuffer: 4 * 1024 * 1024 })).stdout;
+  } catch (cause) {
+    throw new DwcpError('GUEST_REFUSED', `The guest cannot run here: ${program} ${args.join(' ')} fails: ${messageOf(cause).split('\n')[0] ?? ''}`, { side: 'destination', cause });
+  }
+}
+
+function olderThan(version: string, other: string): boolean {
+  const [a, b] = [version, other].map((text) => text.split('.').map(Number));
+  for (let part = 0; part < 2; part += 1) if ((a?.[part] ?? 0) !== (b?.[part] ?? 0)) return (a?.[part] ?? 0) < (b?.[part] ?? 0);
+  return false;
+}
+
+/** Free for programs, by the kernel's own estimate. */
+function availableMemoryBytes(): number {
+  const kib = /^MemAvailable:\s+(\d+)/m.exec(readFileSync('/proc/meminfo', 'utf8'))?.[1];
+  return kib === undefined ? Infinity : Number(kib) * 1024;
+}
+
+function refused(reason: string): DwcpError {
+  return new DwcpError('GUEST_REFUSED', `The guest cannot run here: ${reason}`, { side: 'destination' });
+}

@@ -1,0 +1,248 @@
+/**
+ * A running guest at its source: what it consists of and whether it can be moved (preflight), its disks and its memory as
+ * they change, its pause, and its way back to running. What is done with the bytes is the sync's business.
+ *
+ *   inspect   watchDisks -> startMemory -> (rounds) -> pause -> complete        runOn: from anywhere
+ */
+import { existsSync } from 'node:fs';
+import { DwcpError } from '../../model/errors';
+import { type DiskFormat, type GuestDefinition, type GuestSpec, type RamBlock, RamLayout } from '../../model/guest';
+import type { VmImage } from '../../model/image';
+import { clearExports, DiskExports, type DiskReader, guestDiskOf } from './disk-export';
+import { guestOwn, namedFiles, pinMachine } from './guest-command';
+import { GuestMemory, type GuestMemoryEvents } from './guest-memory';
+import { findListener } from './guest-process';
+import { OutgoingMigration } from './outgoing-migration';
+import { QmpClient } from './qmp-client';
+
+const OLDEST_QEMU = [7, 2] as const;
+/** States in which a guest stands still because a migration had stopped it. */
+const STOPPED_BY_MIGRATION: ReadonlySet<string> = new Set(['postmigrate', 'finish-migrate']);
+const PROBE_TIMEOUT_MS = 10_000;
+
+export interface GuestPlaces {
+  readonly nbdPath: string;
+  readonly outgoingPath: string;
+}
+
+export interface InspectedGuest {
+  readonly spec: GuestSpec;
+  readonly disks: readonly { readonly imageId: string; readonly sizeBytes: number }[];
+}
+
+export interface MemoryInfo {
+  /** Rounds that QEMU has begun. */
+  readonly rounds: number;
+  readonly remainingBytes: number;
+  readonly dirtyBytesPerSecond: number;
+  readonly throttle: number;
+}
+
+export class SourceGuest {
+  readonly #definition: GuestDefinition;
+  readonly #places: GuestPlaces;
+  readonly #qmp: QmpClient;
+  #exports: DiskExports | undefined;
+  #memory: GuestMemory | undefined;
+  #outgoing: OutgoingMigration | undefined;
+
+  /** @throws QEMU_UNREACHABLE */
+  static async connect(definition: GuestDefinition, places: GuestPlaces): Promise<SourceGuest> {
+    return new SourceGuest(definition, places, await QmpClient.connect(definition.qmpPath));
+  }
+
+  /** Whether the guest's QEMU is there, in whatever state. */
+  static isUp(definition: GuestDefinition): boolean {
+    return existsSync(definition.qmpPath) && findListener(definition.qmpPath) !== undefined;
+  }
+
+  private constructor(definition: GuestDefinition, places: GuestPlaces, qmp: QmpClient) {
+    this.#definition = definition;
+    this.#places = places;
+    this.#qmp = qmp;
+  }
+
+  get memoryFd(): number {
+    return this.#memory?.fd ?? -1;
+  }
+
+  /** Called once where the guest's QEMU ends or its stream breaks. */
+  onFailure(handler: (error: DwcpError) => void): void {
+    this.#qmp.onEnd((cause) => handler(new DwcpError('GUEST_LOST', `The guest’s QEMU has ended: ${cause.message}`, { side: 'source', cause })));
+    this.#outgoing?.onFailure(handler);
+  }
+
+  /**
+   * What the guest consists of. Looks at the beginning of its migration stream, which is cancelled at once.
+   * @throws GUEST_PAUSED, GUEST_REFUSED, STREAM_NOT_UNDERSTOOD, QEMU_REFUSED
+   */
+  async inspect(images: readonly VmImage[], force: boolean): Promise<InspectedGuest> {
+    const { qemu } = await this.#qmp.execute('query-version');
+    const tooOld = qemu.major < OLDEST_QEMU[0] || (qemu.major === OLDEST_QEMU[0] && qemu.minor < OLDEST_QEMU[1]);
+    if (tooOld && !force) throw refused(`QEMU ${qemu.major}.${qemu.minor} is older than ${OLDEST_QEMU.join('.')}; --force tries all the same`);
+    await this.#assertRunning();
+    const found = await this.#findDisks(images, force);
+    const machine = String(await this.#qmp.execute('qom-get', { path: '/machine', property: 'type' })).replace(/-machine$/, '');
+    const ramBlocks = await this.#probeMemory();
+    const disks = found.map(({ imageId, sizeBytes }) => ({ imageId, sizeBytes }));
+    const formats = Object.fromEntries(found.flatMap(({ imageId, format }) => (format === 'raw' ? [] : [[imageId, format]])));
+    const diskPaths = Object.fromEntries(found.map(({ imageId, path }) => [imageId, path]));
+    const command = pinMachine(guestOwn(this.#definition.command), machine);
+    const needsFiles = namedFiles(command, Object.values(diskPaths)).filter((path) => existsSync(path));
+    return { disks, spec: { command, formats, qemuVersion: `${qemu.major}.${qemu.minor}.${qemu.micro}`, machine, needsFiles, ramBlocks, diskPaths } };
+  }
+
+  /** Serves the disks and records what the guest writes to them from now on. */
+  async watchDisks(images: readonly VmImage[]): Promise<ReadonlyMap<string, DiskReader>> {
+    const exports = new DiskExports(this.#qmp, this.#places.nbdPath);
+    this.#exports = exports;
+    const readers = new Map<string, DiskReader>();
+    for (const disk of await this.#findDisks(images, true)) readers.set(disk.imageId, await exports.watch(disk.imageId, disk));
+    return readers;
+  }
+
+  /** Sets QEMU's migration going: memory comes to the image file and is named as it changes. */
+  async startMemory(path: string, ramBlocks: readonly RamBlock[], blankPages: (fd: number) => Uint8Array, autoConverge: boolean, events: GuestMemoryEvents): Promise<void> {
+    this.#memory = new GuestMemory(path, new RamLayout(ramBlocks), blankPages, events);
+    this.#outgoing = new OutgoingMigration(this.#qmp, this.#places.outgoingPath, this.#memory, autoConverge);
+    await this.#outgoing.start();
+  }
+
+  hold(): void {
+    this.#outgoing?.hold();
+  }
+
+  release(): void {
+    this.#outgoing?.release();
+  }
+
+  async info(): Promise<MemoryInfo> {
+    const info = await this.#qmp.execute('query-migrate');
+    if (info.status === 'failed' || info.status === 'cancelled') throw new DwcpError('QEMU_REFUSED', `QEMU's migration ${info.status}: ${info['error-desc'] ?? 'it gives no reason'}`, { side: 'source' });
+    const { ram } = info;
+    return {
+      rounds: ram?.['dirty-sync-count'] ?? 0,
+      remainingBytes: ram?.remaining ?? 0,
+      dirtyBytesPerSecond: (ram?.['dirty-pages-rate'] ?? 0) * 4096,
+      throttle: (info['cpu-throttle-percentage'] ?? 0) / 100,
+    };
+  }
+
+  /** Lets QEMU stop the guest. @returns when it did, by QEMU's clock */
+  async pause(): Promise<number> {
+    if (!this.#outgoing) throw new DwcpError('INTERNAL', 'the guest’s memory has not been started');
+    return (await this.#outgoing.letSwitchOver()).atMs;
+  }
+
+  /** The last pages, and the device state. Past this the guest does not start by itself any more. */
+  async complete(): Promise<{ commands: Buffer; devices: Buffer }> {
+    if (!this.#outgoing || !this.#memory) throw new DwcpError('INTERNAL', 'the guest’s memory has not been started');
+    await this.#outgoing.complete();
+    return { commands: Buffer.concat(this.#memory.commands), devices: Buffer.concat(this.#memory.devicePieces) };
+  }
+
+  /** Whatever has been begun is taken back: the guest runs as before. Idempotent. @throws GUEST_LOST where it is gone */
+  async runOn(): Promise<void> {
+    await this.#exports?.close();
+    await this.#outgoing?.cancel();
+    await letRunOn(this.#qmp);
+  }
+
+  /** Lets go of the monitor; the guest stays as it is. */
+  close(): void {
+    this.#qmp.close();
+    this.#memory?.close();
+    this.#memory = undefined;
+  }
+
+  async #assertRunning(): Promise<void> {
+    const { status, running } = await this.#qmp.execute('query-status');
+    if (!running) throw new DwcpError('GUEST_PAUSED', `The guest is in state "${status}"`, { side: 'source' });
+    const migration = await this.#qmp.execute('query-migrate');
+    if (migration.status !== undefined && !['none', 'cancelled', 'failed', 'completed'].includes(migration.status)) throw refused(`another migration of it is ${migration.status} in QEMU; cancel that first`);
+    const blocked = migration['blocked-reasons'];
+    if (blocked && blocked.length > 0) throw refused(`QEMU says: ${blocked.join('; ')}`);
+  }
+
+  async #findDisks(images: readonly VmImage[], force: boolean): Promise<{ imageId: string; node: string; sizeBytes: number; path: string; format: DiskFormat }[]> {
+    const disks = images.filter(({ kind }) => kind === 'disk');
+    const found: { imageId: string; node: string; sizeBytes: number; path: string; format: DiskFormat }[] = [];
+    for (const device of await this.#qmp.execute('query-block')) {
+      const disk = guestDiskOf(device);
+      if (!disk) continue;
+      const image = disks.find(({ path }) => path === disk.path);
+      if (!image) throw refused(`its disk ${disk.path} (${device.device || disk.node}) is none of the VM’s images; adopt or define it anew`);
+      if (disk.format !== 'raw' && disk.format !== 'qcow2') throw refused(`disk ${image.imageId} is ${disk.format}; raw and qcow2 can be moved`);
+      if (device.inserted?.encrypted) throw refused(`disk ${image.imageId} is encrypted`);
+      if ((device.inserted?.image.snapshots?.length ?? 0) > 0 && !force) throw refused(`disk ${image.imageId} has internal snapshots, which would stay behind; --force leaves them`);
+      found.push({ imageId: image.imageId, node: disk.node, sizeBytes: disk.sizeBytes, path: disk.path, format: disk.format });
+    }
+    const missing = disks.find(({ imageId }) => !found.some((disk) => disk.imageId === imageId));
+    if (missing) throw refused(`its disk ${missing.imageId} (${missing.path}) is not among the guest’s drives`);
+    return found;
+  }
+
+  /** RAM blocks as the stream's own set-up names them. */
+  async #probeMemory(): Promise<RamBlock[]> {
+    let seen: (blocks: RamBlock[]) => void = () => undefined;
+    let failed: (error: DwcpError) => void = () => undefined;
+    const blocks = new Promise<RamBlock[]>((resolve, reject) => {
+      seen = resolve;
+      failed = reject;
+    });
+    blocks.catch(() => undefined);
+    const nothing = (): void => undefined;
+    const probe = new OutgoingMigration(this.#qmp, this.#places.outgoingPath, {
+      setUp: (_prefix, _id, ram) => {
+        seen([...ram]);
+        probe.hold();
+      },
+      page: nothing, filledPage: nothing, command: nothing, sectionEnded: nothing, deviceState: nothing,
+    });
+    probe.onFailure(failed);
+    const timer = setTimeout(() => failed(new DwcpError('QEMU_TIMEOUT', 'QEMU did not begin its migration stream in time', { side: 'source' })), PROBE_TIMEOUT_MS);
+    try {
+      await probe.start();
+      return await blocks;
+    } finally {
+      clearTimeout(timer);
+      await probe.cancel();
+    }
+  }
+}
+
+/** Lets a guest go on that a migration has stopped; what it had begun in QEMU is ended. */
+async function letRunOn(qmp: QmpClient): Promise<void> {
+  await clearExports(qmp);
+  const { status: migration } = await qmp.execute('query-migrate');
+  if (migration !== undefined && ['setup', 'active', 'pre-switchover', 'device', 'cancelling'].includes(migration)) {
+    const ended = qmp.event('the end of the migration', ({ name, data }) => name === 'MIGRATION' && ['cancelled', 'failed', 'completed'].includes(String(data.status)), 30_000);
+    await Promise.all([ended, qmp.execute('migrate_cancel')]);
+  }
+  for (let attempt = 0; attempt < 100; attempt += 1) {
+    const { status, running } = await qmp.execute('query-status');
+    if (running || !STOPPED_BY_MIGRATION.has(status)) return;
+    // A failed migration lets the guest go on by itself a moment later; one that completed does not.
+    if (status === 'postmigrate' || attempt > 20) await qmp.execute('cont').catch(() => undefined);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
+
+/**
+ * Takes back what a migration did to a guest whose agent may have died meanwhile: it runs as before.
+ * @returns false where its QEMU is gone, and the guest with it
+ */
+export async function resumeGuest(definition: GuestDefinition): Promise<boolean> {
+  if (!SourceGuest.isUp(definition)) return false;
+  const qmp = await QmpClient.connect(definition.qmpPath);
+  try {
+    await letRunOn(qmp);
+    return true;
+  } finally {
+    qmp.close();
+  }
+}
+
+function refused(reason: string): DwcpError {
+  return new DwcpError('GUEST_REFUSED', `The guest cannot be moved live: ${reason}`, { side: 'source' });
+}

@@ -1,0 +1,107 @@
+/**
+ * A running guest as data: how its QEMU is started and reached, how its memory lies in an image, what it reports while it
+ * moves. What a QEMU is asked is src/hypervisor's; when rounds end is convergence.ts.
+ */
+import { z } from 'zod';
+import { BLOCK_SIZE_BYTES, MAX_IMAGE_BYTES } from './image';
+
+/** The image that stands for a guest's RAM. */
+export const MEMORY_IMAGE_ID = 'memory';
+
+export const diskFormatSchema = z.enum(['raw', 'qcow2']);
+export type DiskFormat = z.infer<typeof diskFormatSchema>;
+
+/** How a VM's QEMU is started and reached on the host where it lives. */
+export const guestDefinitionSchema = z.strictObject({
+  /** Program and arguments, without those that DWCP adds (monitor sockets, -incoming, -S). */
+  command: z.array(z.string().max(65_536)).min(1).max(2000),
+  /** The QMP socket on which the agent speaks to it. */
+  qmpPath: z.string().min(1).max(4096),
+  /** Formats of disks that are not raw, by image id. */
+  formats: z.record(z.string(), diskFormatSchema).optional(),
+});
+export type GuestDefinition = z.infer<typeof guestDefinitionSchema>;
+
+export const ramBlockSchema = z.strictObject({ id: z.string().min(1).max(255), usedBytes: z.int().min(1).max(MAX_IMAGE_BYTES) });
+export type RamBlock = z.infer<typeof ramBlockSchema>;
+
+/** What the destination has to know of a running guest before anything is sent. */
+export const guestSpecSchema = z.strictObject({
+  command: guestDefinitionSchema.shape.command,
+  formats: guestDefinitionSchema.shape.formats,
+  qemuVersion: z.string().max(60),
+  machine: z.string().max(200),
+  /** Files besides the disks that the command names; they have to be there on the destination too. */
+  needsFiles: z.array(z.string().max(4096)).max(200),
+  ramBlocks: z.array(ramBlockSchema).min(1).max(1024),
+  /** The guest's disks by their places on the source, to be found again in the command. */
+  diskPaths: z.record(z.string(), z.string()),
+});
+export type GuestSpec = z.infer<typeof guestSpecSchema>;
+
+/** RAM blocks one behind the other, each from a whole block of the image on. */
+export class RamLayout {
+  readonly sizeBytes: number;
+  readonly blocks: readonly RamBlock[];
+  readonly #starts = new Map<string, number>();
+
+  constructor(blocks: readonly RamBlock[]) {
+    this.blocks = blocks;
+    let at = 0;
+    for (const { id, usedBytes } of blocks) {
+      this.#starts.set(id, at);
+      at += Math.ceil(usedBytes / BLOCK_SIZE_BYTES) * BLOCK_SIZE_BYTES;
+    }
+    this.sizeBytes = at;
+  }
+
+  /** Where a RAM block begins in the image. */
+  startOf(id: string): number {
+    const start = this.#starts.get(id);
+    if (start === undefined) throw new RangeError(`no RAM block ${id}`);
+    return start;
+  }
+
+  /** The RAM block that an offset of the image lies in, and where in it. */
+  at(imageOffset: number): { readonly block: RamBlock; readonly offset: number } {
+    let low = 0;
+    let high = this.blocks.length - 1;
+    while (low < high) {
+      const middle = (low + high + 1) >> 1;
+      if (this.startOf(this.blocks[middle]?.id ?? '') <= imageOffset) low = middle;
+      else high = middle - 1;
+    }
+    const block = this.blocks[low];
+    if (!block) throw new RangeError('a layout without blocks');
+    return { block, offset: imageOffset - this.startOf(block.id) };
+  }
+
+  equals(others: readonly RamBlock[]): boolean {
+    return others.length === this.blocks.length && others.every(({ id, usedBytes }, index) => this.blocks[index]?.id === id && this.blocks[index].usedBytes === usedBytes);
+  }
+}
+
+/** What is seen of a guest while it moves. */
+export const guestProgressSchema = z.object({
+  state: z.enum(['disks', 'memory', 'converged', 'paused', 'handing over', 'running at the destination']),
+  round: z.number(),
+  remainingBytes: z.number(),
+  dirtyBytesPerSecond: z.number(),
+  rateBytesPerSecond: z.number(),
+  expectedDowntimeMs: z.number(),
+  /** Share of its processor time that the guest is kept from using, 0 to 1. */
+  throttle: z.number(),
+});
+export type GuestProgress = z.infer<typeof guestProgressSchema>;
+
+/** What a live migration measured of the guest, for the result. */
+export const guestResultSchema = z.object({
+  /** From the source's STOP event to the destination's RESUME event; both hosts' clocks where these are two. */
+  downtimeMs: z.number().optional(),
+  rounds: z.number(),
+  reason: z.string(),
+  /** Whether the guest has been seen to run on the destination. */
+  responds: z.boolean(),
+  throttle: z.number(),
+});
+export type GuestResult = z.infer<typeof guestResultSchema>;

@@ -1,0 +1,220 @@
+/**
+ * Sends the images of a running guest, all at once and for as long as they change: disks before memory, each block in its
+ * newest version, over one session after the other. Ends when every feed has ended and all is confirmed. When rounds end,
+ * and what becomes of the guest, is live-migration.ts's.
+ */
+import { DwcpError, hasCode, toDwcpError } from '../model/errors';
+import type { ImageSpec } from '../model/image';
+import type { MigrationOptions } from '../model/options';
+import type { LevelAndStreams } from '../model/tiers';
+import { Manifest } from '../store/manifest';
+import type { SendingSession } from '../transport/sending-session';
+import { DoublingTuner } from '../transport/stream-tuner';
+import { type BatchCounts, BatchSource, noCounts } from './batch-source';
+import { askPageHashes, learnHeld } from './held-manifest';
+import type { SendProgress, SentImage } from './image-sender';
+import type { LiveFeed } from './live-feed';
+import { PageTable } from './page-table';
+import { Pacing } from './pacing';
+import type { SourceMigration } from './source-migration';
+
+export interface GuestImage {
+  readonly image: ImageSpec;
+  readonly feed: LiveFeed;
+}
+
+export interface GuestSendRequest {
+  readonly vmId: string;
+  readonly images: readonly GuestImage[];
+  readonly start: LevelAndStreams;
+  readonly options: Pick<MigrationOptions, 'enableDelta' | 'enableDeltaSync' | 'deltaThreshold'>;
+  readonly linkBytesPerSecond: number;
+  /** A session stands and what is held of an image is known: what lies in holes on both sides can be left out. */
+  readonly opened: (imageId: string, held: Manifest) => Promise<void>;
+  /** A session stands, all images are open: what else the destination has to know of the guest. */
+  readonly begun: (session: SendingSession) => Promise<void>;
+}
+
+interface SentLane {
+  readonly image: ImageSpec;
+  readonly feed: LiveFeed;
+  readonly source: Manifest;
+  readonly pages: PageTable | undefined;
+  readonly counts: BatchCounts;
+  held: Manifest;
+  imageNumber: number;
+  began: SentImage['began'] | undefined;
+}
+
+/** Page hashes are kept for what changes most; a disk's are asked for when they are needed. */
+const PAGE_TABLE_KINDS: ReadonlySet<string> = new Set(['memory']);
+
+export class GuestSender {
+  readonly #migration: SourceMigration;
+  readonly #request: GuestSendRequest;
+  readonly #lanes: readonly SentLane[];
+  readonly #pacing: Pacing;
+  readonly #startedAt = performance.now();
+  #nextBatch = 1;
+  #session: SendingSession | undefined;
+  #linkBytesBefore = 0;
+  #sessionLinkBytesAtStart = 0;
+  #passes = 0;
+  #maxStreams = 0;
+
+  constructor(migration: SourceMigration, request: GuestSendRequest) {
+    this.#migration = migration;
+    this.#request = request;
+    this.#lanes = request.images.map(({ image, feed }) => {
+      const source = new Manifest(image.sizeBytes);
+      const pages = PAGE_TABLE_KINDS.has(image.kind) ? new PageTable(source.blocks) : undefined;
+      return { image, feed, source, pages, counts: noCounts(), held: new Manifest(image.sizeBytes), imageNumber: 0, began: undefined };
+    });
+    const { start } = request;
+    this.#pacing = new Pacing(start, new DoublingTuner(start.initialStreams, start.minStreams, start.maxStreams), migration.bucket, migration.context.pool.threads, request.linkBytesPerSecond);
+  }
+
+  /** The session that carries it now. */
+  get session(): SendingSession | undefined {
+    return this.#session?.ended ? undefined : this.#session;
+  }
+
+  get batchBytes(): number {
+    return this.#pacing.batchBytes;
+  }
+
+  /** Bytes on the wire for each byte that was looked at and had to be sent, as of late. */
+  wireShare(imageId: string): number {
+    const { counts } = this.#lane(imageId);
+    const raw = (counts.scannedBlocks - counts.zeroBlocks - counts.unchangedBlocks) * 65_536;
+    return raw <= 0 ? 1 : Math.min(1, counts.payloadBytes / raw);
+  }
+
+  imageNumber(imageId: string): number {
+    return this.#lane(imageId).imageNumber;
+  }
+
+  manifest(imageId: string): Manifest {
+    return this.#lane(imageId).source;
+  }
+
+  progress(imageId: string): SendProgress {
+    const { image, counts, feed, source, began } = this.#lane(imageId);
+    const stats = this.session?.stats;
+    const looked = Math.min(source.blocks, counts.scannedBlocks + (feed.open ? 0 : source.blocks));
+    const doneBytes = Math.max(0, Math.min(image.sizeBytes, (looked / source.blocks) * image.sizeBytes - feed.backlogBytes));
+    return {
+      imageId, totalBytes: image.sizeBytes, doneBytes, linkBytes: this.#shareOf(imageId), goodputBytesPerSecond: stats?.goodputBytesPerSecond ?? 0, streams: stats?.activeStreams ?? 0,
+      level: this.#pacing.level, batchBytes: this.#pacing.batchBytes, rttMs: stats?.rttMs ?? 0, verifiedBlocks: counts.verifiedBlocks, elapsedMs: performance.now() - this.#startedAt, began,
+    };
+  }
+
+  /** @returns what was sent, after run() has ended; @param roots of the images as they are now */
+  result(imageId: string, root: string): SentImage {
+    const { image, counts, began } = this.#lane(imageId);
+    return {
+      imageId, root, totalBytes: image.sizeBytes, linkBytes: this.#shareOf(imageId), seconds: (performance.now() - this.#startedAt) / 1000, counts, began: began ?? 'empty',
+      maxStreams: this.#maxStreams, lastLevel: this.#pacing.level, batchBytes: this.#pacing.batchBytes, resumes: this.#passes - 1,
+    };
+  }
+
+  /** Sends until every feed has ended and everything is confirmed. @throws the coded error that ended it */
+  async run(signal: AbortSignal): Promise<void> {
+    for (;;) {
+      const session = await this.#migration.sessionPatiently(signal);
+      try {
+        await this.#pass(session, signal);
+        return;
+      } catch (error) {
+        const reason = toDwcpError(error, 'INTERNAL');
+        if (signal.aborted || !hasCode(reason, 'SESSION_LOST', 'PATH_OUTAGE', 'FRAME_CORRUPT')) throw reason;
+      }
+    }
+  }
+
+  /** Roots of all images as the source knows them, computed off the main thread. */
+  async roots(): Promise<Record<string, string>> {
+    const { pool } = this.#migration.context;
+    const roots = await Promise.all(this.#lanes.map(async ({ image, source }) => [image.imageId, await pool.run({ kind: 'root', hashes: source.memory, sizeBytes: image.sizeBytes })] as const));
+    return Object.fromEntries(roots);
+  }
+
+  /** Keeps the hashes of what was sent: they are the baseline of the way back. */
+  remember(): void {
+    for (const { image, source } of this.#lanes) this.#migration.sentManifests.set(image.imageId, source);
+  }
+
+  async #pass(session: SendingSession, signal: AbortSignal): Promise<void> {
+    const { options, start } = this.#request;
+    const { pool, slab, store } = this.#migration.context;
+    this.#follow(session);
+    for (const lane of this.#lanes) {
+      const baseline = this.#passes === 0 ? await store.open(this.#request.vmId, lane.image.imageId) : undefined;
+      const held = await learnHeld(this.#migration, session, lane.image, options.enableDeltaSync, baseline);
+      lane.held = held.manifest;
+      lane.imageNumber = held.imageNumber;
+      lane.began ??= held.state;
+      lane.pages?.forget();
+      if (this.#passes === 0) await this.#request.opened(lane.image.imageId, lane.held);
+      lane.feed.restart((block) => lane.source.hashOf(block).equals(lane.held.hashOf(block)));
+    }
+    this.#passes += 1;
+    await this.#request.begun(session);
+    const source = new BatchSource(
+      this.#lanes.map((lane) => ({
+        imageNumber: lane.imageNumber, feed: lane.feed, source: lane.source, held: lane.held, pages: lane.pages, counts: lane.counts,
+        scanned: () => undefined,
+      })),
+      {
+        pool, slab,
+        settings: () => ({ compress: start.compress, level: this.#pacing.level, delta: options.enableDelta, deltaThreshold: options.deltaThreshold }),
+        batchBlocks: () => this.#pacing.batchBlocks,
+        askPageHashes: (image, blocks) => askPageHashes(session, image, blocks),
+        encoded: (result, level) => {
+          this.#maxStreams = Math.max(this.#maxStreams, session.stats.activeStreams);
+          this.#pacing.encoded(result, level);
+        },
+      },
+      this.#nextBatch,
+    );
+    const ending = new AbortController();
+    const forward = (): void => ending.abort(signal.reason);
+    signal.addEventListener('abort', forward);
+    source.onFailure((error) => ending.abort(error));
+    const stopPacing = this.#pacing.drive(session);
+    try {
+      await session.transfer(source, ending.signal);
+    } catch (error) {
+      source.stop(toDwcpError(error, 'INTERNAL'));
+      throw error;
+    } finally {
+      await source.idle();
+      this.#nextBatch = source.nextBatchId;
+      stopPacing();
+      signal.removeEventListener('abort', forward);
+    }
+  }
+
+  #lane(imageId: string): SentLane {
+    const lane = this.#lanes.find(({ image }) => image.imageId === imageId);
+    if (!lane) throw new DwcpError('INTERNAL', `No image ${imageId} is being sent`);
+    return lane;
+  }
+
+  #follow(session: SendingSession): void {
+    if (session === this.#session) return;
+    this.#linkBytesBefore = this.#linkBytes;
+    this.#session = session;
+    this.#sessionLinkBytesAtStart = this.#passes === 0 ? session.linkBytes : 0;
+  }
+
+  get #linkBytes(): number {
+    return this.#linkBytesBefore + (this.#session ? this.#session.linkBytes - this.#sessionLinkBytesAtStart : 0);
+  }
+
+  /** The session's bytes, shared out by what each image's batches weighed. */
+  #shareOf(imageId: string): number {
+    const total = this.#lanes.reduce((sum, { counts }) => sum + counts.payloadBytes, 0);
+    return Math.round(total === 0 ? 0 : (this.#linkBytes * this.#lane(imageId).counts.payloadBytes) / total);
+  }
+}

@@ -1,0 +1,108 @@
+/**
+ * A running guest's disk as an image that changes: a scan of all of it, then round after round what the guest has written.
+ * In the last round, with the guest stopped, what is left is read at once, so that the hypervisor may let go of the disk
+ * while it is still being sent.
+ */
+import { BLOCK_SIZE_BYTES, blockCount, blockLength, type ImageSpec, type VmImage } from '../model/image';
+import { MIB } from '../model/units';
+import type { BlockSelection } from './codec-jobs';
+import { LiveFeed } from './live-feed';
+
+interface Extent {
+  readonly offset: number;
+  readonly length: number;
+}
+
+/** The hypervisor's view of a disk. */
+export interface DiskPort {
+  read(offset: number, into: Buffer): Promise<void>;
+  holes(): Promise<readonly Extent[]>;
+  nextRound(): Promise<readonly Extent[]>;
+}
+
+/** Read ahead in the last round; what is more than that is waited for. */
+const MAX_LAST_BYTES = 32 * MIB;
+
+export class LiveDisk {
+  readonly image: ImageSpec & VmImage;
+  readonly feed: LiveFeed;
+  begun = false;
+  readonly #port: DiskPort;
+  readonly #last = new Map<number, Buffer>();
+  #loading = 0;
+
+  constructor(image: ImageSpec & VmImage, port: DiskPort) {
+    this.image = image;
+    this.#port = port;
+    this.feed = new LiveFeed({ file: { fd: -1, sizeBytes: image.sizeBytes }, load: (blocks, into) => this.#load(blocks, into) });
+  }
+
+  /** Names every block but those that are holes here and zeros there. */
+  async beginScan(isZeroThere: (block: number) => boolean): Promise<void> {
+    const blocks = blockCount(this.image.sizeBytes);
+    const left = new Uint8Array(blocks).fill(1);
+    for (const { offset, length } of await this.#port.holes()) {
+      const end = offset + length >= this.image.sizeBytes ? blocks : Math.floor((offset + length) / BLOCK_SIZE_BYTES);
+      for (let block = Math.ceil(offset / BLOCK_SIZE_BYTES); block < end; block += 1) if (isZeroThere(block)) left[block] = 0;
+    }
+    this.feed.scan(left);
+    this.begun = true;
+  }
+
+  /** Names what the guest has written since the round before. @returns its bytes */
+  async nextRound(): Promise<number> {
+    if (!this.begun) return 0;
+    const extents = await this.#port.nextRound();
+    for (const { offset, length } of extents) {
+      const first = Math.floor(offset / BLOCK_SIZE_BYTES);
+      this.feed.changed(first, Math.ceil((offset + length) / BLOCK_SIZE_BYTES) - first);
+    }
+    return extents.reduce((sum, { length }) => sum + length, 0);
+  }
+
+  /** The guest is stopped: names and reads what is left. After this the hypervisor may close the disk. */
+  async lastRound(): Promise<void> {
+    await this.nextRound();
+    while (this.feed.remaining * BLOCK_SIZE_BYTES > MAX_LAST_BYTES) await new Promise((resolve) => setTimeout(resolve, 5));
+    await Promise.all(
+      this.feed.dirtyBlocks().map(async (block) => {
+        const bytes = Buffer.allocUnsafe(blockLength(this.image.sizeBytes, block));
+        await this.#port.read(block * BLOCK_SIZE_BYTES, bytes);
+        this.#last.set(block, bytes);
+      }),
+    );
+    while (this.#loading > 0) await new Promise((resolve) => setTimeout(resolve, 1));
+    this.feed.end();
+  }
+
+  async #load(selection: BlockSelection, into: Buffer): Promise<void> {
+    const list = 'list' in selection ? selection.list : Array.from({ length: selection.count }, (_, index) => selection.first + index);
+    this.#loading += 1;
+    try {
+      await Promise.all(runsOf(list).map(({ first, count, at }) => this.#read(first, count, into.subarray(at * BLOCK_SIZE_BYTES, (at + count) * BLOCK_SIZE_BYTES))));
+    } finally {
+      this.#loading -= 1;
+    }
+  }
+
+  async #read(first: number, count: number, into: Buffer): Promise<void> {
+    const kept = Array.from({ length: count }, (_, index) => this.#last.get(first + index));
+    if (kept.every((bytes) => bytes !== undefined)) {
+      for (const [index, bytes] of kept.entries()) bytes.copy(into, index * BLOCK_SIZE_BYTES);
+      return;
+    }
+    const end = Math.min(this.image.sizeBytes, (first + count) * BLOCK_SIZE_BYTES);
+    await this.#port.read(first * BLOCK_SIZE_BYTES, into.subarray(0, end - first * BLOCK_SIZE_BYTES));
+  }
+}
+
+/** Neighbours of a rising list, with their place in it. */
+function runsOf(list: readonly number[]): { first: number; count: number; at: number }[] {
+  const runs: { first: number; count: number; at: number }[] = [];
+  for (const [at, block] of list.entries()) {
+    const last = runs.at(-1);
+    if (last && last.first + last.count === block) last.count += 1;
+    else runs.push({ first: block, count: 1, at });
+  }
+  return runs;
+}

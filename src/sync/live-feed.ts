@@ -1,0 +1,187 @@
+/**
+ * The change feed of an image that goes on changing while it is sent: a running guest's memory (filled by QEMU's stream) or
+ * disk (by dirty bitmaps). A block is named when it has changed, at most one version of it is on the way at a time, and
+ * the feed stays open until end().
+ *
+ *   changed -> dirty -> next() -> on the way -> confirmed(): clean, or named again if it has changed meanwhile
+ */
+import { BLOCK_SIZE_BYTES, blockCount } from '../model/image';
+import type { ChangeFeed } from './change-feed';
+import type { BlockSelection, ImageFile } from './codec-jobs';
+
+export interface LiveFeedOptions {
+  readonly file: ImageFile;
+  /** Reads blocks that do not lie in a file. */
+  readonly load?: (blocks: BlockSelection, into: Buffer) => Promise<void>;
+}
+
+export class LiveFeed implements ChangeFeed {
+  file: ImageFile;
+  readonly load?: (blocks: BlockSelection, into: Buffer) => Promise<void>;
+  readonly #dirty: Uint8Array;
+  readonly #onTheWay: Uint8Array;
+  readonly #seen: Uint8Array;
+  #dirtyCount = 0;
+  #onTheWayCount = 0;
+  #cursor = 0;
+  #hot = -1;
+  #open = true;
+  #hurried = false;
+  #more: () => void = () => undefined;
+  #drained: () => void = () => undefined;
+
+  constructor({ file, load }: LiveFeedOptions) {
+    this.file = file;
+    if (load) this.load = load;
+    const blocks = blockCount(file.sizeBytes);
+    this.#dirty = new Uint8Array(blocks);
+    this.#onTheWay = new Uint8Array(blocks);
+    this.#seen = new Uint8Array(blocks);
+  }
+
+  get remaining(): number {
+    return this.#dirtyCount;
+  }
+
+  get open(): boolean {
+    return this.#open;
+  }
+
+  /** The guest waits: nothing is asked of the destination before a block is sent. */
+  get hurried(): boolean {
+    return this.#hurried;
+  }
+
+  /** Bytes that have changed and are not confirmed. */
+  get backlogBytes(): number {
+    return (this.#dirtyCount + this.#onTheWayCount) * BLOCK_SIZE_BYTES;
+  }
+
+  /** Called where blocks have been confirmed. */
+  onDrained(handler: () => void): void {
+    this.#drained = handler;
+  }
+
+  onMore(handler: () => void): void {
+    this.#more = handler;
+  }
+
+  hurry(): void {
+    this.#hurried = true;
+  }
+
+  changed(first: number, count: number): void {
+    for (let block = first; block < first + count; block += 1) {
+      this.#seen[block] = 1;
+      if (this.#dirty[block] === 1) continue;
+      this.#dirty[block] = 1;
+      this.#dirtyCount += 1;
+    }
+    this.#more();
+  }
+
+  /** Names the blocks marked in `left` (one byte each); the others are known to be settled. */
+  scan(left: Uint8Array): void {
+    this.#seen.fill(1);
+    for (let block = left.indexOf(1); block >= 0; block = left.indexOf(1, block + 1)) {
+      if (this.#dirty[block] === 1) continue;
+      this.#dirty[block] = 1;
+      this.#dirtyCount += 1;
+    }
+    this.#more();
+  }
+
+  /** The file that blocks are read from, where it was not there at the beginning. */
+  setFile(fd: number): void {
+    this.file = { fd, sizeBytes: this.file.sizeBytes };
+  }
+
+  dirtyBlocks(): number[] {
+    const list: number[] = [];
+    for (let block = this.#dirty.indexOf(1); block >= 0; block = this.#dirty.indexOf(1, block + 1)) list.push(block);
+    return list;
+  }
+
+  /** The block that is being written just now: not worth sending before it is through. -1 for none. */
+  setHot(block: number): void {
+    this.#hot = block;
+    if (block < 0 && this.#dirtyCount > 0) this.#more();
+  }
+
+  /** Nothing changes any more. What has never been named is looked at once. */
+  end(): void {
+    this.#hot = -1;
+    this.#open = false;
+    for (let block = this.#seen.indexOf(0); block >= 0; block = this.#seen.indexOf(0, block + 1)) {
+      this.#seen[block] = 1;
+      this.#dirty[block] = 1;
+      this.#dirtyCount += 1;
+    }
+    this.#more();
+  }
+
+  next(blocks: number): BlockSelection | undefined {
+    if (this.#dirtyCount === 0) return undefined;
+    const list: number[] = [];
+    this.#collect(list, blocks, this.#cursor, this.#dirty.length);
+    if (list.length < blocks) {
+      const end = list[0] ?? this.#cursor;
+      const wrapped: number[] = [];
+      this.#collect(wrapped, blocks - list.length, 0, Math.min(end, this.#dirty.length));
+      list.unshift(...wrapped);
+    }
+    if (list.length === 0) return undefined;
+    const [first = 0, last = 0] = [list[0], list.at(-1)];
+    return last - first + 1 === list.length ? { first, count: list.length } : { list };
+  }
+
+  confirmed(blocks: readonly number[]): void {
+    let again = false;
+    for (const block of blocks) {
+      if (this.#onTheWay[block] === 0) continue;
+      this.#onTheWay[block] = 0;
+      this.#onTheWayCount -= 1;
+      again ||= this.#dirty[block] === 1;
+    }
+    this.#drained();
+    if (again) this.#more();
+  }
+
+  *holes(): Generator<{ first: number; count: number }> {
+    // Whoever fills this feed knows them and does not name them.
+  }
+
+  restart(settled: (block: number) => boolean): void {
+    this.#dirtyCount = 0;
+    for (let block = 0; block < this.#dirty.length; block += 1) {
+      // What was on the way may not even have been read: its hash says nothing yet.
+      const dirty = this.#seen[block] === 1 && (this.#dirty[block] === 1 || this.#onTheWay[block] === 1 || !settled(block));
+      this.#dirty[block] = dirty ? 1 : 0;
+      if (dirty) this.#dirtyCount += 1;
+    }
+    this.#onTheWay.fill(0);
+    this.#onTheWayCount = 0;
+  }
+
+  assertUnchanged(): void {
+    // It changes; the last round, with the guest stopped, makes it one state.
+  }
+
+  close(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  #collect(list: number[], most: number, from: number, end: number): void {
+    let taken = 0;
+    for (let block = this.#dirty.indexOf(1, from); block >= 0 && block < end && taken < most; block = this.#dirty.indexOf(1, block + 1)) {
+      if (this.#onTheWay[block] === 1 || block === this.#hot) continue;
+      this.#dirty[block] = 0;
+      this.#dirtyCount -= 1;
+      this.#onTheWay[block] = 1;
+      this.#onTheWayCount += 1;
+      list.push(block);
+      taken += 1;
+      this.#cursor = block + 1;
+    }
+  }
+}

@@ -1,0 +1,97 @@
+/**
+ * A lab with a running guest: the counting guest on host a, moved between two agents, and a monitor that watches who runs.
+ * What it watches through is the second QMP socket that DWCP gives every guest.
+ */
+import { copyFileSync, existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { findListener, startGuestProcess } from '../../src/hypervisor/qemu/guest-process';
+import { runPlaces } from '../../src/hypervisor/qemu/guest-command';
+import { QmpClient } from '../../src/hypervisor/qemu/qmp-client';
+import { VmRegistry } from '../../src/store/vm-registry';
+import { temporaryFolder } from './data';
+import type { Lab, LabHost } from './lab';
+import { type CountingGuest, expectOnePass } from './qemu';
+
+export const GUEST_MEMORY_MIB = 64;
+
+export function countingCommand(image: string): string[] {
+  return [
+    'qemu-system-x86_64', '-accel', 'tcg', '-M', 'q35', '-m', String(GUEST_MEMORY_MIB), '-display', 'none', '-vga', 'none', '-nic', 'none', '-serial', 'null',
+    '-drive', `file=${image},format=raw,if=ide`,
+  ];
+}
+
+export function monitorPath(host: LabHost, vmId: string): string {
+  return runPlaces(new VmRegistry(host.dataDir).runFolder(vmId)).monitorPath;
+}
+
+const startedOn: { readonly host: LabHost; readonly vmId: string }[] = [];
+
+/** Every QEMU that a test may have left, on either host. */
+afterEach(() => {
+  for (const { host, vmId } of startedOn.splice(0)) {
+    for (const path of [monitorPath(host, vmId)]) {
+      const found = existsSync(path) ? findListener(path) : undefined;
+      if (found) process.kill(found.pid, 'SIGKILL');
+    }
+  }
+});
+
+/** Starts a guest on host a, under the lab's registry. */
+export async function startGuestOn(lab: Lab, vmId: string, guest: CountingGuest): Promise<void> {
+  startedOn.push({ host: lab.a, vmId }, { host: lab.b, vmId });
+  const folder = join(lab.folder, 'vms', vmId);
+  mkdirSync(folder, { recursive: true });
+  const disk = join(folder, 'disk.img');
+  copyFileSync(guest.image, disk);
+  const registry = new VmRegistry(lab.a.dataDir);
+  const command = countingCommand(disk);
+  const { qmp, places } = await startGuestProcess(command, registry.runFolder(vmId), false);
+  qmp.close();
+  await registry.put({ vmId, images: [{ imageId: 'vda', kind: 'disk', path: disk }], presence: 'here', generation: 0, guest: { command, qmpPath: places.qmpPath } });
+  for (const deadline = Date.now() + 20_000; (await countsOn(lab.a, vmId, 1))[0]! < 3; await new Promise((resolve) => setTimeout(resolve, 50))) {
+    if (Date.now() > deadline) throw new Error('the guest does not count');
+  }
+}
+
+/** Opens a guest's second monitor for one question. */
+export async function ask<T>(host: LabHost, vmId: string, question: (qmp: QmpClient) => Promise<T>): Promise<T> {
+  const qmp = await QmpClient.connect(monitorPath(host, vmId));
+  try {
+    return await question(qmp);
+  } finally {
+    qmp.close();
+  }
+}
+
+export async function isRunning(host: LabHost, vmId: string): Promise<boolean> {
+  const path = monitorPath(host, vmId);
+  if (!existsSync(path) || !findListener(path)) return false;
+  return ask(host, vmId, async (qmp) => (await qmp.execute('query-status')).running);
+}
+
+/** The counts of all pages, with the guest stopped for the look. */
+export async function countsOn(host: LabHost, vmId: string, pages: number): Promise<number[]> {
+  const file = join(temporaryFolder(), 'memory');
+  await ask(host, vmId, async (qmp) => {
+    await qmp.execute('stop');
+    await qmp.execute('pmemsave', { val: 0x20_0000, size: pages * 4096, filename: file });
+    await qmp.execute('cont');
+  });
+  const memory = readFileSync(file);
+  rmSync(file);
+  return Array.from({ length: pages }, (_, page) => memory.readUInt32LE(page * 4096));
+}
+
+/** The guest counts on there, and no page of it is older than its pause. */
+export async function expectCounting(host: LabHost, vmId: string, pages: number, atLeast: number): Promise<number> {
+  const first = await countsOn(host, vmId, pages);
+  expectOnePass(first);
+  expect(first[0]).toBeGreaterThanOrEqual(atLeast);
+  for (const deadline = Date.now() + 20_000; ; await new Promise((resolve) => setTimeout(resolve, 50))) {
+    const counts = await countsOn(host, vmId, pages);
+    expectOnePass(counts);
+    if (counts[0]! > first[0]! + 1) return counts[0]!;
+    if (Date.now() > deadline) throw new Error(`the guest does not count on: ${first[0] ?? '?'} to ${counts[0] ?? '?'}`);
+  }
+}
