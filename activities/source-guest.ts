@@ -40,6 +40,8 @@ export interface MovedGuest {
   readonly images: readonly ImageResult[];
 }
 
+type Handed = Pick<Outgoing, 'roots' | 'live'>;
+
 const reportSchema = z.object({ v: z.literal(1), images: z.array(imageProgressSchema) });
 
 export function createGuestActivities({ hub, ownership, journal, registry, connectGuest, release, report, observe, dataDir }: GuestDependencies) {
@@ -57,20 +59,22 @@ export function createGuestActivities({ hub, ownership, journal, registry, conne
     return { v: 1, images };
   };
 
-  const takeOver = async (input: HandOverInput, outgoing: Pick<Outgoing, 'roots' | 'live'>): Promise<MovedGuest> => {
+  const takeOver = async (input: HandOverInput, outgoing: Handed): Promise<MovedGuest> => {
     const migration = hub.open(input.migrationId, input.destination, input.options.bandwidthLimit);
-    const taken: TakenOver = await migration.takeOver(input.vmId, outgoing.roots);
+    return released(input, outgoing, await migration.takeOver(input.vmId, outgoing.roots));
+  };
+
+  /** The guest runs there: whatever fails here is tried again and never leads back. */
+  const released = async (input: HandOverInput, { live }: Handed, taken: TakenOver): Promise<MovedGuest> => {
     try {
       hub.live(input.migrationId)?.close();
       await release(input, taken.generation);
       await hub.endLive(input.migrationId);
     } catch (error) {
-      // The guest runs there: whatever fails here is tried again and never leads back.
       const reason = toDwcpError(error, 'INTERNAL');
       if (reason.spec.retry === 'operator') throw reason;
       throw new DwcpError('HANDOVER_IN_DOUBT', `The guest runs on the destination; releasing it here failed: ${reason.message}`, { phase: 'switchover', side: 'source', cause: reason });
     }
-    const { live } = outgoing;
     const downtimeMs = live && taken.resumedAtMs !== undefined ? Math.round(taken.resumedAtMs - live.pausedAtMs) : undefined;
     return {
       guest: { rounds: 0, reason: '', throttle: 0, ...live?.guest, responds: taken.responds ?? false, ...(downtimeMs !== undefined && { downtimeMs }) },
@@ -134,6 +138,19 @@ export function createGuestActivities({ hub, ownership, journal, registry, conne
               await ownership.handOver(vmId, migrationId);
               return takeOver(input, outgoing);
             }),
+        ),
+
+      /** What was handed over, where it was; for a hand-over that goes on by way of Temporal. */
+      handedOverRoots: async (input: { migrationId: string; vmId: string }): Promise<Record<string, string> | undefined> => {
+        const last = await journal.last(input.vmId, input.migrationId);
+        return last?.state === 'handed_over' ? (await readOutgoing(dataDir, input.migrationId))?.roots : undefined;
+      },
+
+      /** The source's end of a hand-over that went by way of Temporal. */
+      releaseGuest: async (input: HandOverInput & { taken: TakenOver }): Promise<MovedGuest> =>
+        withHeartbeat(
+          () => ({ doing: 'releasing the guest' }),
+          async () => released(input, (await readOutgoing(dataDir, input.migrationId)) ?? { roots: {} }, input.taken),
         ),
     },
     { side: 'source' },

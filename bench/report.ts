@@ -19,6 +19,9 @@ export interface Row {
   readonly utilisation?: number;
   readonly bytesPerSecond?: number;
   readonly peakRssBytes?: number;
+  /** From the source's STOP event to the destination's RESUME event. */
+  readonly downtimeMs?: number;
+  readonly rounds?: number;
   readonly cpuSecondsPerGb?: number;
   readonly eventLoopP99Ms?: number;
   readonly verified?: boolean;
@@ -54,6 +57,8 @@ function cells(row: Row): string[] {
     shown(row.bytesPerSecond, (value) => `${(value / 1e6).toFixed(0)} MB/s`),
     shown(row.cpuSecondsPerGb, (value) => `${value.toFixed(2)} s/GB`),
     shown(row.peakRssBytes, formatBytes),
+    shown(row.downtimeMs, (value) => `${value.toFixed(0)} ms`),
+    shown(row.rounds, String),
     row.verified === undefined ? '' : row.verified ? 'yes' : 'NO',
     row.note ?? '',
   ];
@@ -61,7 +66,7 @@ function cells(row: Row): string[] {
 
 /** Columns that no row fills are left out. */
 export function rowsTable(rows: readonly Row[]): string {
-  const all = [['row', 'time', 'on the link', 'image', 'ratio', 'utilisation', 'rate', 'CPU', 'peak RSS', 'verified', ''], ...rows.map(cells)];
+  const all = [['row', 'time', 'on the link', 'image', 'ratio', 'utilisation', 'rate', 'CPU', 'peak RSS', 'downtime', 'rounds', 'verified', ''], ...rows.map(cells)];
   const used = (all[0] ?? []).map((_, column) => column === 0 || all.slice(1).some((row) => row[column] !== ''));
   return table(all.map((row) => row.filter((_, column) => used[column])));
 }

@@ -26,6 +26,8 @@ export const PRESETS = {
   brief: { ...COMMON, startToCloseTimeout: '30s', heartbeatTimeout: undefined },
   /** After some minutes without an answer the workflow itself decides what a hand-over in doubt means. */
   handOver: { ...COMMON, startToCloseTimeout: '1h', retry: { ...RETRY, maximumAttempts: 20 } },
+  /** A guest stands still: soon the destination is asked by another way. */
+  guestHandOver: { ...COMMON, startToCloseTimeout: '1h', retry: { ...RETRY, maximumAttempts: 3 } },
   /** Nice to have done now; agents sweep up what is left undone. */
   courtesy: { ...COMMON, startToCloseTimeout: '1h', scheduleToStartTimeout: '20s', retry: { ...RETRY, maximumAttempts: 3 } },
 } as const;

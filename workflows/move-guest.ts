@@ -13,10 +13,8 @@ const MAX_BROKEN_OFF = 20;
 
 export async function moveGuest(flow: TransferFlow): Promise<MovedGuest> {
   await flow.initialiseAmst();
-  await flow.establishStreams();
-  const link = await flow.detectTier();
+  const link = await flow.connectAndCheck();
   const start = flow.selectLevel(link);
-  await flow.checkBaselines();
   await flow.computePlan(link, start);
   for (let brokenOff = 0; ; brokenOff += 1) {
     await flow.guestRounds(link, start);

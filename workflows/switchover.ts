@@ -30,7 +30,26 @@ export async function switchover(flow: TransferFlow, images: readonly ImageResul
 export async function guestSwitchover(flow: TransferFlow): Promise<MovedGuest> {
   const { sourceHost, destinationHost, vmId } = flow.state.identity;
   const call = { activityId: 'guest-switchover', summary: `${vmId}: pause, and hand over to ${destinationHost}` };
-  return untilDecided(flow, () => onSource(sourceHost, 'handOver', call).guestSwitchover({ ...flow.linkInput, options: flow.options, destinationHost }));
+  const input = { ...flow.linkInput, options: flow.options, destinationHost };
+  return untilDecided(flow, async () => {
+    try {
+      return await onSource(sourceHost, 'guestHandOver', call).guestSwitchover(input);
+    } catch (error) {
+      if (toCoded(error).code !== 'HANDOVER_IN_DOUBT') throw error;
+      return guestByControlPlane(flow, error);
+    }
+  });
+}
+
+/** The link does not answer: the same hand-over, asked of the destination by way of Temporal. A paused guest cannot wait long. */
+async function guestByControlPlane(flow: TransferFlow, cause: unknown): Promise<MovedGuest> {
+  const { sourceHost, destinationHost, vmId, migrationId } = flow.state.identity;
+  const ask = { activityId: 'hand-over-roots', summary: `${sourceHost}: what was handed over of ${vmId}?` };
+  const roots = await onSource(sourceHost, 'brief', ask).handedOverRoots({ migrationId, vmId });
+  if (!roots) throw cause;
+  const taken = await onDestination(destinationHost, 'handOver', { activityId: 'take-over', summary: `${destinationHost}: take ${vmId} over` }).takeOver({ migrationId, vmId, roots });
+  const release = { activityId: 'release-guest', summary: `${sourceHost}: release ${vmId}` };
+  return onSource(sourceHost, 'long', release).releaseGuest({ ...flow.linkInput, options: flow.options, destinationHost, taken });
 }
 
 async function untilDecided<T>(flow: TransferFlow, handOver: () => Promise<T>): Promise<T> {

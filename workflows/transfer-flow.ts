@@ -83,11 +83,25 @@ export class TransferFlow {
   }
 
   async checkBaselines(): Promise<void> {
-    const { migrationId, destinationHost } = this.state.identity;
-    for (const { imageId } of this.prepared.images) {
-      const call = { activityId: `check-baseline-${imageId}`, summary: `${destinationHost}: what is held of ${imageId}?` };
-      await this.step('check_baseline', () => onDestination(destinationHost, 'long', call).checkBaseline({ migrationId, imageId, useBaseline: this.options.enableDeltaSync }));
-    }
+    for (const { imageId } of this.prepared.images) await this.step('check_baseline', () => this.#checkBaseline(imageId));
+  }
+
+  /** For a guest that runs and changes: its baselines are measured while the streams are established and the link is. */
+  async connectAndCheck(): Promise<LinkMeasurement> {
+    const { sourceHost, destinationHost } = this.state.identity;
+    const establish = { activityId: 'establish-streams', summary: `${sourceHost} → ${destinationHost}: control connection and streams` };
+    const detect = { activityId: 'detect-tier', summary: 'Measure round trip, bandwidth and loss' };
+    this.link = await this.step('establish_streams', async () => {
+      const [link, ...baselines] = await Promise.allSettled([
+        onSource(sourceHost, 'quick', establish).establishStreams(this.linkInput).then(() => onSource(sourceHost, 'quick', detect).detectTier(this.linkInput)),
+        ...this.prepared.images.map(({ imageId }) => this.#checkBaseline(imageId)),
+      ]);
+      const failed = baselines.find((result) => result.status === 'rejected');
+      if (failed) throw failed.reason;
+      if (link.status === 'rejected') throw link.reason;
+      return link.value;
+    });
+    return this.link;
   }
 
   async computePlan(link: LinkMeasurement, start: LevelAndStreams): Promise<MigrationPlan> {
@@ -138,6 +152,12 @@ export class TransferFlow {
         else throw coded;
       }
     }
+  }
+
+  async #checkBaseline(imageId: string): Promise<void> {
+    const { migrationId, destinationHost } = this.state.identity;
+    const call = { activityId: `check-baseline-${imageId}`, summary: `${destinationHost}: what is held of ${imageId}?` };
+    await onDestination(destinationHost, 'long', call).checkBaseline({ migrationId, imageId, useBaseline: this.options.enableDeltaSync });
   }
 
   async #prepareDestination(): Promise<void> {

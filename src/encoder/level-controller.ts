@@ -31,6 +31,8 @@ export interface LevelSample {
   readonly otherMs: number;
 }
 
+const MAX_PRESSURE = 16;
+
 export class LevelController {
   readonly #rungs: readonly Level[];
   readonly #threads: number;
@@ -39,6 +41,8 @@ export class LevelController {
   #timeFactor = 1;
   #otherNsPerByte = 1;
   #level: Level;
+  /** How much slower this process packs than its threads alone would let it: others use the processors too. */
+  #pressure = 1;
 
   /** Starts at the cheapest rung that is not negative, which wastes least when nothing is known. */
   constructor(maxLevel: number, threads: number) {
@@ -59,6 +63,11 @@ export class LevelController {
     this.#sizeFactor += SMOOTHING * (share / prior.share - this.#sizeFactor);
     this.#timeFactor += SMOOTHING * (nsPerByte / prior.nsPerByte - this.#timeFactor);
     this.#otherNsPerByte += SMOOTHING * ((sample.otherMs * 1e6) / sample.gatheredBytes - this.#otherNsPerByte);
+  }
+
+  /** Says whether the processor was what held the transfer up: cheaper levels are chosen until it is not. */
+  press(processorIsBehind: boolean): void {
+    this.#pressure = processorIsBehind ? Math.min(MAX_PRESSURE, this.#pressure * 1.1) : Math.max(1, this.#pressure * 0.985);
   }
 
   /**
@@ -85,7 +94,7 @@ export class LevelController {
   #cost(level: Level, goodputBytesPerSecond: number): number {
     const prior = PRIOR[level];
     const net = Math.min(1, prior.share * this.#sizeFactor) / goodputBytesPerSecond;
-    const cpu = ((prior.nsPerByte * this.#timeFactor + this.#otherNsPerByte) * 1e-9) / this.#threads;
+    const cpu = ((prior.nsPerByte * this.#timeFactor + this.#otherNsPerByte) * 1e-9 * this.#pressure) / this.#threads;
     return Math.max(net, cpu) + 0.02 * Math.min(net, cpu);
   }
 }

@@ -3,6 +3,7 @@
  * moves. What a QEMU is asked is src/hypervisor's; when rounds end is convergence.ts.
  */
 import { z } from 'zod';
+import { type GuestState, GUEST_STATE_NAMES } from './guest-states';
 import { BLOCK_SIZE_BYTES, MAX_IMAGE_BYTES } from './image';
 
 /** The image that stands for a guest's RAM. */
@@ -83,7 +84,7 @@ export class RamLayout {
 
 /** What is seen of a guest while it moves. */
 export const guestProgressSchema = z.object({
-  state: z.enum(['disks', 'memory', 'converged', 'paused', 'handing over', 'running at the destination']),
+  state: z.enum(GUEST_STATE_NAMES as [GuestState, ...GuestState[]]),
   round: z.number(),
   remainingBytes: z.number(),
   dirtyBytesPerSecond: z.number(),

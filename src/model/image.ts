@@ -39,6 +39,6 @@ export type VmImage = z.infer<typeof vmImageSchema>;
 
 export const vmDefinitionSchema = z.strictObject({
   vmId: vmIdSchema,
-  images: z.array(vmImageSchema).min(1).max(64),
+  images: z.array(vmImageSchema).max(64),
 }).refine((vm) => new Set(vm.images.map((image) => image.imageId)).size === vm.images.length, 'two images of a VM have the same id');
 export type VmDefinition = z.infer<typeof vmDefinitionSchema>;

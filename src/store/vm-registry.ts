@@ -14,7 +14,8 @@ import { isMissing, readIfThere, writeDurably } from './durable-file';
 
 const recordSchema = z.strictObject({
   vmId: vmIdSchema,
-  images: z.array(vmImageSchema).min(1),
+  /** A guest may have none: then its memory is all there is to move. */
+  images: z.array(vmImageSchema),
   presence: z.enum(['here', 'away']),
   /** Host it has moved to; only while away. */
   movedTo: hostIdSchema.optional(),

@@ -87,6 +87,7 @@ interface LaneState extends Lane {
 
 interface Outstanding {
   readonly lane: LaneState;
+  readonly bytes: number;
   readonly blocks: readonly number[];
 }
 
@@ -97,6 +98,7 @@ export class BatchSource implements SessionSupplier {
   readonly #waiting: ((batch: OutgoingBatch | undefined) => void)[] = [];
   readonly #outstanding = new Map<number, Outstanding>();
   readonly #queue: Work[] = [];
+  #outstandingBytes = 0;
   #asking = 0;
   #jobs = 0;
   #nextBatch: number;
@@ -152,7 +154,8 @@ export class BatchSource implements SessionSupplier {
     const sent = this.#outstanding.get(id);
     if (!sent) return;
     this.#outstanding.delete(id);
-    const { lane, blocks } = sent;
+    const { lane, blocks, bytes } = sent;
+    this.#outstandingBytes -= bytes;
     lane.counts.resentBlocks += blocks.length;
     // What was lost may have arrived all the same: an image that goes on changing then says nothing of what is held.
     this.#queue.push({ lane, blocks: { list: blocks }, plain: lane.feed.confirmed !== undefined, pages: 'send', again: true });
@@ -163,8 +166,8 @@ export class BatchSource implements SessionSupplier {
     for (const { batch, block } of blocks) {
       const sent = this.#outstanding.get(batch);
       if (!sent?.blocks.includes(block)) continue;
-      const { lane } = sent;
-      this.#outstanding.set(batch, { lane, blocks: sent.blocks.filter((other) => other !== block) });
+      const { lane, bytes } = sent;
+      this.#outstanding.set(batch, { lane, bytes, blocks: sent.blocks.filter((other) => other !== block) });
       lane.counts.refusedBlocks += 1;
       const times = (lane.refusals.get(block) ?? 0) + 1;
       lane.refusals.set(block, times);
@@ -182,7 +185,8 @@ export class BatchSource implements SessionSupplier {
       const sent = this.#outstanding.get(id);
       if (!sent) continue;
       this.#outstanding.delete(id);
-      const { lane, blocks } = sent;
+      const { lane, blocks, bytes } = sent;
+      this.#outstandingBytes -= bytes;
       lane.counts.verifiedBlocks += blocks.length;
       if (lane.feed.confirmed) this.#confirm(lane, blocks);
     }
@@ -196,6 +200,13 @@ export class BatchSource implements SessionSupplier {
     this.#cancelWait?.();
     for (const batch of this.#ready.splice(0)) this.#context.slab.free(batch.run);
     for (const resolve of this.#waiting.splice(0)) resolve(undefined);
+  }
+
+  /** What the streams wait for, where they wait: enough on its way for `wantedBytes` means that the link is the brake. */
+  brake(wantedBytes: number): 'link' | 'processor' | 'source' {
+    const bytes = this.#ready.reduce((sum, { frame }) => sum + frame.length, this.#outstandingBytes);
+    if (bytes >= wantedBytes) return 'link';
+    return this.#jobs >= 2 * this.#context.pool.threads || this.#lanes.some(({ feed }) => feed.remaining > 0) ? 'processor' : 'source';
   }
 
   /** Waits until no thread reads or encodes for it any more. */
@@ -324,7 +335,8 @@ export class BatchSource implements SessionSupplier {
     counts.payloadBytes += result.payloadBytes;
     for (const [name, blocks] of Object.entries(result.blocksByEncoding)) counts.blocksByEncoding[name as Encoding] += blocks;
     this.#context.slab.trim(run, result.frameBytes);
-    this.#outstanding.set(id, { lane, blocks: result.sent });
+    this.#outstanding.set(id, { lane, bytes: result.frameBytes, blocks: result.sent });
+    this.#outstandingBytes += result.frameBytes;
     const batch = { id, frame: run.bytes.subarray(0, result.frameBytes), run };
     const stream = this.#waiting.shift();
     if (stream) stream(batch);

@@ -27,10 +27,10 @@ export interface GuestSendRequest {
   readonly vmId: string;
   readonly images: readonly GuestImage[];
   readonly start: LevelAndStreams;
-  readonly options: Pick<MigrationOptions, 'enableDelta' | 'enableDeltaSync' | 'deltaThreshold'>;
+  readonly options: Pick<MigrationOptions, 'enableDelta' | 'enableDeltaSync' | 'deltaThreshold' | 'minStreams' | 'initialStreams'>;
   readonly linkBytesPerSecond: number;
   /** A session stands and what is held of an image is known: what lies in holes on both sides can be left out. */
-  readonly opened: (imageId: string, held: Manifest) => Promise<void>;
+  readonly opened: (imageId: string, held: Manifest, pages: PageTable | undefined) => Promise<void>;
   /** A session stands, all images are open: what else the destination has to know of the guest. */
   readonly begun: (session: SendingSession) => Promise<void>;
 }
@@ -47,6 +47,7 @@ interface SentLane {
 }
 
 /** Page hashes are kept for what changes most; a disk's are asked for when they are needed. */
+const LEAST_BATCH_BLOCKS = 8;
 const PAGE_TABLE_KINDS: ReadonlySet<string> = new Set(['memory']);
 
 export class GuestSender {
@@ -70,8 +71,10 @@ export class GuestSender {
       const pages = PAGE_TABLE_KINDS.has(image.kind) ? new PageTable(source.blocks) : undefined;
       return { image, feed, source, pages, counts: noCounts(), held: new Manifest(image.sizeBytes), imageNumber: 0, began: undefined };
     });
-    const { start } = request;
-    this.#pacing = new Pacing(start, new DoublingTuner(start.initialStreams, start.minStreams, start.maxStreams), migration.bucket, migration.context.pool.threads, request.linkBytesPerSecond);
+    const { start, options } = request;
+    // Enough to be fast from the first window on; what is on the way is bounded, so more would only starve one another.
+    const streams = Math.min(start.maxStreams, 2 * options.initialStreams);
+    this.#pacing = new Pacing(start, new DoublingTuner(streams, Math.min(options.minStreams, streams), Math.min(start.maxStreams, 2 * streams)), migration.bucket, migration.context.pool.threads, request.linkBytesPerSecond);
   }
 
   /** The session that carries it now. */
@@ -88,6 +91,11 @@ export class GuestSender {
     const { counts } = this.#lane(imageId);
     const raw = (counts.scannedBlocks - counts.zeroBlocks - counts.unchangedBlocks) * 65_536;
     return raw <= 0 ? 1 : Math.min(1, counts.payloadBytes / raw);
+  }
+
+  /** Somebody waits: small batches on all streams at once, packed fast. */
+  hurry(): void {
+    this.#pacing.hurry(true);
   }
 
   imageNumber(imageId: string): number {
@@ -155,7 +163,7 @@ export class GuestSender {
       lane.imageNumber = held.imageNumber;
       lane.began ??= held.state;
       lane.pages?.forget();
-      if (this.#passes === 0) await this.#request.opened(lane.image.imageId, lane.held);
+      if (this.#passes === 0) await this.#request.opened(lane.image.imageId, lane.held, lane.pages);
       lane.feed.restart((block) => lane.source.hashOf(block).equals(lane.held.hashOf(block)));
     }
     this.#passes += 1;
@@ -168,7 +176,8 @@ export class GuestSender {
       {
         pool, slab,
         settings: () => ({ compress: start.compress, level: this.#pacing.level, delta: options.enableDelta, deltaThreshold: options.deltaThreshold }),
-        batchBlocks: () => this.#pacing.batchBlocks,
+        // Most of what is looked at has not changed, or packs well: small batches would cost more than they spread.
+        batchBlocks: () => Math.max(LEAST_BATCH_BLOCKS, this.#pacing.batchBlocks),
         askPageHashes: (image, blocks) => askPageHashes(session, image, blocks),
         encoded: (result, level) => {
           this.#maxStreams = Math.max(this.#maxStreams, session.stats.activeStreams);
@@ -181,7 +190,7 @@ export class GuestSender {
     const forward = (): void => ending.abort(signal.reason);
     signal.addEventListener('abort', forward);
     source.onFailure((error) => ending.abort(error));
-    const stopPacing = this.#pacing.drive(session);
+    const stopPacing = this.#pacing.drive(session, (wantedBytes) => source.brake(wantedBytes));
     try {
       await session.transfer(source, ending.signal);
     } catch (error) {

@@ -5,9 +5,12 @@
  *
  *   changed -> dirty -> next() -> on the way -> confirmed(): clean, or named again if it has changed meanwhile
  */
-import { BLOCK_SIZE_BYTES, blockCount } from '../model/image';
+import { blockCount, PAGE_SIZE_BYTES, PAGES_PER_BLOCK } from '../model/image';
 import type { ChangeFeed } from './change-feed';
 import type { BlockSelection, ImageFile } from './codec-jobs';
+
+/** With what surrounds them they fit two initial windows of TCP. */
+const SMALL_BATCH_PAGES = 6;
 
 export interface LiveFeedOptions {
   readonly file: ImageFile;
@@ -21,12 +24,16 @@ export class LiveFeed implements ChangeFeed {
   readonly #dirty: Uint8Array;
   readonly #onTheWay: Uint8Array;
   readonly #seen: Uint8Array;
+  /** Pages of a block that have changed, as far as that is known, dirty and on the way: what the backlog weighs. */
+  readonly #dirtyPages: Uint8Array;
+  readonly #pagesOnTheWay: Uint8Array;
+  #backlogPages = 0;
   #dirtyCount = 0;
-  #onTheWayCount = 0;
   #cursor = 0;
   #hot = -1;
   #open = true;
   #hurried = false;
+  #small = false;
   #more: () => void = () => undefined;
   #drained: () => void = () => undefined;
 
@@ -37,6 +44,8 @@ export class LiveFeed implements ChangeFeed {
     this.#dirty = new Uint8Array(blocks);
     this.#onTheWay = new Uint8Array(blocks);
     this.#seen = new Uint8Array(blocks);
+    this.#dirtyPages = new Uint8Array(blocks);
+    this.#pagesOnTheWay = new Uint8Array(blocks);
   }
 
   get remaining(): number {
@@ -54,7 +63,7 @@ export class LiveFeed implements ChangeFeed {
 
   /** Bytes that have changed and are not confirmed. */
   get backlogBytes(): number {
-    return (this.#dirtyCount + this.#onTheWayCount) * BLOCK_SIZE_BYTES;
+    return this.#backlogPages * PAGE_SIZE_BYTES;
   }
 
   /** Called where blocks have been confirmed. */
@@ -70,12 +79,21 @@ export class LiveFeed implements ChangeFeed {
     this.#hurried = true;
   }
 
+  /** From now on a few pages at a time are named: each stream then needs a round trip or two for them, however cold it is. */
+  nameFew(): void {
+    this.#small = true;
+  }
+
   changed(first: number, count: number): void {
-    for (let block = first; block < first + count; block += 1) {
-      this.#seen[block] = 1;
-      if (this.#dirty[block] === 1) continue;
-      this.#dirty[block] = 1;
-      this.#dirtyCount += 1;
+    this.changedPages(first * PAGES_PER_BLOCK, count * PAGES_PER_BLOCK);
+  }
+
+  changedPages(first: number, count: number): void {
+    for (let page = first; page < first + count; ) {
+      const block = Math.floor(page / PAGES_PER_BLOCK);
+      const end = Math.min(first + count, (block + 1) * PAGES_PER_BLOCK);
+      this.#mark(block, end - page);
+      page = end;
     }
     this.#more();
   }
@@ -84,9 +102,7 @@ export class LiveFeed implements ChangeFeed {
   scan(left: Uint8Array): void {
     this.#seen.fill(1);
     for (let block = left.indexOf(1); block >= 0; block = left.indexOf(1, block + 1)) {
-      if (this.#dirty[block] === 1) continue;
-      this.#dirty[block] = 1;
-      this.#dirtyCount += 1;
+      this.#mark(block, PAGES_PER_BLOCK);
     }
     this.#more();
   }
@@ -113,9 +129,7 @@ export class LiveFeed implements ChangeFeed {
     this.#hot = -1;
     this.#open = false;
     for (let block = this.#seen.indexOf(0); block >= 0; block = this.#seen.indexOf(0, block + 1)) {
-      this.#seen[block] = 1;
-      this.#dirty[block] = 1;
-      this.#dirtyCount += 1;
+      this.#mark(block, PAGES_PER_BLOCK);
     }
     this.#more();
   }
@@ -124,7 +138,7 @@ export class LiveFeed implements ChangeFeed {
     if (this.#dirtyCount === 0) return undefined;
     const list: number[] = [];
     this.#collect(list, blocks, this.#cursor, this.#dirty.length);
-    if (list.length < blocks) {
+    if (list.length === 0 || (list.length < blocks && !this.#small)) {
       const end = list[0] ?? this.#cursor;
       const wrapped: number[] = [];
       this.#collect(wrapped, blocks - list.length, 0, Math.min(end, this.#dirty.length));
@@ -140,7 +154,8 @@ export class LiveFeed implements ChangeFeed {
     for (const block of blocks) {
       if (this.#onTheWay[block] === 0) continue;
       this.#onTheWay[block] = 0;
-      this.#onTheWayCount -= 1;
+      this.#backlogPages -= this.#pagesOnTheWay[block] ?? 0;
+      this.#pagesOnTheWay[block] = 0;
       again ||= this.#dirty[block] === 1;
     }
     this.#drained();
@@ -153,14 +168,18 @@ export class LiveFeed implements ChangeFeed {
 
   restart(settled: (block: number) => boolean): void {
     this.#dirtyCount = 0;
+    this.#backlogPages = 0;
     for (let block = 0; block < this.#dirty.length; block += 1) {
       // What was on the way may not even have been read: its hash says nothing yet.
       const dirty = this.#seen[block] === 1 && (this.#dirty[block] === 1 || this.#onTheWay[block] === 1 || !settled(block));
       this.#dirty[block] = dirty ? 1 : 0;
-      if (dirty) this.#dirtyCount += 1;
+      this.#dirtyPages[block] = dirty ? PAGES_PER_BLOCK : 0;
+      if (!dirty) continue;
+      this.#dirtyCount += 1;
+      this.#backlogPages += PAGES_PER_BLOCK;
     }
     this.#onTheWay.fill(0);
-    this.#onTheWayCount = 0;
+    this.#pagesOnTheWay.fill(0);
   }
 
   assertUnchanged(): void {
@@ -171,17 +190,31 @@ export class LiveFeed implements ChangeFeed {
     return Promise.resolve();
   }
 
+  #mark(block: number, pages: number): void {
+    this.#seen[block] = 1;
+    if (this.#dirty[block] === 0) this.#dirtyCount += 1;
+    this.#dirty[block] = 1;
+    const before = this.#dirtyPages[block] ?? 0;
+    const now = Math.min(PAGES_PER_BLOCK, before + pages);
+    this.#dirtyPages[block] = now;
+    this.#backlogPages += now - before;
+  }
+
   #collect(list: number[], most: number, from: number, end: number): void {
     let taken = 0;
+    let pages = 0;
     for (let block = this.#dirty.indexOf(1, from); block >= 0 && block < end && taken < most; block = this.#dirty.indexOf(1, block + 1)) {
       if (this.#onTheWay[block] === 1 || block === this.#hot) continue;
       this.#dirty[block] = 0;
       this.#dirtyCount -= 1;
       this.#onTheWay[block] = 1;
-      this.#onTheWayCount += 1;
+      this.#pagesOnTheWay[block] = this.#dirtyPages[block] ?? 0;
+      this.#dirtyPages[block] = 0;
       list.push(block);
       taken += 1;
+      pages += this.#pagesOnTheWay[block] ?? 0;
       this.#cursor = block + 1;
+      if (this.#small && pages >= SMALL_BATCH_PAGES) return;
     }
   }
 }

@@ -11,17 +11,19 @@ import type { DwcpErrorFields } from '../model/errors';
 import { DwcpError, toDwcpError } from '../model/errors';
 import { decideRound, type ConvergenceDecision } from '../model/convergence';
 import { type GuestProgress, type GuestResult, MEMORY_IMAGE_ID, type RamBlock } from '../model/guest';
-import { type ImageSpec, PAGE_SIZE_BYTES, type VmImage } from '../model/image';
+import { type ImageSpec, PAGE_SIZE_BYTES, PAGES_PER_BLOCK, type VmImage } from '../model/image';
 import type { MigrationOptions } from '../model/options';
 import type { LevelAndStreams } from '../model/tiers';
-import { MIB } from '../model/units';
+import { clamp, KIB, MIB } from '../model/units';
 import { Packer, compressBound } from '../encoder/packer';
+import type { Manifest } from '../store/manifest';
 import type { SendingSession } from '../transport/sending-session';
 import { type DiskPort, LiveDisk } from './live-disk';
 import { LiveFeed } from './live-feed';
 import { GuestSender } from './guest-sender';
 import type { SendProgress, SentImage } from './image-sender';
-import { blankPagesOf } from './blank-pages';
+import { blankPagesOf, pageHashesOfFile } from './ram-image-pages';
+import type { PageTable } from './page-table';
 import { pause, type SourceMigration } from './source-migration';
 
 /** What the hypervisor's driver does for a guest at its source. */
@@ -31,11 +33,13 @@ export interface GuestPort {
   watchDisks(images: readonly VmImage[]): Promise<ReadonlyMap<string, DiskPort>>;
   startMemory(
     path: string, ramBlocks: readonly RamBlock[], blankPages: (fd: number) => Uint8Array, autoConverge: boolean,
-    events: { setUp(prefix: Buffer, sectionId: number): void; changed(first: number, count: number): void; sectionEnded(): void; pagesEnded(): void },
+    events: { setUp(prefix: Buffer, sectionId: number): void; changed(firstPage: number, count: number): void; sectionEnded(): void; pagesEnded(): void },
   ): Promise<void>;
   hold(): void;
   release(): void;
   info(): Promise<{ rounds: number; remainingBytes: number; dirtyBytesPerSecond: number; throttle: number }>;
+  /** The guest may be slowed down from now on. */
+  allowThrottle(): Promise<void>;
   pause(): Promise<number>;
   complete(): Promise<{ commands: Buffer; devices: Buffer }>;
   runOn(): Promise<void>;
@@ -64,12 +68,13 @@ const DISK_ROUND_EVERY_MS = 1_000;
 /** A disk round below this is left to the last one, with the guest stopped. */
 const SMALL_DISK_ROUND_BYTES = 2 * MIB;
 const MAX_DISK_ROUNDS = 30;
-/** What QEMU may be ahead of the destination: two bandwidth-delay products and what compression needs to be good. */
-const LEAST_AHEAD_BYTES = 8 * MIB;
-const MOST_AHEAD_BYTES = 48 * MIB;
+/** What QEMU may be ahead of the destination: two bandwidth-delay products, and batches of the size that packs well for every stream. */
+const LEAST_AHEAD_BYTES = 16 * MIB;
+const MOST_AHEAD_BYTES = 96 * MIB;
 /** Close to the pause, what is on the way is paid for in downtime. */
-const AHEAD_AT_THE_END_BYTES = MIB;
-const DRAIN_PATIENCE_MS = 5_000;
+const AHEAD_AT_THE_END_BYTES = 512 * KIB;
+const SENT_IN_PASSING_SECONDS = 0.06;
+const DRAIN_PATIENCE_MS = 3_000;
 
 export class LiveMigration {
   readonly #migration: SourceMigration;
@@ -77,6 +82,7 @@ export class LiveMigration {
   readonly #guest: GuestPort;
   readonly #memory: LiveFeed;
   readonly #disks: LiveDisk[] = [];
+  readonly #opened = new Set<string>();
   readonly #sending = new AbortController();
   #sender: GuestSender | undefined;
   #sent: Promise<void> | undefined;
@@ -87,6 +93,10 @@ export class LiveMigration {
   #decision: ConvergenceDecision | undefined;
   #info = { rounds: 0, remainingBytes: 0, dirtyBytesPerSecond: 0, throttle: 0 };
   #held = false;
+  /** Of the stream, since QEMU was asked last. */
+  #receivedSince = 0;
+  /** Rounds judged so far; QEMU itself counts how often it has looked at its dirty log. */
+  #round = 0;
   #aheadBytes = LEAST_AHEAD_BYTES;
   #handedOver = false;
   #ended = false;
@@ -108,10 +118,10 @@ export class LiveMigration {
   get progress(): { readonly guest: GuestProgress; readonly images: readonly SendProgress[] } {
     const sender = this.#sender;
     const images = sender ? this.#request.images.map(({ imageId }) => sender.progress(imageId)) : [];
-    const { rounds, dirtyBytesPerSecond, throttle } = this.#info;
+    const { dirtyBytesPerSecond, throttle } = this.#info;
     return {
       guest: {
-        state: this.#state, round: rounds, remainingBytes: this.#remainingBytes(), dirtyBytesPerSecond, throttle,
+        state: this.#state, round: this.#round, remainingBytes: this.#remainingBytes(), dirtyBytesPerSecond, throttle,
         rateBytesPerSecond: Math.round(sender?.session?.stats.goodputBytesPerSecond ?? 0),
         expectedDowntimeMs: Math.round(this.#decision?.expectedDowntimeMs ?? 0),
       },
@@ -123,6 +133,7 @@ export class LiveMigration {
   async rounds(signal: AbortSignal): Promise<void> {
     if (this.#state === 'converged') return;
     await this.#begin();
+    await this.#until(() => this.#opened.size === this.#request.images.length, signal);
     await this.#diskRounds(signal);
     await this.#startMemory();
     await this.#memoryRounds(signal);
@@ -137,11 +148,11 @@ export class LiveMigration {
   async pauseGuest(signal: AbortSignal): Promise<ReadyToHandOver> {
     const { sender, roots, pausedAtMs } = await this.#pauseAndFinish(signal);
     this.#handedOver = true;
-    this.#state = 'handing over';
+    this.#state = 'loaded';
     sender.remember();
     return {
       roots, pausedAtMs,
-      guest: { rounds: this.#info.rounds, reason: this.reason, throttle: this.#info.throttle },
+      guest: { rounds: this.#round, reason: this.reason, throttle: this.#info.throttle },
       images: this.#request.images.map(({ imageId }) => sender.result(imageId, roots[imageId] ?? '')),
     };
   }
@@ -176,11 +187,25 @@ export class LiveMigration {
     const memory = images.filter(({ imageId }) => imageId === MEMORY_IMAGE_ID).map((image) => ({ image: specOf(image), feed: this.#memory }));
     this.#sender = new GuestSender(this.#migration, {
       vmId, images: [...disks, ...memory], start, options, linkBytesPerSecond,
-      opened: async (imageId, held) => this.#disks.find(({ image }) => image.imageId === imageId)?.beginScan((block) => held.isZero(block)),
+      opened: async (imageId, held, pages) => {
+        await this.#disks.find(({ image }) => image.imageId === imageId)?.beginScan((block) => held.isZero(block));
+        if (imageId === MEMORY_IMAGE_ID && pages) await this.#recallPages(held, pages);
+        this.#opened.add(imageId);
+      },
       begun: (session) => this.#sendSetUp(session),
     });
     this.#sent = this.#sender.run(this.#sending.signal);
     this.#sent.catch((error: unknown) => this.#fail(toDwcpError(error, 'INTERNAL')));
+  }
+
+  /** The RAM image kept here may be what the destination holds: then its pages are known before the stream writes over them. */
+  async #recallPages(held: Manifest, pages: PageTable): Promise<void> {
+    const { images, vmId, options } = this.#request;
+    const { store, pool } = this.#migration.context;
+    const baseline = options.enableDelta ? await store.open(vmId, MEMORY_IMAGE_ID) : undefined;
+    const path = images.find(({ imageId }) => imageId === MEMORY_IMAGE_ID)?.path;
+    if (path === undefined || baseline?.manifest.root() !== held.root()) return;
+    await pageHashesOfFile(path, held, pool, pages).catch(() => undefined);
   }
 
   async #diskRounds(signal: AbortSignal): Promise<void> {
@@ -209,8 +234,9 @@ export class LiveMigration {
         if (session) this.#sendSetUp(session).catch(() => undefined);
       },
       changed: (first, count) => {
-        this.#memory.setHot(first + count - 1);
-        this.#memory.changed(first, count);
+        this.#memory.setHot(Math.floor((first + count - 1) / PAGES_PER_BLOCK));
+        this.#memory.changedPages(first, count);
+        this.#receivedSince += count * PAGE_SIZE_BYTES;
         this.#brake();
       },
       sectionEnded: () => this.#memory.setHot(-1),
@@ -233,23 +259,28 @@ export class LiveMigration {
     let diskRoundAt = performance.now() + DISK_ROUND_EVERY_MS;
     let remainingBefore: number | undefined;
     let judged = 1;
+    this.#round = 0;
     for (;;) {
       await pause(LOOK_EVERY_MS, signal);
       this.#throwIfFailed();
       this.#info = await this.#guest.info();
+      this.#receivedSince = 0;
       this.#aheadBytes = this.#aheadLimit();
+      this.#brake();
       if (performance.now() > diskRoundAt && this.#disks.every(({ feed }) => feed.backlogBytes === 0)) {
         if (this.#disks.length > 0) await this.#nextDiskRound();
         diskRoundAt = performance.now() + DISK_ROUND_EVERY_MS;
       }
       // The count rises when QEMU looks at its dirty log: the first time before the first round.
-      if (this.#info.rounds <= judged || this.#held) continue;
+      if (this.#info.rounds <= judged) continue;
       judged = this.#info.rounds;
+      this.#round += 1;
       const remainingBytes = this.#remainingBytes();
-      const decision = this.#decide(judged - 1, remainingBytes, remainingBefore);
+      const decision = this.#decide(this.#round, remainingBytes, remainingBefore);
       remainingBefore = remainingBytes;
       this.#decision = decision;
       if (decision.next === 'switch over') return;
+      if (decision.next === 'throttle') await this.#guest.allowThrottle();
       if (decision.next === 'cannot converge') throw new DwcpError('GUEST_NOT_CONVERGING', decision.reason, { phase: 'transfer', side: 'source' });
     }
   }
@@ -261,7 +292,7 @@ export class LiveMigration {
     const stats = this.#sender?.session?.stats;
     return decideRound(
       {
-        round, remainingBytes, remainingPages: Math.ceil((this.#info.remainingBytes + this.#memory.backlogBytes / 16) / PAGE_SIZE_BYTES), remainingBytesBefore,
+        round, remainingBytes, remainingPages: Math.ceil((this.#info.remainingBytes + this.#memory.backlogBytes) / PAGE_SIZE_BYTES), remainingBytesBefore,
         dirtyBytesPerSecond: dirtyBytesPerSecond * share, rateBytesPerSecond: Math.max(stats?.goodputBytesPerSecond ?? 0, this.#request.linkBytesPerSecond / 4), rttMs: stats?.rttMs ?? 1, throttle,
       },
       { maxDowntimeMs: options.maxDowntimeMs, memoryIterations: options.memoryIterations, dirtyPageThreshold: options.dirtyPageThreshold, mayThrottle: options.autoConverge },
@@ -282,6 +313,7 @@ export class LiveMigration {
       for (const { feed } of this.#disks) feed.hurry();
       this.#memory.hurry();
       this.#state = 'paused';
+      this.#release();
       const pausedAtMs = await this.#guest.pause();
       const finished = this.#finish(sender, this.#sent);
       finished.catch(() => undefined);
@@ -297,19 +329,32 @@ export class LiveMigration {
 
   /** With the guest still running: what can be sent before the pause does not count as downtime. */
   async #lastLook(signal: AbortSignal): Promise<void> {
-    this.#aheadBytes = AHEAD_AT_THE_END_BYTES;
+    this.#sender?.hurry();
+    for (const { feed } of this.#disks) feed.nameFew();
+    this.#memory.nameFew();
     if (this.#disks.length > 0) await this.#nextDiskRound();
-    const patience = AbortSignal.any([signal, AbortSignal.timeout(DRAIN_PATIENCE_MS)]);
-    await this.#until(() => this.#disks.every(({ feed }) => feed.backlogBytes === 0) && this.#memory.backlogBytes <= AHEAD_AT_THE_END_BYTES, patience).catch((error: unknown) => {
-      if (signal.aborted || this.#failure) throw error;
-    });
-    this.#aheadBytes = MOST_AHEAD_BYTES;
-    this.#brake();
+    const giveUpAt = performance.now() + DRAIN_PATIENCE_MS;
+    while (performance.now() < giveUpAt) {
+      this.#info = await this.#guest.info();
+      this.#receivedSince = 0;
+      this.#brake();
+      const left = this.#info.remainingBytes + this.#memory.backlogBytes + this.#disks.reduce((sum, { feed }) => sum + feed.backlogBytes, 0);
+      if (left <= this.#worthPausing()) return;
+      await pause(10, signal);
+      this.#throwIfFailed();
+    }
+  }
+
+  /** What goes over in the time that a switchover takes anyway, about. */
+  #worthPausing(): number {
+    const share = Math.max(0.1, this.#sender?.wireShare(MEMORY_IMAGE_ID) ?? 1);
+    return clamp((this.#request.linkBytesPerSecond * SENT_IN_PASSING_SECONDS) / share, AHEAD_AT_THE_END_BYTES, 4 * AHEAD_AT_THE_END_BYTES);
   }
 
   async #finish(sender: GuestSender, sent: Promise<void>): Promise<Record<string, string>> {
     await Promise.all(this.#disks.map((disk) => disk.lastRound()));
     const { commands, devices } = await this.#guest.complete();
+    this.#state = 'completed';
     await sent;
     await this.#setUpSent;
     const [session, roots] = await Promise.all([this.#migration.session(), sender.roots()]);
@@ -327,13 +372,19 @@ export class LiveMigration {
   /** QEMU's stream is read no faster than the destination confirms, so that what is on the way stays bounded. */
   #brake(): void {
     const ahead = this.#memory.backlogBytes;
-    if (!this.#held && ahead > this.#aheadBytes) {
+    // The less QEMU has left, the less may be on the way: the end of a round is to be the end of it at the destination too.
+    const limit = Math.min(this.#aheadBytes, Math.max(2 * AHEAD_AT_THE_END_BYTES, this.#info.remainingBytes - this.#receivedSince));
+    if (!this.#held && ahead > limit && this.#state !== 'paused' && this.#state !== 'completed') {
       this.#held = true;
       this.#guest.hold();
-    } else if (this.#held && ahead <= this.#aheadBytes / 2) {
-      this.#held = false;
-      this.#guest.release();
+    } else if (this.#held && ahead <= limit / 2) {
+      this.#release();
     }
+  }
+
+  #release(): void {
+    this.#held = false;
+    this.#guest.release();
   }
 
   #aheadLimit(): number {
@@ -341,7 +392,7 @@ export class LiveMigration {
     if (!stats) return LEAST_AHEAD_BYTES;
     const share = Math.max(0.1, this.#sender?.wireShare(MEMORY_IMAGE_ID) ?? 1);
     const twoBdp = (2 * stats.goodputBytesPerSecond * Math.max(50, stats.rttMs)) / 1000 / share;
-    const forStreams = stats.activeStreams * (this.#sender?.batchBytes ?? 0);
+    const forStreams = 2 * stats.activeStreams * (this.#sender?.batchBytes ?? 0);
     return Math.min(MOST_AHEAD_BYTES, Math.max(LEAST_AHEAD_BYTES, twoBdp + forStreams));
   }
 

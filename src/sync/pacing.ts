@@ -15,10 +15,20 @@ const ADAPT_EVERY_MS = 200;
 const FIRST_BATCH_BYTES = 256 * KIB;
 const MIN_BATCH_BYTES = 64 * KIB;
 const MAX_BATCH_BYTES = 4 * MIB;
+/** Mostly single pages of many blocks. */
+const HURRIED_BATCH_BYTES = 512 * KIB;
+const HURRIED_LEVEL = 1;
+const MOST_CREEP = 1.25;
 /** The next batch may be the one that does not compress: what is on the way stays bounded in time all the same. */
 const MAX_ASSUMED_RATIO = 2;
 /** Share of waiting streams above which the link, not the processor, has time to spare. */
 const STARVED_SHARE = 0.5;
+
+/** What a transfer waits for. */
+export type Brake = 'link' | 'processor' | 'source';
+
+/** So much on the way, and a round trip more, keeps a link busy between two reports of the receiver. */
+const FULL_LINK_SECONDS = 0.15;
 
 export class Pacing {
   readonly #level: LevelController;
@@ -28,6 +38,8 @@ export class Pacing {
   #linkBytesPerSecond: number;
   #batchBytes = FIRST_BATCH_BYTES;
   #rawPerPayload = 1;
+  #hurried = false;
+  #seenBytesPerSecond = 0;
   #timer: NodeJS.Timeout | undefined;
 
   /** @param linkBytesPerSecond first estimate of the link, 0 where there is none */
@@ -39,16 +51,22 @@ export class Pacing {
     this.#linkBytesPerSecond = linkBytesPerSecond;
   }
 
+  /** From now on time counts, not bytes. */
+  hurry(hurried: boolean): void {
+    this.#hurried = hurried;
+  }
+
   get level(): number {
+    if (this.#hurried) return Math.min(HURRIED_LEVEL, this.#level.level);
     return this.#level.level;
   }
 
   get batchBytes(): number {
-    return this.#batchBytes;
+    return this.#hurried ? HURRIED_BATCH_BYTES : this.#batchBytes;
   }
 
   get batchBlocks(): number {
-    return this.#batchBytes / BLOCK_SIZE_BYTES;
+    return this.batchBytes / BLOCK_SIZE_BYTES;
   }
 
   get targetStreams(): number {
@@ -63,31 +81,40 @@ export class Pacing {
     this.#level.observe({ level, gatheredBytes, payloadBytes, packMs, otherMs: totalMs - packMs });
   }
 
-  /** Adapts while a session transfers. @returns what stops it */
-  drive(session: SendingSession): () => void {
+  /** Adapts while a session transfers. @param brake what holds the transfer up, where that is known better than by waiting streams @returns what stops it */
+  drive(session: SendingSession, brake?: (wantedBytes: number) => Brake): () => void {
     session.setTarget(this.#tuner.target);
     clearInterval(this.#timer);
-    this.#timer = setInterval(() => this.#adapt(session), ADAPT_EVERY_MS);
+    this.#timer = setInterval(() => this.#adapt(session, brake), ADAPT_EVERY_MS);
     return () => clearInterval(this.#timer);
   }
 
-  #adapt(session: SendingSession): void {
+  #adapt(session: SendingSession, brakeOf: ((wantedBytes: number) => Brake) | undefined): void {
     const { goodputBytesPerSecond, activeStreams, idleShare, rttMs, throttled } = session.stats;
-    const starved = idleShare > STARVED_SHARE;
-    this.#estimateLink(goodputBytesPerSecond, starved);
-    if (this.#start.compress) this.#level.choose(this.#linkBytesPerSecond, starved);
+    const onTheWay = (this.#linkBytesPerSecond || goodputBytesPerSecond) * (FULL_LINK_SECONDS + rttMs / 1000);
+    const brake = brakeOf?.(onTheWay) ?? (idleShare > STARVED_SHARE ? 'processor' : 'link');
+    const starved = brake !== 'link';
+    this.#estimateLink(goodputBytesPerSecond, brake);
+    // A lower level helps where the processor is behind, and nobody where there is nothing to send.
+    if (brakeOf) this.#level.press(brake === 'processor');
+    if (this.#start.compress) this.#level.choose(this.#linkBytesPerSecond, !brakeOf && starved);
     const sample = { atMs: performance.now(), goodputBytesPerSecond, rttMs, notTheStreams: starved || throttled };
     session.setTarget(this.#tuner.observe(sample));
     this.#batchBytes = this.#batchSize(goodputBytesPerSecond / Math.max(1, activeStreams), rttMs);
     session.setBatchBytes(this.#batchBytes);
   }
 
-  /** While streams wait, goodput says nothing of the link: then the estimate only creeps upwards (compression.md 6.3). */
-  #estimateLink(goodput: number, starved: boolean): void {
+  /**
+   * While streams wait, goodput says nothing of the link: then the estimate only creeps upwards (compression.md 6.3), and not
+   * far beyond what the link was seen to carry when it was the brake.
+   */
+  #estimateLink(goodput: number, brake: Brake): void {
     const limit = this.#bucket.rateBytesPerSecond || Infinity;
-    if (goodput <= 0) return;
+    if (goodput <= 0 || brake === 'source') return;
+    if (brake === 'link') this.#seenBytesPerSecond = Math.max(this.#seenBytesPerSecond, goodput);
     const known = this.#linkBytesPerSecond || goodput;
-    const next = starved ? Math.max(known, goodput) * 1.05 : known + 0.3 * (goodput - known);
+    const creeping = Math.min(Math.max(known, goodput) * 1.05, (this.#seenBytesPerSecond || Infinity) * MOST_CREEP);
+    const next = brake === 'processor' ? Math.max(goodput, creeping) : known + 0.3 * (goodput - known);
     this.#linkBytesPerSecond = Math.min(next, limit, 1e11);
   }
 

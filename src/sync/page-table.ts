@@ -35,6 +35,12 @@ export class PageTable {
     this.#known[block] = 1;
   }
 
+  /** Page hashes of held versions that were found elsewhere. */
+  set(block: number, hashes: Uint8Array): void {
+    this.#held.set(hashes, block * PAGE_ENTRY_BYTES);
+    this.#known[block] = 1;
+  }
+
   /** What was held before is in doubt: another session has begun. */
   forget(): void {
     this.#known.fill(0);

@@ -41,7 +41,7 @@ export const manifestRequestSchema = z.looseObject({ image: imageNumber, first: 
 export const pageHashesSchema = z.looseObject({ image: imageNumber });
 export const finishImageSchema = z.looseObject({ image: imageNumber, root: z.string().min(1).max(64) });
 export const takeOverSchema = z.looseObject({ vmId: vmIdSchema, roots: z.record(imageIdSchema, z.string().max(64)) });
-export const takenOverSchema = z.looseObject({ generation: z.int().min(0), resumedAtMs: z.number().optional(), responds: z.boolean().optional() });
+export const takenOverSchema = z.object({ generation: z.int().min(0), resumedAtMs: z.number().optional(), responds: z.boolean().optional() });
 export type TakenOver = z.infer<typeof takenOverSchema>;
 export const guestBeginSchema = z.looseObject({ sectionId: z.int().min(0) });
 /** The payload is both, one behind the other, packed: nearly all of a device state is zeros. */

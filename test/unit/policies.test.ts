@@ -13,7 +13,7 @@ describe('every preset of activities', () => {
 
   test('only what may be given up has a limit of attempts', () => {
     const limited = Object.entries(PRESETS).filter(([, preset]) => 'maximumAttempts' in preset.retry).map(([name]) => name);
-    expect(limited).toEqual(['handOver', 'courtesy']);
+    expect(limited).toEqual(['handOver', 'guestHandOver', 'courtesy']);
   });
 });
 

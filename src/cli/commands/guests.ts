@@ -84,7 +84,7 @@ async function putGuest(dataDir: string, vmId: string, command: readonly string[
   if (known?.presence === 'away') throw new DwcpError('VM_NOT_HERE', `VM ${vmId} has moved to ${known.movedTo ?? 'another host'}`);
   const images = paths.map((path, index) => ({ imageId: `vd${String.fromCharCode('a'.charCodeAt(0) + index)}`, kind: 'disk' as const, path }));
   const parsed = vmDefinitionSchema.safeParse({ vmId, images });
-  if (!parsed.success) throw new DwcpError('INVALID_INPUT', `VM ${vmId}: ${images.length === 0 ? 'the command names no writable disk by an absolute path' : (parsed.error.issues[0]?.message ?? '')}`);
+  if (!parsed.success) throw new DwcpError('INVALID_INPUT', `VM ${vmId}: ${parsed.error.issues[0]?.message ?? ''}`);
   const definition: VmDefinition = parsed.data;
   await registry.put({ ...definition, presence: 'here', generation: known?.generation ?? 0, guest: { command: [...command], qmpPath } });
 }

@@ -48,8 +48,8 @@ export function addLocalCommands(program: Command): void {
     if (guest.length > 0) return defineGuest(dataDir, vmId, guest, output);
     const images = [...(flags.disk as string[]).map((text, index) => parseImage('disk', text, index)), ...(flags.memory as string[]).map((text, index) => parseImage('memory', text, index))];
     const parsed = vmDefinitionSchema.safeParse({ vmId, images });
-    if (!parsed.success) {
-      const missing = images.length === 0 ? 'give at least one --disk or --memory' : parsed.error.issues[0]?.message ?? '';
+    if (!parsed.success || images.length === 0) {
+      const missing = images.length === 0 ? 'give at least one --disk or --memory' : parsed.error?.issues[0]?.message ?? '';
       throw new DwcpError('INVALID_INPUT', `VM ${vmId}: ${missing}`);
     }
     const registry = new VmRegistry(dataDir);

@@ -31,6 +31,8 @@ export interface LinuxGuestOptions {
   readonly dirtyKiBPerTick: number;
   /** Also writes to the disk, as much each second. */
   readonly diskKiBPerSecond: number;
+  /** The disk is there on both hosts and is not written: memory alone is moved. */
+  readonly readOnlyDisk?: boolean;
 }
 
 export interface LinuxGuest {
@@ -43,10 +45,10 @@ const INIT = `#!/bin/sh
 mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev 2>/dev/null; mount -t tmpfs tmpfs /run
 for m in ${MODULES.join(' ')}; do insmod /modules/$m.ko; done
 while [ ! -b /dev/vda ]; do sleep 0.1; done
-mount -t ext4 /dev/vda /data
+mount -t ext4 /dev/vda /data 2>/dev/null || mount -t ext4 -o ro,noload /dev/vda /data
 for a in $(cat /proc/cmdline); do case $a in guest.*) eval "\${a#guest.}";; esac; done
 cat /data/files/* > /dev/null
-mkdir -p /run/random /data/written
+mkdir -p /run/random; mkdir -p /data/written 2>/dev/null
 k=0; while [ $k -lt $random ]; do dd if=/dev/urandom of=/run/random/$k bs=1M count=1 2>/dev/null; k=$((k+1)); done
 (cd /run/random && md5sum * > /run/random.sums 2>/dev/null)
 dd if=/dev/zero of=/run/dirty bs=1M count=8 2>/dev/null
@@ -82,11 +84,11 @@ export async function makeLinuxGuest(folder: string, options: LinuxGuestOptions,
 }
 
 /** The command that runs it; its serial line goes to a file. */
-export function linuxGuestCommand({ kernel, initrd, disk }: LinuxGuest, { memoryMiB, randomMiB, dirtyKiBPerTick, diskKiBPerSecond }: LinuxGuestOptions, serialFile: string): string[] {
+export function linuxGuestCommand({ kernel, initrd, disk }: LinuxGuest, { memoryMiB, randomMiB, dirtyKiBPerTick, diskKiBPerSecond, readOnlyDisk }: LinuxGuestOptions, serialFile: string): string[] {
   const append = `console=ttyS0 quiet panic=1 guest.random=${randomMiB} guest.dirty=${dirtyKiBPerTick} guest.disk=${diskKiBPerSecond}`;
   return [
     'qemu-system-x86_64', '-accel', 'tcg', '-M', 'q35', '-cpu', 'qemu64', '-m', String(memoryMiB), '-display', 'none', '-vga', 'none', '-nic', 'none', '-serial', `file:${serialFile}`,
-    '-kernel', kernel, '-initrd', initrd, '-append', append, '-drive', `file=${disk},format=raw,if=virtio`,
+    '-kernel', kernel, '-initrd', initrd, '-append', append, '-drive', `file=${disk},format=raw,if=virtio${readOnlyDisk ? ',readonly=on' : ''}`,
   ];
 }
 

@@ -5,7 +5,6 @@
 import { constants, closeSync, ftruncateSync, mkdirSync, openSync, readSync, writeSync } from 'node:fs';
 import { dirname } from 'node:path';
 import type { RamBlock, RamLayout } from '../../model/guest';
-import { BLOCK_SIZE_BYTES } from '../../model/image';
 import type { MigrationStreamHandler } from './migration-stream-reader';
 import { notUnderstood, PAGE_BYTES } from './migration-stream-format';
 
@@ -15,8 +14,8 @@ const ZERO_PAGE = Buffer.alloc(PAGE_BYTES);
 export interface GuestMemoryEvents {
   /** The set-up has come; it goes to the destination's QEMU before any page. */
   setUp(prefix: Buffer, sectionId: number): void;
-  /** These blocks of the image file have changed; the last one may change again at once. */
-  changed(firstBlock: number, count: number): void;
+  /** These pages of the image file have changed; more of the last block may at once. */
+  changed(firstPage: number, count: number): void;
   /** An iteration of QEMU has ended: nothing is half written. */
   sectionEnded(): void;
   /** Every page there will be has come. */
@@ -67,8 +66,7 @@ export class GuestMemory implements MigrationStreamHandler {
     const at = this.#place(block) + offset;
     if (fill === 0 && this.#blank[at / PAGE_BYTES] === 1) {
       this.#flush();
-      const number = Math.floor(at / BLOCK_SIZE_BYTES);
-      this.#events.changed(number, 1);
+      this.#events.changed(at / PAGE_BYTES, 1);
       return;
     }
     this.page(block, offset, fill === 0 ? ZERO_PAGE : Buffer.alloc(PAGE_BYTES, fill));
@@ -104,11 +102,10 @@ export class GuestMemory implements MigrationStreamHandler {
   #flush(): void {
     if (this.#runBytes === 0) return;
     for (let at = 0; at < this.#runBytes; ) at += writeSync(this.fd, this.#run, at, this.#runBytes - at, this.#runStart + at);
-    const first = Math.floor(this.#runStart / BLOCK_SIZE_BYTES);
-    const last = Math.floor((this.#runStart + this.#runBytes - 1) / BLOCK_SIZE_BYTES);
+    const [first, count] = [this.#runStart / PAGE_BYTES, this.#runBytes / PAGE_BYTES];
     this.#runStart += this.#runBytes;
     this.#runBytes = 0;
-    this.#events.changed(first, last - first + 1);
+    this.#events.changed(first, count);
   }
 }
 

@@ -18,9 +18,10 @@ import { PAGE_BYTES } from './migration-stream-format';
 import { QmpClient } from './qmp-client';
 
 /** Blocks fed between two looks at everything else: some milliseconds of work. */
-const FEED_BLOCKS = 8;
+const FEED_BLOCKS = 16;
 const MAX_RESTARTS = 3;
 const ZERO_PAGE = Buffer.alloc(PAGE_BYTES);
+const ZERO_BLOCK = Buffer.alloc(BLOCK_SIZE_BYTES);
 const RESUME_TIMEOUT_MS = 10_000;
 
 export interface IncomingGuestOptions {
@@ -168,15 +169,21 @@ export class IncomingGuest {
       this.#pending.fill(0, at, at + count);
       const bytes = buffer.subarray(0, count * BLOCK_SIZE_BYTES);
       readStretch(this.#fd, bytes, at * BLOCK_SIZE_BYTES);
-      for (let offset = 0; offset < bytes.length; offset += PAGE_BYTES) {
-        const place = layout.at(at * BLOCK_SIZE_BYTES + offset);
-        if (place.offset >= place.block.usedBytes) continue;
-        const page = bytes.subarray(offset, offset + PAGE_BYTES);
-        if (page.equals(ZERO_PAGE)) incoming.filledPage(place.block.id, place.offset, 0);
-        else incoming.page(place.block.id, place.offset, page);
-      }
+      for (let block = 0; block < count; block += 1) this.#feedBlock(incoming, layout, at + block, bytes.subarray(block * BLOCK_SIZE_BYTES, (block + 1) * BLOCK_SIZE_BYTES));
       await incoming.flush();
       await new Promise((resolve) => setImmediate(resolve));
+    }
+  }
+
+  /** A block lies within one RAM block: the layout sees to that. */
+  #feedBlock(incoming: IncomingMigration, layout: RamLayout, number: number, bytes: Buffer): void {
+    const { block, offset } = layout.at(number * BLOCK_SIZE_BYTES);
+    const end = Math.min(bytes.length, block.usedBytes - offset);
+    const empty = bytes.equals(ZERO_BLOCK);
+    for (let at = 0; at < end; at += PAGE_BYTES) {
+      const page = bytes.subarray(at, at + PAGE_BYTES);
+      if (empty || page.equals(ZERO_PAGE)) incoming.filledPage(block.id, offset + at, 0);
+      else incoming.page(block.id, offset + at, page);
     }
   }
 

@@ -32,7 +32,7 @@ export class IncomingMigration {
   private constructor(qmp: QmpClient, socket: Socket, sectionId: number) {
     this.#qmp = qmp;
     this.#socket = socket;
-    this.#writer = new MigrationStreamWriter(sectionId, (bytes) => void socket.write(bytes));
+    this.#writer = new MigrationStreamWriter(sectionId, (bytes, done) => void socket.write(bytes, done));
     socket.on('error', (cause) => (this.#error = new DwcpError('QEMU_UNREACHABLE', `QEMU has stopped loading: ${messageOf(cause)}`, { side: 'destination', cause })));
     socket.resume();
   }

@@ -5,18 +5,21 @@
  */
 import { PAGE_BYTES, PAGE_FLAG, SECTION } from './migration-stream-format';
 
+const MAX_SPARE = 16;
 const LONGEST_RECORD = 8 + 1 + 255 + PAGE_BYTES;
 
 export class MigrationStreamWriter {
   readonly #sectionId: number;
-  readonly #write: (bytes: Buffer) => void;
+  readonly #write: (bytes: Buffer, done: () => void) => void;
+  /** Buffers that have been written out: memory that is touched for the first time is the dearest part of a large one. */
+  readonly #spare: Buffer[] = [];
   readonly #bufferBytes: number;
   #buffer: Buffer;
   #at = 0;
   #block: string | undefined;
 
-  /** @param write takes pieces of up to `bufferBytes`, each a buffer of its own */
-  constructor(sectionId: number, write: (bytes: Buffer) => void, bufferBytes = 256 * 1024) {
+  /** @param write takes pieces of up to `bufferBytes`, and says when it needs one no more */
+  constructor(sectionId: number, write: (bytes: Buffer, done: () => void) => void, bufferBytes = 256 * 1024) {
     this.#sectionId = sectionId;
     this.#write = write;
     this.#bufferBytes = Math.max(bufferBytes, 2 * LONGEST_RECORD);
@@ -49,8 +52,11 @@ export class MigrationStreamWriter {
 
   flush(): void {
     if (this.#at === 0) return;
-    this.#write(this.#buffer.subarray(0, this.#at));
-    this.#buffer = Buffer.allocUnsafe(this.#bufferBytes);
+    const buffer = this.#buffer;
+    this.#write(buffer.subarray(0, this.#at), () => {
+      if (this.#spare.length < MAX_SPARE) this.#spare.push(buffer);
+    });
+    this.#buffer = this.#spare.pop() ?? Buffer.allocUnsafeSlow(this.#bufferBytes);
     this.#at = 0;
   }
 

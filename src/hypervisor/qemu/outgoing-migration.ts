@@ -20,7 +20,7 @@ import type { MigrationInfo, QmpEvent } from './qmp-schemas';
  */
 const AS_LATE_AS_MAY_BE_MS = 1;
 /**
- * For this long nothing is read: a first pass that is through before QEMU has taken its first measurement (100 ms) counts
+ * Where the switchover cannot be held back, for this long nothing is read: a first pass that is through before QEMU has taken its first measurement (100 ms) counts
  * as converged, whatever is dirty by then (tried, 10.0.2).
  */
 const FIRST_MEASUREMENT_MS = 250;
@@ -28,7 +28,17 @@ const FIRST_MEASUREMENT_MS = 250;
 const AT_ONCE_MS = 2_000_000;
 /** Our reading is the brake, not QEMU's own limit. */
 const NO_LIMIT_BYTES_PER_SECOND = 2 ** 40;
+/** QEMU judges by the pace at which we read, and would throttle guests that we only keep waiting: not before we say so. */
+const HARDLY_THROTTLED = { 'cpu-throttle-initial': 1, 'cpu-throttle-increment': 1, 'max-cpu-throttle': 1 };
+const THROTTLED = { 'cpu-throttle-initial': 20, 'cpu-throttle-increment': 10, 'max-cpu-throttle': 99 };
 const STATE_TIMEOUT_MS = 120_000;
+/**
+ * What a destination says on the return path (be16 type, be16 length, data; migration.c, mig_rp_message_type): that it is
+ * ready for the switchover, and that it says no more. Held back, the first keeps a guest that writes nothing from being
+ * stopped before we are ready; QEMU has it from 8.1 on.
+ */
+const SWITCHOVER_ACK = Buffer.from([0, 7, 0, 0]);
+const SAYS_NO_MORE = Buffer.from([0, 1, 0, 4, 0, 0, 0, 0]);
 
 export class OutgoingMigration {
   readonly #qmp: QmpClient;
@@ -37,6 +47,7 @@ export class OutgoingMigration {
   #server: Server | undefined;
   #socket: Socket | undefined;
   #held = false;
+  #acknowledges = false;
   #status = 'none';
   #stopped: QmpEvent | undefined;
   #failed: ((error: DwcpError) => void) | undefined;
@@ -67,11 +78,12 @@ export class OutgoingMigration {
       if (event.name === 'MIGRATION') this.#status = String(event.data.status);
       if (event.name === 'STOP') this.#stopped = event;
     });
-    const wanted: Readonly<Record<string, boolean>> = { events: true, 'pause-before-switchover': true, 'auto-converge': this.#autoConverge };
     const present = await this.#qmp.execute('query-migrate-capabilities');
+    this.#acknowledges = present.some(({ capability }) => capability === 'switchover-ack');
+    const wanted: Readonly<Record<string, boolean>> = { events: true, 'pause-before-switchover': true, 'auto-converge': this.#autoConverge, 'return-path': this.#acknowledges, 'switchover-ack': this.#acknowledges };
     const capabilities = present.filter(({ capability, state }) => state !== (wanted[capability] ?? false)).map(({ capability, state }) => ({ capability, state: !state }));
     if (capabilities.length > 0) await this.#qmp.execute('migrate-set-capabilities', { capabilities });
-    await this.#qmp.execute('migrate-set-parameters', { 'max-bandwidth': NO_LIMIT_BYTES_PER_SECOND, 'downtime-limit': AS_LATE_AS_MAY_BE_MS });
+    await this.#qmp.execute('migrate-set-parameters', { 'max-bandwidth': NO_LIMIT_BYTES_PER_SECOND, 'downtime-limit': AS_LATE_AS_MAY_BE_MS, ...HARDLY_THROTTLED });
     await this.#qmp.execute('migrate', { uri: `unix:${this.#path}` });
   }
 
@@ -86,6 +98,11 @@ export class OutgoingMigration {
     this.#socket?.resume();
   }
 
+  /** From now on QEMU may slow the guest down until its rounds shrink. Where `autoConverge` was not asked for, nothing. */
+  async allowThrottle(): Promise<void> {
+    await this.#qmp.execute('migrate-set-parameters', THROTTLED);
+  }
+
   info(): Promise<MigrationInfo> {
     return this.#qmp.execute('query-migrate');
   }
@@ -97,6 +114,7 @@ export class OutgoingMigration {
   async letSwitchOver(): Promise<QmpEvent> {
     if (this.#status !== 'pre-switchover') {
       const reached = this.#reaches('pre-switchover');
+      if (this.#acknowledges) this.#socket?.write(Buffer.concat([SWITCHOVER_ACK, SAYS_NO_MORE]));
       await Promise.all([reached, this.#qmp.execute('migrate-set-parameters', { 'downtime-limit': AT_ONCE_MS })]);
     }
     if (!this.#stopped) throw new DwcpError('QEMU_PROTOCOL', 'QEMU is ready to switch over and has not said that the guest stopped', { side: 'source' });
@@ -142,7 +160,7 @@ export class OutgoingMigration {
     socket.pause();
     setTimeout(() => {
       if (!this.#held) socket.resume();
-    }, FIRST_MEASUREMENT_MS);
+    }, this.#acknowledges ? 0 : FIRST_MEASUREMENT_MS);
     socket.on('error', () => undefined);
     socket.on('end', () => this.#endStream());
     socket.on('data', (chunk: Buffer) => {

@@ -17,10 +17,10 @@ const QEMU_ITSELF_BYTES = 64 * 1024 * 1024;
 /** @throws GUEST_REFUSED with what is missing */
 export async function assertCanRun(vmId: string, command: readonly string[], { qemuVersion, machine, needsFiles, ramBlocks }: GuestSpec): Promise<void> {
   const program = command[0] ?? '';
-  const version = /version (\d+\.\d+(?:\.\d+)?)/.exec(await help(program, '--version'))?.[1] ?? '';
+  const [versionText, machines] = await Promise.all([help(program, '--version'), help(program, '-machine', 'help')]);
+  const version = /version (\d+\.\d+(?:\.\d+)?)/.exec(versionText)?.[1] ?? '';
   if (version === '') throw refused(`${program} does not say its version`);
   if (olderThan(version, qemuVersion)) throw refused(`${program} is version ${version} here and ${qemuVersion} at the source: a guest moves to the same version or a newer one`);
-  const machines = await help(program, '-machine', 'help');
   if (!new RegExp(`^${machine.replaceAll('.', '\\.')}\\s`, 'm').test(machines)) throw refused(`${program} has no machine ${machine} here`);
   const model = valueOf(command, '-cpu')?.split(',')[0];
   if (model !== undefined && !new RegExp(`\\b${model}\\b`).test(await help(program, ...acceleratorOf(command), '-cpu', 'help'))) throw refused(`${program} has no processor model ${model} here`);
@@ -30,6 +30,9 @@ export async function assertCanRun(vmId: string, command: readonly string[], { q
   const free = availableMemoryBytes();
   if (wanted > free) throw refused(`its memory takes ${formatBytes(wanted)} and ${formatBytes(free)} are free here`);
 }
+
+const MAX_ANSWERS = 100;
+const answers = new Map<string, string>();
 
 function valueOf(command: readonly string[], flag: string): string | undefined {
   const at = command.indexOf(flag);
@@ -41,9 +44,15 @@ function acceleratorOf(command: readonly string[]): string[] {
   return value === undefined ? [] : ['-accel', value];
 }
 
+/** What a program says of itself; asked once for as long as this process lives. */
 async function help(program: string, ...args: readonly string[]): Promise<string> {
+  const question = JSON.stringify([program, ...args]);
+  const known = answers.get(question);
+  if (known !== undefined) return known;
   try {
-    return (await run(program, args, { timeout: HELP_TIMEOUT_MS, maxBuffer: 4 * 1024 * 1024 })).stdout;
+    const { stdout } = await run(program, args, { timeout: HELP_TIMEOUT_MS, maxBuffer: 4 * 1024 * 1024 });
+    if (answers.size < MAX_ANSWERS) answers.set(question, stdout);
+    return stdout;
   } catch (cause) {
     throw new DwcpError('GUEST_REFUSED', `The guest cannot run here: ${program} ${args.join(' ')} fails: ${messageOf(cause).split('\n')[0] ?? ''}`, { side: 'destination', cause });
   }

@@ -128,6 +128,10 @@ export class SourceGuest {
     };
   }
 
+  allowThrottle(): Promise<void> {
+    return this.#outgoing?.allowThrottle() ?? Promise.resolve();
+  }
+
   /** Lets QEMU stop the guest. @returns when it did, by QEMU's clock */
   async pause(): Promise<number> {
     if (!this.#outgoing) throw new DwcpError('INTERNAL', 'the guest’s memory has not been started');
