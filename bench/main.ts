@@ -6,11 +6,12 @@ import { benchEventLoop } from './event-loop';
 import { benchKills } from './kills';
 import { benchLive } from './live';
 import { benchLoopback } from './loopback';
+import { benchMatrix } from './matrix';
 import { benchMemory } from './memory';
 import { benchWan } from './wan';
 
 const BENCHES: Readonly<Record<string, (json: boolean, args: readonly string[]) => Promise<void>>> = {
-  wan: benchWan, live: benchLive, loopback: benchLoopback, memory: benchMemory, kills: benchKills, 'event-loop': benchEventLoop, draw: benchDraw,
+  wan: benchWan, live: benchLive, matrix: benchMatrix, loopback: benchLoopback, memory: benchMemory, kills: benchKills, 'event-loop': benchEventLoop, draw: benchDraw,
 };
 
 async function main([name = '', ...args]: readonly string[]): Promise<void> {

@@ -8,6 +8,7 @@ import { ERROR_CODES, EXIT, EXIT_MEANINGS, type ErrorCodeSpec } from '../src/mod
 import { errorReportSchema } from '../src/model/errors';
 import { abortMigrationSchema, imageProgressSchema, migrationProgressSchema, migrationRequestSchema, migrationResultSchema, retryStepSchema, setBandwidthLimitSchema } from '../src/model/migration';
 import { CONTROL_QUEUE, hostQueue, MESSAGES, migrationWorkflowId, SEARCH_ATTRIBUTES, warmWorkflowId, WORKFLOWS } from '../src/model/names';
+import { GUEST_STATES, type GuestStateSpec } from '../src/model/guest-states';
 import { describe, MIGRATION_OPTIONS, type OptionSpec, PROCESS_OPTIONS } from '../src/model/options';
 
 const NOTICE = '<!-- Made by `npm run docs`; change the table in the source, not this file. -->';
@@ -21,6 +22,25 @@ function optionRows(table: Readonly<Record<string, OptionSpec>>): string[][] {
   return Object.entries(table).map(([name, spec]) => [
     `\`${name}\``, `\`--${kebab(name)}\``, `\`${variableOf(name)}\``, describe(spec), spec.unit ?? '', spec.default === '' ? '' : `\`${String(spec.default)}\``, spec.help,
   ]);
+}
+
+function switchover(): string {
+  const rows = Object.entries<GuestStateSpec>(GUEST_STATES).map(([name, state]) => [
+    `\`${name}\`: ${state.title}`, state.runsAt, state.durable, state.sourceAgent, state.destinationAgent, state.sourceQemu, state.destinationQemu, state.link,
+  ]);
+  return `${NOTICE}
+# The switchover of a running guest, state by state
+
+What is true in each state of a guest's move, and what a crash in it leads to. The order above all: never two running copies,
+never a lost guest, then downtime. \`mine\` is the point of no return: before it every failure ends with the guest running
+at the source, after it with the guest running at the destination. The control worker and the Temporal server have no column: in
+every state the agents go on without them, and the step that waits for them is tried again.
+
+${markdownTable(['state', 'the guest runs', 'on disk by then', 'source agent dies', 'destination agent dies', 'source QEMU dies', 'destination QEMU dies', 'link is cut'], rows)}
+
+The tests walk this table: \`test/helpers/crash-matrix.ts\` has to name every state (it does not compile otherwise), \`npm run bench
+-- matrix\` kills, cuts and fills in each of them while a monitor watches both QEMUs.
+`;
 }
 
 function configuration(): string {
@@ -108,6 +128,7 @@ function names(): string {
 export function generatedDocuments(): ReadonlyMap<string, string> {
   return new Map([
     ['docs/configuration.md', configuration()],
+    ['docs/switchover.md', switchover()],
     ['docs/errors.md', errors()],
     schema('migration-request', 'Argument of migrateVm, warmBaseline and planMigration', migrationRequestSchema, 'input'),
     schema('migration-result', 'Result of migrateVm and warmBaseline', migrationResultSchema, 'output'),

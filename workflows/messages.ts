@@ -7,6 +7,8 @@ import { MESSAGES } from '../src/model/names';
 
 export interface RetryStep {
   readonly note?: string;
+  readonly maxDowntimeMs?: number;
+  readonly autoConverge?: boolean;
 }
 
 export interface AbortMigration {

@@ -7,6 +7,7 @@ import {
 } from '@temporalio/workflow';
 import { defineSearchAttributeKey, SearchAttributeType, type SearchAttributePair } from '@temporalio/common';
 import { DwcpError } from '../src/model/errors';
+import type { MigrationOptions } from '../src/model/options';
 import {
   abortMigrationSchema, type ImageProgress, imageProgressSchema, type MigrationProgress, type Parked, retryStepSchema, setBandwidthLimitSchema,
 } from '../src/model/migration';
@@ -54,14 +55,18 @@ export class MigrationState {
   #parked: Parked | undefined;
   #decision: OperatorDecision | undefined;
 
-  /** @param setLimit hands a new bandwidth limit to the running transfer */
-  constructor(identity: MigrationIdentity, flow: CancellationScope, setLimit: (bytesPerSecond: number) => Promise<void>) {
+  /** @param setLimit hands a new bandwidth limit to the running transfer @param change takes other options for what is tried again */
+  constructor(identity: MigrationIdentity, flow: CancellationScope, setLimit: (bytesPerSecond: number) => Promise<void>, change: (options: Partial<MigrationOptions>) => void) {
     this.identity = identity;
     setHandler(progressQuery, () => this.progress, { description: 'Phase, progress of each image, plan, and why it waits if it does' });
     setHandler(reportProgressSignal, (progress) => this.#report(progress), { description: 'From agents: how far an image is' });
     setHandler(cancelSignal, () => this.#requestCancel(flow), { description: 'Roll back before the point of no return; behind it, complete forward' });
-    setHandler(retryStepUpdate, (input?: RetryStep) => this.#decide({ kind: 'retry' }, retryStepSchema.parse(input).note), {
-      description: 'Parked: try the step again, after what it waits for has been mended',
+    setHandler(retryStepUpdate, (input?: RetryStep) => {
+      const { note, maxDowntimeMs, autoConverge } = retryStepSchema.parse(input);
+      change({ ...(maxDowntimeMs !== undefined && { maxDowntimeMs }), ...(autoConverge !== undefined && { autoConverge }) });
+      return this.#decide({ kind: 'retry' }, note);
+    }, {
+      description: 'Parked: try the step again, after what it waits for has been mended. {"maxDowntimeMs": 5000} or {"autoConverge": true} for a guest that does not converge',
       validator: (input?: RetryStep) => this.#assertParked(retryStepSchema.safeParse(input).success),
     });
     setHandler(abortMigrationUpdate, (input?: AbortMigration) => this.#abort(abortMigrationSchema.parse(input)), {

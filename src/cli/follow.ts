@@ -5,6 +5,8 @@
 import type { MigrationStatus, Orchestrator } from '../control/orchestrator';
 import { DwcpError } from '../model/errors';
 import { EXIT } from '../model/error-codes';
+import { guestText } from '../model/describe';
+import type { GuestResult } from '../model/guest';
 import type { ImageProgress, ImageResult, MigrationResult } from '../model/migration';
 import { PHASES } from '../model/phases';
 import { formatBitRate, formatBytes, formatDuration } from '../model/units';
@@ -30,7 +32,7 @@ export function statusLines(status: MigrationStatus): string[] {
   const head = `${progress.vmId}: ${progress.sourceHost} → ${progress.destinationHost}  ${PHASES[progress.phase].title}${progress.tier ? ` (${progress.tier})` : ''}`;
   const parked = progress.parked;
   const waiting = parked ? [`  waits for an operator: ${parked.error.code}: ${parked.error.message}`, `  mend: ${parked.error.hint ?? ''}; then \`dwcp retry ${status.migrationId}\`, or \`dwcp cancel ${status.migrationId}\` to give up`] : [];
-  return [head, ...[...images, ...fresh].map((image) => `  ${imageLine(image)}`), ...waiting];
+  return [head, ...[...images, ...fresh].flatMap((image) => [`  ${imageLine(image)}`, ...(image.guest ? [`  ${guestText(image.guest)}`] : [])]), ...waiting];
 }
 
 export function resultText(result: MigrationResult): string {
@@ -45,8 +47,15 @@ export function resultText(result: MigrationResult): string {
   return [
     table(rows),
     `${result.vmId} is on ${result.destinationHost}: ${formatBytes(result.totalBytes)} in ${formatDuration(result.totalSeconds * 1000)} ${by}, ${result.speedup.toFixed(1)} times the standard transfer (estimated for this link)`,
+    ...(result.guest ? [guestResultText(result.guest)] : []),
     `goals: ${result.goals.speedup.reason}; ${result.goals.transferRate.reason}`,
   ].join('\n');
+}
+
+function guestResultText({ downtimeMs, rounds, reason, responds, throttle }: GuestResult): string {
+  const downtime = downtimeMs === undefined ? 'downtime not measured' : `downtime ${formatDuration(downtimeMs)}`;
+  const slowed = throttle > 0.01 ? `, slowed down by ${(100 * throttle).toFixed(0)} % at the end` : '';
+  return `the guest ${responds ? 'runs there' : 'DOES NOT RESPOND there'}: ${downtime}, ${rounds} memory round${rounds === 1 ? '' : 's'}${slowed}${reason ? ` (${reason})` : ''}`;
 }
 
 /**

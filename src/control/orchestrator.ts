@@ -49,7 +49,8 @@ export interface Orchestrator {
   /** Rolls back before the point of no return; behind it the migration completes forward. */
   cancelMigration(migrationId: string): Promise<void>;
   /** Parked: tries the step again. @throws NOT_PARKED */
-  retryMigration(migrationId: string, note?: string): Promise<void>;
+  /** Tries a parked step again; a guest that does not converge may be allowed a longer pause, or to be slowed down. */
+  retryMigration(migrationId: string, note?: string, changed?: Partial<Pick<MigrationOptions, 'maxDowntimeMs' | 'autoConverge'>>): Promise<void>;
   /** Parked: gives up. @throws NOT_PARKED */
   abortMigration(migrationId: string, reason?: string, acceptTwoCopies?: boolean): Promise<void>;
   /** In bytes a second; 0 takes the limit off. */
@@ -98,8 +99,8 @@ class TemporalOrchestrator implements Orchestrator {
     await (await this.#find(migrationId)).signal(MESSAGES.cancelSignal).catch(ended(migrationId));
   }
 
-  async retryMigration(migrationId: string, note?: string): Promise<void> {
-    await this.#update(migrationId, MESSAGES.retryStep, note === undefined ? {} : { note });
+  async retryMigration(migrationId: string, note?: string, changed: Partial<Pick<MigrationOptions, 'maxDowntimeMs' | 'autoConverge'>> = {}): Promise<void> {
+    await this.#update(migrationId, MESSAGES.retryStep, { ...changed, ...(note !== undefined && { note }) });
   }
 
   async abortMigration(migrationId: string, reason?: string, acceptTwoCopies?: boolean): Promise<void> {

@@ -3,6 +3,7 @@
  * sockets and logs lie; what a migration does with a guest is decided elsewhere.
  */
 import { mkdirSync } from 'node:fs';
+import { DwcpError } from '../model/errors';
 import { type GuestDefinition, type RamBlock, RamLayout } from '../model/guest';
 import type { VmImage } from '../model/image';
 import { ImageFilesDriver } from './image-files';
@@ -24,7 +25,9 @@ export class HostDriver extends ImageFilesDriver {
     return SourceGuest.isUp(definition);
   }
 
+  /** @throws GUEST_LOST where its QEMU is gone */
   async connectGuest(vmId: string, definition: GuestDefinition): Promise<SourceGuest> {
+    if (!SourceGuest.isUp(definition)) throw new DwcpError('GUEST_LOST', `The QEMU of ${vmId} has ended: nobody listens at ${definition.qmpPath}`, { side: 'source' });
     const folder = this.#runFolder(vmId);
     mkdirSync(folder, { recursive: true, mode: 0o700 });
     return SourceGuest.connect(definition, runPlaces(folder));

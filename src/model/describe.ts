@@ -2,6 +2,8 @@
  * What the Temporal UI shows as a migration's current details: Markdown, for somebody who has a minute. What happens,
  * how far it is, what is wrong, what to press.
  */
+import type { GuestProgress } from './guest';
+import { GUEST_STATES } from './guest-states';
 import type { MigrationProgress } from './migration';
 import { PHASES } from './phases';
 import { formatBitRate, formatBytes, formatDuration } from './units';
@@ -12,6 +14,8 @@ export function describeMigration(progress: MigrationProgress, mode: 'migrate' |
   if (progress.parked) lines.push('', ...parkedLines(progress, workflowId));
   if (progress.cancelRequested) lines.push('', progress.pastReturn ? 'A cancel was asked for behind the point of no return: the migration completes forward.' : 'A cancel was asked for: rolling back.');
   if (progress.images.length > 0) lines.push('', ...progress.images.map(imageLine));
+  const guest = progress.images.find((image) => image.guest)?.guest;
+  if (guest) lines.push(`- ${guestText(guest)}`);
   if (progress.plan) {
     const { expectedLinkBytes, expectedSeconds, expectedSpeedup } = progress.plan;
     lines.push('', `Plan: ${formatBytes(expectedLinkBytes)} in ${formatDuration(expectedSeconds * 1000)}, ${expectedSpeedup.toFixed(1)} times as fast as the standard transfer.`);
@@ -20,6 +24,16 @@ export function describeMigration(progress: MigrationProgress, mode: 'migrate' |
     lines.push('', progress.pastReturn ? 'Past the point of no return: the VM belongs to the destination.' : 'Cancel rolls back: the VM stays at the source, and what has arrived is kept as baseline.');
   }
   return lines.join('\n');
+}
+
+/** Where a running guest is on its way, in one line. */
+export function guestText({ state, round, remainingBytes, dirtyBytesPerSecond, expectedDowntimeMs, throttle }: GuestProgress): string {
+  const { title, runsAt } = GUEST_STATES[state];
+  const where = runsAt === 'nowhere' ? 'the guest stands still' : `the guest runs at the ${runsAt}`;
+  if (state === 'disks' || runsAt !== 'source') return `${where}: ${title}`;
+  const slowed = throttle > 0.01 ? `, slowed down by ${(100 * throttle).toFixed(0)} %` : '';
+  const pause = expectedDowntimeMs > 0 ? `, pause expected ${formatDuration(expectedDowntimeMs)}` : '';
+  return `${where}: ${title}, round ${round + 1}, ${formatBytes(remainingBytes)} left, dirtied at ${formatBitRate(dirtyBytesPerSecond)}${slowed}${pause}`;
 }
 
 function route(progress: MigrationProgress): string {

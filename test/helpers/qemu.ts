@@ -3,16 +3,16 @@
  * section 0), and the counting guest of test/guests, whose memory can be checked page by page.
  */
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
 import { closeSync, existsSync, openSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { ensureQemu, hasQemu, QEMU_INSTALL_LINE } from '../../src/cli/demo/qemu-package';
 import { whichTool } from '../../src/cli/demo/tools';
 import { QmpClient } from '../../src/hypervisor/qemu/qmp-client';
 import { temporaryFolder } from './data';
 
 const GUESTS = join(__dirname, '..', '..', '..', 'test', 'guests');
 const QEMU = 'qemu-system-x86_64';
-const OLDEST = 10;
-const BACKPORTS = '/etc/apt/sources.list.d/dwcp-backports.sources';
 
 const started: ChildProcess[] = [];
 
@@ -20,26 +20,10 @@ afterEach(() => {
   for (const child of started.splice(0)) child.kill('SIGKILL');
 });
 
-function version(): number {
-  if (!whichTool(QEMU)) return 0;
-  return Number(/version (\d+)/.exec(execFileSync(QEMU, ['--version'], { encoding: 'utf8' }))?.[1] ?? 0);
-}
-
 /** Installs it from Debian's backports where this is root in CI; else says what is missing. */
 export function needsQemu(): string | undefined {
-  if (version() >= OLDEST) return undefined;
-  if (process.env.CI === 'true' && process.getuid?.() === 0 && whichTool('apt-get')) installFromBackports();
-  return version() >= OLDEST ? undefined : `QEMU ${OLDEST} or newer is missing: apt-get install -y -t bookworm-backports qemu-system-x86 qemu-utils`;
-}
-
-function installFromBackports(): void {
-  const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' };
-  const sources = '/etc/apt/sources.list.d/debian.sources';
-  const mirror = existsSync(sources) ? /^URIs:\s*(\S+)/m.exec(readFileSync(sources, 'utf8'))?.[1] : /^deb\s+(\S+)/m.exec(readFileSync('/etc/apt/sources.list', 'utf8'))?.[1];
-  if (mirror === undefined) throw new Error('the mirror of this Debian cannot be found in its apt sources');
-  writeFileSync(BACKPORTS, `Types: deb\nURIs: ${mirror}\nSuites: bookworm-backports\nComponents: main\nSigned-By: /usr/share/keyrings/debian-archive-keyring.gpg\n`);
-  execFileSync('apt-get', ['update'], { stdio: 'ignore', env });
-  execFileSync('apt-get', ['install', '-y', '--no-install-recommends', '-t', 'bookworm-backports', 'qemu-system-x86', 'qemu-utils'], { stdio: 'ignore', env });
+  const present = process.env.CI === 'true' ? ensureQemu((line) => process.stderr.write(`${line}\n`)) : hasQemu();
+  return present ? undefined : `QEMU 10 or newer is missing: ${QEMU_INSTALL_LINE}`;
 }
 
 export function needsAssembler(): string | undefined {
@@ -52,7 +36,7 @@ export interface CountingGuest {
 }
 
 /** The guest as a bootable disk. @param idleTurns between two pages: more of them dirty memory more slowly */
-export function buildCountingGuest(pages: number, idleTurns: number): CountingGuest {
+export function buildCountingGuest(pages: number, idleTurns: number, diskBytes = 1024 * 1024): CountingGuest {
   const folder = temporaryFolder();
   const [object, binary] = [join(folder, 'counter.o'), join(folder, 'counter.img')];
   execFileSync('as', ['--32', '-o', object, join(GUESTS, 'counter.S')]);
@@ -60,8 +44,9 @@ export function buildCountingGuest(pages: number, idleTurns: number): CountingGu
   const sector = readFileSync(binary);
   sector.writeUInt32LE(pages, 0x1f0);
   sector.writeUInt32LE(idleTurns, 0x1f4);
-  // The firmware passes over a disk of one sector.
-  writeFileSync(binary, Buffer.concat([sector, Buffer.alloc(1024 * 1024 - sector.length)]));
+  // The firmware passes over a disk of one sector; what is behind it is random, so that it takes its time on a link.
+  const rest = diskBytes - sector.length;
+  writeFileSync(binary, Buffer.concat([sector, diskBytes > 1024 * 1024 ? randomBytes(rest) : Buffer.alloc(rest)]));
   return { image: binary, pages };
 }
 

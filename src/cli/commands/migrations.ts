@@ -10,7 +10,7 @@ import { CONTROL_QUEUE } from '../../model/names';
 import { MIGRATION_OPTIONS } from '../../model/options';
 import type { MigrationPlan } from '../../model/plan';
 import type { LevelAndStreams, LinkMeasurement } from '../../model/tiers';
-import { formatBitRate, formatBytes, formatDuration, parseRateBytesPerSecond } from '../../model/units';
+import { formatBitRate, formatBytes, formatDuration, parseRateBytesPerSecond, parseDurationMs } from '../../model/units';
 import { follow, resultText, statusLines } from '../follow';
 import { createOutput, type Output, table } from '../output';
 import { addOptions, migrationOptions } from '../settings';
@@ -123,8 +123,14 @@ export function addMigrationCommands(program: Command): void {
       });
     });
 
-  steering('retry', 'Parked: try the step again, after its cause has been mended').option('--note <text>', 'kept in the workflow’s history').action(async (migration: string, flags: Flags, command: Command) => {
-    await withOrchestrator((orchestrator) => orchestrator.retryMigration(migration, typeof flags.note === 'string' ? flags.note : undefined));
+  steering('retry', 'Parked: try the step again, after its cause has been mended').option('--note <text>', 'kept in the workflow’s history')
+    .option('--max-downtime <duration>', 'a guest that does not converge: allow this pause, such as 5s').option('--auto-converge', 'a guest that does not converge: slow it down')
+    .action(async (migration: string, flags: Flags, command: Command) => {
+    const written = flags.maxDowntime as string | undefined;
+    const maxDowntimeMs = written === undefined ? undefined : parseDurationMs(written);
+    if (written !== undefined && maxDowntimeMs === undefined) throw new DwcpError('INVALID_INPUT', `--max-downtime takes a duration such as 5s, not "${written}"`);
+    const changed = { ...(maxDowntimeMs !== undefined && { maxDowntimeMs }), ...(flags.autoConverge === true && { autoConverge: true }) };
+    await withOrchestrator((orchestrator) => orchestrator.retryMigration(migration, typeof flags.note === 'string' ? flags.note : undefined, changed));
     outputOf(command).emit({ event: 'retry', migration }, () => `${migration} tries again`);
   });
 

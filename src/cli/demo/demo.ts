@@ -19,6 +19,8 @@ import { hitsText } from '../follow';
 import type { Output } from '../output';
 import { table } from '../output';
 import { Children } from './children';
+import { ensureQemu, QEMU_INSTALL_LINE } from './qemu-package';
+import { GuestDemo, type GuestLeg, guestSummary } from './running-guest';
 import { findTool } from './tools';
 import { dumpOwnMemory, makeDiskImage, sha256OfFile } from './sample-vm';
 
@@ -61,12 +63,12 @@ export async function runDemo({ keep, output, signal, diskBytes }: DemoOptions):
   interrupted.catch(() => undefined);
   try {
     const demo = new Demo(folder, children, output, diskBytes);
-    const legs = await Promise.race([demo.run(), interrupted]);
-    const ok = legs.every((leg) => leg.equal);
+    const { legs, guest } = await Promise.race([demo.run(), interrupted]);
+    const ok = legs.every((leg) => leg.equal) && guest.every(({ bad }) => bad.length === 0);
     kept = keep && ok;
     output.emit(
-      { event: 'demo', ok, seconds: (Date.now() - startedAt) / 1000, legs: legs.map(({ name, result, equal }) => ({ name, equal, ...result })), temporalUi: demo.uiAddress },
-      () => `${summary(legs)}\n${demo.whereToLook(keep)}\n${ok ? 'ok' : 'NOT EQUAL'}: ${formatDuration(Date.now() - startedAt)}`,
+      { event: 'demo', ok, seconds: (Date.now() - startedAt) / 1000, legs: legs.map(({ name, result, equal }) => ({ name, equal, ...result })), guest, temporalUi: demo.uiAddress },
+      () => `${summary(legs)}\n${guest.length > 0 ? `${guestSummary(guest)}\n` : ''}${demo.whereToLook(keep)}\n${ok ? 'ok' : 'NOT EQUAL'}: ${formatDuration(Date.now() - startedAt)}`,
     );
     if (!ok) throw new DwcpError('INTEGRITY_MISMATCH', 'An image differs after its move');
     if (keep) {
@@ -113,7 +115,7 @@ class Demo {
     this.#diskBytes = diskBytes;
   }
 
-  async run(): Promise<Leg[]> {
+  async run(): Promise<{ legs: Leg[]; guest: GuestLeg[] }> {
     const [a, b] = await this.#sites();
     this.#control = await this.#startControlPlane();
     const agents = { a: this.#startAgent(a), b: this.#startAgent(b) };
@@ -134,8 +136,18 @@ class Demo {
     const second = await this.#plane.orchestrator.migrateVm(VM, b.hostId, a.hostId, { bandwidthLimit: 0 });
     const returned = await this.#result(second);
     const warm = { name: `${b.hostId} → ${a.hostId}`, result: returned, equal: same(changed, await this.#hashes(images)) };
+    const guest = await this.#moveGuest(a, b);
     await this.#plane.client.connection.close();
-    return [cold, warm];
+    return { legs: [cold, warm], guest };
+  }
+
+  /** A guest that runs, where QEMU is there or can be had. */
+  async #moveGuest(a: Site, b: Site): Promise<GuestLeg[]> {
+    if (!ensureQemu((line) => this.#say(line))) {
+      this.#say(`no guest is moved while it runs: QEMU 10 or newer is missing; sudo ${QEMU_INSTALL_LINE}`);
+      return [];
+    }
+    return new GuestDemo(this.#folder, this.#children, this.#plane.env, this.#plane.orchestrator, this.#output).run(a, b);
   }
 
   whereToLook(keep: boolean): string {

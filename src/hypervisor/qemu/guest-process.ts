@@ -42,7 +42,19 @@ export async function startGuestProcess(command: readonly string[], runFolder: s
     }
     await new Promise((resolve) => setTimeout(resolve, 15));
   }
-  return { places, qmp: await QmpClient.connect(places.qmpPath), pid: child.pid ?? 0 };
+  return { places, qmp: await connectSoon(places.qmpPath), pid: child.pid ?? 0 };
+}
+
+/** The socket is there a moment before QEMU listens on it. */
+async function connectSoon(path: string): Promise<QmpClient> {
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      return await QmpClient.connect(path);
+    } catch (error) {
+      if (attempt >= 20 || !hasCode(error, 'QEMU_UNREACHABLE')) throw error;
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+  }
 }
 
 function lastLine(path: string): string {

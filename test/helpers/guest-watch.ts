@@ -1,0 +1,144 @@
+/**
+ * A watch over one guest on two hosts, from outside: both monitors, all the time, and both ownership journals. It says when a
+ * state of the switchover is reached, writes down every moment at which somebody began or ceased to run the guest, and
+ * whether two ever did at once.
+ */
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { QmpClient } from '../../src/hypervisor/qemu/qmp-client';
+import type { QmpEvent } from '../../src/hypervisor/qemu/qmp-schemas';
+import type { GuestState } from '../../src/model/guest-states';
+import { monitorPath } from './guest-lab';
+import type { LabHost } from './lab';
+
+interface Span {
+  readonly side: 'source' | 'destination';
+  readonly fromMs: number;
+  toMs: number;
+}
+
+const LOOK_EVERY_MS = 3;
+
+export class GuestWatch {
+  readonly log: string[] = [];
+  readonly spans: Span[] = [];
+  readonly #sides: { readonly source: LabHost; readonly destination: LabHost };
+  readonly #vmId: string;
+  readonly #seen = new Set<GuestState>();
+  readonly #wanted = new Map<GuestState, () => void>();
+  readonly #timer: NodeJS.Timeout;
+  readonly #connected = new Map<string, QmpClient | 'connecting'>();
+  #watched = false;
+  #stopped = false;
+  migrationId = '';
+
+  constructor(vmId: string, source: LabHost, destination: LabHost) {
+    this.#vmId = vmId;
+    this.#sides = { source, destination };
+    this.#timer = setInterval(() => this.#look(), LOOK_EVERY_MS);
+  }
+
+  /** Resolves as soon as a state is seen to have been reached. */
+  reached(state: GuestState): Promise<void> {
+    if (this.#seen.has(state)) return Promise.resolve();
+    return new Promise((resolve) => this.#wanted.set(state, resolve));
+  }
+
+  note(text: string): void {
+    this.log.push(`${new Date().toISOString()} ${this.#vmId} ${text}`);
+  }
+
+  /** Moments at which both ran it. */
+  get overlaps(): string[] {
+    const ofSource = this.spans.filter(({ side }) => side === 'source');
+    return this.spans.filter(({ side }) => side === 'destination').flatMap((there) => ofSource.filter((here) => here.fromMs < there.toMs && there.fromMs < here.toMs).map((here) => `source ${here.fromMs}-${here.toMs}, destination ${there.fromMs}-${there.toMs}`));
+  }
+
+  get running(): ('source' | 'destination')[] {
+    return this.spans.filter(({ toMs }) => toMs === Infinity).map(({ side }) => side);
+  }
+
+  stop(): void {
+    this.#stopped = true;
+    clearInterval(this.#timer);
+    for (const qmp of this.#connected.values()) if (qmp !== 'connecting') qmp.close();
+  }
+
+  #look(): void {
+    for (const side of ['source', 'destination'] as const) {
+      const path = monitorPath(this.#sides[side], this.#vmId);
+      if (!this.#connected.has(side) && existsSync(path)) void this.#connect(side, path);
+    }
+    const source = this.#journal(this.#sides.source);
+    const destination = this.#journal(this.#sides.destination);
+    if (source.includes('handed_over')) this.#reach('handedOver');
+    if (destination.includes('mine')) this.#reach('mine');
+    if (destination.includes('installed')) this.#reach('installed');
+  }
+
+  #journal(host: LabHost): string[] {
+    try {
+      const lines = readFileSync(join(host.dataDir, 'ownership', `${this.#vmId}.journal`), 'utf8').split('\n');
+      return lines.flatMap((line) => (line.includes(`"migrationId":"${this.migrationId}"`) ? [/"state":"(\w+)"/.exec(line)?.[1] ?? ''] : []));
+    } catch {
+      return [];
+    }
+  }
+
+  async #connect(side: 'source' | 'destination', path: string): Promise<void> {
+    this.#connected.set(side, 'connecting');
+    try {
+      const qmp = await QmpClient.connect(path);
+      if (this.#stopped) { qmp.close(); return; }
+      this.#connected.set(side, qmp);
+      qmp.onEvent((event) => this.#event(side, event));
+      qmp.onEnd(() => {
+        this.#connected.delete(side);
+        if (!this.#stopped) this.#ran(side, false, Date.now(), 'its QEMU is gone');
+      });
+      if ((await qmp.execute('query-status')).running) this.#ran(side, true, Date.now(), 'runs');
+      while (side === 'source' && !this.#watched && !qmp.ended) {
+        const blocks = await qmp.execute('query-block');
+        if (blocks.some(({ inserted }) => (inserted?.['dirty-bitmaps']?.length ?? 0) > 0)) this.#watched = true;
+        else await new Promise((resolve) => setTimeout(resolve, LOOK_EVERY_MS));
+      }
+      if (side === 'source') this.#reach('disks');
+    } catch {
+      this.#connected.delete(side);
+    }
+  }
+
+  #event(side: 'source' | 'destination', { name, data, atMs }: QmpEvent): void {
+    this.note(`${side} ${name} ${JSON.stringify(data)}`);
+    if (name === 'RESUME') this.#ran(side, true, atMs, 'RESUME');
+    if (name === 'STOP' || name === 'SHUTDOWN') this.#ran(side, false, atMs, name);
+    const status = name === 'MIGRATION' ? String(data.status) : '';
+    if (side === 'source' && this.#watched) {
+      if (status === 'active') setTimeout(() => this.#reach('memory'), 60);
+      if (name === 'STOP') this.#reach('paused');
+      if (status === 'completed') this.#reach('completed');
+    }
+    if (side === 'destination' && status === 'completed') this.#reach('loaded');
+    if (side === 'destination' && name === 'RESUME') this.#reach('started');
+  }
+
+  #ran(side: 'source' | 'destination', runs: boolean, atMs: number, why: string): void {
+    const open = this.spans.find((span) => span.side === side && span.toMs === Infinity);
+    if (runs === (open !== undefined)) return;
+    this.note(`${side} ${runs ? 'begins to run' : 'ceases to run'} (${why})`);
+    if (open) open.toMs = atMs;
+    else this.spans.push({ side, fromMs: atMs, toMs: Infinity });
+  }
+
+  /** What its journals and events do not show, from the migration's own status. */
+  say(state: GuestState): void {
+    this.#reach(state);
+  }
+
+  #reach(state: GuestState): void {
+    if (this.#seen.has(state)) return;
+    this.#seen.add(state);
+    this.note(`state ${state}`);
+    this.#wanted.get(state)?.();
+  }
+}
