@@ -1,0 +1,90 @@
+/** The feed of an image that goes on changing: one version of a block on the way at a time, none forgotten. */
+import fc from 'fast-check';
+import { RamLayout } from '../../src/model/guest';
+import { BLOCK_SIZE_BYTES } from '../../src/model/image';
+import { LiveFeed } from '../../src/sync/live-feed';
+
+const BLOCKS = 32;
+const feed = (): LiveFeed => new LiveFeed({ file: { fd: -1, sizeBytes: BLOCKS * BLOCK_SIZE_BYTES } });
+const listOf = (selection: ReturnType<LiveFeed['next']>): number[] => {
+  if (!selection) return [];
+  return 'list' in selection ? [...selection.list] : Array.from({ length: selection.count }, (_, index) => selection.first + index);
+};
+
+test('names a block that has changed on the way only after it has been confirmed', () => {
+  const live = feed();
+  live.changed(3, 2);
+  expect(listOf(live.next(8))).toEqual([3, 4]);
+  live.changed(3, 1);
+  expect(live.next(8)).toBeUndefined();
+  live.confirmed([3, 4]);
+  expect(listOf(live.next(8))).toEqual([3]);
+});
+
+test('leaves out the block that is being written', () => {
+  const live = feed();
+  live.changed(0, 3);
+  live.setHot(2);
+  expect(listOf(live.next(8))).toEqual([0, 1]);
+  live.setHot(-1);
+  expect(listOf(live.next(8))).toEqual([2]);
+});
+
+test('looks once at what never changed when it ends, and is open until then', () => {
+  const live = feed();
+  live.changed(0, BLOCKS - 1);
+  listOf(live.next(64));
+  expect(live.open).toBe(true);
+  live.end();
+  expect(live.open).toBe(false);
+  expect(listOf(live.next(64))).toEqual([BLOCKS - 1]);
+});
+
+test('a new session names again what was on the way, and what the other side lacks', () => {
+  const live = feed();
+  live.changed(0, 4);
+  expect(listOf(live.next(2))).toEqual([0, 1]);
+  live.confirmed([0]);
+  live.restart((block) => block === 0);
+  expect(listOf(live.next(8))).toEqual([1, 2, 3]);
+});
+
+test('forgets no change and never has two versions of a block on the way', () => {
+  fc.assert(
+    fc.property(fc.array(fc.oneof(fc.record({ change: fc.integer({ min: 0, max: BLOCKS - 1 }) }), fc.record({ take: fc.integer({ min: 1, max: 5 }) }), fc.constant('confirm' as const)), { maxLength: 200 }), (steps) => {
+      const live = feed();
+      const [changed, onTheWay] = [new Set<number>(), new Set<number>()];
+      const take = (blocks: number): void => {
+        for (const block of listOf(live.next(blocks))) {
+          expect(onTheWay.has(block)).toBe(false);
+          onTheWay.add(block);
+          changed.delete(block);
+        }
+      };
+      for (const step of steps) {
+        if (step === 'confirm') {
+          live.confirmed([...onTheWay]);
+          onTheWay.clear();
+        } else if ('change' in step) {
+          live.changed(step.change, 1);
+          changed.add(step.change);
+        } else take(step.take);
+      }
+      live.confirmed([...onTheWay]);
+      onTheWay.clear();
+      take(BLOCKS);
+      expect(changed.size).toBe(0);
+      live.confirmed([...onTheWay]);
+      expect([live.remaining, live.backlogBytes]).toEqual([0, 0]);
+    }),
+  );
+});
+
+test('a layout finds every page of every RAM block again', () => {
+  const layout = new RamLayout([{ id: 'pc.ram', usedBytes: 10 * BLOCK_SIZE_BYTES }, { id: 'rom', usedBytes: 4096 }, { id: 'vga', usedBytes: 3 * BLOCK_SIZE_BYTES }]);
+  expect(layout.sizeBytes).toBe(14 * BLOCK_SIZE_BYTES);
+  for (const [id, offset] of [['pc.ram', 0], ['pc.ram', 10 * BLOCK_SIZE_BYTES - 4096], ['rom', 0], ['vga', BLOCK_SIZE_BYTES]] as const) {
+    const found = layout.at(layout.startOf(id) + offset);
+    expect([found.block.id, found.offset]).toEqual([id, offset]);
+  }
+});
