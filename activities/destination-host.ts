@@ -8,7 +8,7 @@ import { DwcpError, messageOf } from '../src/model/errors';
 import { inDoubtUnlessRefused } from '../src/sync/source-migration';
 import { BLOCK_SIZE_BYTES, type ImageSpec, type VmImage } from '../src/model/image';
 import { formatBytes } from '../src/model/units';
-import type { GuestSpec } from '../src/model/guest';
+import type { GuestSpec, StoppedGuest } from '../src/model/guest';
 import { GRANT_LIFETIME_MS } from '../src/model/timing';
 import type { BaselineListing, BaselineStore } from '../src/store/baselines';
 import { isOpenState, type OwnershipJournal } from '../src/store/ownership-journal';
@@ -52,6 +52,8 @@ export interface PrepareDestinationInput {
   readonly images: readonly ImageSpec[];
   /** Set where the VM is moved while it runs. */
   readonly guest?: GuestSpec;
+  /** Set where the VM is a guest that does not run. */
+  readonly stoppedGuest?: StoppedGuest;
   readonly force: boolean;
 }
 
@@ -98,7 +100,8 @@ export function createDestinationActivities(deps: DestinationDependencies) {
         await assertSpace(deps.dataDir, images, store, vmId);
         const generation = Math.max(input.generation, known?.generation ?? 0) + 1;
         const guest = input.guest && (await prepareGuest(vmId, input.guest, images, registry.runFolder(vmId), input.force));
-        await hub.prepare({ ...(guest && { guest }), migrationId, vmId, mode, fence, generation, sourceHost, workflowId: activityInfo().workflowExecution?.workflowId ?? '', images });
+        const definition = input.stoppedGuest && definitionHere(input.stoppedGuest, images, registry.runFolder(vmId));
+        await hub.prepare({ ...(guest && { guest }), ...(definition && { definition }), migrationId, vmId, mode, fence, generation, sourceHost, workflowId: activityInfo().workflowExecution?.workflowId ?? '', images });
         return grant('session', migrationId);
       },
 
@@ -171,12 +174,20 @@ export function createDestinationActivities(deps: DestinationDependencies) {
 
 export type DestinationActivities = ReturnType<typeof createDestinationActivities>;
 
+function placesOf(diskPaths: Readonly<Record<string, string>>, images: DestinationRecord['images']): { from: string; to: string }[] {
+  return images.flatMap(({ imageId, path }) => (diskPaths[imageId] === undefined ? [] : [{ from: diskPaths[imageId], to: path }]));
+}
+
+function definitionHere({ command, diskPaths }: StoppedGuest, images: DestinationRecord['images'], runFolder: string): DestinationRecord['definition'] {
+  return { command: relocate(command, placesOf(diskPaths, images), runFolder, false), qmpPath: runPlaces(runFolder).qmpPath };
+}
+
 /**
  * Whether a guest can run here, and how its QEMU is started.
  * @throws GUEST_REFUSED with the reason
  */
 async function prepareGuest(vmId: string, guest: GuestSpec, images: DestinationRecord['images'], runFolder: string, force: boolean): Promise<DestinationRecord['guest']> {
-  const command = relocate(guest.command, images.flatMap(({ imageId, path }) => (guest.diskPaths[imageId] === undefined ? [] : [{ from: guest.diskPaths[imageId], to: path }])), runFolder);
+  const command = relocate(guest.command, placesOf(guest.diskPaths, images), runFolder, true);
   if (!force) await assertCanRun(vmId, command, guest);
   return { command, ramBlocks: guest.ramBlocks, qmpPath: runPlaces(runFolder).qmpPath };
 }

@@ -6,7 +6,7 @@ import { activityInfo } from '@temporalio/activity';
 import { hasCode } from '../src/model/errors';
 import type { ImageProgress, ImageResult } from '../src/model/migration';
 import { imageProgressSchema } from '../src/model/migration';
-import type { GuestDefinition, GuestSpec } from '../src/model/guest';
+import type { GuestDefinition, GuestSpec, StoppedGuest } from '../src/model/guest';
 import type { ImageSpec } from '../src/model/image';
 import type { MigrationOptions } from '../src/model/options';
 import { type MigrationPlan, planMigration } from '../src/model/plan';
@@ -84,12 +84,12 @@ export function createSourceActivities(dependencies: SourceDependencies) {
       prepareSource: async (input: { migrationId: string; vmId: string; claim: boolean; force?: boolean }): Promise<PreparedSource> => {
         if (input.claim) {
           const claim = (): Promise<ClaimedVm> => ownership.claim(input.vmId, input.migrationId, input.force);
-          const { vm, images, guest, fence, alreadyMoved } = await claim().catch(async (error: unknown) => {
+          const { vm, images, guest, stoppedGuest, fence, alreadyMoved } = await claim().catch(async (error: unknown) => {
             if (!hasCode(error, 'VM_BUSY')) throw error;
             await sweep();
             return claim();
           });
-          return { images, fence, alreadyMoved, generation: vm.generation, ...(guest && { guest }) };
+          return { images, fence, alreadyMoved, generation: vm.generation, ...(guest && { guest }), ...(stoppedGuest && { stoppedGuest }) };
         }
         const { vm, images, guest } = await ownership.inspect(input.vmId, input.force);
         return { images, fence: 0, alreadyMoved: false, generation: vm.generation, ...(guest && { guest }) };
@@ -228,6 +228,8 @@ export interface PreparedSource {
   readonly images: readonly InspectedImage[];
   /** Set where a QEMU runs the VM. */
   readonly guest?: GuestSpec;
+  /** Set where the VM is a guest that does not run. */
+  readonly stoppedGuest?: StoppedGuest;
   readonly fence: number;
   readonly generation: number;
   readonly alreadyMoved: boolean;

@@ -9,7 +9,7 @@
  * A cancel before the switchover rolls back; from there on the migration completes forward.
  */
 import { CancellationScope } from '@temporalio/workflow';
-import type { DwcpError } from '../src/model/errors';
+import { DwcpError } from '../src/model/errors';
 import type { GuestResult } from '../src/model/guest';
 import type { ImageResult, MigrationRequest, MigrationResult } from '../src/model/migration';
 import { completed, keepCopiesBeside, recordOutcome } from './complete';
@@ -38,6 +38,7 @@ export async function migrateVm(argument: MigrationRequest): Promise<MigrationRe
           fallbackReason = fallbackFor(error, flow);
         }
       }
+      if (flow.prepared.guest) throw fallbackReason ?? new DwcpError('GUEST_REFUSED', 'A running guest is moved by DWCP only: leave enableDwcp true, or stop it', { side: 'control' });
       state.path = fallbackReason ? 'fallback' : 'standard';
       await flow.initialiseAmst();
       images = await flow.standardTransferImages();

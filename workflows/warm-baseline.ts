@@ -3,6 +3,7 @@
  * that the move itself has little left to send (maintenance windows; `dwcp warm`).
  */
 import { CancellationScope } from '@temporalio/workflow';
+import { DwcpError } from '../src/model/errors';
 import type { ImageResult, MigrationRequest, MigrationResult } from '../src/model/migration';
 import { onDestination, onSource } from './activity-proxies';
 import { completed } from './complete';
@@ -25,7 +26,8 @@ export async function warmBaseline(argument: MigrationRequest): Promise<Migratio
 
 async function warm(flow: TransferFlow): Promise<ImageResult[]> {
   const { sourceHost, destinationHost, vmId } = flow.state.identity;
-  await flow.prepare(false);
+  const { guest } = await flow.prepare(false);
+  if (guest) throw new DwcpError('GUEST_REFUSED', `${vmId} runs: only a stopped VM is warmed up. A first migration leaves the baseline for the next`, { side: 'source' });
   await flow.initialiseAmst();
   await flow.establishStreams();
   const link = await flow.detectTier();

@@ -33,6 +33,8 @@ export const destinationRecordSchema = z.strictObject({
   sourceHost: hostIdSchema,
   workflowId: z.string().max(1000).optional(),
   images: z.array(imageSpecSchema.extend({ path: z.string().min(1) })).min(1),
+  /** A guest that does not run: how it is started here. */
+  definition: guestDefinitionSchema.optional(),
   /** A running guest: how its QEMU is started here, and how its memory lies in its image. */
   guest: z.strictObject({ command: guestDefinitionSchema.shape.command, ramBlocks: z.array(ramBlockSchema).min(1), qmpPath: z.string().min(1) }).optional(),
 });
@@ -215,7 +217,7 @@ export class DestinationMigration {
       if ((await readIfThere(parameters.journalPath)) !== undefined) await installImage(parameters, generation, store, pool, held);
     }
     await activator.activate(images);
-    const definition = guest && { command: guest.command, qmpPath: guest.qmpPath };
+    const definition = guest ? { command: guest.command, qmpPath: guest.qmpPath } : this.record.definition;
     await registry.put({ vmId, images: images.map(({ imageId, kind, path }) => ({ imageId, kind, path })), presence: 'here', generation, ...(definition && { guest: definition }) });
     await ownership.append(vmId, 'installed', migrationId, fence, this.#started && JSON.stringify(this.#started));
     this.#guest?.release();

@@ -2,9 +2,9 @@
  * The source's half of the hand-over: claiming a VM for a migration, handing it over, releasing it or taking it back.
  * Each step is durable before its effect and may be asked for again. States: src/store/ownership-journal.ts.
  */
-import { access } from 'node:fs/promises';
+import { access, rm } from 'node:fs/promises';
 import { DwcpError } from '../model/errors';
-import { type GuestDefinition, type GuestSpec, MEMORY_IMAGE_ID, RamLayout } from '../model/guest';
+import { type GuestDefinition, type GuestSpec, MEMORY_IMAGE_ID, RamLayout, type StoppedGuest } from '../model/guest';
 import { type VmImage } from '../model/image';
 import type { BaselineStore } from '../store/baselines';
 import type { Manifest } from '../store/manifest';
@@ -38,6 +38,8 @@ export interface ClaimedVm {
   readonly alreadyMoved: boolean;
   /** Set where a QEMU runs it: then it is moved while it runs. */
   readonly guest?: GuestSpec | undefined;
+  /** Set where it is a guest that does not run. */
+  readonly stoppedGuest?: StoppedGuest | undefined;
 }
 
 export interface SourceOwnershipContext {
@@ -56,13 +58,16 @@ export class SourceOwnership {
   }
 
   /** The VM as it is, with sizes; changes nothing. @throws VM_UNKNOWN, VM_NOT_HERE, IMAGE_UNREADABLE */
-  async inspect(vmId: string, force = false): Promise<{ vm: VmRecord; images: readonly InspectedImage[]; guest?: GuestSpec | undefined }> {
+  async inspect(vmId: string, force = false): Promise<{ vm: VmRecord; images: readonly InspectedImage[]; guest?: GuestSpec | undefined; stoppedGuest?: StoppedGuest | undefined }> {
     const { registry, holder } = this.#context;
     const vm = await registry.getHere(vmId);
     const disks = vm.images.filter(({ kind }) => kind === 'disk');
     if (!vm.guest) return { vm, images: await holder.inspect(vm.images) };
     // What memory a stopped guest had is of the past.
-    if (!holder.isGuestUp(vm.guest)) return { vm, images: await holder.inspect(disks) };
+    if (!holder.isGuestUp(vm.guest)) {
+      const diskPaths = Object.fromEntries(disks.map(({ imageId, path }) => [imageId, path]));
+      return { vm, images: await holder.inspect(disks), stoppedGuest: { command: vm.guest.command, diskPaths } };
+    }
     const { spec, disks: sizes } = await holder.inspectGuest(vmId, vm.guest, disks, force);
     const memory = { imageId: MEMORY_IMAGE_ID, kind: 'memory' as const, path: registry.imagePath(vm, vmId, MEMORY_IMAGE_ID), sizeBytes: new RamLayout(spec.ramBlocks).sizeBytes };
     const sized = disks.map((image) => ({ ...image, sizeBytes: sizes.find(({ imageId }) => imageId === image.imageId)?.sizeBytes ?? 0 }));
@@ -80,11 +85,11 @@ export class SourceOwnership {
     const last = await ownership.last(vmId);
     const open = last && isOpenState(last.state) ? last : undefined;
     if (open && open.migrationId !== migrationId) throw new DwcpError('VM_BUSY', `VM ${vmId} belongs to migration ${open.migrationId} (${open.state})`, { side: 'source' });
-    const { vm, images, guest } = await this.inspect(vmId, force);
-    if (open) return { vm, images, guest, fence: open.fence, alreadyMoved: false };
+    const { vm, images, guest, stoppedGuest } = await this.inspect(vmId, force);
+    if (open) return { vm, images, guest, stoppedGuest, fence: open.fence, alreadyMoved: false };
     if (!guest) await holder.hold(images);
     const claimed = await ownership.append(vmId, 'claimed', migrationId, (await ownership.fence(vmId)) + 1);
-    return { vm, images, guest, fence: claimed.fence, alreadyMoved: false };
+    return { vm, images, guest, stoppedGuest, fence: claimed.fence, alreadyMoved: false };
   }
 
   /** Says durably that the VM is handed over: from here on this host may not let it run by itself. @throws ABANDONED */
@@ -145,7 +150,10 @@ export class SourceOwnership {
     const vm = await registry.get(vmId);
     await ownership.append(vmId, 'rolled_back', migrationId, last.fence, note);
     await holder.resume(vm.images);
-    if (vm.guest) await holder.resumeGuest(vm.guest);
+    if (!vm.guest) return;
+    await holder.resumeGuest(vm.guest);
+    // What the stream had brought of its memory is at the destination; here it only takes space.
+    await rm(registry.imagePath(vm, vmId, MEMORY_IMAGE_ID), { force: true });
   }
 
   async #own(vmId: string, migrationId: string): Promise<OwnershipEntry> {

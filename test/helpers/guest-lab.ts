@@ -27,6 +27,11 @@ export function monitorPath(host: LabHost, vmId: string): string {
 
 const folders = new Set<string>();
 
+/** QEMUs whose command names one of these are the test's. */
+export function rememberFolder(...paths: readonly string[]): void {
+  for (const path of paths) folders.add(path);
+}
+
 /** Ends every QEMU that a test has left on either host: they outlive agents, and would outlive the test. */
 export function killGuests(): void {
   for (const pid of readdirSync('/proc').filter((name) => /^\d+$/.test(name))) {
@@ -44,7 +49,7 @@ afterEach(killGuests);
 
 /** Starts a guest on host a, under the lab's registry. */
 export async function startGuestOn(lab: Lab, vmId: string, guest: CountingGuest, look = true): Promise<void> {
-  folders.add(lab.a.dataDir).add(lab.b.dataDir);
+  rememberFolder(lab.a.dataDir, lab.b.dataDir);
   const folder = join(lab.folder, 'vms', vmId);
   mkdirSync(folder, { recursive: true });
   const disk = join(folder, 'disk.img');

@@ -2,8 +2,13 @@
  * A running guest moves through the whole system, and back: real agents, a real Temporal server, real QEMUs, and the counting
  * guest, whose pages are looked at one by one.
  */
+import { execFileSync, spawn } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { VmRegistry } from '../../src/store/vm-registry';
+import { temporaryFolder } from '../helpers/data';
+import { ask, expectCounting, isRunning, rememberFolder, startGuestOn } from '../helpers/guest-lab';
 import { describeWhere } from '../helpers/needs';
-import { expectCounting, isRunning, startGuestOn } from '../helpers/guest-lab';
 import { Lab } from '../helpers/lab';
 import { buildCountingGuest, type CountingGuest, needsAssembler, needsQemu } from '../helpers/qemu';
 
@@ -27,4 +32,58 @@ describeWhere([needsQemu(), needsAssembler()])('a running guest', () => {
     expect(back.linkBytes).toBeLessThan(there.linkBytes);
     await lab.untilClean();
   });
+
+  test('started by hand with ordinary arguments and a qcow2 disk: adopted, moved while it runs; stopped, it comes back and starts', async () => {
+    const lab = await Lab.start({ own: true });
+    const folder = temporaryFolder();
+    const [disk, qmp] = [join(folder, 'disk.qcow2'), join(folder, 'by-hand.qmp')];
+    execFileSync('qemu-img', ['convert', '-f', 'raw', '-O', 'qcow2', guest.image, disk]);
+    const args = ['-accel', 'tcg', '-m', '64', '-display', 'none', '-vga', 'none', '-nic', 'none', '-serial', `file:${join(folder, 'serial')}`, '-drive', `file=${disk},if=ide`, '-qmp', `unix:${qmp},server=on,wait=off`];
+    const byHand = spawn('qemu-system-x86_64', args, { stdio: 'ignore' });
+    const ended = new Promise((resolve) => byHand.once('close', resolve));
+    await new Promise((resolve) => setTimeout(resolve, 3_000));
+    rememberFolder(lab.a.dataDir, lab.b.dataDir, folder);
+    await dwcp(lab, ['vm', 'adopt', 'by-hand', '--qmp', qmp, '--data-dir', lab.a.dataDir]);
+    const result = await lab.result(await lab.migrate('by-hand'));
+    expect(result.guest).toMatchObject({ responds: true });
+    await ended;
+    await expectCounting(lab.b, 'by-hand', PAGES, 1);
+    const [arrived] = (await new VmRegistry(lab.b.dataDir).get('by-hand')).images;
+    execFileSync('qemu-img', ['compare', '-U', '-f', 'raw', '-F', 'qcow2', arrived!.path, disk]);
+
+    await dwcp(lab, ['vm', 'stop', 'by-hand', '--now', '--data-dir', lab.b.dataDir]);
+    const back = await lab.result(await lab.orchestrator.migrateVm('by-hand', lab.b.hostId, lab.a.hostId));
+    expect([back.guest, back.images.map(({ kind }) => kind)]).toEqual([undefined, ['disk']]);
+    await dwcp(lab, ['vm', 'start', 'by-hand', '--data-dir', lab.a.dataDir]);
+    await new Promise((resolve) => setTimeout(resolve, 3_000));
+    await expectCounting(lab.a, 'by-hand', PAGES, 1);
+  }, 90_000);
+
+  test('a cancel while its memory is on its way lets it run on where it is, and what has arrived stays as baseline', async () => {
+    const lab = await Lab.start({ own: true });
+    await startGuestOn(lab, 'cancelled', buildCountingGuest(PAGES, 200, 24 * 1024 * 1024));
+    const before = await expectCounting(lab.a, 'cancelled', PAGES, 2);
+    const id = await lab.migrate('cancelled', { bandwidthLimit: 3e6 });
+    await lab.until(id, 'some of it there', ({ live }) => live.some(({ imageId, linkBytes }) => imageId === 'vda' && linkBytes > 3e6));
+    await lab.orchestrator.cancelMigration(id);
+    await expect(lab.result(id)).rejects.toMatchObject({ code: 'CANCELLED' });
+    expect([await isRunning(lab.a, 'cancelled'), await isRunning(lab.b, 'cancelled')]).toEqual([true, false]);
+    await expectCounting(lab.a, 'cancelled', PAGES, before);
+    await lab.untilClean();
+  }, 60_000);
+
+  test('is refused with a reason where it is paused, or where DWCP is off: nothing is moved that runs', async () => {
+    const lab = await Lab.start({ own: true });
+    await startGuestOn(lab, 'refused', guest);
+    await expect(lab.result(await lab.migrate('refused', { enableDwcp: false }))).rejects.toMatchObject({ code: 'GUEST_REFUSED' });
+    await ask(lab.a, 'refused', (qmp) => qmp.execute('stop'));
+    await expect(lab.result(await lab.migrate('refused'))).rejects.toMatchObject({ code: 'GUEST_PAUSED' });
+    await ask(lab.a, 'refused', (qmp) => qmp.execute('cont'));
+    expect([await isRunning(lab.a, 'refused'), await isRunning(lab.b, 'refused')]).toEqual([true, false]);
+  }, 60_000);
 });
+
+async function dwcp(lab: Lab, args: readonly string[]): Promise<void> {
+  const child = lab.children.startDwcp(`vm-${args[1] ?? ''}`, args, {});
+  if ((await child.ended) !== 0) throw new Error(`dwcp ${args.join(' ')}: ${readFileSync(child.logFile, 'utf8')}`);
+}

@@ -19,8 +19,12 @@ test('finds the writable disks, and the other files that a host has to have', ()
 });
 
 test('gives disks their new places, raw, and logs the host’s own folder', () => {
-  const moved = relocate(COMMAND, [{ from: '/vms/x.qcow2', to: '/data/x/vda.img' }, { from: '/vms/y.img', to: '/data/x/vdb.img' }], '/data/run/x');
+  const moved = relocate(COMMAND, [{ from: '/vms/x.qcow2', to: '/data/x/vda.img' }, { from: '/vms/y.img', to: '/data/x/vdb.img' }], '/data/run/x', true);
   expect(moved).toEqual(expect.arrayContaining(['file=/data/x/vda.img,if=virtio,format=raw', 'file=/iso/x.iso,media=cdrom', '/data/x/vdb.img', 'file:/data/run/x/x.log']));
+});
+
+test('leaves disks that arrive as files in the form they have', () => {
+  expect(relocate(COMMAND, [{ from: '/vms/x.qcow2', to: '/data/x/vda.img' }], '/run', false)).toContain('file=/data/x/vda.img,if=virtio,format=qcow2,l2-cache-size=1M');
 });
 
 test.each([
@@ -30,7 +34,7 @@ test.each([
   [['-chardev', 'socket,id=s,path=/tmp/s.sock,server=on'], ['-chardev', 'socket,id=s,path=/run/s.sock,server=on']],
   [['-drive', 'file=/a.img.old,format=raw'], ['-drive', 'file=/a.img.old,format=raw']],
 ])('%j becomes %j', (given, expected) => {
-  expect(relocate(['qemu', ...given], [{ from: '/a.img', to: '/b.img' }], '/run').slice(1)).toEqual(expected);
+  expect(relocate(['qemu', ...given], [{ from: '/a.img', to: '/b.img' }], '/run', true).slice(1)).toEqual(expected);
 });
 
 test('names the machine by its version, whatever alias it was started with', () => {

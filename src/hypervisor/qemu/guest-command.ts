@@ -49,14 +49,18 @@ export function guestOwn(command: readonly string[]): string[] {
   return kept;
 }
 
-/** The command for another host: its disks at their new places, raw; logs and sockets in that host's own folder. */
-export function relocate(command: readonly string[], disks: readonly RelocatedDisk[], runFolder: string): string[] {
+/**
+ * The command for another host: its disks at their new places, logs and sockets in that host's own folder.
+ * @param raw what arrives is the disks' content; else they arrive as the files they were
+ */
+export function relocate(command: readonly string[], disks: readonly RelocatedDisk[], runFolder: string, raw: boolean): string[] {
   return guestOwn(command).map((word, index, all) => {
     const flag = all[index - 1] ?? '';
     if (STREAM_FLAGS.has(flag)) return relocateStream(word, runFolder);
     const moved = disks.reduce((text, { from, to }) => replacePath(text, from, to), word);
+    if (!raw) return moved;
     if (flag === '-blockdev') return rawBlockdev(moved);
-    return moved === word || flag === word ? moved : rawDrive(moved);
+    return moved === word ? moved : rawDrive(moved);
   });
 }
 

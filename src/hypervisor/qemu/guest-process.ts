@@ -9,6 +9,8 @@ import { DwcpError, hasCode, messageOf } from '../../model/errors';
 import { ownArguments, type RunPlaces, runPlaces } from './guest-command';
 import { QmpClient } from './qmp-client';
 
+/** Linux, sockaddr_un. */
+const MAX_SOCKET_PATH_BYTES = 107;
 const START_TIMEOUT_MS = 20_000;
 const QUIT_TIMEOUT_MS = 10_000;
 
@@ -25,6 +27,7 @@ export interface StartedGuest {
 export async function startGuestProcess(command: readonly string[], runFolder: string, incoming: boolean): Promise<StartedGuest> {
   await mkdir(runFolder, { recursive: true, mode: 0o700 });
   const places = runPlaces(runFolder);
+  if (Buffer.byteLength(places.incomingPath) > MAX_SOCKET_PATH_BYTES) throw new DwcpError('CONFIG_INVALID', `${places.incomingPath} is too long for a socket (${MAX_SOCKET_PATH_BYTES} bytes)`, { hint: 'Take a shorter dataDir or VM id' });
   for (const path of [places.qmpPath, places.monitorPath, places.incomingPath]) rmSync(path, { force: true });
   const log = openSync(places.logPath, 'w', 0o600);
   const [program = '', ...args] = command;
