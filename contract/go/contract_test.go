@@ -75,6 +75,8 @@ func TestTypesHaveTheFieldsOfTheSchemas(t *testing.T) {
 		{properties(t, "../schemas/migration-result.json"), Result{}},
 		{properties(t, "../schemas/migration-result.json", "plan"), Plan{}},
 		{properties(t, "../schemas/migration-result.json", "link"), Link{}},
+		{properties(t, "../schemas/migration-result.json", "guest"), GuestResult{}},
+		{properties(t, "../schemas/image-progress.json", "guest"), GuestProgress{}},
 		{properties(t, "../schemas/migration-progress.json"), Progress{}},
 		{properties(t, "../schemas/image-progress.json"), ImageProgress{}},
 		{properties(t, "../schemas/error-report.json"), ErrorReport{}},

@@ -27,6 +27,7 @@ type Options struct {
 	MaxDowntimeMs      *int64   `json:"maxDowntimeMs,omitempty"`
 	BandwidthLimit     *float64 `json:"bandwidthLimit,omitempty"`
 	MemoryIterations   *int     `json:"memoryIterations,omitempty"`
+	AutoConverge       *bool    `json:"autoConverge,omitempty"`
 	DirtyPageThreshold *int     `json:"dirtyPageThreshold,omitempty"`
 	Priority           *int     `json:"priority,omitempty"`
 	Force              *bool    `json:"force,omitempty"`
@@ -45,6 +46,7 @@ type Result struct {
 	Link            *Link         `json:"link,omitempty"`
 	Plan            *Plan         `json:"plan,omitempty"`
 	Images          []ImageResult `json:"images"`
+	Guest           *GuestResult  `json:"guest,omitempty"`
 	TotalSeconds    float64       `json:"totalSeconds"`
 	TotalBytes      int64         `json:"totalBytes"`
 	LinkBytes       int64         `json:"linkBytes"`
@@ -155,6 +157,28 @@ type ImageProgress struct {
 	ElapsedMs      *float64 `json:"elapsedMs,omitempty"`
 	Began          string   `json:"began,omitempty"`
 	VerifiedBlocks int64    `json:"verifiedBlocks"`
+	// Guest comes with a running guest's memory: where it is on its way.
+	Guest *GuestProgress `json:"guest,omitempty"`
+}
+
+// GuestProgress is what is seen of a guest while it moves; State is one of docs/switchover.md.
+type GuestProgress struct {
+	State               string  `json:"state"`
+	Round               int     `json:"round"`
+	RemainingBytes      float64 `json:"remainingBytes"`
+	DirtyBytesPerSecond float64 `json:"dirtyBytesPerSecond"`
+	RateBytesPerSecond  float64 `json:"rateBytesPerSecond"`
+	ExpectedDowntimeMs  float64 `json:"expectedDowntimeMs"`
+	Throttle            float64 `json:"throttle"`
+}
+
+// GuestResult is what was measured of a guest that moved while it ran.
+type GuestResult struct {
+	DowntimeMs *float64 `json:"downtimeMs,omitempty"`
+	Rounds     int      `json:"rounds"`
+	Reason     string   `json:"reason"`
+	Responds   bool     `json:"responds"`
+	Throttle   float64  `json:"throttle"`
 }
 
 // Parked says what a migration that waits for an operator waits for.

@@ -32,6 +32,9 @@ export interface LevelSample {
 }
 
 const MAX_PRESSURE = 16;
+/** Five times a second: down a rung within a second, up again over half a minute, so that the link does not run dry for a try. */
+const PRESS = 1.15;
+const RELAX = 0.996;
 
 export class LevelController {
   readonly #rungs: readonly Level[];
@@ -67,7 +70,7 @@ export class LevelController {
 
   /** Says whether the processor was what held the transfer up: cheaper levels are chosen until it is not. */
   press(processorIsBehind: boolean): void {
-    this.#pressure = processorIsBehind ? Math.min(MAX_PRESSURE, this.#pressure * 1.1) : Math.max(1, this.#pressure * 0.985);
+    this.#pressure = processorIsBehind ? Math.min(MAX_PRESSURE, this.#pressure * PRESS) : Math.max(1, this.#pressure * RELAX);
   }
 
   /**

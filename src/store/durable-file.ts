@@ -19,6 +19,17 @@ export async function syncFolder(path: string): Promise<void> {
 
 /** Replaces a file as a whole; after a crash either the old or the new content is there. */
 export async function writeDurably(path: string, content: string | Buffer): Promise<void> {
+  try {
+    await replace(path, content);
+  } catch (error) {
+    // An agent that starts beside this removes what it takes for a crash's leftover: written once more, it stays.
+    if (!isMissing(error)) throw error;
+    await replace(path, content);
+  }
+  await syncFolder(dirname(path));
+}
+
+async function replace(path: string, content: string | Buffer): Promise<void> {
   await mkdir(dirname(path), { recursive: true });
   const temporary = `${path}.${randomUUID()}.tmp`;
   try {
@@ -34,7 +45,6 @@ export async function writeDurably(path: string, content: string | Buffer): Prom
     await rm(temporary, { force: true });
     throw error;
   }
-  await syncFolder(dirname(path));
 }
 
 /** Removes what a crash in the middle of writeDurably() has left below a folder. Only while nothing else writes there. */

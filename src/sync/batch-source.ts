@@ -209,6 +209,13 @@ export class BatchSource implements SessionSupplier {
     return this.#jobs >= 2 * this.#context.pool.threads || this.#lanes.some(({ feed }) => feed.remaining > 0) ? 'processor' : 'source';
   }
 
+  /** Size of the largest batch that is not confirmed: on a stream that has been idle it takes a round trip for each doubling. */
+  get largestOnTheWay(): number {
+    let largest = 0;
+    for (const { bytes } of this.#outstanding.values()) largest = Math.max(largest, bytes);
+    return largest;
+  }
+
   /** Waits until no thread reads or encodes for it any more. */
   async idle(): Promise<void> {
     while (this.#jobs > 0) await new Promise((resolve) => setTimeout(resolve, 2));

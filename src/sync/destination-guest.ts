@@ -16,7 +16,7 @@ import type { WorkingImage } from './working-image';
 
 /** What the hypervisor's driver does for an arriving guest. */
 export interface GuestReceiver {
-  begin(setUp: { readonly prefix: Buffer; readonly sectionId: number }, fd: number): void;
+  begin(setUp: { readonly prefix: Buffer; readonly sectionId: number }, fd: number, isZero: (block: number) => boolean): void;
   changed(blocks: readonly number[]): void;
   load(state: { readonly commands: Buffer; readonly devices: Buffer }): Promise<void>;
   /** Finds what an earlier agent has left. */
@@ -48,7 +48,7 @@ export class DestinationGuest {
   begin(prefix: Buffer, sectionId: number, memory: WorkingImage): void {
     this.#setUp = { prefix, sectionId };
     memory.onAccepted((blocks) => this.#receiver.changed(blocks));
-    this.#receiver.begin(this.#setUp, memory.fd);
+    this.#receiver.begin(this.#setUp, memory.fd, (block) => memory.held.isZero(block));
   }
 
   /** All pages have arrived and are verified: the device state goes to disk, and into QEMU. Idempotent. */

@@ -58,6 +58,7 @@ export class GuestSender {
   readonly #startedAt = performance.now();
   #nextBatch = 1;
   #session: SendingSession | undefined;
+  #source: BatchSource | undefined;
   #linkBytesBefore = 0;
   #sessionLinkBytesAtStart = 0;
   #passes = 0;
@@ -91,6 +92,10 @@ export class GuestSender {
     const { counts } = this.#lane(imageId);
     const raw = (counts.scannedBlocks - counts.zeroBlocks - counts.unchangedBlocks) * 65_536;
     return raw <= 0 ? 1 : Math.min(1, counts.payloadBytes / raw);
+  }
+
+  get largestOnTheWay(): number {
+    return this.#source?.largestOnTheWay ?? 0;
   }
 
   /** Somebody waits: small batches on all streams at once, packed fast. */
@@ -186,6 +191,7 @@ export class GuestSender {
       },
       this.#nextBatch,
     );
+    this.#source = source;
     const ending = new AbortController();
     const forward = (): void => ending.abort(signal.reason);
     signal.addEventListener('abort', forward);

@@ -73,7 +73,9 @@ const LEAST_AHEAD_BYTES = 16 * MIB;
 const MOST_AHEAD_BYTES = 96 * MIB;
 /** Close to the pause, what is on the way is paid for in downtime. */
 const AHEAD_AT_THE_END_BYTES = 512 * KIB;
-const SENT_IN_PASSING_SECONDS = 0.06;
+const SENT_IN_PASSING_SECONDS = 0.04;
+/** Batches larger than this were packed before the end came into sight. */
+const SMALL_BATCH_BYTES = 96 * KIB;
 const DRAIN_PATIENCE_MS = 3_000;
 
 export class LiveMigration {
@@ -339,7 +341,7 @@ export class LiveMigration {
       this.#receivedSince = 0;
       this.#brake();
       const left = this.#info.remainingBytes + this.#memory.backlogBytes + this.#disks.reduce((sum, { feed }) => sum + feed.backlogBytes, 0);
-      if (left <= this.#worthPausing()) return;
+      if (left <= this.#worthPausing() && (this.#sender?.largestOnTheWay ?? 0) <= SMALL_BATCH_BYTES) return;
       await pause(10, signal);
       this.#throwIfFailed();
     }
@@ -348,7 +350,7 @@ export class LiveMigration {
   /** What goes over in the time that a switchover takes anyway, about. */
   #worthPausing(): number {
     const share = Math.max(0.1, this.#sender?.wireShare(MEMORY_IMAGE_ID) ?? 1);
-    return clamp((this.#request.linkBytesPerSecond * SENT_IN_PASSING_SECONDS) / share, AHEAD_AT_THE_END_BYTES, 4 * AHEAD_AT_THE_END_BYTES);
+    return clamp((this.#request.linkBytesPerSecond * SENT_IN_PASSING_SECONDS) / share, AHEAD_AT_THE_END_BYTES, 2 * AHEAD_AT_THE_END_BYTES);
   }
 
   async #finish(sender: GuestSender, sent: Promise<void>): Promise<Record<string, string>> {

@@ -44,6 +44,7 @@ export class IncomingGuest {
   readonly #options: IncomingGuestOptions;
   readonly #pending: Uint8Array;
   #fd = -1;
+  #isZero: (block: number) => boolean = () => false;
   #setUp: GuestSetUp | undefined;
   #qmp: QmpClient | undefined;
   #incoming: IncomingMigration | undefined;
@@ -63,9 +64,13 @@ export class IncomingGuest {
     return this.#loaded;
   }
 
-  /** Begins to feed from the image file; asked again with the same set-up it goes on. */
-  begin(setUp: GuestSetUp, fd: number): void {
+  /**
+   * Begins to feed from the image file; asked again with the same set-up it goes on.
+   * @param isZero whether a block of the file is known to be zeros: reading a hole costs memory and time
+   */
+  begin(setUp: GuestSetUp, fd: number, isZero: (block: number) => boolean): void {
     this.#fd = fd;
+    this.#isZero = isZero;
     const known = this.#setUp;
     this.#setUp = setUp;
     if (known && !known.prefix.equals(setUp.prefix)) this.#startOver();
@@ -158,7 +163,7 @@ export class IncomingGuest {
 
   async #feed(): Promise<void> {
     const { layout } = this.#options;
-    const buffer = Buffer.allocUnsafe(FEED_BLOCKS * BLOCK_SIZE_BYTES);
+    const buffer = Buffer.allocUnsafe(BLOCK_SIZE_BYTES);
     await this.#ensureIncoming();
     for (let at = this.#pending.indexOf(1); at >= 0 && !this.#closed; at = this.#pending.indexOf(1)) {
       const incoming = this.#incoming;
@@ -167,9 +172,11 @@ export class IncomingGuest {
       while (count < FEED_BLOCKS && this.#pending[at + count] === 1) count += 1;
       // Marked as fed before it is read: what changes meanwhile is marked again.
       this.#pending.fill(0, at, at + count);
-      const bytes = buffer.subarray(0, count * BLOCK_SIZE_BYTES);
-      readStretch(this.#fd, bytes, at * BLOCK_SIZE_BYTES);
-      for (let block = 0; block < count; block += 1) this.#feedBlock(incoming, layout, at + block, bytes.subarray(block * BLOCK_SIZE_BYTES, (block + 1) * BLOCK_SIZE_BYTES));
+      for (let block = at; block < at + count; block += 1) {
+        const zero = this.#isZero(block);
+        if (!zero) readStretch(this.#fd, buffer, block * BLOCK_SIZE_BYTES);
+        this.#feedBlock(incoming, layout, block, zero ? ZERO_BLOCK : buffer);
+      }
       await incoming.flush();
       await new Promise((resolve) => setImmediate(resolve));
     }
@@ -179,7 +186,7 @@ export class IncomingGuest {
   #feedBlock(incoming: IncomingMigration, layout: RamLayout, number: number, bytes: Buffer): void {
     const { block, offset } = layout.at(number * BLOCK_SIZE_BYTES);
     const end = Math.min(bytes.length, block.usedBytes - offset);
-    const empty = bytes.equals(ZERO_BLOCK);
+    const empty = bytes === ZERO_BLOCK;
     for (let at = 0; at < end; at += PAGE_BYTES) {
       const page = bytes.subarray(at, at + PAGE_BYTES);
       if (empty || page.equals(ZERO_PAGE)) incoming.filledPage(block.id, offset + at, 0);
