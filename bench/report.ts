@@ -34,7 +34,7 @@ export function say(line: string): void {
 }
 
 /** A part of a measurement is shown and not kept. */
-const PARTIAL = process.argv.includes('--small') || process.argv.includes('--no-peers');
+const PARTIAL = ['--small', '--no-peers', '--dwcp-only', '--peers-only', '--memory-only', '--disk-only'].some((flag) => process.argv.includes(flag));
 const ROOT = join(__dirname, '..', '..');
 
 function commit(): string {
