@@ -69,7 +69,6 @@ export function createGuestActivities({ hub, ownership, journal, registry, conne
     try {
       hub.live(input.migrationId)?.close();
       await release(input, taken.generation);
-      await hub.endLive(input.migrationId);
     } catch (error) {
       const reason = toDwcpError(error, 'INTERNAL');
       if (reason.spec.retry === 'operator') throw reason;

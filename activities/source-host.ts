@@ -74,7 +74,7 @@ export function createSourceActivities(dependencies: SourceDependencies) {
   const release = async (input: HandOverInput, generation: number): Promise<void> => {
     await ownership.release(input.vmId, input.migrationId, input.destinationHost, generation, open(input).sentManifests);
     await removeOutgoing(dataDir, input.migrationId);
-    hub.close(input.migrationId);
+    await hub.close(input.migrationId);
   };
 
   const guestActivities = createGuestActivities({ ...dependencies, release });
@@ -195,17 +195,13 @@ export function createSourceActivities(dependencies: SourceDependencies) {
         ),
 
       rollBackSource: async (input: { migrationId: string; vmId: string; destinationAbandoned: boolean; note?: string }): Promise<void> => {
-        await hub.endLive(input.migrationId);
-        hub.close(input.migrationId);
+        await hub.close(input.migrationId);
         await ownership.rollBack(input.vmId, input.migrationId, input.destinationAbandoned, input.note);
         await removeOutgoing(dataDir, input.migrationId);
       },
 
       /** Ends the session of a migration; streams go back to the pool. */
-      closeSource: (input: { migrationId: string }): Promise<void> => {
-        hub.close(input.migrationId);
-        return Promise.resolve();
-      },
+      closeSource: (input: { migrationId: string }): Promise<void> => hub.close(input.migrationId),
 
       setBandwidthLimit: (input: { migrationId: string; bytesPerSecond: number }): Promise<boolean> => {
         const migration = hub.find(input.migrationId);

@@ -23,7 +23,7 @@ const LOCAL: LinkSetting = { rate: '1gbit', rateBitsPerSecond: 1e9, rtt: '1ms', 
 const GUEST: LinuxGuestOptions = { memoryMiB: 512, diskMiB: 512, filesMiB: 300, randomMiB: 64, dirtyKiBPerTick: 128, diskKiBPerSecond: 0 };
 const BOOT_MS = 180_000;
 const STAY_MS = 60_000;
-/** Every file of the guest is looked at once within so many ticks. */
+/** In every third the guest looks at one of its files and one piece of its random memory; reading bad kernel memory shows in all of them. */
 const CHECK_TICKS = 30;
 
 export async function benchLive(json: boolean, args: readonly string[]): Promise<void> {

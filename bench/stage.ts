@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Client, Connection } from '@temporalio/client';
 import { type Child, Children } from '../src/cli/demo/children';
+import { killGuestsNaming } from '../src/hypervisor/qemu/guest-process';
 import { startEmbeddedServer } from '../src/control/embedded-server';
 import { createOrchestrator, type MigrateOptions, type Orchestrator } from '../src/control/orchestrator';
 import type { ImageKind } from '../src/model/ids';
@@ -133,6 +134,7 @@ export class Stage {
   async stop(): Promise<void> {
     await this.#client?.connection.close();
     await this.children.stopAll();
+    killGuestsNaming([this.folder]);
     rmSync(this.folder, { recursive: true, force: true });
   }
 }

@@ -10,8 +10,8 @@ import { onDestination, onSource } from './activity-proxies';
 import { AbortedByOperator, toCoded } from './failures';
 import type { TransferFlow } from './transfer-flow';
 
-/** The destination says that it has not taken over and will not: the way back is open once it has promised so. */
-const REFUSALS: ReadonlySet<ErrorCode> = new Set(['ABANDONED', 'FENCED']);
+/** Said only before the source has handed over. Whatever else ends the step leads back with the destination's promise alone. */
+const NOT_HANDED_OVER: ReadonlySet<ErrorCode> = new Set(['GUEST_RUNS_ON', 'GUEST_LOST']);
 
 /** Hands over a VM that stands still. @throws only where the source may take the VM back */
 export async function switchover(flow: TransferFlow, images: readonly ImageResult[]): Promise<void> {
@@ -62,10 +62,10 @@ async function untilDecided<T>(flow: TransferFlow, handOver: () => Promise<T>): 
     } catch (error) {
       if (error instanceof AbortedByOperator) {
         if (error.acceptTwoCopies || (await promisesNotToStart(flow))) throw error;
-      } else if (toCoded(error).code === 'GUEST_RUNS_ON') {
+      } else if (NOT_HANDED_OVER.has(toCoded(error).code)) {
         flow.handedOver = false;
         throw error;
-      } else if (!REFUSALS.has(toCoded(error).code) || (await promisesNotToStart(flow))) throw error;
+      } else if (await promisesNotToStart(flow)) throw error;
       await sleep('5s', { summary: 'The hand-over is in doubt: ask again' });
     }
   }

@@ -51,8 +51,7 @@ export async function startAgent(options: ProcessOptions, log: Logger): Promise<
   const metrics = options.metricsPort > 0 ? await serveMetrics(readings.registry, options.metricsAddress, options.metricsPort, () => ready) : undefined;
   log.info({ hostId: host.hostId, dataDir: host.dataDir, dataPlane: `${options.listenAddress}:${host.advertised.port}`, advertised: `${host.advertised.address}:${host.advertised.port}`, queue: hostQueue(host.hostId), temporal: temporalTarget().address }, 'agent started');
   const ended = runWorker({ host, options, sources, observe, log, signal: stopping.signal, onReady: () => (ready = true) }).finally(async () => {
-    await sources.endAllLive();
-    sources.closeAll();
+    await sources.closeAll();
     await metrics?.close();
     await host.close();
   });

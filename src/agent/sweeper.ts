@@ -78,7 +78,7 @@ export class Sweeper {
     if (last.state !== 'claimed' && last.state !== 'handed_over') return;
     if (await this.#isOpen(migrationWorkflowId(vmId), migrationId)) return;
     if (last.state === 'claimed') {
-      sources.close(migrationId);
+      await sources.close(migrationId);
       await ownership.rollBack(vmId, migrationId, false, 'its workflow is closed');
     } else await this.#settleHandOver(vmId, last);
     log.info({ migrationId, vmId, state: last.state }, 'settled what a closed migration had left');
@@ -98,7 +98,7 @@ export class Sweeper {
       const { generation } = await migration.takeOver(vmId, outgoing.roots);
       await ownership.release(vmId, migrationId, outgoing.destinationHost, generation, migration.sentManifests);
     } finally {
-      sources.close(migrationId);
+      await sources.close(migrationId);
     }
   }
 

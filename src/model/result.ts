@@ -27,7 +27,9 @@ export function assembleResult({ identity, path, fallbackReason, tier, link, pla
   const { migrationId, vmId, sourceHost, destinationHost } = identity;
   const totalBytes = images.reduce((sum, image) => sum + image.totalBytes, 0);
   const linkBytes = images.reduce((sum, image) => sum + image.linkBytes, 0);
-  const transferSeconds = Math.max(0.001, images.reduce((sum, image) => sum + image.seconds, 0));
+  const seconds = images.map((image) => image.seconds);
+  // One image after the other; those of a running guest all at once.
+  const transferSeconds = Math.max(0.001, guest ? Math.max(...seconds) : seconds.reduce((sum, each) => sum + each, 0));
   const speedup = path === 'dwcp' && plan ? plan.standardSeconds / transferSeconds : 1;
   return {
     migrationId, vmId, sourceHost, destinationHost,

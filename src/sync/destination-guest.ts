@@ -38,7 +38,6 @@ export class DestinationGuest {
   readonly #folder: string;
   readonly #receiver: GuestReceiver;
   #setUp: { readonly prefix: Buffer; readonly sectionId: number } | undefined;
-  #adopted = false;
 
   constructor(folder: string, receiver: GuestReceiver) {
     this.#folder = folder;
@@ -66,10 +65,10 @@ export class DestinationGuest {
     const { prefix, sectionId, commands, devices } = stateSchema.parse(JSON.parse(text.toString('utf8')));
     const fromBase64 = (value: string): Buffer => Buffer.from(value, 'base64');
     if (!this.#setUp) {
-      this.#adopted = true;
-      if ((await this.#receiver.adopt()) !== 'loaded') this.begin(fromBase64(prefix), sectionId, await memory());
+      if ((await this.#receiver.adopt()) === 'loaded') return;
+      this.begin(fromBase64(prefix), sectionId, await memory());
     }
-    if (this.#setUp || !this.#adopted) await this.#receiver.load({ commands: fromBase64(commands), devices: fromBase64(devices) });
+    await this.#receiver.load({ commands: fromBase64(commands), devices: fromBase64(devices) });
   }
 
   /** Past the point of no return: lets the guest run, once. Idempotent. */
@@ -96,7 +95,7 @@ export class DestinationGuest {
   /** A start that was begun before: it runs, or was about to, or has died since. */
   async #startedBefore(started: z.infer<typeof startedSchema>): Promise<StartedGuest> {
     const found = await this.#receiver.adopt();
-    if (found === 'loaded') return this.#receiver.run();
+    if (found === 'loaded') return { ...(await this.#receiver.run()), ...(started.resumedAtMs !== undefined && { resumedAtMs: started.resumedAtMs }) };
     return { resumedAtMs: started.resumedAtMs, responds: found === 'running' };
   }
 

@@ -41,8 +41,9 @@ export class SourceHub {
     return migration;
   }
 
-  /** Ends a migration's session; its streams go back to the pool. */
-  close(migrationId: string): void {
+  /** Ends a migration here: its guest runs on unless it was handed over, its streams go back to the pool. */
+  async close(migrationId: string): Promise<void> {
+    if (this.#lives.has(migrationId)) await this.endLive(migrationId);
     this.#migrations.get(migrationId)?.close();
     this.#migrations.delete(migrationId);
   }
@@ -86,11 +87,7 @@ export class SourceHub {
     await live?.breakOff();
   }
 
-  async endAllLive(): Promise<void> {
-    for (const id of [...this.#lives.keys()]) await this.endLive(id);
-  }
-
-  closeAll(): void {
-    for (const id of [...this.#migrations.keys()]) this.close(id);
+  async closeAll(): Promise<void> {
+    for (const id of new Set([...this.#lives.keys(), ...this.#migrations.keys()])) await this.close(id);
   }
 }

@@ -2,9 +2,9 @@
  * A lab with a running guest: the counting guest on host a, moved between two agents, and a monitor that watches who runs.
  * What it watches through is the second QMP socket that DWCP gives every guest.
  */
-import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { copyFileSync, existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { findListener, startGuestProcess } from '../../src/hypervisor/qemu/guest-process';
+import { findListener, killGuestsNaming, startGuestProcess } from '../../src/hypervisor/qemu/guest-process';
 import { runPlaces } from '../../src/hypervisor/qemu/guest-command';
 import { QmpClient } from '../../src/hypervisor/qemu/qmp-client';
 import { VmRegistry } from '../../src/store/vm-registry';
@@ -34,14 +34,7 @@ export function rememberFolder(...paths: readonly string[]): void {
 
 /** Ends every QEMU that a test has left on either host: they outlive agents, and would outlive the test. */
 export function killGuests(): void {
-  for (const pid of readdirSync('/proc').filter((name) => /^\d+$/.test(name))) {
-    try {
-      const command = readFileSync(`/proc/${pid}/cmdline`, 'utf8');
-      if (command.startsWith('qemu-system') && [...folders].some((folder) => command.includes(folder))) process.kill(Number(pid), 'SIGKILL');
-    } catch {
-      continue; // It has ended meanwhile.
-    }
-  }
+  killGuestsNaming([...folders]);
   folders.clear();
 }
 

@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { QmpClient } from '../../src/hypervisor/qemu/qmp-client';
 import type { QmpEvent } from '../../src/hypervisor/qemu/qmp-schemas';
 import type { GuestState } from '../../src/model/guest-states';
+import { temporaryFolder } from './data';
 import { monitorPath } from './guest-lab';
 import type { LabHost } from './lab';
 
@@ -42,6 +43,15 @@ export class GuestWatch {
   reached(state: GuestState): Promise<void> {
     if (this.#seen.has(state)) return Promise.resolve();
     return new Promise((resolve) => this.#wanted.set(state, resolve));
+  }
+
+  /** How far the guest has counted at the source; a guest that was only booted again elsewhere has counted less. */
+  async countAtSource(): Promise<number> {
+    const qmp = this.#connected.get('source');
+    if (!qmp || qmp === 'connecting') throw new Error('the watch has no monitor of the source');
+    const file = join(temporaryFolder(), 'page');
+    await qmp.execute('pmemsave', { val: 0x20_0000, size: 4096, filename: file });
+    return readFileSync(file).readUInt32LE(0);
   }
 
   note(text: string): void {

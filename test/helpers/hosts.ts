@@ -32,7 +32,7 @@ export async function startHost(hostId: string, dataDir: string, extra: Partial<
     destinationFor: (migrationId) => ({ address: '127.0.0.1', port: options.port, grant: mintGrant(parts.key, 'session', migrationId, 3600e3) }),
     close: async () => {
       open.delete(host);
-      sources.closeAll();
+      await sources.closeAll();
       await parts.close();
     },
   };

@@ -56,5 +56,5 @@ export async function handOver(move: Move, sent: readonly SentImage[]): Promise<
   const migration = source.sources.open(migrationId, destination.destinationFor(migrationId), 0);
   const { generation } = await migration.takeOver(vmId, Object.fromEntries(sent.map(({ imageId, root }) => [imageId, root])));
   await source.sourceOwnership.release(vmId, migrationId, destination.hostId, generation, migration.sentManifests);
-  source.sources.close(migrationId);
+  await source.sources.close(migrationId);
 }

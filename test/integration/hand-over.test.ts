@@ -89,7 +89,7 @@ describe('the source', () => {
     const { sent } = await ready(here);
     await here.a.sourceOwnership.handOver('vm', 'm1');
     const reach = here.b.destinationFor('m1');
-    here.a.sources.close('m1');
+    await here.a.sources.close('m1');
     await here.b.close();
     const migration = here.a.sources.open('m1', reach, 0);
     await expect(migration.takeOver('vm', rootsOf(sent))).rejects.toMatchObject({ code: 'HANDOVER_IN_DOUBT' });
@@ -118,7 +118,7 @@ describe('the destination', () => {
     const here = await lab();
     const content = sha256(here.disk);
     const { move, sent } = await ready(here);
-    here.a.sources.close('m1');
+    await here.a.sources.close('m1');
     const b = await restart(here.b);
     await handOver({ ...move, destination: b }, [sent]);
     expect(sha256(onB(b))).toBe(content);
@@ -129,7 +129,7 @@ describe('the destination', () => {
     const content = sha256(here.disk);
     const { move, sent } = await ready(here);
     await here.b.ownership.append('vm', 'mine', 'm1', move.fence);
-    here.a.sources.close('m1');
+    await here.a.sources.close('m1');
     const b = await restart(here.b);
     await expect(b.hub.abandon('m1', 'vm', move.fence)).rejects.toMatchObject({ code: 'ALREADY_PAST_RETURN' });
     await handOver({ ...move, destination: b }, [sent]);
@@ -150,7 +150,7 @@ describe('the destination', () => {
     const here = await lab();
     const { move } = await ready(here);
     await here.b.hub.abandon('m1', 'vm', move.fence);
-    here.a.sources.close('m1');
+    await here.a.sources.close('m1');
     await here.a.sourceOwnership.rollBack('vm', 'm1', false);
     const next = await prepareMove('m2', 'vm', here.a, here.b);
     const sent = await sendImage(next, 'vda');

@@ -156,7 +156,7 @@ async function interrupted(move: Move, afterMs: number): Promise<void> {
   const sending = sendImage(move, 'vda', { bandwidthLimit: 4e6 }, stopping.signal);
   setTimeout(() => stopping.abort(new Error('stopped')), afterMs);
   await expect(sending).rejects.toBeDefined();
-  move.source.sources.close(move.migrationId);
+  await move.source.sources.close(move.migrationId);
 }
 
 /** Records in the journal, counted from its length: its head is a few hundred bytes, a record 24. */

@@ -73,12 +73,13 @@ describeWhere([needsQemu(), needsAssembler(), needsRoot(), needsProgram('mount',
 
   async function runCell(lab: Lab, relay: Relay, watch: GuestWatch, vmId: string, { state, faults }: Cell): Promise<Outcome> {
     await startGuestOn(lab, vmId, guest, false);
+    const before = await watch.countAtSource();
+    expect(before).toBeGreaterThan(0);
     const slow = state === 'disks' || state === 'memory';
     watch.migrationId = `m-${vmId}`;
     const id = await lab.migrate(vmId, { migrationId: watch.migrationId, maxDowntimeMs: 6_000, bandwidthLimit: slow ? 6e6 : 0 });
     if (state === 'converged') void lab.until(id, 'the switchover', ({ progress }) => progress?.phase === 'switchover', 60_000).then(() => watch.say('converged'), () => undefined);
     await Promise.race([watch.reached(state), new Promise((_, reject) => setTimeout(() => reject(new Error(`state ${state} was not reached`)), 60_000).unref())]);
-    const before = watch.spans.some(({ side }) => side === 'source') ? 1 : 0;
     for (const fault of faults) watch.note(`fault: ${fault}`);
     await Promise.all(faults.map((fault) => inflict(fault, lab, relay, vmId, id)));
     await settled(lab, id, faults.includes('link for good'));

@@ -18,6 +18,7 @@ import { MIB, formatBitRate, formatBytes, formatDuration } from '../../model/uni
 import { hitsText } from '../follow';
 import type { Output } from '../output';
 import { table } from '../output';
+import { killGuestsNaming } from '../../hypervisor/qemu/guest-process';
 import { Children } from './children';
 import { ensureQemu, QEMU_INSTALL_LINE } from './qemu-package';
 import { GuestDemo, type GuestLeg, guestSummary } from './running-guest';
@@ -57,6 +58,7 @@ export async function runDemo({ keep, output, signal, diskBytes }: DemoOptions):
   let kept = false;
   const stopping = async (): Promise<void> => {
     await children.stopAll();
+    killGuestsNaming([folder]);
     if (!kept) rmSync(folder, { recursive: true, force: true });
   };
   const interrupted = new Promise<never>((_, reject) => signal.addEventListener('abort', () => reject(new DwcpError('CANCELLED', 'Interrupted; everything is stopped and removed'))));

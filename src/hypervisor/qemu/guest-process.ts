@@ -93,6 +93,18 @@ export async function quitGuest(qmpPath: string, evenRunning = false): Promise<v
   }
 }
 
+/** Ends every QEMU whose command names one of these folders, whatever it is doing: for demos, benches and tests. */
+export function killGuestsNaming(folders: readonly string[]): void {
+  for (const pid of readdirSync('/proc').filter((name) => /^\d+$/.test(name))) {
+    try {
+      const command = readFileSync(`/proc/${pid}/cmdline`, 'utf8');
+      if ((command.split('\0')[0] ?? '').includes('qemu-system') && folders.some((folder) => command.includes(folder))) process.kill(Number(pid), 'SIGKILL');
+    } catch {
+      continue; // It has ended meanwhile.
+    }
+  }
+}
+
 export interface FoundGuest {
   readonly pid: number;
   readonly command: string[];
