@@ -5,16 +5,17 @@
 import { activityInfo } from '@temporalio/activity';
 import { z } from 'zod';
 import { DwcpError, toDwcpError } from '../src/model/errors';
-import { type GuestDefinition, type GuestResult, type GuestSpec, MEMORY_IMAGE_ID } from '../src/model/guest';
+import type { GuestDefinition, GuestResult, GuestSpec } from '../src/model/guest';
 import { type ImageProgress, imageProgressSchema, type ImageResult } from '../src/model/migration';
 import type { LevelAndStreams, LinkMeasurement } from '../src/model/tiers';
 import type { OwnershipJournal } from '../src/store/ownership-journal';
 import type { VmRegistry } from '../src/store/vm-registry';
-import { imageResultOf, progressOf } from '../src/sync/image-results';
-import { type GuestPort, LiveMigration } from '../src/sync/live-migration';
+import type { GuestMove, GuestPort } from '../src/sync/guest-move';
+import { LiveMigration } from '../src/sync/live-migration';
 import { type Outgoing, readOutgoing, writeOutgoing } from '../src/sync/outgoing';
 import type { TakenOver } from '../src/sync/protocol';
 import type { InspectedImage, SourceOwnership } from '../src/sync/source-ownership';
+import { WholeGuestMove } from '../src/sync/whole-guest-move';
 import { lastReport, withHeartbeat } from './heartbeat';
 import type { HandOverInput, LinkInput, SourceDependencies } from './source-host';
 import { withFailures } from './to-failure';
@@ -31,8 +32,8 @@ export interface GuestDependencies extends SourceDependencies {
 export interface RoundsInput extends LinkInput {
   readonly images: readonly InspectedImage[];
   readonly guest: GuestSpec;
-  readonly start: LevelAndStreams;
-  readonly link: LinkMeasurement;
+  /** What DWCP begins with; without it QEMU itself moves the guest. */
+  readonly dwcp?: { readonly start: LevelAndStreams; readonly link: LinkMeasurement };
 }
 
 export interface MovedGuest {
@@ -46,12 +47,9 @@ const reportSchema = z.object({ v: z.literal(1), images: z.array(imageProgressSc
 
 export function createGuestActivities({ hub, ownership, journal, registry, connectGuest, release, report, observe, dataDir }: GuestDependencies) {
   /** What operators see: each image, and the guest's own state with its memory. */
-  const progress = (live: LiveMigration | undefined, before: readonly ImageProgress[]): z.infer<typeof reportSchema> => {
-    const now = live?.progress;
-    const images = (now?.images ?? []).map((image) => {
-      const known = progressOf(image, before.find(({ imageId }) => imageId === image.imageId));
-      return image.imageId === MEMORY_IMAGE_ID && now ? { ...known, guest: now.guest } : known;
-    });
+  const progress = (live: GuestMove | undefined, before: readonly ImageProgress[]): z.infer<typeof reportSchema> => {
+    const now = live?.progress(before);
+    const images = (now?.images ?? []).map((image, index, all) => (now && index === all.length - 1 ? { ...image, guest: now.guest } : image));
     for (const image of images) {
       observe({ kind: 'progress', progress: image });
       report(image);
@@ -85,7 +83,7 @@ export function createGuestActivities({ hub, ownership, journal, registry, conne
     {
       /** Disks, then memory, until the guest's pause would be short enough. The guest runs all the while. */
       guestRounds: async (input: RoundsInput): Promise<{ rounds: number; reason: string }> => {
-        const { migrationId, vmId, guest, start, options, link } = input;
+        const { migrationId, vmId, guest, images, options, dwcp } = input;
         const before = lastReport(reportSchema)?.images ?? [];
         const last = await journal.last(vmId, migrationId);
         if (last?.state !== 'claimed') throw new DwcpError('ABANDONED', `Migration ${migrationId} has no claim on ${vmId} any more (${last?.state ?? 'none'})`);
@@ -97,12 +95,14 @@ export function createGuestActivities({ hub, ownership, journal, registry, conne
               const definition = (await registry.getHere(vmId)).guest;
               if (!definition) throw new DwcpError('VM_UNKNOWN', `VM ${vmId} is no guest of this host`);
               const migration = hub.open(migrationId, input.destination, options.bandwidthLimit);
-              const live = new LiveMigration(migration, { vmId, images: input.images, ramBlocks: guest.ramBlocks, start, options, linkBytesPerSecond: link.bandwidthBytesPerSecond }, await connectGuest(vmId, definition));
+              const port = await connectGuest(vmId, definition);
+              const live = dwcp
+                ? new LiveMigration(migration, { vmId, images, ramBlocks: guest.ramBlocks, start: dwcp.start, options, linkBytesPerSecond: dwcp.link.bandwidthBytesPerSecond }, port)
+                : new WholeGuestMove(migration, { images, options }, port);
               hub.setLive(migrationId, live);
               try {
                 await live.rounds(attempt);
-                const { round } = live.progress.guest;
-                return { rounds: round, reason: live.reason };
+                return { rounds: live.progress([]).guest.round, reason: live.reason };
               } catch (error) {
                 await hub.endLive(migrationId);
                 throw error;
@@ -128,8 +128,7 @@ export function createGuestActivities({ hub, ownership, journal, registry, conne
                 await hub.endLive(migrationId);
                 throw error;
               });
-              const attempts = activityInfo().attempt;
-              const images = ready.images.map((sent) => imageResultOf(sent, sent.imageId === MEMORY_IMAGE_ID ? 'memory' : 'disk', undefined, attempts));
+              const images = ready.images.map((image) => ({ ...image, attempts: activityInfo().attempt }));
               for (const result of images) observe({ kind: 'image', result });
               const { roots, pausedAtMs, guest } = ready;
               const outgoing = { destinationHost, destination, roots, live: { pausedAtMs, guest, images } };

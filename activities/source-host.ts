@@ -19,7 +19,7 @@ import { imageResultOf, progressOf, standardProgressOf, standardResultOf } from 
 import { removeOutgoing, writeOutgoing } from '../src/sync/outgoing';
 import { assumeImage, sampleImage } from '../src/sync/plan-sampler';
 import type { SourceHub } from '../src/sync/source-hub';
-import type { GuestPort } from '../src/sync/live-migration';
+import type { GuestPort } from '../src/sync/guest-move';
 import type { Destination, SourceMigration } from '../src/sync/source-migration';
 import type { ClaimedVm, InspectedImage, SourceOwnership } from '../src/sync/source-ownership';
 import { StandardSender } from '../src/sync/standard-sender';

@@ -9,12 +9,12 @@
  * A cancel before the switchover rolls back; from there on the migration completes forward.
  */
 import { CancellationScope } from '@temporalio/workflow';
-import { DwcpError } from '../src/model/errors';
+import type { DwcpError } from '../src/model/errors';
 import type { GuestResult } from '../src/model/guest';
 import type { ImageResult, MigrationRequest, MigrationResult } from '../src/model/migration';
 import { completed, keepCopiesBeside, recordOutcome } from './complete';
 import { failWith, toCoded } from './failures';
-import { moveGuest } from './move-guest';
+import { moveGuest, moveGuestWhole } from './move-guest';
 import { rollBack } from './roll-back';
 import { begin } from './start';
 import { switchover } from './switchover';
@@ -38,8 +38,11 @@ export async function migrateVm(argument: MigrationRequest): Promise<MigrationRe
           fallbackReason = fallbackFor(error, flow);
         }
       }
-      if (flow.prepared.guest) throw fallbackReason ?? new DwcpError('GUEST_REFUSED', 'A running guest is moved by DWCP only: leave enableDwcp true, or stop it', { side: 'control' });
       state.path = fallbackReason ? 'fallback' : 'standard';
+      if (flow.prepared.guest) {
+        ({ guest, images } = await moveGuestWhole(flow));
+        return;
+      }
       await flow.initialiseAmst();
       images = await flow.standardTransferImages();
     });

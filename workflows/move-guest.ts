@@ -11,13 +11,26 @@ import type { TransferFlow } from './transfer-flow';
 
 const MAX_BROKEN_OFF = 20;
 
+/** By DWCP. */
 export async function moveGuest(flow: TransferFlow): Promise<MovedGuest> {
+  const { notUnderstood } = flow.prepared.guest ?? {};
+  if (notUnderstood !== undefined) throw new DwcpError('STREAM_NOT_UNDERSTOOD', notUnderstood, { phase: 'start', side: 'source' });
   await flow.initialiseAmst();
   const link = await flow.connectAndCheck();
   const start = flow.selectLevel(link);
   await flow.computePlan(link, start);
+  return untilMoved(flow, () => flow.guestRounds({ link, start }));
+}
+
+/** By QEMU's own migration: the standard transfer. */
+export async function moveGuestWhole(flow: TransferFlow): Promise<MovedGuest> {
+  await flow.initialiseAmst();
+  return untilMoved(flow, () => flow.guestRounds());
+}
+
+async function untilMoved(flow: TransferFlow, rounds: () => Promise<void>): Promise<MovedGuest> {
   for (let brokenOff = 0; ; brokenOff += 1) {
-    await flow.guestRounds(link, start);
+    await rounds();
     try {
       return await CancellationScope.nonCancellable(() => guestSwitchover(flow));
     } catch (error) {

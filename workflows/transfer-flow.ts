@@ -120,13 +120,13 @@ export class TransferFlow {
     );
   }
 
-  /** A running guest: disks, then memory in rounds, until it may be paused. */
-  async guestRounds(link: LinkMeasurement, start: LevelAndStreams): Promise<void> {
+  /** A running guest: disks, then memory in rounds, until it may be paused. @param dwcp without it QEMU itself moves it */
+  async guestRounds(dwcp?: { link: LinkMeasurement; start: LevelAndStreams }): Promise<void> {
     const { images, guest } = this.prepared;
     const { sourceHost, vmId } = this.state.identity;
     if (!guest) throw new Error('the VM does not run');
-    const call = { activityId: 'guest-rounds', summary: `${vmId}: disks, then memory in rounds, while it runs` };
-    await this.step('transfer', () => onSource(sourceHost, 'long', call).guestRounds({ ...this.linkInput, options: this.options, images, guest, start, link }));
+    const call = { activityId: dwcp ? 'guest-rounds' : 'standard-guest-rounds', summary: `${vmId}: disks, then memory in rounds, while it runs${dwcp ? '' : '; by QEMU itself'}` };
+    await this.step(dwcp ? 'transfer' : 'standard_transfer', () => onSource(sourceHost, 'long', call).guestRounds({ ...this.linkInput, options: this.options, images, guest, ...(dwcp && { dwcp }) }));
   }
 
   async standardTransferImages(): Promise<ImageResult[]> {

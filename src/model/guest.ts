@@ -18,8 +18,6 @@ export const guestDefinitionSchema = z.strictObject({
   command: z.array(z.string().max(65_536)).min(1).max(2000),
   /** The QMP socket on which the agent speaks to it. */
   qmpPath: z.string().min(1).max(4096),
-  /** Formats of disks that are not raw, by image id. */
-  formats: z.record(z.string(), diskFormatSchema).optional(),
 });
 export type GuestDefinition = z.infer<typeof guestDefinitionSchema>;
 
@@ -29,12 +27,16 @@ export type RamBlock = z.infer<typeof ramBlockSchema>;
 /** What the destination has to know of a running guest before anything is sent. */
 export const guestSpecSchema = z.strictObject({
   command: guestDefinitionSchema.shape.command,
-  formats: guestDefinitionSchema.shape.formats,
+  /** Formats of disks that are not raw, by image id. */
+  formats: z.record(z.string(), diskFormatSchema).optional(),
   qemuVersion: z.string().max(60),
   machine: z.string().max(200),
   /** Files besides the disks that the command names; they have to be there on the destination too. */
   needsFiles: z.array(z.string().max(4096)).max(200),
-  ramBlocks: z.array(ramBlockSchema).min(1).max(1024),
+  /** None where the stream is not understood. */
+  ramBlocks: z.array(ramBlockSchema).max(1024),
+  /** Why only QEMU itself can move this guest. */
+  notUnderstood: z.string().max(2000).optional(),
   /** The guest's disks by their places on the source, to be found again in the command. */
   diskPaths: z.record(z.string(), z.string()),
 });

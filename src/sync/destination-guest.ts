@@ -19,6 +19,9 @@ export interface GuestReceiver {
   begin(setUp: { readonly prefix: Buffer; readonly sectionId: number }, fd: number, isZero: (block: number) => boolean): void;
   changed(blocks: readonly number[]): void;
   load(state: { readonly commands: Buffer; readonly devices: Buffer }): Promise<void>;
+  /** QEMU receives the guest by its own means, at these places of this host. @param disks image ids by path */
+  receiveWhole(disks: ReadonlyMap<string, string>): Promise<WholePlaces>;
+  loadWhole(): Promise<void>;
   /** Finds what an earlier agent has left. */
   adopt(): Promise<'loaded' | 'running' | undefined>;
   run(): Promise<{ resumedAtMs: number; responds: boolean }>;
@@ -26,18 +29,28 @@ export interface GuestReceiver {
   discard(): Promise<void>;
 }
 
+export interface WholePlaces {
+  readonly memoryPath: string;
+  readonly disksPath: string;
+}
+
 export interface StartedGuest {
   readonly resumedAtMs: number | undefined;
   readonly responds: boolean;
 }
 
-const stateSchema = z.strictObject({ prefix: z.base64(), sectionId: z.int(), commands: z.base64(), devices: z.base64() });
+const stateSchema = z.union([
+  z.strictObject({ prefix: z.base64(), sectionId: z.int(), commands: z.base64(), devices: z.base64() }),
+  /** QEMU has received and loaded it itself: there is nothing to load it from again. */
+  z.strictObject({ whole: z.literal(true) }),
+]);
 const startedSchema = z.strictObject({ resumedAtMs: z.number().optional(), responds: z.boolean() });
 
 export class DestinationGuest {
   readonly #folder: string;
   readonly #receiver: GuestReceiver;
   #setUp: { readonly prefix: Buffer; readonly sectionId: number } | undefined;
+  #places: WholePlaces | undefined;
 
   constructor(folder: string, receiver: GuestReceiver) {
     this.#folder = folder;
@@ -58,11 +71,39 @@ export class DestinationGuest {
     await Promise.all([writeDurably(this.#statePath, text), this.#receiver.load({ commands, devices })]);
   }
 
+  /** QEMU receives it by its own means from now on; whatever came before is of no use any more. */
+  async receiveWhole(disks: ReadonlyMap<string, string>): Promise<WholePlaces> {
+    this.#setUp = undefined;
+    await rm(this.#statePath, { force: true });
+    this.#places = await this.#receiver.receiveWhole(disks);
+    return this.#places;
+  }
+
+  /** Where what QEMU receives itself goes; undefined where it does not. */
+  get wholePlaces(): WholePlaces | undefined {
+    return this.#places;
+  }
+
+  async loadWhole(): Promise<void> {
+    await this.#receiver.loadWhole();
+    await writeDurably(this.#statePath, JSON.stringify({ whole: true }));
+  }
+
+  /** Whether QEMU itself has brought it, disks and all. */
+  async cameWhole(): Promise<boolean> {
+    const state = await this.#state();
+    return state !== undefined && 'whole' in state;
+  }
+
   /** Makes sure that a complete, paused QEMU is there, before the point of no return. @throws INTEGRITY_MISMATCH where it cannot */
   async ensureLoaded(memory: () => Promise<WorkingImage>): Promise<void> {
-    const text = await readIfThere(this.#statePath);
-    if (!text) throw new DwcpError('INTEGRITY_MISMATCH', 'The guest’s device state has not arrived', { side: 'destination' });
-    const { prefix, sectionId, commands, devices } = stateSchema.parse(JSON.parse(text.toString('utf8')));
+    const state = await this.#state();
+    if (!state) throw new DwcpError('INTEGRITY_MISMATCH', 'The guest’s device state has not arrived', { side: 'destination' });
+    if ('whole' in state) {
+      if ((await this.#receiver.adopt()) === 'loaded') return;
+      throw new DwcpError('INTEGRITY_MISMATCH', 'The QEMU that had received the guest has ended', { side: 'destination' });
+    }
+    const { prefix, sectionId, commands, devices } = state;
     const fromBase64 = (value: string): Buffer => Buffer.from(value, 'base64');
     if (!this.#setUp) {
       if ((await this.#receiver.adopt()) === 'loaded') return;
@@ -97,6 +138,11 @@ export class DestinationGuest {
     const found = await this.#receiver.adopt();
     if (found === 'loaded') return { ...(await this.#receiver.run()), ...(started.resumedAtMs !== undefined && { resumedAtMs: started.resumedAtMs }) };
     return { resumedAtMs: started.resumedAtMs, responds: found === 'running' };
+  }
+
+  async #state(): Promise<z.infer<typeof stateSchema> | undefined> {
+    const text = await readIfThere(this.#statePath);
+    return text && stateSchema.parse(JSON.parse(text.toString('utf8')));
   }
 
   get #statePath(): string {

@@ -3,9 +3,10 @@
  * The migration's own state is destination-migration.ts; the standard transfer's is standard-receiver.ts.
  */
 import { readdir } from 'node:fs/promises';
+import { connect } from 'node:net';
 import { HASH_BYTES } from '../encoder/hash';
 import { Packer, compressBound } from '../encoder/packer';
-import { DwcpError } from '../model/errors';
+import { DwcpError, toDwcpError } from '../model/errors';
 import { isMissing } from '../store/durable-file';
 import type { Answer, Message } from '../transport/control-channel';
 import type { Connection } from '../transport/connection';
@@ -15,6 +16,7 @@ import { checkGrant } from '../transport/grants';
 import { type Hello, RELEASE, SESSION_PROTOCOL } from '../transport/hello';
 import { ReceivingSession } from '../transport/receiving-session';
 import type { Slab } from '../transport/slab';
+import { Tunnel } from '../transport/tunnel';
 import { type DestinationContext, DestinationMigration, type DestinationRecord, destinationRecordSchema, migrationFolder } from './destination-migration';
 import {
   abandonSchema, finishImageSchema, installImageSchema, manifestRequestSchema, MAX_PAGE_HASH_BLOCKS, guestBeginSchema, guestLoadSchema, openImageSchema, pageHashesSchema, readBody, takeOverSchema, type TakenOver, takenOverSchema,
@@ -169,7 +171,7 @@ export class DestinationHub {
         return { welcome, attach: () => session.attach(hello.stream, connection) };
       }
       case 'standard':
-        return { welcome, attach: () => this.#openStandard(hello, connection) };
+        return { welcome, attach: () => (hello.stream === 0 ? this.#openStandard(hello, connection) : this.#openTunnel(hello, connection)) };
     }
   }
 
@@ -215,6 +217,14 @@ export class DestinationHub {
       if (this.#standard.get(sessionId) === receiver) this.#standard.delete(sessionId);
     });
     this.#standard.set(sessionId, receiver);
+  }
+
+  /** QEMU's own bytes, to the QEMU that waits for them. @param hello stream 1 brings memory, all others disks */
+  #openTunnel({ sessionId, stream }: Hello, connection: Connection): void {
+    const tunnel = new Tunnel(connection, () => undefined);
+    this.#get(sessionId)
+      .then(({ wholePlaces }) => tunnel.join(connect(stream === 1 ? wholePlaces.memoryPath : wholePlaces.disksPath)))
+      .catch((error: unknown) => tunnel.destroy(toDwcpError(error, 'INTERNAL')));
   }
 
   async #takeBatch(sessionId: string, frame: Frame): Promise<readonly number[]> {

@@ -14,8 +14,8 @@ import { readIfThere, writeDurably } from '../store/durable-file';
 import type { OwnershipJournal } from '../store/ownership-journal';
 import type { VmRegistry } from '../store/vm-registry';
 import type { CodecPool } from './codec-pool';
-import { DestinationGuest, type GuestReceiver, type StartedGuest } from './destination-guest';
-import { installImage, keepUnjournaled, linkInPlace, removeJournal, unlinkFromPlace, WorkingImage, type WorkingImageParameters } from './working-image';
+import { DestinationGuest, type GuestReceiver, type StartedGuest, type WholePlaces } from './destination-guest';
+import { installImage, installLinked, keepUnjournaled, linkInPlace, makeWorkFile, removeJournal, unlinkFromPlace, WorkingImage, type WorkingImageParameters } from './working-image';
 
 /**
  * `migrate`: the VM changes hosts. `warm`: the images become a baseline, the VM stays. `direct`: the library's
@@ -36,7 +36,7 @@ export const destinationRecordSchema = z.strictObject({
   /** A guest that does not run: how it is started here. */
   definition: guestDefinitionSchema.optional(),
   /** A running guest: how its QEMU is started here, and how its memory lies in its image. */
-  guest: z.strictObject({ command: guestDefinitionSchema.shape.command, ramBlocks: z.array(ramBlockSchema).min(1), qmpPath: z.string().min(1) }).optional(),
+  guest: z.strictObject({ command: guestDefinitionSchema.shape.command, ramBlocks: z.array(ramBlockSchema), qmpPath: z.string().min(1) }).optional(),
 });
 export type DestinationRecord = z.infer<typeof destinationRecordSchema>;
 
@@ -124,6 +124,38 @@ export class DestinationMigration {
     return this.#inTurn(() => this.#theGuest.load(commands, devices));
   }
 
+  /** The standard transfer of a running guest begins: its QEMU receives it by its own means, onto empty disks. */
+  receiveWholeGuest(): Promise<void> {
+    return this.#inTurn(async () => {
+      const { vmId, migrationId } = this.record;
+      const last = await this.#context.ownership.last(vmId, migrationId);
+      if (last?.state !== 'promised') throw new DwcpError('ABANDONED', `Migration ${migrationId} of ${vmId} is ${last?.state ?? 'unknown'} here: nothing of it is received any more`, { side: 'destination' });
+      const disks = new Map<string, string>();
+      await this.#theGuest.discard();
+      for (const { path } of this.record.images) await unlinkFromPlace(path);
+      await this.#keepAll();
+      for (const { imageId, kind, path, sizeBytes } of this.record.images) {
+        if (kind !== 'disk') continue;
+        await makeWorkFile(path, sizeBytes);
+        await linkInPlace(path);
+        disks.set(path, imageId);
+      }
+      await this.#theGuest.receiveWhole(disks);
+    });
+  }
+
+  /** Its QEMU has it, disks and all. Idempotent. */
+  loadWholeGuest(): Promise<void> {
+    return this.#inTurn(() => this.#theGuest.loadWhole());
+  }
+
+  /** Where a guest that comes by QEMU's own means is let in. @throws PROTOCOL_VIOLATION where none does */
+  get wholePlaces(): WholePlaces {
+    const places = this.#theGuest.wholePlaces;
+    if (!places) throw new DwcpError('PROTOCOL_VIOLATION', `No QEMU waits for the guest of migration ${this.record.migrationId}`, { side: 'destination' });
+    return places;
+  }
+
   /** Closes a working image so that the standard transfer can write its file. */
   async yieldImage(imageId: string): Promise<void> {
     const image = await this.#open.get(imageId)?.catch(() => undefined);
@@ -143,7 +175,7 @@ export class DestinationMigration {
       if (last?.state === 'abandoned') throw new DwcpError('ABANDONED', `This host has promised not to start ${vmId} for migration ${migrationId}`, { side: 'destination' });
       if (last?.state !== 'mine') {
         if ((await this.#context.ownership.fence(vmId)) > fence) throw new DwcpError('FENCED', `A newer migration of ${vmId} has been here`, { side: 'destination' });
-        await Promise.all(this.record.images.map(({ imageId }) => this.#assertVerified(imageId, roots[imageId])));
+        if (!(await this.#guest?.cameWhole())) await Promise.all(this.record.images.map(({ imageId }) => this.#assertVerified(imageId, roots[imageId])));
         await this.#guest?.ensureLoaded(() => this.image(MEMORY_IMAGE_ID, true));
         await this.#context.ownership.append(vmId, 'mine', migrationId, fence);
       }
@@ -205,8 +237,11 @@ export class DestinationMigration {
   }
 
   async #install(): Promise<void> {
-    const { vmId, migrationId, fence, generation, images, guest } = this.record;
+    const { vmId, migrationId, fence, generation, guest } = this.record;
     const { store, pool, registry, ownership, activator } = this.#context;
+    const whole = await this.#guest?.cameWhole();
+    // What QEMU brings by itself has no RAM image.
+    const images = this.record.images.filter(({ kind }) => !whole || kind === 'disk');
     // A guest waits for nothing but its own start; what is left to do concerns files only.
     this.#started = await this.#guest?.start(() => this.image(MEMORY_IMAGE_ID, true));
     for (const { imageId } of images) {
@@ -214,7 +249,8 @@ export class DestinationMigration {
       const image = await this.#open.get(imageId)?.catch(() => undefined);
       await image?.close();
       const held = image?.verifiedRoot === undefined ? undefined : image.held;
-      if ((await readIfThere(parameters.journalPath)) !== undefined) await installImage(parameters, generation, store, pool, held);
+      if (whole) await installLinked(parameters, store);
+      else if ((await readIfThere(parameters.journalPath)) !== undefined) await installImage(parameters, generation, store, pool, held);
     }
     await activator.activate(images);
     const definition = guest ? { command: guest.command, qmpPath: guest.qmpPath } : this.record.definition;

@@ -7,44 +7,25 @@
  *      ^                             |                     -> all confirmed, roots equal, loaded -> hand over -> take over
  *      +--- GUEST_RUNS_ON ----- broken off ----------------------+
  */
-import type { DwcpErrorFields } from '../model/errors';
 import { DwcpError, toDwcpError } from '../model/errors';
 import { decideRound, type ConvergenceDecision } from '../model/convergence';
-import { type GuestProgress, type GuestResult, MEMORY_IMAGE_ID, type RamBlock } from '../model/guest';
+import { type GuestProgress, MEMORY_IMAGE_ID, type RamBlock } from '../model/guest';
 import { type ImageSpec, PAGE_SIZE_BYTES, PAGES_PER_BLOCK, type VmImage } from '../model/image';
+import type { ImageProgress } from '../model/migration';
 import type { MigrationOptions } from '../model/options';
 import type { LevelAndStreams } from '../model/tiers';
 import { clamp, KIB, MIB } from '../model/units';
 import { Packer, compressBound } from '../encoder/packer';
 import type { Manifest } from '../store/manifest';
 import type { SendingSession } from '../transport/sending-session';
-import { type DiskPort, LiveDisk } from './live-disk';
+import { type GuestMove, type GuestPort, type ReadyToHandOver, runsOn, withinBudget } from './guest-move';
+import { imageResultOf, progressOf } from './image-results';
+import { LiveDisk } from './live-disk';
 import { LiveFeed } from './live-feed';
 import { GuestSender } from './guest-sender';
-import type { SendProgress, SentImage } from './image-sender';
 import { blankPagesOf, pageHashesOfFile } from './ram-image-pages';
 import type { PageTable } from './page-table';
 import { pause, type SourceMigration } from './source-migration';
-
-/** What the hypervisor's driver does for a guest at its source. */
-export interface GuestPort {
-  readonly memoryFd: number;
-  onFailure(handler: (error: DwcpError) => void): void;
-  watchDisks(images: readonly VmImage[]): Promise<ReadonlyMap<string, DiskPort>>;
-  startMemory(
-    path: string, ramBlocks: readonly RamBlock[], blankPages: (fd: number) => Uint8Array, autoConverge: boolean,
-    events: { setUp(prefix: Buffer, sectionId: number): void; changed(firstPage: number, count: number): void; sectionEnded(): void; pagesEnded(): void },
-  ): Promise<void>;
-  hold(): void;
-  release(): void;
-  info(): Promise<{ rounds: number; remainingBytes: number; dirtyBytesPerSecond: number; throttle: number }>;
-  /** The guest may be slowed down from now on. */
-  allowThrottle(): Promise<void>;
-  pause(): Promise<number>;
-  complete(): Promise<{ commands: Buffer; devices: Buffer }>;
-  runOn(): Promise<void>;
-  close(): void;
-}
 
 export interface LiveRequest {
   readonly vmId: string;
@@ -53,14 +34,6 @@ export interface LiveRequest {
   readonly start: LevelAndStreams;
   readonly options: MigrationOptions;
   readonly linkBytesPerSecond: number;
-}
-
-/** What is known when the guest stands still and everything of it has arrived. */
-export interface ReadyToHandOver {
-  readonly roots: Record<string, string>;
-  readonly pausedAtMs: number;
-  readonly guest: Omit<GuestResult, 'downtimeMs' | 'responds'>;
-  readonly images: readonly SentImage[];
 }
 
 const LOOK_EVERY_MS = 100;
@@ -78,7 +51,7 @@ const SENT_IN_PASSING_SECONDS = 0.04;
 const SMALL_BATCH_BYTES = 96 * KIB;
 const DRAIN_PATIENCE_MS = 3_000;
 
-export class LiveMigration {
+export class LiveMigration implements GuestMove {
   readonly #migration: SourceMigration;
   readonly #request: LiveRequest;
   readonly #guest: GuestPort;
@@ -112,14 +85,13 @@ export class LiveMigration {
     this.#memory = new LiveFeed({ file: { fd: -1, sizeBytes: memory.sizeBytes } });
   }
 
-  /** Why the rounds ended, with figures. */
   get reason(): string {
     return this.#decision?.reason ?? '';
   }
 
-  get progress(): { readonly guest: GuestProgress; readonly images: readonly SendProgress[] } {
+  progress(before: readonly ImageProgress[]): { readonly guest: GuestProgress; readonly images: readonly ImageProgress[] } {
     const sender = this.#sender;
-    const images = sender ? this.#request.images.map(({ imageId }) => sender.progress(imageId)) : [];
+    const images = sender ? this.#request.images.map(({ imageId }) => progressOf(sender.progress(imageId), before.find((image) => image.imageId === imageId))) : [];
     const { dirtyBytesPerSecond, throttle } = this.#info;
     return {
       guest: {
@@ -131,7 +103,6 @@ export class LiveMigration {
     };
   }
 
-  /** Sends until the rule says that the guest may be paused. It runs all the while. @throws GUEST_NOT_CONVERGING, GUEST_LOST */
   async rounds(signal: AbortSignal): Promise<void> {
     if (this.#state === 'converged') return;
     await this.#begin();
@@ -142,11 +113,6 @@ export class LiveMigration {
     this.#state = 'converged';
   }
 
-  /**
-   * Pauses the guest and brings everything of it to the destination, whose QEMU has loaded it when this returns. From then on
-   * nothing leads back without the destination's promise. Any failure before lets the guest run on here.
-   * @throws GUEST_RUNS_ON, GUEST_LOST
-   */
   async pauseGuest(signal: AbortSignal): Promise<ReadyToHandOver> {
     const { sender, roots, pausedAtMs } = await this.#pauseAndFinish(signal);
     this.#handedOver = true;
@@ -155,11 +121,10 @@ export class LiveMigration {
     return {
       roots, pausedAtMs,
       guest: { rounds: this.#round, reason: this.reason, throttle: this.#info.throttle },
-      images: this.#request.images.map(({ imageId }) => sender.result(imageId, roots[imageId] ?? '')),
+      images: this.#request.images.map(({ imageId, kind }) => imageResultOf(sender.result(imageId, roots[imageId] ?? ''), kind, undefined, 1)),
     };
   }
 
-  /** Ends it before the hand-over: the guest runs on here. Idempotent. */
   async breakOff(): Promise<void> {
     if (this.#ended) return;
     this.#ended = true;
@@ -169,7 +134,6 @@ export class LiveMigration {
     this.#guest.close();
   }
 
-  /** After the destination runs it: lets go of the guest here, which stands still. */
   close(): void {
     this.#ended = true;
     this.#guest.close();
@@ -418,21 +382,4 @@ export class LiveMigration {
 
 function specOf({ imageId, kind, sizeBytes }: ImageSpec): ImageSpec {
   return { imageId, kind, sizeBytes };
-}
-
-function runsOn(why: string, fields: DwcpErrorFields = {}): DwcpError {
-  return new DwcpError('GUEST_RUNS_ON', `The switchover was broken off: ${why}`, { ...fields, phase: 'switchover', side: 'source' });
-}
-
-/** A guest is not kept waiting for longer than its operator allows: then it runs on, and is tried again. */
-async function withinBudget<T>(work: Promise<T>, maxDowntimeMs: number): Promise<T> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new DwcpError('REQUEST_TIMEOUT', `the pause would have lasted longer than maxDowntimeMs (${maxDowntimeMs} ms)`)), Math.max(1_000, maxDowntimeMs));
-  });
-  try {
-    return await Promise.race([work, late]);
-  } finally {
-    clearTimeout(timer);
-  }
 }

@@ -3,7 +3,7 @@
  * at the same step the newer wins: the older is told to stop and has stopped before the newer begins.
  */
 import { DwcpError } from '../model/errors';
-import type { LiveMigration } from './live-migration';
+import type { GuestMove } from './guest-move';
 import { type Destination, type SourceContext, SourceMigration } from './source-migration';
 
 interface Attempt {
@@ -15,7 +15,7 @@ export class SourceHub {
   readonly context: SourceContext;
   readonly #migrations = new Map<string, SourceMigration>();
   readonly #attempts = new Map<string, Attempt>();
-  readonly #lives = new Map<string, LiveMigration>();
+  readonly #lives = new Map<string, GuestMove>();
 
   constructor(context: SourceContext) {
     this.context = context;
@@ -72,11 +72,11 @@ export class SourceHub {
   }
 
   /** The running guest of a migration, once its rounds have begun here. */
-  live(migrationId: string): LiveMigration | undefined {
+  live(migrationId: string): GuestMove | undefined {
     return this.#lives.get(migrationId);
   }
 
-  setLive(migrationId: string, live: LiveMigration): void {
+  setLive(migrationId: string, live: GuestMove): void {
     this.#lives.set(migrationId, live);
   }
 

@@ -71,7 +71,7 @@ export class SourceOwnership {
     const { spec, disks: sizes } = await holder.inspectGuest(vmId, vm.guest, disks, force);
     const memory = { imageId: MEMORY_IMAGE_ID, kind: 'memory' as const, path: registry.imagePath(vm, vmId, MEMORY_IMAGE_ID), sizeBytes: new RamLayout(spec.ramBlocks).sizeBytes };
     const sized = disks.map((image) => ({ ...image, sizeBytes: sizes.find(({ imageId }) => imageId === image.imageId)?.sizeBytes ?? 0 }));
-    return { vm, images: [...sized, memory], guest: spec };
+    return { vm, images: spec.notUnderstood === undefined ? [...sized, memory] : sized, guest: spec };
   }
 
   /**

@@ -4,6 +4,7 @@
  * resumes at the last offset that is durable.
  *
  *   REQUEST begin {imageId} -> {offset}    EXTENT ... EXTENT    EVENT written {offset}    REQUEST finish {root} -> {}
+ *   a running guest:    REQUEST guest -> {}    (tunnels: destination-hub.ts)    REQUEST guest_loaded -> {}
  */
 import { type FileHandle, constants, mkdir, open, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
@@ -26,6 +27,8 @@ const COMMIT_EVERY_MS = 1_000;
 const requestSchema = z.discriminatedUnion('method', [
   z.looseObject({ method: z.literal('begin'), imageId: imageIdSchema }),
   z.looseObject({ method: z.literal('finish'), root: z.string().min(1).max(64) }),
+  z.looseObject({ method: z.literal('guest') }),
+  z.looseObject({ method: z.literal('guest_loaded') }),
 ]);
 const progressSchema = z.object({ offset: z.int().min(0) });
 
@@ -97,11 +100,14 @@ export class StandardReceiver {
   async #take(frame: Frame): Promise<void> {
     if (frame.type === 'extent') return this.#takeExtent(frame);
     const request = readMeta(requestSchema, frame);
-    if (request.method === 'begin') this.#answer(frame, { ok: true, offset: await this.#begin(request.imageId) });
-    else {
-      await this.#finish(request.root);
-      this.#answer(frame, { ok: true });
+    if (request.method === 'begin') {
+      this.#answer(frame, { ok: true, offset: await this.#begin(request.imageId) });
+      return;
     }
+    if (request.method === 'finish') await this.#finish(request.root);
+    else if (request.method === 'guest') await (await this.#migration()).receiveWholeGuest();
+    else await (await this.#migration()).loadWholeGuest();
+    this.#answer(frame, { ok: true });
   }
 
   async #begin(imageId: string): Promise<number> {

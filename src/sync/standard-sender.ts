@@ -2,27 +2,21 @@
  * The source's half of the standard transfer: one TCP connection, the image in order, as it is. Holes are named, not
  * sent; nothing is compressed, compared or adapted. Protocol: standard-receiver.ts.
  */
-import { z } from 'zod';
-import { DwcpError, errorReportSchema, fromReport, toDwcpError } from '../model/errors';
+import { DwcpError, toDwcpError } from '../model/errors';
 import { BLOCK_SIZE_BYTES, type ImageSpec } from '../model/image';
 import { MIB } from '../model/units';
 import { nextData, nextHole } from '../store/system-calls';
 import type { Manifest } from '../store/manifest';
-import type { Connection, Received } from '../transport/connection';
-import { buildFrame, HEADER_BYTES, type FrameType, sealFrame } from '../transport/frame';
-import { readMeta } from '../transport/hello';
+import { HEADER_BYTES, sealFrame } from '../transport/frame';
 import type { Run } from '../transport/slab';
 import { ScanFeed } from './change-feed';
 import { EXTENT_META_BYTES, writeExtentMeta } from './extent-format';
 import type { SourceMigration } from './source-migration';
+import { StandardChannel } from './standard-channel';
 import { measureFile } from './working-image';
 
-const FRAMES: ReadonlySet<FrameType> = new Set(['response', 'event']);
 const EXTENT_BYTES = MIB;
 const READ_AHEAD = 4;
-
-const responseSchema = z.union([z.looseObject({ ok: z.literal(true), offset: z.int().min(0).optional() }), z.object({ ok: z.literal(false), error: errorReportSchema })]);
-const eventSchema = z.union([z.object({ event: z.literal('written'), offset: z.int().min(0) }), z.object({ event: z.literal('failed'), error: errorReportSchema })]);
 
 export interface StandardProgress {
   readonly imageId: string;
@@ -66,9 +60,7 @@ export class StandardSender {
   readonly #migration: SourceMigration;
   readonly #image: ImageSpec;
   readonly #path: string;
-  #connection: Connection | undefined;
-  #answer: { readonly resolve: (body: z.infer<typeof responseSchema>) => void; readonly reject: (error: DwcpError) => void } | undefined;
-  #failed: DwcpError | undefined;
+  #channel: StandardChannel | undefined;
   #wake: (() => void) | undefined;
   #doneBytes = 0;
   #linkBytes = 0;
@@ -87,49 +79,49 @@ export class StandardSender {
   async run(signal: AbortSignal): Promise<StandardResult> {
     const startedAt = performance.now();
     const feed = await ScanFeed.open(this.#path, this.#image.sizeBytes);
-    const abort = (): void => this.#connection?.destroy(toDwcpError(signal.reason, 'CANCELLED'));
+    const abort = (): void => this.#channel?.destroy(toDwcpError(signal.reason, 'CANCELLED'));
     signal.addEventListener('abort', abort);
     try {
-      const connection = await this.#connect();
+      const channel = await this.#open();
       if (signal.aborted) abort();
-      const begun = await this.#ask({ method: 'begin', imageId: this.#image.imageId });
-      await this.#sendAll(connection, feed.file.fd, begun.offset ?? 0);
+      const begun = await channel.ask({ method: 'begin', imageId: this.#image.imageId });
+      await this.#sendAll(channel, feed.file.fd, begun.offset ?? 0);
       const manifest = await measureFile(this.#path, this.#image.sizeBytes, this.#migration.context.pool);
       feed.assertUnchanged();
       const root = manifest.root();
-      await this.#ask({ method: 'finish', root });
+      await channel.ask({ method: 'finish', root });
       return { ...this.progress, began: begun.offset ? 'resumed' : 'empty', doneBytes: this.#image.sizeBytes, root, manifest, seconds: (performance.now() - startedAt) / 1000 };
     } finally {
       signal.removeEventListener('abort', abort);
-      this.#connection?.destroy(new DwcpError('SESSION_LOST', 'The standard transfer has ended'));
+      this.#channel?.destroy(new DwcpError('SESSION_LOST', 'The standard transfer has ended'));
       await feed.close();
     }
   }
 
-  async #connect(): Promise<Connection> {
-    const { context, destination, migrationId } = this.#migration;
-    const hello = { role: 'standard' as const, sessionId: migrationId, epoch: Date.now(), stream: 0, sourceHost: context.hostId, grant: destination.grant };
-    const connection = await context.peers.connect(destination, hello);
-    connection.use(FRAMES, (received) => this.#receive(received), (error) => this.#fail(error));
-    this.#connection = connection;
-    return connection;
+  async #open(): Promise<StandardChannel> {
+    const written = (offset: number): void => {
+      this.#doneBytes = offset;
+      this.#wake?.();
+    };
+    this.#channel = await StandardChannel.open(this.#migration, () => this.#wake?.(), written);
+    return this.#channel;
   }
 
-  async #sendAll(connection: Connection, fd: number, offset: number): Promise<void> {
+  async #sendAll(channel: StandardChannel, fd: number, offset: number): Promise<void> {
     this.#doneBytes = offset;
     for await (const { frame, free } of this.#extents(fd, offset)) {
       try {
-        await this.#write(connection, frame);
+        await this.#write(channel, frame);
       } finally {
         free();
       }
     }
-    while (!this.#failed && this.#doneBytes < this.#image.sizeBytes) {
+    while (!channel.failed && this.#doneBytes < this.#image.sizeBytes) {
       await new Promise<void>((resolve) => {
         this.#wake = resolve;
       });
     }
-    if (this.#failed) throw this.#failed;
+    if (channel.failed) throw channel.failed;
   }
 
   /** Extents in order, a few of them read ahead. */
@@ -177,43 +169,16 @@ export class StandardSender {
     }
   }
 
-  async #write(connection: Connection, frame: Buffer): Promise<void> {
+  async #write(channel: StandardChannel, frame: Buffer): Promise<void> {
     const { bucket } = this.#migration;
     const quantum = bucket.quantumBytes;
     for (let at = 0; at < frame.length; at += quantum) {
-      if (this.#failed) throw this.#failed;
+      if (channel.failed) throw channel.failed;
       const piece = frame.subarray(at, Math.min(frame.length, at + quantum));
       await bucket.take(piece.length);
-      await connection.write(piece);
+      await channel.connection.write(piece);
       this.#linkBytes += piece.length;
     }
-  }
-
-  async #ask(body: Record<string, unknown>): Promise<{ offset?: number | undefined }> {
-    if (this.#failed) throw this.#failed;
-    const answered = new Promise<z.infer<typeof responseSchema>>((resolve, reject) => {
-      this.#answer = { resolve, reject };
-    });
-    void this.#connection?.write(buildFrame('request', 1, Buffer.from(JSON.stringify(body))));
-    const answer = await answered;
-    if (!answer.ok) throw fromReport({ side: 'destination', ...answer.error });
-    return answer;
-  }
-
-  #receive({ frame }: Received): void {
-    if (frame.type === 'response') this.#answer?.resolve(readMeta(responseSchema, frame));
-    else {
-      const event = readMeta(eventSchema, frame);
-      if (event.event === 'failed') this.#connection?.destroy(fromReport({ side: 'destination', ...event.error }));
-      else this.#doneBytes = event.offset;
-      this.#wake?.();
-    }
-  }
-
-  #fail(error: DwcpError): void {
-    this.#failed ??= error.code === 'PEER_UNREACHABLE' ? new DwcpError('SESSION_LOST', `The standard transfer was cut off: ${error.message}`, { cause: error }) : error;
-    this.#answer?.reject(this.#failed);
-    this.#wake?.();
   }
 }
 

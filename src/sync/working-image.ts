@@ -348,6 +348,21 @@ export async function linkInPlace(imagePath: string): Promise<void> {
   await link(workPathOf(imagePath), imagePath);
 }
 
+/** An empty working file of an image, for somebody else to fill. */
+export async function makeWorkFile(imagePath: string, sizeBytes: number): Promise<void> {
+  await mkdir(dirname(imagePath), { recursive: true });
+  await rm(workPathOf(imagePath), { force: true });
+  const handle = await open(workPathOf(imagePath), constants.O_RDWR | constants.O_CREAT, 0o600);
+  setSparseSize(handle.fd, sizeBytes);
+  await handle.close();
+}
+
+/** An image that is at its place already and nobody has hashed: the working name goes, and the baseline it replaces. */
+export async function installLinked({ vmId, image, imagePath }: WorkingImageParameters, store: BaselineStore): Promise<void> {
+  await rm(workPathOf(imagePath), { force: true });
+  await store.forget(vmId, image.imageId, false);
+}
+
 /** Takes the second name away again. */
 export async function unlinkFromPlace(imagePath: string): Promise<void> {
   const [work, place] = await Promise.all([stat(workPathOf(imagePath)).catch(() => undefined), stat(imagePath).catch(() => undefined)]);

@@ -40,6 +40,7 @@ export const FRAME = {
   detach: 10,
   probe: 11,
   extent: 12,
+  tunnel: 13,
 } as const;
 
 export type FrameType = keyof typeof FRAME;
@@ -65,6 +66,7 @@ const LIMITS: Readonly<Record<FrameType, FrameLimits>> = {
   detach: { meta: 0, payload: 0 },
   probe: { meta: 0, payload: 64 * KIB },
   extent: { meta: 4 * KIB, payload: MIB },
+  tunnel: { meta: 0, payload: 64 * KIB },
 };
 
 const TYPE_BY_NUMBER = new Map<number, FrameType>(Object.entries(FRAME).map(([name, number]) => [number, name as FrameType]));

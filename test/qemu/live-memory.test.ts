@@ -5,6 +5,7 @@
 import { join } from 'node:path';
 import { IncomingMigration } from '../../src/hypervisor/qemu/incoming-migration';
 import type { MigrationStreamHandler } from '../../src/hypervisor/qemu/migration-stream-reader';
+import { MigrationStreamReader } from '../../src/hypervisor/qemu/migration-stream-reader';
 import { OutgoingMigration } from '../../src/hypervisor/qemu/outgoing-migration';
 import { temporaryFolder } from '../helpers/data';
 import { describeWhere } from '../helpers/needs';
@@ -82,7 +83,7 @@ describeWhere([needsQemu(), needsAssembler()])('a running guest', () => {
     const source = await startGuest(guest, MEMORY_MIB);
     await until('the guest’s third pass', async () => (await firstCount(source)) >= 3);
     const ram = new RamImage();
-    const outgoing = new OutgoingMigration(source.qmp, join(temporaryFolder(), 'outgoing'), ram);
+    const outgoing = new OutgoingMigration(source.qmp, join(temporaryFolder(), 'outgoing'), new MigrationStreamReader(ram));
     await outgoing.start();
     await until('the second round', () => ram.rounds >= 2);
     return { source, ram, outgoing };

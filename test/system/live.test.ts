@@ -72,10 +72,25 @@ describeWhere([needsQemu(), needsAssembler()])('a running guest', () => {
     await lab.untilClean();
   }, 60_000);
 
-  test('is refused with a reason where it is paused, or where DWCP is off: nothing is moved that runs', async () => {
+  test('moves by QEMU itself where DWCP is off, and where the destination lets no DWCP in: disk and memory, nothing older than the pause', async () => {
+    const lab = await Lab.start({ own: true, bArgs: ['--accept-dwcp', 'false'] });
+    await startGuestOn(lab, 'whole', guest);
+    const before = await expectCounting(lab.a, 'whole', PAGES, 2);
+    const there = await lab.result(await lab.migrate('whole', { maxDowntimeMs: 2_000 }));
+    expect(there).toMatchObject({ path: 'fallback', fallbackReason: { code: 'HELLO_REFUSED' }, guest: { responds: true }, images: [{ imageId: 'vda', verified: false }, { imageId: 'memory' }] });
+    expect([await isRunning(lab.a, 'whole'), await isRunning(lab.b, 'whole')]).toEqual([false, true]);
+    const counted = await expectCounting(lab.b, 'whole', PAGES, before);
+    const [left, arrived] = await Promise.all([new VmRegistry(lab.a.dataDir), new VmRegistry(lab.b.dataDir)].map(async (registry) => (await registry.get('whole')).images[0]!.path));
+    execFileSync('qemu-img', ['compare', '-U', '-f', 'raw', '-F', 'raw', arrived!, `${left!}.dwcp-baseline`]);
+    const back = await lab.result(await lab.orchestrator.migrateVm('whole', lab.b.hostId, lab.a.hostId, { enableDwcp: false, maxDowntimeMs: 2_000 }));
+    expect(back).toMatchObject({ path: 'standard', guest: { responds: true } });
+    await expectCounting(lab.a, 'whole', PAGES, counted);
+    await lab.untilClean();
+  }, 90_000);
+
+  test('is refused with a reason where it is paused: nothing is moved', async () => {
     const lab = await Lab.start({ own: true });
     await startGuestOn(lab, 'refused', guest);
-    await expect(lab.result(await lab.migrate('refused', { enableDwcp: false }))).rejects.toMatchObject({ code: 'GUEST_REFUSED' });
     await ask(lab.a, 'refused', (qmp) => qmp.execute('stop'));
     await expect(lab.result(await lab.migrate('refused'))).rejects.toMatchObject({ code: 'GUEST_PAUSED' });
     await ask(lab.a, 'refused', (qmp) => qmp.execute('cont'));

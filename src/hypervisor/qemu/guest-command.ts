@@ -3,7 +3,6 @@
  * (monitors, sockets, logs, places of disks). Pure; starting anything is guest-process.ts's.
  */
 import { basename, join } from 'node:path';
-import type { DiskFormat } from '../../model/guest';
 
 /** Where a guest's sockets and logs lie on a host: one of the monitors is the agent's, the other anybody's. */
 export interface RunPlaces {
@@ -12,12 +11,14 @@ export interface RunPlaces {
   readonly incomingPath: string;
   readonly outgoingPath: string;
   readonly nbdPath: string;
+  /** Where QEMU's own mirror of a disk goes, and is carried on from. */
+  readonly mirrorPath: string;
   readonly logPath: string;
 }
 
 export function runPlaces(runFolder: string): RunPlaces {
   const at = (name: string): string => join(runFolder, name);
-  return { qmpPath: at('qmp.sock'), monitorPath: at('monitor.sock'), incomingPath: at('incoming.sock'), outgoingPath: at('outgoing.sock'), nbdPath: at('nbd.sock'), logPath: at('qemu.log') };
+  return { qmpPath: at('qmp.sock'), monitorPath: at('monitor.sock'), incomingPath: at('incoming.sock'), outgoingPath: at('outgoing.sock'), nbdPath: at('nbd.sock'), mirrorPath: at('mirror.sock'), logPath: at('qemu.log') };
 }
 
 export interface RelocatedDisk {
@@ -78,13 +79,6 @@ export function namedFiles(command: readonly string[], disks: readonly string[])
 export function ownArguments(places: RunPlaces, incoming: boolean): string[] {
   const monitors = ['-monitor', 'none', '-qmp', `unix:${places.qmpPath},server=on,wait=off`, '-qmp', `unix:${places.monitorPath},server=on,wait=off`];
   return incoming ? [...monitors, '-S', '-incoming', `unix:${places.incomingPath}`] : monitors;
-}
-
-/** Formats of disks as a command gives them: what is not named is asked of the running QEMU or of the file. */
-export function driveFormat(command: readonly string[], path: string): DiskFormat | undefined {
-  const word = command.find((text) => text.includes(`file=${path}`));
-  const format = word === undefined ? undefined : /(?:^|,)(?:format|driver)=(raw|qcow2)/.exec(word)?.[1];
-  return format === 'raw' || format === 'qcow2' ? format : undefined;
 }
 
 /** Paths of disks that a command names with -drive, -hda and the like, writable ones. */

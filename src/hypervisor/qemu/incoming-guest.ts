@@ -16,6 +16,7 @@ import { quitGuest, startGuestProcess } from './guest-process';
 import { IncomingMigration } from './incoming-migration';
 import { PAGE_BYTES } from './migration-stream-format';
 import { QmpClient } from './qmp-client';
+import { startWholeReceiver, untilWholeLoaded } from './whole-receiver';
 
 /** Blocks fed between two looks at everything else: some milliseconds of work. */
 const FEED_BLOCKS = 16;
@@ -28,6 +29,12 @@ export interface IncomingGuestOptions {
   readonly command: readonly string[];
   readonly runFolder: string;
   readonly layout: RamLayout;
+}
+
+/** Where a QEMU that receives a guest itself is spoken to. */
+export interface WholePlaces {
+  readonly memoryPath: string;
+  readonly disksPath: string;
 }
 
 export interface GuestSetUp {
@@ -58,10 +65,6 @@ export class IncomingGuest {
   constructor(options: IncomingGuestOptions) {
     this.#options = options;
     this.#pending = new Uint8Array(options.layout.sizeBytes / BLOCK_SIZE_BYTES).fill(1);
-  }
-
-  get loaded(): boolean {
-    return this.#loaded;
   }
 
   /**
@@ -102,6 +105,31 @@ export class IncomingGuest {
         this.#restart(toDwcpError(error, 'QEMU_UNREACHABLE'));
       }
     }
+  }
+
+  /**
+   * QEMU receives the guest itself: it waits for its memory at `memoryPath`, and serves its disks for writing at `disksPath`.
+   * @param disks image ids by the paths at which the guest has them here
+   */
+  async receiveWhole(disks: ReadonlyMap<string, string>): Promise<WholePlaces> {
+    const { command, runFolder } = this.#options;
+    this.#incoming?.abort();
+    this.#incoming = undefined;
+    this.#setUp = undefined;
+    this.#loaded = false;
+    this.#qmp?.close();
+    const places = runPlaces(runFolder);
+    await quitGuest(places.qmpPath);
+    this.#qmp = await startWholeReceiver(command, runFolder, disks);
+    return { memoryPath: places.incomingPath, disksPath: places.nbdPath };
+  }
+
+  /** What QEMU receives itself has arrived and is loaded; the guest is paused and complete. Idempotent. @throws QEMU_REFUSED */
+  async loadWhole(): Promise<void> {
+    const qmp = this.#qmp;
+    if (!qmp) throw new DwcpError('GUEST_LOST', 'No QEMU receives the guest', { side: 'destination' });
+    await untilWholeLoaded(qmp);
+    this.#loaded = true;
   }
 
   /** Connects to a QEMU that an earlier agent has left loaded and paused, or running. @returns undefined where there is none */

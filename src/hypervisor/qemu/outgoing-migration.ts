@@ -10,7 +10,6 @@
 import { rmSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import { DwcpError, toDwcpError } from '../../model/errors';
-import { type MigrationStreamHandler, MigrationStreamReader } from './migration-stream-reader';
 import type { QmpClient } from './qmp-client';
 import type { MigrationInfo, QmpEvent } from './qmp-schemas';
 
@@ -40,10 +39,15 @@ const STATE_TIMEOUT_MS = 120_000;
 const SWITCHOVER_ACK = Buffer.from([0, 7, 0, 0]);
 const SAYS_NO_MORE = Buffer.from([0, 1, 0, 4, 0, 0, 0, 0]);
 
+/** Takes QEMU's stream as it comes; a throw breaks it off, and the guest runs on. */
+export interface StreamTaker {
+  feed(chunk: Buffer): void;
+}
+
 export class OutgoingMigration {
   readonly #qmp: QmpClient;
   readonly #path: string;
-  readonly #reader: MigrationStreamReader;
+  readonly #stream: StreamTaker;
   #server: Server | undefined;
   #socket: Socket | undefined;
   #held = false;
@@ -58,10 +62,10 @@ export class OutgoingMigration {
   #endStream: () => void = () => undefined;
 
   /** @param path a place for the socket, in a folder that only this user may enter */
-  constructor(qmp: QmpClient, path: string, handler: MigrationStreamHandler, autoConverge = false) {
+  constructor(qmp: QmpClient, path: string, stream: StreamTaker, autoConverge = false) {
     this.#qmp = qmp;
     this.#path = path;
-    this.#reader = new MigrationStreamReader(handler);
+    this.#stream = stream;
     this.#autoConverge = autoConverge;
     this.#streamEnded = new Promise((resolve) => (this.#endStream = resolve));
   }
@@ -165,7 +169,7 @@ export class OutgoingMigration {
     socket.on('end', () => this.#endStream());
     socket.on('data', (chunk: Buffer) => {
       try {
-        this.#reader.feed(chunk);
+        this.#stream.feed(chunk);
       } catch (error) {
         this.#giveUp(toDwcpError(error, 'INTERNAL', { side: 'source' }));
       }

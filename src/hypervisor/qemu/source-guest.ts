@@ -5,13 +5,15 @@
  *   inspect   watchDisks -> startMemory -> (rounds) -> pause -> complete        runOn: from anywhere
  */
 import { existsSync } from 'node:fs';
-import { DwcpError } from '../../model/errors';
+import { DwcpError, hasCode, messageOf } from '../../model/errors';
 import { type DiskFormat, type GuestDefinition, type GuestSpec, type RamBlock, RamLayout } from '../../model/guest';
 import type { VmImage } from '../../model/image';
 import { clearExports, DiskExports, type DiskReader, guestDiskOf } from './disk-export';
 import { guestOwn, namedFiles, pinMachine } from './guest-command';
+import { clearMirrors, DiskMirrors } from './disk-mirror';
 import { GuestMemory, type GuestMemoryEvents } from './guest-memory';
 import { findListener } from './guest-process';
+import { MigrationStreamReader } from './migration-stream-reader';
 import { OutgoingMigration } from './outgoing-migration';
 import { QmpClient } from './qmp-client';
 
@@ -23,6 +25,7 @@ const PROBE_TIMEOUT_MS = 10_000;
 export interface GuestPlaces {
   readonly nbdPath: string;
   readonly outgoingPath: string;
+  readonly mirrorPath: string;
 }
 
 export interface InspectedGuest {
@@ -45,6 +48,8 @@ export class SourceGuest {
   #exports: DiskExports | undefined;
   #memory: GuestMemory | undefined;
   #outgoing: OutgoingMigration | undefined;
+  #mirrors: DiskMirrors | undefined;
+  #failed: (error: DwcpError) => void = () => undefined;
 
   /** @throws QEMU_UNREACHABLE */
   static async connect(definition: GuestDefinition, places: GuestPlaces): Promise<SourceGuest> {
@@ -62,19 +67,24 @@ export class SourceGuest {
     this.#qmp = qmp;
   }
 
+  get mirrorPath(): string {
+    return this.#places.mirrorPath;
+  }
+
   get memoryFd(): number {
     return this.#memory?.fd ?? -1;
   }
 
   /** Called once where the guest's QEMU ends or its stream breaks. */
   onFailure(handler: (error: DwcpError) => void): void {
+    this.#failed = handler;
     this.#qmp.onEnd((cause) => handler(new DwcpError('GUEST_LOST', `The guest’s QEMU has ended: ${cause.message}`, { side: 'source', cause })));
     this.#outgoing?.onFailure(handler);
   }
 
   /**
    * What the guest consists of. Looks at the beginning of its migration stream, which is cancelled at once.
-   * @throws GUEST_PAUSED, GUEST_REFUSED, STREAM_NOT_UNDERSTOOD, QEMU_REFUSED
+   * @throws GUEST_PAUSED, GUEST_REFUSED, QEMU_REFUSED; a stream that is not understood is noted, QEMU itself can move that
    */
   async inspect(images: readonly VmImage[], force: boolean): Promise<InspectedGuest> {
     const { qemu } = await this.#qmp.execute('query-version');
@@ -83,13 +93,19 @@ export class SourceGuest {
     await this.#assertRunning();
     const found = await this.#findDisks(images, force);
     const machine = String(await this.#qmp.execute('qom-get', { path: '/machine', property: 'type' })).replace(/-machine$/, '');
-    const ramBlocks = await this.#probeMemory();
+    const { ramBlocks, notUnderstood } = await this.#probeMemory().then(
+      (blocks) => ({ ramBlocks: blocks, notUnderstood: undefined }),
+      (error: unknown) => {
+        if (!hasCode(error, 'STREAM_NOT_UNDERSTOOD')) throw error;
+        return { ramBlocks: [], notUnderstood: messageOf(error) };
+      },
+    );
     const disks = found.map(({ imageId, sizeBytes }) => ({ imageId, sizeBytes }));
     const formats = Object.fromEntries(found.flatMap(({ imageId, format }) => (format === 'raw' ? [] : [[imageId, format]])));
     const diskPaths = Object.fromEntries(found.map(({ imageId, path }) => [imageId, path]));
     const command = pinMachine(guestOwn(this.#definition.command), machine);
     const needsFiles = namedFiles(command, Object.values(diskPaths)).filter((path) => existsSync(path));
-    return { disks, spec: { command, formats, qemuVersion: `${qemu.major}.${qemu.minor}.${qemu.micro}`, machine, needsFiles, ramBlocks, diskPaths } };
+    return { disks, spec: { command, formats, qemuVersion: `${qemu.major}.${qemu.minor}.${qemu.micro}`, machine, needsFiles, ramBlocks, diskPaths, ...(notUnderstood !== undefined && { notUnderstood }) } };
   }
 
   /** Serves the disks and records what the guest writes to them from now on. */
@@ -104,8 +120,34 @@ export class SourceGuest {
   /** Sets QEMU's migration going: memory comes to the image file and is named as it changes. */
   async startMemory(path: string, ramBlocks: readonly RamBlock[], blankPages: (fd: number) => Uint8Array, autoConverge: boolean, events: GuestMemoryEvents): Promise<void> {
     this.#memory = new GuestMemory(path, new RamLayout(ramBlocks), blankPages, events);
-    this.#outgoing = new OutgoingMigration(this.#qmp, this.#places.outgoingPath, this.#memory, autoConverge);
+    this.#outgoing = new OutgoingMigration(this.#qmp, this.#places.outgoingPath, new MigrationStreamReader(this.#memory), autoConverge);
     await this.#outgoing.start();
+  }
+
+  /** QEMU's own migration, whose stream goes on as it is: read one chunk at a time, the next when the one before is on its way. */
+  async startWhole(take: (chunk: Buffer) => Promise<void>, autoConverge: boolean): Promise<void> {
+    const outgoing = new OutgoingMigration(this.#qmp, this.#places.outgoingPath, {
+      feed: (chunk) => {
+        outgoing.hold();
+        void take(chunk).then(() => outgoing.release());
+      },
+    }, autoConverge);
+    this.#outgoing = outgoing;
+    await outgoing.start();
+  }
+
+  /** QEMU copies its disks itself, to whoever answers at `mirrorPath`. */
+  async mirrorDisks(images: readonly VmImage[]): Promise<void> {
+    this.#mirrors = new DiskMirrors(this.#qmp, this.#places.mirrorPath, (error) => this.#failed(error));
+    await this.#mirrors.start(await this.#findDisks(images, true));
+  }
+
+  async mirrors(): Promise<Awaited<ReturnType<DiskMirrors['progress']>>> {
+    return (await this.#mirrors?.progress()) ?? [];
+  }
+
+  async finishMirrors(): Promise<void> {
+    await this.#mirrors?.finish();
   }
 
   hold(): void {
@@ -140,9 +182,9 @@ export class SourceGuest {
 
   /** The last pages, and the device state. Past this the guest does not start by itself any more. */
   async complete(): Promise<{ commands: Buffer; devices: Buffer }> {
-    if (!this.#outgoing || !this.#memory) throw new DwcpError('INTERNAL', 'the guest’s memory has not been started');
+    if (!this.#outgoing) throw new DwcpError('INTERNAL', 'the guest’s memory has not been started');
     await this.#outgoing.complete();
-    return { commands: Buffer.concat(this.#memory.commands), devices: Buffer.concat(this.#memory.devicePieces) };
+    return { commands: Buffer.concat(this.#memory?.commands ?? []), devices: Buffer.concat(this.#memory?.devicePieces ?? []) };
   }
 
   /** Whatever has been begun is taken back: the guest runs as before. Idempotent. @throws GUEST_LOST where it is gone */
@@ -196,13 +238,14 @@ export class SourceGuest {
     });
     blocks.catch(() => undefined);
     const nothing = (): void => undefined;
-    const probe = new OutgoingMigration(this.#qmp, this.#places.outgoingPath, {
+    const reader = new MigrationStreamReader({
       setUp: (_prefix, _id, ram) => {
         seen([...ram]);
         probe.hold();
       },
       page: nothing, filledPage: nothing, command: nothing, sectionEnded: nothing, deviceState: nothing,
     });
+    const probe = new OutgoingMigration(this.#qmp, this.#places.outgoingPath, reader);
     probe.onFailure(failed);
     const timer = setTimeout(() => failed(new DwcpError('QEMU_TIMEOUT', 'QEMU did not begin its migration stream in time', { side: 'source' })), PROBE_TIMEOUT_MS);
     try {
@@ -218,6 +261,7 @@ export class SourceGuest {
 /** Lets a guest go on that a migration has stopped; what it had begun in QEMU is ended. */
 async function letRunOn(qmp: QmpClient): Promise<void> {
   await clearExports(qmp);
+  await clearMirrors(qmp);
   const { status: migration } = await qmp.execute('query-migrate');
   if (migration !== undefined && ['setup', 'active', 'pre-switchover', 'device', 'cancelling'].includes(migration)) {
     const ended = qmp.event('the end of the migration', ({ name, data }) => name === 'MIGRATION' && ['cancelled', 'failed', 'completed'].includes(String(data.status)), 30_000);

@@ -1,0 +1,45 @@
+/**
+ * A QEMU that receives a guest by its own means: its memory as QEMU's migration stream, its disks through its own NBD
+ * server. The guest stays paused; running it is incoming-guest.ts's.
+ */
+import { rmSync } from 'node:fs';
+import { DwcpError } from '../../model/errors';
+import { guestDiskOf } from './disk-export';
+import { runPlaces } from './guest-command';
+import { startGuestProcess } from './guest-process';
+import type { QmpClient } from './qmp-client';
+
+const LOAD_TIMEOUT_MS = 120_000;
+const LOOK_EVERY_MS = 20;
+
+/** @param disks image ids by path @throws QEMU_REFUSED */
+export async function startWholeReceiver(command: readonly string[], runFolder: string, disks: ReadonlyMap<string, string>): Promise<QmpClient> {
+  const { nbdPath } = runPlaces(runFolder);
+  rmSync(nbdPath, { force: true });
+  const { qmp } = await startGuestProcess(command, runFolder, true);
+  try {
+    await qmp.execute('nbd-server-start', { addr: { type: 'unix', data: { path: nbdPath } } });
+    for (const device of await qmp.execute('query-block')) {
+      const disk = guestDiskOf(device);
+      const imageId = disk && disks.get(disk.path);
+      if (imageId !== undefined) await qmp.execute('block-export-add', { type: 'nbd', id: `dwcp-${imageId}`, 'node-name': disk?.node, name: imageId, writable: true });
+    }
+    return qmp;
+  } catch (error) {
+    qmp.close();
+    throw error;
+  }
+}
+
+/** @throws QEMU_REFUSED with QEMU's reason */
+export async function untilWholeLoaded(qmp: QmpClient): Promise<void> {
+  for (const deadline = performance.now() + LOAD_TIMEOUT_MS; performance.now() < deadline; await new Promise((resolve) => setTimeout(resolve, LOOK_EVERY_MS))) {
+    const { status, 'error-desc': why } = await qmp.execute('query-migrate');
+    if (status === 'completed') {
+      await qmp.execute('nbd-server-stop');
+      return;
+    }
+    if (status === 'failed') throw new DwcpError('QEMU_REFUSED', `QEMU could not load the guest: ${why ?? 'it gives no reason'}`, { side: 'destination' });
+  }
+  throw new DwcpError('QEMU_TIMEOUT', 'QEMU has not loaded the guest in time', { side: 'destination' });
+}

@@ -1,0 +1,94 @@
+/**
+ * What moves a running guest, whichever way, and what the hypervisor's driver does for it. The ways: live-migration.ts
+ * (DWCP), whole-guest-move.ts (the standard transfer: QEMU's own migration).
+ */
+import type { DwcpErrorFields } from '../model/errors';
+import { DwcpError } from '../model/errors';
+import type { GuestProgress, GuestResult, RamBlock } from '../model/guest';
+import type { VmImage } from '../model/image';
+import type { ImageProgress, ImageResult } from '../model/migration';
+import type { DiskPort } from './live-disk';
+
+export interface MemoryEvents {
+  setUp(prefix: Buffer, sectionId: number): void;
+  changed(firstPage: number, count: number): void;
+  sectionEnded(): void;
+  pagesEnded(): void;
+}
+
+export interface MirrorProgress {
+  readonly imageId: string;
+  readonly doneBytes: number;
+  readonly totalBytes: number;
+  /** Everything has been copied once: from here on writes go to both. */
+  readonly ready: boolean;
+}
+
+/** What the hypervisor's driver does for a guest at its source. */
+export interface GuestPort {
+  readonly memoryFd: number;
+  /** Where QEMU's mirror of a disk connects to. */
+  readonly mirrorPath: string;
+  onFailure(handler: (error: DwcpError) => void): void;
+  watchDisks(images: readonly VmImage[]): Promise<ReadonlyMap<string, DiskPort>>;
+  startMemory(path: string, ramBlocks: readonly RamBlock[], blankPages: (fd: number) => Uint8Array, autoConverge: boolean, events: MemoryEvents): Promise<void>;
+  /** QEMU's own migration: its stream goes on as it is, one chunk at a time. */
+  startWhole(take: (chunk: Buffer) => Promise<void>, autoConverge: boolean): Promise<void>;
+  mirrorDisks(images: readonly VmImage[]): Promise<void>;
+  mirrors(): Promise<readonly MirrorProgress[]>;
+  /** With the guest stopped: both copies are equal, and the mirrors end. */
+  finishMirrors(): Promise<void>;
+  hold(): void;
+  release(): void;
+  info(): Promise<{ rounds: number; remainingBytes: number; dirtyBytesPerSecond: number; throttle: number }>;
+  /** The guest may be slowed down from now on. */
+  allowThrottle(): Promise<void>;
+  pause(): Promise<number>;
+  complete(): Promise<{ commands: Buffer; devices: Buffer }>;
+  runOn(): Promise<void>;
+  close(): void;
+}
+
+/** What is known when the guest stands still and everything of it has arrived. */
+export interface ReadyToHandOver {
+  readonly roots: Record<string, string>;
+  readonly pausedAtMs: number;
+  readonly guest: Omit<GuestResult, 'downtimeMs' | 'responds'>;
+  readonly images: readonly ImageResult[];
+}
+
+export interface GuestMove {
+  /** Why the rounds ended, with figures. */
+  readonly reason: string;
+  /** @param before what an earlier attempt reported last */
+  progress(before: readonly ImageProgress[]): { readonly guest: GuestProgress; readonly images: readonly ImageProgress[] };
+  /** Sends until the rule says that the guest may be paused. It runs all the while. @throws GUEST_NOT_CONVERGING, GUEST_LOST */
+  rounds(signal: AbortSignal): Promise<void>;
+  /**
+   * Pauses the guest and brings everything of it to the destination, whose QEMU has loaded it when this returns. From then on
+   * nothing leads back without the destination's promise. Any failure before lets the guest run on here.
+   * @throws GUEST_RUNS_ON, GUEST_LOST
+   */
+  pauseGuest(signal: AbortSignal): Promise<ReadyToHandOver>;
+  /** Ends it before the hand-over: the guest runs on here. Idempotent. */
+  breakOff(): Promise<void>;
+  /** After the destination runs it: lets go of the guest here, which stands still. */
+  close(): void;
+}
+
+export function runsOn(why: string, fields: DwcpErrorFields = {}): DwcpError {
+  return new DwcpError('GUEST_RUNS_ON', `The switchover was broken off: ${why}`, { ...fields, phase: 'switchover', side: 'source' });
+}
+
+/** A guest is not kept waiting for longer than its operator allows: then it runs on, and is tried again. */
+export async function withinBudget<T>(work: Promise<T>, maxDowntimeMs: number): Promise<T> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new DwcpError('REQUEST_TIMEOUT', `the pause would have lasted longer than maxDowntimeMs (${maxDowntimeMs} ms)`)), Math.max(1_000, maxDowntimeMs));
+  });
+  try {
+    return await Promise.race([work, late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}

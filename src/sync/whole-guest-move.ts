@@ -1,0 +1,219 @@
+/**
+ * The standard transfer of a running guest: QEMU's own migration and its own mirror of each disk, one TCP connection each,
+ * carried as they are. Nothing is taken apart, compressed or kept for later; an attempt that breaks begins anew. The rounds
+ * are QEMU's, when they end is the same rule as everywhere.
+ *
+ *   REQUEST guest {} -> QEMU waits there    mirrors: tunnels 2..    memory: tunnel 1    pause -> mirrors end -> REQUEST guest_loaded {}
+ */
+import type { Server } from 'node:net';
+import { type ConvergenceDecision, decideRound } from '../model/convergence';
+import { DwcpError, toDwcpError } from '../model/errors';
+import { type GuestProgress, MEMORY_IMAGE_ID } from '../model/guest';
+import { type ImageSpec, PAGE_SIZE_BYTES, type VmImage } from '../model/image';
+import type { ImageProgress, ImageResult } from '../model/migration';
+import type { MigrationOptions } from '../model/options';
+import { listenForTunnels, type Tunnel } from '../transport/tunnel';
+import { type GuestMove, type GuestPort, type MirrorProgress, type ReadyToHandOver, runsOn, withinBudget } from './guest-move';
+import { standardProgressOf } from './image-results';
+import { pause, type SourceMigration } from './source-migration';
+import { openTunnel, StandardChannel } from './standard-channel';
+
+export interface WholeGuestRequest {
+  readonly images: readonly (ImageSpec & VmImage)[];
+  readonly options: MigrationOptions;
+}
+
+const LOOK_EVERY_MS = 200;
+/** Over how long the pace of the stream is averaged. */
+const RATE_SPAN_MS = 3_000;
+
+export class WholeGuestMove implements GuestMove {
+  readonly #migration: SourceMigration;
+  readonly #request: WholeGuestRequest;
+  readonly #guest: GuestPort;
+  readonly #disks: readonly (ImageSpec & VmImage)[];
+  readonly #startedAt = performance.now();
+  readonly #mirrorTunnels: Tunnel[] = [];
+  readonly #paces: { readonly atMs: number; readonly bytes: number }[] = [];
+  #channel: StandardChannel | undefined;
+  #memory: Tunnel | undefined;
+  #server: Server | undefined;
+  #mirrors: readonly MirrorProgress[] = [];
+  #info = { rounds: 0, remainingBytes: 0, dirtyBytesPerSecond: 0, throttle: 0 };
+  #round = 0;
+  #decision: ConvergenceDecision | undefined;
+  #state: GuestProgress['state'] = 'disks';
+  #failure: DwcpError | undefined;
+  #handedOver = false;
+  #ended = false;
+
+  constructor(migration: SourceMigration, request: WholeGuestRequest, guest: GuestPort) {
+    this.#migration = migration;
+    this.#request = request;
+    this.#guest = guest;
+    this.#disks = request.images.filter(({ kind }) => kind === 'disk');
+  }
+
+  get reason(): string {
+    return this.#decision?.reason ?? '';
+  }
+
+  progress(before: readonly ImageProgress[]): { readonly guest: GuestProgress; readonly images: readonly ImageProgress[] } {
+    const seconds = (performance.now() - this.#startedAt) / 1000;
+    const { remainingBytes, dirtyBytesPerSecond, throttle } = this.#info;
+    const images = this.#request.images.map(({ imageId, sizeBytes }) => {
+      const doneBytes = imageId === MEMORY_IMAGE_ID ? (this.#state === 'disks' ? 0 : Math.max(0, sizeBytes - remainingBytes)) : (this.#mirrors.find((mirror) => mirror.imageId === imageId)?.doneBytes ?? 0);
+      return standardProgressOf({ imageId, totalBytes: sizeBytes, doneBytes: Math.min(doneBytes, sizeBytes), linkBytes: this.#linkBytes(imageId) }, before.find((image) => image.imageId === imageId), seconds);
+    });
+    const guest = {
+      state: this.#state, round: this.#round, remainingBytes, dirtyBytesPerSecond, throttle, rateBytesPerSecond: Math.round(this.#rate),
+      expectedDowntimeMs: Math.round(this.#decision?.expectedDowntimeMs ?? 0),
+    };
+    return { guest, images };
+  }
+
+  async rounds(signal: AbortSignal): Promise<void> {
+    if (this.#state === 'converged') return;
+    this.#guest.onFailure((error) => this.#fail(error));
+    await this.#guest.runOn();
+    this.#channel = await StandardChannel.open(this.#migration, (error) => this.#fail(error));
+    await this.#channel.ask({ method: 'guest' });
+    await this.#mirrorDisks(signal);
+    this.#state = 'memory';
+    this.#memory = await openTunnel(this.#migration, 1, (error) => this.#fail(error));
+    this.#memory.ignore();
+    const { options } = this.#request;
+    await this.#guest.startWhole((chunk) => this.#memory?.send(chunk) ?? Promise.resolve(), options.autoConverge);
+    this.#guest.onFailure((error) => this.#fail(error));
+    // What asks the destination to take over is there before the guest stands still, also where no DWCP session is let in.
+    const { rttMs } = await this.#migration.session('settle');
+    await this.#memoryRounds(rttMs, signal);
+    this.#state = 'converged';
+  }
+
+  async pauseGuest(): Promise<ReadyToHandOver> {
+    if (this.#state !== 'converged') throw runsOn('the rounds were not at their end here');
+    try {
+      this.#state = 'paused';
+      const pausedAtMs = await this.#guest.pause();
+      const finished = this.#finish();
+      finished.catch(() => undefined);
+      await withinBudget(finished, this.#request.options.maxDowntimeMs);
+      this.#handedOver = true;
+      this.#state = 'loaded';
+      return { roots: {}, pausedAtMs, guest: { rounds: this.#round, reason: this.reason, throttle: this.#info.throttle }, images: this.#request.images.map((image) => this.#resultOf(image)) };
+    } catch (error) {
+      const reason = this.#failure ?? toDwcpError(error, 'INTERNAL');
+      await this.breakOff();
+      if (reason.code === 'GUEST_LOST' || reason.spec.retry === 'operator') throw reason;
+      throw runsOn(reason.message, { cause: reason });
+    }
+  }
+
+  async breakOff(): Promise<void> {
+    if (this.#ended) return;
+    this.#ended = true;
+    if (!this.#handedOver) await this.#guest.runOn().catch((error: unknown) => (this.#failure ??= toDwcpError(error, 'QEMU_UNREACHABLE')));
+    this.#letGo();
+  }
+
+  close(): void {
+    this.#ended = true;
+    this.#letGo();
+  }
+
+  async #mirrorDisks(signal: AbortSignal): Promise<void> {
+    if (this.#disks.length === 0) return;
+    const dial = async (): Promise<Tunnel> => {
+      const stream = 2 + this.#mirrorTunnels.length;
+      const tunnel = await openTunnel(this.#migration, stream, (error) => this.#state === 'disks' && this.#fail(error));
+      this.#mirrorTunnels.push(tunnel);
+      return tunnel;
+    };
+    this.#server = await listenForTunnels(this.#guest.mirrorPath, dial, (error) => this.#fail(error));
+    await this.#guest.mirrorDisks(this.#disks);
+    do {
+      await pause(LOOK_EVERY_MS, signal);
+      this.#throwIfFailed();
+      this.#mirrors = await this.#guest.mirrors();
+    } while (!this.#mirrors.every(({ ready }) => ready));
+  }
+
+  async #memoryRounds(rttMs: number, signal: AbortSignal): Promise<void> {
+    let judged = 1;
+    let before: number | undefined;
+    for (;;) {
+      await pause(LOOK_EVERY_MS, signal);
+      this.#throwIfFailed();
+      this.#info = await this.#guest.info();
+      this.#mirrors = await this.#guest.mirrors();
+      this.#notePace();
+      if (this.#info.rounds <= judged) continue;
+      judged = this.#info.rounds;
+      this.#round += 1;
+      const { options } = this.#request;
+      const { remainingBytes, dirtyBytesPerSecond, throttle } = this.#info;
+      const measured = { round: this.#round, remainingBytes, remainingPages: Math.ceil(remainingBytes / PAGE_SIZE_BYTES), remainingBytesBefore: before, dirtyBytesPerSecond, rateBytesPerSecond: this.#rate, rttMs, throttle };
+      this.#decision = decideRound(measured, { ...options, mayThrottle: options.autoConverge });
+      before = remainingBytes;
+      if (this.#decision.next === 'switch over') return;
+      if (this.#decision.next === 'throttle') await this.#guest.allowThrottle();
+      if (this.#decision.next === 'cannot converge') throw new DwcpError('GUEST_NOT_CONVERGING', this.#decision.reason, { phase: 'transfer', side: 'source' });
+    }
+  }
+
+  async #finish(): Promise<void> {
+    const channel = this.#channel;
+    if (!channel) throw new DwcpError('INTERNAL', 'the guest’s transfer has not begun');
+    await this.#guest.finishMirrors();
+    await this.#guest.complete();
+    this.#state = 'completed';
+    await this.#memory?.end();
+    await channel.ask({ method: 'guest_loaded' });
+  }
+
+  get #rate(): number {
+    const [first, last] = [this.#paces[0], this.#paces.at(-1)];
+    if (!first || !last || last.atMs <= first.atMs) return 0;
+    return ((last.bytes - first.bytes) * 1000) / (last.atMs - first.atMs);
+  }
+
+  #notePace(): void {
+    const atMs = performance.now();
+    this.#paces.push({ atMs, bytes: this.#memory?.bytes ?? 0 });
+    while ((this.#paces[0]?.atMs ?? atMs) < atMs - RATE_SPAN_MS) this.#paces.shift();
+  }
+
+  /** The mirrors share their tunnels' bytes by the size of the disks. */
+  #linkBytes(imageId: string): number {
+    if (imageId === MEMORY_IMAGE_ID) return this.#memory?.bytes ?? 0;
+    const all = this.#mirrorTunnels.reduce((sum, tunnel) => sum + tunnel.bytes, 0);
+    const total = this.#disks.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
+    return Math.round((all * (this.#disks.find((disk) => disk.imageId === imageId)?.sizeBytes ?? 0)) / Math.max(1, total));
+  }
+
+  #resultOf({ imageId, kind, sizeBytes }: ImageSpec): ImageResult {
+    const linkBytes = this.#linkBytes(imageId);
+    return {
+      imageId, kind, totalBytes: sizeBytes, linkBytes, ratio: sizeBytes / Math.max(1, linkBytes), seconds: (performance.now() - this.#startedAt) / 1000, began: 'empty', verified: false, root: '',
+      streams: 1, level: 0, batchBytes: 0, deltaHitRate: 0, blocks: { zero: 0, unchanged: 0, full: 0, pages: 0, runDelta: 0, resent: 0, refused: 0 }, attempts: 1,
+    };
+  }
+
+  #letGo(): void {
+    const over = new DwcpError('SESSION_LOST', 'The standard transfer has ended');
+    for (const tunnel of this.#mirrorTunnels) tunnel.destroy(over);
+    this.#memory?.destroy(over);
+    this.#channel?.destroy(over);
+    this.#server?.close();
+    this.#guest.close();
+  }
+
+  #throwIfFailed(): void {
+    if (this.#failure) throw this.#failure;
+  }
+
+  #fail(error: DwcpError): void {
+    if (!this.#ended && !this.#handedOver) this.#failure ??= error;
+  }
+}
