@@ -189,7 +189,7 @@ function definitionHere({ command, diskPaths }: StoppedGuest, images: Destinatio
 async function prepareGuest(vmId: string, guest: GuestSpec, images: DestinationRecord['images'], runFolder: string, force: boolean): Promise<DestinationRecord['guest']> {
   const command = relocate(guest.command, placesOf(guest.diskPaths, images), runFolder, true);
   if (!force) await assertCanRun(vmId, command, guest);
-  return { command, ramBlocks: guest.ramBlocks, qmpPath: runPlaces(runFolder).qmpPath };
+  return { command, ramBlocks: guest.ramBlocks, sharedFiles: guest.sharedFiles, qmpPath: runPlaces(runFolder).qmpPath };
 }
 
 /** Refuses early what a full disk would refuse late: counts what the baseline in place gives back. */

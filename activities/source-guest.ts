@@ -5,26 +5,20 @@
 import { activityInfo } from '@temporalio/activity';
 import { z } from 'zod';
 import { DwcpError, toDwcpError } from '../src/model/errors';
-import type { GuestDefinition, GuestResult, GuestSpec } from '../src/model/guest';
+import type { GuestResult, GuestSpec } from '../src/model/guest';
 import { type ImageProgress, imageProgressSchema, type ImageResult } from '../src/model/migration';
 import type { LevelAndStreams, LinkMeasurement } from '../src/model/tiers';
-import type { OwnershipJournal } from '../src/store/ownership-journal';
-import type { VmRegistry } from '../src/store/vm-registry';
-import type { GuestMove, GuestPort } from '../src/sync/guest-move';
+import type { GuestMove } from '../src/sync/guest-move';
 import { LiveMigration } from '../src/sync/live-migration';
 import { type Outgoing, readOutgoing, writeOutgoing } from '../src/sync/outgoing';
 import type { TakenOver } from '../src/sync/protocol';
-import type { InspectedImage, SourceOwnership } from '../src/sync/source-ownership';
+import type { InspectedImage } from '../src/sync/source-ownership';
 import { WholeGuestMove } from '../src/sync/whole-guest-move';
 import { lastReport, withHeartbeat } from './heartbeat';
 import type { HandOverInput, LinkInput, SourceDependencies } from './source-host';
 import { withFailures } from './to-failure';
 
 export interface GuestDependencies extends SourceDependencies {
-  readonly ownership: SourceOwnership;
-  readonly journal: OwnershipJournal;
-  readonly registry: VmRegistry;
-  readonly connectGuest: (vmId: string, definition: GuestDefinition) => Promise<GuestPort>;
   /** The source's half of a hand-over that is behind the point of no return. */
   readonly release: (input: HandOverInput, generation: number) => Promise<void>;
 }
@@ -97,7 +91,7 @@ export function createGuestActivities({ hub, ownership, journal, registry, conne
               const migration = hub.open(migrationId, input.destination, options.bandwidthLimit);
               const port = await connectGuest(vmId, definition);
               const live = dwcp
-                ? new LiveMigration(migration, { vmId, images, ramBlocks: guest.ramBlocks, start: dwcp.start, options, linkBytesPerSecond: dwcp.link.bandwidthBytesPerSecond }, port)
+                ? new LiveMigration(migration, { vmId, images, guest, start: dwcp.start, options, linkBytesPerSecond: dwcp.link.bandwidthBytesPerSecond }, port)
                 : new WholeGuestMove(migration, { images, options }, port);
               hub.setLive(migrationId, live);
               try {
@@ -154,5 +148,3 @@ export function createGuestActivities({ hub, ownership, journal, registry, conne
     { side: 'source' },
   );
 }
-
-export type GuestActivities = ReturnType<typeof createGuestActivities>;

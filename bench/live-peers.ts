@@ -19,7 +19,6 @@ const LIMIT_MS = 900_000;
 export interface LiveGuest {
   readonly process: ChildProcess;
   readonly qmp: QmpClient;
-  readonly serialFile: string;
 }
 
 /** A guest's QEMU within a namespace. */
@@ -33,8 +32,7 @@ export async function startBenchGuest(folder: string, name: string, command: rea
   for (const deadline = Date.now() + 20_000; !existsSync(qmpPath); await new Promise((resolve) => setTimeout(resolve, 20))) {
     if (Date.now() > deadline || child.exitCode !== null) throw new Error(`QEMU does not start; see ${folder}/${name}.log`);
   }
-  const serial = command.find((word) => word.startsWith('file:/')) ?? 'file:';
-  return { process: child, qmp: await QmpClient.connect(qmpPath), serialFile: serial.slice('file:'.length) };
+  return { process: child, qmp: await QmpClient.connect(qmpPath) };
 }
 
 /** Moves a guest by QEMU's own means. @returns seconds from the first command to the guest's run, and its downtime */

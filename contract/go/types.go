@@ -121,8 +121,10 @@ type Blocks struct {
 	Full      int64 `json:"full"`
 	Pages     int64 `json:"pages"`
 	RunDelta  int64 `json:"runDelta"`
-	Resent    int64 `json:"resent"`
-	Refused   int64 `json:"refused"`
+	// References: blocks with pages that the destination had elsewhere.
+	References int64 `json:"references"`
+	Resent     int64 `json:"resent"`
+	Refused    int64 `json:"refused"`
 }
 
 // Progress answers QueryProgress.

@@ -9,7 +9,10 @@ import { MAX_GATHERED_BYTES, OLD_HASH_BYTES, type BatchEntry, type BatchHead } f
 import { HASH_BYTES, ZERO_HASH, writeBlockHash } from './hash';
 import { Packer } from './packer';
 import { applyPages } from './page-patch';
+import { applyReferences, type ReadReferences } from './references';
 import { applyRunDelta } from './run-delta';
+
+const NO_OLD_HASH = Buffer.alloc(OLD_HASH_BYTES);
 
 /** What the decoder asks of the image that it decodes for. */
 export interface HeldImage {
@@ -18,6 +21,8 @@ export interface HeldImage {
   hashOf(block: number): Buffer;
   /** Reads the version held into `out` (exactly the block's length). */
   read(block: number, out: Buffer): void;
+  /** Reads pages that lie elsewhere on this host. */
+  readonly readReferences: ReadReferences;
 }
 
 /** One verified block; `bytes` is undefined for zeros. Where it is not `stable` it is overwritten after the call. */
@@ -69,10 +74,18 @@ export class BatchDecoder {
       if (encoded.length !== length) throw violation(`block ${entry.block} takes ${length} bytes, not ${encoded.length}`);
       return this.#verified(encoded, entry);
     }
-    const held = image.hashOf(entry.block);
-    if (held.compare(entry.oldHash, 0, OLD_HASH_BYTES, 0, OLD_HASH_BYTES) !== 0) return undefined;
     const block = this.#block.subarray(0, length);
-    image.read(entry.block, block);
+    if (entry.encoding === 'references' && entry.oldHash.equals(NO_OLD_HASH)) block.fill(0);
+    else {
+      const held = image.hashOf(entry.block);
+      if (held.compare(entry.oldHash, 0, OLD_HASH_BYTES, 0, OLD_HASH_BYTES) !== 0) return undefined;
+      image.read(entry.block, block);
+    }
+    if (entry.encoding === 'references') {
+      const result = applyReferences(encoded, entry.pageBitmap, block, (address, out) => image.readReferences(address, out));
+      if (result === 'malformed') throw violation(`the references of block ${entry.block} are malformed`);
+      return result === 'done' ? this.#verified(block, entry) : undefined;
+    }
     const whole = entry.encoding === 'pages' ? applyPages(encoded, entry.pageBitmap, block) : applyRunDelta(encoded, block);
     if (!whole) throw violation(`the ${entry.encoding} of block ${entry.block} is malformed`);
     return this.#verified(block, entry);

@@ -6,8 +6,10 @@ import { BLOCK_SIZE_BYTES } from '../model/image';
 import { MAX_BATCH_BLOCKS, OLD_HASH_BYTES, batchMetaBytes, writeBatchEntry, writeBatchHead, type BatchEntry, type Encoding } from './batch-format';
 import { ZERO_HASH } from './hash';
 import { compressBound, Packer } from './packer';
-import { bitmapBytes, differingPages, differingPagesByHash, gatherPages } from './page-patch';
+import { bitmapBytes, differingPages, differingPagesByHash, gatherPages, pageCount, pageOf } from './page-patch';
+import { encodeReferences, NOT_REFERRED } from './references';
 import { encodeRunDelta } from './run-delta';
+import { isZero } from './zero';
 
 /** The version of a block that the destination holds, as far as the source knows it. */
 export type HeldVersion =
@@ -20,6 +22,8 @@ export interface BlockToEncode {
   readonly bytes: Buffer;
   readonly hash: Buffer;
   readonly held?: HeldVersion | undefined;
+  /** Where the destination has its pages, by their addresses; NOT_REFERRED for those that it has nowhere. */
+  readonly references?: ArrayLike<number> | undefined;
 }
 
 export interface EncodeSettings {
@@ -66,7 +70,7 @@ export class BatchEncoder {
    */
   encode(image: number, blocks: readonly BlockToEncode[], settings: EncodeSettings, out: Buffer): EncodedBatch {
     const metaBytes = batchMetaBytes(blocks.length);
-    const counts: Record<Encoding, number> = { zero: 0, full: 0, pages: 0, runDelta: 0 };
+    const counts: Record<Encoding, number> = { zero: 0, full: 0, pages: 0, runDelta: 0, references: 0 };
     const direct = contiguous(blocks);
     let gatheredBytes = 0;
     for (const [index, block] of blocks.entries()) {
@@ -100,6 +104,10 @@ export class BatchEncoder {
       const deltaBytes = this.#delta(held.bytes, block.bytes, settings, at);
       if (deltaBytes >= 0) return { encoding: 'runDelta', pageBitmap: 0, length: deltaBytes };
     }
+    if (block.references) {
+      const { carried, addresses } = referTo(block.bytes, block.references, held && bitmap);
+      if (addresses) return { encoding: 'references', pageBitmap: carried, length: encodeReferences(block.bytes, addresses, carried, this.#gathered, at) - at };
+    }
     if (held && settings.delta && bitmap !== 0 && patchBytes < block.bytes.length) {
       gatherPages(block.bytes, bitmap, this.#gathered, at);
       return { encoding: 'pages', pageBitmap: bitmap, length: patchBytes };
@@ -127,12 +135,31 @@ function changedPages(held: HeldVersion, bytes: Buffer): number {
   return held.bytes.length === bytes.length ? differingPages(held.bytes, bytes) : 0;
 }
 
+/**
+ * What of a block is referred to and what is carried: pages that stay as the held version has them are neither, and without
+ * a held version zeros are neither.
+ * @param changed bitmap of pages that differ from the held version, where there is one
+ */
+function referTo(bytes: Buffer, found: ArrayLike<number>, changed: number | undefined): { carried: number; addresses: ArrayLike<number> | undefined } {
+  const addresses: number[] = [];
+  let carried = 0;
+  let any = false;
+  for (let page = 0; page < pageCount(bytes.length); page += 1) {
+    const stays = changed === undefined ? isZero(pageOf(bytes, page)) : (changed & (1 << page)) === 0;
+    const address = stays ? NOT_REFERRED : (found[page] ?? NOT_REFERRED);
+    addresses.push(address);
+    if (address >= 0) any = true;
+    else if (!stays) carried |= 1 << page;
+  }
+  return { carried, addresses: any ? addresses : undefined };
+}
+
 function full(block: BlockToEncode): Choice {
   return { encoding: 'full', pageBitmap: 0, length: block.bytes.length };
 }
 
 function entryOf(block: BlockToEncode, choice: Choice): BatchEntry {
-  const dependsOnOld = choice.encoding === 'pages' || choice.encoding === 'runDelta';
+  const dependsOnOld = choice.encoding === 'pages' || choice.encoding === 'runDelta' || choice.encoding === 'references';
   return { block: block.block, hash: block.hash, oldHash: dependsOnOld && block.held ? block.held.hash : NO_OLD_HASH, ...choice };
 }
 
@@ -142,7 +169,7 @@ function contiguous(blocks: readonly BlockToEncode[]): Buffer | undefined {
   if (!first) return undefined;
   let end = first.bytes.byteOffset;
   for (const block of blocks) {
-    const alone = !block.held && block.bytes.buffer === first.bytes.buffer && block.bytes.byteOffset === end && !block.hash.equals(ZERO_HASH);
+    const alone = !block.held && !block.references && block.bytes.buffer === first.bytes.buffer && block.bytes.byteOffset === end && !block.hash.equals(ZERO_HASH);
     if (!alone) return undefined;
     end += block.bytes.length;
   }

@@ -9,12 +9,12 @@
  *   8      4    entries that follow
  *   12     36n  entries:
  *               0  4  block number
- *               4  1  encoding: 1 zero, 2 full, 3 pages, 4 run delta
+ *               4  1  encoding: 1 zero, 2 full, 3 pages, 4 run delta, 5 references
  *               5  1  zero
- *               6  2  page bitmap (encoding 3), else zero
+ *               6  2  page bitmap (encodings 3 and 5), else zero
  *               8  4  length in the gathered section
  *               12 16 BLAKE3 of the new block (all zero for encoding 1)
- *               28 8  first 8 bytes of the hash of the old block (encodings 3 and 4), else zero
+ *               28 8  first 8 bytes of the hash of the old block (encodings 3, 4 and 5), else zero
  *
  * Encoded lengths follow one another in the gathered section in the order of the entries. What is out of range is
  * refused here (PROTOCOL_VIOLATION), before anything is unpacked; that an entry fits its image is the decoder's check.
@@ -31,7 +31,7 @@ export const MAX_BATCH_BLOCKS = 64;
 export const MAX_GATHERED_BYTES = MAX_BATCH_BLOCKS * BLOCK_SIZE_BYTES;
 
 export const PACKING = { stored: 1, zstd: 2 } as const;
-export const ENCODING = { zero: 1, full: 2, pages: 3, runDelta: 4 } as const;
+export const ENCODING = { zero: 1, full: 2, pages: 3, runDelta: 4, references: 5 } as const;
 export type Encoding = keyof typeof ENCODING;
 
 export interface BatchEntry {

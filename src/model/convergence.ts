@@ -5,7 +5,7 @@
  *   expected downtime = remaining / rate + what a switchover takes at any size
  *
  *   short enough?  few pages left, the last round allowed, or rounds no longer shrink -> switch over;  else another round
- *   too long?      dirtied slower than sent -> another round;  may throttle -> throttle;  else cannot converge
+ *   too long?      the link gains on the guest -> another round;  may throttle -> throttle;  else cannot converge
  */
 import { formatBitRate, formatBytes, formatDuration } from './units';
 
@@ -57,15 +57,18 @@ export function decideRound(measured: RoundMeasurement, options: ConvergenceOpti
   const downtimeMs = expectedDowntimeMs(measured);
   const decide = (next: ConvergenceDecision['next'], why: string): ConvergenceDecision => ({ next, expectedDowntimeMs: downtimeMs, reason: `${why}: ${figures(measured, downtimeMs, options)}` });
   const { round, remainingBytes, remainingPages, remainingBytesBefore, dirtyBytesPerSecond, rateBytesPerSecond, throttle } = measured;
+  const shrinks = remainingBytesBefore === undefined || remainingBytes <= SHRINKS_BELOW * remainingBytesBefore;
   if (downtimeMs <= options.maxDowntimeMs) {
     if (remainingPages < options.dirtyPageThreshold) return decide('switch over', 'few pages are left');
     if (round >= options.memoryIterations) return decide('switch over', 'the last round allowed is done');
-    if (remainingBytesBefore !== undefined && remainingBytes > SHRINKS_BELOW * remainingBytesBefore) return decide('switch over', 'rounds no longer shrink');
+    if (!shrinks) return decide('switch over', 'rounds no longer shrink');
     return decide('another round', 'a further round shortens the pause');
   }
-  if (dirtyBytesPerSecond < GAINS_BELOW * rateBytesPerSecond) return decide('another round', 'the pause would be too long, and the link gains on the guest');
-  if (options.mayThrottle && throttle < MOST_THROTTLE) return decide('throttle', 'the guest dirties memory faster than the link carries it');
-  return decide('cannot converge', 'the guest dirties memory faster than the link carries it');
+  const gains = dirtyBytesPerSecond < GAINS_BELOW * rateBytesPerSecond;
+  if (gains && (shrinks || round < options.memoryIterations)) return decide('another round', 'the pause would be too long, and the link gains on the guest');
+  const why = gains ? 'further rounds would not make the pause short enough' : 'the guest dirties memory faster than the link carries it';
+  if (options.mayThrottle && throttle < MOST_THROTTLE) return decide('throttle', why);
+  return decide('cannot converge', why);
 }
 
 function figures({ remainingBytes, dirtyBytesPerSecond, rateBytesPerSecond, round }: RoundMeasurement, downtimeMs: number, { maxDowntimeMs }: ConvergenceOptions): string {

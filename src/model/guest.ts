@@ -24,6 +24,10 @@ export type GuestDefinition = z.infer<typeof guestDefinitionSchema>;
 export const ramBlockSchema = z.strictObject({ id: z.string().min(1).max(255), usedBytes: z.int().min(1).max(MAX_IMAGE_BYTES) });
 export type RamBlock = z.infer<typeof ramBlockSchema>;
 
+/** A file that a guest reads and never writes, the same on both hosts: what of memory lies in it need not travel. */
+export const sharedFileSchema = z.strictObject({ path: z.string().min(1).max(4096), sizeBytes: z.int().min(1).max(MAX_IMAGE_BYTES) });
+export type SharedFile = z.infer<typeof sharedFileSchema>;
+
 /** What the destination has to know of a running guest before anything is sent. */
 export const guestSpecSchema = z.strictObject({
   command: guestDefinitionSchema.shape.command,
@@ -37,6 +41,8 @@ export const guestSpecSchema = z.strictObject({
   ramBlocks: z.array(ramBlockSchema).max(1024),
   /** Why only QEMU itself can move this guest. */
   notUnderstood: z.string().max(2000).optional(),
+  /** Its read-only drives. */
+  sharedFiles: z.array(sharedFileSchema).max(16),
   /** The guest's disks by their places on the source, to be found again in the command. */
   diskPaths: z.record(z.string(), z.string()),
 });

@@ -50,7 +50,7 @@ export const imageResultSchema = z.object({
   /** Of the blocks the destination held in some version, the share that did not have to be sent in full, 0 to 1. */
   deltaHitRate: z.number(),
   blocks: z.object({
-    zero: z.number(), unchanged: z.number(), full: z.number(), pages: z.number(), runDelta: z.number(), resent: z.number(), refused: z.number(),
+    zero: z.number(), unchanged: z.number(), full: z.number(), pages: z.number(), runDelta: z.number(), references: z.number(), resent: z.number(), refused: z.number(),
   }),
   attempts: z.number(),
 });

@@ -18,8 +18,9 @@ import { HEADER_BYTES } from '../transport/frame';
 import type { OutgoingBatch } from '../transport/sending-stream';
 import type { SessionSupplier } from '../transport/sending-session';
 import type { Run, Slab } from '../transport/slab';
-import type { ChangeFeed } from './change-feed';
-import type { BlockSelection, EncodeJob, EncodeResult } from './codec-jobs';
+import type { BlockFeed } from './change-feed';
+import { type BlockSelection, blocksOf, countOf } from './block-selection';
+import type { EncodeJob, EncodeResult } from './codec-jobs';
 import type { CodecPool } from './codec-pool';
 import type { PageTable } from './page-table';
 
@@ -32,12 +33,13 @@ const MAX_REFUSALS = 4;
 /** One image of a pass. */
 export interface Lane {
   readonly imageNumber: number;
-  readonly feed: ChangeFeed;
+  readonly feed: BlockFeed;
   readonly source: Manifest;
   readonly held: Manifest;
   readonly shadow?: { readonly fd: number; readonly manifest: Manifest } | undefined;
   /** Page hashes of the versions held, for images whose blocks are sent again and again. */
   readonly pages?: PageTable | undefined;
+  readonly references?: EncodeJob['references'];
   readonly counts: BatchCounts;
   /** These blocks have been read: their hashes stand in `source`. */
   readonly scanned: (blocks: BlockSelection) => void;
@@ -247,7 +249,7 @@ export class BatchSource implements SessionSupplier {
     this.#askForPages();
     while (!this.#failed && this.#jobs < 2 * pool.threads && this.#ready.length + this.#jobs < this.#waiting.length + 2 * pool.threads) {
       const work = this.#nextWork();
-      const blocks = work && ('list' in work.blocks ? work.blocks.list.length : work.blocks.count);
+      const blocks = work && countOf(work.blocks);
       const input = work?.lane.feed.load && blocks ? this.#take(blocks * BLOCK_SIZE_BYTES) : undefined;
       const run = blocks && (input || !work.lane.feed.load) ? this.#take(HEADER_BYTES + encodedBound(blocks)) : undefined;
       if (!work || !run) {
@@ -283,7 +285,7 @@ export class BatchSource implements SessionSupplier {
 
   async #encode(work: Work, run: Run, input: Run | undefined): Promise<void> {
     const { pool, slab, settings, encoded } = this.#context;
-    const { feed, source, held, shadow, pages, imageNumber } = work.lane;
+    const { feed, source, held, shadow, pages, references, imageNumber } = work.lane;
     const id = this.#nextBatch++;
     const chosen = settings();
     this.#jobs += 1;
@@ -299,6 +301,7 @@ export class BatchSource implements SessionSupplier {
         shadow: shadow && { fd: shadow.fd, hashes: shadow.manifest.memory },
         pages: work.pages,
         pageTable: pages?.shared,
+        references,
         input: input && { memory: slab.memory, offset: input.offset },
         settings: chosen,
         imageNumber,
@@ -381,7 +384,7 @@ export class BatchSource implements SessionSupplier {
 
 /** Blocks that a job has looked at and neither sent nor asked about: the destination holds them as they are. */
 function settledOf(selection: BlockSelection, { sent, needPages }: EncodeResult): number[] {
-  const all = 'list' in selection ? selection.list : Array.from({ length: selection.count }, (_, index) => selection.first + index);
+  const all = blocksOf(selection);
   if (sent.length + needPages.length === all.length) return [];
   const others = new Set([...sent, ...needPages]);
   return all.filter((block) => !others.has(block));

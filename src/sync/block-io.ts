@@ -6,7 +6,8 @@ import { readSync, writeSync } from 'node:fs';
 import { DwcpError } from '../model/errors';
 import { BLOCK_SIZE_BYTES, blockLength } from '../model/image';
 import { nextData, punchHole } from '../store/system-calls';
-import type { BlockSelection, ImageFile } from './codec-jobs';
+import { type BlockSelection, blocksOf, runsOf } from './block-selection';
+import type { ImageFile } from './codec-jobs';
 
 const ZEROS = Buffer.alloc(BLOCK_SIZE_BYTES);
 
@@ -41,17 +42,6 @@ export interface BlockBytes {
   readonly bytes: Buffer;
 }
 
-function toRanges(selection: BlockSelection): { first: number; count: number }[] {
-  if ('first' in selection) return [selection];
-  const ranges: { first: number; count: number }[] = [];
-  for (const block of selection.list) {
-    const last = ranges.at(-1);
-    if (last && last.first + last.count === block) last.count += 1;
-    else ranges.push({ first: block, count: 1 });
-  }
-  return ranges;
-}
-
 /**
  * Reads blocks one behind the other into `buffer` and returns views on them. A stretch that is a hole as a whole is
  * not read: its blocks come as views on zeros.
@@ -59,7 +49,7 @@ function toRanges(selection: BlockSelection): { first: number; count: number }[]
 export function readBlocks(file: ImageFile, selection: BlockSelection, buffer: Buffer): BlockBytes[] {
   const blocks: BlockBytes[] = [];
   let at = 0;
-  for (const { first, count } of toRanges(selection)) {
+  for (const { first, count } of runsOf(selection)) {
     const start = first * BLOCK_SIZE_BYTES;
     const end = Math.min(file.sizeBytes, start + count * BLOCK_SIZE_BYTES);
     const hole = nextData(file.fd, start) >= end;
@@ -77,7 +67,7 @@ export function readBlocks(file: ImageFile, selection: BlockSelection, buffer: B
 
 /** The same for bytes that are in memory already. */
 export function blocksInMemory(sizeBytes: number, selection: BlockSelection, bytes: Buffer): BlockBytes[] {
-  const list = 'list' in selection ? selection.list : Array.from({ length: selection.count }, (_, index) => selection.first + index);
+  const list = blocksOf(selection);
   return list.map((block, index) => ({ block, bytes: bytes.subarray(index * BLOCK_SIZE_BYTES, index * BLOCK_SIZE_BYTES + blockLength(sizeBytes, block)) }));
 }
 

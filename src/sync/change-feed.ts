@@ -8,9 +8,10 @@ import { type FileHandle, open } from 'node:fs/promises';
 import { DwcpError, toDwcpError } from '../model/errors';
 import { BLOCK_SIZE_BYTES, blockCount } from '../model/image';
 import { nextData, nextHole } from '../store/system-calls';
-import type { BlockSelection, ImageFile } from './codec-jobs';
+import type { BlockSelection } from './block-selection';
+import type { ImageFile } from './codec-jobs';
 
-export interface ChangeFeed {
+export interface BlockFeed {
   readonly file: ImageFile;
   /** The next candidates, at most `blocks` of them, in rising order; undefined when all have been named. */
   next(blocks: number): BlockSelection | undefined;
@@ -26,10 +27,14 @@ export interface ChangeFeed {
   onMore?(handler: () => void): void;
   /** For images that go on changing: these blocks are held by the destination as they were last read. */
   confirmed?(blocks: readonly number[]): void;
-  /** Stretches of whole blocks that are zeros without having to be read. */
-  holes(): Iterable<{ readonly first: number; readonly count: number }>;
   /** Begins anew, leaving out the blocks for which `settled` holds. */
   restart(settled: (block: number) => boolean): void;
+}
+
+/** An image that nothing writes: its holes are known ahead, and that it is one state can be told at the end. */
+export interface StillFeed extends BlockFeed {
+  /** Stretches of whole blocks that are zeros without having to be read. */
+  holes(): Iterable<{ readonly first: number; readonly count: number }>;
   /** @throws IMAGE_CHANGED where what was read may not be one state of the image */
   assertUnchanged(): void;
   close(): Promise<void>;
@@ -47,7 +52,7 @@ function fingerprint(fd: number): Fingerprint {
 }
 
 /** Every block of a file that nothing writes. */
-export class ScanFeed implements ChangeFeed {
+export class ScanFeed implements StillFeed {
   readonly file: ImageFile;
   readonly #path: string;
   readonly #handle: FileHandle;

@@ -4,10 +4,9 @@
  */
 import type { EncodeSettings } from '../encoder/batch-encoder';
 import type { Encoding } from '../encoder/batch-format';
+import type { BlockSelection } from './block-selection';
 import type { SharedPageTable } from './page-table';
-
-/** Consecutive blocks, or any list of them in rising order; at most MAX_BATCH_BLOCKS for jobs that fill a batch. */
-export type BlockSelection = { readonly first: number; readonly count: number } | { readonly list: readonly number[] };
+import type { SharedReferences } from './reference-index';
 
 export interface ImageFile {
   readonly fd: number;
@@ -32,6 +31,8 @@ export interface EncodeJob {
   readonly pageTable?: SharedPageTable | undefined;
   /** The blocks' bytes, one behind the other, where they are not read from the file. */
   readonly input?: { readonly memory: SharedArrayBuffer; readonly offset: number } | undefined;
+  /** Pages that the destination has elsewhere. @property from address of this image's first page, where its own are to be found by others */
+  readonly references?: { readonly shared: SharedReferences; readonly from?: number | undefined } | undefined;
   readonly settings: EncodeSettings;
   readonly imageNumber: number;
   readonly sequence: number;
@@ -60,7 +61,23 @@ export interface DecodeJob {
   readonly file: ImageFile;
   /** Hashes of what is held: read, and set for every block written. */
   readonly held: SharedArrayBuffer;
+  readonly references: readonly ReferenceSource[];
   readonly frame: { readonly memory: SharedArrayBuffer | ArrayBufferLike; readonly offset: number; readonly metaBytes: number; readonly payloadBytes: number };
+}
+
+/** A file whose pages may be referred to, from the address `from` on. */
+export interface ReferenceSource extends ImageFile {
+  readonly from: number;
+}
+
+/** Makes the pages of a file findable. */
+export interface IndexJob {
+  readonly kind: 'index';
+  readonly file: ImageFile;
+  readonly first: number;
+  readonly count: number;
+  readonly shared: SharedReferences;
+  readonly from: number;
 }
 
 export interface DecodeResult {
@@ -144,6 +161,7 @@ export interface CodecJobs {
   sample: { job: SampleJob; result: SampleResult };
   readExtent: { job: ReadExtentJob; result: { readonly frameBytes: number } };
   writeExtent: { job: WriteExtentJob; result: { readonly end: number } };
+  index: { job: IndexJob; result: { readonly pages: number } };
   root: { job: RootJob; result: string };
 }
 

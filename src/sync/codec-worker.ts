@@ -10,15 +10,16 @@ import { HASH_BYTES, PAGE_HASH_BYTES, ZERO_HASH, manifestRoot, writeBlockHash } 
 import { compressBound, Packer } from '../encoder/packer';
 import { writePageHashes } from '../encoder/page-patch';
 import { DwcpError, errnoOf, toDwcpError } from '../model/errors';
-import { BLOCK_SIZE_BYTES, PAGES_PER_BLOCK, blockLength } from '../model/image';
+import { BLOCK_SIZE_BYTES, PAGE_SIZE_BYTES, PAGES_PER_BLOCK, blockLength } from '../model/image';
 import { Manifest } from '../store/manifest';
 import { yieldToOtherThreads } from '../store/system-calls';
 import { HEADER_BYTES, sealFrame } from '../transport/frame';
 import { blocksInMemory, BlockWriter, clearBlock, clearRange, readBlocks, readFully, writeFully } from './block-io';
 import type {
-  CodecJob, CodecResult, CopyJob, DecodeJob, DecodeResult, EncodeJob, EncodeResult, MeasureJob, PageHashJob, ReadExtentJob, RootJob, SampleJob, SampleResult, WriteExtentJob,
+  CodecJob, CodecResult, CopyJob, DecodeJob, DecodeResult, EncodeJob, EncodeResult, IndexJob, MeasureJob, PageHashJob, ReadExtentJob, ReferenceSource, RootJob, SampleJob, SampleResult, WriteExtentJob,
 } from './codec-jobs';
 import { EXTENT_META_BYTES, readExtentMeta, sha256, writeExtentMeta } from './extent-format';
+import { ReferenceIndex } from './reference-index';
 
 const REGION_BYTES = MAX_BATCH_BLOCKS * BLOCK_SIZE_BYTES;
 const PAGE_HASHES_PER_BLOCK = PAGES_PER_BLOCK * PAGE_HASH_BYTES;
@@ -31,7 +32,8 @@ const packer = new Packer();
 let lastWasStored = false;
 let sampleScratch: Buffer | undefined;
 
-const NOTHING_ENCODED = { zero: 0, full: 0, pages: 0, runDelta: 0 } as const;
+const NOTHING_ENCODED = { zero: 0, full: 0, pages: 0, runDelta: 0, references: 0 } as const;
+const ownPageHashes = Buffer.alloc(PAGE_HASHES_PER_BLOCK);
 
 function encode(job: EncodeJob): EncodeResult {
   const startedAt = performance.now();
@@ -45,9 +47,11 @@ function encode(job: EncodeJob): EncodeResult {
   let replacedBlocks = 0;
   const out = Buffer.from(job.out.memory, job.out.offset, job.out.length);
   const blocks = job.input ? blocksInMemory(job.file.sizeBytes, job.blocks, Buffer.from(job.input.memory, job.input.offset)) : readBlocks(job.file, job.blocks, readTarget(job, out));
+  const references = job.references && new ReferenceIndex(job.references.shared);
   for (const [index, { block, bytes }] of blocks.entries()) {
     writeBlockHash(bytes, source.hashes, block * HASH_BYTES);
     const hash = source.hashOf(block);
+    if (references && job.references.from !== undefined) addPages(references, job.references.from, block, bytes, hash);
     const heldHash = held.hashOf(block);
     if (!job.plain && hash.equals(heldHash)) {
       if (hash.equals(ZERO_HASH)) zeroBlocks += 1;
@@ -61,8 +65,9 @@ function encode(job: EncodeJob): EncodeResult {
       continue;
     }
     if (!heldHash.equals(ZERO_HASH)) replacedBlocks += 1;
-    toEncode.push({ block, bytes, hash, held: version });
-    if (job.pageTable) writePageHashes(bytes, Buffer.from(job.pageTable.sent), block * PAGE_HASHES_PER_BLOCK);
+    const pages = job.pageTable ? Buffer.from(job.pageTable.sent, block * PAGE_HASHES_PER_BLOCK, PAGE_HASHES_PER_BLOCK) : ownPageHashes;
+    if (job.pageTable ?? references) writePageHashes(bytes, pages, 0);
+    toEncode.push({ block, bytes, hash, held: version, references: references && !job.plain && job.references.from === undefined ? findPages(references, pages) : undefined });
   }
   const common = { sent: toEncode.map((block) => block.block), needPages, zeroBlocks, unchangedBlocks, replacedBlocks };
   if (toEncode.length === 0) {
@@ -80,6 +85,27 @@ function encode(job: EncodeJob): EncodeResult {
     packMs: batch.packMs,
     totalMs: performance.now() - startedAt,
   };
+}
+
+/** Later images, and memory, find the pages of this block here. */
+function addPages(references: ReferenceIndex, from: number, block: number, bytes: Buffer, hash: Buffer): void {
+  if (hash.equals(ZERO_HASH)) return;
+  writePageHashes(bytes, ownPageHashes, 0);
+  for (let page = 0; page < PAGES_PER_BLOCK; page += 1) references.add(from + block * PAGES_PER_BLOCK + page, ownPageHashes, page * PAGE_HASH_BYTES);
+}
+
+function findPages(references: ReferenceIndex, hashes: Buffer): number[] | undefined {
+  const addresses = Array.from({ length: PAGES_PER_BLOCK }, (_, page) => references.find(hashes, page * PAGE_HASH_BYTES));
+  return addresses.some((address) => address >= 0) ? addresses : undefined;
+}
+
+function index(job: IndexJob): { pages: number } {
+  const references = new ReferenceIndex(job.shared);
+  for (const { block, bytes } of readBlocks(job.file, { first: job.first, count: job.count }, region)) {
+    writePageHashes(bytes, ownPageHashes, 0);
+    for (let page = 0; page < PAGES_PER_BLOCK; page += 1) references.add(job.from + block * PAGES_PER_BLOCK + page, ownPageHashes, page * PAGE_HASH_BYTES);
+  }
+  return { pages: job.count * PAGES_PER_BLOCK };
 }
 
 /**
@@ -121,6 +147,7 @@ function decode(job: DecodeJob): DecodeResult {
     sizeBytes: job.file.sizeBytes,
     hashOf: (block: number): Buffer => held.hashOf(block),
     read: (block: number, out: Buffer): void => readFully(job.file, out, block * BLOCK_SIZE_BYTES),
+    readReferences: (address: number, out: Buffer): boolean => readReferences(job.references, address, out),
   };
   decoder.decode(
     readBatchHead(meta),
@@ -139,6 +166,13 @@ function decode(job: DecodeJob): DecodeResult {
   );
   writer.flush();
   return { accepted, refused };
+}
+
+function readReferences(sources: readonly ReferenceSource[], address: number, out: Buffer): boolean {
+  const source = sources.findLast(({ from }) => from <= address);
+  if (!source || (address - source.from) * PAGE_SIZE_BYTES + out.length > source.sizeBytes) return false;
+  readFully(source, out, (address - source.from) * PAGE_SIZE_BYTES);
+  return true;
 }
 
 function measure(job: MeasureJob): { dataBlocks: number } {
@@ -233,6 +267,7 @@ function run(job: CodecJob): CodecResult {
     case 'sample': return sample(job);
     case 'readExtent': return readExtent(job);
     case 'writeExtent': return writeExtent(job);
+    case 'index': return index(job);
     case 'root': return root(job);
   }
 }

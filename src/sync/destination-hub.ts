@@ -19,7 +19,7 @@ import type { Slab } from '../transport/slab';
 import { Tunnel } from '../transport/tunnel';
 import { type DestinationContext, DestinationMigration, type DestinationRecord, destinationRecordSchema, migrationFolder } from './destination-migration';
 import {
-  abandonSchema, finishImageSchema, installImageSchema, manifestRequestSchema, MAX_PAGE_HASH_BLOCKS, guestBeginSchema, guestLoadSchema, openImageSchema, pageHashesSchema, readBody, takeOverSchema, type TakenOver, takenOverSchema,
+  abandonSchema, finishImageSchema, installImageSchema, manifestRequestSchema, MAX_PAGE_HASH_BLOCKS, guestBeginSchema, guestLoadSchema, openImageSchema, pageHashesSchema, readBody, referencesSchema, takeOverSchema, type TakenOver, takenOverSchema,
 } from './protocol';
 import { StandardReceiver } from './standard-receiver';
 import type { WorkingImage } from './working-image';
@@ -278,6 +278,11 @@ export class DestinationHub {
       if (list.some((block) => block >= working.held.blocks)) throw new DwcpError('PROTOCOL_VIOLATION', 'The image has no such blocks', { side: 'destination' });
       const hashes = await working.pageHashes(list);
       return { body: {}, payload: Buffer.from(hashes.buffer, hashes.byteOffset, hashes.length) };
+    },
+
+    references: async (message, session) => {
+      const accepted = await (await this.#get(session.id)).referTo(readBody(referencesSchema, message));
+      return { body: { accepted } };
     },
 
     finish_image: async (message, session) => {

@@ -2,19 +2,22 @@
  * One migration as its destination sees it: a record on disk, the working images, and the steps of the hand-over that
  * happen here. Every step may be asked for again and gives the same answer. States: src/store/ownership-journal.ts.
  */
-import { rm } from 'node:fs/promises';
+import { type FileHandle, open, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { DwcpError } from '../model/errors';
-import { guestDefinitionSchema, MEMORY_IMAGE_ID, type RamBlock, ramBlockSchema } from '../model/guest';
+import { guestDefinitionSchema, MEMORY_IMAGE_ID, type RamBlock, ramBlockSchema, sharedFileSchema } from '../model/guest';
 import { hostIdSchema, migrationIdSchema, vmIdSchema } from '../model/ids';
 import { imageSpecSchema } from '../model/image';
 import type { BaselineStore } from '../store/baselines';
 import { readIfThere, writeDurably } from '../store/durable-file';
 import type { OwnershipJournal } from '../store/ownership-journal';
 import type { VmRegistry } from '../store/vm-registry';
+import type { ReferenceSource } from './codec-jobs';
 import type { CodecPool } from './codec-pool';
 import { DestinationGuest, type GuestReceiver, type StartedGuest, type WholePlaces } from './destination-guest';
+import type { referencesSchema } from './protocol';
+import { sampleOf } from './reference-sources';
 import { installImage, installLinked, keepUnjournaled, linkInPlace, makeWorkFile, removeJournal, unlinkFromPlace, WorkingImage, type WorkingImageParameters } from './working-image';
 
 /**
@@ -36,7 +39,7 @@ export const destinationRecordSchema = z.strictObject({
   /** A guest that does not run: how it is started here. */
   definition: guestDefinitionSchema.optional(),
   /** A running guest: how its QEMU is started here, and how its memory lies in its image. */
-  guest: z.strictObject({ command: guestDefinitionSchema.shape.command, ramBlocks: z.array(ramBlockSchema), qmpPath: z.string().min(1) }).optional(),
+  guest: z.strictObject({ command: guestDefinitionSchema.shape.command, ramBlocks: z.array(ramBlockSchema), qmpPath: z.string().min(1), sharedFiles: z.array(sharedFileSchema) }).optional(),
 });
 export type DestinationRecord = z.infer<typeof destinationRecordSchema>;
 
@@ -65,6 +68,7 @@ export class DestinationMigration {
   readonly #context: DestinationContext;
   readonly #open = new Map<string, Promise<WorkingImage>>();
   readonly #guest: DestinationGuest | undefined;
+  readonly #sharedFiles = new Map<string, { readonly handle: FileHandle }>();
   #step: Promise<unknown> = Promise.resolve();
   #started: StartedGuest | undefined;
 
@@ -111,6 +115,22 @@ export class DestinationMigration {
     const { path: imagePath, ...image } = spec;
     const journalPath = join(this.#folder(), `${imageId}.journal`);
     return { migrationId: this.record.migrationId, vmId: this.record.vmId, image, imagePath, journalPath, useBaseline, live: this.record.guest !== undefined };
+  }
+
+  /**
+   * What the source may refer to from now on: images that are open, and files that this migration names and that are the same here.
+   * @returns for each file whether it is
+   */
+  async referTo({ disks, files }: z.infer<typeof referencesSchema>): Promise<boolean[]> {
+    const found = await Promise.all(files.map(async (file) => (this.record.guest?.sharedFiles.some(({ path }) => path === file.path) ? this.#sameFile(file) : undefined)));
+    const sources: ReferenceSource[] = found.filter((source) => source !== undefined);
+    for (const { image, from } of disks) {
+      const open = await this.imageByNumber(image);
+      if (open) sources.push({ fd: open.fd, sizeBytes: open.held.sizeBytes, from });
+    }
+    sources.sort((a, b) => a.from - b.from);
+    for (const opening of this.#open.values()) (await opening).refersTo(sources);
+    return found.map((source) => source !== undefined);
   }
 
   /** The set-up of a running guest: its QEMU is started and fed from now on. All its images are open. */
@@ -228,6 +248,20 @@ export class DestinationMigration {
     const open = [...this.#open.values()];
     this.#open.clear();
     await Promise.all(open.map(async (opening) => (await opening.catch(() => undefined))?.close()));
+    for (const { handle } of this.#sharedFiles.values()) await handle.close();
+    this.#sharedFiles.clear();
+  }
+
+  async #sameFile({ path, sizeBytes, from, sample }: z.infer<typeof referencesSchema>['files'][number]): Promise<ReferenceSource | undefined> {
+    try {
+      const known = this.#sharedFiles.get(path);
+      const handle = known?.handle ?? (await open(path, 'r'));
+      if (!known) this.#sharedFiles.set(path, { handle });
+      const same = (await handle.stat()).size === sizeBytes && (await sampleOf(handle, sizeBytes)) === sample;
+      return same ? { fd: handle.fd, sizeBytes, from } : undefined;
+    } catch {
+      return undefined;
+    }
   }
 
   /** Ends the record of a migration that needs it no more. */

@@ -4,7 +4,8 @@
  * and what becomes of the guest, is live-migration.ts's.
  */
 import { DwcpError, hasCode, toDwcpError } from '../model/errors';
-import type { ImageSpec } from '../model/image';
+import type { SharedFile } from '../model/guest';
+import { BLOCK_SIZE_BYTES, type ImageSpec } from '../model/image';
 import type { MigrationOptions } from '../model/options';
 import type { LevelAndStreams } from '../model/tiers';
 import { Manifest } from '../store/manifest';
@@ -16,6 +17,7 @@ import type { SendProgress, SentImage } from './image-sender';
 import type { LiveFeed } from './live-feed';
 import { PageTable } from './page-table';
 import { Pacing } from './pacing';
+import { ReferenceSources } from './reference-sources';
 import type { SourceMigration } from './source-migration';
 
 export interface GuestImage {
@@ -25,6 +27,8 @@ export interface GuestImage {
 
 export interface GuestSendRequest {
   readonly vmId: string;
+  /** Files that both hosts have, to refer to. */
+  readonly sharedFiles: readonly SharedFile[];
   readonly images: readonly GuestImage[];
   readonly start: LevelAndStreams;
   readonly options: Pick<MigrationOptions, 'enableDelta' | 'enableDeltaSync' | 'deltaThreshold' | 'minStreams' | 'initialStreams'>;
@@ -46,15 +50,14 @@ interface SentLane {
   began: SentImage['began'] | undefined;
 }
 
-/** Page hashes are kept for what changes most; a disk's are asked for when they are needed. */
 const LEAST_BATCH_BLOCKS = 8;
-const PAGE_TABLE_KINDS: ReadonlySet<string> = new Set(['memory']);
 
 export class GuestSender {
   readonly #migration: SourceMigration;
   readonly #request: GuestSendRequest;
   readonly #lanes: readonly SentLane[];
   readonly #pacing: Pacing;
+  readonly #references: ReferenceSources | undefined;
   readonly #startedAt = performance.now();
   #nextBatch = 1;
   #session: SendingSession | undefined;
@@ -69,10 +72,13 @@ export class GuestSender {
     this.#request = request;
     this.#lanes = request.images.map(({ image, feed }) => {
       const source = new Manifest(image.sizeBytes);
-      const pages = PAGE_TABLE_KINDS.has(image.kind) ? new PageTable(source.blocks) : undefined;
+      // Page hashes are kept for what changes most; a disk's are asked for when they are needed.
+      const pages = image.kind === 'memory' ? new PageTable(source.blocks) : undefined;
       return { image, feed, source, pages, counts: noCounts(), held: new Manifest(image.sizeBytes), imageNumber: 0, began: undefined };
     });
-    const { start, options } = request;
+    const { start, options, sharedFiles } = request;
+    this.#references = options.enableDeltaSync ? new ReferenceSources(request.images.map(({ image }) => image), sharedFiles) : undefined;
+    void this.#references?.fill(migration.context.pool);
     // Enough to be fast from the first window on; what is on the way is bounded, so more would only starve one another.
     const streams = Math.min(start.maxStreams, 2 * options.initialStreams);
     this.#pacing = new Pacing(start, new DoublingTuner(streams, Math.min(options.minStreams, streams), Math.min(start.maxStreams, 2 * streams)), migration.bucket, migration.context.pool.threads, request.linkBytesPerSecond);
@@ -90,7 +96,7 @@ export class GuestSender {
   /** Bytes on the wire for each byte that was looked at and had to be sent, as of late. */
   wireShare(imageId: string): number {
     const { counts } = this.#lane(imageId);
-    const raw = (counts.scannedBlocks - counts.zeroBlocks - counts.unchangedBlocks) * 65_536;
+    const raw = (counts.scannedBlocks - counts.zeroBlocks - counts.unchangedBlocks) * BLOCK_SIZE_BYTES;
     return raw <= 0 ? 1 : Math.min(1, counts.payloadBytes / raw);
   }
 
@@ -100,15 +106,11 @@ export class GuestSender {
 
   /** Somebody waits: small batches on all streams at once, packed fast. */
   hurry(): void {
-    this.#pacing.hurry(true);
+    this.#pacing.hurry();
   }
 
   imageNumber(imageId: string): number {
     return this.#lane(imageId).imageNumber;
-  }
-
-  manifest(imageId: string): Manifest {
-    return this.#lane(imageId).source;
   }
 
   progress(imageId: string): SendProgress {
@@ -171,11 +173,12 @@ export class GuestSender {
       if (this.#passes === 0) await this.#request.opened(lane.image.imageId, lane.held, lane.pages);
       lane.feed.restart((block) => lane.source.hashOf(block).equals(lane.held.hashOf(block)));
     }
+    await this.#references?.declare(session, (imageId) => this.#lane(imageId).imageNumber);
     this.#passes += 1;
     await this.#request.begun(session);
     const source = new BatchSource(
       this.#lanes.map((lane) => ({
-        imageNumber: lane.imageNumber, feed: lane.feed, source: lane.source, held: lane.held, pages: lane.pages, counts: lane.counts,
+        imageNumber: lane.imageNumber, feed: lane.feed, source: lane.source, held: lane.held, pages: lane.pages, references: this.#references?.of(lane.image.imageId), counts: lane.counts,
         scanned: () => undefined,
       })),
       {

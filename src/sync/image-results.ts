@@ -67,6 +67,7 @@ export function imageResultOf(sent: SentImage, kind: ImageKind, before: ImagePro
       full: counts.blocksByEncoding.full,
       pages: counts.blocksByEncoding.pages,
       runDelta: counts.blocksByEncoding.runDelta,
+      references: counts.blocksByEncoding.references,
       resent: counts.resentBlocks,
       refused: counts.refusedBlocks,
     },
@@ -89,6 +90,6 @@ export function standardResultOf(sent: StandardResult, kind: ImageKind, before: 
   return {
     imageId: sent.imageId, kind, totalBytes: sent.totalBytes, linkBytes, ratio: sent.totalBytes / Math.max(1, linkBytes), seconds: sent.seconds + (before?.elapsedMs ?? 0) / 1000,
     began: sent.began, verified: true, root: sent.root, streams: 1, level: 0, batchBytes: 0, deltaHitRate: 0,
-    blocks: { zero: 0, unchanged: 0, full: 0, pages: 0, runDelta: 0, resent: 0, refused: 0 }, attempts,
+    blocks: { zero: 0, unchanged: 0, full: 0, pages: 0, runDelta: 0, references: 0, resent: 0, refused: 0 }, attempts,
   };
 }

@@ -13,8 +13,8 @@ import { Manifest } from '../store/manifest';
 import type { SendingSession } from '../transport/sending-session';
 import { DoublingTuner } from '../transport/stream-tuner';
 import { type BatchCounts, BatchSource, noCounts } from './batch-source';
-import type { ChangeFeed } from './change-feed';
-import type { BlockSelection } from './codec-jobs';
+import type { StillFeed } from './change-feed';
+import type { BlockSelection } from './block-selection';
 import { askPageHashes, learnHeld } from './held-manifest';
 import { Pacing } from './pacing';
 import type { SourceMigration } from './source-migration';
@@ -23,7 +23,7 @@ export interface SendImageRequest {
   readonly vmId: string;
   readonly image: ImageSpec;
   readonly path: string;
-  readonly feed: ChangeFeed;
+  readonly feed: StillFeed;
   readonly start: LevelAndStreams;
   readonly options: Pick<MigrationOptions, 'enableDelta' | 'enableDeltaSync' | 'deltaThreshold'>;
   readonly linkBytesPerSecond: number;
@@ -219,7 +219,7 @@ export class ImageSender {
   }
 
   /** Large images are mostly holes: what is zero on both sides is settled without a look. */
-  #settleHoles(feed: ChangeFeed): void {
+  #settleHoles(feed: StillFeed): void {
     for (const { first, count } of feed.holes()) {
       for (let block = first; block < first + count; block += 1) {
         if (this.#scanned[block] !== SEEN.not || !this.#held.isZero(block)) continue;
@@ -230,7 +230,7 @@ export class ImageSender {
   }
 
   /** Begins a pass: what an earlier one has settled is not looked at again, the rest is counted anew. */
-  #beginPass(feed: ChangeFeed): void {
+  #beginPass(feed: StillFeed): void {
     this.#resumes += 1;
     this.#settledBlocks = 0;
     // What the destination holds may be another state now; what was a hole is looked at again, and counted once.

@@ -5,7 +5,7 @@
  */
 import { BLOCK_SIZE_BYTES, blockCount, blockLength, type ImageSpec, type VmImage } from '../model/image';
 import { MIB } from '../model/units';
-import type { BlockSelection } from './codec-jobs';
+import { type BlockSelection, runsOf } from './block-selection';
 import { LiveFeed } from './live-feed';
 
 interface Extent {
@@ -76,10 +76,9 @@ export class LiveDisk {
   }
 
   async #load(selection: BlockSelection, into: Buffer): Promise<void> {
-    const list = 'list' in selection ? selection.list : Array.from({ length: selection.count }, (_, index) => selection.first + index);
     this.#loading += 1;
     try {
-      await Promise.all(runsOf(list).map(({ first, count, at }) => this.#read(first, count, into.subarray(at * BLOCK_SIZE_BYTES, (at + count) * BLOCK_SIZE_BYTES))));
+      await Promise.all(runsOf(selection).map(({ first, count, at }) => this.#read(first, count, into.subarray(at * BLOCK_SIZE_BYTES, (at + count) * BLOCK_SIZE_BYTES))));
     } finally {
       this.#loading -= 1;
     }
@@ -94,15 +93,4 @@ export class LiveDisk {
     const end = Math.min(this.image.sizeBytes, (first + count) * BLOCK_SIZE_BYTES);
     await this.#port.read(first * BLOCK_SIZE_BYTES, into.subarray(0, end - first * BLOCK_SIZE_BYTES));
   }
-}
-
-/** Neighbours of a rising list, with their place in it. */
-function runsOf(list: readonly number[]): { first: number; count: number; at: number }[] {
-  const runs: { first: number; count: number; at: number }[] = [];
-  for (const [at, block] of list.entries()) {
-    const last = runs.at(-1);
-    if (last && last.first + last.count === block) last.count += 1;
-    else runs.push({ first: block, count: 1, at });
-  }
-  return runs;
 }

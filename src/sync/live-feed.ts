@@ -6,8 +6,9 @@
  *   changed -> dirty -> next() -> on the way -> confirmed(): clean, or named again if it has changed meanwhile
  */
 import { blockCount, PAGE_SIZE_BYTES, PAGES_PER_BLOCK } from '../model/image';
-import type { ChangeFeed } from './change-feed';
-import type { BlockSelection, ImageFile } from './codec-jobs';
+import type { BlockSelection } from './block-selection';
+import type { BlockFeed } from './change-feed';
+import type { ImageFile } from './codec-jobs';
 
 /** With what surrounds them they fit two initial windows of TCP. */
 const SMALL_BATCH_PAGES = 6;
@@ -18,7 +19,7 @@ export interface LiveFeedOptions {
   readonly load?: (blocks: BlockSelection, into: Buffer) => Promise<void>;
 }
 
-export class LiveFeed implements ChangeFeed {
+export class LiveFeed implements BlockFeed {
   file: ImageFile;
   readonly load?: (blocks: BlockSelection, into: Buffer) => Promise<void>;
   readonly #dirty: Uint8Array;
@@ -162,10 +163,6 @@ export class LiveFeed implements ChangeFeed {
     if (again) this.#more();
   }
 
-  *holes(): Generator<{ first: number; count: number }> {
-    // Whoever fills this feed knows them and does not name them.
-  }
-
   restart(settled: (block: number) => boolean): void {
     this.#dirtyCount = 0;
     this.#backlogPages = 0;
@@ -180,14 +177,6 @@ export class LiveFeed implements ChangeFeed {
     }
     this.#onTheWay.fill(0);
     this.#pagesOnTheWay.fill(0);
-  }
-
-  assertUnchanged(): void {
-    // It changes; the last round, with the guest stopped, makes it one state.
-  }
-
-  close(): Promise<void> {
-    return Promise.resolve();
   }
 
   #mark(block: number, pages: number): void {

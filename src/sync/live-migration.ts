@@ -9,7 +9,7 @@
  */
 import { DwcpError, toDwcpError } from '../model/errors';
 import { decideRound, type ConvergenceDecision } from '../model/convergence';
-import { type GuestProgress, MEMORY_IMAGE_ID, type RamBlock } from '../model/guest';
+import { type GuestProgress, type GuestSpec, MEMORY_IMAGE_ID } from '../model/guest';
 import { type ImageSpec, PAGE_SIZE_BYTES, PAGES_PER_BLOCK, type VmImage } from '../model/image';
 import type { ImageProgress } from '../model/migration';
 import type { MigrationOptions } from '../model/options';
@@ -30,7 +30,7 @@ import { pause, type SourceMigration } from './source-migration';
 export interface LiveRequest {
   readonly vmId: string;
   readonly images: readonly (ImageSpec & VmImage)[];
-  readonly ramBlocks: readonly RamBlock[];
+  readonly guest: Pick<GuestSpec, 'ramBlocks' | 'sharedFiles'>;
   readonly start: LevelAndStreams;
   readonly options: MigrationOptions;
   readonly linkBytesPerSecond: number;
@@ -140,7 +140,7 @@ export class LiveMigration implements GuestMove {
   }
 
   async #begin(): Promise<void> {
-    const { images, vmId, start, options, linkBytesPerSecond } = this.#request;
+    const { images, vmId, guest, start, options, linkBytesPerSecond } = this.#request;
     this.#guest.onFailure((error) => this.#fail(error));
     await this.#guest.runOn();
     const ports = await this.#guest.watchDisks(images.filter(({ kind }) => kind === 'disk'));
@@ -152,7 +152,7 @@ export class LiveMigration implements GuestMove {
     const disks = this.#disks.map(({ image, feed }) => ({ image: specOf(image), feed }));
     const memory = images.filter(({ imageId }) => imageId === MEMORY_IMAGE_ID).map((image) => ({ image: specOf(image), feed: this.#memory }));
     this.#sender = new GuestSender(this.#migration, {
-      vmId, images: [...disks, ...memory], start, options, linkBytesPerSecond,
+      vmId, sharedFiles: guest.sharedFiles, images: [...disks, ...memory], start, options, linkBytesPerSecond,
       opened: async (imageId, held, pages) => {
         await this.#disks.find(({ image }) => image.imageId === imageId)?.beginScan((block) => held.isZero(block));
         if (imageId === MEMORY_IMAGE_ID && pages) await this.#recallPages(held, pages);
@@ -190,7 +190,7 @@ export class LiveMigration implements GuestMove {
   }
 
   async #startMemory(): Promise<void> {
-    const { images, ramBlocks, options } = this.#request;
+    const { images, guest: { ramBlocks }, options } = this.#request;
     const { path } = images.find(({ imageId }) => imageId === MEMORY_IMAGE_ID) ?? { path: '' };
     this.#state = 'memory';
     await this.#guest.startMemory(path, ramBlocks, (fd) => blankPagesOf(fd, this.#memory.file.sizeBytes), options.autoConverge, {

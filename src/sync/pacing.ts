@@ -52,8 +52,8 @@ export class Pacing {
   }
 
   /** From now on time counts, not bytes. */
-  hurry(hurried: boolean): void {
-    this.#hurried = hurried;
+  hurry(): void {
+    this.#hurried = true;
   }
 
   get level(): number {

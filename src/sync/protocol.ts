@@ -5,6 +5,7 @@
  *   open_image    {imageId, useBaseline}      -> {image, state, root, zero}     opens the working image
  *   manifest      {image, first, count}       -> payload: packed hashes of those blocks
  *   page_hashes   {image} + u32 list          -> payload: 16 x 8 bytes a block
+ *   references    {disks, files}              -> {accepted}   what pages may be referred to, by their addresses
  *   finish_image  {image, root}               -> {}    all durable, roots equal
  *   guest_begin   {sectionId} + set-up        -> {}    a running guest's QEMU is started and fed from here on
  *   guest_load    {commandBytes, totalBytes} + zstd  -> {}    its device state; all images are finished
@@ -39,6 +40,13 @@ export const openedImageSchema = z.looseObject({
 });
 export const manifestRequestSchema = z.looseObject({ image: imageNumber, first: z.int().min(0), count: z.int().min(1).max(MANIFEST_BLOCKS) });
 export const pageHashesSchema = z.looseObject({ image: imageNumber });
+const address = z.int().min(0).max(2 ** 45);
+export const referencesSchema = z.looseObject({
+  disks: z.array(z.strictObject({ image: imageNumber, from: address })).max(64),
+  files: z.array(z.strictObject({ path: z.string().max(4096), sizeBytes: z.int().min(1), from: address, sample: z.string().max(64) })).max(16),
+});
+/** For each file whether it is the same here. */
+export const referencesAnsweredSchema = z.looseObject({ accepted: z.array(z.boolean()).max(16) });
 export const finishImageSchema = z.looseObject({ image: imageNumber, root: z.string().min(1).max(64) });
 export const takeOverSchema = z.looseObject({ vmId: vmIdSchema, roots: z.record(imageIdSchema, z.string().max(64)) });
 export const takenOverSchema = z.object({ generation: z.int().min(0), resumedAtMs: z.number().optional(), responds: z.boolean().optional() });

@@ -196,7 +196,7 @@ export class WholeGuestMove implements GuestMove {
     const linkBytes = this.#linkBytes(imageId);
     return {
       imageId, kind, totalBytes: sizeBytes, linkBytes, ratio: sizeBytes / Math.max(1, linkBytes), seconds: (performance.now() - this.#startedAt) / 1000, began: 'empty', verified: false, root: '',
-      streams: 1, level: 0, batchBytes: 0, deltaHitRate: 0, blocks: { zero: 0, unchanged: 0, full: 0, pages: 0, runDelta: 0, resent: 0, refused: 0 }, attempts: 1,
+      streams: 1, level: 0, batchBytes: 0, deltaHitRate: 0, blocks: { zero: 0, unchanged: 0, full: 0, pages: 0, runDelta: 0, references: 0, resent: 0, refused: 0 }, attempts: 1,
     };
   }
 

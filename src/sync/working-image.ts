@@ -21,6 +21,7 @@ import { readIfThere, renameDurably, writeDurably } from '../store/durable-file'
 import { Manifest } from '../store/manifest';
 import { nextData, nextHole, setSparseSize } from '../store/system-calls';
 import type { Frame } from '../transport/frame';
+import type { ReferenceSource } from './codec-jobs';
 import type { CodecPool } from './codec-pool';
 
 export interface WorkingImageParameters {
@@ -66,6 +67,7 @@ export class WorkingImage {
   readonly #lastBatch: Uint32Array | undefined;
   readonly #writing = new Map<number, Promise<unknown>>();
   #onAccepted: ((blocks: readonly number[]) => void) | undefined;
+  #references: readonly ReferenceSource[] = [];
 
   private constructor(
     parameters: WorkingImageParameters, state: WorkingState, held: Manifest, store: BaselineStore, pool: CodecPool, handle: FileHandle, journal: BlockJournal,
@@ -129,6 +131,11 @@ export class WorkingImage {
     return this.#handle.fd;
   }
 
+  /** What blocks may refer to, by rising addresses. */
+  refersTo(sources: readonly ReferenceSource[]): void {
+    this.#references = sources;
+  }
+
   /** Called with blocks whose new content is in the file. */
   onAccepted(handler: (blocks: readonly number[]) => void): void {
     this.#onAccepted = handler;
@@ -183,6 +190,7 @@ export class WorkingImage {
       kind: 'decode',
       file: this.#file(),
       held: this.held.memory,
+      references: this.#references,
       frame: { memory: frame.meta.buffer, offset: frame.meta.byteOffset, metaBytes: frame.metaBytes, payloadBytes: frame.payloadBytes },
     });
     this.#received ||= accepted.length > 0;

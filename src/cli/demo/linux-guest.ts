@@ -72,7 +72,7 @@ while true; do
 done
 `;
 
-/** Kernel, initramfs and disk of a guest in a folder. @throws SERVER_UNAVAILABLE-like reasons as INVALID_INPUT where a package cannot be had */
+/** Kernel, initramfs and disk of a guest in a folder. @throws INVALID_INPUT with the reason where a package cannot be had */
 export async function makeLinuxGuest(folder: string, options: LinuxGuestOptions, children: Children, say: (line: string) => void): Promise<LinuxGuest> {
   const parts = await guestPackages(children, say);
   mkdirSync(folder, { recursive: true });

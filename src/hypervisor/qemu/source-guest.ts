@@ -4,9 +4,9 @@
  *
  *   inspect   watchDisks -> startMemory -> (rounds) -> pause -> complete        runOn: from anywhere
  */
-import { existsSync } from 'node:fs';
+import { existsSync, statSync } from 'node:fs';
 import { DwcpError, hasCode, messageOf } from '../../model/errors';
-import { type DiskFormat, type GuestDefinition, type GuestSpec, type RamBlock, RamLayout } from '../../model/guest';
+import { type DiskFormat, type GuestDefinition, type GuestSpec, type RamBlock, RamLayout, type SharedFile } from '../../model/guest';
 import type { VmImage } from '../../model/image';
 import { clearExports, DiskExports, type DiskReader, guestDiskOf } from './disk-export';
 import { guestOwn, namedFiles, pinMachine } from './guest-command';
@@ -20,6 +20,7 @@ import { QmpClient } from './qmp-client';
 const OLDEST_QEMU = [7, 2] as const;
 /** States in which a guest stands still because a migration had stopped it. */
 const STOPPED_BY_MIGRATION: ReadonlySet<string> = new Set(['postmigrate', 'finish-migrate']);
+const MAX_SHARED_FILES = 16;
 const PROBE_TIMEOUT_MS = 10_000;
 
 export interface GuestPlaces {
@@ -105,7 +106,7 @@ export class SourceGuest {
     const diskPaths = Object.fromEntries(found.map(({ imageId, path }) => [imageId, path]));
     const command = pinMachine(guestOwn(this.#definition.command), machine);
     const needsFiles = namedFiles(command, Object.values(diskPaths)).filter((path) => existsSync(path));
-    return { disks, spec: { command, formats, qemuVersion: `${qemu.major}.${qemu.minor}.${qemu.micro}`, machine, needsFiles, ramBlocks, diskPaths, ...(notUnderstood !== undefined && { notUnderstood }) } };
+    return { disks, spec: { command, formats, qemuVersion: `${qemu.major}.${qemu.minor}.${qemu.micro}`, machine, needsFiles, ramBlocks, diskPaths, sharedFiles: await this.#sharedFiles(), ...(notUnderstood !== undefined && { notUnderstood }) } };
   }
 
   /** Serves the disks and records what the guest writes to them from now on. */
@@ -226,6 +227,13 @@ export class SourceGuest {
     const missing = disks.find(({ imageId }) => !found.some((disk) => disk.imageId === imageId));
     if (missing) throw refused(`its disk ${missing.imageId} (${missing.path}) is not among the guest’s drives`);
     return found;
+  }
+
+  /** Read-only drives that lie in files: what the guest has read of them is in its memory, and in the file on both hosts. */
+  async #sharedFiles(): Promise<SharedFile[]> {
+    const paths = (await this.#qmp.execute('query-block')).flatMap(({ inserted }) => (inserted?.ro ? [inserted.image.filename] : []));
+    const sized = [...new Set(paths)].map((path) => ({ path, sizeBytes: statSync(path, { throwIfNoEntry: false })?.size ?? 0 }));
+    return sized.filter(({ sizeBytes }) => sizeBytes > 0).slice(0, MAX_SHARED_FILES);
   }
 
   /** RAM blocks as the stream's own set-up names them. */

@@ -1,0 +1,105 @@
+/**
+ * What pages may be referred to, and by which addresses: the migration's disks, then files that both hosts have (read-only
+ * drives of the guest). The source names them to the destination; a file is used only where a sample of it is equal there.
+ */
+import { open, type FileHandle } from 'node:fs/promises';
+import { quickHash } from '../encoder/hash';
+import { BLOCK_SIZE_BYTES, blockCount, type ImageSpec, PAGE_SIZE_BYTES, PAGES_PER_BLOCK } from '../model/image';
+import type { SharedFile } from '../model/guest';
+import type { SendingSession } from '../transport/sending-session';
+import type { CodecPool } from './codec-pool';
+import { readBody, referencesAnsweredSchema, referencesSchema } from './protocol';
+import { MAX_PAGES, shareReferences, type SharedReferences } from './reference-index';
+
+const SAMPLE_PAGES = 64;
+/** Blocks of a file that one job makes findable. */
+const INDEX_BLOCKS = 64;
+
+interface Placed<T> {
+  readonly what: T;
+  readonly from: number;
+}
+
+function pagesOf(sizeBytes: number): number {
+  return blockCount(sizeBytes) * PAGES_PER_BLOCK;
+}
+
+export class ReferenceSources {
+  readonly #disks: readonly Placed<ImageSpec>[];
+  readonly #files: readonly Placed<SharedFile>[];
+  readonly #pages: number;
+  #shared: SharedReferences;
+  #filled: Promise<void> | undefined;
+  #answered = false;
+
+  constructor(images: readonly ImageSpec[], files: readonly SharedFile[]) {
+    let at = 0;
+    const place = <T extends { readonly sizeBytes: number }>(what: T): Placed<T> => {
+      const from = at;
+      at += pagesOf(what.sizeBytes);
+      return { what, from };
+    };
+    this.#disks = images.filter(({ kind }) => kind === 'disk').map(place);
+    this.#files = files.map(place);
+    this.#pages = at;
+    this.#shared = shareReferences(at);
+  }
+
+  /** For jobs that read an image: disks are found by others, all else looks for its pages. Undefined where there is nothing to refer to. */
+  of(imageId: string): { readonly shared: SharedReferences; readonly from?: number | undefined } | undefined {
+    return this.#pages === 0 ? undefined : { shared: this.#shared, from: this.#disks.find(({ what }) => what.imageId === imageId)?.from };
+  }
+
+  /** Makes the files' pages findable; begun early, it is over when the first page is looked for. A file that cannot be read is left out. */
+  fill(pool: CodecPool): Promise<void> {
+    const shared = this.#shared;
+    this.#filled ??= Promise.all(this.#files.map(({ what, from }) => indexFile(what, from, shared, pool).catch(() => undefined))).then(() => undefined);
+    return this.#filled;
+  }
+
+  /** Names everything to the destination, once a session. */
+  async declare(session: SendingSession, imageNumber: (imageId: string) => number): Promise<void> {
+    if (this.#pages === 0) return;
+    const disks = this.#disks.map(({ what, from }) => ({ image: imageNumber(what.imageId), from }));
+    const files = await Promise.all(this.#files.map(async ({ what, from }) => ({ path: what.path, sizeBytes: what.sizeBytes, from, sample: await sampleOfFile(what) })));
+    const { accepted } = readBody(referencesAnsweredSchema, await session.control.request('references', referencesSchema.parse({ disks, files })));
+    await this.#filled;
+    // Of what is not equal there nothing is referred to: the index begins anew, with the disks alone.
+    if (!this.#answered && accepted.includes(false)) this.#shared = shareReferences(Math.min(this.#files[0]?.from ?? 0, MAX_PAGES));
+    this.#answered = true;
+  }
+}
+
+async function indexFile({ path, sizeBytes }: SharedFile, from: number, shared: SharedReferences, pool: CodecPool): Promise<void> {
+  const handle = await open(path, 'r');
+  try {
+    const blocks = Math.min(blockCount(sizeBytes), Math.floor((MAX_PAGES - from) / PAGES_PER_BLOCK));
+    let next = 0;
+    const lane = async (): Promise<void> => {
+      while (next < blocks) {
+        const first = next;
+        next += INDEX_BLOCKS;
+        await pool.run({ kind: 'index', file: { fd: handle.fd, sizeBytes }, first, count: Math.min(INDEX_BLOCKS, blocks - first), shared, from });
+      }
+    };
+    await Promise.all(Array.from({ length: pool.threads }, lane));
+  } finally {
+    await handle.close();
+  }
+}
+
+async function sampleOfFile({ path, sizeBytes }: SharedFile): Promise<string> {
+  const handle = await open(path, 'r');
+  try {
+    return await sampleOf(handle, sizeBytes);
+  } finally {
+    await handle.close();
+  }
+}
+
+/** A hash over pages from all over a file: enough to tell a copy from something else, every block being checked anyway. */
+export async function sampleOf(handle: FileHandle, sizeBytes: number): Promise<string> {
+  const pages = Array.from({ length: SAMPLE_PAGES }, () => Buffer.alloc(PAGE_SIZE_BYTES));
+  await Promise.all(pages.map((page, index) => handle.read(page, 0, page.length, Math.floor(((index + 0.5) / SAMPLE_PAGES) * (sizeBytes / BLOCK_SIZE_BYTES)) * BLOCK_SIZE_BYTES)));
+  return quickHash(Buffer.concat(pages)).toString('hex');
+}
