@@ -113,6 +113,7 @@ export function createDestinationActivities(deps: DestinationDependencies) {
             const migration = await hub.migration(input.migrationId);
             if (!migration) throw new DwcpError('MIGRATION_UNKNOWN', `Host ${deps.hostId} takes no part in migration ${input.migrationId}`);
             const { held, state } = await migration.image(input.imageId, input.useBaseline);
+            await migration.beginGuestAhead();
             let blocks = 0;
             for (let block = 0; block < held.blocks; block += 1) if (!held.isZero(block)) blocks += 1;
             return { imageId: input.imageId, state, heldBytes: blocks * BLOCK_SIZE_BYTES };
@@ -189,7 +190,7 @@ function definitionHere({ command, diskPaths }: StoppedGuest, images: Destinatio
 async function prepareGuest(vmId: string, guest: GuestSpec, images: DestinationRecord['images'], runFolder: string, force: boolean): Promise<DestinationRecord['guest']> {
   const command = relocate(guest.command, placesOf(guest.diskPaths, images), runFolder, true);
   if (!force) await assertCanRun(vmId, command, guest);
-  return { command, ramBlocks: guest.ramBlocks, sharedFiles: guest.sharedFiles, qmpPath: runPlaces(runFolder).qmpPath };
+  return { command, ramBlocks: guest.ramBlocks, sharedFiles: guest.sharedFiles, ...(guest.setUp && { setUp: guest.setUp }), qmpPath: runPlaces(runFolder).qmpPath };
 }
 
 /** Refuses early what a full disk would refuse late: counts what the baseline in place gives back. */

@@ -8,10 +8,12 @@ import { DwcpError, toDwcpError } from '../src/model/errors';
 import type { GuestResult, GuestSpec } from '../src/model/guest';
 import { type ImageProgress, imageProgressSchema, type ImageResult } from '../src/model/migration';
 import type { LevelAndStreams, LinkMeasurement } from '../src/model/tiers';
-import type { GuestMove } from '../src/sync/guest-move';
+import { GuestHeadStart } from '../src/sync/guest-head-start';
+import type { GuestMove, GuestPort } from '../src/sync/guest-move';
 import { LiveMigration } from '../src/sync/live-migration';
 import { type Outgoing, readOutgoing, writeOutgoing } from '../src/sync/outgoing';
 import type { TakenOver } from '../src/sync/protocol';
+import type { SourceMigration } from '../src/sync/source-migration';
 import type { InspectedImage } from '../src/sync/source-ownership';
 import { WholeGuestMove } from '../src/sync/whole-guest-move';
 import { lastReport, withHeartbeat } from './heartbeat';
@@ -27,7 +29,12 @@ export interface RoundsInput extends LinkInput {
   readonly images: readonly InspectedImage[];
   readonly guest: GuestSpec;
   /** What DWCP begins with; without it QEMU itself moves the guest. */
-  readonly dwcp?: { readonly start: LevelAndStreams; readonly link: LinkMeasurement };
+  readonly dwcp?: Dwcp;
+}
+
+interface Dwcp {
+  readonly start: LevelAndStreams;
+  readonly link: LinkMeasurement;
 }
 
 export interface MovedGuest {
@@ -49,6 +56,17 @@ export function createGuestActivities({ hub, ownership, journal, registry, conne
       report(image);
     }
     return { v: 1, images };
+  };
+
+  /** What was begun ahead, where that stands; else a fresh one. */
+  const liveMigration = async ({ migrationId, vmId, images, guest, options }: RoundsInput, { start, link }: Dwcp, migration: SourceMigration, ahead: LiveMigration | undefined, port: () => Promise<GuestPort>): Promise<LiveMigration> => {
+    const known = { migration, start, linkBytesPerSecond: link.bandwidthBytesPerSecond };
+    if (ahead && (await ahead.through(known))) return ahead;
+    await ahead?.breakOff();
+    const headStart = hub.takeHeadStart(migrationId) ?? new GuestHeadStart(vmId, images, guest.sharedFiles, hub.context);
+    const live = new LiveMigration({ vmId, images, guest, headStart, options }, await port());
+    await live.through(known);
+    return live;
   };
 
   const takeOver = async (input: HandOverInput, outgoing: Handed): Promise<MovedGuest> => {
@@ -77,7 +95,7 @@ export function createGuestActivities({ hub, ownership, journal, registry, conne
     {
       /** Disks, then memory, until the guest's pause would be short enough. The guest runs all the while. */
       guestRounds: async (input: RoundsInput): Promise<{ rounds: number; reason: string }> => {
-        const { migrationId, vmId, guest, images, options, dwcp } = input;
+        const { migrationId, vmId, images, options, dwcp } = input;
         const before = lastReport(reportSchema)?.images ?? [];
         const last = await journal.last(vmId, migrationId);
         if (last?.state !== 'claimed') throw new DwcpError('ABANDONED', `Migration ${migrationId} has no claim on ${vmId} any more (${last?.state ?? 'none'})`);
@@ -85,14 +103,15 @@ export function createGuestActivities({ hub, ownership, journal, registry, conne
           () => progress(hub.live(migrationId), before),
           (signal) =>
             hub.attempt(`${migrationId}/rounds`, signal, async (attempt) => {
+              const ahead = dwcp && hub.takeAhead(migrationId);
               await hub.endLive(migrationId);
               const definition = (await registry.getHere(vmId)).guest;
               if (!definition) throw new DwcpError('VM_UNKNOWN', `VM ${vmId} is no guest of this host`);
               const migration = hub.open(migrationId, input.destination, options.bandwidthLimit);
-              const port = await connectGuest(vmId, definition);
+              const port = (): Promise<GuestPort> => connectGuest(vmId, definition);
               const live = dwcp
-                ? new LiveMigration(migration, { vmId, images, guest, start: dwcp.start, options, linkBytesPerSecond: dwcp.link.bandwidthBytesPerSecond }, port)
-                : new WholeGuestMove(migration, { images, options }, port);
+                ? await liveMigration(input, dwcp, migration, ahead, port)
+                : new WholeGuestMove(migration, { images, options }, await port());
               hub.setLive(migrationId, live);
               try {
                 await live.rounds(attempt);

@@ -12,13 +12,15 @@ import type { MigrationOptions } from '../src/model/options';
 import { type MigrationPlan, planMigration } from '../src/model/plan';
 import type { LevelAndStreams, LinkMeasurement } from '../src/model/tiers';
 import type { OwnershipJournal } from '../src/store/ownership-journal';
-import type { VmRegistry } from '../src/store/vm-registry';
+import type { VmRecord, VmRegistry } from '../src/store/vm-registry';
 import { ScanFeed } from '../src/sync/change-feed';
 import { ImageSender } from '../src/sync/image-sender';
+import { LiveMigration } from '../src/sync/live-migration';
 import { imageResultOf, progressOf, standardProgressOf, standardResultOf } from '../src/sync/image-results';
 import { removeOutgoing, writeOutgoing } from '../src/sync/outgoing';
 import { assumeImage, sampleImage } from '../src/sync/plan-sampler';
 import type { SourceHub } from '../src/sync/source-hub';
+import { GuestHeadStart } from '../src/sync/guest-head-start';
 import type { GuestPort } from '../src/sync/guest-move';
 import type { Destination, SourceMigration } from '../src/sync/source-migration';
 import type { ClaimedVm, InspectedImage, SourceOwnership } from '../src/sync/source-ownership';
@@ -77,18 +79,33 @@ export function createSourceActivities(dependencies: SourceDependencies) {
     await hub.close(input.migrationId);
   };
 
+  /** What a guest's move can begin with while the link is being established: from files, and, where no disk has to go first, its memory. */
+  const beginAhead = async (migrationId: string, { vmId, guest: definition }: VmRecord, images: readonly InspectedImage[], guest: GuestSpec, options: MigrationOptions): Promise<void> => {
+    if (guest.notUnderstood !== undefined || !definition || !hub.beginHeadStart(migrationId, () => new GuestHeadStart(vmId, images, guest.sharedFiles, hub.context))) return;
+    if (images.some(({ kind }) => kind === 'disk')) return;
+    const headStart = hub.takeHeadStart(migrationId);
+    if (!headStart) return;
+    const live = new LiveMigration({ vmId, images, guest, headStart, options }, await dependencies.connectGuest(vmId, definition));
+    hub.setAhead(migrationId, live);
+    live.ahead().catch(() => undefined);
+  };
+
   const guestActivities = createGuestActivities({ ...dependencies, release });
   const imageActivities = withFailures(
     {
-      /** Claims the VM for this migration, or only looks at it (warm-up, plan). */
-      prepareSource: async (input: { migrationId: string; vmId: string; claim: boolean; force?: boolean }): Promise<PreparedSource> => {
+      /** Claims the VM for this migration, or only looks at it (warm-up, plan). @param input ahead: a guest moves by DWCP with these options, and what can be begun of it is */
+      prepareSource: async (input: { migrationId: string; vmId: string; claim: boolean; force?: boolean; ahead?: MigrationOptions }): Promise<PreparedSource> => {
         if (input.claim) {
+          // The guest's monitor takes one client: what an earlier attempt has begun ends first.
+          await hub.endLive(input.migrationId);
           const claim = (): Promise<ClaimedVm> => ownership.claim(input.vmId, input.migrationId, input.force);
           const { vm, images, guest, stoppedGuest, fence, alreadyMoved } = await claim().catch(async (error: unknown) => {
             if (!hasCode(error, 'VM_BUSY')) throw error;
             await sweep();
             return claim();
           });
+          // From files alone, while the link is being established.
+          if (guest && input.ahead) await beginAhead(input.migrationId, vm, images, guest, input.ahead);
           return { images, fence, alreadyMoved, generation: vm.generation, ...(guest && { guest }), ...(stoppedGuest && { stoppedGuest }) };
         }
         const { vm, images, guest } = await ownership.inspect(input.vmId, input.force);

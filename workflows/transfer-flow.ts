@@ -51,7 +51,7 @@ export class TransferFlow {
   async prepare(claim: boolean): Promise<PreparedSource> {
     const { migrationId, vmId, sourceHost } = this.state.identity;
     const call = { activityId: 'prepare-source', summary: claim ? `${sourceHost}: claim ${vmId} for this migration` : `${sourceHost}: look at ${vmId}` };
-    this.#prepared = await this.step('start', () => onSource(sourceHost, 'quick', call).prepareSource({ migrationId, vmId, claim, force: this.options.force }));
+    this.#prepared = await this.step('start', () => onSource(sourceHost, 'quick', call).prepareSource({ migrationId, vmId, claim, force: this.options.force, ...(claim && this.options.enableDwcp && { ahead: this.options }) }));
     return this.#prepared;
   }
 

@@ -41,6 +41,8 @@ export const guestSpecSchema = z.strictObject({
   ramBlocks: z.array(ramBlockSchema).max(1024),
   /** Why only QEMU itself can move this guest. */
   notUnderstood: z.string().max(2000).optional(),
+  /** How its migration stream begins (base64), by which the destination's QEMU can be set up ahead. */
+  setUp: z.strictObject({ prefix: z.base64().max(2_000_000), sectionId: z.int().min(0) }).optional(),
   /** Its read-only drives. */
   sharedFiles: z.array(sharedFileSchema).max(16),
   /** The guest's disks by their places on the source, to be found again in the command. */

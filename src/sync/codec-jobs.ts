@@ -101,6 +101,16 @@ export interface PageHashJob {
   readonly list: readonly number[];
 }
 
+/** Compares blocks of a file with their hashes. */
+export interface RecallJob {
+  readonly kind: 'recall';
+  readonly file: ImageFile;
+  readonly list: readonly number[];
+  readonly hashes: SharedArrayBuffer;
+  /** One byte a block, set to 1 where the file holds what the hash says. */
+  readonly trusted: SharedArrayBuffer;
+}
+
 /** Copies those blocks of a file that still hash as `hashes` says to another file; sparse stays sparse. */
 export interface CopyJob {
   readonly kind: 'copy';
@@ -157,6 +167,7 @@ export interface CodecJobs {
   decode: { job: DecodeJob; result: DecodeResult };
   measure: { job: MeasureJob; result: { readonly dataBlocks: number } };
   pageHashes: { job: PageHashJob; result: Uint8Array };
+  recall: { job: RecallJob; result: { readonly equal: number } };
   copy: { job: CopyJob; result: { readonly copied: number; readonly differing: number } };
   sample: { job: SampleJob; result: SampleResult };
   readExtent: { job: ReadExtentJob; result: { readonly frameBytes: number } };

@@ -16,7 +16,7 @@ import { yieldToOtherThreads } from '../store/system-calls';
 import { HEADER_BYTES, sealFrame } from '../transport/frame';
 import { blocksInMemory, BlockWriter, clearBlock, clearRange, readBlocks, readFully, writeFully } from './block-io';
 import type {
-  CodecJob, CodecResult, CopyJob, DecodeJob, DecodeResult, EncodeJob, EncodeResult, IndexJob, MeasureJob, PageHashJob, ReadExtentJob, ReferenceSource, RootJob, SampleJob, SampleResult, WriteExtentJob,
+  CodecJob, CodecResult, CopyJob, DecodeJob, DecodeResult, EncodeJob, EncodeResult, IndexJob, MeasureJob, PageHashJob, ReadExtentJob, RecallJob, ReferenceSource, RootJob, SampleJob, SampleResult, WriteExtentJob,
 } from './codec-jobs';
 import { EXTENT_META_BYTES, readExtentMeta, sha256, writeExtentMeta } from './extent-format';
 import { ReferenceIndex } from './reference-index';
@@ -196,6 +196,20 @@ function pageHashes(job: PageHashJob): Uint8Array {
   return out;
 }
 
+function recall(job: RecallJob): { equal: number } {
+  const hashes = new Manifest(job.file.sizeBytes, job.hashes);
+  const trusted = new Uint8Array(job.trusted);
+  const hash = Buffer.alloc(HASH_BYTES);
+  let equal = 0;
+  for (const { block, bytes } of readBlocks(job.file, { list: job.list }, region)) {
+    writeBlockHash(bytes, hash, 0);
+    if (!hash.equals(hashes.hashOf(block))) continue;
+    trusted[block] = 1;
+    equal += 1;
+  }
+  return { equal };
+}
+
 function copy(job: CopyJob): { copied: number; differing: number } {
   const hashes = new Manifest(job.file.sizeBytes, job.hashes);
   const hash = Buffer.alloc(HASH_BYTES);
@@ -263,6 +277,7 @@ function run(job: CodecJob): CodecResult {
     case 'decode': return decode(job);
     case 'measure': return measure(job);
     case 'pageHashes': return pageHashes(job);
+    case 'recall': return recall(job);
     case 'copy': return copy(job);
     case 'sample': return sample(job);
     case 'readExtent': return readExtent(job);

@@ -57,6 +57,10 @@ export class DestinationGuest {
     this.#receiver = receiver;
   }
 
+  get begun(): boolean {
+    return this.#setUp !== undefined;
+  }
+
   begin(prefix: Buffer, sectionId: number, memory: WorkingImage): void {
     this.#setUp = { prefix, sectionId };
     memory.onAccepted((blocks) => this.#receiver.changed(blocks));

@@ -6,7 +6,7 @@ import { type FileHandle, open, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { DwcpError } from '../model/errors';
-import { guestDefinitionSchema, MEMORY_IMAGE_ID, type RamBlock, ramBlockSchema, sharedFileSchema } from '../model/guest';
+import { guestDefinitionSchema, guestSpecSchema, MEMORY_IMAGE_ID, type RamBlock, ramBlockSchema, sharedFileSchema } from '../model/guest';
 import { hostIdSchema, migrationIdSchema, vmIdSchema } from '../model/ids';
 import { imageSpecSchema } from '../model/image';
 import type { BaselineStore } from '../store/baselines';
@@ -39,7 +39,7 @@ export const destinationRecordSchema = z.strictObject({
   /** A guest that does not run: how it is started here. */
   definition: guestDefinitionSchema.optional(),
   /** A running guest: how its QEMU is started here, and how its memory lies in its image. */
-  guest: z.strictObject({ command: guestDefinitionSchema.shape.command, ramBlocks: z.array(ramBlockSchema), qmpPath: z.string().min(1), sharedFiles: z.array(sharedFileSchema) }).optional(),
+  guest: z.strictObject({ command: guestDefinitionSchema.shape.command, ramBlocks: z.array(ramBlockSchema), qmpPath: z.string().min(1), sharedFiles: z.array(sharedFileSchema), setUp: guestSpecSchema.shape.setUp }).optional(),
 });
 export type DestinationRecord = z.infer<typeof destinationRecordSchema>;
 
@@ -131,6 +131,13 @@ export class DestinationMigration {
     sources.sort((a, b) => a.from - b.from);
     for (const opening of this.#open.values()) (await opening).refersTo(sources);
     return found.map((source) => source !== undefined);
+  }
+
+  /** All images are open: the guest's QEMU is started and fed what is held of its memory before anything is sent. Idempotent. */
+  async beginGuestAhead(): Promise<void> {
+    const setUp = this.record.guest?.setUp;
+    if (!setUp || this.record.images.some(({ imageId }) => !this.#open.has(imageId)) || this.#guest?.begun) return;
+    await this.beginGuest(Buffer.from(setUp.prefix, 'base64'), setUp.sectionId);
   }
 
   /** The set-up of a running guest: its QEMU is started and fed from now on. All its images are open. */

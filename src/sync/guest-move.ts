@@ -12,6 +12,9 @@ import type { DiskPort } from './live-disk';
 export interface MemoryEvents {
   setUp(prefix: Buffer, sectionId: number): void;
   changed(firstPage: number, count: number): void;
+  /** A block that was settled changes for the first time; its bytes as they are, for the time of the call. */
+  beforeFirstChange(block: number, bytes: Buffer): void;
+  unchanged(count: number): void;
   sectionEnded(): void;
   pagesEnded(): void;
 }
@@ -31,7 +34,8 @@ export interface GuestPort {
   readonly mirrorPath: string;
   onFailure(handler: (error: DwcpError) => void): void;
   watchDisks(images: readonly VmImage[]): Promise<ReadonlyMap<string, DiskPort>>;
-  startMemory(path: string, ramBlocks: readonly RamBlock[], blankPages: (fd: number) => Uint8Array, autoConverge: boolean, events: MemoryEvents): Promise<void>;
+  /** @param settled one byte a block: 1 where what the file at `path` holds is at the destination too */
+  startMemory(path: string, ramBlocks: readonly RamBlock[], blankPages: (fd: number) => Uint8Array, settled: Uint8Array, autoConverge: boolean, events: MemoryEvents): Promise<void>;
   /** QEMU's own migration: its stream goes on as it is, one chunk at a time. */
   startWhole(take: (chunk: Buffer) => Promise<void>, autoConverge: boolean): Promise<void>;
   mirrorDisks(images: readonly VmImage[]): Promise<void>;

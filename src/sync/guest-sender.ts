@@ -4,7 +4,6 @@
  * and what becomes of the guest, is live-migration.ts's.
  */
 import { DwcpError, hasCode, toDwcpError } from '../model/errors';
-import type { SharedFile } from '../model/guest';
 import { BLOCK_SIZE_BYTES, type ImageSpec } from '../model/image';
 import type { MigrationOptions } from '../model/options';
 import type { LevelAndStreams } from '../model/tiers';
@@ -17,7 +16,7 @@ import type { SendProgress, SentImage } from './image-sender';
 import type { LiveFeed } from './live-feed';
 import { PageTable } from './page-table';
 import { Pacing } from './pacing';
-import { ReferenceSources } from './reference-sources';
+import type { ReferenceSources } from './reference-sources';
 import type { SourceMigration } from './source-migration';
 
 export interface GuestImage {
@@ -27,14 +26,14 @@ export interface GuestImage {
 
 export interface GuestSendRequest {
   readonly vmId: string;
-  /** Files that both hosts have, to refer to. */
-  readonly sharedFiles: readonly SharedFile[];
+  /** What blocks may refer to. */
+  readonly references: ReferenceSources | undefined;
   readonly images: readonly GuestImage[];
   readonly start: LevelAndStreams;
   readonly options: Pick<MigrationOptions, 'enableDelta' | 'enableDeltaSync' | 'deltaThreshold' | 'minStreams' | 'initialStreams'>;
   readonly linkBytesPerSecond: number;
   /** A session stands and what is held of an image is known: what lies in holes on both sides can be left out. */
-  readonly opened: (imageId: string, held: Manifest, pages: PageTable | undefined) => Promise<void>;
+  readonly opened: (imageId: string, held: Manifest, source: Manifest, pages: PageTable | undefined) => Promise<void>;
   /** A session stands, all images are open: what else the destination has to know of the guest. */
   readonly begun: (session: SendingSession) => Promise<void>;
 }
@@ -57,7 +56,6 @@ export class GuestSender {
   readonly #request: GuestSendRequest;
   readonly #lanes: readonly SentLane[];
   readonly #pacing: Pacing;
-  readonly #references: ReferenceSources | undefined;
   readonly #startedAt = performance.now();
   #nextBatch = 1;
   #session: SendingSession | undefined;
@@ -76,9 +74,7 @@ export class GuestSender {
       const pages = image.kind === 'memory' ? new PageTable(source.blocks) : undefined;
       return { image, feed, source, pages, counts: noCounts(), held: new Manifest(image.sizeBytes), imageNumber: 0, began: undefined };
     });
-    const { start, options, sharedFiles } = request;
-    this.#references = options.enableDeltaSync ? new ReferenceSources(request.images.map(({ image }) => image), sharedFiles) : undefined;
-    void this.#references?.fill(migration.context.pool);
+    const { start, options } = request;
     // Enough to be fast from the first window on; what is on the way is bounded, so more would only starve one another.
     const streams = Math.min(start.maxStreams, 2 * options.initialStreams);
     this.#pacing = new Pacing(start, new DoublingTuner(streams, Math.min(options.minStreams, streams), Math.min(start.maxStreams, 2 * streams)), migration.bucket, migration.context.pool.threads, request.linkBytesPerSecond);
@@ -116,7 +112,7 @@ export class GuestSender {
   progress(imageId: string): SendProgress {
     const { image, counts, feed, source, began } = this.#lane(imageId);
     const stats = this.session?.stats;
-    const looked = Math.min(source.blocks, counts.scannedBlocks + (feed.open ? 0 : source.blocks));
+    const looked = Math.min(source.blocks, counts.scannedBlocks + feed.settled.length + (feed.open ? 0 : source.blocks));
     const doneBytes = Math.max(0, Math.min(image.sizeBytes, (looked / source.blocks) * image.sizeBytes - feed.backlogBytes));
     return {
       imageId, totalBytes: image.sizeBytes, doneBytes, linkBytes: this.#shareOf(imageId), goodputBytesPerSecond: stats?.goodputBytesPerSecond ?? 0, streams: stats?.activeStreams ?? 0,
@@ -126,7 +122,9 @@ export class GuestSender {
 
   /** @returns what was sent, after run() has ended; @param roots of the images as they are now */
   result(imageId: string, root: string): SentImage {
-    const { image, counts, began } = this.#lane(imageId);
+    const { image, feed, source, began, ...lane } = this.#lane(imageId);
+    const settledZero = feed.settled.filter((block) => source.isZero(block)).length;
+    const counts = { ...lane.counts, zeroBlocks: lane.counts.zeroBlocks + settledZero, unchangedBlocks: lane.counts.unchangedBlocks + feed.settled.length - settledZero };
     return {
       imageId, root, totalBytes: image.sizeBytes, linkBytes: this.#shareOf(imageId), seconds: (performance.now() - this.#startedAt) / 1000, counts, began: began ?? 'empty',
       maxStreams: this.#maxStreams, lastLevel: this.#pacing.level, batchBytes: this.#pacing.batchBytes, resumes: this.#passes - 1,
@@ -160,7 +158,7 @@ export class GuestSender {
   }
 
   async #pass(session: SendingSession, signal: AbortSignal): Promise<void> {
-    const { options, start } = this.#request;
+    const { options, start, references } = this.#request;
     const { pool, slab, store } = this.#migration.context;
     this.#follow(session);
     for (const lane of this.#lanes) {
@@ -170,15 +168,15 @@ export class GuestSender {
       lane.imageNumber = held.imageNumber;
       lane.began ??= held.state;
       lane.pages?.forget();
-      if (this.#passes === 0) await this.#request.opened(lane.image.imageId, lane.held, lane.pages);
+      if (this.#passes === 0) await this.#request.opened(lane.image.imageId, lane.held, lane.source, lane.pages);
       lane.feed.restart((block) => lane.source.hashOf(block).equals(lane.held.hashOf(block)));
     }
-    await this.#references?.declare(session, (imageId) => this.#lane(imageId).imageNumber);
+    await references?.declare(session, (imageId) => this.#lane(imageId).imageNumber);
     this.#passes += 1;
     await this.#request.begun(session);
     const source = new BatchSource(
       this.#lanes.map((lane) => ({
-        imageNumber: lane.imageNumber, feed: lane.feed, source: lane.source, held: lane.held, pages: lane.pages, references: this.#references?.of(lane.image.imageId), counts: lane.counts,
+        imageNumber: lane.imageNumber, feed: lane.feed, source: lane.source, held: lane.held, pages: lane.pages, references: references?.of(lane.image.imageId), counts: lane.counts,
         scanned: () => undefined,
       })),
       {

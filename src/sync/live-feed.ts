@@ -25,6 +25,7 @@ export class LiveFeed implements BlockFeed {
   readonly #dirty: Uint8Array;
   readonly #onTheWay: Uint8Array;
   readonly #seen: Uint8Array;
+  readonly #settled: Uint8Array;
   /** Pages of a block that have changed, as far as that is known, dirty and on the way: what the backlog weighs. */
   readonly #dirtyPages: Uint8Array;
   readonly #pagesOnTheWay: Uint8Array;
@@ -45,6 +46,7 @@ export class LiveFeed implements BlockFeed {
     this.#dirty = new Uint8Array(blocks);
     this.#onTheWay = new Uint8Array(blocks);
     this.#seen = new Uint8Array(blocks);
+    this.#settled = new Uint8Array(blocks);
     this.#dirtyPages = new Uint8Array(blocks);
     this.#pagesOnTheWay = new Uint8Array(blocks);
   }
@@ -113,6 +115,23 @@ export class LiveFeed implements BlockFeed {
     this.file = { fd, sizeBytes: this.file.sizeBytes };
   }
 
+  /** The destination holds this block as it is here: it is looked at only once it changes. */
+  settle(block: number): void {
+    this.#seen[block] = 1;
+    this.#settled[block] = 1;
+  }
+
+  isSettled(block: number): boolean {
+    return this.#settled[block] === 1;
+  }
+
+  /** Blocks that were settled at the beginning and have not changed since. */
+  get settled(): readonly number[] {
+    const list: number[] = [];
+    for (let block = this.#settled.indexOf(1); block >= 0; block = this.#settled.indexOf(1, block + 1)) list.push(block);
+    return list;
+  }
+
   dirtyBlocks(): number[] {
     const list: number[] = [];
     for (let block = this.#dirty.indexOf(1); block >= 0; block = this.#dirty.indexOf(1, block + 1)) list.push(block);
@@ -168,12 +187,13 @@ export class LiveFeed implements BlockFeed {
     this.#backlogPages = 0;
     for (let block = 0; block < this.#dirty.length; block += 1) {
       // What was on the way may not even have been read: its hash says nothing yet.
+      const onlyDirty = this.#dirty[block] === 1 && this.#onTheWay[block] === 0;
       const dirty = this.#seen[block] === 1 && (this.#dirty[block] === 1 || this.#onTheWay[block] === 1 || !settled(block));
       this.#dirty[block] = dirty ? 1 : 0;
-      this.#dirtyPages[block] = dirty ? PAGES_PER_BLOCK : 0;
+      this.#dirtyPages[block] = !dirty ? 0 : onlyDirty ? (this.#dirtyPages[block] ?? 0) : PAGES_PER_BLOCK;
       if (!dirty) continue;
       this.#dirtyCount += 1;
-      this.#backlogPages += PAGES_PER_BLOCK;
+      this.#backlogPages += this.#dirtyPages[block] ?? 0;
     }
     this.#onTheWay.fill(0);
     this.#pagesOnTheWay.fill(0);
@@ -181,6 +201,7 @@ export class LiveFeed implements BlockFeed {
 
   #mark(block: number, pages: number): void {
     this.#seen[block] = 1;
+    this.#settled[block] = 0;
     if (this.#dirty[block] === 0) this.#dirtyCount += 1;
     this.#dirty[block] = 1;
     const before = this.#dirtyPages[block] ?? 0;

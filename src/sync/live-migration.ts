@@ -3,6 +3,7 @@
  * that the pause is short enough; then the switchover. Anything that goes wrong before the hand-over ends with the guest
  * running on here.
  *
+ *   ahead():  memory, before the link stands, where no disk has to go before it
  *   rounds():  disks -> memory -> converged           switchOver(): last disk round -> pause -> last pages, device state
  *      ^                             |                     -> all confirmed, roots equal, loaded -> hand over -> take over
  *      +--- GUEST_RUNS_ON ----- broken off ----------------------+
@@ -10,7 +11,7 @@
 import { DwcpError, toDwcpError } from '../model/errors';
 import { decideRound, type ConvergenceDecision } from '../model/convergence';
 import { type GuestProgress, type GuestSpec, MEMORY_IMAGE_ID } from '../model/guest';
-import { type ImageSpec, PAGE_SIZE_BYTES, PAGES_PER_BLOCK, type VmImage } from '../model/image';
+import { blockCount, type ImageSpec, PAGE_SIZE_BYTES, PAGES_PER_BLOCK, type VmImage } from '../model/image';
 import type { ImageProgress } from '../model/migration';
 import type { MigrationOptions } from '../model/options';
 import type { LevelAndStreams } from '../model/tiers';
@@ -22,8 +23,10 @@ import { type GuestMove, type GuestPort, type ReadyToHandOver, runsOn, withinBud
 import { imageResultOf, progressOf } from './image-results';
 import { LiveDisk } from './live-disk';
 import { LiveFeed } from './live-feed';
+import type { GuestHeadStart } from './guest-head-start';
 import { GuestSender } from './guest-sender';
-import { blankPagesOf, pageHashesOfFile } from './ram-image-pages';
+import type { KeptMemory } from './kept-memory';
+import { blankPagesOf } from './ram-image-pages';
 import type { PageTable } from './page-table';
 import { pause, type SourceMigration } from './source-migration';
 
@@ -31,8 +34,14 @@ export interface LiveRequest {
   readonly vmId: string;
   readonly images: readonly (ImageSpec & VmImage)[];
   readonly guest: Pick<GuestSpec, 'ramBlocks' | 'sharedFiles'>;
-  readonly start: LevelAndStreams;
+  readonly headStart: GuestHeadStart;
   readonly options: MigrationOptions;
+}
+
+/** What is known once the link stands. */
+export interface LinkKnown {
+  readonly migration: SourceMigration;
+  readonly start: LevelAndStreams;
   readonly linkBytesPerSecond: number;
 }
 
@@ -46,19 +55,32 @@ const LEAST_AHEAD_BYTES = 16 * MIB;
 const MOST_AHEAD_BYTES = 96 * MIB;
 /** Close to the pause, what is on the way is paid for in downtime. */
 const AHEAD_AT_THE_END_BYTES = 512 * KIB;
-const SENT_IN_PASSING_SECONDS = 0.04;
+const SENT_IN_PASSING_SECONDS = 0.08;
+/** Share of what may be on the way at which QEMU is read again. */
+const GOES_ON_BELOW = 0.75;
 /** Batches larger than this were packed before the end came into sight. */
 const SMALL_BATCH_BYTES = 96 * KIB;
-const DRAIN_PATIENCE_MS = 3_000;
+/** Behind this much patience what is still on the way goes over with the guest stopped. */
+const DRAIN_ROUND_TRIPS = 4;
+const DRAIN_PATIENCE_MS = 200;
+/** A stream begun ahead does not wait longer for its link: QEMU keeps a log of what the guest writes meanwhile. */
+const AHEAD_PATIENCE_MS = 30_000;
 
 export class LiveMigration implements GuestMove {
-  readonly #migration: SourceMigration;
   readonly #request: LiveRequest;
   readonly #guest: GuestPort;
   readonly #memory: LiveFeed;
+  /** Blocks of memory that both sides have the same of, as the stream begins. */
+  readonly #settled: Uint8Array;
   readonly #disks: LiveDisk[] = [];
+  #kept: KeptMemory | undefined;
+  /** Page hashes of what the destination holds of memory, once it has been asked. */
+  #pages: PageTable | undefined;
   readonly #opened = new Set<string>();
   readonly #sending = new AbortController();
+  #link: LinkKnown | undefined;
+  #ahead: Promise<void> | undefined;
+  #aheadTimer: NodeJS.Timeout | undefined;
   #sender: GuestSender | undefined;
   #sent: Promise<void> | undefined;
   #failure: DwcpError | undefined;
@@ -76,13 +98,13 @@ export class LiveMigration implements GuestMove {
   #handedOver = false;
   #ended = false;
 
-  constructor(migration: SourceMigration, request: LiveRequest, guest: GuestPort) {
-    this.#migration = migration;
+  constructor(request: LiveRequest, guest: GuestPort) {
     this.#request = request;
     this.#guest = guest;
     const memory = request.images.find(({ imageId }) => imageId === MEMORY_IMAGE_ID);
     if (!memory) throw new DwcpError('INTERNAL', 'a running guest without memory');
     this.#memory = new LiveFeed({ file: { fd: -1, sizeBytes: memory.sizeBytes } });
+    this.#settled = new Uint8Array(blockCount(memory.sizeBytes));
   }
 
   get reason(): string {
@@ -103,12 +125,28 @@ export class LiveMigration implements GuestMove {
     };
   }
 
+  /** Sets the memory stream going before the link stands. It comes no further than may be on the way later. */
+  ahead(): Promise<void> {
+    this.#ahead ??= this.#beginAhead();
+    this.#aheadTimer ??= setTimeout(() => void this.breakOff(), AHEAD_PATIENCE_MS);
+    return this.#ahead;
+  }
+
+  /** Once, before rounds(). @returns false where what was begun ahead is of no use any more */
+  async through(link: LinkKnown): Promise<boolean> {
+    this.#link = link;
+    clearTimeout(this.#aheadTimer);
+    await this.#ahead?.catch((error: unknown) => this.#fail(toDwcpError(error, 'INTERNAL')));
+    return !this.#ended && this.#failure === undefined;
+  }
+
   async rounds(signal: AbortSignal): Promise<void> {
     if (this.#state === 'converged') return;
+    if (!this.#ahead) await this.#prepare();
     await this.#begin();
     await this.#until(() => this.#opened.size === this.#request.images.length, signal);
     await this.#diskRounds(signal);
-    await this.#startMemory();
+    if (!this.#ahead) await this.#startMemory();
     await this.#memoryRounds(signal);
     this.#state = 'converged';
   }
@@ -128,6 +166,8 @@ export class LiveMigration implements GuestMove {
   async breakOff(): Promise<void> {
     if (this.#ended) return;
     this.#ended = true;
+    clearTimeout(this.#aheadTimer);
+    await this.#ahead?.catch(() => undefined);
     this.#sending.abort(new DwcpError('SUPERSEDED', 'The live migration was broken off'));
     if (!this.#handedOver) await this.#guest.runOn().catch((error: unknown) => this.#fail(toDwcpError(error, 'QEMU_UNREACHABLE')));
     await this.#sent?.catch(() => undefined);
@@ -139,10 +179,27 @@ export class LiveMigration implements GuestMove {
     this.#guest.close();
   }
 
-  async #begin(): Promise<void> {
-    const { images, vmId, guest, start, options, linkBytesPerSecond } = this.#request;
+  async #beginAhead(): Promise<void> {
+    await this.#prepare();
+    if (!this.#ended) await this.#startMemory();
+  }
+
+  /** The guest as it was before anything; what its kept RAM image says of the destination is believed until the destination is asked. */
+  async #prepare(): Promise<void> {
     this.#guest.onFailure((error) => this.#fail(error));
     await this.#guest.runOn();
+    const kept = await this.#request.headStart.kept;
+    this.#kept = kept;
+    for (let block = kept?.trusted.indexOf(1) ?? -1; kept && block >= 0; block = kept.trusted.indexOf(1, block + 1)) {
+      this.#memory.settle(block);
+      this.#settled[block] = 1;
+    }
+  }
+
+  async #begin(): Promise<void> {
+    if (!this.#link) throw new DwcpError('INTERNAL', 'rounds before the link stands');
+    const { migration, start, linkBytesPerSecond } = this.#link;
+    const { images, vmId, headStart, options } = this.#request;
     const ports = await this.#guest.watchDisks(images.filter(({ kind }) => kind === 'disk'));
     for (const image of images) {
       const port = ports.get(image.imageId);
@@ -151,11 +208,11 @@ export class LiveMigration implements GuestMove {
     this.#memory.onDrained(() => this.#brake());
     const disks = this.#disks.map(({ image, feed }) => ({ image: specOf(image), feed }));
     const memory = images.filter(({ imageId }) => imageId === MEMORY_IMAGE_ID).map((image) => ({ image: specOf(image), feed: this.#memory }));
-    this.#sender = new GuestSender(this.#migration, {
-      vmId, sharedFiles: guest.sharedFiles, images: [...disks, ...memory], start, options, linkBytesPerSecond,
-      opened: async (imageId, held, pages) => {
+    this.#sender = new GuestSender(migration, {
+      vmId, references: options.enableDeltaSync ? headStart.references : undefined, images: [...disks, ...memory], start, options, linkBytesPerSecond,
+      opened: async (imageId, held, source, pages) => {
         await this.#disks.find(({ image }) => image.imageId === imageId)?.beginScan((block) => held.isZero(block));
-        if (imageId === MEMORY_IMAGE_ID && pages) await this.#recallPages(held, pages);
+        if (imageId === MEMORY_IMAGE_ID && pages) this.#meet(held, source, pages);
         this.#opened.add(imageId);
       },
       begun: (session) => this.#sendSetUp(session),
@@ -164,14 +221,24 @@ export class LiveMigration implements GuestMove {
     this.#sent.catch((error: unknown) => this.#fail(toDwcpError(error, 'INTERNAL')));
   }
 
-  /** The RAM image kept here may be what the destination holds: then its pages are known before the stream writes over them. */
-  async #recallPages(held: Manifest, pages: PageTable): Promise<void> {
-    const { images, vmId, options } = this.#request;
-    const { store, pool } = this.#migration.context;
-    const baseline = options.enableDelta ? await store.open(vmId, MEMORY_IMAGE_ID) : undefined;
-    const path = images.find(({ imageId }) => imageId === MEMORY_IMAGE_ID)?.path;
-    if (path === undefined || baseline?.manifest.root() !== held.root()) return;
-    await pageHashesOfFile(path, held, pool, pages).catch(() => undefined);
+  /** The destination has been asked: where it holds what is kept here, the pages of its versions are known; where not, it is sent. */
+  #meet(held: Manifest, source: Manifest, pages: PageTable): void {
+    const kept = this.#kept;
+    for (let block = kept?.trusted.indexOf(1) ?? -1; kept && block >= 0; block = kept.trusted.indexOf(1, block + 1)) {
+      const hash = kept.manifest.hashOf(block);
+      if (hash.equals(held.hashOf(block))) {
+        source.set(block, hash);
+        pages.take(block, kept.pages);
+      } else if (this.#memory.isSettled(block)) this.#memory.changed(block, 1);
+    }
+    this.#pages = pages;
+  }
+
+  /** A block that both sides have the same of changes for the first time: its pages as they were are what a delta builds on. */
+  #recall(block: number, bytes: Buffer): void {
+    if (!this.#kept || !this.#memory.isSettled(block)) return;
+    this.#kept.pages.note(block, bytes);
+    this.#pages?.take(block, this.#kept.pages);
   }
 
   async #diskRounds(signal: AbortSignal): Promise<void> {
@@ -193,7 +260,8 @@ export class LiveMigration implements GuestMove {
     const { images, guest: { ramBlocks }, options } = this.#request;
     const { path } = images.find(({ imageId }) => imageId === MEMORY_IMAGE_ID) ?? { path: '' };
     this.#state = 'memory';
-    await this.#guest.startMemory(path, ramBlocks, (fd) => blankPagesOf(fd, this.#memory.file.sizeBytes), options.autoConverge, {
+    this.#info = { ...this.#info, remainingBytes: this.#memory.file.sizeBytes };
+    await this.#guest.startMemory(path, ramBlocks, (fd) => blankPagesOf(fd, this.#memory.file.sizeBytes), this.#settled, options.autoConverge, {
       setUp: (prefix, sectionId) => {
         this.#setUp = { prefix, sectionId };
         const session = this.#sender?.session;
@@ -205,6 +273,8 @@ export class LiveMigration implements GuestMove {
         this.#receivedSince += count * PAGE_SIZE_BYTES;
         this.#brake();
       },
+      beforeFirstChange: (block, bytes) => this.#recall(block, bytes),
+      unchanged: (count) => (this.#receivedSince += count * PAGE_SIZE_BYTES),
       sectionEnded: () => this.#memory.setHot(-1),
       pagesEnded: () => this.#memory.end(),
     });
@@ -259,7 +329,7 @@ export class LiveMigration implements GuestMove {
     return decideRound(
       {
         round, remainingBytes, remainingPages: Math.ceil((this.#info.remainingBytes + this.#memory.backlogBytes) / PAGE_SIZE_BYTES), remainingBytesBefore,
-        dirtyBytesPerSecond: dirtyBytesPerSecond * share, rateBytesPerSecond: Math.max(stats?.goodputBytesPerSecond ?? 0, this.#request.linkBytesPerSecond / 4), rttMs: stats?.rttMs ?? 1, throttle,
+        dirtyBytesPerSecond: dirtyBytesPerSecond * share, rateBytesPerSecond: Math.max(stats?.goodputBytesPerSecond ?? 0, (this.#link?.linkBytesPerSecond ?? 0) / 4), rttMs: stats?.rttMs ?? 1, throttle,
       },
       { maxDowntimeMs: options.maxDowntimeMs, memoryIterations: options.memoryIterations, dirtyPageThreshold: options.dirtyPageThreshold, mayThrottle: options.autoConverge },
     );
@@ -299,7 +369,7 @@ export class LiveMigration implements GuestMove {
     for (const { feed } of this.#disks) feed.nameFew();
     this.#memory.nameFew();
     if (this.#disks.length > 0) await this.#nextDiskRound();
-    const giveUpAt = performance.now() + DRAIN_PATIENCE_MS;
+    const giveUpAt = performance.now() + DRAIN_PATIENCE_MS + DRAIN_ROUND_TRIPS * (this.#sender?.session?.stats.rttMs ?? 0);
     while (performance.now() < giveUpAt) {
       this.#info = await this.#guest.info();
       this.#receivedSince = 0;
@@ -314,7 +384,7 @@ export class LiveMigration implements GuestMove {
   /** What goes over in the time that a switchover takes anyway, about. */
   #worthPausing(): number {
     const share = Math.max(0.1, this.#sender?.wireShare(MEMORY_IMAGE_ID) ?? 1);
-    return clamp((this.#request.linkBytesPerSecond * SENT_IN_PASSING_SECONDS) / share, AHEAD_AT_THE_END_BYTES, 2 * AHEAD_AT_THE_END_BYTES);
+    return clamp(((this.#link?.linkBytesPerSecond ?? 0) * SENT_IN_PASSING_SECONDS) / share, AHEAD_AT_THE_END_BYTES, 2 * AHEAD_AT_THE_END_BYTES);
   }
 
   async #finish(sender: GuestSender, sent: Promise<void>): Promise<Record<string, string>> {
@@ -323,7 +393,8 @@ export class LiveMigration implements GuestMove {
     this.#state = 'completed';
     await sent;
     await this.#setUpSent;
-    const [session, roots] = await Promise.all([this.#migration.session(), sender.roots()]);
+    const [session, roots] = await Promise.all([this.#link?.migration.session(), sender.roots()]);
+    if (!session) throw new DwcpError('INTERNAL', 'no session');
     const { control } = session;
     const state = Buffer.concat([commands, devices]);
     const packed = Buffer.allocUnsafe(compressBound(state.length));
@@ -343,7 +414,7 @@ export class LiveMigration implements GuestMove {
     if (!this.#held && ahead > limit && this.#state !== 'paused' && this.#state !== 'completed') {
       this.#held = true;
       this.#guest.hold();
-    } else if (this.#held && ahead <= limit / 2) {
+    } else if (this.#held && ahead <= GOES_ON_BELOW * limit) {
       this.#release();
     }
   }

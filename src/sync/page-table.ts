@@ -4,9 +4,10 @@
  * count only once the destination has confirmed the version.
  */
 import { PAGE_HASH_BYTES } from '../encoder/hash';
+import { writePageHashes } from '../encoder/page-patch';
 import { PAGES_PER_BLOCK } from '../model/image';
 
-export const PAGE_ENTRY_BYTES = PAGES_PER_BLOCK * PAGE_HASH_BYTES;
+const PAGE_ENTRY_BYTES = PAGES_PER_BLOCK * PAGE_HASH_BYTES;
 
 export interface SharedPageTable {
   readonly held: SharedArrayBuffer;
@@ -35,10 +36,17 @@ export class PageTable {
     this.#known[block] = 1;
   }
 
-  /** Page hashes of held versions that were found elsewhere. */
-  set(block: number, hashes: Uint8Array): void {
-    this.#held.set(hashes, block * PAGE_ENTRY_BYTES);
+  /** The version held has these bytes. */
+  note(block: number, bytes: Buffer): void {
+    writePageHashes(bytes, Buffer.from(this.shared.held), block * PAGE_ENTRY_BYTES);
     this.#known[block] = 1;
+  }
+
+  /** Takes over what another table knows of a held version. */
+  take(block: number, other: PageTable): void {
+    const [start, end] = [block * PAGE_ENTRY_BYTES, (block + 1) * PAGE_ENTRY_BYTES];
+    this.#held.set(other.#held.subarray(start, end), start);
+    this.#known[block] = other.#known[block] ?? 0;
   }
 
   /** What was held before is in doubt: another session has begun. */

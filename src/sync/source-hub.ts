@@ -3,7 +3,9 @@
  * at the same step the newer wins: the older is told to stop and has stopped before the newer begins.
  */
 import { DwcpError } from '../model/errors';
+import type { GuestHeadStart } from './guest-head-start';
 import type { GuestMove } from './guest-move';
+import type { LiveMigration } from './live-migration';
 import { type Destination, type SourceContext, SourceMigration } from './source-migration';
 
 interface Attempt {
@@ -16,6 +18,8 @@ export class SourceHub {
   readonly #migrations = new Map<string, SourceMigration>();
   readonly #attempts = new Map<string, Attempt>();
   readonly #lives = new Map<string, GuestMove>();
+  readonly #aheads = new Map<string, LiveMigration>();
+  readonly #headStarts = new Map<string, GuestHeadStart>();
 
   constructor(context: SourceContext) {
     this.context = context;
@@ -43,7 +47,8 @@ export class SourceHub {
 
   /** Ends a migration here: its guest runs on unless it was handed over, its streams go back to the pool. */
   async close(migrationId: string): Promise<void> {
-    if (this.#lives.has(migrationId)) await this.endLive(migrationId);
+    await this.endLive(migrationId);
+    this.#headStarts.delete(migrationId);
     this.#migrations.get(migrationId)?.close();
     this.#migrations.delete(migrationId);
   }
@@ -71,6 +76,31 @@ export class SourceHub {
     }
   }
 
+  /** @returns false where it has been begun before */
+  beginHeadStart(migrationId: string, begin: () => GuestHeadStart): boolean {
+    if (this.#headStarts.has(migrationId) || this.#aheads.has(migrationId)) return false;
+    this.#headStarts.set(migrationId, begin());
+    return true;
+  }
+
+  /** A guest whose stream has been set going before its link stands. */
+  setAhead(migrationId: string, live: LiveMigration): void {
+    this.#aheads.set(migrationId, live);
+  }
+
+  takeAhead(migrationId: string): LiveMigration | undefined {
+    const live = this.#aheads.get(migrationId);
+    this.#aheads.delete(migrationId);
+    return live;
+  }
+
+  /** For one use: what is written afterwards it does not know of. */
+  takeHeadStart(migrationId: string): GuestHeadStart | undefined {
+    const headStart = this.#headStarts.get(migrationId);
+    this.#headStarts.delete(migrationId);
+    return headStart;
+  }
+
   /** The running guest of a migration, once its rounds have begun here. */
   live(migrationId: string): GuestMove | undefined {
     return this.#lives.get(migrationId);
@@ -84,10 +114,11 @@ export class SourceHub {
   async endLive(migrationId: string): Promise<void> {
     const live = this.#lives.get(migrationId);
     this.#lives.delete(migrationId);
+    await this.takeAhead(migrationId)?.breakOff();
     await live?.breakOff();
   }
 
   async closeAll(): Promise<void> {
-    for (const id of new Set([...this.#lives.keys(), ...this.#migrations.keys()])) await this.close(id);
+    for (const id of new Set([...this.#lives.keys(), ...this.#aheads.keys(), ...this.#migrations.keys()])) await this.close(id);
   }
 }

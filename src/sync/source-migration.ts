@@ -37,6 +37,7 @@ const MAX_BACKOFF_MS = 5_000;
 const MAX_TRAIN_BYTES_PER_STREAM = 14_000;
 const TRAIN_BYTES = 128 * KIB;
 const PINGS = 5;
+const PING_GAP_MS = 5;
 /** Answers that are given before the point of no return only. Anything else leaves it open on which side of it we are. */
 const NOT_TAKEN_OVER: ReadonlySet<ErrorCode> = new Set(['ABANDONED', 'FENCED']);
 
@@ -105,7 +106,7 @@ export class SourceMigration {
     const session = await this.session();
     for (let ping = 0; ping < PINGS; ping += 1) {
       session.control.ping();
-      await pause(20);
+      await pause(PING_GAP_MS);
     }
     const perStream = Math.min(MAX_TRAIN_BYTES_PER_STREAM, Math.ceil(TRAIN_BYTES / Math.max(1, session.stats.openStreams)));
     const sent = await session.probe(perStream);

@@ -5,6 +5,7 @@
 import { constants, closeSync, ftruncateSync, mkdirSync, openSync, readSync, writeSync } from 'node:fs';
 import { dirname } from 'node:path';
 import type { RamBlock, RamLayout } from '../../model/guest';
+import { BLOCK_SIZE_BYTES, PAGES_PER_BLOCK } from '../../model/image';
 import type { MigrationStreamHandler } from './migration-stream-reader';
 import { notUnderstood, PAGE_BYTES } from './migration-stream-format';
 
@@ -16,6 +17,10 @@ export interface GuestMemoryEvents {
   setUp(prefix: Buffer, sectionId: number): void;
   /** These pages of the image file have changed; more of the last block may at once. */
   changed(firstPage: number, count: number): void;
+  /** A block that was settled changes for the first time; its bytes as they are, for the time of the call. */
+  beforeFirstChange(block: number, bytes: Buffer): void;
+  /** So many pages have come that are as they were. */
+  unchanged(count: number): void;
   /** An iteration of QEMU has ended: nothing is half written. */
   sectionEnded(): void;
   /** Every page there will be has come. */
@@ -29,6 +34,12 @@ export class GuestMemory implements MigrationStreamHandler {
   readonly devicePieces: Buffer[] = [];
   readonly #events: GuestMemoryEvents;
   readonly #run = Buffer.allocUnsafeSlow(RUN_BYTES);
+  readonly #before = Buffer.allocUnsafeSlow(RUN_BYTES);
+  /** One byte a block: 1 where all that the file holds of it has been named before, or need not be. */
+  readonly #named: Uint8Array;
+  /** One byte a block: 1 where it was settled at the beginning and has not been written. */
+  readonly #pristine: Uint8Array;
+  readonly #block = Buffer.allocUnsafeSlow(BLOCK_SIZE_BYTES);
   /** Pages known to be zero in the file; they need no writing to become so. */
   readonly #blank: Uint8Array;
   #runStart = 0;
@@ -36,13 +47,18 @@ export class GuestMemory implements MigrationStreamHandler {
   #blockId = '';
   #blockStart = 0;
 
-  /** @param blankPages pages of the file that are holes; it is taken over */
-  constructor(path: string, layout: RamLayout, blankPages: (fd: number) => Uint8Array, events: GuestMemoryEvents) {
+  /**
+   * @param blankPages pages of the file that are holes; it is taken over
+   * @param settled one byte a block: 1 where what the file holds need not be named; it is taken over
+   */
+  constructor(path: string, layout: RamLayout, blankPages: (fd: number) => Uint8Array, settled: Uint8Array, events: GuestMemoryEvents) {
     mkdirSync(dirname(path), { recursive: true });
     this.fd = openSync(path, constants.O_RDWR | constants.O_CREAT, 0o600);
     ftruncateSync(this.fd, layout.sizeBytes);
     this.layout = layout;
     this.#blank = blankPages(this.fd);
+    this.#named = settled;
+    this.#pristine = Uint8Array.from(settled);
     this.#events = events;
   }
 
@@ -59,18 +75,16 @@ export class GuestMemory implements MigrationStreamHandler {
     }
     content.copy(this.#run, this.#runBytes, 0, PAGE_BYTES);
     this.#runBytes += PAGE_BYTES;
-    this.#blank[at / PAGE_BYTES] = 0;
   }
 
   filledPage(block: string, offset: number, fill: number): void {
     const at = this.#place(block) + offset;
     if (fill === 0 && this.#blank[at / PAGE_BYTES] === 1) {
       this.#flush();
-      this.#events.changed(at / PAGE_BYTES, 1);
+      this.#name(at / PAGE_BYTES, 1, false);
       return;
     }
     this.page(block, offset, fill === 0 ? ZERO_PAGE : Buffer.alloc(PAGE_BYTES, fill));
-    if (fill === 0) this.#blank[at / PAGE_BYTES] = 1;
   }
 
   command(bytes: Buffer): void {
@@ -101,11 +115,53 @@ export class GuestMemory implements MigrationStreamHandler {
 
   #flush(): void {
     if (this.#runBytes === 0) return;
-    for (let at = 0; at < this.#runBytes; ) at += writeSync(this.fd, this.#run, at, this.#runBytes - at, this.#runStart + at);
     const [first, count] = [this.#runStart / PAGE_BYTES, this.#runBytes / PAGE_BYTES];
+    // Reading a hole would cost as much as data does.
+    const blank = this.#blank.subarray(first, first + count).every((page) => page === 1);
+    if (blank) this.#before.fill(0, 0, this.#runBytes);
+    else readStretch(this.fd, this.#before.subarray(0, this.#runBytes), this.#runStart);
+    for (let at = 0; at < count; ) {
+      const changed = this.#differs(at);
+      const start = at;
+      while (at < count && this.#differs(at) === changed) at += 1;
+      if (changed) this.#write(start, at);
+      this.#name(first + start, at - start, changed);
+    }
     this.#runStart += this.#runBytes;
     this.#runBytes = 0;
-    this.#events.changed(first, count);
+  }
+
+  #differs(page: number): boolean {
+    const [start, end] = [page * PAGE_BYTES, (page + 1) * PAGE_BYTES];
+    return this.#run.compare(this.#before, start, end, start, end) !== 0;
+  }
+
+  /** Writes pages of the run. */
+  #write(from: number, to: number): void {
+    const [firstPage, lastPage] = [this.#runStart / PAGE_BYTES + from, this.#runStart / PAGE_BYTES + to - 1];
+    for (let block = Math.floor(firstPage / PAGES_PER_BLOCK); block <= Math.floor(lastPage / PAGES_PER_BLOCK); block += 1) this.#aboutToChange(block);
+    for (let at = from * PAGE_BYTES; at < to * PAGE_BYTES; ) at += writeSync(this.fd, this.#run, at, to * PAGE_BYTES - at, this.#runStart + at);
+    this.#blank.fill(0, this.#runStart / PAGE_BYTES + from, this.#runStart / PAGE_BYTES + to);
+  }
+
+  #aboutToChange(block: number): void {
+    if (this.#pristine[block] === 0) return;
+    this.#pristine[block] = 0;
+    if (this.#blank.subarray(block * PAGES_PER_BLOCK, (block + 1) * PAGES_PER_BLOCK).every((page) => page === 1)) return;
+    readStretch(this.fd, this.#block, block * BLOCK_SIZE_BYTES);
+    this.#events.beforeFirstChange(block, this.#block);
+  }
+
+  /** Names pages that have changed; those that are as they were only where their block has never been named. */
+  #name(first: number, count: number, changed: boolean): void {
+    for (let page = first; page < first + count; ) {
+      const block = Math.floor(page / PAGES_PER_BLOCK);
+      const end = Math.min(first + count, (block + 1) * PAGES_PER_BLOCK);
+      if (changed || this.#named[block] === 0) this.#events.changed(page, end - page);
+      else this.#events.unchanged(end - page);
+      this.#named[block] = 1;
+      page = end;
+    }
   }
 }
 

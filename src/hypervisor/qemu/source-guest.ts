@@ -94,19 +94,16 @@ export class SourceGuest {
     await this.#assertRunning();
     const found = await this.#findDisks(images, force);
     const machine = String(await this.#qmp.execute('qom-get', { path: '/machine', property: 'type' })).replace(/-machine$/, '');
-    const { ramBlocks, notUnderstood } = await this.#probeMemory().then(
-      (blocks) => ({ ramBlocks: blocks, notUnderstood: undefined }),
-      (error: unknown) => {
-        if (!hasCode(error, 'STREAM_NOT_UNDERSTOOD')) throw error;
-        return { ramBlocks: [], notUnderstood: messageOf(error) };
-      },
-    );
+    const memory = await this.#probeMemory().catch((error: unknown) => {
+      if (!hasCode(error, 'STREAM_NOT_UNDERSTOOD')) throw error;
+      return { ramBlocks: [], notUnderstood: messageOf(error) };
+    });
     const disks = found.map(({ imageId, sizeBytes }) => ({ imageId, sizeBytes }));
     const formats = Object.fromEntries(found.flatMap(({ imageId, format }) => (format === 'raw' ? [] : [[imageId, format]])));
     const diskPaths = Object.fromEntries(found.map(({ imageId, path }) => [imageId, path]));
     const command = pinMachine(guestOwn(this.#definition.command), machine);
     const needsFiles = namedFiles(command, Object.values(diskPaths)).filter((path) => existsSync(path));
-    return { disks, spec: { command, formats, qemuVersion: `${qemu.major}.${qemu.minor}.${qemu.micro}`, machine, needsFiles, ramBlocks, diskPaths, sharedFiles: await this.#sharedFiles(), ...(notUnderstood !== undefined && { notUnderstood }) } };
+    return { disks, spec: { command, formats, qemuVersion: `${qemu.major}.${qemu.minor}.${qemu.micro}`, machine, needsFiles, diskPaths, sharedFiles: await this.#sharedFiles(), ...memory } };
   }
 
   /** Serves the disks and records what the guest writes to them from now on. */
@@ -119,8 +116,8 @@ export class SourceGuest {
   }
 
   /** Sets QEMU's migration going: memory comes to the image file and is named as it changes. */
-  async startMemory(path: string, ramBlocks: readonly RamBlock[], blankPages: (fd: number) => Uint8Array, autoConverge: boolean, events: GuestMemoryEvents): Promise<void> {
-    this.#memory = new GuestMemory(path, new RamLayout(ramBlocks), blankPages, events);
+  async startMemory(path: string, ramBlocks: readonly RamBlock[], blankPages: (fd: number) => Uint8Array, settled: Uint8Array, autoConverge: boolean, events: GuestMemoryEvents): Promise<void> {
+    this.#memory = new GuestMemory(path, new RamLayout(ramBlocks), blankPages, settled, events);
     this.#outgoing = new OutgoingMigration(this.#qmp, this.#places.outgoingPath, new MigrationStreamReader(this.#memory), autoConverge);
     await this.#outgoing.start();
   }
@@ -236,19 +233,19 @@ export class SourceGuest {
     return sized.filter(({ sizeBytes }) => sizeBytes > 0).slice(0, MAX_SHARED_FILES);
   }
 
-  /** RAM blocks as the stream's own set-up names them. */
-  async #probeMemory(): Promise<RamBlock[]> {
-    let seen: (blocks: RamBlock[]) => void = () => undefined;
+  /** How the stream begins, and the RAM blocks that it names there. */
+  async #probeMemory(): Promise<Pick<GuestSpec, 'ramBlocks' | 'setUp'>> {
+    let seen: (memory: Pick<GuestSpec, 'ramBlocks' | 'setUp'>) => void = () => undefined;
     let failed: (error: DwcpError) => void = () => undefined;
-    const blocks = new Promise<RamBlock[]>((resolve, reject) => {
+    const memory = new Promise<Pick<GuestSpec, 'ramBlocks' | 'setUp'>>((resolve, reject) => {
       seen = resolve;
       failed = reject;
     });
-    blocks.catch(() => undefined);
+    memory.catch(() => undefined);
     const nothing = (): void => undefined;
     const reader = new MigrationStreamReader({
-      setUp: (_prefix, _id, ram) => {
-        seen([...ram]);
+      setUp: (prefix, sectionId, ram) => {
+        seen({ ramBlocks: [...ram], setUp: { prefix: prefix.toString('base64'), sectionId } });
         probe.hold();
       },
       page: nothing, filledPage: nothing, command: nothing, sectionEnded: nothing, deviceState: nothing,
@@ -258,7 +255,7 @@ export class SourceGuest {
     const timer = setTimeout(() => failed(new DwcpError('QEMU_TIMEOUT', 'QEMU did not begin its migration stream in time', { side: 'source' })), PROBE_TIMEOUT_MS);
     try {
       await probe.start();
-      return await blocks;
+      return await memory;
     } finally {
       clearTimeout(timer);
       await probe.cancel();

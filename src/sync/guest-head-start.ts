@@ -1,0 +1,34 @@
+/**
+ * What a guest's source can do before the link stands, from files alone: look through the RAM image kept from its last move, and
+ * make the pages of its read-only drives findable. Begun when the guest is claimed, taken by its first rounds.
+ */
+import { MEMORY_IMAGE_ID, type SharedFile } from '../model/guest';
+import type { ImageSpec } from '../model/image';
+import { type KeptMemory, recallMemory } from './kept-memory';
+import { ReferenceSources } from './reference-sources';
+import type { SourceContext } from './source-migration';
+
+/** Of the blocks with content, at least half are what the manifest says. */
+function isMostlyKnown({ manifest, trusted }: KeptMemory): boolean {
+  let [filled, known] = [0, 0];
+  for (const [block, trust] of trusted.entries()) {
+    if (manifest.isZero(block)) continue;
+    filled += 1;
+    known += trust;
+  }
+  return filled > 0 && 2 * known >= filled;
+}
+
+export class GuestHeadStart {
+  readonly references: ReferenceSources;
+  /** Undefined where it cannot be read: then nothing is known of it. */
+  readonly kept: Promise<KeptMemory | undefined>;
+
+  constructor(vmId: string, images: readonly (ImageSpec & { readonly path: string })[], sharedFiles: readonly SharedFile[], { store, pool }: SourceContext) {
+    const memory = images.find(({ imageId }) => imageId === MEMORY_IMAGE_ID);
+    this.references = new ReferenceSources(images, sharedFiles);
+    this.kept = memory ? recallMemory(vmId, memory.path, memory.sizeBytes, store, pool).catch(() => undefined) : Promise.resolve(undefined);
+    // Where most of memory is known there is little to find.
+    void this.kept.then((kept) => (kept && isMostlyKnown(kept) ? undefined : this.references.fill(pool)));
+  }
+}
