@@ -3,6 +3,7 @@
  * in one run; memory alone, then with its disk. The guest's own checksums say whether what arrived is what was there.
  *
  *   --runs N (2)   --local: 1 Gbit/s, 1 ms   --zero: a guest of 2 GiB that is mostly zero, DWCP alone
+ *   --faults: memory alone by DWCP, undisturbed, with the link cut for 30 s, with the destination's agent killed in its midst
  *   --trace: when each step of a migration began and ended
  *   --memory-only, --disk-only, --dwcp-only, --peers-only: parts of it, shown and not kept
  */
@@ -23,6 +24,9 @@ const LOCAL: LinkSetting = { rate: '1gbit', rateBitsPerSecond: 1e9, rtt: '1ms', 
 const GUEST: LinuxGuestOptions = { memoryMiB: 512, diskMiB: 512, filesMiB: 300, randomMiB: 64, dirtyKiBPerTick: 128, diskKiBPerSecond: 0 };
 const BOOT_MS = 180_000;
 const STAY_MS = 60_000;
+const CUT_MS = 30_000;
+/** In the midst of what a cold move brings. */
+const FAULT_AT_BYTES = 40e6;
 /** In every third the guest looks at one of its files and one piece of its random memory; reading bad kernel memory shows in all of them. */
 const CHECK_TICKS = 30;
 
@@ -37,11 +41,13 @@ export async function benchLive(json: boolean, args: readonly string[]): Promise
   try {
     await stage.start();
     const zero = args.includes('--zero');
-    const name = zero ? 'live-zero' : args.includes('--local') ? 'live-local' : 'live';
+    const faults = args.includes('--faults');
+    const name = faults ? 'live-faults' : zero ? 'live-zero' : args.includes('--local') ? 'live-local' : 'live';
     const options = zero ? { ...GUEST, memoryMiB: 2048 } : GUEST;
     const bench = new LiveBench(link, stage, options, await makeLinuxGuest(join(stage.folder, 'guest'), options, stage.children, say));
-    if (!args.includes('--disk-only')) await bench.all(false, runs, args.includes('--dwcp-only') || zero);
-    if (!args.includes('--memory-only') && !zero && setting === WIDE) await bench.all(true, runs, args.includes('--dwcp-only'));
+    if (faults) await bench.faults();
+    else if (!args.includes('--disk-only')) await bench.all(false, runs, args.includes('--dwcp-only') || zero);
+    if (!args.includes('--memory-only') && !faults && !zero && setting === WIDE) await bench.all(true, runs, args.includes('--dwcp-only'));
     report(name, bench.rows, json, { link: setting, guest: options, runs, stayMs: STAY_MS });
   } finally {
     await stage.stop();
@@ -73,6 +79,31 @@ class LiveBench {
     }
   }
 
+  /** What a fault in the midst of the memory rounds costs in bytes: against an undisturbed move of the same guest. */
+  async faults(): Promise<void> {
+    const { a, b } = this.#stage;
+    const options = { ...this.#options, readOnlyDisk: true };
+    const faults: readonly [string, () => Promise<void>][] = [
+      ['', () => Promise.resolve()],
+      [', link cut for 30 s', async () => {
+        this.#link.cut();
+        await new Promise((resolve) => setTimeout(resolve, CUT_MS));
+        this.#link.mend();
+      }],
+      [', destination agent killed', () => this.#stage.killAndRestart('destination agent', a, b)],
+    ];
+    for (const [what, inflict] of faults) {
+      const { vmId, serial } = await this.#boot(false, options);
+      const moving = this.#move(vmId, `dwcp cold${what}`, a, b, serial);
+      for (const deadline = Date.now() + 60_000; this.#link.crossedBytes < FAULT_AT_BYTES && Date.now() < deadline; ) await new Promise((resolve) => setTimeout(resolve, 50));
+      await inflict();
+      await moving;
+      await this.#command(b, 'stop', ['vm', 'stop', vmId, '--now', '--data-dir', b.dataDir]);
+    }
+    const undisturbed = this.rows[0]?.linkBytes ?? 0;
+    for (const row of this.rows.slice(1)) say(`${row.name}: ${(((row.linkBytes ?? 0) - undisturbed) / 1e6).toFixed(1)} MB more than undisturbed`);
+  }
+
   async #peer(kind: PeerKind, suffix: string, options: LinuxGuestOptions, withDisk: boolean): Promise<void> {
     say(`${kind}${suffix}`);
     const folder = join(this.#stage.folder, `peer-${(this.#turn += 1)}`);
@@ -97,8 +128,18 @@ class LiveBench {
   }
 
   async #dwcp(suffix: string, options: LinuxGuestOptions, withDisk: boolean): Promise<void> {
-    const vmId = `guest-${(this.#turn += 1)}`;
     const { a, b } = this.#stage;
+    const { vmId, serial } = await this.#boot(withDisk, options);
+    await this.#move(vmId, `dwcp cold${suffix}`, a, b, serial);
+    say(`  ${STAY_MS / 1000} s at the destination`);
+    await new Promise((resolve) => setTimeout(resolve, STAY_MS));
+    await this.#move(vmId, `dwcp way back${suffix}`, b, a, this.#serialOn(b, vmId));
+    await this.#command(a, 'stop', ['vm', 'stop', vmId, '--now', '--data-dir', a.dataDir]);
+  }
+
+  async #boot(withDisk: boolean, options: LinuxGuestOptions): Promise<{ vmId: string; serial: string }> {
+    const vmId = `guest-${(this.#turn += 1)}`;
+    const { a } = this.#stage;
     const folder = join(this.#stage.folder, vmId);
     mkdirSync(folder);
     const disk = withDisk ? join(folder, 'disk.img') : this.#guest.disk;
@@ -107,11 +148,7 @@ class LiveBench {
     await this.#command(a, 'define', ['vm', 'define', vmId, '--data-dir', a.dataDir, '--', ...command]);
     await this.#command(a, 'start', ['vm', 'start', vmId, '--data-dir', a.dataDir]);
     await serialLine(join(folder, 'serial'), /^tick 5$/, BOOT_MS);
-    await this.#move(vmId, `dwcp cold${suffix}`, a, b, join(folder, 'serial'));
-    say(`  ${STAY_MS / 1000} s at the destination`);
-    await new Promise((resolve) => setTimeout(resolve, STAY_MS));
-    await this.#move(vmId, `dwcp way back${suffix}`, b, a, this.#serialOn(b, vmId));
-    await this.#command(a, 'stop', ['vm', 'stop', vmId, '--now', '--data-dir', a.dataDir]);
+    return { vmId, serial: join(folder, 'serial') };
   }
 
   async #move(vmId: string, name: string, source: StageHost, destination: StageHost, serialBefore: string): Promise<void> {

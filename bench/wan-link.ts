@@ -72,6 +72,21 @@ export class WanLink {
     return { atA: received('a'), atB: received('b') };
   }
 
+  /** Bytes that have crossed since sampling began. */
+  get crossedBytes(): number {
+    const [first, now] = [this.#samples[0], this.#crossed()];
+    return first ? now.atA - first.atA + now.atB - first.atB : 0;
+  }
+
+  /** Nothing crosses until mend(). */
+  cut(): void {
+    execFileSync(WAN, ['set', this.name, '--cut'], { stdio: 'ignore' });
+  }
+
+  mend(): void {
+    execFileSync(WAN, ['set', this.name, '--mend'], { stdio: 'ignore' });
+  }
+
   startSampling(): void {
     const sample = (): LinkSample => ({ atMs: performance.now(), ...this.#crossed() });
     this.#samples = [sample()];

@@ -10,6 +10,7 @@ import { ImageFilesDriver } from './image-files';
 import { runPlaces } from './qemu/guest-command';
 import { quitGuest } from './qemu/guest-process';
 import { IncomingGuest } from './qemu/incoming-guest';
+import { askAhead } from './qemu/preflight';
 import { type InspectedGuest, resumeGuest, SourceGuest } from './qemu/source-guest';
 
 export class HostDriver extends ImageFilesDriver {
@@ -46,8 +47,9 @@ export class HostDriver extends ImageFilesDriver {
     return resumeGuest(definition);
   }
 
-  quitGuest(definition: GuestDefinition): Promise<void> {
-    return quitGuest(definition.qmpPath);
+  async quitGuest(definition: GuestDefinition): Promise<void> {
+    await quitGuest(definition.qmpPath);
+    void askAhead(definition.command);
   }
 
   receiveGuest(vmId: string, command: readonly string[], ramBlocks: readonly RamBlock[]): IncomingGuest {

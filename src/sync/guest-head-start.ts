@@ -8,17 +8,6 @@ import { type KeptMemory, recallMemory } from './kept-memory';
 import { ReferenceSources } from './reference-sources';
 import type { SourceContext } from './source-migration';
 
-/** Of the blocks with content, at least half are what the manifest says. */
-function isMostlyKnown({ manifest, trusted }: KeptMemory): boolean {
-  let [filled, known] = [0, 0];
-  for (const [block, trust] of trusted.entries()) {
-    if (manifest.isZero(block)) continue;
-    filled += 1;
-    known += trust;
-  }
-  return filled > 0 && 2 * known >= filled;
-}
-
 export class GuestHeadStart {
   readonly references: ReferenceSources;
   /** Undefined where it cannot be read: then nothing is known of it. */
@@ -29,6 +18,6 @@ export class GuestHeadStart {
     this.references = new ReferenceSources(images, sharedFiles);
     this.kept = memory ? recallMemory(vmId, memory.path, memory.sizeBytes, store, pool).catch(() => undefined) : Promise.resolve(undefined);
     // Where most of memory is known there is little to find.
-    void this.kept.then((kept) => (kept && isMostlyKnown(kept) ? undefined : this.references.fill(pool)));
+    void this.kept.then((kept) => (kept?.manifest.hashes.some((byte) => byte !== 0) ? undefined : this.references.fill(pool)));
   }
 }

@@ -16,6 +16,7 @@ import type { ImageProgress } from '../model/migration';
 import type { MigrationOptions } from '../model/options';
 import type { LevelAndStreams } from '../model/tiers';
 import { clamp, KIB, MIB } from '../model/units';
+import { blockHash } from '../encoder/hash';
 import { Packer, compressBound } from '../encoder/packer';
 import type { Manifest } from '../store/manifest';
 import type { SendingSession } from '../transport/sending-session';
@@ -51,8 +52,8 @@ const DISK_ROUND_EVERY_MS = 1_000;
 const SMALL_DISK_ROUND_BYTES = 2 * MIB;
 const MAX_DISK_ROUNDS = 30;
 /** What QEMU may be ahead of the destination: two bandwidth-delay products, and batches of the size that packs well for every stream. */
-const LEAST_AHEAD_BYTES = 16 * MIB;
-const MOST_AHEAD_BYTES = 96 * MIB;
+const LEAST_AHEAD_BYTES = 64 * MIB;
+const MOST_AHEAD_BYTES = 128 * MIB;
 /** Close to the pause, what is on the way is paid for in downtime. */
 const AHEAD_AT_THE_END_BYTES = 512 * KIB;
 const SENT_IN_PASSING_SECONDS = 0.08;
@@ -190,7 +191,7 @@ export class LiveMigration implements GuestMove {
     await this.#guest.runOn();
     const kept = await this.#request.headStart.kept;
     this.#kept = kept;
-    for (let block = kept?.trusted.indexOf(1) ?? -1; kept && block >= 0; block = kept.trusted.indexOf(1, block + 1)) {
+    for (let block = kept?.believed.indexOf(1) ?? -1; kept && block >= 0; block = kept.believed.indexOf(1, block + 1)) {
       this.#memory.settle(block);
       this.#settled[block] = 1;
     }
@@ -212,7 +213,7 @@ export class LiveMigration implements GuestMove {
       vmId, references: options.enableDeltaSync ? headStart.references : undefined, images: [...disks, ...memory], start, options, linkBytesPerSecond,
       opened: async (imageId, held, source, pages) => {
         await this.#disks.find(({ image }) => image.imageId === imageId)?.beginScan((block) => held.isZero(block));
-        if (imageId === MEMORY_IMAGE_ID && pages) this.#meet(held, source, pages);
+        if (imageId === MEMORY_IMAGE_ID && pages) await this.#meet(held, source, pages);
         this.#opened.add(imageId);
       },
       begun: (session) => this.#sendSetUp(session),
@@ -222,11 +223,12 @@ export class LiveMigration implements GuestMove {
   }
 
   /** The destination has been asked: where it holds what is kept here, the pages of its versions are known; where not, it is sent. */
-  #meet(held: Manifest, source: Manifest, pages: PageTable): void {
+  async #meet(held: Manifest, source: Manifest, pages: PageTable): Promise<void> {
     const kept = this.#kept;
-    for (let block = kept?.trusted.indexOf(1) ?? -1; kept && block >= 0; block = kept.trusted.indexOf(1, block + 1)) {
+    await kept?.measured;
+    for (let block = kept?.believed.indexOf(1) ?? -1; kept && block >= 0; block = kept.believed.indexOf(1, block + 1)) {
       const hash = kept.manifest.hashOf(block);
-      if (hash.equals(held.hashOf(block))) {
+      if (kept.trusted[block] === 1 && hash.equals(held.hashOf(block))) {
         source.set(block, hash);
         pages.take(block, kept.pages);
       } else if (this.#memory.isSettled(block)) this.#memory.changed(block, 1);
@@ -237,8 +239,12 @@ export class LiveMigration implements GuestMove {
   /** A block that both sides have the same of changes for the first time: its pages as they were are what a delta builds on. */
   #recall(block: number, bytes: Buffer): void {
     if (!this.#kept || !this.#memory.isSettled(block)) return;
-    this.#kept.pages.note(block, bytes);
-    this.#pages?.take(block, this.#kept.pages);
+    const { manifest, trusted, pages } = this.#kept;
+    // It may not have been measured yet, and could not be afterwards.
+    if (trusted[block] === 0 && !blockHash(bytes).equals(manifest.hashOf(block))) return;
+    trusted[block] = 1;
+    pages.note(block, bytes);
+    this.#pages?.take(block, pages);
   }
 
   async #diskRounds(signal: AbortSignal): Promise<void> {

@@ -17,18 +17,31 @@ const QEMU_ITSELF_BYTES = 64 * 1024 * 1024;
 /** @throws GUEST_REFUSED with what is missing */
 export async function assertCanRun(vmId: string, command: readonly string[], { qemuVersion, machine, needsFiles, ramBlocks }: GuestSpec): Promise<void> {
   const program = command[0] ?? '';
-  const [versionText, machines] = await Promise.all([help(program, '--version'), help(program, '-machine', 'help')]);
+  const { versionText, machines, model, models } = await abilitiesOf(command);
   const version = /version (\d+\.\d+(?:\.\d+)?)/.exec(versionText)?.[1] ?? '';
   if (version === '') throw refused(`${program} does not say its version`);
   if (olderThan(version, qemuVersion)) throw refused(`${program} is version ${version} here and ${qemuVersion} at the source: a guest moves to the same version or a newer one`);
   if (!new RegExp(`^${machine.replaceAll('.', '\\.')}\\s`, 'm').test(machines)) throw refused(`${program} has no machine ${machine} here`);
-  const model = valueOf(command, '-cpu')?.split(',')[0];
-  if (model !== undefined && !new RegExp(`\\b${model}\\b`).test(await help(program, ...acceleratorOf(command), '-cpu', 'help'))) throw refused(`${program} has no processor model ${model} here`);
+  if (model !== undefined && !new RegExp(`\\b${model}\\b`).test(models)) throw refused(`${program} has no processor model ${model} here`);
   const missing = needsFiles.find((path) => !existsSync(path));
   if (missing !== undefined) throw refused(`${vmId} needs ${missing}, which this host does not have`);
   const wanted = ramBlocks.reduce((sum, { usedBytes }) => sum + usedBytes, QEMU_ITSELF_BYTES);
   const free = availableMemoryBytes();
   if (wanted > free) throw refused(`its memory takes ${formatBytes(wanted)} and ${formatBytes(free)} are free here`);
+}
+
+/** Asks ahead what assertCanRun() will want to know: a guest that has left may come back, and then nobody should have to wait for it. */
+export async function askAhead(command: readonly string[]): Promise<void> {
+  await abilitiesOf(command).catch(() => undefined);
+}
+
+async function abilitiesOf(command: readonly string[]): Promise<{ versionText: string; machines: string; model: string | undefined; models: string }> {
+  const program = command[0] ?? '';
+  const model = valueOf(command, '-cpu')?.split(',')[0];
+  const [versionText, machines, models] = await Promise.all([
+    help(program, '--version'), help(program, '-machine', 'help'), model === undefined ? '' : help(program, ...acceleratorOf(command), '-cpu', 'help'),
+  ]);
+  return { versionText, machines, model, models };
 }
 
 const MAX_ANSWERS = 100;
