@@ -2,7 +2,7 @@
  * Small files that must be whole or absent after a crash: written beside, synced, renamed, and the folder synced too.
  */
 import { randomUUID } from 'node:crypto';
-import { mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises';
+import { access, mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { errnoOf } from '../model/errors';
 
@@ -73,4 +73,8 @@ export async function readIfThere(path: string): Promise<Buffer | undefined> {
 
 export function isMissing(error: unknown): boolean {
   return errnoOf(error) === 'ENOENT';
+}
+
+export async function exists(path: string): Promise<boolean> {
+  return access(path).then(() => true, () => false);
 }

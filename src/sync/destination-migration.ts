@@ -18,7 +18,8 @@ import type { CodecPool } from './codec-pool';
 import { DestinationGuest, type GuestReceiver, type StartedGuest, type WholePlaces } from './destination-guest';
 import type { referencesSchema } from './protocol';
 import { sampleOf } from './reference-sources';
-import { installImage, installLinked, keepUnjournaled, linkInPlace, makeWorkFile, removeJournal, unlinkFromPlace, WorkingImage, type WorkingImageParameters } from './working-image';
+import { installImage, installLinked, keepUnjournaled, linkInPlace, makeWorkFile, unlinkFromPlace } from './installed-image';
+import { removeJournal, WorkingImage, type WorkingImageParameters } from './working-image';
 
 /**
  * `migrate`: the VM changes hosts. `warm`: the images become a baseline, the VM stays. `direct`: the library's

@@ -11,14 +11,12 @@
 import { DwcpError, toDwcpError } from '../model/errors';
 import { decideRound, type ConvergenceDecision } from '../model/convergence';
 import { type GuestProgress, type GuestSpec, MEMORY_IMAGE_ID } from '../model/guest';
-import { blockCount, type ImageSpec, PAGE_SIZE_BYTES, PAGES_PER_BLOCK, type VmImage } from '../model/image';
+import { type ImageSpec, PAGE_SIZE_BYTES, PAGES_PER_BLOCK, type VmImage } from '../model/image';
 import type { ImageProgress } from '../model/migration';
 import type { MigrationOptions } from '../model/options';
 import type { LevelAndStreams } from '../model/tiers';
 import { clamp, KIB, MIB } from '../model/units';
-import { blockHash } from '../encoder/hash';
 import { Packer, compressBound } from '../encoder/packer';
-import type { Manifest } from '../store/manifest';
 import type { SendingSession } from '../transport/sending-session';
 import { type GuestMove, type GuestPort, type ReadyToHandOver, runsOn, withinBudget } from './guest-move';
 import { imageResultOf, progressOf } from './image-results';
@@ -26,10 +24,10 @@ import { LiveDisk } from './live-disk';
 import { LiveFeed } from './live-feed';
 import type { GuestHeadStart } from './guest-head-start';
 import { GuestSender } from './guest-sender';
-import type { KeptMemory } from './kept-memory';
 import { blankPagesOf } from './ram-image-pages';
-import type { PageTable } from './page-table';
+import { SettledMemory } from './settled-memory';
 import { pause, type SourceMigration } from './source-migration';
+import { AHEAD_AT_THE_END_BYTES, StreamBrake } from './stream-brake';
 
 export interface LiveRequest {
   readonly vmId: string;
@@ -51,14 +49,7 @@ const DISK_ROUND_EVERY_MS = 1_000;
 /** A disk round below this is left to the last one, with the guest stopped. */
 const SMALL_DISK_ROUND_BYTES = 2 * MIB;
 const MAX_DISK_ROUNDS = 30;
-/** What QEMU may be ahead of the destination: two bandwidth-delay products, and batches of the size that packs well for every stream. */
-const LEAST_AHEAD_BYTES = 64 * MIB;
-const MOST_AHEAD_BYTES = 128 * MIB;
-/** Close to the pause, what is on the way is paid for in downtime. */
-const AHEAD_AT_THE_END_BYTES = 512 * KIB;
 const SENT_IN_PASSING_SECONDS = 0.08;
-/** Share of what may be on the way at which QEMU is read again. */
-const GOES_ON_BELOW = 0.75;
 /** Batches larger than this were packed before the end came into sight. */
 const SMALL_BATCH_BYTES = 96 * KIB;
 /** Behind this much patience what is still on the way goes over with the guest stopped. */
@@ -71,12 +62,9 @@ export class LiveMigration implements GuestMove {
   readonly #request: LiveRequest;
   readonly #guest: GuestPort;
   readonly #memory: LiveFeed;
-  /** Blocks of memory that both sides have the same of, as the stream begins. */
-  readonly #settled: Uint8Array;
+  readonly #settled: SettledMemory;
+  readonly #brake: StreamBrake;
   readonly #disks: LiveDisk[] = [];
-  #kept: KeptMemory | undefined;
-  /** Page hashes of what the destination holds of memory, once it has been asked. */
-  #pages: PageTable | undefined;
   readonly #opened = new Set<string>();
   readonly #sending = new AbortController();
   #link: LinkKnown | undefined;
@@ -90,12 +78,8 @@ export class LiveMigration implements GuestMove {
   #state: GuestProgress['state'] = 'disks';
   #decision: ConvergenceDecision | undefined;
   #info = { rounds: 0, remainingBytes: 0, dirtyBytesPerSecond: 0, throttle: 0 };
-  #held = false;
-  /** Of the stream, since QEMU was asked last. */
-  #receivedSince = 0;
   /** Rounds judged so far; QEMU itself counts how often it has looked at its dirty log. */
   #round = 0;
-  #aheadBytes = LEAST_AHEAD_BYTES;
   #handedOver = false;
   #ended = false;
 
@@ -105,7 +89,8 @@ export class LiveMigration implements GuestMove {
     const memory = request.images.find(({ imageId }) => imageId === MEMORY_IMAGE_ID);
     if (!memory) throw new DwcpError('INTERNAL', 'a running guest without memory');
     this.#memory = new LiveFeed({ file: { fd: -1, sizeBytes: memory.sizeBytes } });
-    this.#settled = new Uint8Array(blockCount(memory.sizeBytes));
+    this.#settled = new SettledMemory(this.#memory);
+    this.#brake = new StreamBrake(this.#memory, guest);
   }
 
   get reason(): string {
@@ -189,12 +174,7 @@ export class LiveMigration implements GuestMove {
   async #prepare(): Promise<void> {
     this.#guest.onFailure((error) => this.#fail(error));
     await this.#guest.runOn();
-    const kept = await this.#request.headStart.kept;
-    this.#kept = kept;
-    for (let block = kept?.believed.indexOf(1) ?? -1; kept && block >= 0; block = kept.believed.indexOf(1, block + 1)) {
-      this.#memory.settle(block);
-      this.#settled[block] = 1;
-    }
+    this.#settled.believe(await this.#request.headStart.kept);
   }
 
   async #begin(): Promise<void> {
@@ -206,45 +186,20 @@ export class LiveMigration implements GuestMove {
       const port = ports.get(image.imageId);
       if (port) this.#disks.push(new LiveDisk(image, port));
     }
-    this.#memory.onDrained(() => this.#brake());
+    this.#memory.onDrained(() => this.#brake.apply());
     const disks = this.#disks.map(({ image, feed }) => ({ image: specOf(image), feed }));
     const memory = images.filter(({ imageId }) => imageId === MEMORY_IMAGE_ID).map((image) => ({ image: specOf(image), feed: this.#memory }));
     this.#sender = new GuestSender(migration, {
       vmId, references: options.enableDeltaSync ? headStart.references : undefined, images: [...disks, ...memory], start, options, linkBytesPerSecond,
       opened: async (imageId, held, source, pages) => {
         await this.#disks.find(({ image }) => image.imageId === imageId)?.beginScan((block) => held.isZero(block));
-        if (imageId === MEMORY_IMAGE_ID && pages) await this.#meet(held, source, pages);
+        if (imageId === MEMORY_IMAGE_ID && pages) await this.#settled.meet(held, source, pages);
         this.#opened.add(imageId);
       },
       begun: (session) => this.#sendSetUp(session),
     });
     this.#sent = this.#sender.run(this.#sending.signal);
     this.#sent.catch((error: unknown) => this.#fail(toDwcpError(error, 'INTERNAL')));
-  }
-
-  /** The destination has been asked: where it holds what is kept here, the pages of its versions are known; where not, it is sent. */
-  async #meet(held: Manifest, source: Manifest, pages: PageTable): Promise<void> {
-    const kept = this.#kept;
-    await kept?.measured;
-    for (let block = kept?.believed.indexOf(1) ?? -1; kept && block >= 0; block = kept.believed.indexOf(1, block + 1)) {
-      const hash = kept.manifest.hashOf(block);
-      if (kept.trusted[block] === 1 && hash.equals(held.hashOf(block))) {
-        source.set(block, hash);
-        pages.take(block, kept.pages);
-      } else if (this.#memory.isSettled(block)) this.#memory.changed(block, 1);
-    }
-    this.#pages = pages;
-  }
-
-  /** A block that both sides have the same of changes for the first time: its pages as they were are what a delta builds on. */
-  #recall(block: number, bytes: Buffer): void {
-    if (!this.#kept || !this.#memory.isSettled(block)) return;
-    const { manifest, trusted, pages } = this.#kept;
-    // It may not have been measured yet, and could not be afterwards.
-    if (trusted[block] === 0 && !blockHash(bytes).equals(manifest.hashOf(block))) return;
-    trusted[block] = 1;
-    pages.note(block, bytes);
-    this.#pages?.take(block, pages);
   }
 
   async #diskRounds(signal: AbortSignal): Promise<void> {
@@ -266,8 +221,8 @@ export class LiveMigration implements GuestMove {
     const { images, guest: { ramBlocks }, options } = this.#request;
     const { path } = images.find(({ imageId }) => imageId === MEMORY_IMAGE_ID) ?? { path: '' };
     this.#state = 'memory';
-    this.#info = { ...this.#info, remainingBytes: this.#memory.file.sizeBytes };
-    await this.#guest.startMemory(path, ramBlocks, (fd) => blankPagesOf(fd, this.#memory.file.sizeBytes), this.#settled, options.autoConverge, {
+    this.#brake.remains(this.#memory.file.sizeBytes, undefined, 1);
+    await this.#guest.startMemory(path, ramBlocks, (fd) => blankPagesOf(fd, this.#memory.file.sizeBytes), this.#settled.blocks, options.autoConverge, {
       setUp: (prefix, sectionId) => {
         this.#setUp = { prefix, sectionId };
         const session = this.#sender?.session;
@@ -276,11 +231,11 @@ export class LiveMigration implements GuestMove {
       changed: (first, count) => {
         this.#memory.setHot(Math.floor((first + count - 1) / PAGES_PER_BLOCK));
         this.#memory.changedPages(first, count);
-        this.#receivedSince += count * PAGE_SIZE_BYTES;
-        this.#brake();
+        this.#brake.received(count);
+        this.#brake.apply();
       },
-      beforeFirstChange: (block, bytes) => this.#recall(block, bytes),
-      unchanged: (count) => (this.#receivedSince += count * PAGE_SIZE_BYTES),
+      beforeFirstChange: (block, bytes) => this.#settled.recall(block, bytes),
+      unchanged: (count) => this.#brake.received(count),
       sectionEnded: () => this.#memory.setHot(-1),
       pagesEnded: () => this.#memory.end(),
     });
@@ -305,10 +260,7 @@ export class LiveMigration implements GuestMove {
     for (;;) {
       await pause(LOOK_EVERY_MS, signal);
       this.#throwIfFailed();
-      this.#info = await this.#guest.info();
-      this.#receivedSince = 0;
-      this.#aheadBytes = this.#aheadLimit();
-      this.#brake();
+      await this.#look();
       if (performance.now() > diskRoundAt && this.#disks.every(({ feed }) => feed.backlogBytes === 0)) {
         if (this.#disks.length > 0) await this.#nextDiskRound();
         diskRoundAt = performance.now() + DISK_ROUND_EVERY_MS;
@@ -355,7 +307,7 @@ export class LiveMigration implements GuestMove {
       for (const { feed } of this.#disks) feed.hurry();
       this.#memory.hurry();
       this.#state = 'paused';
-      this.#release();
+      this.#brake.letGo();
       const pausedAtMs = await this.#guest.pause();
       const finished = this.#finish(sender, this.#sent);
       finished.catch(() => undefined);
@@ -377,9 +329,7 @@ export class LiveMigration implements GuestMove {
     if (this.#disks.length > 0) await this.#nextDiskRound();
     const giveUpAt = performance.now() + DRAIN_PATIENCE_MS + DRAIN_ROUND_TRIPS * (this.#sender?.session?.stats.rttMs ?? 0);
     while (performance.now() < giveUpAt) {
-      this.#info = await this.#guest.info();
-      this.#receivedSince = 0;
-      this.#brake();
+      await this.#look();
       const left = this.#info.remainingBytes + this.#memory.backlogBytes + this.#disks.reduce((sum, { feed }) => sum + feed.backlogBytes, 0);
       if (left <= this.#worthPausing() && (this.#sender?.largestOnTheWay ?? 0) <= SMALL_BATCH_BYTES) return;
       await pause(10, signal);
@@ -412,31 +362,9 @@ export class LiveMigration implements GuestMove {
     return roots;
   }
 
-  /** QEMU's stream is read no faster than the destination confirms, so that what is on the way stays bounded. */
-  #brake(): void {
-    const ahead = this.#memory.backlogBytes;
-    // The less QEMU has left, the less may be on the way: the end of a round is to be the end of it at the destination too.
-    const limit = Math.min(this.#aheadBytes, Math.max(2 * AHEAD_AT_THE_END_BYTES, this.#info.remainingBytes - this.#receivedSince));
-    if (!this.#held && ahead > limit && this.#state !== 'paused' && this.#state !== 'completed') {
-      this.#held = true;
-      this.#guest.hold();
-    } else if (this.#held && ahead <= GOES_ON_BELOW * limit) {
-      this.#release();
-    }
-  }
-
-  #release(): void {
-    this.#held = false;
-    this.#guest.release();
-  }
-
-  #aheadLimit(): number {
-    const stats = this.#sender?.session?.stats;
-    if (!stats) return LEAST_AHEAD_BYTES;
-    const share = Math.max(0.1, this.#sender?.wireShare(MEMORY_IMAGE_ID) ?? 1);
-    const twoBdp = (2 * stats.goodputBytesPerSecond * Math.max(50, stats.rttMs)) / 1000 / share;
-    const forStreams = 2 * stats.activeStreams * (this.#sender?.batchBytes ?? 0);
-    return Math.min(MOST_AHEAD_BYTES, Math.max(LEAST_AHEAD_BYTES, twoBdp + forStreams));
+  async #look(): Promise<void> {
+    this.#info = await this.#guest.info();
+    this.#brake.remains(this.#info.remainingBytes, this.#sender, this.#sender?.wireShare(MEMORY_IMAGE_ID) ?? 1);
   }
 
   async #until(holds: () => boolean, signal: AbortSignal): Promise<void> {

@@ -2,16 +2,17 @@
  * The source's half of the hand-over: claiming a VM for a migration, handing it over, releasing it or taking it back.
  * Each step is durable before its effect and may be asked for again. States: src/store/ownership-journal.ts.
  */
-import { access, rm } from 'node:fs/promises';
+import { rm } from 'node:fs/promises';
 import { DwcpError } from '../model/errors';
 import { type GuestDefinition, type GuestSpec, MEMORY_IMAGE_ID, RamLayout, type StoppedGuest } from '../model/guest';
 import { type VmImage } from '../model/image';
 import type { BaselineStore } from '../store/baselines';
+import { exists } from '../store/durable-file';
 import type { Manifest } from '../store/manifest';
 import { isOpenState, type OwnershipEntry, type OwnershipJournal } from '../store/ownership-journal';
 import type { VmRecord, VmRegistry } from '../store/vm-registry';
 import type { CodecPool } from './codec-pool';
-import { measureFile } from './working-image';
+import { measureFile } from './measure-file';
 
 /** Keeps a VM from running, and lets it; the hypervisor's driver is one. */
 export interface VmHolder {
@@ -166,8 +167,4 @@ export class SourceOwnership {
 function withMemory(vm: VmRecord, path: string): VmRecord {
   if (vm.images.some(({ imageId }) => imageId === MEMORY_IMAGE_ID)) return vm;
   return { ...vm, images: [...vm.images, { imageId: MEMORY_IMAGE_ID, kind: 'memory', path }] };
-}
-
-async function exists(path: string): Promise<boolean> {
-  return access(path).then(() => true, () => false);
 }

@@ -19,7 +19,8 @@ import { buildFrame, type Frame, type FrameType } from '../transport/frame';
 import { readMeta } from '../transport/hello';
 import type { Slab } from '../transport/slab';
 import type { DestinationContext, DestinationMigration } from './destination-migration';
-import { removeJournal, sealWorkFile, type WorkingImageParameters } from './working-image';
+import { sealWorkFile } from './installed-image';
+import { removeJournal, type WorkingImageParameters } from './working-image';
 
 const FRAMES: ReadonlySet<FrameType> = new Set(['request', 'extent']);
 const COMMIT_EVERY_MS = 1_000;

@@ -13,7 +13,7 @@ import { ScanFeed } from './change-feed';
 import { EXTENT_META_BYTES, writeExtentMeta } from './extent-format';
 import type { SourceMigration } from './source-migration';
 import { StandardChannel } from './standard-channel';
-import { measureFile } from './working-image';
+import { measureFile } from './measure-file';
 
 const EXTENT_BYTES = MIB;
 const READ_AHEAD = 4;

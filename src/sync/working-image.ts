@@ -5,24 +5,24 @@
  *   opening:  journal there?  yes -> its blocks are trusted, all others measured   (resume: nothing durable comes again)
  *                             no  -> the baseline's content becomes the working file, by rename, and is measured;
  *                                    without one an empty sparse file
- *   then:     batches -> verify -> write -> (sync, journal) ... finish(root) -> installImage() or keepAsBaseline()
+ *   then:     batches -> verify -> write -> (sync, journal) ... finish(root) -> installed-image.ts, or keepAsBaseline()
  *
  * Measuring, not remembering, is what makes a torn write or a tampered baseline harmless.
  */
-import { type FileHandle, access, constants, link, mkdir, open, rm, stat, writeFile } from 'node:fs/promises';
+import { type FileHandle, constants, mkdir, open, rm, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import { batchBlocks, MAX_BATCH_BLOCKS } from '../encoder/batch-format';
-import { HASH_BYTES } from '../encoder/hash';
+import { batchBlocks } from '../encoder/batch-format';
 import { DwcpError, toDwcpError } from '../model/errors';
-import { BLOCK_SIZE_BYTES, type ImageSpec, blockCount } from '../model/image';
+import { type ImageSpec, blockCount } from '../model/image';
 import { type BaselineStore, baselinePathOf, workPathOf } from '../store/baselines';
 import { BlockJournal, type JournalledBlock } from '../store/block-journal';
-import { readIfThere, renameDurably, writeDurably } from '../store/durable-file';
+import { exists, readIfThere, renameDurably, writeDurably } from '../store/durable-file';
 import { Manifest } from '../store/manifest';
-import { nextData, nextHole, setSparseSize } from '../store/system-calls';
+import { setSparseSize } from '../store/system-calls';
 import type { Frame } from '../transport/frame';
 import type { ReferenceSource } from './codec-jobs';
 import type { CodecPool } from './codec-pool';
+import { measure } from './measure-file';
 
 export interface WorkingImageParameters {
   readonly migrationId: string;
@@ -39,13 +39,8 @@ export interface WorkingImageParameters {
 export type WorkingState = 'empty' | 'baseline' | 'resumed';
 
 /** Data that may wait for its sync: bounds what a crash of this agent can cost. */
-const COMMIT_AFTER_BLOCKS = 1024;
+export const COMMIT_AFTER_BLOCKS = 1024;
 const COMMIT_AFTER_MS = 250;
-const MEASURE_LANES = 2;
-
-async function exists(path: string): Promise<boolean> {
-  return access(path).then(() => true, () => false);
-}
 
 export class WorkingImage {
   readonly parameters: WorkingImageParameters;
@@ -288,93 +283,9 @@ export class WorkingImage {
   }
 }
 
-function verifiedPath(journalPath: string): string {
+/** Where the root of an image that finish() has agreed to is kept. */
+export function verifiedPath(journalPath: string): string {
   return `${journalPath}.verified`;
-}
-
-/**
- * Moves a verified image to its own place and records its hashes as the generation both sides hold. Idempotent, also
- * over a crash in the middle: what is not known any more is measured.
- */
-export async function installImage(
-  { vmId, image, imagePath, journalPath }: WorkingImageParameters, generation: number, store: BaselineStore, pool: CodecPool, known?: Manifest,
-): Promise<void> {
-  const { imageId, kind, sizeBytes } = image;
-  if (await exists(workPathOf(imagePath))) await renameDurably(workPathOf(imagePath), imagePath);
-  // A guest's disk is at its place already, under both names: then the rename has done nothing.
-  await rm(workPathOf(imagePath), { force: true });
-  const held = known ?? (await measureFile(imagePath, sizeBytes, pool));
-  await store.forget(vmId, imageId, false);
-  await rm(baselinePathOf(imagePath), { force: true });
-  await store.put({ vmId, imageId, kind, sizeBytes, generation, complete: true }, held);
-  await removeJournal(journalPath);
-}
-
-/** The hashes of a file as it is. */
-export async function measureFile(path: string, sizeBytes: number, pool: CodecPool): Promise<Manifest> {
-  const handle = await open(path, 'r');
-  try {
-    const held = new Manifest(sizeBytes);
-    await measure(handle.fd, held, pool);
-    return held;
-  } finally {
-    await handle.close();
-  }
-}
-
-/**
- * Makes a file that came by another path (the standard transfer) a finished working image: measures it, compares roots,
- * journals every block.
- * @throws INTEGRITY_MISMATCH
- */
-export async function sealWorkFile({ migrationId, image, imagePath, journalPath }: WorkingImageParameters, root: string, pool: CodecPool): Promise<void> {
-  const held = await measureFile(workPathOf(imagePath), image.sizeBytes, pool);
-  if (held.root() !== root) throw new DwcpError('INTEGRITY_MISMATCH', `Image ${image.imageId} differs from the source after the standard transfer`, { side: 'destination' });
-  const journal = await BlockJournal.create(journalPath, { migrationId, image, base: 'empty' });
-  for (let block = 0; block < held.blocks; block += COMMIT_AFTER_BLOCKS) {
-    const part = Array.from({ length: Math.min(COMMIT_AFTER_BLOCKS, held.blocks - block) }, (_, index) => block + index);
-    await journal.append(part.map((each) => ({ block: each, hash: held.hashOf(each) })));
-  }
-  await journal.close();
-  await writeDurably(verifiedPath(journalPath), root);
-}
-
-/** What a standard transfer has brought and not finished: becomes the baseline where there is none, else goes. */
-export async function keepUnjournaled({ vmId, image, imagePath }: WorkingImageParameters, generation: number, store: BaselineStore, pool: CodecPool): Promise<void> {
-  const workPath = workPathOf(imagePath);
-  if (!(await exists(workPath))) return;
-  if (await exists(baselinePathOf(imagePath))) return rm(workPath);
-  const { imageId, kind, sizeBytes } = image;
-  await store.adopt(workPath, imagePath, { vmId, imageId, kind, sizeBytes, generation, complete: false }, await measureFile(workPath, sizeBytes, pool));
-}
-
-/** Gives a working file its image's own name too: a guest's QEMU opens its disks under the names that they keep. */
-export async function linkInPlace(imagePath: string): Promise<void> {
-  const [work, place] = await Promise.all([stat(workPathOf(imagePath)), stat(imagePath).catch(() => undefined)]);
-  if (place?.ino === work.ino) return;
-  await rm(imagePath, { force: true });
-  await link(workPathOf(imagePath), imagePath);
-}
-
-/** An empty working file of an image, for somebody else to fill. */
-export async function makeWorkFile(imagePath: string, sizeBytes: number): Promise<void> {
-  await mkdir(dirname(imagePath), { recursive: true });
-  await rm(workPathOf(imagePath), { force: true });
-  const handle = await open(workPathOf(imagePath), constants.O_RDWR | constants.O_CREAT, 0o600);
-  setSparseSize(handle.fd, sizeBytes);
-  await handle.close();
-}
-
-/** An image that is at its place already and nobody has hashed: the working name goes, and the baseline it replaces. */
-export async function installLinked({ vmId, image, imagePath }: WorkingImageParameters, store: BaselineStore): Promise<void> {
-  await rm(workPathOf(imagePath), { force: true });
-  await store.forget(vmId, image.imageId, false);
-}
-
-/** Takes the second name away again. */
-export async function unlinkFromPlace(imagePath: string): Promise<void> {
-  const [work, place] = await Promise.all([stat(workPathOf(imagePath)).catch(() => undefined), stat(imagePath).catch(() => undefined)]);
-  if (work && place?.ino === work.ino) await rm(imagePath, { force: true });
 }
 
 export async function removeJournal(journalPath: string): Promise<void> {
@@ -399,32 +310,4 @@ async function beginAnew({ migrationId, image, imagePath, journalPath, useBaseli
   await rm(workPathOf(imagePath), { force: true });
   if (fromBaseline) await renameDurably(baselinePathOf(imagePath), workPathOf(imagePath));
   return journal;
-}
-
-/** Learns the hashes of all blocks not marked in `skip` from the file itself; holes are not read. */
-async function measure(fd: number, held: Manifest, pool: CodecPool, skip?: SharedArrayBuffer): Promise<void> {
-  const stretches = dataStretches(fd, held, skip);
-  const lane = async (): Promise<void> => {
-    for (let next = stretches.next(); !next.done; next = stretches.next()) {
-      await pool.run({ kind: 'measure', file: { fd, sizeBytes: held.sizeBytes }, ...next.value, hashes: held.memory, skip });
-    }
-  };
-  await Promise.all(Array.from({ length: MEASURE_LANES * pool.threads }, lane));
-}
-
-/** Runs of blocks that may hold data, each small enough for one job; blocks in holes get the zero hash right here. */
-function* dataStretches(fd: number, held: Manifest, skip: SharedArrayBuffer | undefined): Generator<{ first: number; count: number }> {
-  const marks = skip && new Uint8Array(skip);
-  let block = 0;
-  while (block < held.blocks) {
-    const dataAt = Math.min(nextData(fd, block * BLOCK_SIZE_BYTES), held.sizeBytes);
-    const first = Math.min(held.blocks, Math.floor(dataAt / BLOCK_SIZE_BYTES));
-    if (!marks) held.hashes.fill(0, block * HASH_BYTES, first * HASH_BYTES);
-    block = first;
-    if (block >= held.blocks) return;
-    const holeAt = Math.min(nextHole(fd, dataAt), held.sizeBytes);
-    const end = Math.min(held.blocks, Math.max(block + 1, Math.ceil(holeAt / BLOCK_SIZE_BYTES)));
-    for (; block < end; block += MAX_BATCH_BLOCKS) yield { first: block, count: Math.min(MAX_BATCH_BLOCKS, end - block) };
-    block = end;
-  }
 }
