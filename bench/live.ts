@@ -10,6 +10,8 @@
 import { copyFileSync, mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { linuxGuestCommand, type LinuxGuest, type LinuxGuestOptions, makeLinuxGuest, serialLine, ticksOf } from '../src/cli/demo/linux-guest';
+import { baselinePathOf } from '../src/store/baselines';
+import { changedPages } from './changed-pages';
 import { runPlaces } from '../src/hypervisor/qemu/guest-command';
 import { QmpClient } from '../src/hypervisor/qemu/qmp-client';
 import { VmRegistry } from '../src/store/vm-registry';
@@ -62,6 +64,8 @@ class LiveBench {
   readonly #options: LinuxGuestOptions;
   readonly #guest: LinuxGuest;
   #turn = 0;
+  /** Of the move before. */
+  #memoryBytes = 0;
 
   constructor(link: WanLink, stage: Stage, options: LinuxGuestOptions, guest: LinuxGuest) {
     this.#link = link;
@@ -133,7 +137,12 @@ class LiveBench {
     await this.#move(vmId, `dwcp cold${suffix}`, a, b, serial);
     say(`  ${STAY_MS / 1000} s at the destination`);
     await new Promise((resolve) => setTimeout(resolve, STAY_MS));
+    const [held, before] = [baselinePathOf(this.#memoryOn(a, vmId)), join(this.#stage.folder, `${vmId}-before`)];
+    await this.#stage.children.run('copy', 'cp', ['--sparse=always', held, before]);
     await this.#move(vmId, `dwcp way back${suffix}`, b, a, this.#serialOn(b, vmId));
+    const { pages, packedBytes } = changedPages(before, this.#memoryOn(a, vmId));
+    const sent = this.#memoryBytes;
+    say(`  ${pages} pages had changed, ${(packedBytes / 1e6).toFixed(1)} MB under zstd -3; memory took ${(sent / packedBytes).toFixed(2)} times that`);
     await this.#command(a, 'stop', ['vm', 'stop', vmId, '--now', '--data-dir', a.dataDir]);
   }
 
@@ -167,6 +176,7 @@ class LiveBench {
     const seconds = (stop.atMs + downtimeMs - startedAt) / 1000;
     const verified = await this.#verify(this.#serialOn(destination, vmId), lastTick());
     const memory = images.find(({ imageId }) => imageId === 'memory');
+    this.#memoryBytes = memory?.linkBytes ?? 0;
     const sent = images.map(({ imageId, linkBytes: bytes }) => `${imageId} ${(bytes / 1e6).toFixed(1)} MB`).join(', ');
     const rss = Math.max(peakRssBytes(this.#stage.agents.get(source.hostId)), peakRssBytes(this.#stage.agents.get(destination.hostId)));
     this.#row({
@@ -180,6 +190,10 @@ class LiveBench {
     this.rows.push(row);
     say(`  ${row.seconds?.toFixed(1) ?? '?'} s, ${((row.linkBytes ?? 0) / 1e6).toFixed(1)} MB, downtime ${row.downtimeMs?.toFixed(0) ?? '?'} ms, ${row.verified ? 'verified' : 'NOT VERIFIED'} ${row.note ?? ''}`);
     if (!row.verified) throw new Error(`${row.name}: the guest found other bytes than it had written, or does not go on`);
+  }
+
+  #memoryOn(host: StageHost, vmId: string): string {
+    return new VmRegistry(host.dataDir).imagePath(undefined, vmId, 'memory');
   }
 
   #serialOn(host: StageHost, vmId: string): string {
