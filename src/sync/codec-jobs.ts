@@ -7,6 +7,7 @@ import type { Encoding } from '../encoder/batch-format';
 import type { BlockSelection } from './block-selection';
 import type { SharedPageTable } from './page-table';
 import type { SharedReferences } from './reference-index';
+import type { SharedVersions } from './version-cache';
 
 export interface ImageFile {
   readonly fd: number;
@@ -29,6 +30,8 @@ export interface EncodeJob {
   readonly pages: 'ask' | 'send' | { readonly hashes: Uint8Array };
   /** Page hashes of held versions: read where known, and written for every block sent. */
   readonly pageTable?: SharedPageTable | undefined;
+  /** Versions sent before: old bytes where one is what the destination holds; those of blocks that change again are kept there. */
+  readonly versions?: SharedVersions | undefined;
   /** The blocks' bytes, one behind the other, where they are not read from the file. */
   readonly input?: { readonly memory: SharedArrayBuffer; readonly offset: number } | undefined;
   /** Pages that the destination has elsewhere. @property from address of this image's first page, where its own are to be found by others */

@@ -20,6 +20,7 @@ import type {
 } from './codec-jobs';
 import { EXTENT_META_BYTES, readExtentMeta, sha256, writeExtentMeta } from './extent-format';
 import { ReferenceIndex } from './reference-index';
+import { VersionCache } from './version-cache';
 
 const REGION_BYTES = MAX_BATCH_BLOCKS * BLOCK_SIZE_BYTES;
 const PAGE_HASHES_PER_BLOCK = PAGES_PER_BLOCK * PAGE_HASH_BYTES;
@@ -41,12 +42,14 @@ function encode(job: EncodeJob): EncodeResult {
   const held = new Manifest(job.file.sizeBytes, job.held);
   const shadow = job.shadow && new Manifest(job.file.sizeBytes, job.shadow.hashes);
   const toEncode: BlockToEncode[] = [];
+  const later: { readonly block: number; readonly bytes: Buffer; readonly hash: Buffer }[] = [];
   const needPages: number[] = [];
   let zeroBlocks = 0;
   let unchangedBlocks = 0;
   let replacedBlocks = 0;
   const out = Buffer.from(job.out.memory, job.out.offset, job.out.length);
   const blocks = job.input ? blocksInMemory(job.file.sizeBytes, job.blocks, Buffer.from(job.input.memory, job.input.offset)) : readBlocks(job.file, job.blocks, readTarget(job, out));
+  const versions = job.versions && new VersionCache(job.versions);
   const references = job.references && new ReferenceIndex(job.references.shared);
   for (const [index, { block, bytes }] of blocks.entries()) {
     writeBlockHash(bytes, source.hashes, block * HASH_BYTES);
@@ -59,12 +62,13 @@ function encode(job: EncodeJob): EncodeResult {
       continue;
     }
     if (hash.equals(ZERO_HASH)) zeroBlocks += 1;
-    const version = job.plain || heldHash.equals(ZERO_HASH) || hash.equals(ZERO_HASH) ? undefined : heldVersion(job, index, block, heldHash, shadow);
+    const version = job.plain || heldHash.equals(ZERO_HASH) || hash.equals(ZERO_HASH) ? undefined : heldVersion(job, index, block, heldHash, shadow, versions);
     if (version === 'ask') {
       needPages.push(block);
       continue;
     }
     if (!heldHash.equals(ZERO_HASH)) replacedBlocks += 1;
+    if (versions && !heldHash.equals(ZERO_HASH) && !hash.equals(ZERO_HASH)) later.push({ block, bytes, hash });
     const pages = job.pageTable ? Buffer.from(job.pageTable.sent, block * PAGE_HASHES_PER_BLOCK, PAGE_HASHES_PER_BLOCK) : ownPageHashes;
     if (job.pageTable ?? references) writePageHashes(bytes, pages, 0);
     toEncode.push({ block, bytes, hash, held: version, references: references && !job.plain && job.references.from === undefined ? findPages(references, pages) : undefined });
@@ -74,6 +78,8 @@ function encode(job: EncodeJob): EncodeResult {
     return { ...common, frameBytes: 0, blocksByEncoding: NOTHING_ENCODED, gatheredBytes: 0, payloadBytes: 0, packMs: 0, totalMs: performance.now() - startedAt };
   }
   const batch = encoder.encode(job.imageNumber, toEncode, job.settings, out.subarray(HEADER_BYTES));
+  // Only now: until here the old versions were needed.
+  for (const { block, bytes, hash } of later) versions?.put(block, hash, bytes);
   sealFrame(out, 'batch', job.sequence, batch.metaBytes, batch.payloadBytes);
   lastWasStored = !batch.packed;
   return {
@@ -118,13 +124,15 @@ function readTarget({ blocks, settings }: EncodeJob, out: Buffer): Buffer {
 }
 
 /** What is known of the destination's version of a block, or `ask` where its page hashes are wanted first. */
-function heldVersion(job: EncodeJob, index: number, block: number, hash: Buffer, shadow: Manifest | undefined): HeldVersion | 'ask' | undefined {
+function heldVersion(job: EncodeJob, index: number, block: number, hash: Buffer, shadow: Manifest | undefined, versions: VersionCache | undefined): HeldVersion | 'ask' | undefined {
   if (!job.settings.delta) return undefined;
   if (job.shadow && shadow?.hashOf(block).equals(hash)) {
     const bytes = shadowRegion.subarray(index * BLOCK_SIZE_BYTES, index * BLOCK_SIZE_BYTES + blockLength(job.file.sizeBytes, block));
     readFully({ fd: job.shadow.fd, sizeBytes: job.file.sizeBytes }, bytes, block * BLOCK_SIZE_BYTES);
     return { hash, bytes };
   }
+  const kept = versions?.find(block, hash, blockLength(job.file.sizeBytes, block));
+  if (kept) return { hash, bytes: kept };
   if (job.pageTable && new Uint8Array(job.pageTable.known)[block] === 1) return { hash, pageHashes: Buffer.from(job.pageTable.held, block * PAGE_HASHES_PER_BLOCK, PAGE_HASHES_PER_BLOCK) };
   if (job.pages === 'ask') return 'ask';
   if (job.pages === 'send') return undefined;

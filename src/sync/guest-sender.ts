@@ -18,6 +18,7 @@ import { PageTable } from './page-table';
 import { Pacing } from './pacing';
 import type { ReferenceSources } from './reference-sources';
 import type { SourceMigration } from './source-migration';
+import type { SharedVersions } from './version-cache';
 
 export interface GuestImage {
   readonly image: ImageSpec;
@@ -26,6 +27,8 @@ export interface GuestImage {
 
 export interface GuestSendRequest {
   readonly vmId: string;
+  /** Of memory: versions sent before. */
+  readonly versions: SharedVersions;
   /** What blocks may refer to. */
   readonly references: ReferenceSources | undefined;
   readonly images: readonly GuestImage[];
@@ -43,6 +46,7 @@ interface SentLane {
   readonly feed: LiveFeed;
   readonly source: Manifest;
   readonly pages: PageTable | undefined;
+  readonly versions: SharedVersions | undefined;
   readonly counts: BatchCounts;
   held: Manifest;
   imageNumber: number;
@@ -72,7 +76,8 @@ export class GuestSender {
       const source = new Manifest(image.sizeBytes);
       // Page hashes are kept for what changes most; a disk's are asked for when they are needed.
       const pages = image.kind === 'memory' ? new PageTable(source.blocks) : undefined;
-      return { image, feed, source, pages, counts: noCounts(), held: new Manifest(image.sizeBytes), imageNumber: 0, began: undefined };
+      const versions = image.kind === 'memory' && request.options.enableDelta ? request.versions : undefined;
+      return { image, feed, source, pages, versions, counts: noCounts(), held: new Manifest(image.sizeBytes), imageNumber: 0, began: undefined };
     });
     const { start, options } = request;
     // Enough to be fast from the first window on; what is on the way is bounded, so more would only starve one another.
@@ -176,7 +181,7 @@ export class GuestSender {
     await this.#request.begun(session);
     const source = new BatchSource(
       this.#lanes.map((lane) => ({
-        imageNumber: lane.imageNumber, feed: lane.feed, source: lane.source, held: lane.held, pages: lane.pages, references: references?.of(lane.image.imageId), counts: lane.counts,
+        imageNumber: lane.imageNumber, feed: lane.feed, source: lane.source, held: lane.held, pages: lane.pages, references: references?.of(lane.image.imageId), versions: lane.versions, counts: lane.counts,
         scanned: () => undefined,
       })),
       {

@@ -11,11 +11,15 @@ import type { Manifest } from '../store/manifest';
 import type { KeptMemory } from './kept-memory';
 import type { LiveFeed } from './live-feed';
 import type { PageTable } from './page-table';
+import { type SharedVersions, shareVersions, VersionCache } from './version-cache';
 
 export class SettledMemory {
   /** One byte a block: 1 where both sides are believed to have the same. */
   readonly blocks: Uint8Array;
+  /** Old versions of blocks that change again and again, those of settled ones among them. */
+  readonly versions: SharedVersions;
   readonly #feed: LiveFeed;
+  readonly #cache: VersionCache;
   #kept: KeptMemory | undefined;
   /** Page hashes of what the destination holds, once it has been asked. */
   #pages: PageTable | undefined;
@@ -23,6 +27,8 @@ export class SettledMemory {
   constructor(feed: LiveFeed) {
     this.#feed = feed;
     this.blocks = new Uint8Array(blockCount(feed.file.sizeBytes));
+    this.versions = shareVersions(this.blocks.length);
+    this.#cache = new VersionCache(this.versions);
   }
 
   believe(kept: KeptMemory | undefined): void {
@@ -38,8 +44,10 @@ export class SettledMemory {
     if (!this.#kept || !this.#feed.isSettled(block)) return;
     const { manifest, trusted, pages } = this.#kept;
     // It may not have been measured yet, and could not be afterwards.
-    if (trusted[block] === 0 && !blockHash(bytes).equals(manifest.hashOf(block))) return;
+    const hash = manifest.hashOf(block);
+    if (trusted[block] === 0 && !blockHash(bytes).equals(hash)) return;
     trusted[block] = 1;
+    this.#cache.put(block, hash, bytes);
     pages.note(block, bytes);
     this.#pages?.take(block, pages);
   }
