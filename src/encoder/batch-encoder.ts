@@ -105,8 +105,8 @@ export class BatchEncoder {
       if (deltaBytes >= 0) return { encoding: 'runDelta', pageBitmap: 0, length: deltaBytes };
     }
     if (block.references) {
-      const { carried, addresses } = referTo(block.bytes, block.references, held && bitmap);
-      if (addresses) return { encoding: 'references', pageBitmap: carried, length: encodeReferences(block.bytes, addresses, carried, this.#gathered, at) - at };
+      const refers = referTo(block.bytes, block.references, held && bitmap);
+      if (refers) return { encoding: 'references', pageBitmap: refers.carried, length: encodeReferences(block.bytes, refers.addresses, refers.carried, this.#gathered, at) - at };
     }
     if (held && settings.delta && bitmap !== 0 && patchBytes < block.bytes.length) {
       gatherPages(block.bytes, bitmap, this.#gathered, at);
@@ -139,19 +139,18 @@ function changedPages(held: HeldVersion, bytes: Buffer): number {
  * What of a block is referred to and what is carried: pages that stay as the held version has them are neither, and without
  * a held version zeros are neither.
  * @param changed bitmap of pages that differ from the held version, where there is one
+ * @returns undefined where no page of it is worth a reference
  */
-function referTo(bytes: Buffer, found: ArrayLike<number>, changed: number | undefined): { carried: number; addresses: ArrayLike<number> | undefined } {
+function referTo(bytes: Buffer, found: ArrayLike<number>, changed: number | undefined): { readonly carried: number; readonly addresses: readonly number[] } | undefined {
   const addresses: number[] = [];
   let carried = 0;
-  let any = false;
   for (let page = 0; page < pageCount(bytes.length); page += 1) {
     const stays = changed === undefined ? isZero(pageOf(bytes, page)) : (changed & (1 << page)) === 0;
     const address = stays ? NOT_REFERRED : (found[page] ?? NOT_REFERRED);
     addresses.push(address);
-    if (address >= 0) any = true;
-    else if (!stays) carried |= 1 << page;
+    if (address === NOT_REFERRED && !stays) carried |= 1 << page;
   }
-  return { carried, addresses: any ? addresses : undefined };
+  return addresses.some((address) => address !== NOT_REFERRED) ? { carried, addresses } : undefined;
 }
 
 function full(block: BlockToEncode): Choice {

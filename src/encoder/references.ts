@@ -9,8 +9,9 @@
  * A page in neither bitmap stays as in the version held; without one (old hash zero) it is zeros. Every result is checked
  * against the block's BLAKE3: an address that means something else by now costs a resend, no harm.
  */
-import { PAGE_SIZE_BYTES, PAGES_PER_BLOCK } from '../model/image';
-import { applyPages, bitmapBytes, gatherPages, pageCount } from './page-patch';
+import { PAGE_SIZE_BYTES } from '../model/image';
+import { applyPages, gatherPages, pageCount } from './page-patch';
+import { readVarint, writeVarint } from './varint';
 
 export const NOT_REFERRED = -1;
 const BITMAP_BYTES = 2;
@@ -19,11 +20,6 @@ const MAX_VARINT_BYTES = 7;
 
 /** Reads pages from `address` on into `out`; false where they are not there. */
 export type ReadReferences = (address: number, out: Buffer) => boolean;
-
-/** Most that the encoded form may take. */
-export function referencesBound(carried: number, blockBytes: number): number {
-  return BITMAP_BYTES + PAGES_PER_BLOCK * MAX_VARINT_BYTES + bitmapBytes(carried, blockBytes);
-}
 
 /**
  * @param addresses of each page, NOT_REFERRED where it has none
@@ -57,7 +53,7 @@ export function applyReferences(encoded: Buffer, carried: number, block: Buffer,
   const readRun = (): boolean => run.pages === 0 || read(run.address, block.subarray(run.page * PAGE_SIZE_BYTES, Math.min(block.length, (run.page + run.pages) * PAGE_SIZE_BYTES)));
   for (let page = 0; page < pageCount(block.length); page += 1) {
     if (!(referred & (1 << page))) continue;
-    const coded = readVarint(encoded, cursor);
+    const coded = readVarint(encoded, cursor, MAX_VARINT_BYTES);
     if (coded < 0) return 'malformed';
     address += 1 + (coded % 2 === 1 ? -(coded + 1) / 2 : coded / 2);
     if (address < 0 || !Number.isSafeInteger(address)) return 'malformed';
@@ -69,26 +65,4 @@ export function applyReferences(encoded: Buffer, carried: number, block: Buffer,
   }
   if (!readRun()) return 'missing';
   return applyPages(encoded.subarray(cursor.at), carried, block) ? 'done' : 'malformed';
-}
-
-function writeVarint(out: Buffer, offset: number, value: number): number {
-  let rest = value;
-  let at = offset;
-  for (; rest >= 0x80; rest = Math.floor(rest / 0x80)) out[at++] = (rest % 0x80) | 0x80;
-  out[at++] = rest;
-  return at;
-}
-
-/** @returns -1 where it does not end in time */
-function readVarint(bytes: Buffer, cursor: { at: number }): number {
-  let value = 0;
-  let scale = 1;
-  for (let count = 0; count < MAX_VARINT_BYTES; count += 1) {
-    const byte = bytes[cursor.at++];
-    if (byte === undefined) return -1;
-    value += (byte & 0x7f) * scale;
-    if (byte < 0x80) return value;
-    scale *= 0x80;
-  }
-  return -1;
 }

@@ -6,25 +6,17 @@
  *
  * Words after the last run stay. Varints are LEB128. Source: QEMU docs/xbzrle.txt; figures: compression.md section 2.
  */
+import { readVarint, writeVarint } from './varint';
 
 const WORD_BYTES = 4;
+/** 28 bits: far more than a block has words. */
+const MAX_VARINT_BYTES = 4;
 /** Fewer unchanged words than this between two changes cost less copied than as a new run. */
 const MIN_GAP_WORDS = 2;
 
 function words(bytes: Buffer): Int32Array | undefined {
   if (bytes.length % WORD_BYTES !== 0 || bytes.byteOffset % WORD_BYTES !== 0) return undefined;
   return new Int32Array(bytes.buffer, bytes.byteOffset, bytes.length / WORD_BYTES);
-}
-
-function writeVarint(out: Buffer, offset: number, value: number): number {
-  let rest = value;
-  let at = offset;
-  while (rest >= 0x80) {
-    out[at++] = (rest & 0x7f) | 0x80;
-    rest >>>= 7;
-  }
-  out[at++] = rest;
-  return at;
 }
 
 /**
@@ -72,28 +64,18 @@ function endOfChange(old: Int32Array, now: Int32Array, from: number): number {
  * @returns false where the delta is malformed; `block` is then partly changed and must be thrown away.
  */
 export function applyRunDelta(delta: Buffer, block: Buffer): boolean {
-  let at = 0;
+  const cursor = { at: 0 };
   let position = 0;
-  const varint = (): number => {
-    let value = 0;
-    for (let shift = 0; shift < 28; shift += 7) {
-      const byte = delta[at++];
-      if (byte === undefined) return -1;
-      value |= (byte & 0x7f) << shift;
-      if (byte < 0x80) return value;
-    }
-    return -1;
-  };
-  while (at < delta.length) {
-    const stays = varint();
-    const follow = varint();
+  while (cursor.at < delta.length) {
+    const stays = readVarint(delta, cursor, MAX_VARINT_BYTES);
+    const follow = readVarint(delta, cursor, MAX_VARINT_BYTES);
     if (stays < 0 || follow <= 0) return false;
     position += stays * WORD_BYTES;
     const bytes = follow * WORD_BYTES;
-    if (position + bytes > block.length || at + bytes > delta.length) return false;
-    delta.copy(block, position, at, at + bytes);
+    if (position + bytes > block.length || cursor.at + bytes > delta.length) return false;
+    delta.copy(block, position, cursor.at, cursor.at + bytes);
     position += bytes;
-    at += bytes;
+    cursor.at += bytes;
   }
   return true;
 }

@@ -54,7 +54,7 @@ function encode(job: EncodeJob): EncodeResult {
   for (const [index, { block, bytes }] of blocks.entries()) {
     writeBlockHash(bytes, source.hashes, block * HASH_BYTES);
     const hash = source.hashOf(block);
-    if (references && job.references.from !== undefined) addPages(references, job.references.from, block, bytes, hash);
+    if (references && job.references.from !== undefined && !hash.equals(ZERO_HASH)) addPages(references, job.references.from, block, bytes);
     const heldHash = held.hashOf(block);
     if (!job.plain && hash.equals(heldHash)) {
       if (hash.equals(ZERO_HASH)) zeroBlocks += 1;
@@ -94,8 +94,7 @@ function encode(job: EncodeJob): EncodeResult {
 }
 
 /** Later images, and memory, find the pages of this block here. */
-function addPages(references: ReferenceIndex, from: number, block: number, bytes: Buffer, hash: Buffer): void {
-  if (hash.equals(ZERO_HASH)) return;
+function addPages(references: ReferenceIndex, from: number, block: number, bytes: Buffer): void {
   writePageHashes(bytes, ownPageHashes, 0);
   for (let page = 0; page < PAGES_PER_BLOCK; page += 1) references.add(from + block * PAGES_PER_BLOCK + page, ownPageHashes, page * PAGE_HASH_BYTES);
 }
@@ -107,10 +106,7 @@ function findPages(references: ReferenceIndex, hashes: Buffer): number[] | undef
 
 function index(job: IndexJob): { pages: number } {
   const references = new ReferenceIndex(job.shared);
-  for (const { block, bytes } of readBlocks(job.file, { first: job.first, count: job.count }, region)) {
-    writePageHashes(bytes, ownPageHashes, 0);
-    for (let page = 0; page < PAGES_PER_BLOCK; page += 1) references.add(job.from + block * PAGES_PER_BLOCK + page, ownPageHashes, page * PAGE_HASH_BYTES);
-  }
+  for (const { block, bytes } of readBlocks(job.file, { first: job.first, count: job.count }, region)) addPages(references, job.from, block, bytes);
   return { pages: job.count * PAGES_PER_BLOCK };
 }
 

@@ -69,7 +69,7 @@ export class DestinationMigration {
   readonly #context: DestinationContext;
   readonly #open = new Map<string, Promise<WorkingImage>>();
   readonly #guest: DestinationGuest | undefined;
-  readonly #sharedFiles = new Map<string, { readonly handle: FileHandle }>();
+  readonly #sharedFiles = new Map<string, FileHandle>();
   #step: Promise<unknown> = Promise.resolve();
   #started: StartedGuest | undefined;
 
@@ -256,15 +256,14 @@ export class DestinationMigration {
     const open = [...this.#open.values()];
     this.#open.clear();
     await Promise.all(open.map(async (opening) => (await opening.catch(() => undefined))?.close()));
-    for (const { handle } of this.#sharedFiles.values()) await handle.close();
+    for (const handle of this.#sharedFiles.values()) await handle.close();
     this.#sharedFiles.clear();
   }
 
   async #sameFile({ path, sizeBytes, from, sample }: z.infer<typeof referencesSchema>['files'][number]): Promise<ReferenceSource | undefined> {
     try {
-      const known = this.#sharedFiles.get(path);
-      const handle = known?.handle ?? (await open(path, 'r'));
-      if (!known) this.#sharedFiles.set(path, { handle });
+      const handle = this.#sharedFiles.get(path) ?? (await open(path, 'r'));
+      this.#sharedFiles.set(path, handle);
       const same = (await handle.stat()).size === sizeBytes && (await sampleOf(handle, sizeBytes)) === sample;
       return same ? { fd: handle.fd, sizeBytes, from } : undefined;
     } catch {

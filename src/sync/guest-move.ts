@@ -9,6 +9,7 @@ import type { VmImage } from '../model/image';
 import type { ImageProgress, ImageResult } from '../model/migration';
 import type { DiskPort } from './live-disk';
 
+/** As the driver's own GuestMemoryEvents: neither of the two rooms may import the other. */
 export interface MemoryEvents {
   setUp(prefix: Buffer, sectionId: number): void;
   changed(firstPage: number, count: number): void;
@@ -82,6 +83,12 @@ export interface GuestMove {
 
 export function runsOn(why: string, fields: DwcpErrorFields = {}): DwcpError {
   return new DwcpError('GUEST_RUNS_ON', `The switchover was broken off: ${why}`, { ...fields, phase: 'switchover', side: 'source' });
+}
+
+/** Breaks a switchover off. @returns what to throw: what an operator must see as it is, all else as GUEST_RUNS_ON */
+export async function brokenOff(move: GuestMove, reason: DwcpError): Promise<DwcpError> {
+  await move.breakOff();
+  return reason.code === 'GUEST_LOST' || reason.spec.retry === 'operator' ? reason : runsOn(reason.message, { cause: reason });
 }
 
 /** A guest is not kept waiting for longer than its operator allows: then it runs on, and is tried again. */

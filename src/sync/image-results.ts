@@ -85,11 +85,12 @@ export function standardProgressOf(now: StandardProgress, before: ImageProgress 
   };
 }
 
-export function standardResultOf(sent: StandardResult, kind: ImageKind, before: ImageProgress | undefined, attempts: number): ImageResult {
+/** @param sent without a root where nobody has compared: QEMU itself brought the image */
+export function standardResultOf(sent: Omit<StandardResult, 'manifest'>, kind: ImageKind, before: ImageProgress | undefined, attempts: number): ImageResult {
   const linkBytes = sent.linkBytes + (before?.linkBytes ?? 0);
   return {
     imageId: sent.imageId, kind, totalBytes: sent.totalBytes, linkBytes, ratio: sent.totalBytes / Math.max(1, linkBytes), seconds: sent.seconds + (before?.elapsedMs ?? 0) / 1000,
-    began: sent.began, verified: true, root: sent.root, streams: 1, level: 0, batchBytes: 0, deltaHitRate: 0,
+    began: sent.began, verified: sent.root !== '', root: sent.root, streams: 1, level: 0, batchBytes: 0, deltaHitRate: 0,
     blocks: { zero: 0, unchanged: 0, full: 0, pages: 0, runDelta: 0, references: 0, resent: 0, refused: 0 }, attempts,
   };
 }

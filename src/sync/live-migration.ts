@@ -18,7 +18,7 @@ import type { LevelAndStreams } from '../model/tiers';
 import { clamp, KIB, MIB } from '../model/units';
 import { Packer, compressBound } from '../encoder/packer';
 import type { SendingSession } from '../transport/sending-session';
-import { type GuestMove, type GuestPort, type ReadyToHandOver, runsOn, withinBudget } from './guest-move';
+import { type GuestMove, type GuestPort, type ReadyToHandOver, brokenOff, runsOn, withinBudget } from './guest-move';
 import { imageResultOf, progressOf } from './image-results';
 import { LiveDisk } from './live-disk';
 import { LiveFeed } from './live-feed';
@@ -32,7 +32,7 @@ import { AHEAD_AT_THE_END_BYTES, StreamBrake } from './stream-brake';
 export interface LiveRequest {
   readonly vmId: string;
   readonly images: readonly (ImageSpec & VmImage)[];
-  readonly guest: Pick<GuestSpec, 'ramBlocks' | 'sharedFiles'>;
+  readonly guest: Pick<GuestSpec, 'ramBlocks'>;
   readonly headStart: GuestHeadStart;
   readonly options: MigrationOptions;
 }
@@ -314,10 +314,7 @@ export class LiveMigration implements GuestMove {
       const roots = await withinBudget(finished, this.#request.options.maxDowntimeMs);
       return { sender, roots, pausedAtMs };
     } catch (error) {
-      const reason = this.#failure ?? toDwcpError(error, 'INTERNAL');
-      await this.breakOff();
-      if (reason.code === 'GUEST_LOST' || reason.spec.retry === 'operator') throw reason;
-      throw runsOn(reason.message, { cause: reason });
+      throw await brokenOff(this, this.#failure ?? toDwcpError(error, 'INTERNAL'));
     }
   }
 

@@ -65,7 +65,7 @@ export class ReferenceSources {
     const { accepted } = readBody(referencesAnsweredSchema, await session.control.request('references', referencesSchema.parse({ disks, files })));
     await this.#filled;
     // Of what is not equal there nothing is referred to: the index begins anew, with the disks alone.
-    if (!this.#answered && accepted.includes(false)) this.#shared = shareReferences(Math.min(this.#files[0]?.from ?? 0, MAX_PAGES));
+    if (!this.#answered && accepted.includes(false)) this.#shared = shareReferences(this.#files[0]?.from ?? 0);
     this.#answered = true;
   }
 }

@@ -13,8 +13,8 @@ import { type ImageSpec, PAGE_SIZE_BYTES, type VmImage } from '../model/image';
 import type { ImageProgress, ImageResult } from '../model/migration';
 import type { MigrationOptions } from '../model/options';
 import { listenForTunnels, type Tunnel } from '../transport/tunnel';
-import { type GuestMove, type GuestPort, type MirrorProgress, type ReadyToHandOver, runsOn, withinBudget } from './guest-move';
-import { standardProgressOf } from './image-results';
+import { type GuestMove, type GuestPort, type MirrorProgress, type ReadyToHandOver, brokenOff, runsOn, withinBudget } from './guest-move';
+import { standardProgressOf, standardResultOf } from './image-results';
 import { pause, type SourceMigration } from './source-migration';
 import { openTunnel, StandardChannel } from './standard-channel';
 
@@ -103,10 +103,7 @@ export class WholeGuestMove implements GuestMove {
       this.#state = 'loaded';
       return { roots: {}, pausedAtMs, guest: { rounds: this.#round, reason: this.reason, throttle: this.#info.throttle }, images: this.#request.images.map((image) => this.#resultOf(image)) };
     } catch (error) {
-      const reason = this.#failure ?? toDwcpError(error, 'INTERNAL');
-      await this.breakOff();
-      if (reason.code === 'GUEST_LOST' || reason.spec.retry === 'operator') throw reason;
-      throw runsOn(reason.message, { cause: reason });
+      throw await brokenOff(this, this.#failure ?? toDwcpError(error, 'INTERNAL'));
     }
   }
 
@@ -193,11 +190,8 @@ export class WholeGuestMove implements GuestMove {
   }
 
   #resultOf({ imageId, kind, sizeBytes }: ImageSpec): ImageResult {
-    const linkBytes = this.#linkBytes(imageId);
-    return {
-      imageId, kind, totalBytes: sizeBytes, linkBytes, ratio: sizeBytes / Math.max(1, linkBytes), seconds: (performance.now() - this.#startedAt) / 1000, began: 'empty', verified: false, root: '',
-      streams: 1, level: 0, batchBytes: 0, deltaHitRate: 0, blocks: { zero: 0, unchanged: 0, full: 0, pages: 0, runDelta: 0, references: 0, resent: 0, refused: 0 }, attempts: 1,
-    };
+    const seconds = (performance.now() - this.#startedAt) / 1000;
+    return standardResultOf({ imageId, totalBytes: sizeBytes, doneBytes: sizeBytes, linkBytes: this.#linkBytes(imageId), began: 'empty', root: '', seconds }, kind, undefined, 1);
   }
 
   #letGo(): void {
