@@ -17,7 +17,7 @@ import { keepBaselineCopy, type KeptCopy } from '../src/sync/baseline-copy';
 import type { CodecPool } from '../src/sync/codec-pool';
 import type { DestinationHub } from '../src/sync/destination-hub';
 import { assertCanRun } from '../src/hypervisor/qemu/preflight';
-import { relocate, runPlaces } from '../src/hypervisor/qemu/guest-command';
+import { type RelocatedDisk, relocate, runPlaces } from '../src/hypervisor/qemu/guest-command';
 import type { DestinationRecord, Mode } from '../src/sync/destination-migration';
 import type { TakenOver } from '../src/sync/protocol';
 import type { Destination } from '../src/sync/source-migration';
@@ -175,12 +175,13 @@ export function createDestinationActivities(deps: DestinationDependencies) {
 
 export type DestinationActivities = ReturnType<typeof createDestinationActivities>;
 
-function placesOf(diskPaths: Readonly<Record<string, string>>, images: DestinationRecord['images']): { from: string; to: string }[] {
-  return images.flatMap(({ imageId, path }) => (diskPaths[imageId] === undefined ? [] : [{ from: diskPaths[imageId], to: path }]));
+function placesOf(diskPaths: Readonly<Record<string, string>>, images: DestinationRecord['images'], isRaw: (imageId: string) => boolean): RelocatedDisk[] {
+  return images.flatMap(({ imageId, path }) => (diskPaths[imageId] === undefined ? [] : [{ from: diskPaths[imageId], to: path, raw: isRaw(imageId) }]));
 }
 
-function definitionHere({ command, diskPaths }: StoppedGuest, images: DestinationRecord['images'], runFolder: string): DestinationRecord['definition'] {
-  return { command: relocate(command, placesOf(diskPaths, images), runFolder, false), qmpPath: runPlaces(runFolder).qmpPath };
+function definitionHere({ command, diskPaths, rawDisks }: StoppedGuest, images: DestinationRecord['images'], runFolder: string): DestinationRecord['definition'] {
+  const places = placesOf(diskPaths, images, (imageId) => rawDisks.includes(imageId));
+  return { command: relocate(command, places, runFolder), qmpPath: runPlaces(runFolder).qmpPath };
 }
 
 /**
@@ -188,7 +189,7 @@ function definitionHere({ command, diskPaths }: StoppedGuest, images: Destinatio
  * @throws GUEST_REFUSED with the reason
  */
 async function prepareGuest(vmId: string, guest: GuestSpec, images: DestinationRecord['images'], runFolder: string, force: boolean): Promise<DestinationRecord['guest']> {
-  const command = relocate(guest.command, placesOf(guest.diskPaths, images), runFolder, true);
+  const command = relocate(guest.command, placesOf(guest.diskPaths, images, () => true), runFolder);
   if (!force) await assertCanRun(vmId, command, guest);
   return { command, ramBlocks: guest.ramBlocks, sharedFiles: guest.sharedFiles, ...(guest.setUp && { setUp: guest.setUp }), qmpPath: runPlaces(runFolder).qmpPath };
 }

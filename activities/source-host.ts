@@ -13,7 +13,7 @@ import { type MigrationPlan, planMigration } from '../src/model/plan';
 import type { LevelAndStreams, LinkMeasurement } from '../src/model/tiers';
 import type { OwnershipJournal } from '../src/store/ownership-journal';
 import type { VmRecord, VmRegistry } from '../src/store/vm-registry';
-import { ScanFeed } from '../src/sync/change-feed';
+import { ScanFeed, type StillDisk, type StillFeed } from '../src/sync/change-feed';
 import { ImageSender } from '../src/sync/image-sender';
 import { LiveMigration } from '../src/sync/live-migration';
 import { imageResultOf, progressOf, standardProgressOf, standardResultOf } from '../src/sync/image-results';
@@ -36,6 +36,8 @@ export interface SourceDependencies {
   readonly journal: OwnershipJournal;
   readonly registry: VmRegistry;
   readonly connectGuest: (vmId: string, definition: GuestDefinition) => Promise<GuestPort>;
+  /** Reads a disk of a guest that does not run; undefined where its file is its content. */
+  readonly serveStopped: (vmId: string, definition: GuestDefinition, path: string) => Promise<StillDisk | undefined>;
   readonly report: ProgressReporter;
   readonly observe: (event: SourceEvent) => void;
   /** Looks at once for what closed migrations have left, instead of waiting for the next sweep. */
@@ -67,6 +69,12 @@ export interface TransferInput extends LinkInput {
 export function createSourceActivities(dependencies: SourceDependencies) {
   const { hub, ownership, report, observe, sweep, dataDir } = dependencies;
   const open = ({ migrationId, destination, options }: LinkInput): SourceMigration => hub.open(migrationId, destination, options.bandwidthLimit);
+
+  /** An image that nothing writes, whatever form it lies in. */
+  const still = async (vmId: string, { path, sizeBytes }: Pick<InspectedImage, 'path' | 'sizeBytes'>): Promise<StillFeed> => {
+    const definition = (await dependencies.registry.find(vmId))?.guest;
+    return ScanFeed.open(path, sizeBytes, definition && (await dependencies.serveStopped(vmId, definition, path)));
+  };
 
   /** The source's halves of a hand-over: before the destination takes over, and after. Each may be asked for again. */
   const handOver = async ({ vmId, migrationId, destinationHost, destination, roots }: HandOverInput & { roots: Record<string, string> }): Promise<void> => {
@@ -134,8 +142,16 @@ export function createSourceActivities(dependencies: SourceDependencies) {
             const { enableDeltaSync, enableCompression, bandwidthLimit } = input.options;
             const samples = [];
             for (const { path, ...image } of input.images) {
-              const readable = !input.guest || (image.kind === 'disk' && input.guest.formats?.[image.imageId] === undefined);
-              samples.push(readable ? await sampleImage(migration, input.vmId, image, path, enableDeltaSync, input.level, enableCompression) : await assumeImage(migration, input.vmId, image, enableDeltaSync));
+              if (input.guest && (image.kind === 'memory' || input.guest.formats?.[image.imageId] !== undefined)) {
+                samples.push(await assumeImage(migration, input.vmId, image, enableDeltaSync));
+                continue;
+              }
+              const feed = input.guest ? await ScanFeed.open(path, image.sizeBytes) : await still(input.vmId, { path, sizeBytes: image.sizeBytes });
+              try {
+                samples.push(await sampleImage(migration, input.vmId, image, feed, enableDeltaSync, input.level, enableCompression));
+              } finally {
+                await feed.close();
+              }
             }
             return planMigration(samples, input.link, bandwidthLimit);
           },
@@ -145,7 +161,7 @@ export function createSourceActivities(dependencies: SourceDependencies) {
         const { path, ...image } = input.image;
         const migration = open(input);
         const before = lastReport(imageProgressSchema);
-        const feed = await ScanFeed.open(path, image.sizeBytes);
+        const feed = await still(input.vmId, input.image);
         const sender = new ImageSender(migration, {
           vmId: input.vmId, image, path, feed, start: input.start, options: input.options, linkBytesPerSecond: input.link.bandwidthBytesPerSecond,
         });
@@ -167,10 +183,12 @@ export function createSourceActivities(dependencies: SourceDependencies) {
       },
 
       standardTransferImage: async (input: LinkInput & { image: ImageSpec & { readonly path: string } }): Promise<ImageResult> => {
-        const { path, ...image } = input.image;
+        const { imageId, kind, sizeBytes } = input.image;
+        const image = { imageId, kind, sizeBytes };
         const migration = open(input);
         const before = lastReport(imageProgressSchema);
-        const sender = new StandardSender(migration, image, path);
+        const feed = await still(input.vmId, input.image);
+        const sender = new StandardSender(migration, image, feed);
         const startedAt = performance.now();
         const progress = (): ImageProgress => {
           const now = standardProgressOf(sender.progress, before, (performance.now() - startedAt) / 1000);
@@ -178,9 +196,13 @@ export function createSourceActivities(dependencies: SourceDependencies) {
           return now;
         };
         const step = `${input.migrationId}/transfer/${image.imageId}`;
-        const sent = await withHeartbeat(progress, (signal) => hub.attempt(step, signal, (attempt) => sender.run(attempt)));
-        migration.sentManifests.set(image.imageId, sent.manifest);
-        return standardResultOf(sent, image.kind, before, activityInfo().attempt);
+        try {
+          const sent = await withHeartbeat(progress, (signal) => hub.attempt(step, signal, (attempt) => sender.run(attempt)));
+          migration.sentManifests.set(image.imageId, sent.manifest);
+          return standardResultOf(sent, image.kind, before, activityInfo().attempt);
+        } finally {
+          await feed.close();
+        }
       },
 
       /** Hands over and waits for the destination's word. Past it this host never starts the VM again. */

@@ -103,7 +103,7 @@ async function createWorker({ host, options, sources, observe, log, signal, onRe
     identity: `agent ${host.hostId} ${RELEASE} (${process.pid})`,
     taskQueue: hostQueue(host.hostId),
     activities: {
-      ...createSourceActivities({ hub: sources, ownership, journal, registry, connectGuest: (vmId, definition) => driver.connectGuest(vmId, definition), report: createProgressReporter(client), observe, sweep, dataDir }),
+      ...createSourceActivities({ hub: sources, ownership, journal, registry, connectGuest: (vmId, definition) => driver.connectGuest(vmId, definition), serveStopped: (vmId, definition, path) => driver.serveStopped(vmId, definition, path), report: createProgressReporter(client), observe, sweep, dataDir }),
       ...createDestinationActivities({
         hostId: host.hostId, dataDir, key: host.key, advertised: host.advertised, hub, registry, ownership: journal, store, pool: source.pool,
         keepBaselineCopy: options.keepBaselineCopy, storeLimit: options.storeLimit, sweep,

@@ -3,18 +3,23 @@
  * sockets and logs lie; what a migration does with a guest is decided elsewhere.
  */
 import { mkdirSync } from 'node:fs';
-import { DwcpError } from '../model/errors';
+import { join } from 'node:path';
+import { DwcpError, toDwcpError } from '../model/errors';
 import { type GuestDefinition, type RamBlock, RamLayout } from '../model/guest';
 import type { VmImage } from '../model/image';
+import type { InspectedImage } from './driver';
 import { ImageFilesDriver } from './image-files';
+import { qcow2SizeBytes } from './qemu/disk-format';
 import { runPlaces } from './qemu/guest-command';
 import { quitGuest } from './qemu/guest-process';
 import { IncomingGuest } from './qemu/incoming-guest';
 import { askAhead } from './qemu/preflight';
 import { type InspectedGuest, resumeGuest, SourceGuest } from './qemu/source-guest';
+import { StoppedDisk } from './qemu/stopped-disk';
 
 export class HostDriver extends ImageFilesDriver {
   readonly #runFolder: (vmId: string) => string;
+  #served = 0;
 
   /** @param runFolder where the sockets and logs of a VM's QEMU lie */
   constructor(runFolder: (vmId: string) => string) {
@@ -41,6 +46,26 @@ export class HostDriver extends ImageFilesDriver {
     } finally {
       guest.close();
     }
+  }
+
+  /** The disks of a guest that does not run, by their content where QEMU's tools have to read it. */
+  async inspectStopped({ command }: GuestDefinition, disks: readonly VmImage[]): Promise<{ readonly images: readonly InspectedImage[]; readonly rawDisks: readonly string[] }> {
+    const files = await this.inspect(disks);
+    const sizes = await Promise.all(disks.map(({ path }) => qcow2SizeBytes(command, path)));
+    return {
+      images: files.map((image, index) => ({ ...image, sizeBytes: sizes[index] ?? image.sizeBytes })),
+      rawDisks: disks.flatMap(({ imageId }, index) => (sizes[index] === undefined ? [] : [imageId])),
+    };
+  }
+
+  /** Serves a disk of a guest that does not run; undefined where its file is its content. @throws IMAGE_UNREADABLE */
+  async serveStopped(vmId: string, { command }: GuestDefinition, path: string): Promise<StoppedDisk | undefined> {
+    const sizeBytes = await qcow2SizeBytes(command, path).catch((error: unknown) => {
+      throw toDwcpError(error, 'IMAGE_UNREADABLE', { side: 'source' });
+    });
+    if (sizeBytes === undefined) return undefined;
+    this.#served += 1;
+    return StoppedDisk.serve(path, join(this.#runFolder(vmId), `still-${this.#served}.sock`));
   }
 
   resumeGuest(definition: GuestDefinition): Promise<boolean> {

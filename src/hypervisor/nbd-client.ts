@@ -27,6 +27,8 @@ const CHUNK = { none: 0, data: 1, hole: 2, status: 5, error: 0x8001, errorOffset
 const MAX_SMALL_CHUNK_BYTES = 1024 * 1024;
 const MAX_READ_BYTES = 32 * 1024 * 1024;
 const STATUS_STEP_BYTES = 2 ** 30;
+/** In base:allocation: reads as zeros. */
+const ALLOCATION_ZERO = 2;
 
 export interface NbdExtent {
   readonly offset: number;
@@ -284,6 +286,16 @@ export class NbdClient {
     this.#wanted?.reject(error);
     for (const pending of this.#pending.values()) pending.settle(error);
     this.#pending.clear();
+  }
+}
+
+/** Stretches of an export that are holes or zeros, asked over a connection of its own. */
+export async function zeroExtents(path: string, exportName: string): Promise<NbdExtent[]> {
+  const client = await NbdClient.connect(path, exportName, 'base:allocation');
+  try {
+    return (await client.extents()).filter(({ flags }) => (flags & ALLOCATION_ZERO) !== 0);
+  } finally {
+    client.close();
   }
 }
 

@@ -51,7 +51,12 @@ export const guestSpecSchema = z.strictObject({
 export type GuestSpec = z.infer<typeof guestSpecSchema>;
 
 /** A guest that does not run: what it takes to start it on another host. */
-export const stoppedGuestSchema = z.strictObject({ command: guestDefinitionSchema.shape.command, diskPaths: z.record(z.string(), z.string()) });
+export const stoppedGuestSchema = z.strictObject({
+  command: guestDefinitionSchema.shape.command,
+  diskPaths: z.record(z.string(), z.string()),
+  /** Disks, by image id, of which the content travels and not the file that holds it. */
+  rawDisks: z.array(z.string()),
+});
 export type StoppedGuest = z.infer<typeof stoppedGuestSchema>;
 
 /** RAM blocks one behind the other, each from a whole block of the image on. */

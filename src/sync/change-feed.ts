@@ -8,7 +8,7 @@ import { type FileHandle, open } from 'node:fs/promises';
 import { DwcpError, toDwcpError } from '../model/errors';
 import { BLOCK_SIZE_BYTES, blockCount } from '../model/image';
 import { nextData, nextHole } from '../store/system-calls';
-import type { BlockSelection } from './block-selection';
+import { type BlockSelection, runsOf } from './block-selection';
 import type { ImageFile } from './codec-jobs';
 
 export interface BlockFeed {
@@ -34,49 +34,84 @@ export interface BlockFeed {
 /** An image that nothing writes: its holes are known ahead, and that it is one state can be told at the end. */
 export interface StillFeed extends BlockFeed {
   /** Stretches of whole blocks that are zeros without having to be read. */
-  holes(): Iterable<{ readonly first: number; readonly count: number }>;
+  holes(): readonly { readonly first: number; readonly count: number }[];
   /** @throws IMAGE_CHANGED where what was read may not be one state of the image */
   assertUnchanged(): void;
   close(): Promise<void>;
 }
 
+/** The content of a disk that only a hypervisor's tools can read. */
+export interface StillDisk {
+  readonly sizeBytes: number;
+  read(offset: number, into: Buffer): Promise<void>;
+  /** Stretches that read as zeros. */
+  holes(): Promise<readonly { readonly offset: number; readonly length: number }[]>;
+  close(): void;
+}
+
+/** Reads blocks one behind the other into `into`, neighbours at once. */
+export async function loadBlocks(blocks: BlockSelection, into: Buffer, sizeBytes: number, read: (offset: number, into: Buffer) => Promise<void>): Promise<void> {
+  await Promise.all(
+    runsOf(blocks).map(({ first, count, at }) => {
+      const [start, end] = [first * BLOCK_SIZE_BYTES, Math.min(sizeBytes, (first + count) * BLOCK_SIZE_BYTES)];
+      return read(start, into.subarray(at * BLOCK_SIZE_BYTES, at * BLOCK_SIZE_BYTES + end - start));
+    }),
+  );
+}
+
 interface Fingerprint {
   readonly size: bigint;
   readonly mtimeNs: bigint;
-  readonly ino: bigint;
 }
 
 function fingerprint(fd: number): Fingerprint {
-  const { size, mtimeNs, ino } = fstatSync(fd, { bigint: true });
-  return { size, mtimeNs, ino };
+  const { size, mtimeNs } = fstatSync(fd, { bigint: true });
+  return { size, mtimeNs };
 }
 
-/** Every block of a file that nothing writes. */
+interface BlockStretch {
+  readonly first: number;
+  readonly count: number;
+}
+
+/** Every block of an image that nothing writes: of a file, or of what a file holds in another form. */
 export class ScanFeed implements StillFeed {
   readonly file: ImageFile;
+  readonly load?: (blocks: BlockSelection, into: Buffer) => Promise<void>;
   readonly #path: string;
   readonly #handle: FileHandle;
+  readonly #disk: StillDisk | undefined;
+  readonly #holes: readonly BlockStretch[];
   readonly #before: Fingerprint;
   #settled: (block: number) => boolean = () => false;
   #next = 0;
 
-  /** @throws IMAGE_UNREADABLE; IMAGE_CHANGED where the file no longer has `sizeBytes` */
-  static async open(path: string, sizeBytes: number): Promise<ScanFeed> {
+  /**
+   * @param disk reads the content where the file at `path` holds it in another form; closed with the feed
+   * @throws IMAGE_UNREADABLE; IMAGE_CHANGED where the image no longer has `sizeBytes`
+   */
+  static async open(path: string, sizeBytes: number, disk?: StillDisk): Promise<ScanFeed> {
+    let handle: FileHandle | undefined;
     try {
-      const handle = await open(path, 'r');
-      const { size } = await handle.stat();
-      if (size === sizeBytes) return new ScanFeed(path, handle, sizeBytes);
-      await handle.close();
-      throw new DwcpError('IMAGE_CHANGED', `${path} is ${size} bytes long now and was ${sizeBytes}`, { side: 'source' });
+      handle = await open(path, 'r');
+      const size = disk ? disk.sizeBytes : (await handle.stat()).size;
+      if (size !== sizeBytes) throw new DwcpError('IMAGE_CHANGED', `${path} is ${size} bytes long now and was ${sizeBytes}`, { side: 'source' });
+      const holes = disk ? wholeBlocks(await disk.holes(), sizeBytes) : wholeBlocks(fileHoles(handle.fd, sizeBytes), sizeBytes);
+      return new ScanFeed(path, handle, sizeBytes, disk, [...holes]);
     } catch (error) {
+      await handle?.close();
+      disk?.close();
       throw toDwcpError(error, 'IMAGE_UNREADABLE', { side: 'source' });
     }
   }
 
-  private constructor(path: string, handle: FileHandle, sizeBytes: number) {
+  private constructor(path: string, handle: FileHandle, sizeBytes: number, disk: StillDisk | undefined, holes: readonly BlockStretch[]) {
     this.#path = path;
     this.#handle = handle;
-    this.file = { fd: handle.fd, sizeBytes };
+    this.#disk = disk;
+    this.#holes = holes;
+    this.file = { fd: disk ? -1 : handle.fd, sizeBytes };
+    if (disk) this.load = (blocks, into) => loadBlocks(blocks, into, sizeBytes, (offset, part) => disk.read(offset, part));
     this.#before = fingerprint(handle.fd);
   }
 
@@ -97,16 +132,8 @@ export class ScanFeed implements StillFeed {
     return { first, count };
   }
 
-  *holes(): Generator<{ first: number; count: number }> {
-    const { fd, sizeBytes } = this.file;
-    for (let at = 0; at < sizeBytes; ) {
-      const data = Math.min(nextData(fd, at), sizeBytes);
-      const first = Math.ceil(at / BLOCK_SIZE_BYTES);
-      const end = data === sizeBytes ? blockCount(sizeBytes) : Math.floor(data / BLOCK_SIZE_BYTES);
-      if (end > first) yield { first, count: end - first };
-      if (data === sizeBytes) return;
-      at = Math.min(nextHole(fd, data), sizeBytes);
-    }
+  holes(): readonly BlockStretch[] {
+    return this.#holes;
   }
 
   restart(settled: (block: number) => boolean): void {
@@ -115,13 +142,31 @@ export class ScanFeed implements StillFeed {
   }
 
   assertUnchanged(): void {
-    const now = fingerprint(this.file.fd);
+    const now = fingerprint(this.#handle.fd);
     if (now.size !== this.#before.size || now.mtimeNs !== this.#before.mtimeNs) {
       throw new DwcpError('IMAGE_CHANGED', `${this.#path} was written to while it was being read`, { side: 'source' });
     }
   }
 
   async close(): Promise<void> {
+    this.#disk?.close();
     await this.#handle.close();
+  }
+}
+
+function* fileHoles(fd: number, sizeBytes: number): Generator<{ offset: number; length: number }> {
+  for (let at = 0; at < sizeBytes; ) {
+    const data = Math.min(nextData(fd, at), sizeBytes);
+    yield { offset: at, length: data - at };
+    at = data === sizeBytes ? sizeBytes : Math.min(nextHole(fd, data), sizeBytes);
+  }
+}
+
+/** The blocks that lie in such stretches as a whole. */
+function* wholeBlocks(extents: Iterable<{ readonly offset: number; readonly length: number }>, sizeBytes: number): Generator<BlockStretch> {
+  for (const { offset, length } of extents) {
+    const first = Math.ceil(offset / BLOCK_SIZE_BYTES);
+    const end = offset + length >= sizeBytes ? blockCount(sizeBytes) : Math.floor((offset + length) / BLOCK_SIZE_BYTES);
+    if (end > first) yield { first, count: end - first };
   }
 }

@@ -128,6 +128,8 @@ export interface CopyJob {
 export interface SampleJob {
   readonly kind: 'sample';
   readonly file: ImageFile;
+  /** The blocks' bytes, one behind the other, where they are not read from the file. */
+  readonly input?: SharedArrayBuffer | undefined;
   readonly list: readonly number[];
   readonly held: SharedArrayBuffer;
   readonly level: number;
@@ -143,12 +145,16 @@ export interface SampleResult {
   readonly packMs: number;
 }
 
-/** Standard transfer, source: reads a stretch and seals it as an EXTENT frame in `out`. */
+/** Standard transfer, source: reads a stretch of whole blocks, hashes them and seals it as an EXTENT frame in `out`. */
 export interface ReadExtentJob {
   readonly kind: 'readExtent';
   readonly file: ImageFile;
   readonly offset: number;
   readonly length: number;
+  /** The bytes are at their place in `out` already. */
+  readonly loaded: boolean;
+  /** Hashes of the image's blocks: filled in here. */
+  readonly hashes: SharedArrayBuffer;
   readonly out: { readonly memory: SharedArrayBuffer; readonly offset: number; readonly length: number };
 }
 

@@ -10,7 +10,7 @@ import { HASH_BYTES, PAGE_HASH_BYTES, ZERO_HASH, manifestRoot, writeBlockHash } 
 import { compressBound, Packer } from '../encoder/packer';
 import { writePageHashes } from '../encoder/page-patch';
 import { DwcpError, errnoOf, toDwcpError } from '../model/errors';
-import { BLOCK_SIZE_BYTES, PAGE_SIZE_BYTES, PAGES_PER_BLOCK, blockLength } from '../model/image';
+import { BLOCK_SIZE_BYTES, PAGE_SIZE_BYTES, PAGES_PER_BLOCK, blockCount, blockLength } from '../model/image';
 import { Manifest } from '../store/manifest';
 import { yieldToOtherThreads } from '../store/system-calls';
 import { HEADER_BYTES, sealFrame } from '../transport/frame';
@@ -234,7 +234,8 @@ function sample(job: SampleJob): SampleResult {
   sampleScratch ??= Buffer.allocUnsafeSlow(compressBound(REGION_BYTES));
   const hash = Buffer.alloc(HASH_BYTES);
   const result = { zeroBlocks: 0, unchangedBlocks: 0, changedBlocks: 0, changedBytes: 0, packedBytes: 0, packMs: 0 };
-  for (const { block, bytes } of readBlocks(job.file, { list: job.list }, region)) {
+  const blocks = job.input ? blocksInMemory(job.file.sizeBytes, { list: job.list }, Buffer.from(job.input)) : readBlocks(job.file, { list: job.list }, region);
+  for (const { block, bytes } of blocks) {
     writeBlockHash(bytes, hash, 0);
     if (hash.equals(ZERO_HASH)) result.zeroBlocks += 1;
     else if (hash.equals(held.hashOf(block))) result.unchangedBlocks += 1;
@@ -253,7 +254,10 @@ function sample(job: SampleJob): SampleResult {
 function readExtent(job: ReadExtentJob): { frameBytes: number } {
   const out = Buffer.from(job.out.memory, job.out.offset, job.out.length);
   const payload = out.subarray(HEADER_BYTES + EXTENT_META_BYTES, HEADER_BYTES + EXTENT_META_BYTES + job.length);
-  readFully(job.file, payload, job.offset);
+  if (!job.loaded) readFully(job.file, payload, job.offset);
+  const { hashes } = new Manifest(job.file.sizeBytes, job.hashes);
+  const blocks = { first: job.offset / BLOCK_SIZE_BYTES, count: blockCount(job.length) };
+  for (const { block, bytes } of blocksInMemory(job.file.sizeBytes, blocks, payload)) writeBlockHash(bytes, hashes, block * HASH_BYTES);
   writeExtentMeta(out.subarray(HEADER_BYTES), { kind: 'data', offset: job.offset, length: job.length, digest: sha256(payload) });
   sealFrame(out, 'extent', 0, EXTENT_META_BYTES, job.length);
   return { frameBytes: HEADER_BYTES + EXTENT_META_BYTES + job.length };

@@ -5,7 +5,8 @@
  */
 import { BLOCK_SIZE_BYTES, blockCount, blockLength, type ImageSpec, type VmImage } from '../model/image';
 import { MIB } from '../model/units';
-import { type BlockSelection, runsOf } from './block-selection';
+import type { BlockSelection } from './block-selection';
+import { loadBlocks } from './change-feed';
 import { LiveFeed } from './live-feed';
 
 interface Extent {
@@ -78,19 +79,16 @@ export class LiveDisk {
   async #load(selection: BlockSelection, into: Buffer): Promise<void> {
     this.#loading += 1;
     try {
-      await Promise.all(runsOf(selection).map(({ first, count, at }) => this.#read(first, count, into.subarray(at * BLOCK_SIZE_BYTES, (at + count) * BLOCK_SIZE_BYTES))));
+      await loadBlocks(selection, into, this.image.sizeBytes, (offset, part) => this.#read(offset, part));
     } finally {
       this.#loading -= 1;
     }
   }
 
-  async #read(first: number, count: number, into: Buffer): Promise<void> {
-    const kept = Array.from({ length: count }, (_, index) => this.#last.get(first + index));
-    if (kept.every((bytes) => bytes !== undefined)) {
-      for (const [index, bytes] of kept.entries()) bytes.copy(into, index * BLOCK_SIZE_BYTES);
-      return;
-    }
-    const end = Math.min(this.image.sizeBytes, (first + count) * BLOCK_SIZE_BYTES);
-    await this.#port.read(first * BLOCK_SIZE_BYTES, into.subarray(0, end - first * BLOCK_SIZE_BYTES));
+  async #read(offset: number, into: Buffer): Promise<void> {
+    const first = offset / BLOCK_SIZE_BYTES;
+    const kept = Array.from({ length: blockCount(into.length) }, (_, index) => this.#last.get(first + index));
+    if (!kept.every((bytes) => bytes !== undefined)) return this.#port.read(offset, into);
+    for (const [index, bytes] of kept.entries()) bytes.copy(into, index * BLOCK_SIZE_BYTES);
   }
 }

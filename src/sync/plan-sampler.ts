@@ -3,10 +3,10 @@
  * rest compresses. The numbers go to the plan rule of src/model; nothing is promised of blocks that were not looked at.
  */
 import { MAX_BATCH_BLOCKS } from '../encoder/batch-format';
-import { type ImageSpec, blockCount } from '../model/image';
+import { BLOCK_SIZE_BYTES, type ImageSpec, blockCount } from '../model/image';
 import type { ImageSample } from '../model/plan';
 import type { SourceMigration } from './source-migration';
-import { ScanFeed } from './change-feed';
+import type { StillFeed } from './change-feed';
 import { learnHeld } from './held-manifest';
 
 /** Stretches of four neighbours, spread evenly: 16 MiB of reading, whatever the size of the image. */
@@ -34,21 +34,19 @@ export async function assumeImage(migration: SourceMigration, vmId: string, imag
   };
 }
 
-export async function sampleImage(migration: SourceMigration, vmId: string, image: ImageSpec, path: string, useBaseline: boolean, level: number, compress: boolean): Promise<ImageSample> {
+export async function sampleImage(migration: SourceMigration, vmId: string, image: ImageSpec, feed: StillFeed, useBaseline: boolean, level: number, compress: boolean): Promise<ImageSample> {
   const { store, pool } = migration.context;
   const session = await migration.session();
   const baseline = await store.open(vmId, image.imageId);
   const held = await learnHeld(migration, session, image, useBaseline, baseline);
-  const feed = await ScanFeed.open(path, image.sizeBytes);
-  try {
-    const list = sampleBlocks(blockCount(image.sizeBytes));
-    const sum = { zeroBlocks: 0, unchangedBlocks: 0, changedBlocks: 0, changedBytes: 0, packedBytes: 0 };
-    for (let at = 0; at < list.length; at += MAX_BATCH_BLOCKS) {
-      const part = await pool.run({ kind: 'sample', file: feed.file, list: list.slice(at, at + MAX_BATCH_BLOCKS), held: held.manifest.memory, level, compress });
-      for (const key of Object.keys(sum) as (keyof typeof sum)[]) sum[key] += part[key];
-    }
-    return { imageId: image.imageId, sizeBytes: image.sizeBytes, began: held.state, sampledBlocks: list.length, ...sum };
-  } finally {
-    await feed.close();
+  const list = sampleBlocks(blockCount(image.sizeBytes));
+  const input = feed.load && new SharedArrayBuffer(MAX_BATCH_BLOCKS * BLOCK_SIZE_BYTES);
+  const sum = { zeroBlocks: 0, unchangedBlocks: 0, changedBlocks: 0, changedBytes: 0, packedBytes: 0 };
+  for (let at = 0; at < list.length; at += MAX_BATCH_BLOCKS) {
+    const some = list.slice(at, at + MAX_BATCH_BLOCKS);
+    if (input) await feed.load?.({ list: some }, Buffer.from(input));
+    const part = await pool.run({ kind: 'sample', file: feed.file, list: some, input, held: held.manifest.memory, level, compress });
+    for (const key of Object.keys(sum) as (keyof typeof sum)[]) sum[key] += part[key];
   }
+  return { imageId: image.imageId, sizeBytes: image.sizeBytes, began: held.state, sampledBlocks: list.length, ...sum };
 }

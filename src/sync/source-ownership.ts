@@ -20,6 +20,7 @@ export interface VmHolder {
   hold(images: readonly VmImage[]): Promise<void>;
   resume(images: readonly VmImage[]): Promise<void>;
   isGuestUp(definition: GuestDefinition): boolean;
+  inspectStopped(definition: GuestDefinition, disks: readonly VmImage[]): Promise<{ readonly images: readonly InspectedImage[]; readonly rawDisks: readonly string[] }>;
   inspectGuest(vmId: string, definition: GuestDefinition, images: readonly VmImage[], force: boolean): Promise<{ readonly spec: GuestSpec; readonly disks: readonly { readonly imageId: string; readonly sizeBytes: number }[] }>;
   /** Takes back what a migration did to a guest. @returns false where its QEMU is gone */
   resumeGuest(definition: GuestDefinition): Promise<boolean>;
@@ -67,7 +68,8 @@ export class SourceOwnership {
     // What memory a stopped guest had is of the past.
     if (!holder.isGuestUp(vm.guest)) {
       const diskPaths = Object.fromEntries(disks.map(({ imageId, path }) => [imageId, path]));
-      return { vm, images: await holder.inspect(disks), stoppedGuest: { command: vm.guest.command, diskPaths } };
+      const { images, rawDisks } = await holder.inspectStopped(vm.guest, disks);
+      return { vm, images, stoppedGuest: { command: vm.guest.command, diskPaths, rawDisks: [...rawDisks] } };
     }
     const { spec, disks: sizes } = await holder.inspectGuest(vmId, vm.guest, disks, force);
     const memory = { imageId: MEMORY_IMAGE_ID, kind: 'memory' as const, path: registry.imagePath(vm, vmId, MEMORY_IMAGE_ID), sizeBytes: new RamLayout(spec.ramBlocks).sizeBytes };

@@ -3,17 +3,15 @@
  * sent; nothing is compressed, compared or adapted. Protocol: standard-receiver.ts.
  */
 import { DwcpError, toDwcpError } from '../model/errors';
-import { BLOCK_SIZE_BYTES, type ImageSpec } from '../model/image';
+import { BLOCK_SIZE_BYTES, blockCount, type ImageSpec } from '../model/image';
 import { MIB } from '../model/units';
-import { nextData, nextHole } from '../store/system-calls';
-import type { Manifest } from '../store/manifest';
+import { Manifest } from '../store/manifest';
 import { HEADER_BYTES, sealFrame } from '../transport/frame';
 import type { Run } from '../transport/slab';
-import { ScanFeed } from './change-feed';
+import type { StillFeed } from './change-feed';
 import { EXTENT_META_BYTES, writeExtentMeta } from './extent-format';
 import type { SourceMigration } from './source-migration';
 import { StandardChannel } from './standard-channel';
-import { measureFile } from './measure-file';
 
 const EXTENT_BYTES = MIB;
 const READ_AHEAD = 4;
@@ -39,36 +37,33 @@ interface ReadyExtent {
 
 type Stretch = { readonly kind: 'data' | 'hole'; readonly offset: number; readonly length: number };
 
-/** Stretches of data and holes from `offset` on, data cut to extents, borders on whole blocks. */
-function* stretches(fd: number, sizeBytes: number, offset: number): Generator<Stretch> {
-  let at = offset;
-  while (at < sizeBytes) {
-    const data = Math.min(sizeBytes, Math.floor(nextData(fd, at) / BLOCK_SIZE_BYTES) * BLOCK_SIZE_BYTES);
-    if (data > at) {
-      yield { kind: 'hole', offset: at, length: data - at };
-      at = data;
-      continue;
-    }
-    const hole = Math.ceil(nextHole(fd, at) / BLOCK_SIZE_BYTES) * BLOCK_SIZE_BYTES;
-    const end = Math.min(sizeBytes, at + EXTENT_BYTES, Math.max(at + BLOCK_SIZE_BYTES, hole));
-    yield { kind: 'data', offset: at, length: end - at };
-    at = end;
+/** Stretches of data and holes of `from` to `end`, data cut to extents, borders on whole blocks. */
+function* stretches(feed: StillFeed, from: number, end: number): Generator<Stretch> {
+  let at = from;
+  for (const { first, count } of [...feed.holes(), { first: Math.ceil(end / BLOCK_SIZE_BYTES), count: 0 }]) {
+    const hole = Math.min(end, first * BLOCK_SIZE_BYTES);
+    for (; at < hole; at = Math.min(hole, at + EXTENT_BYTES)) yield { kind: 'data', offset: at, length: Math.min(hole - at, EXTENT_BYTES) };
+    const data = Math.min(end, (first + count) * BLOCK_SIZE_BYTES);
+    if (data > at) yield { kind: 'hole', offset: at, length: data - at };
+    at = Math.max(at, data);
   }
 }
 
 export class StandardSender {
   readonly #migration: SourceMigration;
   readonly #image: ImageSpec;
-  readonly #path: string;
+  readonly #feed: StillFeed;
+  readonly #manifest: Manifest;
   #channel: StandardChannel | undefined;
   #wake: (() => void) | undefined;
   #doneBytes = 0;
   #linkBytes = 0;
 
-  constructor(migration: SourceMigration, image: ImageSpec, path: string) {
+  constructor(migration: SourceMigration, image: ImageSpec, feed: StillFeed) {
     this.#migration = migration;
     this.#image = image;
-    this.#path = path;
+    this.#feed = feed;
+    this.#manifest = new Manifest(image.sizeBytes);
   }
 
   get progress(): StandardProgress {
@@ -78,23 +73,20 @@ export class StandardSender {
   /** @throws the coded error that ended it; the destination keeps what is durable, and the next run begins there */
   async run(signal: AbortSignal): Promise<StandardResult> {
     const startedAt = performance.now();
-    const feed = await ScanFeed.open(this.#path, this.#image.sizeBytes);
     const abort = (): void => this.#channel?.destroy(toDwcpError(signal.reason, 'CANCELLED'));
     signal.addEventListener('abort', abort);
     try {
       const channel = await this.#open();
       if (signal.aborted) abort();
       const begun = await channel.ask({ method: 'begin', imageId: this.#image.imageId });
-      await this.#sendAll(channel, feed.file.fd, begun.offset ?? 0);
-      const manifest = await measureFile(this.#path, this.#image.sizeBytes, this.#migration.context.pool);
-      feed.assertUnchanged();
-      const root = manifest.root();
+      await this.#sendAll(channel, begun.offset ?? 0);
+      this.#feed.assertUnchanged();
+      const root = this.#manifest.root();
       await channel.ask({ method: 'finish', root });
-      return { ...this.progress, began: begun.offset ? 'resumed' : 'empty', doneBytes: this.#image.sizeBytes, root, manifest, seconds: (performance.now() - startedAt) / 1000 };
+      return { ...this.progress, began: begun.offset ? 'resumed' : 'empty', doneBytes: this.#image.sizeBytes, root, manifest: this.#manifest, seconds: (performance.now() - startedAt) / 1000 };
     } finally {
       signal.removeEventListener('abort', abort);
       this.#channel?.destroy(new DwcpError('SESSION_LOST', 'The standard transfer has ended'));
-      await feed.close();
     }
   }
 
@@ -107,9 +99,14 @@ export class StandardSender {
     return this.#channel;
   }
 
-  async #sendAll(channel: StandardChannel, fd: number, offset: number): Promise<void> {
+  async #sendAll(channel: StandardChannel, offset: number): Promise<void> {
     this.#doneBytes = offset;
-    for await (const { frame, free } of this.#extents(fd, offset)) {
+    // What the destination has is only hashed.
+    for await (const { free } of this.#extents(0, offset)) {
+      free();
+      if (channel.failed) throw channel.failed;
+    }
+    for await (const { frame, free } of this.#extents(offset, this.#image.sizeBytes)) {
       try {
         await this.#write(channel, frame);
       } finally {
@@ -125,13 +122,13 @@ export class StandardSender {
   }
 
   /** Extents in order, a few of them read ahead. */
-  async *#extents(fd: number, offset: number): AsyncGenerator<ReadyExtent> {
-    const source = stretches(fd, this.#image.sizeBytes, offset);
+  async *#extents(from: number, end: number): AsyncGenerator<ReadyExtent> {
+    const source = stretches(this.#feed, from, end);
     const ahead: Promise<ReadyExtent>[] = [];
     try {
       for (;;) {
         for (let next = source.next(); !next.done; next = source.next()) {
-          const prepared = this.#prepare(fd, next.value);
+          const prepared = this.#prepare(next.value);
           prepared.catch(() => undefined);
           if (ahead.push(prepared) >= READ_AHEAD) break;
         }
@@ -144,13 +141,17 @@ export class StandardSender {
     }
   }
 
-  async #prepare(fd: number, stretch: Stretch): Promise<ReadyExtent> {
+  async #prepare(stretch: Stretch): Promise<ReadyExtent> {
     if (stretch.kind === 'hole') return { frame: holeFrame(stretch), free: () => undefined };
     const { pool, slab } = this.#migration.context;
     const run = await this.#takeRun(HEADER_BYTES + EXTENT_META_BYTES + stretch.length);
     try {
       const out = { memory: slab.memory, offset: run.offset, length: run.bytes.length };
-      const { frameBytes } = await pool.run({ kind: 'readExtent', file: { fd, sizeBytes: this.#image.sizeBytes }, offset: stretch.offset, length: stretch.length, out });
+      const feed = this.#feed;
+      const { offset, length } = stretch;
+      const blocks = { first: offset / BLOCK_SIZE_BYTES, count: blockCount(length) };
+      await feed.load?.(blocks, run.bytes.subarray(HEADER_BYTES + EXTENT_META_BYTES));
+      const { frameBytes } = await pool.run({ kind: 'readExtent', file: feed.file, offset, length, loaded: feed.load !== undefined, hashes: this.#manifest.memory, out });
       return { frame: run.bytes.subarray(0, frameBytes), free: () => slab.free(run) };
     } catch (error) {
       slab.free(run);

@@ -61,6 +61,34 @@ describeWhere([needsQemu(), needsAssembler()])('a running guest', () => {
     await expectCounting(lab.a, 'by-hand', PAGES, 1);
   }, 90_000);
 
+  test('not running, with a qcow2 disk on another: the content moves, onto the raw baseline there, by either path, and starts', async () => {
+    const lab = await Lab.start({ own: true });
+    const folder = temporaryFolder();
+    const [base, disk] = [join(folder, 'base.qcow2'), join(folder, 'disk.qcow2')];
+    execFileSync('qemu-img', ['convert', '-f', 'raw', '-O', 'qcow2', guest.image, base]);
+    execFileSync('qemu-img', ['create', '-f', 'qcow2', '-b', base, '-F', 'qcow2', disk, '64M']);
+    const write = (pattern: number, at: string): unknown => execFileSync('qemu-io', ['-f', 'qcow2', '-c', `write -P ${pattern} ${at}`, disk]);
+    const command = (id: string): string[] => ['vm', 'define', id, '--data-dir', lab.a.dataDir, '--', 'qemu-system-x86_64', '-accel', 'tcg', '-m', '64', '-display', 'none', '-vga', 'none', '-nic', 'none', '-drive', `file=${disk},if=ide,format=qcow2`];
+    rememberFolder(lab.a.dataDir, lab.b.dataDir, folder);
+    write(7, '16M 4M');
+    await dwcp(lab, command('still'));
+    await lab.result(await lab.orchestrator.warmBaseline('still', lab.a.hostId, lab.b.hostId));
+    write(8, '18M 4k');
+    const there = await lab.result(await lab.migrate('still'));
+    expect(there.images).toMatchObject([{ imageId: 'vda', totalBytes: 64 * 1024 * 1024, began: 'baseline', blocks: { full: 0, pages: 1 } }]);
+    const [arrived] = (await new VmRegistry(lab.b.dataDir).get('still')).images;
+    execFileSync('qemu-img', ['compare', '-f', 'raw', '-F', 'qcow2', arrived!.path, disk]);
+    await dwcp(lab, ['vm', 'start', 'still', '--data-dir', lab.b.dataDir]);
+    await new Promise((resolve) => setTimeout(resolve, 3_000));
+    await expectCounting(lab.b, 'still', PAGES, 1);
+
+    await dwcp(lab, command('plain'));
+    const plain = await lab.result(await lab.migrate('plain', { enableDwcp: false }));
+    expect(plain).toMatchObject({ path: 'standard', images: [{ imageId: 'vda', totalBytes: 64 * 1024 * 1024, verified: true }] });
+    const [whole] = (await new VmRegistry(lab.b.dataDir).get('plain')).images;
+    execFileSync('qemu-img', ['compare', '-f', 'raw', '-F', 'qcow2', whole!.path, disk]);
+  }, 90_000);
+
   test('a cancel while its memory is on its way lets it run on where it is, and what has arrived stays as baseline', async () => {
     const lab = await Lab.start({ own: true });
     await startGuestOn(lab, 'cancelled', buildCountingGuest(PAGES, 200, 24 * 1024 * 1024));

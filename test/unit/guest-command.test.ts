@@ -1,5 +1,9 @@
 /** A QEMU command on its way to another host: the guest's own part stays, the host's part is made anew. */
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { namedFormat, qcow2SizeBytes } from '../../src/hypervisor/qemu/disk-format';
 import { diskPathsOf, guestOwn, namedFiles, ownArguments, pinMachine, relocate, runPlaces } from '../../src/hypervisor/qemu/guest-command';
+import { temporaryFolder } from '../helpers/data';
 
 const COMMAND = [
   '/usr/bin/qemu-system-x86_64', '-M', 'q35,accel=kvm', '-m', '512', '-S', '-daemonize', '-pidfile', '/run/x.pid', '-qmp', 'unix:/run/x.qmp,server=on,wait=off',
@@ -19,22 +23,27 @@ test('finds the writable disks, and the other files that a host has to have', ()
 });
 
 test('gives disks their new places, raw, and logs the host’s own folder', () => {
-  const moved = relocate(COMMAND, [{ from: '/vms/x.qcow2', to: '/data/x/vda.img' }, { from: '/vms/y.img', to: '/data/x/vdb.img' }], '/data/run/x', true);
+  const moved = relocate(COMMAND, [{ from: '/vms/x.qcow2', to: '/data/x/vda.img', raw: true }, { from: '/vms/y.img', to: '/data/x/vdb.img', raw: true }], '/data/run/x');
   expect(moved).toEqual(expect.arrayContaining(['file=/data/x/vda.img,if=virtio,format=raw', 'file=/iso/x.iso,media=cdrom', '/data/x/vdb.img', 'file:/data/run/x/x.log']));
 });
 
 test('leaves disks that arrive as files in the form they have', () => {
-  expect(relocate(COMMAND, [{ from: '/vms/x.qcow2', to: '/data/x/vda.img' }], '/run', false)).toContain('file=/data/x/vda.img,if=virtio,format=qcow2,l2-cache-size=1M');
+  expect(relocate(COMMAND, [{ from: '/vms/x.qcow2', to: '/data/x/vda.img', raw: false }], '/run')).toContain('file=/data/x/vda.img,if=virtio,format=qcow2,l2-cache-size=1M');
 });
 
 test.each([
-  [['-blockdev', 'driver=qcow2,node-name=d,file=f'], ['-blockdev', 'driver=raw,node-name=d,file=f']],
+  [
+    ['-blockdev', 'driver=file,filename=/a.img,node-name=f', '-blockdev', 'driver=qcow2,node-name=d,file=f'],
+    ['-blockdev', 'driver=file,filename=/b.img,node-name=f', '-blockdev', 'driver=raw,node-name=d,file=f'],
+  ],
+  [['-blockdev', '{"driver":"qcow2","file":{"driver":"file","filename":"/a.img"},"node-name":"d"}'], ['-blockdev', '{"driver":"raw","file":{"driver":"file","filename":"/b.img"},"node-name":"d"}']],
+  [['-blockdev', 'driver=qcow2,node-name=base,read-only=on,file.driver=file,file.filename=/base.qcow2'], ['-blockdev', 'driver=qcow2,node-name=base,read-only=on,file.driver=file,file.filename=/base.qcow2']],
   [['-blockdev', '{"driver":"file","filename":"/a.img","node-name":"f"}'], ['-blockdev', '{"driver":"file","filename":"/b.img","node-name":"f"}']],
   [['-serial', 'mon:stdio'], ['-serial', 'file:/run/serial.log']],
   [['-chardev', 'socket,id=s,path=/tmp/s.sock,server=on'], ['-chardev', 'socket,id=s,path=/run/s.sock,server=on']],
   [['-drive', 'file=/a.img.old,format=raw'], ['-drive', 'file=/a.img.old,format=raw']],
 ])('%j becomes %j', (given, expected) => {
-  expect(relocate(['qemu', ...given], [{ from: '/a.img', to: '/b.img' }], '/run', true).slice(1)).toEqual(expected);
+  expect(relocate(['qemu', ...given], [{ from: '/a.img', to: '/b.img', raw: true }], '/run').slice(1)).toEqual(expected);
 });
 
 test('names the machine by its version, whatever alias it was started with', () => {
@@ -47,4 +56,32 @@ test('a guest that arrives waits, paused; every guest has a monitor of the agent
   const places = runPlaces('/run/x');
   expect(ownArguments(places, true)).toEqual(expect.arrayContaining(['-S', '-incoming', 'unix:/run/x/incoming.sock']));
   expect(ownArguments(places, false).filter((word) => word === '-qmp')).toHaveLength(2);
+});
+
+test.each([
+  [['-drive', 'file=/a.img,if=virtio,format=qcow2'], 'qcow2'],
+  [['-drive', 'format=raw,file=/a.img'], 'raw'],
+  [['-drive', 'file=/a.img,if=virtio'], undefined],
+  [['-hda', '/a.img'], undefined],
+  [['-blockdev', 'driver=file,filename=/a.img,node-name=f', '-blockdev', 'driver=qcow2,file=f,node-name=d'], 'qcow2'],
+  [['-blockdev', '{"driver":"file","filename":"/a.img","node-name":"f"}', '-device', 'virtio-blk,drive=f'], 'raw'],
+  [['-blockdev', '{"driver":"qcow2","file":{"driver":"file","filename":"/a.img"},"node-name":"d"}'], 'qcow2'],
+  [['-blockdev', 'driver=vmdk,file.driver=file,file.filename=/a.img,node-name=d'], 'vmdk'],
+])('%j names the form %s', (command, expected) => {
+  expect(namedFormat(['qemu', ...command], '/a.img')).toBe(expected);
+});
+
+test('goes by what a file begins with only where QEMU does: what a guest writes makes no other disk of a raw one', async () => {
+  const path = join(temporaryFolder(), 'disk');
+  const header = Buffer.alloc(64);
+  header.writeUInt32BE(0x514649fb, 0);
+  header.writeUInt32BE(3, 4);
+  header.writeBigUInt64BE(2n ** 30n, 24);
+  writeFileSync(path, header);
+  expect(await qcow2SizeBytes(['qemu', '-hda', path], path)).toBe(2 ** 30);
+  expect(await qcow2SizeBytes(['qemu', '-drive', `file=${path},format=qcow2`], path)).toBe(2 ** 30);
+  expect(await qcow2SizeBytes(['qemu', '-drive', `file=${path},format=raw`], path)).toBeUndefined();
+  header.writeUInt32BE(1, 60);
+  writeFileSync(path, header);
+  expect(await qcow2SizeBytes(['qemu', '-hda', path], path)).toBeUndefined();
 });

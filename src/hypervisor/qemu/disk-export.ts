@@ -6,7 +6,7 @@
  */
 import { rmSync } from 'node:fs';
 import { DwcpError } from '../../model/errors';
-import { NbdClient, type NbdExtent } from '../nbd-client';
+import { NbdClient, type NbdExtent, zeroExtents } from '../nbd-client';
 import type { QmpClient } from './qmp-client';
 import type { BlockDevice } from './qmp-schemas';
 
@@ -14,7 +14,6 @@ const PREFIX = 'dwcp-';
 /** Readers of one disk at a time: NBD answers each connection in order, more or less. */
 const READERS = 2;
 const DIRTY = 1;
-const HOLE_AND_ZERO = 2;
 
 export interface GuestDisk {
   readonly node: string;
@@ -105,14 +104,9 @@ export class DiskReader {
     return reader.read(offset, into);
   }
 
-  /** Stretches that are holes and read as zeros. */
-  async holes(): Promise<NbdExtent[]> {
-    const client = await NbdClient.connect(this.#nbdPath, this.#exportName, 'base:allocation');
-    try {
-      return (await client.extents()).filter(({ flags }) => (flags & HOLE_AND_ZERO) !== 0);
-    } finally {
-      client.close();
-    }
+  /** Stretches that read as zeros. */
+  holes(): Promise<NbdExtent[]> {
+    return zeroExtents(this.#nbdPath, this.#exportName);
   }
 
   /** What the guest has written since the round before. */

@@ -3,6 +3,7 @@
  * (monitors, sockets, logs, places of disks). Pure; starting anything is guest-process.ts's.
  */
 import { basename, join } from 'node:path';
+import { blockdevOf, filenameOf } from './disk-format';
 
 /** Where a guest's sockets and logs lie on a host: one of the monitors is the agent's, the other anybody's. */
 export interface RunPlaces {
@@ -24,6 +25,8 @@ export function runPlaces(runFolder: string): RunPlaces {
 export interface RelocatedDisk {
   readonly from: string;
   readonly to: string;
+  /** What arrives is the disk's content; else it is the file that it was. */
+  readonly raw: boolean;
 }
 
 const WITH_VALUE_DROPPED = new Set(['-incoming', '-pidfile', '-qmp', '-qmp-pretty', '-monitor']);
@@ -50,18 +53,20 @@ export function guestOwn(command: readonly string[]): string[] {
   return kept;
 }
 
-/**
- * The command for another host: its disks at their new places, logs and sockets in that host's own folder.
- * @param raw what arrives is the disks' content; else they arrive as the files they were
- */
-export function relocate(command: readonly string[], disks: readonly RelocatedDisk[], runFolder: string, raw: boolean): string[] {
+/** The command for another host: its disks at their new places, logs and sockets in that host's own folder. */
+export function relocate(command: readonly string[], disks: readonly RelocatedDisk[], runFolder: string): string[] {
+  const rawFiles = new Set(disks.filter(({ raw }) => raw).map(({ from }) => from));
+  const blockdevs = command.filter((_, index) => command[index - 1] === '-blockdev').map(blockdevOf);
+  const rawNodes = new Set(blockdevs.filter((node) => rawFiles.has(filenameOf(node) ?? '')).map((node) => node['node-name']));
   return guestOwn(command).map((word, index, all) => {
     const flag = all[index - 1] ?? '';
     if (STREAM_FLAGS.has(flag)) return relocateStream(word, runFolder);
     const moved = disks.reduce((text, { from, to }) => replacePath(text, from, to), word);
-    if (!raw) return moved;
-    if (flag === '-blockdev') return rawBlockdev(moved);
-    return moved === word ? moved : rawDrive(moved);
+    if (flag === '-blockdev') {
+      const node = blockdevOf(word);
+      return rawFiles.has(filenameOf(node) ?? '') || (node.file !== undefined && rawNodes.has(node.file)) ? rawBlockdev(moved) : moved;
+    }
+    return disks.some(({ raw, from, to }) => raw && replacePath(word, from, to) !== word) ? rawDrive(moved) : moved;
   });
 }
 
