@@ -116,14 +116,12 @@ export class GuestMemory implements MigrationStreamHandler {
   #flush(): void {
     if (this.#runBytes === 0) return;
     const [first, count] = [this.#runStart / PAGE_BYTES, this.#runBytes / PAGE_BYTES];
-    // Reading a hole would cost as much as data does.
     const blank = this.#blank.subarray(first, first + count).every((page) => page === 1);
-    if (blank) this.#before.fill(0, 0, this.#runBytes);
-    else readStretch(this.fd, this.#before.subarray(0, this.#runBytes), this.#runStart);
+    if (!blank) readStretch(this.fd, this.#before.subarray(0, this.#runBytes), this.#runStart);
     for (let at = 0; at < count; ) {
-      const changed = this.#differs(at);
+      const changed = blank || this.#differs(at);
       const start = at;
-      while (at < count && this.#differs(at) === changed) at += 1;
+      while (at < count && (blank || this.#differs(at) === changed)) at += 1;
       if (changed) this.#write(start, at);
       this.#name(first + start, at - start, changed);
     }
