@@ -18,6 +18,8 @@ import type { WorkingImage } from './working-image';
 export interface GuestReceiver {
   begin(setUp: { readonly prefix: Buffer; readonly sectionId: number }, fd: number, isZero: (block: number) => boolean): void;
   changed(blocks: readonly number[]): void;
+  /** Bytes of the RAM image, zeros aside, that QEMU has not been given yet. */
+  readonly leftBytes: number;
   load(state: { readonly commands: Buffer; readonly devices: Buffer }): Promise<void>;
   /** QEMU receives the guest by its own means, at these places of this host. @param disks image ids by path */
   receiveWhole(disks: ReadonlyMap<string, string>): Promise<WholePlaces>;
@@ -65,6 +67,10 @@ export class DestinationGuest {
     this.#setUp = { prefix, sectionId };
     memory.onAccepted((blocks) => this.#receiver.changed(blocks));
     this.#receiver.begin(this.#setUp, memory.fd, (block) => memory.held.isZero(block));
+  }
+
+  get leftBytes(): number {
+    return this.#receiver.leftBytes;
   }
 
   /** All pages have arrived and are verified: the device state goes to disk, and into QEMU. Idempotent. */

@@ -302,6 +302,8 @@ export class DestinationHub {
       return { body: {} };
     },
 
+    guest_left: async (_message, session) => ({ body: { bytes: (await this.#get(session.id)).guestLeftBytes } }),
+
     guest_load: async (message, session) => {
       const { commandBytes, totalBytes } = readBody(guestLoadSchema, message);
       const state = Buffer.allocUnsafe(totalBytes);

@@ -147,6 +147,11 @@ export class DestinationMigration {
     this.#theGuest.begin(prefix, sectionId, await this.image(MEMORY_IMAGE_ID, true));
   }
 
+  /** What a guest's QEMU has not been given yet of its memory. */
+  get guestLeftBytes(): number {
+    return this.#theGuest.leftBytes;
+  }
+
   /** All images of a guest are verified: its device state is loaded. Idempotent. */
   loadGuest(commands: Buffer, devices: Buffer): Promise<void> {
     return this.#inTurn(() => this.#theGuest.load(commands, devices));

@@ -22,6 +22,7 @@ import { type GuestMove, type GuestPort, type ReadyToHandOver, brokenOff, runsOn
 import { imageResultOf, progressOf } from './image-results';
 import { LiveDisk } from './live-disk';
 import { LiveFeed } from './live-feed';
+import { FeedLag } from './feed-lag';
 import type { GuestHeadStart } from './guest-head-start';
 import { GuestSender } from './guest-sender';
 import { blankPagesOf } from './ram-image-pages';
@@ -52,6 +53,8 @@ const MAX_DISK_ROUNDS = 30;
 const SENT_IN_PASSING_SECONDS = 0.08;
 /** Batches larger than this were packed before the end came into sight. */
 const SMALL_BATCH_BYTES = 96 * KIB;
+/** How long rounds go on for the destination's QEMU to be given what has arrived. */
+const FEED_PATIENCE_MS = 20_000;
 /** Behind this much patience what is still on the way goes over with the guest stopped. */
 const DRAIN_ROUND_TRIPS = 4;
 const DRAIN_PATIENCE_MS = 200;
@@ -67,6 +70,7 @@ export class LiveMigration implements GuestMove {
   readonly #disks: LiveDisk[] = [];
   readonly #opened = new Set<string>();
   readonly #sending = new AbortController();
+  readonly #feedLag = new FeedLag();
   #link: LinkKnown | undefined;
   #ahead: Promise<void> | undefined;
   #aheadTimer: NodeJS.Timeout | undefined;
@@ -256,24 +260,30 @@ export class LiveMigration implements GuestMove {
     let diskRoundAt = performance.now() + DISK_ROUND_EVERY_MS;
     let remainingBefore: number | undefined;
     let judged = 1;
+    let convergedAt: number | undefined;
     this.#round = 0;
     for (;;) {
       await pause(LOOK_EVERY_MS, signal);
       this.#throwIfFailed();
+      this.#feedLag.ask(this.#sender?.session);
       await this.#look();
+      if (convergedAt !== undefined && (this.#feedLag.isSmall || performance.now() > convergedAt + FEED_PATIENCE_MS)) return;
       if (performance.now() > diskRoundAt && this.#disks.every(({ feed }) => feed.backlogBytes === 0)) {
         if (this.#disks.length > 0) await this.#nextDiskRound();
         diskRoundAt = performance.now() + DISK_ROUND_EVERY_MS;
       }
       // The count rises when QEMU looks at its dirty log: the first time before the first round.
-      if (this.#info.rounds <= judged) continue;
+      if (convergedAt !== undefined || this.#info.rounds <= judged) continue;
       judged = this.#info.rounds;
       this.#round += 1;
       const remainingBytes = this.#remainingBytes();
       const decision = this.#decide(this.#round, remainingBytes, remainingBefore);
       remainingBefore = remainingBytes;
       this.#decision = decision;
-      if (decision.next === 'switch over') return;
+      if (decision.next === 'switch over') {
+        if (this.#feedLag.isSmall) return;
+        convergedAt = performance.now();
+      }
       if (decision.next === 'throttle') await this.#guest.allowThrottle();
       if (decision.next === 'cannot converge') throw new DwcpError('GUEST_NOT_CONVERGING', decision.reason, { phase: 'transfer', side: 'source' });
     }

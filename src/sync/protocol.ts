@@ -8,6 +8,7 @@
  *   references    {disks, files}              -> {accepted}   what pages may be referred to, by their addresses
  *   finish_image  {image, root}               -> {}    all durable, roots equal
  *   guest_begin   {sectionId} + set-up        -> {}    a running guest's QEMU is started and fed from here on
+ *   guest_left    {}                          -> {bytes}   of the RAM image, that its QEMU has not been given yet
  *   guest_load    {commandBytes, totalBytes} + zstd  -> {}    its device state; all images are finished
  *   take_over     {vmId, roots}               -> {generation, resumedAtMs, responds}    the point of no return
  *   keep          {}                          -> {}    warm-up: what is verified becomes the baseline
@@ -52,6 +53,7 @@ export const takeOverSchema = z.looseObject({ vmId: vmIdSchema, roots: z.record(
 export const takenOverSchema = z.object({ generation: z.int().min(0), resumedAtMs: z.number().optional(), responds: z.boolean().optional() });
 export type TakenOver = z.infer<typeof takenOverSchema>;
 export const guestBeginSchema = z.looseObject({ sectionId: z.int().min(0) });
+export const guestLeftSchema = z.looseObject({ bytes: z.number().min(0) });
 /** The payload is both, one behind the other, packed: nearly all of a device state is zeros. */
 export const guestLoadSchema = z.looseObject({ commandBytes: z.int().min(0).max(65_536), totalBytes: z.int().min(1).max(MAX_DEVICE_STATE_BYTES) });
 export const installImageSchema = z.looseObject({ imageId: imageIdSchema });

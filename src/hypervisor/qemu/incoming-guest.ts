@@ -87,6 +87,13 @@ export class IncomingGuest {
     this.#kick();
   }
 
+  /** Bytes of the image, zeros aside, that QEMU has not been given yet. */
+  get leftBytes(): number {
+    let blocks = 0;
+    for (let at = this.#pending.indexOf(1); at >= 0; at = this.#pending.indexOf(1, at + 1)) if (!this.#isZero(at)) blocks += 1;
+    return blocks * BLOCK_SIZE_BYTES;
+  }
+
   /**
    * Everything has arrived: feeds what is left, then the device state. The guest is paused and complete. Idempotent.
    * @throws QEMU_REFUSED where QEMU does not take it
