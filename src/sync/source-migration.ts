@@ -168,6 +168,7 @@ export function inDoubtUnlessRefused(error: unknown, vmId: string): DwcpError {
 }
 
 function pause(ms: number, signal?: AbortSignal): Promise<void> {
+  if (signal?.aborted) return Promise.reject(toDwcpError(signal.reason, 'CANCELLED'));
   return new Promise((resolve, reject) => {
     const timer = setTimeout(() => {
       signal?.removeEventListener('abort', abort);

@@ -79,15 +79,32 @@ describeWhere([needsQemu(), needsAssembler()])('a running guest', () => {
   let guest: CountingGuest;
   beforeAll(() => (guest = buildCountingGuest(PAGES, 20)));
 
-  async function startMoving(): Promise<{ source: RunningGuest; ram: RamImage; outgoing: OutgoingMigration }> {
+  async function startMoving(autoConverge = false): Promise<{ source: RunningGuest; ram: RamImage; outgoing: OutgoingMigration }> {
     const source = await startGuest(guest, MEMORY_MIB);
     await until('the guest’s third pass', async () => (await firstCount(source)) >= 3);
     const ram = new RamImage();
-    const outgoing = new OutgoingMigration(source.qmp, join(temporaryFolder(), 'outgoing'), new MigrationStreamReader(ram));
+    const outgoing = new OutgoingMigration(source.qmp, join(temporaryFolder(), 'outgoing'), new MigrationStreamReader(ram), autoConverge);
     await outgoing.start();
     await until('the second round', () => ram.rounds >= 2);
     return { source, ram, outgoing };
   }
+
+  it('runs on while nobody takes its stream, also where QEMU looks at its dirty log by itself', async () => {
+    const { source, outgoing } = await startMoving(true);
+    const before = await firstCount(source);
+    outgoing.hold();
+    let slowestMs = 0;
+    for (const until = performance.now() + 12_000; performance.now() < until; await new Promise((resolve) => setTimeout(resolve, 200))) {
+      const askedAt = performance.now();
+      expect(await running(source)).toBe(true);
+      slowestMs = Math.max(slowestMs, performance.now() - askedAt);
+    }
+    expect(slowestMs).toBeLessThan(3_000);
+    expect(await firstCount(source)).toBeGreaterThan(before);
+    outgoing.release();
+    await outgoing.cancel();
+    expect(await running(source)).toBe(true);
+  }, 60_000);
 
   test('runs through the rounds, stops when it is let, and goes on at the destination with every page', async () => {
     const { source, ram, outgoing } = await startMoving();

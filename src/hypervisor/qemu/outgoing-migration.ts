@@ -27,6 +27,9 @@ const FIRST_MEASUREMENT_MS = 250;
 const AT_ONCE_MS = 2_000_000;
 /** Our reading is the brake, not QEMU's own limit. */
 const NO_LIMIT_BYTES_PER_SECOND = 2 ** 40;
+/** How long QEMU may be stuck in a write, and what it may send after that: at least a page in each tenth of a second. */
+const HOLD_AT_MOST_MS = 250;
+const TRICKLE_BYTES_PER_SECOND = 4096;
 /** QEMU judges by the pace at which we read, and would throttle guests that we only keep waiting: not before we say so. */
 const HARDLY_THROTTLED = { 'cpu-throttle-initial': 1, 'cpu-throttle-increment': 1, 'max-cpu-throttle': 1 };
 const THROTTLED = { 'cpu-throttle-initial': 20, 'cpu-throttle-increment': 10, 'max-cpu-throttle': 99 };
@@ -51,6 +54,8 @@ export class OutgoingMigration {
   #server: Server | undefined;
   #socket: Socket | undefined;
   #held = false;
+  #holdTimer: NodeJS.Timeout | undefined;
+  #trickling = false;
   #acknowledges = false;
   #status = 'none';
   #stopped: QmpEvent | undefined;
@@ -91,14 +96,23 @@ export class OutgoingMigration {
     await this.#qmp.execute('migrate', { uri: `unix:${this.#path}` });
   }
 
-  /** Stops reading: QEMU waits, the guest runs on. For as long as it takes. */
+  /**
+   * Stops reading: QEMU waits, the guest runs on. When it takes longer, QEMU is told to send next to nothing and that is
+   * read: a QEMU that is stuck in a write keeps the lock of its dirty bitmaps, and with auto-converge its main loop wants
+   * that lock every five seconds (cpu-throttle.c, 9.2 and newer) - the guest would stand still until somebody reads.
+   */
   hold(): void {
     this.#held = true;
     this.#socket?.pause();
+    this.#holdTimer ??= setTimeout(() => this.#trickle(), HOLD_AT_MOST_MS);
   }
 
   release(): void {
     this.#held = false;
+    clearTimeout(this.#holdTimer);
+    this.#holdTimer = undefined;
+    if (this.#trickling) this.#setBandwidth(NO_LIMIT_BYTES_PER_SECOND);
+    this.#trickling = false;
     this.#socket?.resume();
   }
 
@@ -152,6 +166,17 @@ export class OutgoingMigration {
     throw new DwcpError('QEMU_REFUSED', `QEMU's migration failed: ${info['error-desc'] ?? 'it gives no reason'}`, { side: 'source' });
   }
 
+  #trickle(): void {
+    this.#trickling = true;
+    this.#socket?.resume();
+    this.#setBandwidth(TRICKLE_BYTES_PER_SECOND);
+  }
+
+  /** Best effort: a QEMU that is gone is noticed elsewhere. */
+  #setBandwidth(bytesPerSecond: number): void {
+    this.#qmp.execute('migrate-set-parameters', { 'max-bandwidth': bytesPerSecond }).catch(() => undefined);
+  }
+
   async #listen(): Promise<void> {
     rmSync(this.#path, { force: true });
     const server = createServer((socket) => this.#accept(socket));
@@ -184,6 +209,7 @@ export class OutgoingMigration {
   }
 
   #close(): void {
+    clearTimeout(this.#holdTimer);
     this.#stopListening?.();
     this.#socket?.destroy();
     this.#server?.close();

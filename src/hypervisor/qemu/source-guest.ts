@@ -122,12 +122,17 @@ export class SourceGuest {
     await this.#outgoing.start();
   }
 
-  /** QEMU's own migration, whose stream goes on as it is: read one chunk at a time, the next when the one before is on its way. */
+  /** QEMU's own migration, whose stream goes on as it is: read one chunk at a time, the next when the one before is on its way, or when that takes long. */
   async startWhole(take: (chunk: Buffer) => Promise<void>, autoConverge: boolean): Promise<void> {
+    let chunksOnTheWay = 0;
     const outgoing = new OutgoingMigration(this.#qmp, this.#places.outgoingPath, {
       feed: (chunk) => {
+        chunksOnTheWay += 1;
         outgoing.hold();
-        void take(chunk).then(() => outgoing.release());
+        void take(chunk).then(() => {
+          chunksOnTheWay -= 1;
+          if (chunksOnTheWay === 0) outgoing.release();
+        });
       },
     }, autoConverge);
     this.#outgoing = outgoing;
