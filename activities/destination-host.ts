@@ -21,7 +21,6 @@ import { type RelocatedDisk, relocate, runPlaces } from '../src/hypervisor/qemu/
 import type { DestinationRecord, Mode } from '../src/sync/destination-migration';
 import type { TakenOver } from '../src/sync/protocol';
 import type { Destination } from '../src/sync/source-migration';
-import type { PeerAddress } from '../src/transport/endpoint';
 import { type GrantPurpose, mintGrant } from '../src/transport/grants';
 import { withHeartbeat } from './heartbeat';
 import { withFailures } from './to-failure';
@@ -30,7 +29,7 @@ export interface DestinationDependencies {
   readonly hostId: string;
   readonly dataDir: string;
   readonly key: Buffer;
-  readonly advertised: PeerAddress;
+  readonly advertised: Omit<Destination, 'grant'>;
   readonly hub: DestinationHub;
   readonly registry: VmRegistry;
   readonly ownership: OwnershipJournal;
@@ -168,6 +167,9 @@ export function createDestinationActivities(deps: DestinationDependencies) {
 
       /** A grant for streams that a peer establishes ahead. */
       grantPeer: (input: { sourceHost: string }): Promise<Destination> => Promise.resolve(grant('peer', input.sourceHost)),
+
+      /** A grant for a session that only measures the path. */
+      grantLink: (input: { sessionId: string }): Promise<Destination> => Promise.resolve(grant('session', input.sessionId)),
     },
     { side: 'destination' },
   );

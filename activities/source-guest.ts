@@ -70,7 +70,7 @@ export function createGuestActivities({ hub, ownership, journal, registry, conne
   };
 
   const takeOver = async (input: HandOverInput, outgoing: Handed): Promise<MovedGuest> => {
-    const migration = hub.open(input.migrationId, input.destination, input.options.bandwidthLimit);
+    const migration = hub.open(input.migrationId, input.destination, input.options);
     return released(input, outgoing, await migration.takeOver(input.vmId, outgoing.roots));
   };
 
@@ -107,7 +107,7 @@ export function createGuestActivities({ hub, ownership, journal, registry, conne
               await hub.endLive(migrationId);
               const definition = (await registry.getHere(vmId)).guest;
               if (!definition) throw new DwcpError('VM_UNKNOWN', `VM ${vmId} is no guest of this host`);
-              const migration = hub.open(migrationId, input.destination, options.bandwidthLimit);
+              const migration = hub.open(migrationId, input.destination, options);
               const port = (): Promise<GuestPort> => connectGuest(vmId, definition);
               const live = dwcp
                 ? await liveMigration(input, dwcp, migration, ahead, port)

@@ -8,6 +8,7 @@ import type { ImageProgress, ImageResult } from '../src/model/migration';
 import { imageProgressSchema } from '../src/model/migration';
 import type { GuestDefinition, GuestSpec, StoppedGuest } from '../src/model/guest';
 import type { ImageSpec } from '../src/model/image';
+import type { LinkSurvey } from '../src/model/link-survey';
 import type { MigrationOptions } from '../src/model/options';
 import { type MigrationPlan, planMigration } from '../src/model/plan';
 import type { LevelAndStreams, LinkMeasurement } from '../src/model/tiers';
@@ -17,12 +18,13 @@ import { ScanFeed, type StillDisk, type StillFeed } from '../src/sync/change-fee
 import { ImageSender } from '../src/sync/image-sender';
 import { LiveMigration } from '../src/sync/live-migration';
 import { imageResultOf, progressOf, standardProgressOf, standardResultOf } from '../src/sync/image-results';
+import { surveyLink } from '../src/sync/link-survey';
 import { removeOutgoing, writeOutgoing } from '../src/sync/outgoing';
 import { assumeImage, sampleImage } from '../src/sync/plan-sampler';
 import type { SourceHub } from '../src/sync/source-hub';
 import { GuestHeadStart } from '../src/sync/guest-head-start';
 import type { GuestPort } from '../src/sync/guest-move';
-import type { Destination, SourceMigration } from '../src/sync/source-migration';
+import { type Destination, type SourceMigration, UNLIMITED } from '../src/sync/source-migration';
 import type { ClaimedVm, InspectedImage, SourceOwnership } from '../src/sync/source-ownership';
 import { StandardSender } from '../src/sync/standard-sender';
 import { lastReport, withHeartbeat } from './heartbeat';
@@ -68,7 +70,7 @@ export interface TransferInput extends LinkInput {
 
 export function createSourceActivities(dependencies: SourceDependencies) {
   const { hub, ownership, report, observe, sweep, dataDir } = dependencies;
-  const open = ({ migrationId, destination, options }: LinkInput): SourceMigration => hub.open(migrationId, destination, options.bandwidthLimit);
+  const open = ({ migrationId, destination, options }: LinkInput): SourceMigration => hub.open(migrationId, destination, options);
 
   /** An image that nothing writes, whatever form it lies in. */
   const still = async (vmId: string, { path, sizeBytes }: Pick<InspectedImage, 'path' | 'sizeBytes'>): Promise<StillFeed> => {
@@ -247,6 +249,18 @@ export function createSourceActivities(dependencies: SourceDependencies) {
         migration?.bucket.setRate(input.bytesPerSecond);
         return Promise.resolve(migration !== undefined);
       },
+
+      surveyLink: async (input: { sessionId: string; destination: Destination; streams: number; seconds: number }): Promise<LinkSurvey> =>
+        withHeartbeat(
+          () => ({ doing: 'measuring the path' }),
+          async (signal) => {
+            try {
+              return await surveyLink(hub.open(input.sessionId, input.destination, UNLIMITED), input.streams, input.seconds, signal);
+            } finally {
+              await hub.close(input.sessionId);
+            }
+          },
+        ),
 
       connectPeer: async (input: { destination: Destination; streams: number }): Promise<{ idle: number }> => {
         const { hostId, peers } = hub.context;

@@ -57,7 +57,7 @@ async function measure(name: string, parent: string, sizeBytes: number): Promise
   }
 }
 
-function writeRandom(path: string, sizeBytes: number): void {
+export function writeRandom(path: string, sizeBytes: number): void {
   const fd = openSync(path, 'w');
   const part = Buffer.alloc(16 * MIB);
   for (let at = 0; at < sizeBytes; at += part.length) writeSync(fd, randomFillSync(part), 0, Math.min(part.length, sizeBytes - at), at);

@@ -8,10 +8,12 @@ import { benchLive } from './live';
 import { benchLoopback } from './loopback';
 import { benchMatrix } from './matrix';
 import { benchMemory } from './memory';
+import { benchTransport } from './transport';
+import { benchTuner } from './tuner';
 import { benchWan } from './wan';
 
 const BENCHES: Readonly<Record<string, (json: boolean, args: readonly string[]) => Promise<void>>> = {
-  wan: benchWan, live: benchLive, matrix: benchMatrix, loopback: benchLoopback, memory: benchMemory, kills: benchKills, 'event-loop': benchEventLoop, draw: benchDraw,
+  wan: benchWan, live: benchLive, matrix: benchMatrix, loopback: benchLoopback, memory: benchMemory, kills: benchKills, 'event-loop': benchEventLoop, draw: benchDraw, transport: benchTransport, tuner: benchTuner,
 };
 
 async function main([name = '', ...args]: readonly string[]): Promise<void> {

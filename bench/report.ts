@@ -17,6 +17,9 @@ export interface Row {
   readonly ratio?: number;
   /** Of the link's rate, from second 5 of the transfer on. */
   readonly utilisation?: number;
+  /** Share of the link's rate in the first five seconds of the transfer. */
+  readonly firstSeconds?: number;
+  readonly streams?: number;
   readonly bytesPerSecond?: number;
   readonly peakRssBytes?: number;
   /** From the source's STOP event to the destination's RESUME event. */
@@ -34,7 +37,7 @@ export function say(line: string): void {
 }
 
 /** A part of a measurement is shown and not kept. */
-const PARTIAL = ['--small', '--no-peers', '--dwcp-only', '--peers-only', '--memory-only', '--disk-only'].some((flag) => process.argv.includes(flag));
+const PARTIAL = ['--small', '--no-peers', '--dwcp-only', '--peers-only', '--memory-only', '--disk-only', '--only'].some((flag) => process.argv.includes(flag));
 const ROOT = join(__dirname, '..', '..');
 
 function commit(): string {
@@ -54,6 +57,8 @@ function cells(row: Row): string[] {
     shown(row.rawBytes, (value) => `${(value / 1e6).toFixed(0)} MB`),
     shown(row.ratio, (value) => value.toFixed(2)),
     shown(row.utilisation, (value) => `${(100 * value).toFixed(1)} %`),
+    shown(row.firstSeconds, (value) => `${(100 * value).toFixed(1)} %`),
+    shown(row.streams, String),
     shown(row.bytesPerSecond, (value) => `${(value / 1e6).toFixed(0)} MB/s`),
     shown(row.cpuSecondsPerGb, (value) => `${value.toFixed(2)} s/GB`),
     shown(row.peakRssBytes, formatBytes),
@@ -66,7 +71,7 @@ function cells(row: Row): string[] {
 
 /** Columns that no row fills are left out. */
 export function rowsTable(rows: readonly Row[]): string {
-  const all = [['row', 'time', 'on the link', 'image', 'ratio', 'utilisation', 'rate', 'CPU', 'peak RSS', 'downtime', 'rounds', 'verified', ''], ...rows.map(cells)];
+  const all = [['row', 'time', 'on the link', 'image', 'ratio', 'utilisation', 'first 5 s', 'streams', 'rate', 'CPU', 'peak RSS', 'downtime', 'rounds', 'verified', ''], ...rows.map(cells)];
   const used = (all[0] ?? []).map((_, column) => column === 0 || all.slice(1).some((row) => row[column] !== ''));
   return table(all.map((row) => row.filter((_, column) => used[column])));
 }

@@ -17,6 +17,12 @@ interface LinkSample extends Crossed {
   readonly atMs: number;
 }
 
+/** What crossed in one interval. */
+export interface LinkRate {
+  readonly atSeconds: number;
+  readonly bitsPerSecond: number;
+}
+
 export interface LinkSetting {
   readonly rate: string;
   readonly rateBitsPerSecond: number;
@@ -87,6 +93,11 @@ export class WanLink {
     execFileSync(WAN, ['set', this.name, '--mend'], { stdio: 'ignore' });
   }
 
+  /** Changes the link while it is up: `--rate 100mbit`, `--loss 1%`. */
+  set(...args: readonly string[]): void {
+    execFileSync(WAN, ['set', this.name, ...args], { stdio: 'ignore' });
+  }
+
   startSampling(): void {
     const sample = (): LinkSample => ({ atMs: performance.now(), ...this.#crossed() });
     this.#samples = [sample()];
@@ -94,23 +105,26 @@ export class WanLink {
   }
 
   /**
-   * @returns bytes that crossed, both ways; and the utilisation of the busier way, from the fifth second on after the
-   * transfer itself began (the first sample with more than a tenth of the rate) up to its end (the last such sample)
+   * @returns bytes that crossed, both ways; and of the busier way the utilisation from the fifth second on after the transfer
+   * itself began (the first sample with more than a tenth of the rate) up to its end (the last such sample), the share of
+   * the rate in the five seconds before, and what crossed in each interval
    */
-  stopSampling(): { linkBytes: number; utilisation: number | undefined } {
+  stopSampling(): { linkBytes: number; utilisation: number | undefined; firstSeconds: number | undefined; series: LinkRate[] } {
     clearInterval(this.#timer);
     const samples = [...this.#samples, { atMs: performance.now(), ...this.#crossed() }];
     const [first, last] = [samples[0], samples.at(-1)];
-    if (!first || !last) return { linkBytes: 0, utilisation: undefined };
+    if (!first || !last) return { linkBytes: 0, utilisation: undefined, firstSeconds: undefined, series: [] };
     const [atA, atB] = [last.atA - first.atA, last.atB - first.atB];
     const way = atB >= atA ? 'atB' : 'atA';
     const rateBytes = this.setting.rateBitsPerSecond / 8;
     const share = (before: LinkSample, after: LinkSample): number => (after[way] - before[way]) / (rateBytes * ((after.atMs - before.atMs) / 1000));
-    const busy = samples.slice(1).map((after, index) => ({ after, before: samples[index] ?? after })).filter(({ before, after }) => share(before, after) > 0.1);
+    const intervals = samples.slice(1).map((after, index) => ({ after, before: samples[index] ?? after }));
+    const busy = intervals.filter(({ before, after }) => share(before, after) > 0.1);
     const begin = busy[0]?.before;
     const end = busy.at(-1)?.after;
     const from = begin && samples.find((sample) => sample.atMs >= begin.atMs + 5000);
     const measurable = from && end && end.atMs - from.atMs >= 1000;
-    return { linkBytes: atA + atB, utilisation: measurable ? share(from, end) : undefined };
+    const series = intervals.map(({ before, after }) => ({ atSeconds: (after.atMs - (begin ?? first).atMs) / 1000, bitsPerSecond: this.setting.rateBitsPerSecond * share(before, after) }));
+    return { linkBytes: atA + atB, utilisation: measurable ? share(from, end) : undefined, firstSeconds: begin && from ? share(begin, from) : undefined, series };
   }
 }

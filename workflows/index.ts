@@ -5,3 +5,4 @@ export { migrateVm } from './migrate-vm';
 export { planMigration } from './plan-migration';
 export { pruneBaselines } from './prune-baselines';
 export { warmBaseline } from './warm-baseline';
+export { surveyLink } from './survey-link';

@@ -61,6 +61,9 @@ type Link struct {
 	BandwidthBytesPerSecond float64  `json:"bandwidthBytesPerSecond"`
 	LossRatio               *float64 `json:"lossRatio,omitempty"`
 	CongestionControl       string   `json:"congestionControl,omitempty"`
+	// How many streams the path was expected to need, and why.
+	ExpectedStreams float64 `json:"expectedStreams,omitempty"`
+	ExpectedBecause string  `json:"expectedBecause,omitempty"`
 }
 
 // Goals say whether targetSpeedup and targetTransferRate were reached.

@@ -32,7 +32,7 @@ export interface RunningAgent {
 }
 
 export async function startAgent(options: ProcessOptions, log: Logger): Promise<RunningAgent> {
-  const host = await openHost(options);
+  const host = await openHost(options, (migrationId, line) => log.info({ migrationId }, line));
   const stopping = new AbortController();
   const sources = new SourceHub(host.source);
   const readings = agentMetrics({

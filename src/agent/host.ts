@@ -8,26 +8,34 @@ import { rm } from 'node:fs/promises';
 import { hostname, homedir } from 'node:os';
 import { join } from 'node:path';
 import { HostDriver } from '../hypervisor/host-driver';
+import { limitAt, parseBandwidthSchedule, type ScheduleEntry } from '../model/bandwidth-schedule';
 import { DwcpError, toDwcpError } from '../model/errors';
 import type { ProcessOptions } from '../model/options';
 import { BaselineStore } from '../store/baselines';
 import { readIfThere, removeTemporaries, writeDurably } from '../store/durable-file';
 import { lockFolder } from '../store/folder-lock';
 import { OwnershipJournal } from '../store/ownership-journal';
+import { PathHistory } from '../store/path-history';
 import { VmRegistry } from '../store/vm-registry';
 import { copyPathOf } from '../sync/baseline-copy';
 import { CodecPool } from '../sync/codec-pool';
 import { DestinationHub } from '../sync/destination-hub';
-import type { SourceContext } from '../sync/source-migration';
-import { DataPlaneListener, type PeerAddress, type TlsFiles } from '../transport/endpoint';
+import type { Destination, SourceContext } from '../sync/source-migration';
+import { DataPlaneListener, type TlsFiles } from '../transport/endpoint';
 import { PeerPool } from '../transport/peer-pool';
+import { SharedLimit } from '../transport/shared-limit';
 import { Slab } from '../transport/slab';
+
+/** How other agents reach this one. */
+export type Advertised = Omit<Destination, 'grant'>;
+
+const SCHEDULE_EVERY_MS = 10_000;
 
 export interface HostParts {
   readonly hostId: string;
   readonly dataDir: string;
   readonly key: Buffer;
-  readonly advertised: PeerAddress;
+  readonly advertised: Advertised;
   readonly registry: VmRegistry;
   readonly ownership: OwnershipJournal;
   readonly store: BaselineStore;
@@ -48,9 +56,28 @@ export function resolveDataDir(options: Pick<ProcessOptions, 'hostId' | 'dataDir
   return options.dataDir || join(homedir(), '.local', 'share', 'dwcp', resolveHostId(options));
 }
 
-function advertised({ advertiseAddress, listenAddress }: ProcessOptions, port: number): PeerAddress {
+function advertised({ advertiseAddress, listenAddress }: ProcessOptions, port: number): Advertised {
   const wildcard = ['0.0.0.0', '::', ''].includes(listenAddress);
-  return { address: advertiseAddress || (wildcard ? hostname() : listenAddress), port };
+  const [address = '', ...further] = advertiseAddress.split(',').map((part) => part.trim()).filter((part) => part !== '');
+  return { address: address || (wildcard ? hostname() : listenAddress), port, ...(further.length > 0 && { furtherPaths: further.map((each) => ({ address: each, port })) }) };
+}
+
+/** Keeps the host's limit what its schedule says. @returns what ends that; @throws CONFIG_INVALID */
+function followSchedule(limit: SharedLimit, { bandwidthSchedule, hostBandwidthLimit }: ProcessOptions): () => void {
+  let schedule: readonly ScheduleEntry[];
+  try {
+    schedule = parseBandwidthSchedule(bandwidthSchedule);
+  } catch (error) {
+    throw toDwcpError(error, 'CONFIG_INVALID');
+  }
+  const apply = (): void => {
+    const now = new Date();
+    const wanted = limitAt(schedule, now.getHours() * 60 + now.getMinutes(), hostBandwidthLimit);
+    if (wanted !== limit.rateBytesPerSecond) limit.setRate(wanted);
+  };
+  apply();
+  const timer = setInterval(apply, SCHEDULE_EVERY_MS);
+  return () => clearInterval(timer);
 }
 
 /** The agent's own secret: grants are signed with it, it never leaves the host. */
@@ -76,9 +103,11 @@ export function readTlsFiles({ tlsCert, tlsKey, tlsCa }: Pick<ProcessOptions, 't
 }
 
 /** Opens a host's parts and starts listening. @throws CONFIG_INVALID where folder or port are taken */
-export async function openHost(options: ProcessOptions): Promise<HostParts> {
+export async function openHost(options: ProcessOptions, explain?: SourceContext['explain']): Promise<HostParts> {
   const hostId = resolveHostId(options);
   const dataDir = resolveDataDir(options);
+  const limit = new SharedLimit(options.hostBandwidthLimit);
+  const endSchedule = followSchedule(limit, options);
   const unlock = lockFolder(dataDir);
   await removeTemporaries(dataDir);
   const key = await agentKey(dataDir);
@@ -101,6 +130,7 @@ export async function openHost(options: ProcessOptions): Promise<HostParts> {
   try {
     port = await listener.listen(options.listenAddress, options.port);
   } catch (error) {
+    endSchedule();
     await pool.close();
     unlock();
     throw error;
@@ -115,10 +145,11 @@ export async function openHost(options: ProcessOptions): Promise<HostParts> {
     store,
     driver,
     hub,
-    source: { hostId, peers, pool, slab: sendingSlab, store },
+    source: { hostId, peers, pool, slab: sendingSlab, store, limit, history: new PathHistory(dataDir), ...(explain && { explain }) },
     bufferedBytes: () => ({ sending: sendingSlab.sizeBytes - sendingSlab.freeBytes, receiving: receivingSlab.sizeBytes - receivingSlab.freeBytes }),
     dropConnections: () => listener.dropConnections(),
     close: async () => {
+      endSchedule();
       await hub.close();
       peers.close();
       await listener.close();

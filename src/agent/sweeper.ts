@@ -15,6 +15,7 @@ import { migrationWorkflowId } from '../model/names';
 import { isOpenState, type OwnershipEntry } from '../store/ownership-journal';
 import { readOutgoing } from '../sync/outgoing';
 import type { SourceHub } from '../sync/source-hub';
+import { UNLIMITED } from '../sync/source-migration';
 import type { SourceOwnership } from '../sync/source-ownership';
 import type { Logger } from '../telemetry/logger';
 import type { HostParts } from './host';
@@ -89,7 +90,7 @@ export class Sweeper {
     const { host, sources, ownership } = this.#parts;
     const outgoing = await readOutgoing(host.dataDir, migrationId);
     if (!outgoing) throw new DwcpError('HANDOVER_IN_DOUBT', `Nothing is known of where ${vmId} was handed to`, { side: 'source' });
-    const migration = sources.open(migrationId, outgoing.destination, 0);
+    const migration = sources.open(migrationId, outgoing.destination, UNLIMITED);
     try {
       await (await migration.session('settle')).control.request('abandon', { vmId, fence });
       await ownership.rollBack(vmId, migrationId, true, 'its workflow is closed and the destination promised not to start it');

@@ -13,19 +13,23 @@ import { type ImageSpec, imageSpecSchema } from '../model/image';
 import { compileMigrationOptions, MIGRATION_OPTIONS, type MigrationOptions, PROCESS_OPTIONS, withDefaults } from '../model/options';
 import { selectLevelAndStreams } from '../model/tiers';
 import { BaselineStore } from '../store/baselines';
+import { PathHistory } from '../store/path-history';
 import { ScanFeed } from '../sync/change-feed';
 import { CodecPool } from '../sync/codec-pool';
 import { ImageSender, type SendProgress, type SentImage } from '../sync/image-sender';
-import { SourceMigration } from '../sync/source-migration';
+import { type SourceContext, SourceMigration } from '../sync/source-migration';
 import type { TlsFiles } from '../transport/endpoint';
 import { mintGrant } from '../transport/grants';
 import { PeerPool } from '../transport/peer-pool';
+import { SharedLimit } from '../transport/shared-limit';
 import { Slab } from '../transport/slab';
 
 /** Where to: an agent's data plane, and the agent's key (`<dataDir>/agent.key` on that host). */
 export interface AdapterDestination {
   readonly address: string;
   readonly port?: number;
+  /** Further addresses of the same agent, used at the same time. */
+  readonly furtherPaths?: readonly { readonly address: string; readonly port: number }[];
   readonly agentKey: Buffer;
   /** Sessions of one id resume one another; without it every call is a session of its own. */
   readonly sessionId?: string;
@@ -41,6 +45,8 @@ export interface AdapterConfig {
   readonly tls?: TlsFiles;
   /** Folder for the sender's own baselines, which shorten what the destination has to tell. */
   readonly dataDir?: string;
+  /** Hears one line for each decision about a transfer. */
+  readonly explain?: (line: string) => void;
 }
 
 export interface MigrationAdapter {
@@ -61,13 +67,15 @@ export function createMigrationAdapter(config: AdapterConfig = {}): MigrationAda
   const pool = new CodecPool(process.workerThreads);
   const peers = new PeerPool(process.idleStreamTtl, config.tls);
   const slab = new Slab(process.bufferMemory);
-  const store = new BaselineStore(config.dataDir ?? join(tmpdir(), 'dwcp-adapter'), 0);
-  const context = { hostId: hostname().slice(0, 100), peers, pool, slab, store };
+  const dataDir = config.dataDir ?? join(tmpdir(), 'dwcp-adapter');
+  const store = new BaselineStore(dataDir, 0);
+  const limit = new SharedLimit(process.hostBandwidthLimit);
+  const context: SourceContext = { hostId: hostname().slice(0, 100), peers, pool, slab, store, limit, history: new PathHistory(dataDir), ...(config.explain && { explain: (_id, line) => config.explain?.(line) }) };
 
   async function move(kind: ImageKind, vmId: string, image: AdapterImage, destination: AdapterDestination, onProgress?: (progress: SendProgress) => void, signal?: AbortSignal): Promise<SentImage> {
     const sessionId = destination.sessionId ?? randomUUID();
     const grant = mintGrant(destination.agentKey, 'session', sessionId, GRANT_LIFETIME_MS);
-    const migration = new SourceMigration(sessionId, { address: destination.address, port: destination.port ?? PROCESS_OPTIONS.port.default, grant }, options.bandwidthLimit, context);
+    const migration = new SourceMigration(sessionId, { address: destination.address, port: destination.port ?? PROCESS_OPTIONS.port.default, grant, ...(destination.furtherPaths && { furtherPaths: destination.furtherPaths }) }, options, context);
     const input = await asFile(image);
     const abort = signal ?? new AbortController().signal;
     try {

@@ -30,6 +30,9 @@ export const linkSchema = z.object({
   bandwidthBytesPerSecond: z.number(),
   lossRatio: z.number().optional(),
   congestionControl: z.string().optional(),
+  /** How many streams the path was expected to need; what it came to is each image's `streams`. */
+  expectedStreams: z.number().optional(),
+  expectedBecause: z.string().optional(),
 });
 
 export const imageResultSchema = z.object({

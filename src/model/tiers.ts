@@ -10,6 +10,7 @@ export interface Tier {
   readonly name: TierName;
   /** Highest zstd level that may be used; a lower one is taken where the processor does not keep up with the link. */
   readonly maxLevel: number;
+  /** Where a transfer starts within, when nothing is known of the path. */
   readonly minStreams: number;
   readonly maxStreams: number;
 }
@@ -31,6 +32,9 @@ export interface LinkMeasurement {
   /** Share of segments that the kernel sent again, 0 to 1; undefined where it cannot be seen. */
   readonly lossRatio?: number | undefined;
   readonly congestionControl?: string | undefined;
+  /** How many streams the source's agent expects the path to need, and what makes it think so. */
+  readonly expectedStreams?: number | undefined;
+  readonly expectedBecause?: string | undefined;
 }
 
 export function classifyTier(rttMs: number): Tier {
@@ -55,22 +59,18 @@ export interface LevelAndStreams {
   readonly reason: string;
 }
 
-/** The `select_level` node: where the transfer starts, from the tier, within what the request allows. */
+/** The `select_level` node: where the transfer starts, from the tier and what is expected of the path, within what the request allows. */
 export function selectLevelAndStreams(link: LinkMeasurement, bounds: StreamBounds, compression: boolean): LevelAndStreams {
   const tier = classifyTier(link.rttMs);
-  const minStreams = clamp(tier.minStreams, bounds.minStreams, bounds.maxStreams);
-  const maxStreams = clamp(tier.maxStreams, minStreams, bounds.maxStreams);
-  const pacedByBbr = link.congestionControl?.startsWith('bbr') ?? false;
-  // One BBR stream fills most paths by itself: more of them only add retransmissions (transport.md section 0, point 1).
-  const lowest = pacedByBbr ? Math.min(bounds.minStreams, minStreams) : minStreams;
-  const initialStreams = pacedByBbr ? clamp(8, lowest, maxStreams) : clamp(bounds.initialStreams, minStreams, maxStreams);
+  const { minStreams, maxStreams } = bounds;
+  const initialStreams = clamp(link.expectedStreams ?? clamp(bounds.initialStreams, tier.minStreams, tier.maxStreams), minStreams, maxStreams);
   return {
     tier: tier.name,
     compress: compression,
     maxLevel: tier.maxLevel,
-    minStreams: lowest,
+    minStreams,
     maxStreams,
     initialStreams,
-    reason: `${link.rttMs.toFixed(1)} ms round trip${pacedByBbr ? `, ${link.congestionControl ?? ''}` : ''}: ${tier.name} tier`,
+    reason: `${link.rttMs.toFixed(1)} ms round trip: ${tier.name} tier; ${link.expectedBecause ?? 'nothing known of the path'}: ${initialStreams} streams to begin with`,
   };
 }

@@ -9,7 +9,6 @@ import type { MigrationOptions } from '../model/options';
 import type { LevelAndStreams } from '../model/tiers';
 import { Manifest } from '../store/manifest';
 import type { SendingSession } from '../transport/sending-session';
-import { DoublingTuner } from '../transport/stream-tuner';
 import { type BatchCounts, BatchSource, noCounts } from './batch-source';
 import { askPageHashes, learnHeld } from './held-manifest';
 import type { SendProgress, SentImage } from './image-sender';
@@ -82,7 +81,8 @@ export class GuestSender {
     const { start, options } = request;
     // Enough to be fast from the first window on; what is on the way is bounded, so more would only starve one another.
     const streams = Math.min(start.maxStreams, 2 * options.initialStreams);
-    this.#pacing = new Pacing(start, new DoublingTuner(streams, Math.min(options.minStreams, streams), Math.min(start.maxStreams, 2 * streams)), migration.bucket, migration.context.pool.threads, request.linkBytesPerSecond);
+    const bounds = { initial: streams, min: Math.min(options.minStreams, streams), max: Math.min(start.maxStreams, 2 * streams) };
+    this.#pacing = new Pacing(start, bounds, migration.bucket, migration.context.pool.threads, request.linkBytesPerSecond, (line) => migration.context.explain?.(migration.migrationId, line));
   }
 
   /** The session that carries it now. */

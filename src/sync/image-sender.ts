@@ -11,12 +11,12 @@ import type { LevelAndStreams } from '../model/tiers';
 import { type Baseline, baselinePathOf } from '../store/baselines';
 import { Manifest } from '../store/manifest';
 import type { SendingSession } from '../transport/sending-session';
-import { DoublingTuner } from '../transport/stream-tuner';
 import { type BatchCounts, BatchSource, noCounts } from './batch-source';
 import type { StillFeed } from './change-feed';
 import type { BlockSelection } from './block-selection';
 import { askPageHashes, learnHeld } from './held-manifest';
 import { Pacing } from './pacing';
+import { rememberPaths } from './remember-paths';
 import type { SourceMigration } from './source-migration';
 
 export interface SendImageRequest {
@@ -93,8 +93,8 @@ export class ImageSender {
     this.#held = new Manifest(request.image.sizeBytes);
     this.#scanned = new Uint8Array(this.#source.blocks);
     const { start } = request;
-    const tuner = new DoublingTuner(start.initialStreams, start.minStreams, start.maxStreams);
-    this.#pacing = new Pacing(start, tuner, migration.bucket, migration.context.pool.threads, request.linkBytesPerSecond);
+    const bounds = { initial: start.initialStreams, min: start.minStreams, max: start.maxStreams };
+    this.#pacing = new Pacing(start, bounds, migration.bucket, migration.context.pool.threads, request.linkBytesPerSecond, (line) => migration.context.explain?.(migration.migrationId, line));
   }
 
   get progress(): SendProgress {
@@ -186,6 +186,7 @@ export class ImageSender {
     const root = await pool.run({ kind: 'root', hashes: this.#source.memory, sizeBytes: image.sizeBytes });
     await session.control.request('finish_image', { image: imageNumber, root });
     this.#migration.sentManifests.set(image.imageId, this.#source);
+    await rememberPaths(this.#migration, session.stats.paths, this.#pacing.confirmed, start.initialStreams);
     return this.#result(root);
   }
 

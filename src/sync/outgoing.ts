@@ -14,6 +14,7 @@ const outgoingSchema = z.strictObject({
   destinationHost: hostIdSchema,
   destination: z.strictObject({
     address: z.string(), port: z.int(),
+    furtherPaths: z.array(z.strictObject({ address: z.string(), port: z.int() })).readonly().optional(),
     grant: z.strictObject({ purpose: z.enum(['session', 'peer']), subject: z.string(), expiresAtMs: z.number(), token: z.string() }),
   }),
   roots: z.record(imageIdSchema, z.string()),

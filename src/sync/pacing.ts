@@ -1,13 +1,15 @@
 /**
- * What a running transfer adapts, ten times in two seconds: zstd level, batch size, number of streams. Joins the rules
- * (level controller, stream tuner) with what the session shows; decides nothing itself.
+ * What a running transfer adapts, ten times in two seconds: zstd level, batch size, number of streams on each path. Joins
+ * the rules (level controller, a stream tuner for each path) with what the session shows; decides nothing itself.
  */
 import { LevelController } from '../encoder/level-controller';
 import { BLOCK_SIZE_BYTES } from '../model/image';
 import type { LevelAndStreams } from '../model/tiers';
 import { KIB, MIB, clamp } from '../model/units';
+import { pathName } from '../transport/endpoint';
+import type { PathStats } from '../transport/path-streams';
 import type { SendingSession } from '../transport/sending-session';
-import type { StreamTuner } from '../transport/stream-tuner';
+import { AdaptiveTuner, type Held, type TunerBounds } from '../transport/stream-tuner';
 import type { TokenBucket } from '../transport/token-bucket';
 import type { EncodeResult } from './codec-jobs';
 
@@ -24,6 +26,9 @@ const MAX_ASSUMED_RATIO = 2;
 /** Share of waiting streams above which the link, not the processor, has time to spare. */
 const STARVED_SHARE = 0.5;
 
+/** Share of its time that the main thread may be busy with: beyond it more streams cannot bring more. */
+const BUSY_SHARE = 0.85;
+
 /** What a transfer waits for. */
 export type Brake = 'link' | 'processor' | 'source';
 
@@ -32,7 +37,10 @@ const FULL_LINK_SECONDS = 0.15;
 
 export class Pacing {
   readonly #level: LevelController;
-  readonly #tuner: StreamTuner;
+  readonly #bounds: TunerBounds;
+  readonly #explain: ((line: string) => void) | undefined;
+  /** By path, so that a path which comes back goes on from where it was. */
+  readonly #tuners = new Map<string, AdaptiveTuner>();
   readonly #start: LevelAndStreams;
   readonly #bucket: TokenBucket;
   #linkBytesPerSecond: number;
@@ -40,13 +48,15 @@ export class Pacing {
   #rawPerPayload = 1;
   #hurried = false;
   #seenBytesPerSecond = 0;
+  #busy = performance.eventLoopUtilization();
   #timer: NodeJS.Timeout | undefined;
 
-  /** @param linkBytesPerSecond first estimate of the link, 0 where there is none */
-  constructor(start: LevelAndStreams, tuner: StreamTuner, bucket: TokenBucket, threads: number, linkBytesPerSecond: number) {
+  /** @param linkBytesPerSecond first estimate of the link, 0 where there is none @param explain hears one line for each decision of a tuner */
+  constructor(start: LevelAndStreams, bounds: TunerBounds, bucket: TokenBucket, threads: number, linkBytesPerSecond: number, explain?: (line: string) => void) {
     this.#start = start;
     this.#level = new LevelController(start.maxLevel, threads);
-    this.#tuner = tuner;
+    this.#bounds = bounds;
+    this.#explain = explain;
     this.#bucket = bucket;
     this.#linkBytesPerSecond = linkBytesPerSecond;
   }
@@ -69,8 +79,11 @@ export class Pacing {
     return this.batchBytes / BLOCK_SIZE_BYTES;
   }
 
-  get targetStreams(): number {
-    return this.#tuner.target;
+  /** What the tuner of each path has confirmed, by the path's name. */
+  get confirmed(): ReadonlyMap<string, Held> {
+    const confirmed = new Map<string, Held>();
+    for (const [path, { held }] of this.#tuners) if (held) confirmed.set(path, held);
+    return confirmed;
   }
 
   encoded(result: EncodeResult, level: number): void {
@@ -83,14 +96,14 @@ export class Pacing {
 
   /** Adapts while a session transfers. @param brake what holds the transfer up, where that is known better than by waiting streams @returns what stops it */
   drive(session: SendingSession, brake?: (wantedBytes: number) => Brake): () => void {
-    session.setTarget(this.#tuner.target);
+    session.setTargets(session.stats.paths.map((path) => this.#tunerOf(path).target));
     clearInterval(this.#timer);
     this.#timer = setInterval(() => this.#adapt(session, brake), ADAPT_EVERY_MS);
     return () => clearInterval(this.#timer);
   }
 
   #adapt(session: SendingSession, brakeOf: ((wantedBytes: number) => Brake) | undefined): void {
-    const { goodputBytesPerSecond, activeStreams, idleShare, rttMs, throttled } = session.stats;
+    const { goodputBytesPerSecond, activeStreams, idleShare, rttMs, throttled, paths } = session.stats;
     const onTheWay = (this.#linkBytesPerSecond || goodputBytesPerSecond) * (FULL_LINK_SECONDS + rttMs / 1000);
     const brake = brakeOf?.(onTheWay) ?? (idleShare > STARVED_SHARE ? 'processor' : 'link');
     const starved = brake !== 'link';
@@ -98,10 +111,28 @@ export class Pacing {
     // A lower level helps where the processor is behind, and nobody where there is nothing to send.
     if (brakeOf) this.#level.press(brake === 'processor');
     if (this.#start.compress) this.#level.choose(this.#linkBytesPerSecond, !brakeOf && starved);
-    const sample = { atMs: performance.now(), goodputBytesPerSecond, rttMs, notTheStreams: starved || throttled };
-    session.setTarget(this.#tuner.observe(sample));
+    const hostLimited = this.#isHostLimited();
+    session.setTargets(paths.map((path) => this.#tunerOf(path).observe({
+      atMs: performance.now(), arrivedBytes: path.arrivedBytes, rttMs: path.rttMs, lossRatio: path.lossRatio, notTheStreams: starved || throttled || path.out, limitBytesPerSecond: this.#bucket.rateBytesPerSecond, hostLimited,
+    })));
     this.#batchBytes = this.#batchSize(goodputBytesPerSecond / Math.max(1, activeStreams), rttMs);
     session.setBatchBytes(this.#batchBytes);
+  }
+
+  #tunerOf({ peer }: PathStats): AdaptiveTuner {
+    const name = pathName(peer);
+    const known = this.#tuners.get(name);
+    if (known) return known;
+    const tuner = new AdaptiveTuner(this.#bounds, (line) => this.#explain?.(`${name}: ${line}`));
+    this.#tuners.set(name, tuner);
+    return tuner;
+  }
+
+  #isHostLimited(): boolean {
+    const now = performance.eventLoopUtilization();
+    const { utilization } = performance.eventLoopUtilization(now, this.#busy);
+    this.#busy = now;
+    return utilization > BUSY_SHARE;
   }
 
   /**

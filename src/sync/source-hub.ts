@@ -6,7 +6,7 @@ import { DwcpError } from '../model/errors';
 import type { GuestHeadStart } from './guest-head-start';
 import type { GuestMove } from './guest-move';
 import type { LiveMigration } from './live-migration';
-import { type Destination, type SourceContext, SourceMigration } from './source-migration';
+import { type Destination, type SourceContext, SourceMigration, type TransferLimits } from './source-migration';
 
 interface Attempt {
   readonly abort: AbortController;
@@ -34,13 +34,13 @@ export class SourceHub {
   }
 
   /** The migration of an id; made on first use, given the newest grant on every later one. */
-  open(migrationId: string, destination: Destination, bandwidthLimit: number): SourceMigration {
+  open(migrationId: string, destination: Destination, limits: TransferLimits): SourceMigration {
     const known = this.#migrations.get(migrationId);
     if (known) {
       known.renew(destination);
       return known;
     }
-    const migration = new SourceMigration(migrationId, destination, bandwidthLimit, this.context);
+    const migration = new SourceMigration(migrationId, destination, limits, this.context);
     this.#migrations.set(migrationId, migration);
     return migration;
   }

@@ -4,16 +4,19 @@
  */
 import type { ErrorCode } from '../model/error-codes';
 import { DwcpError, toDwcpError } from '../model/errors';
+import { MIGRATION_OPTIONS, type MigrationOptions } from '../model/options';
 import type { LinkMeasurement } from '../model/tiers';
 import { KIB } from '../model/units';
 import type { BaselineStore } from '../store/baselines';
 import type { Manifest } from '../store/manifest';
-import type { PeerAddress } from '../transport/endpoint';
+import type { PathHistory } from '../store/path-history';
+import { type PeerAddress, pathName } from '../transport/endpoint';
 import type { Grant } from '../transport/grants';
-import { congestionControl, RetransmitMeter } from '../transport/kernel-counters';
 import type { PeerPool } from '../transport/peer-pool';
 import { SendingSession } from '../transport/sending-session';
+import type { LimitShare, SharedLimit } from '../transport/shared-limit';
 import type { Slab } from '../transport/slab';
+import { predictStreams } from '../transport/stream-predictor';
 import { TokenBucket } from '../transport/token-bucket';
 import type { CodecPool } from './codec-pool';
 import { readBody, type TakenOver, takenOverSchema, takeOverSchema, trainSchema } from './protocol';
@@ -24,15 +27,22 @@ export interface SourceContext {
   readonly pool: CodecPool;
   readonly slab: Slab;
   readonly store: BaselineStore;
+  /** What all migrations of this host may send together. */
+  readonly limit: SharedLimit;
+  readonly history: PathHistory;
+  /** Hears one line for each decision about a migration's transfer. */
+  readonly explain?: (migrationId: string, line: string) => void;
 }
 
 export interface Destination extends PeerAddress {
   readonly grant: Grant;
+  /** Further addresses of the same agent, each a path of its own. */
+  readonly furtherPaths?: readonly PeerAddress[] | undefined;
 }
 
 /** How long a lost session is opened again and again before the activity gives up and leaves it to Temporal. */
 const OUTAGE_PATIENCE_MS = 60_000;
-const MAX_BACKOFF_MS = 5_000;
+const MAX_BACKOFF_MS = 1_000;
 /** Within one initial congestion window a stream sends at once, so the train shows the bottleneck, not the ramp. */
 const MAX_TRAIN_BYTES_PER_STREAM = 14_000;
 const TRAIN_BYTES = 128 * KIB;
@@ -41,25 +51,33 @@ const PING_GAP_MS = 5;
 /** Answers that are given before the point of no return only. Anything else leaves it open on which side of it we are. */
 const NOT_TAKEN_OVER: ReadonlySet<ErrorCode> = new Set(['ABANDONED', 'FENCED']);
 
+export type TransferLimits = Pick<MigrationOptions, 'bandwidthLimit' | 'priority'>;
+/** None of its own: what settles or measures something; the host's limit holds all the same. */
+export const UNLIMITED: TransferLimits = { bandwidthLimit: 0, priority: MIGRATION_OPTIONS.priority.default };
+
 export class SourceMigration {
   readonly migrationId: string;
   readonly context: SourceContext;
   readonly bucket: TokenBucket;
-  readonly retransmits = new RetransmitMeter();
   /** What the destination was last seen to hold, per image: spares asking again under the same root. */
   readonly heldBefore = new Map<string, { readonly root: string; readonly manifest: Manifest }>();
   /** Hashes of what was sent and verified, per image: the baseline of the way back. */
   readonly sentManifests = new Map<string, Manifest>();
+  readonly #share: LimitShare;
   #destination: Destination;
+  /** The path that carries the control connection; another is tried when it fails. */
+  #firstPath = 0;
   #session: SendingSession | undefined;
   #opening: Promise<SendingSession> | undefined;
   #lastEpoch = 0;
   #closed = false;
 
-  constructor(migrationId: string, destination: Destination, bandwidthLimit: number, context: SourceContext) {
+  /** @param priority weight among the migrations that share the host's limit */
+  constructor(migrationId: string, destination: Destination, { bandwidthLimit, priority }: TransferLimits, context: SourceContext) {
     this.migrationId = migrationId;
     this.#destination = destination;
-    this.bucket = new TokenBucket(bandwidthLimit);
+    this.#share = context.limit.share(priority);
+    this.bucket = new TokenBucket(bandwidthLimit, this.#share);
     this.context = context;
   }
 
@@ -112,7 +130,12 @@ export class SourceMigration {
     const sent = await session.probe(perStream);
     const train = await this.#awaitTrain(session, sent);
     const bandwidthBytesPerSecond = train.spanMs > 0 ? train.bytes / (train.spanMs / 1000) : 0;
-    return { rttMs: session.rttMs, bandwidthBytesPerSecond, lossRatio: await this.retransmits.ratio(), congestionControl: await congestionControl() };
+    const { paths } = session.stats;
+    const lossRatio = paths.reduce<number | undefined>((most, path) => (path.lossRatio === undefined ? most : Math.max(most ?? 0, path.lossRatio)), undefined);
+    const link = { rttMs: session.rttMs, bandwidthBytesPerSecond, lossRatio, congestionControl: session.congestionControl };
+    const predicted = predictStreams(await this.context.history.rows(), { ...link, path: pathName(this.#destination), hour: new Date().getHours(), limitBytesPerSecond: this.bucket.rateBytesPerSecond });
+    if (predicted) this.context.explain?.(this.migrationId, `${predicted.streams} streams expected: ${predicted.reason}`);
+    return { ...link, ...(predicted && { expectedStreams: predicted.streams, expectedBecause: predicted.reason }) };
   }
 
   /**
@@ -130,6 +153,7 @@ export class SourceMigration {
 
   close(): void {
     this.#closed = true;
+    this.#share.leave();
     this.#session?.close();
     this.#session = undefined;
   }
@@ -138,13 +162,21 @@ export class SourceMigration {
     if (this.#closed) throw new DwcpError('SUPERSEDED', `Migration ${this.migrationId} is closed on this host`);
     // Strictly rising, also over a restart of this agent, as long as the host's clock does not go back.
     this.#lastEpoch = Math.max(Date.now(), this.#lastEpoch + 1);
-    const { grant } = this.#destination;
-    const session = await SendingSession.open(this.context.peers, this.#destination, {
-      sessionId: this.migrationId, epoch: this.#lastEpoch, sourceHost: this.context.hostId, grant,
-    }, role);
-    session.setBucket(this.bucket);
-    this.#session = session;
-    return session;
+    const { grant, furtherPaths = [] } = this.#destination;
+    const paths = [this.#destination, ...furtherPaths].map(({ address, port }): PeerAddress => ({ address, port }));
+    // The one that carried the last session comes last: it may be what that died of.
+    if (this.#session) this.#firstPath = (this.#firstPath + 1) % paths.length;
+    this.#session = undefined;
+    const turned = [...paths.slice(this.#firstPath), ...paths.slice(0, this.#firstPath)] as [PeerAddress, ...PeerAddress[]];
+    try {
+      const session = await SendingSession.open(this.context.peers, turned, { sessionId: this.migrationId, epoch: this.#lastEpoch, sourceHost: this.context.hostId, grant }, role);
+      session.setBucket(this.bucket);
+      this.#session = session;
+      return session;
+    } catch (error) {
+      this.#firstPath = (this.#firstPath + 1) % paths.length;
+      throw error;
+    }
   }
 
   async #awaitTrain(session: SendingSession, sent: number): Promise<{ bytes: number; spanMs: number }> {

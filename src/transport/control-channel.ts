@@ -34,11 +34,15 @@ export interface ControlHandlers {
 }
 
 const FRAMES: ReadonlySet<FrameType> = new Set(['request', 'response', 'event', 'ping', 'pong', 'detach', 'refused']);
-const PING_EVERY_MS = 1000;
-/** Silence after which the path counts as dead. */
-const SILENCE_LIMIT_MS = 10_000;
+const PING_EVERY_MS = 500;
+/**
+ * Silence after which the path counts as dead. Beyond it TCP's own retransmissions are seconds apart, so a path that
+ * comes back is found sooner by a fresh connection.
+ */
+const SILENCE_LIMIT_MS = 6_000;
+const SILENCE_ROUND_TRIPS = 10;
 const MAX_PENDING = 64;
-const RTT_WINDOW = 30;
+const RTT_WINDOW = 60;
 
 const requestSchema = z.looseObject({ method: z.string().min(1).max(60) });
 const eventSchema = z.looseObject({ event: z.string().min(1).max(60) });
@@ -55,11 +59,13 @@ export class ControlChannel {
   readonly #pending = new Map<number, Pending>();
   readonly #pinger: NodeJS.Timeout;
   readonly #rttSamplesMs: number[] = [];
+  readonly #silenceLimitMs: number;
   #nextId = 1;
   #heardAt = performance.now();
   #serving = 0;
 
-  constructor(connection: Connection, handlers: ControlHandlers) {
+  constructor(connection: Connection, handlers: ControlHandlers, silenceLimitMs = SILENCE_LIMIT_MS) {
+    this.#silenceLimitMs = silenceLimitMs;
     this.#connection = connection;
     this.#handlers = handlers;
     this.#pinger = setInterval(() => this.#beat(), PING_EVERY_MS);
@@ -74,6 +80,13 @@ export class ControlChannel {
   /** Least round trip of the last half minute; undefined before the first answer. */
   get rttMs(): number | undefined {
     return this.#rttSamplesMs.length === 0 ? undefined : Math.min(...this.#rttSamplesMs);
+  }
+
+  /** Mean difference between one round trip and the next. */
+  get jitterMs(): number {
+    const samples = this.#rttSamplesMs;
+    const steps = samples.slice(1).map((rttMs, index) => Math.abs(rttMs - (samples[index] ?? rttMs)));
+    return steps.length === 0 ? 0 : steps.reduce((sum, step) => sum + step, 0) / steps.length;
   }
 
   ping(): void {
@@ -111,8 +124,9 @@ export class ControlChannel {
   }
 
   #beat(): void {
-    if (performance.now() - this.#heardAt > SILENCE_LIMIT_MS) {
-      this.destroy(new DwcpError('SESSION_LOST', `The other side has been silent for ${SILENCE_LIMIT_MS / 1000} s`));
+    const limitMs = Math.max(this.#silenceLimitMs, SILENCE_ROUND_TRIPS * (this.rttMs ?? 0));
+    if (performance.now() - this.#heardAt > limitMs) {
+      this.destroy(new DwcpError('SESSION_LOST', `The other side has been silent for ${limitMs / 1000} s`));
     } else this.ping();
   }
 

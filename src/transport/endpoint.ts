@@ -14,6 +14,11 @@ export interface PeerAddress {
   readonly port: number;
 }
 
+/** Names a path: the destination's address as it is dialled. */
+export function pathName({ address, port }: PeerAddress): string {
+  return `${address}:${port}`;
+}
+
 /** PEM contents. With them the data plane is TLS 1.3 and both sides prove who they are. */
 export interface TlsFiles {
   readonly cert: Buffer;
@@ -22,33 +27,47 @@ export interface TlsFiles {
 }
 
 const DIAL_TIMEOUT_MS = 10_000;
+const DIAL_AGAIN_MS = 2_000;
 const HELLO_TIMEOUT_MS = 5_000;
 const MAX_UNPROVEN = 512;
 const ONLY_HELLO: ReadonlySet<FrameType> = new Set(['hello']);
 const ONLY_ANSWER: ReadonlySet<FrameType> = new Set(['welcome', 'refused']);
 
-function openSocket(peer: PeerAddress, tls: TlsFiles | undefined): Promise<Socket> {
+/**
+ * Opens a socket. While there is no answer a further attempt goes out every two seconds: the kernel's own come ever more
+ * rarely, and a path that is back would be noticed late.
+ */
+function openSocket(peer: PeerAddress, tls: TlsFiles | undefined, patienceMs: number): Promise<Socket> {
   return new Promise((resolve, reject) => {
     const target = { host: peer.address, port: peer.port, highWaterMark: 256 * 1024 };
-    const socket = tls ? tlsConnect({ ...target, ...tls, minVersion: 'TLSv1.3', checkServerIdentity: () => undefined }) : connect(target);
-    const timer = setTimeout(() => socket.destroy(new Error(`no connection within ${DIAL_TIMEOUT_MS / 1000} s`)), DIAL_TIMEOUT_MS);
-    const fail = (error: Error): void => {
+    const attempts: Socket[] = [];
+    const settle = (act: () => void, kept?: Socket): void => {
+      clearInterval(again);
       clearTimeout(timer);
-      reject(new DwcpError('PEER_UNREACHABLE', `${peer.address}:${peer.port}: ${error.message}`, { side: 'destination', cause: error }));
+      for (const socket of attempts.splice(0)) {
+        socket.off('error', fail);
+        if (socket !== kept) socket.on('error', () => undefined).destroy();
+      }
+      act();
     };
-    socket.once('error', fail);
-    socket.once(tls ? 'secureConnect' : 'connect', () => {
-      clearTimeout(timer);
-      socket.off('error', fail);
-      resolve(socket);
-    });
+    const fail = (error: Error): void =>
+      settle(() => reject(new DwcpError('PEER_UNREACHABLE', `${peer.address}:${peer.port}: ${error.message}`, { side: 'destination', cause: error })));
+    const begin = (): void => {
+      const socket = tls ? tlsConnect({ ...target, ...tls, minVersion: 'TLSv1.3', checkServerIdentity: () => undefined }) : connect(target);
+      attempts.push(socket);
+      socket.once('error', fail);
+      socket.once(tls ? 'secureConnect' : 'connect', () => settle(() => resolve(socket), socket));
+    };
+    const again = setInterval(begin, DIAL_AGAIN_MS);
+    const timer = setTimeout(() => fail(new Error(`no connection within ${patienceMs / 1000} s`)), patienceMs);
+    begin();
   });
 }
 
 /** Sends a hello on an open connection and waits for the answer. @throws the refusal; PEER_UNREACHABLE */
-export function greet(connection: Connection, hello: Hello): Promise<Welcome> {
+export function greet(connection: Connection, hello: Hello, patienceMs = DIAL_TIMEOUT_MS): Promise<Welcome> {
   return new Promise((resolve, reject) => {
-    const timer = setTimeout(() => connection.destroy(new DwcpError('PEER_UNREACHABLE', `No answer to the hello within ${DIAL_TIMEOUT_MS / 1000} s`)), DIAL_TIMEOUT_MS);
+    const timer = setTimeout(() => connection.destroy(new DwcpError('PEER_UNREACHABLE', `No answer to the hello within ${patienceMs / 1000} s`)), patienceMs);
     const settle = (act: () => void): void => {
       clearTimeout(timer);
       act();
@@ -72,9 +91,10 @@ export function greet(connection: Connection, hello: Hello): Promise<Welcome> {
   });
 }
 
-export async function dial(peer: PeerAddress, hello: Hello, tls?: TlsFiles): Promise<{ connection: Connection; welcome: Welcome }> {
-  const connection = new Connection(await openSocket(peer, tls), ONLY_ANSWER);
-  return { connection, welcome: await greet(connection, hello) };
+/** @param patienceMs for the connection, and again for the answer */
+export async function dial(peer: PeerAddress, hello: Hello, tls?: TlsFiles, patienceMs = DIAL_TIMEOUT_MS): Promise<{ connection: Connection; welcome: Welcome }> {
+  const connection = new Connection(await openSocket(peer, tls, patienceMs), ONLY_ANSWER);
+  return { connection, welcome: await greet(connection, hello, patienceMs) };
 }
 
 /** What follows an accepted hello: the welcome, and what takes the connection over (with use()) once it is written. */

@@ -41,6 +41,8 @@ export const helloSchema = z.strictObject({
   grant: grantSchema,
 });
 export type Hello = z.infer<typeof helloSchema>;
+/** What every hello of a session has in common. */
+export type SessionHello = Omit<Hello, 'release' | 'protocol' | 'role' | 'stream'>;
 
 const welcomeSchema = z.strictObject({ hostId: hostIdSchema, release: z.string().max(40) });
 export type Welcome = z.infer<typeof welcomeSchema>;

@@ -5,13 +5,15 @@
  */
 import { DwcpError, toDwcpError } from '../model/errors';
 import type { Connection } from './connection';
-import { dial, greet, type PeerAddress, type TlsFiles } from './endpoint';
+import { dial, greet, pathName, type PeerAddress, type TlsFiles } from './endpoint';
 import { buildFrame, type FrameType } from './frame';
 import { type Hello, RELEASE, SESSION_PROTOCOL } from './hello';
 
 /** Handshakes under way at a time: more of them trip firewalls and listen queues (transport.md section 3.4). */
 export const HANDSHAKES_AT_ONCE = 8;
 const MAX_IDLE_PER_PEER = 257;
+/** An idle connection answers at once, or its path has been out and the others are as dead. */
+const IDLE_PATIENCE_MS = 3_000;
 const NOTHING: ReadonlySet<FrameType> = new Set();
 
 interface Idle {
@@ -34,20 +36,21 @@ export class PeerPool {
   }
 
   /** A connection that has said this hello: an idle one where there is one, else a new one. @throws the refusal */
-  async connect(peer: PeerAddress, hello: Omit<Hello, 'release' | 'protocol'>): Promise<Connection> {
+  async connect(peer: PeerAddress, hello: Omit<Hello, 'release' | 'protocol'>, patienceMs?: number): Promise<Connection> {
     const full = { ...hello, release: RELEASE, protocol: SESSION_PROTOCOL };
     for (let idle = this.#list(peer).pop(); idle; idle = this.#list(peer).pop()) {
       clearTimeout(idle.timer);
       if (idle.connection.closed) continue;
       try {
-        await greet(idle.connection, full);
+        await greet(idle.connection, full, IDLE_PATIENCE_MS);
         return idle.connection;
       } catch (error) {
         // An idle connection that has died says nothing about the peer; a refusal does.
         if (toDwcpError(error, 'PEER_UNREACHABLE').code !== 'PEER_UNREACHABLE') throw error;
+        this.#forget(peer);
       }
     }
-    return (await dial(peer, full, this.#tls)).connection;
+    return (await dial(peer, full, this.#tls, patienceMs)).connection;
   }
 
   /** Establishes connections ahead until `count` are idle. @returns how many are idle then */
@@ -77,16 +80,16 @@ export class PeerPool {
   }
 
   close(): void {
-    const all = [...this.#idle.values()].flat();
+    for (const list of this.#idle.values()) destroyAll(list, 'The agent stops');
     this.#idle.clear();
-    for (const { connection, timer } of all) {
-      clearTimeout(timer);
-      connection.destroy(new DwcpError('PEER_UNREACHABLE', 'The agent stops'));
-    }
+  }
+
+  #forget(peer: PeerAddress): void {
+    destroyAll(this.#list(peer), 'The path of this connection has been out');
   }
 
   #list(peer: PeerAddress): Idle[] {
-    const key = `${peer.address}:${peer.port}`;
+    const key = pathName(peer);
     const list = this.#idle.get(key) ?? [];
     this.#idle.set(key, list);
     return list;
@@ -105,5 +108,12 @@ export class PeerPool {
     timer.unref();
     connection.use(NOTHING, () => undefined, forget);
     list.push({ connection, timer });
+  }
+}
+
+function destroyAll(list: Idle[], why: string): void {
+  for (const { connection, timer } of list.splice(0)) {
+    clearTimeout(timer);
+    connection.destroy(new DwcpError('PEER_UNREACHABLE', why));
   }
 }

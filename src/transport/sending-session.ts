@@ -1,7 +1,8 @@
 /**
- * The sending side of a session: one control connection and the streams that pull batches. It opens, parks, replaces
- * and counts streams; what a batch holds is the supplier's business. A dead stream is replaced while the session
- * lives; a dead control connection ends the session, and whoever runs the sync opens the next.
+ * The sending side of a session: one control connection and the streams that pull batches, over one path or several. It
+ * counts what arrives and sends late batches a second time; what a batch holds is the supplier's business, streams are
+ * those of path-streams.ts. A path that is out is no failure while another lives; a dead control connection ends the
+ * session, and whoever runs the sync opens the next, by another path where there is one.
  */
 import { DwcpError, errorReportSchema, fromReport, toDwcpError } from '../model/errors';
 import { clamp } from '../model/units';
@@ -9,13 +10,12 @@ import { type Answer, ControlChannel, type Message } from './control-channel';
 import { type Counters, readCounters } from './counters';
 import type { Connection } from './connection';
 import type { PeerAddress } from './endpoint';
-import { type Hello } from './hello';
-import { HANDSHAKES_AT_ONCE, type PeerPool } from './peer-pool';
-import { type BatchSupplier, SendingStream, streamWindowBytes } from './sending-stream';
+import type { SessionHello } from './hello';
+import { type PathOwner, type PathStats, PathStreams } from './path-streams';
+import type { PeerPool } from './peer-pool';
+import { type BatchSupplier, type SendingStream, streamWindowBytes } from './sending-stream';
+import { congestionControlOf } from './tcp-info';
 import { TokenBucket } from './token-bucket';
-
-/** What every hello of a session has in common. */
-export type SessionHello = Omit<Hello, 'release' | 'protocol' | 'role' | 'stream'>;
 
 export interface SessionSupplier extends BatchSupplier {
   /** Blocks of batches that must come again in full; comes before the `verified` of their batch. */
@@ -32,26 +32,30 @@ export interface SessionStats {
   readonly openStreams: number;
   readonly activeStreams: number;
   readonly rttMs: number;
+  /** Of verified batches. */
   readonly goodputBytesPerSecond: number;
   /** Share of active streams that wait for a batch. */
   readonly idleShare: number;
   readonly throttled: boolean;
+  readonly paths: readonly PathStats[];
 }
 
 const TICK_MS = 100;
 const GOODPUT_WINDOW_MS = 2_000;
-const MIN_STALL_MS = 3_000;
+/** How long the first streams of other paths are waited for, once those of the first are open. */
+const OTHER_PATHS_MS = 1_000;
+/** Silence of the control connection's path, where there is another to go on with. */
+const SILENCE_WITH_OTHERS_MS = 2_000;
 /** With no data stream alive for this long the path counts as out, whatever the control connection says. */
 const OUTAGE_LIMIT_MS = 60_000;
-const MAX_BACKOFF_MS = 10_000;
 
-export class SendingSession {
+export class SendingSession implements PathOwner {
   readonly control: ControlChannel;
-  readonly #pool: PeerPool;
+  readonly pool: PeerPool;
+  readonly hello: SessionHello;
   readonly #peer: PeerAddress;
-  readonly #hello: SessionHello;
   readonly #controlConnection: Connection;
-  readonly #streams = new Map<number, SendingStream>();
+  readonly #paths: readonly PathStreams[];
   readonly #arrivals: { atMs: number; bytes: number }[] = [];
   readonly #ticker: NodeJS.Timeout;
   #bucket = new TokenBucket(0);
@@ -59,35 +63,31 @@ export class SendingSession {
   #transferDone: ((error?: DwcpError) => void) | undefined;
   #reissued = new Set<number>();
   #completionsMs: number[] = [];
-  #target = 0;
-  #opening = 0;
-  #openingFailures = 0;
-  #nextOpenAt = 0;
   #nextStreamId = 0;
   #aliveAt = performance.now();
   #endedWith: DwcpError | undefined;
   #batchBytes = 256 * 1024;
   #throttledMs = 0;
   #throttled = false;
-  #sentByEnded = 0;
-  replacedStreams = 0;
 
-  /** Opens the control connection. @throws the refusal; PEER_UNREACHABLE */
-  static async open(pool: PeerPool, peer: PeerAddress, hello: SessionHello, role: 'control' | 'settle' = 'control'): Promise<SendingSession> {
-    const connection = await pool.connect(peer, { ...hello, role, stream: 0 });
-    return new SendingSession(pool, peer, hello, connection);
+  /** Opens the control connection. @param peers the destination by each path; the first carries it @throws the refusal; PEER_UNREACHABLE */
+  static async open(pool: PeerPool, peers: readonly [PeerAddress, ...PeerAddress[]], hello: SessionHello, role: 'control' | 'settle' = 'control'): Promise<SendingSession> {
+    const connection = await pool.connect(peers[0], { ...hello, role, stream: 0 }, peers.length > 1 ? SILENCE_WITH_OTHERS_MS : undefined);
+    return new SendingSession(pool, peers, hello, connection);
   }
 
-  private constructor(pool: PeerPool, peer: PeerAddress, hello: SessionHello, connection: Connection) {
-    this.#pool = pool;
-    this.#peer = peer;
-    this.#hello = hello;
+  private constructor(pool: PeerPool, peers: readonly [PeerAddress, ...PeerAddress[]], hello: SessionHello, connection: Connection) {
+    this.pool = pool;
+    this.hello = hello;
+    this.#peer = peers[0];
     this.#controlConnection = connection;
+    this.#paths = peers.map((peer) => new PathStreams(peer, this));
+    const silenceLimitMs = peers.length > 1 ? SILENCE_WITH_OTHERS_MS : undefined;
     this.control = new ControlChannel(connection, {
       request: (method): Promise<Answer> => Promise.reject(new DwcpError('PROTOCOL_VIOLATION', `The destination may not ask for ${method}`)),
       event: (name, message) => this.#event(name, message),
       closed: (error) => this.#end(error),
-    });
+    }, silenceLimitMs);
     this.#ticker = setInterval(() => this.#tick(), TICK_MS);
   }
 
@@ -99,27 +99,44 @@ export class SendingSession {
     return this.control.rttMs ?? 1;
   }
 
+  get bucket(): TokenBucket {
+    return this.#bucket;
+  }
+
+  get replacedStreams(): number {
+    return this.#paths.reduce((sum, path) => sum + path.replaced, 0);
+  }
+
+  /** `cubic`, `bbr`: undefined where the kernel does not tell. */
+  get congestionControl(): string | undefined {
+    return congestionControlOf(this.#controlConnection.socket);
+  }
+
   /** What the session has put on the link so far, both ways: frames of all streams and all of the control connection. */
   get linkBytes(): number {
     const { bytesRead, bytesWritten } = this.#controlConnection.socket;
-    return [...this.#streams.values()].reduce((sum, stream) => sum + stream.sentBytes, this.#sentByEnded) + bytesRead + bytesWritten;
+    return this.#paths.reduce((sum, path) => sum + path.sentBytes, bytesRead + bytesWritten);
   }
 
   get stats(): SessionStats {
-    const active = [...this.#streams.values()].filter((stream) => stream.active);
+    const now = performance.now();
+    const paths = this.#paths.map((path) => path.stats(now));
+    const sum = (of: (path: PathStats) => number): number => paths.reduce((total, path) => total + of(path), 0);
+    const activeStreams = sum((path) => path.activeStreams);
     return {
-      openStreams: this.#streams.size,
-      activeStreams: active.length,
+      openStreams: sum((path) => path.openStreams),
+      activeStreams,
       rttMs: this.rttMs,
       goodputBytesPerSecond: this.#goodput(),
-      idleShare: active.length === 0 ? 0 : active.filter((stream) => stream.idle).length / active.length,
+      idleShare: activeStreams === 0 ? 0 : sum((path) => path.idleStreams) / activeStreams,
       throttled: this.#throttled,
+      paths,
     };
   }
 
   setBucket(bucket: TokenBucket): void {
     this.#bucket = bucket;
-    for (const stream of this.#streams.values()) stream.setBucket(bucket);
+    for (const stream of this.#streams()) stream.setBucket(bucket);
   }
 
   /** The size that batches have now, for the window of each stream. */
@@ -127,30 +144,39 @@ export class SendingSession {
     this.#batchBytes = bytes;
   }
 
-  /** How many streams pull. More are opened as needed; surplus ones are parked, and used again first. */
-  setTarget(streams: number): void {
-    this.#target = streams;
-    this.#balance();
+  /** How many streams pull on each path. More are opened as needed; surplus ones are parked, and used again first. */
+  setTargets(streams: readonly number[]): void {
+    for (const [index, path] of this.#paths.entries()) path.setTarget(streams[index] ?? 0);
   }
 
-  /** Opens streams up to the target. @returns how many are open; @throws where not one could be opened */
+  /** Opens that many streams on each path. @returns how many are open; @throws where not one could be opened */
   async establish(streams: number): Promise<number> {
-    this.setTarget(streams);
+    this.setTargets(this.#paths.map(() => streams));
     const started = performance.now();
-    while (!this.#endedWith && this.#streams.size < streams) {
+    const missing = (): boolean => this.#paths.some((path, index) => path.openStreams < streams && (index === 0 || performance.now() - started < OTHER_PATHS_MS));
+    while (!this.#endedWith && missing()) {
       if (performance.now() - started > 15_000) break;
       await new Promise((resolve) => setTimeout(resolve, 10));
     }
     if (this.#endedWith) throw this.#endedWith;
-    if (this.#streams.size === 0) throw new DwcpError('PATH_OUTAGE', 'The control connection stands but no data stream could be opened');
-    return this.#streams.size;
+    const open = this.stats.openStreams;
+    if (open === 0) throw new DwcpError('PATH_OUTAGE', 'The control connection stands but no data stream could be opened');
+    return open;
   }
 
   /** Sends a short train of `bytes` on every stream at the same moment, to see the bottleneck at the other side. */
   async probe(bytes: number): Promise<number> {
-    const streams = [...this.#streams.values()].filter((stream) => stream.active);
+    const streams = [...this.#streams()].filter((stream) => stream.active);
     await Promise.all(streams.map((stream) => stream.writeProbe(bytes)));
     return streams.length * bytes;
+  }
+
+  /** Keeps every stream that pulls full of bytes that the destination counts and throws away, for as long as `more` says. */
+  async writeProbes(bytes: number, more: () => boolean): Promise<void> {
+    const streams = [...this.#streams()].filter((stream) => stream.active);
+    await Promise.all(streams.map(async (stream) => {
+      while (more() && !stream.connection.closed) await stream.writeProbe(bytes);
+    }));
   }
 
   /**
@@ -168,28 +194,25 @@ export class SendingSession {
     try {
       await new Promise<void>((resolve, reject) => {
         this.#transferDone = (error) => (error ? reject(error) : resolve());
-        for (const stream of this.#streams.values()) this.#start(stream);
+        for (const stream of this.#streams()) this.adopted(stream);
         this.#checkFinished();
       });
     } finally {
       signal.removeEventListener('abort', abort);
       this.#transferDone = undefined;
       this.#supplier = undefined;
-      for (const stream of this.#streams.values()) stream.wake();
+      for (const stream of this.#streams()) stream.wake();
     }
   }
 
   /** Ends the session. Connections with nothing on the way go back to the pool, others are closed. */
   close(): void {
     if (this.#endedWith) return;
-    const clean = [...this.#streams.values()].filter((stream) => stream.outstanding.size === 0 && !stream.connection.closed);
     this.#endedWith = new DwcpError('SESSION_LOST', 'The session was closed on this side');
     clearInterval(this.#ticker);
-    for (const stream of clean) this.#pool.giveBack(this.#peer, stream.connection);
-    for (const stream of this.#streams.values()) if (!clean.includes(stream)) stream.connection.destroy(this.#endedWith);
-    this.#streams.clear();
+    for (const path of this.#paths) path.close(this.#endedWith, true);
     this.control.release();
-    this.#pool.giveBack(this.#peer, this.#controlConnection);
+    this.pool.giveBack(this.#peer, this.#controlConnection);
   }
 
   /** Ends the session at once, whatever is on the way. */
@@ -197,57 +220,28 @@ export class SendingSession {
     this.control.destroy(error);
   }
 
-  #start(stream: SendingStream): void {
+  nextStreamId(): number {
+    return this.#nextStreamId++ % 65_536;
+  }
+
+  /** A stream that is open pulls. */
+  adopted(stream: SendingStream): void {
     const supplier = this.#supplier;
     if (!supplier) return;
-    stream.run(supplier, (which) => streamWindowBytes(which, this.rttMs, this.#batchBytes)).catch((error: unknown) => this.#fail(toDwcpError(error, 'INTERNAL')));
+    stream.run(supplier, (which) => streamWindowBytes(which, this.rttMs, this.#batchBytes)).catch((error: unknown) => this.fail(toDwcpError(error, 'INTERNAL')));
   }
 
-  #balance(): void {
-    const streams = [...this.#streams.values()];
-    for (const [index, stream] of streams.entries()) stream.setActive(index < this.#target);
-    while (!this.#endedWith && this.#streams.size + this.#opening < this.#target && this.#opening < HANDSHAKES_AT_ONCE && performance.now() >= this.#nextOpenAt) {
-      this.#opening += 1;
-      void this.#openStream();
-    }
+  lost(batches: readonly number[], error: DwcpError): void {
+    for (const id of batches) this.#supplier?.lost(id);
+    if (!this.#endedWith && (error.code === 'PROTOCOL_VIOLATION' || error.code === 'PROTOCOL_VERSION')) this.fail(error);
   }
 
-  async #openStream(): Promise<void> {
-    const id = this.#nextStreamId++ % 65_536;
-    try {
-      const connection = await this.#pool.connect(this.#peer, { ...this.#hello, role: 'data', stream: id });
-      this.#opening -= 1;
-      this.#openingFailures = 0;
-      if (this.#endedWith) connection.destroy(this.#endedWith);
-      else this.#adopt(id, connection);
-    } catch (error) {
-      this.#opening -= 1;
-      this.#openingFailures += 1;
-      const refusal = toDwcpError(error, 'PEER_UNREACHABLE');
-      if (refusal.spec.retry === 'permanent') this.#fail(refusal);
-      const backoffMs = Math.min(MAX_BACKOFF_MS, 250 * 2 ** Math.min(6, this.#openingFailures));
-      this.#nextOpenAt = performance.now() + backoffMs * (0.75 + Math.random() / 2);
-    }
-    this.#balance();
+  fail(error: DwcpError): void {
+    if (!this.#endedWith) this.destroy(error);
   }
 
-  #adopt(id: number, connection: Connection): void {
-    const stream: SendingStream = new SendingStream(id, connection, this.#bucket, (error) => this.#streamEnded(stream, error));
-    if (connection.closed) return;
-    this.#streams.set(id, stream);
-    this.#start(stream);
-  }
-
-  #streamEnded(stream: SendingStream, error: DwcpError): void {
-    if (!this.#streams.delete(stream.id)) return;
-    this.#sentByEnded += stream.sentBytes;
-    const outstanding = [...stream.outstanding.keys()];
-    stream.outstanding.clear();
-    for (const id of outstanding) this.#supplier?.lost(id);
-    if (this.#endedWith) return;
-    this.replacedStreams += 1;
-    if (error.code === 'PROTOCOL_VIOLATION' || error.code === 'PROTOCOL_VERSION') this.#fail(error);
-    else this.#balance();
+  *#streams(): IterableIterator<SendingStream> {
+    for (const path of this.#paths) yield* [...path.streams];
   }
 
   #event(name: string, message: Message): void {
@@ -259,9 +253,10 @@ export class SendingSession {
   #count({ verified, refused, streams }: Counters): void {
     let gained = 0;
     const now = performance.now();
-    for (const count of streams) this.#streams.get(count.stream)?.count(count.receivedBytes, count.blocked, this.rttMs);
+    for (const { stream, receivedBytes, blocked } of streams) this.#paths.some((path) => path.count(stream, receivedBytes, blocked));
+    const all = [...this.#streams()];
     for (const id of verified) {
-      for (const stream of this.#streams.values()) {
+      for (const stream of all) {
         const entry = stream.confirm(id);
         if (!entry) continue;
         gained += entry.bytes;
@@ -293,20 +288,12 @@ export class SendingSession {
     const throttledMs = this.#bucket.throttledMs;
     this.#throttled = throttledMs - this.#throttledMs > TICK_MS / 4;
     this.#throttledMs = throttledMs;
-    this.#balance();
-    if (this.#streams.size > 0 || this.#target === 0) this.#aliveAt = now;
-    else if (now - this.#aliveAt > OUTAGE_LIMIT_MS) this.#fail(new DwcpError('PATH_OUTAGE', `No data stream could be opened for ${OUTAGE_LIMIT_MS / 1000} s`));
+    for (const path of this.#paths) path.tick(now, this.#supplier !== undefined);
+    if (this.#paths.some((path) => path.openStreams > 0 || path.target === 0)) this.#aliveAt = now;
+    else if (now - this.#aliveAt > OUTAGE_LIMIT_MS) this.fail(new DwcpError('PATH_OUTAGE', `No data stream could be opened for ${OUTAGE_LIMIT_MS / 1000} s`));
     if (this.#supplier) {
       this.#checkFinished();
-      this.#replaceStalled(now);
       this.#reissueStragglers(now);
-    }
-  }
-
-  #replaceStalled(now: number): void {
-    const limitMs = Math.max(MIN_STALL_MS, 10 * this.rttMs);
-    for (const stream of this.#streams.values()) {
-      if (stream.stalledFor(now) > limitMs) stream.connection.destroy(new DwcpError('PATH_OUTAGE', `Stream ${stream.id} made no progress for ${Math.round(limitMs)} ms`));
     }
   }
 
@@ -319,7 +306,7 @@ export class SendingSession {
     if (!supplier?.exhausted || this.#throttled || this.#completionsMs.length < 4) return;
     const sorted = [...this.#completionsMs].sort((a, b) => a - b);
     const lateMs = Math.max(1000, 2 * (sorted[sorted.length >> 1] ?? 0));
-    for (const stream of this.#streams.values()) {
+    for (const stream of this.#streams()) {
       for (const [id, { writtenAt }] of stream.outstanding) {
         if (now - writtenAt < lateMs || this.#reissued.has(id)) continue;
         this.#reissued.add(id);
@@ -328,17 +315,13 @@ export class SendingSession {
     }
   }
 
-  #fail(error: DwcpError): void {
-    if (!this.#endedWith) this.destroy(error);
-  }
-
   #end(error: DwcpError): void {
     if (this.#endedWith) return;
     const reason = error.code === 'PEER_UNREACHABLE' ? new DwcpError('SESSION_LOST', `The session ended: ${error.message}`, { cause: error }) : error;
     this.#endedWith = reason;
     clearInterval(this.#ticker);
     // Each counts itself out as its connection ends.
-    for (const stream of [...this.#streams.values()]) stream.connection.destroy(reason);
+    for (const path of this.#paths) path.close(reason, false);
     this.#transferDone?.(reason);
   }
 }

@@ -93,8 +93,13 @@ export class SendingStream {
     this.#bucket = bucket;
   }
 
-  /** What the receiver reports of this stream. */
-  count(receivedBytes: number, blocked: boolean, rttMs: number): void {
+  /** Something is on its way, or could be: it is not waiting for a batch. */
+  get busy(): boolean {
+    return this.#inFlight() > 0 && !this.#idle;
+  }
+
+  /** What the receiver reports of this stream. @returns bytes that have arrived since the last report */
+  count(receivedBytes: number, blocked: boolean, rttMs: number): number {
     const now = performance.now();
     const gained = receivedBytes - this.#receivedBytes;
     const seconds = (now - this.#countedAt) / 1000;
@@ -107,6 +112,7 @@ export class SendingStream {
     this.#receiverBlocked = blocked;
     if (gained > 0 || blocked) this.#progressAt = now;
     this.#wake?.();
+    return gained;
   }
 
   /** Bytes are on their way, the receiver is ready, and nothing has arrived for so long. */
@@ -151,6 +157,7 @@ export class SendingStream {
 
   async writeProbe(bytes: number): Promise<void> {
     const frame = buildFrame('probe', 0, undefined, Buffer.alloc(bytes));
+    await this.#bucket.take(frame.length);
     this.#sentBytes += frame.length;
     await this.connection.write(frame);
   }

@@ -1,88 +1,193 @@
 /**
- * How many streams pull work: one small interface, and its first rule. Pure: samples in, a number out; opening and
- * parking streams is the session's business.
+ * How many streams pull work, searched for and kept up: predict -> bracket -> confirm -> hold -> probe. Pure: samples in, a
+ * number and a line that explains it out; opening and parking streams is the session's business, the first guess the
+ * predictor's.
  *
- *   settle -> measure -> better by MIN_GAIN? double again : back to the best -> hold -> (every PROBE_EVERY_MS) probe x1.5
+ *   bracket   n, 2n, 4n ... while U rises; where the first step does not pay, n/2 ...; then one step of a factor 1.41
+ *   confirm   the winner measured again: fresh streams show more than they keep up
+ *   hold      deviates for three looks -> bracket again;  every 30 s and rarer a probe of a factor 1.5, up or down
  *
- * Samples in which the source or the limit was the brake teach nothing and are skipped (transport.md section 3.3).
+ *   U(n) = ln goodput - ALPHA ln n: the same share of goodput is asked for each doubling, at any n
+ *
+ * Source: shared/research/transport.md, section 3.
  */
 import { clamp } from '../model/units';
-
-export interface TunerSample {
-  readonly atMs: number;
-  readonly goodputBytesPerSecond: number;
-  readonly rttMs: number;
-  /** True where streams waited for batches, or the bandwidth limit held them: the count of streams was not the brake. */
-  readonly notTheStreams: boolean;
-}
+import { type LinkSample, MeasuringWindow } from './measuring-window';
 
 export interface StreamTuner {
   /** Streams that should pull now. */
   readonly target: number;
   /** Takes a sample and says how many should pull from now on. */
-  observe(sample: TunerSample): number;
+  observe(sample: LinkSample): number;
 }
 
-const MIN_GAIN = 1.08;
+const ALPHA = 0.1;
+/** What a confirmed count may have lost against the measurement that made it the winner, in ln units. */
+const MIN_GAIN = 0.08;
+const INDIFFERENT = 0.01;
+const PROBE_MUST_GAIN = 0.02;
+const REFINE_BY = Math.SQRT2;
+const PROBE_BY = 1.5;
+const MAX_CONFIRMS = 3;
+const BAD_DEVIATION = 0.22;
+const BAD_LOOKS = 3;
 const PROBE_EVERY_MS = 30_000;
-const MIN_SETTLE_MS = 1_000;
-const MIN_MEASURE_MS = 1_000;
+const PROBE_SELDOM_MS = 240_000;
+/** Of the bandwidth limit: above it more streams cannot bring more. */
+const AT_THE_LIMIT = 0.97;
 
-export class DoublingTuner implements StreamTuner {
-  readonly #min: number;
-  readonly #max: number;
-  #target: number;
-  #best: { streams: number; goodput: number } | undefined;
-  #changedAt: number | undefined;
-  #samples: number[] = [];
-  #measuringMs = 0;
-  #lastAt: number | undefined;
-  #holdUntil = 0;
+export interface TunerBounds {
+  readonly initial: number;
+  readonly min: number;
+  readonly max: number;
+}
 
-  constructor(initial: number, min: number, max: number) {
-    this.#min = min;
-    this.#max = max;
-    this.#target = clamp(initial, min, max);
+/** What is to be measured next. */
+interface Wish {
+  readonly streams: number;
+  /** False while holding: nothing has changed, so nothing has to settle. */
+  readonly settle: boolean;
+}
+
+/** A count and what it carries, bytes a second. */
+export interface Held {
+  readonly streams: number;
+  readonly goodput: number;
+}
+
+type Search<T> = Generator<Wish, T, number>;
+
+export class AdaptiveTuner implements StreamTuner {
+  readonly #bounds: TunerBounds;
+  readonly #log: (line: string) => void;
+  readonly #life: Search<never>;
+  readonly #window = new MeasuringWindow();
+  #wish: Wish;
+  #last: LinkSample | undefined;
+  #probeEveryMs = PROBE_EVERY_MS;
+  #probeUp = true;
+  #held: Held | undefined;
+
+  /** @param log hears one line for each decision */
+  constructor({ initial, min, max }: TunerBounds, log: (line: string) => void = () => undefined) {
+    this.#bounds = { initial: clamp(initial, min, max), min, max };
+    this.#log = log;
+    this.#life = this.#live();
+    this.#wish = this.#life.next().value;
   }
 
   get target(): number {
-    return this.#target;
+    return this.#wish.streams;
   }
 
-  observe(sample: TunerSample): number {
-    const sinceLastMs = this.#lastAt === undefined ? 0 : sample.atMs - this.#lastAt;
-    this.#lastAt = sample.atMs;
-    this.#changedAt ??= sample.atMs;
-    const settling = sample.atMs - this.#changedAt < Math.max(MIN_SETTLE_MS, 10 * sample.rttMs);
-    if (settling || sample.notTheStreams || sample.atMs < this.#holdUntil) return this.#target;
-    this.#samples.push(sample.goodputBytesPerSecond);
-    this.#measuringMs += sinceLastMs;
-    if (this.#measuringMs >= Math.max(MIN_MEASURE_MS, 10 * sample.rttMs)) this.#decide(sample.atMs);
-    return this.#target;
+  /** What was confirmed last; undefined before the first search has ended. */
+  get held(): Held | undefined {
+    return this.#held;
   }
 
-  #decide(atMs: number): void {
-    const goodput = this.#samples.reduce((sum, value) => sum + value, 0) / Math.max(1, this.#samples.length);
-    const paid = !this.#best || goodput >= this.#best.goodput * MIN_GAIN;
-    if (paid) {
-      const next = clamp(this.#best ? this.#target * 2 : Math.round(this.#target * 1.5), this.#min, this.#max);
-      this.#best = { streams: this.#target, goodput };
-      if (next === this.#target) this.#hold(this.#target, atMs);
-      else this.#move(next, atMs);
-    } else this.#hold(this.#best?.streams ?? this.#target, atMs);
+  observe(sample: LinkSample): number {
+    this.#last = sample;
+    const goodput = this.#window.take(sample);
+    if (goodput === undefined) return this.target;
+    const before = this.target;
+    this.#wish = this.#life.next(goodput).value;
+    this.#window.begin(this.#wish.settle ? Math.sign(this.target - before) : undefined);
+    return this.target;
   }
 
-  /** Keeps the best for a while; after that, what it gives then is the measure for a probe upwards. */
-  #hold(streams: number, atMs: number): void {
-    this.#move(streams, atMs);
-    this.#best = undefined;
-    this.#holdUntil = atMs + PROBE_EVERY_MS;
+  *#live(): Search<never> {
+    let best: Held = { streams: this.#bounds.initial, goodput: yield { streams: this.#bounds.initial, settle: true } };
+    for (;;) {
+      best = yield* this.#confirm(yield* this.#bracket(best));
+      this.#held = best;
+      best = yield* this.#hold(best);
+    }
   }
 
-  #move(streams: number, atMs: number): void {
-    this.#target = streams;
-    this.#changedAt = atMs;
-    this.#samples = [];
-    this.#measuringMs = 0;
+  *#bracket(start: Held): Search<Held> {
+    let best = start;
+    let moved = false;
+    while (best.streams < this.#bounds.max && this.#mayClimb(best)) {
+      const next = yield* this.#try(Math.min(this.#bounds.max, best.streams * 2));
+      if (utility(next) <= utility(best)) break;
+      best = next;
+      moved = true;
+    }
+    while (!moved && best.streams > this.#bounds.min) {
+      const next = yield* this.#try(Math.max(this.#bounds.min, Math.round(best.streams / 2)));
+      if (utility(next) < utility(best) - INDIFFERENT) break;
+      best = next;
+    }
+    for (const factor of [REFINE_BY, 1 / REFINE_BY]) {
+      const streams = clamp(Math.round(best.streams * factor), this.#bounds.min, this.#bounds.max);
+      if (streams === best.streams || (factor > 1 && !this.#mayClimb(best))) continue;
+      const next = yield* this.#try(streams);
+      if (utility(next) > utility(best) + INDIFFERENT) return next;
+    }
+    return best;
   }
+
+  *#confirm(winner: Held): Search<Held> {
+    let best = winner;
+    for (let round = 1; round <= MAX_CONFIRMS; round += 1) {
+      const again: Held = { streams: best.streams, goodput: yield { streams: best.streams, settle: true } };
+      if (utility(again) >= utility(best) - MIN_GAIN) {
+        this.#say(again, 'confirmed');
+        return { streams: again.streams, goodput: Math.min(again.goodput, best.goodput) };
+      }
+      this.#say(again, 'less than it had shown: searched again');
+      best = yield* this.#bracket(again);
+    }
+    return best;
+  }
+
+  /** @returns from where to search again */
+  *#hold(held: Held): Search<Held> {
+    let bad = 0;
+    let probeAt = this.#nowMs + this.#probeEveryMs;
+    for (;;) {
+      const now: Held = { streams: held.streams, goodput: yield { streams: held.streams, settle: false } };
+      bad = Math.abs(Math.log(now.goodput / held.goodput)) > BAD_DEVIATION ? bad + 1 : 0;
+      if (bad >= BAD_LOOKS) {
+        this.#probeEveryMs = PROBE_EVERY_MS;
+        this.#say(now, 'the path has changed: searched again');
+        return now;
+      }
+      if (this.#nowMs < probeAt) continue;
+      const up = this.#probeUp && this.#mayClimb(now);
+      this.#probeUp = !this.#probeUp;
+      const streams = clamp(Math.round(held.streams * (up ? PROBE_BY : 1 / PROBE_BY)), this.#bounds.min, this.#bounds.max);
+      const probed = streams === held.streams ? undefined : yield* this.#try(streams);
+      if (probed && utility(probed) > utility(now) + PROBE_MUST_GAIN) {
+        this.#probeEveryMs = PROBE_EVERY_MS;
+        return probed;
+      }
+      this.#probeEveryMs = Math.min(PROBE_SELDOM_MS, this.#probeEveryMs * PROBE_BY);
+      probeAt = this.#nowMs + this.#probeEveryMs;
+    }
+  }
+
+  *#try(streams: number): Search<Held> {
+    const tried: Held = { streams, goodput: yield { streams, settle: true } };
+    this.#say(tried, 'tried');
+    return tried;
+  }
+
+  /** More streams can bring more: the limit is not reached, and this host has time for them. */
+  #mayClimb({ goodput }: Held): boolean {
+    const { limitBytesPerSecond = 0, hostLimited = false } = this.#last ?? {};
+    return !hostLimited && (limitBytesPerSecond === 0 || goodput < AT_THE_LIMIT * limitBytesPerSecond);
+  }
+
+  get #nowMs(): number {
+    return this.#last?.atMs ?? 0;
+  }
+
+  #say({ streams, goodput }: Held, what: string): void {
+    this.#log(`${streams} streams, ${((goodput * 8) / 1e6).toFixed(1)} Mbit/s: ${what}`);
+  }
+}
+
+function utility({ streams, goodput }: Held): number {
+  return Math.log(Math.max(1, goodput)) - ALPHA * Math.log(streams);
 }

@@ -3,6 +3,7 @@
  * streams; requests are answered or fail with a code; hostile bytes end a session with a code and touch nothing.
  */
 import type { Socket } from 'node:net';
+import { freePort } from '../../src/control/embedded-server';
 import { DwcpError } from '../../src/model/errors';
 import type { Answer } from '../../src/transport/control-channel';
 import { DataPlaneListener, type TlsFiles } from '../../src/transport/endpoint';
@@ -14,6 +15,7 @@ import { SendingSession } from '../../src/transport/sending-session';
 import type { OutgoingBatch } from '../../src/transport/sending-stream';
 import { Slab } from '../../src/transport/slab';
 import { TokenBucket } from '../../src/transport/token-bucket';
+import { Relay } from '../helpers/proxy';
 
 const KEY = Buffer.alloc(32, 7);
 
@@ -23,7 +25,8 @@ export interface Lab {
   readonly received: Map<number, number>;
   readonly listener: DataPlaneListener;
   readonly accepted: Set<Socket>;
-  open(sessionId?: string): Promise<SendingSession>;
+  /** @param further ports of this machine that lead there too: paths of their own */
+  open(sessionId?: string, further?: readonly number[]): Promise<SendingSession>;
   current(): ReceivingSession | undefined;
   close(): Promise<void>;
 }
@@ -59,7 +62,7 @@ export async function openLab(tls?: TlsFiles): Promise<Lab> {
   const pool = new PeerPool(60_000, tls);
   return {
     port, pool, received, listener, accepted,
-    open: (sessionId = 's1') => SendingSession.open(pool, { address: '127.0.0.1', port }, { sessionId, epoch: Date.now(), sourceHost: 'a', grant: mintGrant(KEY, 'session', sessionId, 60_000) }),
+    open: (sessionId = 's1', further = []) => SendingSession.open(pool, [{ address: '127.0.0.1', port }, ...further.map((each) => ({ address: '127.0.0.1', port: each }))], { sessionId, epoch: Date.now(), sourceHost: 'a', grant: mintGrant(KEY, 'session', sessionId, 60_000) }),
     current: () => session,
     close: async () => {
       pool.close();
@@ -197,6 +200,47 @@ export function transportSuite(name: string, tls?: () => TlsFiles): void {
       again.close();
     });
 
+    it('uses two paths at once, and goes on over one when the other is lost', async () => {
+      const relay = new Relay({ host: '127.0.0.1', port: await freePort() }, { host: '127.0.0.1', port: lab.port });
+      await relay.listen();
+      const session = await lab.open('s1', [relay.port]);
+      session.setBucket(new TokenBucket(12e6));
+      expect(await session.establish(4)).toBe(8);
+      const supplier = new CountingSupplier(200, 100_000);
+      const done = session.transfer(supplier, never);
+      await new Promise((resolve) => setTimeout(resolve, 400));
+      const before = session.stats.paths.map(({ arrivedBytes }) => arrivedBytes);
+      expect(Math.min(...before)).toBeGreaterThan(0);
+      await relay.close();
+      await done;
+      const [first, second] = session.stats.paths;
+      expect(supplier.verifiedBatches).toBe(200);
+      expect(supplier.heldRuns).toBe(0);
+      expect(second?.out).toBe(true);
+      expect(first?.openStreams).toBe(4);
+      session.close();
+    });
+
+    it('opens a stream that is lost again as soon as the path is back', async () => {
+      const relay = new Relay({ host: '127.0.0.1', port: await freePort() }, { host: '127.0.0.1', port: lab.port });
+      await relay.listen();
+      const session = await lab.open('s1', [relay.port]);
+      session.setBucket(new TokenBucket(4e6));
+      await session.establish(3);
+      const supplier = new CountingSupplier(150, 100_000);
+      const done = session.transfer(supplier, never);
+      await relay.close();
+      await new Promise((resolve) => setTimeout(resolve, 700));
+      expect(session.stats.paths[1]?.openStreams).toBe(0);
+      await relay.listen();
+      const backAt = performance.now();
+      while (session.stats.paths[1]?.openStreams !== 3) await new Promise((resolve) => setTimeout(resolve, 20));
+      expect(performance.now() - backAt).toBeLessThan(3000);
+      await done;
+      expect(supplier.verifiedBatches).toBe(150);
+      session.close();
+    });
+
     it('keeps to the bandwidth limit over all streams, and takes a new one while it runs', async () => {
       const session = await lab.open();
       const bucket = new TokenBucket(8e6);
@@ -239,7 +283,7 @@ export function transportSuite(name: string, tls?: () => TlsFiles): void {
       const expired = mintGrant(KEY, 'session', 's1', -1);
       const stretched = { ...expired, expiresAtMs: Date.now() + 60_000 };
       for (const grant of [wrongKey, expired, stretched]) {
-        await expect(SendingSession.open(lab.pool, peer, { ...hello, grant })).rejects.toMatchObject({ code: 'GRANT_INVALID' });
+        await expect(SendingSession.open(lab.pool, [peer], { ...hello, grant })).rejects.toMatchObject({ code: 'GRANT_INVALID' });
       }
     });
 

@@ -6,6 +6,7 @@ import type { ImageSpec } from '../../src/model/image';
 import { selectLevelAndStreams } from '../../src/model/tiers';
 import { ScanFeed } from '../../src/sync/change-feed';
 import { ImageSender, type SentImage } from '../../src/sync/image-sender';
+import { UNLIMITED } from '../../src/sync/source-migration';
 import type { TestHost } from './hosts';
 
 export interface Move {
@@ -29,7 +30,7 @@ export async function prepareMove(migrationId: string, vmId: string, source: Tes
 export async function sendImage(move: Move, imageId: string, given: Partial<MigrationOptions> = {}, signal: AbortSignal = new AbortController().signal): Promise<SentImage> {
   const options = compileMigrationOptions({ bandwidthLimit: 0, ...given });
   const { path, ...image } = move.images.find((each) => each.imageId === imageId)!;
-  const migration = move.source.sources.open(move.migrationId, move.destination.destinationFor(move.migrationId), options.bandwidthLimit);
+  const migration = move.source.sources.open(move.migrationId, move.destination.destinationFor(move.migrationId), options);
   const feed = await ScanFeed.open(path, image.sizeBytes);
   try {
     const session = await migration.sessionPatiently(signal);
@@ -53,7 +54,7 @@ export async function moveVm(migrationId: string, vmId: string, source: TestHost
 export async function handOver(move: Move, sent: readonly SentImage[]): Promise<void> {
   const { source, destination, vmId, migrationId } = move;
   await source.sourceOwnership.handOver(vmId, migrationId);
-  const migration = source.sources.open(migrationId, destination.destinationFor(migrationId), 0);
+  const migration = source.sources.open(migrationId, destination.destinationFor(migrationId), UNLIMITED);
   const { generation } = await migration.takeOver(vmId, Object.fromEntries(sent.map(({ imageId, root }) => [imageId, root])));
   await source.sourceOwnership.release(vmId, migrationId, destination.hostId, generation, migration.sentManifests);
   await source.sources.close(migrationId);

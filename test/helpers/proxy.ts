@@ -18,6 +18,10 @@ export class Relay {
     this.#to = to;
   }
 
+  get port(): number {
+    return this.#from.port;
+  }
+
   async listen(): Promise<void> {
     const server = createServer((near) => this.#relay(near));
     this.#server = server;

@@ -6,6 +6,7 @@ import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import type { SentImage } from '../../src/sync/image-sender';
+import { UNLIMITED } from '../../src/sync/source-migration';
 import { sha256, temporaryFolder, writeImage } from '../helpers/data';
 import { startHost, type TestHost } from '../helpers/hosts';
 import { handOver, type Move, moveVm, prepareMove, sendImage } from '../helpers/moves';
@@ -68,7 +69,7 @@ describe('the source', () => {
     const a = await restart(here.a);
     await expect(a.sourceOwnership.rollBack('vm', 'm1', false)).rejects.toMatchObject({ code: 'HANDOVER_IN_DOUBT' });
     await here.b.hub.abandon('m1', 'vm', move.fence);
-    const migration = a.sources.open('m1', here.b.destinationFor('m1'), 0);
+    const migration = a.sources.open('m1', here.b.destinationFor('m1'), UNLIMITED);
     await expect(migration.takeOver('vm', rootsOf(sent))).rejects.toMatchObject({ code: 'ABANDONED' });
     await a.sourceOwnership.rollBack('vm', 'm1', true);
     expect(await mayRun(a)).toBe(true);
@@ -91,7 +92,7 @@ describe('the source', () => {
     const reach = here.b.destinationFor('m1');
     await here.a.sources.close('m1');
     await here.b.close();
-    const migration = here.a.sources.open('m1', reach, 0);
+    const migration = here.a.sources.open('m1', reach, UNLIMITED);
     await expect(migration.takeOver('vm', rootsOf(sent))).rejects.toMatchObject({ code: 'HANDOVER_IN_DOUBT' });
     const b = await startHost('b', here.b.dataDir, { port: here.b.options.port });
     const { generation } = await migration.takeOver('vm', rootsOf(sent));
@@ -106,7 +107,7 @@ describe('the destination', () => {
   it('takes over only what it has verified itself, under the root that the source names', async () => {
     const here = await lab();
     const { sent } = await ready(here);
-    const migration = here.a.sources.open('m1', here.b.destinationFor('m1'), 0);
+    const migration = here.a.sources.open('m1', here.b.destinationFor('m1'), UNLIMITED);
     await expect(migration.takeOver('vm', { vda: 'f'.repeat(64) })).rejects.toMatchObject({ code: 'ABANDONED' });
     await expect(migration.takeOver('vm', {})).rejects.toMatchObject({ code: 'ABANDONED' });
     expect(await mayRun(here.b)).toBe(false);
@@ -141,7 +142,7 @@ describe('the destination', () => {
     const here = await lab();
     const { sent } = await ready(here);
     await here.b.ownership.append('vm', 'promised', 'm9', 9);
-    const migration = here.a.sources.open('m1', here.b.destinationFor('m1'), 0);
+    const migration = here.a.sources.open('m1', here.b.destinationFor('m1'), UNLIMITED);
     await expect(migration.takeOver('vm', rootsOf(sent))).rejects.toMatchObject({ code: 'FENCED' });
     expect(await mayRun(here.b)).toBe(false);
   });
@@ -168,7 +169,7 @@ it('never lets both sides run the VM, whatever happens in whatever order', async
     let promised = false;
     let taken: number | undefined;
     for (const action of steps) {
-      const migration = a.sources.open('m1', b.destinationFor('m1'), 0);
+      const migration = a.sources.open('m1', b.destinationFor('m1'), UNLIMITED);
       // As the flow does it: each step only on the strength of what the one before it has answered.
       const run: Record<typeof action, () => Promise<unknown>> = {
         handOver: () => a.sourceOwnership.handOver('vm', 'm1'),

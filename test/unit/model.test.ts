@@ -1,5 +1,6 @@
 /** The tables and pure rules that everything else is made from. */
 import fc from 'fast-check';
+import { limitAt, parseBandwidthSchedule } from '../../src/model/bandwidth-schedule';
 import { ERROR_CODES, EXIT } from '../../src/model/error-codes';
 import { DwcpError, fromReport, toDwcpError } from '../../src/model/errors';
 import { vmIdSchema } from '../../src/model/ids';
@@ -114,10 +115,24 @@ describe('tiers', () => {
     }));
   });
 
-  it('open few streams where the sender’s congestion control fills the path with one', () => {
+  it('begin with what is expected of the path, where something is', () => {
     const bounds = { minStreams: 4, maxStreams: 256, initialStreams: 16 };
-    expect(selectLevelAndStreams({ rttMs: 80, bandwidthBytesPerSecond: 1e7, congestionControl: 'bbr' }, bounds, true).initialStreams).toBe(8);
-    expect(selectLevelAndStreams({ rttMs: 80, bandwidthBytesPerSecond: 1e7, congestionControl: 'cubic' }, bounds, true).initialStreams).toBe(64);
+    const link = { rttMs: 80, bandwidthBytesPerSecond: 1e7 };
+    expect(selectLevelAndStreams(link, bounds, true).initialStreams).toBe(64);
+    expect(selectLevelAndStreams({ ...link, expectedStreams: 7 }, bounds, true).initialStreams).toBe(7);
+    expect(selectLevelAndStreams({ ...link, expectedStreams: 200 }, { ...bounds, maxStreams: 32 }, true).initialStreams).toBe(32);
+  });
+});
+
+describe('bandwidth schedule', () => {
+  const schedule = parseBandwidthSchedule('08:00-18:00 20MB/s, 22:30-06:00 0');
+
+  it.each([[8 * 60, 20e6], [18 * 60 - 1, 20e6], [18 * 60, 7], [22 * 60 + 30, 0], [3 * 60, 0], [6 * 60, 7]])('at minute %d of the day the limit is %d', (minute, limit) => {
+    expect(limitAt(schedule, minute, 7)).toBe(limit);
+  });
+
+  it.each(['8-18 20MB/s', '08:00-18:00', '08:00-25:00 1MB/s', '08:00-18:00 fast', '08:00-08:00 1MB/s'])('refuses %j and says what it takes', (text) => {
+    expect(() => parseBandwidthSchedule(text)).toThrow('08:00-18:00 20MB/s');
   });
 });
 

@@ -2,7 +2,6 @@
 import fc from 'fast-check';
 import { readCounters, writeCounters } from '../../src/transport/counters';
 import { type Run, Slab } from '../../src/transport/slab';
-import { DoublingTuner } from '../../src/transport/stream-tuner';
 import { TokenBucket } from '../../src/transport/token-bucket';
 
 const MIB = 1024 * 1024;
@@ -88,33 +87,5 @@ describe('counters', () => {
         expect(error).toMatchObject({ code: 'PROTOCOL_VIOLATION' });
       }
     }));
-  });
-});
-
-describe('stream tuner', () => {
-  /** Drives the rule against a link that gives `goodput(n)` at n streams. */
-  function drive(goodput: (streams: number) => number, seconds: number, extra: { notTheStreams?: boolean } = {}): number[] {
-    const tuner = new DoublingTuner(8, 4, 256);
-    const targets: number[] = [];
-    for (let atMs = 0; atMs < seconds * 1000; atMs += 200) {
-      targets.push(tuner.observe({ atMs, goodputBytesPerSecond: goodput(tuner.target), rttMs: 50, notTheStreams: extra.notTheStreams ?? false }));
-    }
-    return targets;
-  }
-
-  it('doubles while it pays and settles where the link is full', () => {
-    const targets = drive((streams) => Math.min(streams, 64) * 1e6, 40);
-    expect(Math.max(...targets)).toBeGreaterThanOrEqual(64);
-    expect(targets.at(-30)).toBeGreaterThanOrEqual(64);
-    expect(targets.at(-30)).toBeLessThanOrEqual(128);
-  });
-
-  it('goes back when more streams bring nothing', () => {
-    const targets = drive(() => 10e6, 20);
-    expect(targets.at(-1)).toBe(8);
-  });
-
-  it('learns nothing while the source or the limit is the brake', () => {
-    expect(new Set(drive((streams) => streams * 1e6, 30, { notTheStreams: true }))).toEqual(new Set([8]));
   });
 });

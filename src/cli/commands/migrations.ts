@@ -1,5 +1,5 @@
 /**
- * The commands that start and steer migrations: plan, migrate, warm, status, cancel, retry, limit, metrics, connect.
+ * The commands that start and steer migrations: plan, migrate, warm, status, cancel, retry, limit, metrics, link, connect.
  */
 import { randomUUID } from 'node:crypto';
 import type { Command } from 'commander';
@@ -9,6 +9,7 @@ import { DwcpError } from '../../model/errors';
 import { CONTROL_QUEUE } from '../../model/names';
 import { MIGRATION_OPTIONS } from '../../model/options';
 import type { MigrationPlan } from '../../model/plan';
+import type { LinkSurvey } from '../../model/link-survey';
 import type { LevelAndStreams, LinkMeasurement } from '../../model/tiers';
 import { formatBitRate, formatBytes, formatDuration, parseRateBytesPerSecond, parseDurationMs } from '../../model/units';
 import { follow, resultText, statusLines } from '../follow';
@@ -154,21 +155,41 @@ export function addMigrationCommands(program: Command): void {
     ]));
   });
 
+  program.command('link').description('Measure the path between two hosts, and say what a migration would start with').argument('<source>', 'host that will send').argument('<destination>', 'host that will receive')
+    .option('--streams <count>', 'streams to measure beside a single one', '16').option('--seconds <count>', 'time for each measurement', '5')
+    .action(async (source: string, destination: string, flags: Flags, command: Command) => {
+      const survey = await executeWorkflow<LinkSurvey & { start: LevelAndStreams }>('surveyLink', `survey-link:${source}:${destination}`, { sourceHost: source, destinationHost: destination, streams: Number(flags.streams), seconds: Number(flags.seconds) });
+      outputOf(command).emit({ event: 'link', source, destination, ...survey }, () => surveyText(survey));
+    });
+
   program.command('connect').description('Establish streams between two hosts ahead of the next migration').argument('<source>', 'host that will send').argument('<destination>', 'host that will receive')
     .option('--streams <count>', 'streams to have ready', '17')
     .action(async (source: string, destination: string, flags: Flags, command: Command) => {
-      const client = await connectClient();
-      try {
-        const { idle } = (await client.workflow.execute('connectHosts', {
-          workflowId: `connect-hosts:${source}:${destination}`, taskQueue: CONTROL_QUEUE, args: [{ sourceHost: source, destinationHost: destination, streams: Number(flags.streams) }],
-        })) as { idle: number };
-        outputOf(command).emit({ event: 'connect', source, destination, idle }, () => `${source} → ${destination}: ${idle} connections ready`);
-      } catch (error) {
-        throw failureOf(error);
-      } finally {
-        await client.connection.close();
-      }
+      const { idle } = await executeWorkflow<{ idle: number }>('connectHosts', `connect-hosts:${source}:${destination}`, { sourceHost: source, destinationHost: destination, streams: Number(flags.streams) });
+      outputOf(command).emit({ event: 'connect', source, destination, idle }, () => `${source} → ${destination}: ${idle} connections ready`);
     });
+}
+
+async function executeWorkflow<T>(name: string, workflowId: string, argument: object): Promise<T> {
+  const client = await connectClient();
+  try {
+    return (await client.workflow.execute(name, { workflowId, taskQueue: CONTROL_QUEUE, args: [argument] })) as T;
+  } catch (error) {
+    throw failureOf(error);
+  } finally {
+    await client.connection.close();
+  }
+}
+
+function surveyText({ link, jitterMs, streams, oneStreamBytesPerSecond, manyStreamsBytesPerSecond, start }: LinkSurvey & { start: LevelAndStreams }): string {
+  return table([
+    ['round trip', `${link.rttMs.toFixed(1)} ms, ±${jitterMs.toFixed(1)} ms from one to the next`],
+    ['loss', link.lossRatio === undefined ? 'the kernel does not tell' : `${(100 * link.lossRatio).toFixed(3)} % of segments sent again`],
+    ['congestion control', link.congestionControl ?? 'unknown'],
+    ['one stream', formatBitRate(oneStreamBytesPerSecond)],
+    [`${streams} streams`, formatBitRate(manyStreamsBytesPerSecond)],
+    ['a migration starts with', `${start.tier} tier, ${start.initialStreams} streams, level up to ${start.maxLevel} (${start.reason})`],
+  ]);
 }
 
 function planText({ plan, link, start }: PlanResult): string {

@@ -1,0 +1,177 @@
+/**
+ * Whatever moves bytes from host a to host b for a while, on an emulated link that is up: our own sender with its tuner or
+ * a fixed number of streams, and the peers. Each ends by itself or is ended after its time.
+ */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { whichTool } from '../src/cli/demo/tools';
+import type { ReceiveOrder, SendLine, SendOrder } from './transport-ends';
+import type { WanLink } from './wan-link';
+
+const ENDS = join(__dirname, 'transport-ends.js');
+const PORT = 9876;
+const READY_MS = 700;
+
+export interface Place {
+  readonly link: WanLink;
+  readonly folder: string;
+  readonly image: string;
+}
+
+/** A mover under way. */
+export interface Moving {
+  readonly ended: Promise<void>;
+  /** What our own sender has said, as it says it. */
+  readonly lines: readonly SendLine[];
+  readonly explanations: readonly string[];
+  readonly finished: () => boolean;
+  stop(): Promise<void>;
+}
+
+export interface Mover {
+  readonly name: string;
+  start(place: Place, seconds: number): Promise<Moving>;
+}
+
+function pause(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
+}
+
+function on(host: { readonly prefix: readonly string[] }, args: readonly string[], output: 'pipe' | 'ignore' = 'ignore'): ChildProcess {
+  const [command = 'ip', ...rest] = [...host.prefix, ...args];
+  return spawn(command, rest, { stdio: ['ignore', output, 'inherit'] });
+}
+
+function end(child: ChildProcess): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null) return Promise.resolve();
+  const ended = new Promise<void>((resolve) => child.once('close', () => resolve()));
+  child.kill('SIGKILL');
+  return ended;
+}
+
+function endOf(child: ChildProcess): Promise<void> {
+  return new Promise((resolve) => child.once('close', () => resolve()));
+}
+
+/** A server that listens and a client that is waited for; both end after the time. */
+async function pair(server: () => ChildProcess, client: () => ChildProcess, seconds: number): Promise<Moving> {
+  const receiver = server();
+  await pause(READY_MS);
+  const sender = client();
+  const timer = setTimeout(() => sender.kill('SIGKILL'), seconds * 1000);
+  return {
+    ended: endOf(sender), lines: [], explanations: [], finished: () => false,
+    stop: async () => {
+      clearTimeout(timer);
+      await end(sender);
+      await end(receiver);
+    },
+  };
+}
+
+export function iperf3(streams: number): Mover {
+  return {
+    name: `iperf3 x${streams}`,
+    start: ({ link }, seconds) => pair(() => on(link.b, ['iperf3', '-s', '-1', '-B', link.b.address]), () => on(link.a, ['iperf3', '-c', link.b.address, '-t', String(seconds), '-P', String(streams)]), seconds + 5),
+  };
+}
+
+const NODE_RECEIVER = `require('net').createServer((s) => s.resume().on('error', () => {})).listen(8740, process.argv[1])`;
+const NODE_SENDER = `const s = require('net').connect(8740, process.argv[1]); const b = Buffer.alloc(65536, 7); const go = () => { while (s.write(b)); }; s.on('connect', go).on('drain', go).on('error', () => process.exit())`;
+
+export const nodeTcp: Mover = {
+  name: 'node tcp x1',
+  start: ({ link }, seconds) => pair(() => on(link.b, [process.execPath, '-e', NODE_RECEIVER, link.b.address]), () => on(link.a, [process.execPath, '-e', NODE_SENDER, link.b.address]), seconds),
+};
+
+export const rsync: Mover = {
+  name: 'rsync',
+  start: ({ link, folder, image }, seconds) => {
+    const arrivals = join(folder, 'rsync');
+    rmSync(arrivals, { recursive: true, force: true });
+    mkdirSync(arrivals, { recursive: true });
+    const config = join(folder, 'rsyncd.conf');
+    writeFileSync(config, `use chroot = no\nuid = root\ngid = root\n[in]\npath = ${arrivals}\nread only = no\n`);
+    return pair(() => on(link.b, ['rsync', '--daemon', '--no-detach', '--config', config, '--port', '8730', '--address', link.b.address]), () => on(link.a, ['rsync', '--inplace', '--whole-file', image, `rsync://${link.b.address}:8730/in/image`]), seconds);
+  },
+};
+
+/** rclone takes a file in pieces over as many connections as it is told; served by rclone itself. */
+export function rclone(streams: number): Mover {
+  return {
+    name: `rclone x${streams}`,
+    start: ({ link, folder, image }, seconds) => {
+      const arrivals = join(folder, 'rclone');
+      rmSync(arrivals, { recursive: true, force: true });
+      mkdirSync(arrivals, { recursive: true });
+      const [dir, file] = [image.slice(0, image.lastIndexOf('/')), image.slice(image.lastIndexOf('/') + 1)];
+      return pair(
+        () => on(link.a, ['rclone', 'serve', 'http', dir, '--addr', `${link.a.address}:8750`, '--config', '/dev/null', '--quiet']),
+        () => on(link.b, ['rclone', 'copyto', `:http:${file}`, join(arrivals, 'image'), '--http-url', `http://${link.a.address}:8750`, '--multi-thread-streams', String(streams), '--multi-thread-cutoff', '1M', '--multi-thread-chunk-size', '4M', '--config', '/dev/null', '--quiet']),
+        seconds,
+      );
+    },
+  };
+}
+
+export interface DwcpSetting {
+  readonly name: string;
+  readonly streams?: number;
+  /** Folder of the sender's history; kept between runs where it is named. */
+  readonly history?: string;
+  readonly bandwidthLimit?: number;
+  readonly image?: string;
+  readonly addresses?: readonly string[];
+}
+
+let sessions = 0;
+
+export function dwcp({ name, streams, history, bandwidthLimit = 0, image: other, addresses }: DwcpSetting): Mover {
+  return {
+    name,
+    start: async ({ link, folder, image }, seconds) => {
+      const number = ++sessions;
+      const dataDir = join(folder, `b-${number}`);
+      const received: ReceiveOrder = { dataDir, port: PORT };
+      const receiver = on(link.b, [process.execPath, ENDS, 'receive', JSON.stringify(received)], 'pipe');
+      const agentKey = await firstLine(receiver);
+      const sent: SendOrder = {
+        dataDir: join(folder, history ?? `a-${number}`), addresses: addresses ?? [link.b.address], port: PORT, agentKey, image: other ?? image, sessionId: `transport-${number}`, seconds,
+        minStreams: streams ?? 4, maxStreams: streams ?? 256, bandwidthLimit,
+      };
+      const sender = on(link.a, [process.execPath, ENDS, 'send', JSON.stringify(sent)], 'pipe');
+      const lines: SendLine[] = [];
+      const explanations: string[] = [];
+      let finished = false;
+      if (sender.stdout) createInterface(sender.stdout).on('line', (text) => {
+        const line = JSON.parse(text) as Partial<SendLine> & { explain?: string; finished?: boolean };
+        if (line.explain !== undefined) explanations.push(line.explain);
+        else if (line.finished) finished = true;
+        else lines.push(line as SendLine);
+      });
+      return {
+        ended: endOf(sender), lines, explanations, finished: () => finished,
+        stop: async () => {
+          await end(sender);
+          await end(receiver);
+          rmSync(dataDir, { recursive: true, force: true });
+        },
+      };
+    },
+  };
+}
+
+function firstLine(child: ChildProcess): Promise<string> {
+  return new Promise((resolve, reject) => {
+    child.once('close', () => reject(new Error('the receiving end did not start')));
+    if (child.stdout) createInterface(child.stdout).once('line', (text) => resolve((JSON.parse(text) as { agentKey: string }).agentKey));
+  });
+}
+
+/** The peers that this machine has. */
+export function peersFor(streams: number): Mover[] {
+  const has = (tool: string): boolean => whichTool(tool) !== undefined;
+  return [...(has('iperf3') ? [iperf3(1), iperf3(streams)] : []), nodeTcp, ...(has('rsync') ? [rsync] : []), ...(has('rclone') ? [rclone(streams)] : [])];
+}

@@ -1,0 +1,24 @@
+/**
+ * What a transfer has learnt of its paths, for the next one: round trip, loss, and how many streams the tuner confirmed. A
+ * transfer too short for that teaches nothing.
+ */
+import { pathName } from '../transport/endpoint';
+import type { PathStats } from '../transport/path-streams';
+import type { Held } from '../transport/stream-tuner';
+import type { SourceMigration } from './source-migration';
+
+/** @param confirmed by the path's name @param begunWith streams; shows how good the expectation was */
+export async function rememberPaths(migration: SourceMigration, paths: readonly PathStats[], confirmed: ReadonlyMap<string, Held>, begunWith: number): Promise<void> {
+  const { history, explain } = migration.context;
+  const congestionControl = migration.openSession?.congestionControl;
+  for (const { peer, rttMs, lossRatio } of paths) {
+    const path = pathName(peer);
+    const held = confirmed.get(path);
+    if (!held) continue;
+    explain?.(migration.migrationId, `${path}: begun with ${begunWith} streams, held ${held.streams}`);
+    await history.add({
+      path, atMs: Date.now(), hour: new Date().getHours(), rttMs, expectedStreams: begunWith, streams: held.streams, bytesPerSecond: held.goodput,
+      ...(lossRatio !== undefined && { lossRatio }), ...(congestionControl !== undefined && { congestionControl }),
+    });
+  }
+}

@@ -1,0 +1,54 @@
+/** The tuner on simulated paths: what it finds, keeps up and leaves alone. */
+import { SCENARIOS } from '../../bench/tuner-scenarios';
+import { type Outcome, type Scenario, simulate } from '../../bench/tuner-simulator';
+import { AdaptiveTuner } from '../../src/transport/stream-tuner';
+
+const MOST = 256;
+const SEEDS = [1, 2, 3, 4, 5];
+
+function runs(scenario: Scenario, initial = 8): Outcome[] {
+  return SEEDS.map((seed) => simulate(scenario, new AdaptiveTuner({ initial, min: 4, max: MOST }), MOST, seed));
+}
+
+function mean(outcomes: readonly Outcome[], pick: (outcome: Outcome) => number): number {
+  return outcomes.reduce((sum, outcome) => sum + pick(outcome), 0) / outcomes.length;
+}
+
+test.each(SCENARIOS)('$name: from eight streams to what the best fixed number gives, and it stays there', (scenario) => {
+  const outcomes = runs(scenario);
+  expect(mean(outcomes, ({ lastMinuteShare }) => lastMinuteShare)).toBeGreaterThan(0.94);
+  expect(mean(outcomes, ({ share }) => share)).toBeGreaterThan(0.8);
+});
+
+test('a path that one stream fills keeps its few streams', () => {
+  const [clean] = SCENARIOS.filter(({ name }) => name.startsWith('clean'));
+  for (const { maxStreams, lastStreams } of runs(clean!)) expect([maxStreams <= 32, lastStreams <= 32]).toEqual([true, true]);
+});
+
+/** Drives the rule against a link that gives `goodput(n)` bytes a second at n streams. */
+function drive(goodput: (streams: number) => number, seconds: number, extra: { notTheStreams?: boolean; limitBytesPerSecond?: number; hostLimited?: boolean } = {}): { targets: number[]; lines: string[] } {
+  const lines: string[] = [];
+  const tuner = new AdaptiveTuner({ initial: 8, min: 4, max: MOST }, (line) => lines.push(line));
+  const targets: number[] = [];
+  let arrivedBytes = 0;
+  for (let atMs = 0; atMs < seconds * 1000; atMs += 200) {
+    arrivedBytes += goodput(tuner.target) / 5;
+    targets.push(tuner.observe({ atMs, arrivedBytes, rttMs: 50, notTheStreams: false, ...extra }));
+  }
+  return { targets, lines };
+}
+
+test('learns nothing while the source or the limit is the brake', () => {
+  expect(new Set(drive((streams) => streams * 1e6, 30, { notTheStreams: true }).targets)).toEqual(new Set([8]));
+});
+
+test('climbs no further than the bandwidth limit, nor where the host itself is the brake', () => {
+  expect(Math.max(...drive((streams) => Math.min(streams * 1e6, 8e6), 60, { limitBytesPerSecond: 8e6 }).targets)).toBe(8);
+  expect(Math.max(...drive((streams) => streams * 1e6, 60, { hostLimited: true }).targets)).toBe(8);
+});
+
+test('says each decision in one line, with its figures', () => {
+  const { lines } = drive((streams) => Math.min(streams, 64) * 1e6, 60);
+  expect(lines.slice(0, 3)).toEqual(['16 streams, 128.0 Mbit/s: tried', '32 streams, 256.0 Mbit/s: tried', '64 streams, 512.0 Mbit/s: tried']);
+  expect(lines.some((line) => line.endsWith('confirmed'))).toBe(true);
+});

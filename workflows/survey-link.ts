@@ -1,0 +1,29 @@
+/**
+ * Measures the path between two hosts and says what a migration would start with. `dwcp link`.
+ */
+import { uuid4 } from '@temporalio/workflow';
+import { z } from 'zod';
+import { hostIdSchema } from '../src/model/ids';
+import type { LinkSurvey } from '../src/model/link-survey';
+import { compileMigrationOptions } from '../src/model/options';
+import { type LevelAndStreams, selectLevelAndStreams } from '../src/model/tiers';
+import { onDestination, onSource } from './activity-proxies';
+import { failWith, parseArgument, toCoded } from './failures';
+
+const inputSchema = z.strictObject({ sourceHost: hostIdSchema, destinationHost: hostIdSchema, streams: z.int().min(1).max(256), seconds: z.number().min(2).max(60) });
+export type SurveyInput = z.infer<typeof inputSchema>;
+
+export async function surveyLink(argument: SurveyInput): Promise<LinkSurvey & { start: LevelAndStreams }> {
+  const { sourceHost, destinationHost, streams, seconds } = parseArgument(inputSchema, argument);
+  const sessionId = `link-${uuid4()}`;
+  try {
+    const grantCall = { activityId: 'grant-link', summary: `${destinationHost}: let ${sourceHost} in` };
+    const destination = await onDestination(destinationHost, 'brief', grantCall).grantLink({ sessionId });
+    const surveyCall = { activityId: 'survey-link', summary: `${sourceHost} → ${destinationHost}: one stream, then ${streams}` };
+    const survey = await onSource(sourceHost, 'quick', surveyCall).surveyLink({ sessionId, destination, streams, seconds });
+    const options = compileMigrationOptions({});
+    return { ...survey, start: selectLevelAndStreams(survey.link, options, options.enableCompression) };
+  } catch (error) {
+    throw failWith(toCoded(error));
+  }
+}
