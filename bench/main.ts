@@ -1,6 +1,7 @@
 /**
  * `npm run bench -- NAME [--json] [--small]`: measurements against peers. Names and what they need: bench/README.md.
  */
+import { benchAnchors } from './anchors';
 import { benchDraw } from './draw';
 import { benchEventLoop } from './event-loop';
 import { benchKills } from './kills';
@@ -13,7 +14,7 @@ import { benchTuner } from './tuner';
 import { benchWan } from './wan';
 
 const BENCHES: Readonly<Record<string, (json: boolean, args: readonly string[]) => Promise<void>>> = {
-  wan: benchWan, live: benchLive, matrix: benchMatrix, loopback: benchLoopback, memory: benchMemory, kills: benchKills, 'event-loop': benchEventLoop, draw: benchDraw, transport: benchTransport, tuner: benchTuner,
+  wan: benchWan, live: benchLive, matrix: benchMatrix, loopback: benchLoopback, memory: benchMemory, kills: benchKills, 'event-loop': benchEventLoop, draw: benchDraw, transport: benchTransport, anchors: benchAnchors, tuner: benchTuner,
 };
 
 async function main([name = '', ...args]: readonly string[]): Promise<void> {

@@ -1,12 +1,18 @@
 /**
  * Both ends of `bench -- transport`, each a process of its own on its host of the emulated link:
- * `receive JSON` an agent's parts without Temporal; `send JSON` the migration adapter. They speak in lines of JSON on stdout.
+ * `receive JSON` an agent's parts without Temporal; `send JSON` the migration adapter; `share JSON` two migrations of one
+ * host under one limit. They speak in lines of JSON on stdout.
  */
+import { statSync } from 'node:fs';
 import { openHost } from '../src/agent/host';
 import { createMigrationAdapter } from '../src/control/adapter';
-import { PROCESS_OPTIONS, withDefaults } from '../src/model/options';
-import type { SendProgress } from '../src/sync/image-sender';
 import { hasCode } from '../src/model/errors';
+import { compileMigrationOptions, PROCESS_OPTIONS, withDefaults } from '../src/model/options';
+import { selectLevelAndStreams } from '../src/model/tiers';
+import { ScanFeed } from '../src/sync/change-feed';
+import { ImageSender, type SendProgress } from '../src/sync/image-sender';
+import { SourceMigration } from '../src/sync/source-migration';
+import { mintGrant } from '../src/transport/grants';
 
 export interface ReceiveOrder {
   readonly dataDir: string;
@@ -35,6 +41,18 @@ export interface SendLine {
   readonly linkBytes: number;
   readonly doneBytes: number;
   readonly rttMs: number;
+}
+
+export interface ShareOrder extends Pick<SendOrder, 'dataDir' | 'port' | 'agentKey' | 'image' | 'seconds'> {
+  readonly address: string;
+  readonly hostBandwidthLimit: number;
+  readonly priorities: readonly number[];
+}
+
+/** What each of them has sent. */
+export interface ShareLine {
+  readonly atMs: number;
+  readonly linkBytes: readonly number[];
 }
 
 function write(line: object): void {
@@ -67,8 +85,32 @@ async function send(order: SendOrder): Promise<void> {
   }
 }
 
+async function share(order: ShareOrder): Promise<void> {
+  const host = await openHost(withDefaults(PROCESS_OPTIONS, { hostId: 'bench-a', dataDir: order.dataDir, listenAddress: '0.0.0.0', port: order.port, hostBandwidthLimit: order.hostBandwidthLimit }));
+  const sizeBytes = statSync(order.image).size;
+  const senders = await Promise.all(order.priorities.map(async (priority, index) => {
+    const migrationId = `share-${index}`;
+    const grant = mintGrant(Buffer.from(order.agentKey, 'hex'), 'session', migrationId, 3600e3);
+    const migration = new SourceMigration(migrationId, { address: order.address, port: order.port, grant }, { bandwidthLimit: 0, priority }, host.source);
+    const session = await migration.session();
+    const image = { imageId: 'vda', kind: 'disk' as const, sizeBytes };
+    await session.control.request('prepare', { record: { migrationId, vmId: migrationId, mode: 'direct', fence: 0, generation: 0, sourceHost: 'bench-a', images: [{ ...image, path: '/' }] } });
+    const options = compileMigrationOptions({ bandwidthLimit: 0, enableCompression: false });
+    const start = selectLevelAndStreams(await migration.measureLink(), options, false);
+    return new ImageSender(migration, { vmId: migrationId, image, path: order.image, feed: await ScanFeed.open(order.image, sizeBytes), start, options, linkBytesPerSecond: 0 });
+  }));
+  setInterval(() => write({ atMs: Date.now(), linkBytes: senders.map(({ progress }) => progress.linkBytes) } satisfies ShareLine), 250);
+  const ending = AbortSignal.timeout(order.seconds * 1000);
+  await Promise.allSettled(senders.map((sender) => sender.run(ending)));
+}
+
 const [role, order = '{}'] = process.argv.slice(2);
-const run = role === 'receive' ? receive(JSON.parse(order) as ReceiveOrder) : send(JSON.parse(order) as SendOrder).then(() => process.exit());
+const ROLES: Readonly<Record<string, (order: unknown) => Promise<void>>> = {
+  receive: (given) => receive(given as ReceiveOrder),
+  send: (given) => send(given as SendOrder).then(() => process.exit()),
+  share: (given) => share(given as ShareOrder).then(() => process.exit()),
+};
+const run = ROLES[role ?? '']?.(JSON.parse(order)) ?? Promise.reject(new Error(`no role ${role ?? ''}`));
 run.catch((error: unknown) => {
   process.stderr.write(`${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`);
   process.exit(1);

@@ -7,7 +7,7 @@ import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { whichTool } from '../src/cli/demo/tools';
-import type { ReceiveOrder, SendLine, SendOrder } from './transport-ends';
+import type { ReceiveOrder, SendLine, SendOrder, ShareLine, ShareOrder } from './transport-ends';
 import type { WanLink } from './wan-link';
 
 const ENDS = join(__dirname, 'transport-ends.js');
@@ -153,6 +153,30 @@ export function dwcp({ name, streams, history, bandwidthLimit = 0, image: other,
       });
       return {
         ended: endOf(sender), lines, explanations, finished: () => finished,
+        stop: async () => {
+          await end(sender);
+          await end(receiver);
+          rmSync(dataDir, { recursive: true, force: true });
+        },
+      };
+    },
+  };
+}
+
+/** Two migrations of one host, with these priorities, under one limit of the host. @param heard hears what each has sent */
+export function sharedLimit(priorities: readonly number[], hostBandwidthLimit: number, heard: (line: ShareLine) => void): Mover {
+  return {
+    name: `dwcp shared limit ${priorities.join(':')}`,
+    start: async ({ link, folder, image }, seconds) => {
+      const number = ++sessions;
+      const dataDir = join(folder, `b-${number}`);
+      const receiver = on(link.b, [process.execPath, ENDS, 'receive', JSON.stringify({ dataDir, port: PORT } satisfies ReceiveOrder)], 'pipe');
+      const agentKey = await firstLine(receiver);
+      const order: ShareOrder = { dataDir: join(folder, `a-${number}`), address: link.b.address, port: PORT, agentKey, image, seconds, hostBandwidthLimit, priorities };
+      const sender = on(link.a, [process.execPath, ENDS, 'share', JSON.stringify(order)], 'pipe');
+      if (sender.stdout) createInterface(sender.stdout).on('line', (text) => heard(JSON.parse(text) as ShareLine));
+      return {
+        ended: endOf(sender), lines: [], explanations: [], finished: () => false,
         stop: async () => {
           await end(sender);
           await end(receiver);

@@ -10,6 +10,7 @@ import { GIB } from '../src/model/units';
 import { writeRandom } from './loopback';
 import { report, type Row, say } from './report';
 import { type Curve, drawTransport } from './transport-draw';
+import type { SendLine } from './transport-ends';
 import { dwcp, type Mover, peersFor, type Place } from './transport-movers';
 import { TRANSPORT_SCENARIOS, type TransportScenario } from './transport-scenarios';
 import { type LinkRate, wanRefusal, WanLink } from './wan-link';
@@ -20,6 +21,11 @@ export interface Measured {
   readonly row: Row;
   readonly curve: Curve;
   readonly explanations: readonly string[];
+  readonly series: readonly LinkRate[];
+  /** By performance.now: where the series is at 0. */
+  readonly begunAtMs: number;
+  readonly lines: readonly SendLine[];
+  readonly finished: boolean;
 }
 
 /** Runs a mover for a while on a link that is up. @param meanwhile what happens to the link in the meantime */
@@ -28,12 +34,12 @@ export async function measureMover(place: Place, mover: Mover, seconds: number, 
   const moving = await mover.start(place, seconds);
   const [sampled] = await Promise.all([moving.ended.then(() => place.link.stopSampling()), meanwhile?.()]);
   await moving.stop();
-  const { linkBytes, utilisation, firstSeconds, series } = sampled;
+  const { linkBytes, utilisation, firstSeconds, series, begunAtMs } = sampled;
   const streams = moving.lines.at(-1)?.streams;
   const row: Row = { name: rowName, linkBytes, ...(utilisation !== undefined && { utilisation }), ...(firstSeconds !== undefined && { firstSeconds }), ...(streams !== undefined && { streams }) };
   say(`  ${rowName}: ${((utilisation ?? 0) * 100).toFixed(1)} % from second 5 on, ${((firstSeconds ?? 0) * 100).toFixed(1)} % before${streams === undefined ? '' : `, ${streams} streams`}`);
   for (const line of moving.explanations) say(`    ${line}`);
-  return { row, curve: { name: mover.name, goodput: bySecond(series), streams: streamCurve(moving.lines) }, explanations: moving.explanations };
+  return { row, curve: { name: mover.name, goodput: bySecond(series), streams: streamCurve(moving.lines) }, explanations: moving.explanations, series, begunAtMs, lines: moving.lines, finished: moving.finished() };
 }
 
 export async function benchTransport(json: boolean, args: readonly string[]): Promise<void> {

@@ -29,6 +29,8 @@ export interface LinkSetting {
   readonly rtt: string;
   readonly loss: string;
   readonly cc: string;
+  /** Rates of further paths between the two hosts, all else as on the first. */
+  readonly further?: readonly string[];
 }
 
 /** Why the link cannot be had here; undefined where it can. */
@@ -57,8 +59,9 @@ export class WanLink {
 
   up(): void {
     this.down();
-    const { rate, rtt, loss, cc } = this.setting;
-    execFileSync(WAN, ['up', this.name, '--rate', rate, '--rtt', rtt, '--loss', loss, '--cc', cc], { stdio: ['ignore', 'inherit', 'inherit'] });
+    const { rate, rtt, loss, cc, further = [] } = this.setting;
+    execFileSync(WAN, ['up', this.name, '--paths', String(1 + further.length), '--rate', rate, '--rtt', rtt, '--loss', loss, '--cc', cc], { stdio: ['ignore', 'inherit', 'inherit'] });
+    for (const [index, other] of further.entries()) this.set(String(index + 1), '--rate', other);
   }
 
   down(): void {
@@ -71,9 +74,9 @@ export class WanLink {
 
   #crossed(): Crossed {
     const received = (side: string): number => {
-      const text = execFileSync('ip', ['-n', `wan-${this.name}-${side}`, '-s', '-j', 'link', 'show', 'dev', 'wan-0'], { encoding: 'utf8' });
-      const [device] = JSON.parse(text) as { stats64?: { rx: { bytes: number } } }[];
-      return device?.stats64?.rx.bytes ?? 0;
+      const text = execFileSync('ip', ['-n', `wan-${this.name}-${side}`, '-s', '-j', 'link', 'show'], { encoding: 'utf8' });
+      const devices = JSON.parse(text) as { ifname: string; stats64?: { rx: { bytes: number } } }[];
+      return devices.filter(({ ifname }) => ifname.startsWith('wan-')).reduce((sum, { stats64 }) => sum + (stats64?.rx.bytes ?? 0), 0);
     };
     return { atA: received('a'), atB: received('b') };
   }
@@ -93,7 +96,7 @@ export class WanLink {
     execFileSync(WAN, ['set', this.name, '--mend'], { stdio: 'ignore' });
   }
 
-  /** Changes the link while it is up: `--rate 100mbit`, `--loss 1%`. */
+  /** Changes the link, or the path of that number, while it is up: `--rate 100mbit`, `1 --cut`. */
   set(...args: readonly string[]): void {
     execFileSync(WAN, ['set', this.name, ...args], { stdio: 'ignore' });
   }
@@ -107,13 +110,13 @@ export class WanLink {
   /**
    * @returns bytes that crossed, both ways; and of the busier way the utilisation from the fifth second on after the transfer
    * itself began (the first sample with more than a tenth of the rate) up to its end (the last such sample), the share of
-   * the rate in the five seconds before, and what crossed in each interval
+   * the rate in the five seconds before, what crossed in each interval, and when it began (performance.now)
    */
-  stopSampling(): { linkBytes: number; utilisation: number | undefined; firstSeconds: number | undefined; series: LinkRate[] } {
+  stopSampling(): { linkBytes: number; utilisation: number | undefined; firstSeconds: number | undefined; series: LinkRate[]; begunAtMs: number } {
     clearInterval(this.#timer);
     const samples = [...this.#samples, { atMs: performance.now(), ...this.#crossed() }];
     const [first, last] = [samples[0], samples.at(-1)];
-    if (!first || !last) return { linkBytes: 0, utilisation: undefined, firstSeconds: undefined, series: [] };
+    if (!first || !last) return { linkBytes: 0, utilisation: undefined, firstSeconds: undefined, series: [], begunAtMs: 0 };
     const [atA, atB] = [last.atA - first.atA, last.atB - first.atB];
     const way = atB >= atA ? 'atB' : 'atA';
     const rateBytes = this.setting.rateBitsPerSecond / 8;
@@ -125,6 +128,6 @@ export class WanLink {
     const from = begin && samples.find((sample) => sample.atMs >= begin.atMs + 5000);
     const measurable = from && end && end.atMs - from.atMs >= 1000;
     const series = intervals.map(({ before, after }) => ({ atSeconds: (after.atMs - (begin ?? first).atMs) / 1000, bitsPerSecond: this.setting.rateBitsPerSecond * share(before, after) }));
-    return { linkBytes: atA + atB, utilisation: measurable ? share(from, end) : undefined, firstSeconds: begin && from ? share(begin, from) : undefined, series };
+    return { linkBytes: atA + atB, utilisation: measurable ? share(from, end) : undefined, firstSeconds: begin && from ? share(begin, from) : undefined, series, begunAtMs: (begin ?? first).atMs };
   }
 }

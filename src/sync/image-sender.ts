@@ -180,13 +180,13 @@ export class ImageSender {
     } finally {
       this.#nextBatch = source.nextBatchId;
       stopPacing();
+      await rememberPaths(this.#migration, session.stats.paths, this.#pacing.confirmed, start.initialStreams);
       signal.removeEventListener('abort', forward);
     }
     feed.assertUnchanged();
     const root = await pool.run({ kind: 'root', hashes: this.#source.memory, sizeBytes: image.sizeBytes });
     await session.control.request('finish_image', { image: imageNumber, root });
     this.#migration.sentManifests.set(image.imageId, this.#source);
-    await rememberPaths(this.#migration, session.stats.paths, this.#pacing.confirmed, start.initialStreams);
     return this.#result(root);
   }
 

@@ -1,6 +1,7 @@
 /**
  * One settled measurement of goodput out of a run of samples: what comes before streams have settled does not count, nor do
- * intervals in which they were not the brake; noise is measured longer. Pure.
+ * intervals in which they were not the brake; noise is measured longer, and what cannot reach what it would have to is
+ * not measured to the end. Pure.
  */
 
 export interface LinkSample {
@@ -20,6 +21,10 @@ export interface LinkSample {
 
 const MIN_MEASURE_MS = 2_000;
 const MEASURE_ROUND_TRIPS = 20;
+/** Long enough to see that a count is hopeless: so far below what it would have to carry. */
+const GLANCE_MS = 600;
+const GLANCE_ROUND_TRIPS = 8;
+const HOPELESS_SHARE = 0.85;
 const MAX_EXTENSIONS = 3;
 const MAX_STANDARD_ERROR = 0.04;
 const MAX_SETTLE_MS = 10_000;
@@ -29,14 +34,16 @@ const SETTLE_ROUND_TRIPS = 25;
 export class MeasuringWindow {
   /** 1 where streams were added, -1 where taken away, 0 neither; undefined where nothing has to settle. */
   #change: number | undefined = 1;
+  #needed = 0;
   #beganAtMs: number | undefined;
   #last: LinkSample | undefined;
   #rates: number[] = [];
   #weightsMs: number[] = [];
 
-  /** Begins anew. @param change sign of the change in streams; undefined for a look at what is there */
-  begin(change: number | undefined): void {
+  /** Begins anew. @param change sign of the change in streams; undefined for a look at what is there @param needed goodput below which it is of no use */
+  begin(change: number | undefined, needed = 0): void {
     this.#change = change;
+    this.#needed = needed;
     this.#beganAtMs = undefined;
     this.#last = undefined;
     this.#rates = [];
@@ -55,8 +62,9 @@ export class MeasuringWindow {
     this.#weightsMs.push(spanMs);
     const measuredMs = this.#weightsMs.reduce((sum, ms) => sum + ms, 0);
     const enoughMs = Math.max(MIN_MEASURE_MS, MEASURE_ROUND_TRIPS * sample.rttMs);
-    if (measuredMs < enoughMs) return undefined;
     const mean = this.#rates.reduce((sum, rate, index) => sum + rate * (this.#weightsMs[index] ?? 0), 0) / measuredMs;
+    if (mean < HOPELESS_SHARE * this.#needed && measuredMs >= Math.max(GLANCE_MS, GLANCE_ROUND_TRIPS * sample.rttMs)) return mean;
+    if (measuredMs < enoughMs) return undefined;
     const noisy = standardErrorOf(this.#rates, mean) > MAX_STANDARD_ERROR;
     if (noisy && this.#change !== undefined && measuredMs < enoughMs * (1 + MAX_EXTENSIONS)) return undefined;
     return mean;

@@ -47,6 +47,8 @@ interface Wish {
   readonly streams: number;
   /** False while holding: nothing has changed, so nothing has to settle. */
   readonly settle: boolean;
+  /** Goodput below which it cannot win. */
+  readonly needed?: number;
 }
 
 /** A count and what it carries, bytes a second. */
@@ -91,7 +93,7 @@ export class AdaptiveTuner implements StreamTuner {
     if (goodput === undefined) return this.target;
     const before = this.target;
     this.#wish = this.#life.next(goodput).value;
-    this.#window.begin(this.#wish.settle ? Math.sign(this.target - before) : undefined);
+    this.#window.begin(this.#wish.settle ? Math.sign(this.target - before) : undefined, this.#wish.needed);
     return this.target;
   }
 
@@ -108,20 +110,20 @@ export class AdaptiveTuner implements StreamTuner {
     let best = start;
     let moved = false;
     while (best.streams < this.#bounds.max && this.#mayClimb(best)) {
-      const next = yield* this.#try(Math.min(this.#bounds.max, best.streams * 2));
+      const next = yield* this.#try(Math.min(this.#bounds.max, best.streams * 2), best);
       if (utility(next) <= utility(best)) break;
       best = next;
       moved = true;
     }
     while (!moved && best.streams > this.#bounds.min) {
-      const next = yield* this.#try(Math.max(this.#bounds.min, Math.round(best.streams / 2)));
+      const next = yield* this.#try(Math.max(this.#bounds.min, Math.round(best.streams / 2)), best);
       if (utility(next) < utility(best) - INDIFFERENT) break;
       best = next;
     }
     for (const factor of [REFINE_BY, 1 / REFINE_BY]) {
       const streams = clamp(Math.round(best.streams * factor), this.#bounds.min, this.#bounds.max);
       if (streams === best.streams || (factor > 1 && !this.#mayClimb(best))) continue;
-      const next = yield* this.#try(streams);
+      const next = yield* this.#try(streams, best);
       if (utility(next) > utility(best) + INDIFFERENT) return next;
     }
     return best;
@@ -157,7 +159,7 @@ export class AdaptiveTuner implements StreamTuner {
       const up = this.#probeUp && this.#mayClimb(now);
       this.#probeUp = !this.#probeUp;
       const streams = clamp(Math.round(held.streams * (up ? PROBE_BY : 1 / PROBE_BY)), this.#bounds.min, this.#bounds.max);
-      const probed = streams === held.streams ? undefined : yield* this.#try(streams);
+      const probed = streams === held.streams ? undefined : yield* this.#try(streams, now);
       if (probed && utility(probed) > utility(now) + PROBE_MUST_GAIN) {
         this.#probeEveryMs = PROBE_EVERY_MS;
         return probed;
@@ -167,8 +169,9 @@ export class AdaptiveTuner implements StreamTuner {
     }
   }
 
-  *#try(streams: number): Search<Held> {
-    const tried: Held = { streams, goodput: yield { streams, settle: true } };
+  *#try(streams: number, against: Held): Search<Held> {
+    const needed = against.goodput * (streams / against.streams) ** ALPHA * Math.exp(-INDIFFERENT);
+    const tried: Held = { streams, goodput: yield { streams, settle: true, needed } };
     this.#say(tried, 'tried');
     return tried;
   }

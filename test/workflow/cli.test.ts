@@ -105,6 +105,10 @@ describe('against a server', () => {
     expect(objects(await dwcp(['baseline', 'list', ...place, '--json']))).toEqual([expect.objectContaining({ event: 'baseline', vmId: 'cli' })]);
     expect(objects(await dwcp(['metrics', '--json'], server)).at(-1)).toHaveProperty('dwcp_speedup');
     expect(objects(await dwcp(['connect', ...hosts(), '--json'], server)).at(-1)).toMatchObject({ event: 'connect' });
+    const link = objects(await dwcp(['link', ...hosts(), '--streams', '4', '--seconds', '2', '--json'], server)).at(-1);
+    expect(link).toMatchObject({ event: 'link', streams: 4, start: { tier: 'local' } });
+    expect((link as { oneStreamBytesPerSecond: number }).oneStreamBytesPerSecond).toBeGreaterThan(1e6);
+    expectOneLine(await dwcp(['link', ...hosts(), '--streams', 'many'], server), EXIT.usage, /INVALID_INPUT.*streams/);
     expect((await dwcp(['status', 'never-was'], server)).code).toBe(EXIT.notFound);
   });
 

@@ -1,0 +1,205 @@
+/**
+ * `npm run bench -- anchors`: what a path does to a transfer and what a transfer does to a path, over time: capacity that
+ * changes, limits, killed streams, a blackout, what is learnt of a path, a limit that two migrations share, two paths.
+ * Anchors A5 to A8 and A10 of transport.md section 3.8, and points 4 and 5 of issue 5. `--only TEXT` takes some.
+ */
+import { execFileSync } from 'node:child_process';
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { GIB, MIB } from '../src/model/units';
+import { writeRandom } from './loopback';
+import { report, type Row, say } from './report';
+import { measureMover } from './transport';
+import type { SendLine, ShareLine } from './transport-ends';
+import { dwcp, sharedLimit } from './transport-movers';
+import { type LinkRate, type LinkSetting, wanRefusal, WanLink } from './wan-link';
+
+const WIDE: LinkSetting = { rate: '300mbit', rateBitsPerSecond: 300e6, rtt: '100ms', loss: '0.1%', cc: 'cubic' };
+const NARROW: LinkSetting = { rate: '100mbit', rateBitsPerSecond: 100e6, rtt: '50ms', loss: '0.01%', cc: 'cubic' };
+
+interface Lab {
+  readonly folder: string;
+  readonly image: string;
+}
+
+type Anchor = (lab: Lab) => Promise<Row[]>;
+
+const pause = (seconds: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, seconds * 1000));
+
+/** With a link of its own, up for as long as `run` takes. */
+async function onLink<T>(setting: LinkSetting, run: (link: WanLink) => Promise<T>): Promise<T> {
+  const link = new WanLink('bench', setting);
+  link.up();
+  try {
+    return await run(link);
+  } finally {
+    link.down();
+  }
+}
+
+/** Mean rate of a stretch, as a share of what was possible there. */
+function shareOf(series: readonly LinkRate[], from: number, to: number, bitsPerSecond: number): number {
+  const within = series.filter(({ atSeconds }) => atSeconds > from && atSeconds <= to);
+  return within.reduce((sum, rate) => sum + rate.bitsPerSecond, 0) / Math.max(1, within.length) / bitsPerSecond;
+}
+
+/** Runs steps one after the other, each after its seconds. @returns when each was taken, by performance.now */
+function timetable(...steps: readonly (readonly [number, () => void])[]): { readonly run: () => Promise<void>; readonly takenAtMs: number[] } {
+  const takenAtMs: number[] = [];
+  const run = async (): Promise<void> => {
+    for (const [seconds, step] of steps) {
+      await pause(seconds);
+      step();
+      takenAtMs.push(performance.now());
+    }
+  };
+  return { run, takenAtMs };
+}
+
+/** Seconds from `from` until three seconds in a row reach a share of a rate. */
+function secondsUntil(series: readonly LinkRate[], from: number, share: number, bitsPerSecond: number): number {
+  for (let second = from; second < (series.at(-1)?.atSeconds ?? 0) - 3; second += 0.25) if (shareOf(series, second, second + 3, bitsPerSecond) >= share) return second - from;
+  return Infinity;
+}
+
+const capacityChanges: Anchor = (lab) =>
+  onLink(WIDE, async (link) => {
+    const { run, takenAtMs } = timetable([45, () => link.set('--rate', '100mbit')], [40, () => link.set('--rate', '300mbit')]);
+    const { series, begunAtMs } = await measureMover({ link, ...lab }, dwcp({ name: 'capacity' }), 130, 'capacity 300, 100, 300', run);
+    const [down = 0, up = 0] = takenAtMs.map((atMs) => (atMs - begunAtMs) / 1000);
+    return [
+      { name: 'A5 300 to 100 mbit', seconds: secondsUntil(series, down, 0.9, 100e6), utilisation: shareOf(series, down + 5, up - 1, 100e6) },
+      { name: 'A5 100 to 300 mbit', seconds: secondsUntil(series, up, 0.9, 300e6), utilisation: shareOf(series, up + 10, up + 40, 300e6) },
+    ];
+  });
+
+const limits: Anchor = async (lab) => {
+  const rows: Row[] = [];
+  for (const mbit of [100, 240, 270]) {
+    await onLink({ ...WIDE, loss: '0%' }, async (link) => {
+      const { lines } = await measureMover({ link, ...lab }, dwcp({ name: 'limit', bandwidthLimit: (mbit * 1e6) / 8 }), 35, `limit of ${mbit} mbit`);
+      const steady = lines.filter(({ atMs }) => atMs - (lines[0]?.atMs ?? 0) > 8_000);
+      const windows = steady.slice(4).map((line, index) => rateBetween(steady[index], line));
+      rows.push({ name: `A6 limit ${mbit} of 300 mbit`, utilisation: rateBetween(steady[0], steady.at(-1)) / (mbit * 1e6), note: `seconds from ${percent(Math.min(...windows) / (mbit * 1e6))} to ${percent(Math.max(...windows) / (mbit * 1e6))}` });
+    });
+  }
+  return rows;
+};
+
+/** Bits a second of what was sent between two reports. */
+function rateBetween(before: SendLine | undefined, after: SendLine | undefined): number {
+  return before && after ? (8 * (after.linkBytes - before.linkBytes)) / ((after.atMs - before.atMs) / 1000) : 0;
+}
+
+const percent = (share: number): string => `${(100 * share).toFixed(1)} %`;
+
+const killedStreams: Anchor = (lab) =>
+  onLink({ ...WIDE, loss: '0.01%' }, async (link) => {
+    let killed = 0;
+    const steps = timetable([30, () => (killed = killHalf(link))]);
+    const { series, begunAtMs } = await measureMover({ link, ...lab }, dwcp({ name: 'killed' }), 45, 'half the streams killed', steps.run);
+    const at = ((steps.takenAtMs[0] ?? 0) - begunAtMs) / 1000;
+    const before = shareOf(series, at - 10, at - 1, 300e6);
+    return [{ name: 'A7 half the streams killed', seconds: secondsUntil(series, at, 0.9 * before, 300e6), note: `${killed} connections killed` }];
+  });
+
+/** Every other connection to the data plane, by the kernel. */
+function killHalf(link: WanLink): number {
+  const ss = (args: readonly string[]): string => execFileSync('ip', ['netns', 'exec', `wan-${link.name}-a`, 'ss', ...args], { encoding: 'utf8' });
+  const ports = ss(['-tnH', 'state', 'established', 'dport', '=', ':9876']).trim().split('\n').map((line) => /:(\d+)\s+\S+:9876/.exec(line)?.[1]).filter((port) => port !== undefined);
+  const half = ports.slice(1).filter((_, index) => index % 2 === 0);
+  for (const port of half) ss(['-K', 'dport', '=', ':9876', 'and', 'sport', '=', `:${port}`]);
+  return half.length;
+}
+
+const blackout: Anchor = async (lab) => {
+  const image = join(lab.folder, 'small');
+  const sizeBytes = 400 * MIB;
+  writeRandom(image, sizeBytes);
+  const send = (name: string, meanwhile?: (link: WanLink) => Promise<void>) =>
+    onLink(NARROW, (link) => measureMover({ link, ...lab }, dwcp({ name, image }), 200, name, meanwhile && (() => meanwhile(link))));
+  const undisturbed = await send('undisturbed');
+  let mendedAtMs = 0;
+  let resumedAtMs = 0;
+  const cut = await send('blackout of 30 s', async (link) => {
+    await pause(15);
+    link.cut();
+    await pause(30);
+    const crossed = link.crossedBytes;
+    link.mend();
+    mendedAtMs = performance.now();
+    while (link.crossedBytes < crossed + 1e6) await pause(0.05);
+    resumedAtMs = performance.now();
+  });
+  const resent = (cut.lines.at(-1)?.linkBytes ?? 0) - (undisturbed.lines.at(-1)?.linkBytes ?? 0);
+  return [{ name: 'A8 blackout of 30 s', seconds: (resumedAtMs - mendedAtMs) / 1000, linkBytes: resent, verified: cut.finished && undisturbed.finished, note: 'time until a megabyte has crossed again; bytes sent more than without' }];
+};
+
+const learning: Anchor = async (lab) => {
+  const rows: Row[] = [];
+  for (let run = 1; run <= 6; run += 1) {
+    await onLink({ ...NARROW, loss: '1%' }, async (link) => {
+      const { explanations } = await measureMover({ link, ...lab }, dwcp({ name: 'learning', history: 'learnt', image: learningImage(lab) }), 60, `run ${run}`);
+      const [, begun = '0', held = '0'] = /begun with (\d+) streams, held (\d+)/.exec(explanations.join('\n')) ?? [];
+      rows.push({ name: `A10 run ${run}`, streams: Number(begun), ratio: Number(begun) / Math.max(1, Number(held)), note: `held ${held}; begun with over held is the ratio` });
+    });
+  }
+  return rows;
+};
+
+/** Small enough that a run comes to its end, large enough that the tuner does before. */
+function learningImage({ folder }: Lab): string {
+  const path = join(folder, 'learning');
+  if (!existsSync(path)) writeRandom(path, 360 * MIB);
+  return path;
+}
+
+const sharedBetweenTwo: Anchor = (lab) =>
+  onLink(WIDE, async (link) => {
+    const lines: ShareLine[] = [];
+    const limit = 100e6 / 8;
+    await measureMover({ link, ...lab }, sharedLimit([10, 5], limit, (line) => lines.push(line)), 35, 'two migrations, priorities 10 and 5, limit of 100 mbit');
+    const steady = lines.filter(({ atMs }) => atMs - (lines[0]?.atMs ?? 0) > 10_000);
+    const [first, last] = [steady[0], steady.at(-1)];
+    if (!first || !last) throw new Error('the two migrations said nothing');
+    const rates = last.linkBytes.map((bytes, index) => (bytes - (first.linkBytes[index] ?? 0)) / ((last.atMs - first.atMs) / 1000));
+    const [urgent = 0, other = 0] = rates;
+    return [{ name: 'priorities 2:1 under one limit', ratio: urgent / other, utilisation: (urgent + other) / limit, note: 'ratio of the shares; utilisation of the limit' }];
+  });
+
+/** Paths of 100 and 50 mbit; one of them is cut in the middle. */
+function twoPaths(cut: '0' | '1', name: string, leftBitsPerSecond: number): Anchor {
+  return (lab) =>
+    onLink({ ...NARROW, rateBitsPerSecond: 150e6, further: ['50mbit'] }, async (link) => {
+      const { run, takenAtMs } = timetable([40, () => link.set(cut, '--cut')]);
+      const { series, begunAtMs } = await measureMover({ link, ...lab }, dwcp({ name, addresses: [link.b.address, '198.18.1.2'] }), 70, name, run);
+      const at = ((takenAtMs[0] ?? 0) - begunAtMs) / 1000;
+      return [
+        { name: `${name}: both`, utilisation: shareOf(series, 5, at - 1, 150e6) },
+        { name: `${name}: one left`, seconds: secondsUntil(series, at, 0.85, leftBitsPerSecond), utilisation: shareOf(series, at + 5, at + 25, leftBitsPerSecond), note: 'of the path that is left' },
+      ];
+    });
+}
+
+const ANCHORS: Readonly<Record<string, Anchor>> = {
+  capacity: capacityChanges, limits, killed: killedStreams, blackout, learning, shared: sharedBetweenTwo,
+  paths: twoPaths('1', 'two paths, the second cut', 100e6), control: twoPaths('0', 'two paths, that of the control connection cut', 50e6),
+};
+
+export async function benchAnchors(json: boolean, args: readonly string[]): Promise<void> {
+  const refusal = wanRefusal();
+  if (refusal !== undefined) throw new Error(refusal);
+  const only = args.includes('--only') ? (args[args.indexOf('--only') + 1] ?? '') : '';
+  const folder = mkdtempSync(join(existsSync('/dev/shm') ? '/dev/shm' : tmpdir(), 'dwcp-anchors-'));
+  const image = join(folder, 'image');
+  const rows: Row[] = [];
+  try {
+    say('making the image');
+    writeRandom(image, 4.5 * GIB);
+    for (const [name, anchor] of Object.entries(ANCHORS)) if (name.includes(only)) rows.push(...(await anchor({ folder, image })));
+    report('anchors', rows, json, { links: { WIDE, NARROW } });
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
