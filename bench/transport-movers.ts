@@ -3,7 +3,7 @@
  * a fixed number of streams, and the peers. Each ends by itself or is ended after its time.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { whichTool } from '../src/cli/demo/tools';
@@ -27,6 +27,8 @@ export interface Moving {
   readonly lines: readonly SendLine[];
   readonly explanations: readonly string[];
   readonly finished: () => boolean;
+  /** Of the larger of our two processes, bytes; 0 for peers. */
+  readonly peakRssBytes: () => number;
   stop(): Promise<void>;
 }
 
@@ -62,7 +64,7 @@ async function pair(server: () => ChildProcess, client: () => ChildProcess, seco
   const sender = client();
   const timer = setTimeout(() => sender.kill('SIGKILL'), seconds * 1000);
   return {
-    ended: endOf(sender), lines: [], explanations: [], finished: () => false,
+    ended: endOf(sender), lines: [], explanations: [], finished: () => false, peakRssBytes: () => 0,
     stop: async () => {
       clearTimeout(timer);
       await end(sender);
@@ -145,6 +147,8 @@ export function dwcp({ name, streams, history, bandwidthLimit = 0, image: other,
       const lines: SendLine[] = [];
       const explanations: string[] = [];
       let finished = false;
+      let peakRssBytes = 0;
+      const watch = setInterval(() => (peakRssBytes = Math.max(peakRssBytes, peakOf(sender), peakOf(receiver))), 500);
       if (sender.stdout) createInterface(sender.stdout).on('line', (text) => {
         const line = JSON.parse(text) as Partial<SendLine> & { explain?: string; finished?: boolean };
         if (line.explain !== undefined) explanations.push(line.explain);
@@ -152,8 +156,9 @@ export function dwcp({ name, streams, history, bandwidthLimit = 0, image: other,
         else lines.push(line as SendLine);
       });
       return {
-        ended: endOf(sender), lines, explanations, finished: () => finished,
+        ended: endOf(sender), lines, explanations, finished: () => finished, peakRssBytes: () => peakRssBytes,
         stop: async () => {
+          clearInterval(watch);
           await end(sender);
           await end(receiver);
           rmSync(dataDir, { recursive: true, force: true });
@@ -176,7 +181,7 @@ export function sharedLimit(priorities: readonly number[], hostBandwidthLimit: n
       const sender = on(link.a, [process.execPath, ENDS, 'share', JSON.stringify(order)], 'pipe');
       if (sender.stdout) createInterface(sender.stdout).on('line', (text) => heard(JSON.parse(text) as ShareLine));
       return {
-        ended: endOf(sender), lines: [], explanations: [], finished: () => false,
+        ended: endOf(sender), lines: [], explanations: [], finished: () => false, peakRssBytes: () => 0,
         stop: async () => {
           await end(sender);
           await end(receiver);
@@ -185,6 +190,14 @@ export function sharedLimit(priorities: readonly number[], hostBandwidthLimit: n
       };
     },
   };
+}
+
+function peakOf({ pid = 0 }: ChildProcess): number {
+  try {
+    return Number(/VmHWM:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? 0) * 1024;
+  } catch {
+    return 0;
+  }
 }
 
 function firstLine(child: ChildProcess): Promise<string> {

@@ -36,7 +36,7 @@ export async function measureMover(place: Place, mover: Mover, seconds: number, 
   await moving.stop();
   const { linkBytes, utilisation, firstSeconds, series, begunAtMs } = sampled;
   const streams = moving.lines.at(-1)?.streams;
-  const row: Row = { name: rowName, linkBytes, ...(utilisation !== undefined && { utilisation }), ...(firstSeconds !== undefined && { firstSeconds }), ...(streams !== undefined && { streams }) };
+  const row: Row = { name: rowName, linkBytes, ...(utilisation !== undefined && { utilisation }), ...(firstSeconds !== undefined && { firstSeconds }), ...(streams !== undefined && { streams, peakRssBytes: moving.peakRssBytes() }) };
   say(`  ${rowName}: ${((utilisation ?? 0) * 100).toFixed(1)} % from second 5 on, ${((firstSeconds ?? 0) * 100).toFixed(1)} % before${streams === undefined ? '' : `, ${streams} streams`}`);
   for (const line of moving.explanations) say(`    ${line}`);
   return { row, curve: { name: mover.name, goodput: bySecond(series), streams: streamCurve(moving.lines) }, explanations: moving.explanations, series, begunAtMs, lines: moving.lines, finished: moving.finished() };

@@ -81,6 +81,7 @@ export class SendingStream {
 
   /** A parked stream finishes what it has and pulls no more. */
   setActive(active: boolean): void {
+    if (active === this.#active) return;
     this.#active = active;
     this.#wake?.();
   }
@@ -124,7 +125,6 @@ export class SendingStream {
   confirm(id: number): Outstanding | undefined {
     const entry = this.outstanding.get(id);
     if (entry) this.outstanding.delete(id);
-    this.#wake?.();
     return entry;
   }
 

@@ -153,6 +153,16 @@ export function transportSuite(name: string, tls?: () => TlsFiles): void {
       session.close();
     });
 
+    it('knows from the kernel what paces its connections, and their round trip', async () => {
+      const session = await lab.open();
+      await session.establish(2);
+      expect(session.congestionControl).toMatch(/^[a-z]/);
+      await session.transfer(new CountingSupplier(20, 40_000), never);
+      while (session.stats.paths[0]?.rttMs === session.rttMs) await new Promise((resolve) => setTimeout(resolve, 50));
+      expect(session.stats.paths[0]?.rttMs).toBeLessThan(100);
+      session.close();
+    });
+
     it('delivers every batch exactly once over many streams, and gives every buffer back', async () => {
       const session = await lab.open();
       await session.establish(16);
