@@ -11,8 +11,10 @@ export interface LinkSample {
   readonly rttMs: number;
   /** Share of segments sent again; undefined where it cannot be seen. */
   readonly lossRatio?: number | undefined;
-  /** True where streams waited for batches, the bandwidth limit held them, or the path is out. */
+  /** True where streams waited for batches, or the bandwidth limit held them. */
   readonly notTheStreams: boolean;
+  /** The path is out: what was measured just before was its end. */
+  readonly pathOut?: boolean;
   /** 0 for none. */
   readonly limitBytesPerSecond?: number;
   /** The agent's own threads are the brake. */
@@ -25,6 +27,7 @@ const MEASURE_ROUND_TRIPS = 20;
 const GLANCE_MS = 600;
 const GLANCE_ROUND_TRIPS = 8;
 const HOPELESS_SHARE = 0.85;
+const OUTAGE_SHARE = 0.1;
 const MAX_EXTENSIONS = 3;
 const MAX_STANDARD_ERROR = 0.04;
 const MAX_SETTLE_MS = 10_000;
@@ -52,18 +55,23 @@ export class MeasuringWindow {
 
   /** @returns bytes a second, once they are measured; then begin() is due */
   take(sample: LinkSample): number | undefined {
+    if (sample.pathOut) this.begin(this.#change, this.#needed);
     this.#beganAtMs ??= sample.atMs;
     if (sample.atMs - this.#beganAtMs < this.#settleMs(sample)) return undefined;
     const last = this.#last;
     this.#last = sample;
-    if (!last || sample.notTheStreams || sample.atMs <= last.atMs) return undefined;
+    // A session that was opened again counts from nothing.
+    const countsOn = last !== undefined && sample.arrivedBytes >= last.arrivedBytes;
+    if (!countsOn || sample.notTheStreams || sample.atMs <= last.atMs) return undefined;
     const spanMs = sample.atMs - last.atMs;
     this.#rates.push((1000 * (sample.arrivedBytes - last.arrivedBytes)) / spanMs);
     this.#weightsMs.push(spanMs);
     const measuredMs = this.#weightsMs.reduce((sum, ms) => sum + ms, 0);
     const enoughMs = Math.max(MIN_MEASURE_MS, MEASURE_ROUND_TRIPS * sample.rttMs);
     const mean = this.#rates.reduce((sum, rate, index) => sum + rate * (this.#weightsMs[index] ?? 0), 0) / measuredMs;
-    if (mean < HOPELESS_SHARE * this.#needed && measuredMs >= Math.max(GLANCE_MS, GLANCE_ROUND_TRIPS * sample.rttMs)) return mean;
+    // Next to nothing may be the beginning of an outage, which shows only later.
+    const hopeless = mean < HOPELESS_SHARE * this.#needed && mean > OUTAGE_SHARE * this.#needed;
+    if (hopeless && measuredMs >= Math.max(GLANCE_MS, GLANCE_ROUND_TRIPS * sample.rttMs)) return mean;
     if (measuredMs < enoughMs) return undefined;
     const noisy = standardErrorOf(this.#rates, mean) > MAX_STANDARD_ERROR;
     if (noisy && this.#change !== undefined && measuredMs < enoughMs * (1 + MAX_EXTENSIONS)) return undefined;

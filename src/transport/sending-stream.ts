@@ -29,8 +29,9 @@ export interface BatchSupplier {
 }
 
 const NO_FRAMES: ReadonlySet<FrameType> = new Set(['refused']);
-/** What a stream may have on the way before its rate is known; grows with the rate from the first report on. */
+/** What a stream may have on the way before its rate is known, and at any rate; grows with the rate from the first report on. */
 const INITIAL_WINDOW_BYTES = 256 * 1024;
+const LEAST_WINDOW_BYTES = 64 * 1024;
 /** Long enough for the reports, which come every 100 ms, to keep the window open. */
 const WINDOW_SECONDS = 0.5;
 
@@ -185,5 +186,6 @@ export class SendingStream {
 
 /** Bytes that one stream may have on the way: enough for its rate, little enough to lose. */
 export function streamWindowBytes(stream: SendingStream, rttMs: number, batchBytes: number): number {
-  return Math.max(INITIAL_WINDOW_BYTES, batchBytes, stream.rateBytesPerSecond * Math.max(WINDOW_SECONDS, (8 * rttMs) / 1000));
+  const least = stream.rateBytesPerSecond > 0 ? LEAST_WINDOW_BYTES : INITIAL_WINDOW_BYTES;
+  return Math.max(least, batchBytes, stream.rateBytesPerSecond * Math.max(WINDOW_SECONDS, (8 * rttMs) / 1000));
 }

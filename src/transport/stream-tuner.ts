@@ -7,7 +7,8 @@
  *   confirm   the winner measured again: fresh streams show more than they keep up
  *   hold      deviates for three looks -> bracket again;  every 30 s and rarer a probe of a factor 1.5, up or down
  *
- *   U(n) = ln goodput - ALPHA ln n: the same share of goodput is asked for each doubling, at any n
+ *   U(n) = ln goodput - ALPHA ln n: the same share of goodput is asked for each doubling, at any n. Going down, fewer
+ *   streams are taken while they carry what more did, so that halving after halving does not add up to a slow transfer.
  *
  * Source: shared/research/transport.md, section 3.
  */
@@ -25,6 +26,8 @@ const ALPHA = 0.1;
 /** What a confirmed count may have lost against the measurement that made it the winner, in ln units. */
 const MIN_GAIN = 0.08;
 const INDIFFERENT = 0.01;
+/** Fewer streams may not carry less than this share of the most that was seen in the same search. */
+const FEWER_MUST_CARRY = 0.96;
 const PROBE_MUST_GAIN = 0.02;
 const REFINE_BY = Math.SQRT2;
 const PROBE_BY = 1.5;
@@ -108,23 +111,25 @@ export class AdaptiveTuner implements StreamTuner {
 
   *#bracket(start: Held): Search<Held> {
     let best = start;
+    let most = start.goodput;
     let moved = false;
     while (best.streams < this.#bounds.max && this.#mayClimb(best)) {
-      const next = yield* this.#try(Math.min(this.#bounds.max, best.streams * 2), best);
+      const next = yield* this.#try(Math.min(this.#bounds.max, best.streams * 2), best, most);
+      most = Math.max(most, next.goodput);
       if (utility(next) <= utility(best)) break;
       best = next;
       moved = true;
     }
     while (!moved && best.streams > this.#bounds.min) {
-      const next = yield* this.#try(Math.max(this.#bounds.min, Math.round(best.streams / 2)), best);
-      if (utility(next) < utility(best) - INDIFFERENT) break;
+      const next = yield* this.#try(Math.max(this.#bounds.min, Math.round(best.streams / 2)), best, most);
+      if (utility(next) < utility(best) - INDIFFERENT || next.goodput < FEWER_MUST_CARRY * most) break;
       best = next;
     }
     for (const factor of [REFINE_BY, 1 / REFINE_BY]) {
       const streams = clamp(Math.round(best.streams * factor), this.#bounds.min, this.#bounds.max);
       if (streams === best.streams || (factor > 1 && !this.#mayClimb(best))) continue;
-      const next = yield* this.#try(streams, best);
-      if (utility(next) > utility(best) + INDIFFERENT) return next;
+      const next = yield* this.#try(streams, best, most);
+      if (utility(next) > utility(best) + INDIFFERENT && (factor > 1 || next.goodput >= FEWER_MUST_CARRY * most)) return next;
     }
     return best;
   }
@@ -159,8 +164,8 @@ export class AdaptiveTuner implements StreamTuner {
       const up = this.#probeUp && this.#mayClimb(now);
       this.#probeUp = !this.#probeUp;
       const streams = clamp(Math.round(held.streams * (up ? PROBE_BY : 1 / PROBE_BY)), this.#bounds.min, this.#bounds.max);
-      const probed = streams === held.streams ? undefined : yield* this.#try(streams, now);
-      if (probed && utility(probed) > utility(now) + PROBE_MUST_GAIN) {
+      const probed = streams === held.streams ? undefined : yield* this.#try(streams, now, now.goodput);
+      if (probed && utility(probed) > utility(now) + PROBE_MUST_GAIN && (up || probed.goodput >= FEWER_MUST_CARRY * now.goodput)) {
         this.#probeEveryMs = PROBE_EVERY_MS;
         return probed;
       }
@@ -169,8 +174,10 @@ export class AdaptiveTuner implements StreamTuner {
     }
   }
 
-  *#try(streams: number, against: Held): Search<Held> {
-    const needed = against.goodput * (streams / against.streams) ** ALPHA * Math.exp(-INDIFFERENT);
+  /** @param most goodput seen so far in this search */
+  *#try(streams: number, against: Held, most: number): Search<Held> {
+    const pays = against.goodput * (streams / against.streams) ** ALPHA * Math.exp(-INDIFFERENT);
+    const needed = streams < against.streams ? Math.max(pays, FEWER_MUST_CARRY * most) : pays;
     const tried: Held = { streams, goodput: yield { streams, settle: true, needed } };
     this.#say(tried, 'tried');
     return tried;
