@@ -3,7 +3,6 @@
  * changes, limits, killed streams, a blackout, what is learnt of a path, a limit that two migrations share, two paths.
  * Anchors A5 to A8 and A10 of transport.md section 3.8, and points 4 and 5 of issue 5. `--only TEXT` takes some.
  */
-import { execFileSync } from 'node:child_process';
 import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -96,22 +95,17 @@ const percent = (share: number): string => `${(100 * share).toFixed(1)} %`;
 
 const killedStreams: Anchor = (lab) =>
   onLink({ ...WIDE, loss: '0.01%' }, async (link) => {
-    let killed = 0;
-    const steps = timetable([30, () => (killed = killHalf(link))]);
-    const { series, begunAtMs } = await measureMover({ link, ...lab }, dwcp({ name: 'killed' }), 45, 'half the streams killed', steps.run);
-    const at = ((steps.takenAtMs[0] ?? 0) - begunAtMs) / 1000;
+    let droppedAtMs = 0;
+    const { series, begunAtMs, lines } = await measureMover({ link, ...lab }, dwcp({ name: 'killed' }), 45, 'half the streams killed', async (moving) => {
+      await pause(30);
+      moving.dropHalf();
+      droppedAtMs = performance.now();
+    });
+    const at = (droppedAtMs - begunAtMs) / 1000;
     const before = shareOf(series, at - 10, at - 1, 300e6);
-    return [{ name: 'A7 half the streams killed', seconds: secondsUntil(series, at, 0.9 * before, 300e6), note: `${killed} connections killed` }];
+    const [left] = lines.filter(({ atMs }) => atMs > Date.now() - (performance.now() - droppedAtMs) + 100);
+    return [{ name: 'A7 half the streams killed', seconds: secondsUntil(series, at, 0.9 * before, 300e6), note: `${left?.streams ?? 0} streams just after it` }];
   });
-
-/** Every other connection to the data plane, by the kernel. */
-function killHalf(link: WanLink): number {
-  const ss = (args: readonly string[]): string => execFileSync('ip', ['netns', 'exec', `wan-${link.name}-a`, 'ss', ...args], { encoding: 'utf8' });
-  const ports = ss(['-tnH', 'state', 'established', 'dport', '=', ':9876']).trim().split('\n').map((line) => /:(\d+)\s+\S+:9876/.exec(line)?.[1]).filter((port) => port !== undefined);
-  const half = ports.slice(1).filter((_, index) => index % 2 === 0);
-  for (const port of half) ss(['-K', 'dport', '=', ':9876', 'and', 'sport', '=', `:${port}`]);
-  return half.length;
-}
 
 const blackout: Anchor = async (lab) => {
   const image = join(lab.folder, 'small');

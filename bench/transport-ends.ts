@@ -61,6 +61,7 @@ function write(line: object): void {
 
 async function receive({ dataDir, port }: ReceiveOrder): Promise<void> {
   const host = await openHost(withDefaults(PROCESS_OPTIONS, { hostId: 'bench-b', dataDir, listenAddress: '0.0.0.0', port }));
+  process.on('SIGUSR2', () => host.dropConnections(2));
   write({ agentKey: host.key.toString('hex') });
 }
 

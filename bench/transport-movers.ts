@@ -29,6 +29,8 @@ export interface Moving {
   readonly finished: () => boolean;
   /** Of the larger of our two processes, bytes; 0 for peers. */
   readonly peakRssBytes: () => number;
+  /** Every other connection is ended by the receiver, as by a fault. */
+  readonly dropHalf: () => void;
   stop(): Promise<void>;
 }
 
@@ -64,7 +66,7 @@ async function pair(server: () => ChildProcess, client: () => ChildProcess, seco
   const sender = client();
   const timer = setTimeout(() => sender.kill('SIGKILL'), seconds * 1000);
   return {
-    ended: endOf(sender), lines: [], explanations: [], finished: () => false, peakRssBytes: () => 0,
+    ended: endOf(sender), lines: [], explanations: [], finished: () => false, peakRssBytes: () => 0, dropHalf: () => undefined,
     stop: async () => {
       clearTimeout(timer);
       await end(sender);
@@ -156,7 +158,7 @@ export function dwcp({ name, streams, history, bandwidthLimit = 0, image: other,
         else lines.push(line as SendLine);
       });
       return {
-        ended: endOf(sender), lines, explanations, finished: () => finished, peakRssBytes: () => peakRssBytes,
+        ended: endOf(sender), lines, explanations, finished: () => finished, peakRssBytes: () => peakRssBytes, dropHalf: () => receiver.kill('SIGUSR2'),
         stop: async () => {
           clearInterval(watch);
           await end(sender);
@@ -181,7 +183,7 @@ export function sharedLimit(priorities: readonly number[], hostBandwidthLimit: n
       const sender = on(link.a, [process.execPath, ENDS, 'share', JSON.stringify(order)], 'pipe');
       if (sender.stdout) createInterface(sender.stdout).on('line', (text) => heard(JSON.parse(text) as ShareLine));
       return {
-        ended: endOf(sender), lines: [], explanations: [], finished: () => false, peakRssBytes: () => 0,
+        ended: endOf(sender), lines: [], explanations: [], finished: () => false, peakRssBytes: () => 0, dropHalf: () => undefined,
         stop: async () => {
           await end(sender);
           await end(receiver);

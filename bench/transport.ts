@@ -11,7 +11,7 @@ import { writeRandom } from './loopback';
 import { report, type Row, say } from './report';
 import { type Curve, drawTransport } from './transport-draw';
 import type { SendLine } from './transport-ends';
-import { dwcp, type Mover, peersFor, type Place } from './transport-movers';
+import { dwcp, type Mover, type Moving, peersFor, type Place } from './transport-movers';
 import { TRANSPORT_SCENARIOS, type TransportScenario } from './transport-scenarios';
 import { type LinkRate, wanRefusal, WanLink } from './wan-link';
 
@@ -29,10 +29,10 @@ export interface Measured {
 }
 
 /** Runs a mover for a while on a link that is up. @param meanwhile what happens to the link in the meantime */
-export async function measureMover(place: Place, mover: Mover, seconds: number, rowName: string, meanwhile?: () => Promise<void>): Promise<Measured> {
+export async function measureMover(place: Place, mover: Mover, seconds: number, rowName: string, meanwhile?: (moving: Moving) => Promise<void>): Promise<Measured> {
   place.link.startSampling();
   const moving = await mover.start(place, seconds);
-  const [sampled] = await Promise.all([moving.ended.then(() => place.link.stopSampling()), meanwhile?.()]);
+  const [sampled] = await Promise.all([moving.ended.then(() => place.link.stopSampling()), meanwhile?.(moving)]);
   await moving.stop();
   const { linkBytes, utilisation, firstSeconds, series, begunAtMs } = sampled;
   const streams = moving.lines.at(-1)?.streams;

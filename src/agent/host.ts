@@ -44,7 +44,7 @@ export interface HostParts {
   readonly source: SourceContext;
   /** Bytes of batch memory taken now, per direction. */
   readonly bufferedBytes: () => { readonly sending: number; readonly receiving: number };
-  readonly dropConnections: () => void;
+  readonly dropConnections: (oneOf?: number) => void;
   readonly close: () => Promise<void>;
 }
 
@@ -147,7 +147,7 @@ export async function openHost(options: ProcessOptions, explain?: SourceContext[
     hub,
     source: { hostId, peers, pool, slab: sendingSlab, store, limit, history: new PathHistory(dataDir), ...(explain && { explain }) },
     bufferedBytes: () => ({ sending: sendingSlab.sizeBytes - sendingSlab.freeBytes, receiving: receivingSlab.sizeBytes - receivingSlab.freeBytes }),
-    dropConnections: () => listener.dropConnections(),
+    dropConnections: (oneOf) => listener.dropConnections(oneOf),
     close: async () => {
       endSchedule();
       await hub.close();

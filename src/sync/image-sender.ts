@@ -135,6 +135,7 @@ export class ImageSender {
       }
     } finally {
       await shadow?.close();
+      await rememberPaths(this.#migration, this.#session?.stats.paths ?? [], this.#pacing.confirmed, this.#request.start.initialStreams);
     }
   }
 
@@ -180,7 +181,6 @@ export class ImageSender {
     } finally {
       this.#nextBatch = source.nextBatchId;
       stopPacing();
-      await rememberPaths(this.#migration, session.stats.paths, this.#pacing.confirmed, start.initialStreams);
       signal.removeEventListener('abort', forward);
     }
     feed.assertUnchanged();

@@ -142,9 +142,9 @@ export class DataPlaneListener {
     await closed;
   }
 
-  /** Ends every connection that has come in, as a cut of the link would. */
-  dropConnections(): void {
-    for (const connection of this.#open) connection.destroy(new DwcpError('PEER_UNREACHABLE', 'This agent closes its connections'));
+  /** Ends connections that have come in, as a cut of the link would: all of them, or of so many the last. */
+  dropConnections(oneOf = 1): void {
+    for (const [index, connection] of [...this.#open].entries()) if (index % oneOf === oneOf - 1) connection.destroy(new DwcpError('PEER_UNREACHABLE', 'This agent closes its connections'));
   }
 
   /** Waits for the next hello on a connection: a fresh one, or one that a session has given back. */

@@ -28,6 +28,9 @@ const GLANCE_MS = 600;
 const GLANCE_ROUND_TRIPS = 8;
 const HOPELESS_SHARE = 0.85;
 const OUTAGE_SHARE = 0.1;
+/** Where streams were taken away the others grow into their place, over seconds on a long path: waited for while it shows. */
+const RISING_BY = 1.06;
+const MAX_RISING_MS = 6_000;
 const MAX_EXTENSIONS = 3;
 const MAX_STANDARD_ERROR = 0.04;
 const MAX_SETTLE_MS = 10_000;
@@ -71,7 +74,12 @@ export class MeasuringWindow {
     const mean = this.#rates.reduce((sum, rate, index) => sum + rate * (this.#weightsMs[index] ?? 0), 0) / measuredMs;
     // Next to nothing may be the beginning of an outage, which shows only later.
     const hopeless = mean < HOPELESS_SHARE * this.#needed && mean > OUTAGE_SHARE * this.#needed;
-    if (hopeless && measuredMs >= Math.max(GLANCE_MS, GLANCE_ROUND_TRIPS * sample.rttMs)) return mean;
+    if (hopeless && measuredMs >= Math.max(GLANCE_MS, GLANCE_ROUND_TRIPS * sample.rttMs)) {
+      if (this.#change !== -1 || sample.atMs - this.#beganAtMs > MAX_RISING_MS || !rises(this.#rates)) return mean;
+      this.#rates = [];
+      this.#weightsMs = [];
+      return undefined;
+    }
     if (measuredMs < enoughMs) return undefined;
     const noisy = standardErrorOf(this.#rates, mean) > MAX_STANDARD_ERROR;
     if (noisy && this.#change !== undefined && measuredMs < enoughMs * (1 + MAX_EXTENSIONS)) return undefined;
@@ -86,6 +94,12 @@ export class MeasuringWindow {
     const lossIntervalsMs = (2.5 * rttMs) / Math.sqrt(Math.max(1e-6, lossRatio));
     return Math.min(MAX_SETTLE_MS, Math.max(lossIntervalsMs, SETTLE_ROUND_TRIPS * rttMs));
   }
+}
+
+function rises(rates: readonly number[]): boolean {
+  const half = rates.length >> 1;
+  const sum = (part: readonly number[]): number => part.reduce((total, rate) => total + rate, 0);
+  return sum(rates.slice(-half)) > RISING_BY * sum(rates.slice(0, half));
 }
 
 function standardErrorOf(rates: readonly number[], mean: number): number {

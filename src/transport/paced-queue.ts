@@ -1,12 +1,14 @@
 /**
  * The clock of a bandwidth limit: tokens that accrue with time, and a timer that hands them to whoever is next. A quantum
- * may be taken on credit, so no write has to be cut finer than it is; the burst is a few milliseconds of the rate. Who
+ * may be taken on credit, so no write has to be cut finer than it is; the burst is 20 ms of the rate. Who
  * is next is the owner's rule (transport.md section 4, pacing).
  */
 import { KIB, clamp } from '../model/units';
 
 const WAKE_MS = 2;
 const MIN_BURST_BYTES = 32 * KIB;
+/** What a busy main thread may be late without the rate falling behind. */
+const BURST_SECONDS = 0.02;
 
 export interface Taker {
   readonly bytes: number;
@@ -73,7 +75,7 @@ export class PacedQueue {
 
   #refill(): void {
     const now = performance.now();
-    const burst = Math.max(MIN_BURST_BYTES, this.#rate * 0.005);
+    const burst = Math.max(MIN_BURST_BYTES, this.#rate * BURST_SECONDS);
     this.#tokens = Math.min(burst, this.#tokens + ((now - this.#refilledAt) / 1000) * this.#rate);
     this.#refilledAt = now;
   }

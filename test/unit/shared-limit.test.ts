@@ -3,7 +3,7 @@ import { SharedLimit } from '../../src/transport/shared-limit';
 import { TokenBucket } from '../../src/transport/token-bucket';
 
 /** Takes as much as it gets until the time is over, over some streams at once. @returns bytes taken */
-async function takeAllItCan(bucket: TokenBucket, untilMs: number, streams = 4): Promise<number> {
+async function takeAllItCan(bucket: TokenBucket, untilMs: number, streams = 16): Promise<number> {
   let taken = 0;
   const stream = async (): Promise<void> => {
     while (performance.now() < untilMs) {
