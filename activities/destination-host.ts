@@ -20,7 +20,7 @@ import { assertCanRun } from '../src/hypervisor/qemu/preflight';
 import { type RelocatedDisk, relocate, runPlaces } from '../src/hypervisor/qemu/guest-command';
 import type { DestinationRecord, Mode } from '../src/sync/destination-migration';
 import type { TakenOver } from '../src/sync/protocol';
-import type { Destination } from '../src/sync/source-migration';
+import type { Advertised, Destination } from '../src/sync/source-migration';
 import { type GrantPurpose, mintGrant } from '../src/transport/grants';
 import { withHeartbeat } from './heartbeat';
 import { withFailures } from './to-failure';
@@ -29,7 +29,7 @@ export interface DestinationDependencies {
   readonly hostId: string;
   readonly dataDir: string;
   readonly key: Buffer;
-  readonly advertised: Omit<Destination, 'grant'>;
+  readonly advertised: Advertised;
   readonly hub: DestinationHub;
   readonly registry: VmRegistry;
   readonly ownership: OwnershipJournal;

@@ -6,6 +6,7 @@
 import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { Children } from '../src/cli/demo/children';
 import { GIB, MIB } from '../src/model/units';
 import { writeRandom } from './loopback';
 import { report, type Row, say } from './report';
@@ -18,6 +19,7 @@ const WIDE: LinkSetting = { rate: '300mbit', rateBitsPerSecond: 300e6, rtt: '100
 const NARROW: LinkSetting = { rate: '100mbit', rateBitsPerSecond: 100e6, rtt: '50ms', loss: '0.01%', cc: 'cubic' };
 
 interface Lab {
+  readonly children: Children;
   readonly folder: string;
   readonly image: string;
 }
@@ -187,13 +189,15 @@ export async function benchAnchors(json: boolean, args: readonly string[]): Prom
   const only = args.includes('--only') ? (args[args.indexOf('--only') + 1] ?? '') : '';
   const folder = mkdtempSync(join(existsSync('/dev/shm') ? '/dev/shm' : tmpdir(), 'dwcp-anchors-'));
   const image = join(folder, 'image');
+  const children = new Children(join(folder, 'logs'));
   const rows: Row[] = [];
   try {
     say('making the image');
     writeRandom(image, 4.5 * GIB);
-    for (const [name, anchor] of Object.entries(ANCHORS)) if (name.includes(only)) rows.push(...(await anchor({ folder, image })));
+    for (const [name, anchor] of Object.entries(ANCHORS)) if (name.includes(only)) rows.push(...(await anchor({ children, folder, image })));
     report('anchors', rows, json, { links: { WIDE, NARROW } });
   } finally {
+    await children.stopAll();
     rmSync(folder, { recursive: true, force: true });
   }
 }

@@ -2,11 +2,13 @@
  * Whatever moves bytes from host a to host b for a while, on an emulated link that is up: our own sender with its tuner or
  * a fixed number of streams, and the peers. Each ends by itself or is ended after its time.
  */
-import { type ChildProcess, spawn } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
-import { whichTool } from '../src/cli/demo/tools';
+import type { Child, Children } from '../src/cli/demo/children';
+import { findTool } from '../src/cli/demo/tools';
+import { say } from './report';
 import type { ReceiveOrder, SendLine, SendOrder, ShareLine, ShareOrder } from './transport-ends';
 import type { WanLink } from './wan-link';
 
@@ -15,6 +17,8 @@ const PORT = 9876;
 const READY_MS = 700;
 
 export interface Place {
+  /** Owns what is started: none of it outlives the bench. */
+  readonly children: Children;
   readonly link: WanLink;
   readonly folder: string;
   readonly image: string;
@@ -22,7 +26,7 @@ export interface Place {
 
 /** A mover under way. */
 export interface Moving {
-  readonly ended: Promise<void>;
+  readonly ended: Promise<unknown>;
   /** What our own sender has said, as it says it. */
   readonly lines: readonly SendLine[];
   readonly explanations: readonly string[];
@@ -43,30 +47,28 @@ function pause(ms: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms));
 }
 
-function on(host: { readonly prefix: readonly string[] }, args: readonly string[], output: 'pipe' | 'ignore' = 'ignore'): ChildProcess {
+/** Nothing said: a mover that is no sender of ours. */
+const SILENT = { lines: [], explanations: [], finished: () => false, peakRssBytes: () => 0, dropHalf: () => undefined };
+
+function on(children: Children, host: { readonly prefix: readonly string[] }, args: readonly string[], output: 'pipe' | 'ignore' = 'ignore'): Child {
   const [command = 'ip', ...rest] = [...host.prefix, ...args];
-  return spawn(command, rest, { stdio: ['ignore', output, 'inherit'] });
+  return children.adopt(args[0] ?? command, spawn(command, rest, { stdio: ['ignore', output, 'inherit'] }), '');
 }
 
-function end(child: ChildProcess): Promise<void> {
-  if (child.exitCode !== null || child.signalCode !== null) return Promise.resolve();
-  const ended = new Promise<void>((resolve) => child.once('close', () => resolve()));
-  child.kill('SIGKILL');
-  return ended;
-}
-
-function endOf(child: ChildProcess): Promise<void> {
-  return new Promise((resolve) => child.once('close', () => resolve()));
+async function end(child: Child): Promise<void> {
+  child.process.kill('SIGKILL');
+  await child.ended;
 }
 
 /** A server that listens and a client that is waited for; both end after the time. */
-async function pair(server: () => ChildProcess, client: () => ChildProcess, seconds: number): Promise<Moving> {
+async function pair(server: () => Child, client: () => Child, seconds: number): Promise<Moving> {
   const receiver = server();
   await pause(READY_MS);
   const sender = client();
-  const timer = setTimeout(() => sender.kill('SIGKILL'), seconds * 1000);
+  const timer = setTimeout(() => sender.process.kill('SIGKILL'), seconds * 1000);
   return {
-    ended: endOf(sender), lines: [], explanations: [], finished: () => false, peakRssBytes: () => 0, dropHalf: () => undefined,
+    ...SILENT,
+    ended: sender.ended,
     stop: async () => {
       clearTimeout(timer);
       await end(sender);
@@ -78,7 +80,7 @@ async function pair(server: () => ChildProcess, client: () => ChildProcess, seco
 export function iperf3(streams: number): Mover {
   return {
     name: `iperf3 x${streams}`,
-    start: ({ link }, seconds) => pair(() => on(link.b, ['iperf3', '-s', '-1', '-B', link.b.address]), () => on(link.a, ['iperf3', '-c', link.b.address, '-t', String(seconds), '-P', String(streams)]), seconds + 5),
+    start: ({ children, link }, seconds) => pair(() => on(children, link.b, ['iperf3', '-s', '-1', '-B', link.b.address]), () => on(children, link.a, ['iperf3', '-c', link.b.address, '-t', String(seconds), '-P', String(streams)]), seconds + 5),
   };
 }
 
@@ -87,18 +89,18 @@ const NODE_SENDER = `const s = require('net').connect(8740, process.argv[1]); co
 
 export const nodeTcp: Mover = {
   name: 'node tcp x1',
-  start: ({ link }, seconds) => pair(() => on(link.b, [process.execPath, '-e', NODE_RECEIVER, link.b.address]), () => on(link.a, [process.execPath, '-e', NODE_SENDER, link.b.address]), seconds),
+  start: ({ children, link }, seconds) => pair(() => on(children, link.b, [process.execPath, '-e', NODE_RECEIVER, link.b.address]), () => on(children, link.a, [process.execPath, '-e', NODE_SENDER, link.b.address]), seconds),
 };
 
 export const rsync: Mover = {
   name: 'rsync',
-  start: ({ link, folder, image }, seconds) => {
+  start: ({ children, link, folder, image }, seconds) => {
     const arrivals = join(folder, 'rsync');
     rmSync(arrivals, { recursive: true, force: true });
     mkdirSync(arrivals, { recursive: true });
     const config = join(folder, 'rsyncd.conf');
     writeFileSync(config, `use chroot = no\nuid = root\ngid = root\n[in]\npath = ${arrivals}\nread only = no\n`);
-    return pair(() => on(link.b, ['rsync', '--daemon', '--no-detach', '--config', config, '--port', '8730', '--address', link.b.address]), () => on(link.a, ['rsync', '--inplace', '--whole-file', image, `rsync://${link.b.address}:8730/in/image`]), seconds);
+    return pair(() => on(children, link.b, ['rsync', '--daemon', '--no-detach', '--config', config, '--port', '8730', '--address', link.b.address]), () => on(children, link.a, ['rsync', '--inplace', '--whole-file', image, `rsync://${link.b.address}:8730/in/image`]), seconds);
   },
 };
 
@@ -106,14 +108,14 @@ export const rsync: Mover = {
 export function rclone(streams: number): Mover {
   return {
     name: `rclone x${streams}`,
-    start: ({ link, folder, image }, seconds) => {
+    start: ({ children, link, folder, image }, seconds) => {
       const arrivals = join(folder, 'rclone');
       rmSync(arrivals, { recursive: true, force: true });
       mkdirSync(arrivals, { recursive: true });
       const [dir, file] = [image.slice(0, image.lastIndexOf('/')), image.slice(image.lastIndexOf('/') + 1)];
       return pair(
-        () => on(link.a, ['rclone', 'serve', 'http', dir, '--addr', `${link.a.address}:8750`, '--config', '/dev/null', '--quiet']),
-        () => on(link.b, ['rclone', 'copyto', `:http:${file}`, join(arrivals, 'image'), '--http-url', `http://${link.a.address}:8750`, '--multi-thread-streams', String(streams), '--multi-thread-cutoff', '1M', '--multi-thread-chunk-size', '4M', '--config', '/dev/null', '--quiet']),
+        () => on(children, link.a, ['rclone', 'serve', 'http', dir, '--addr', `${link.a.address}:8750`, '--config', '/dev/null', '--quiet']),
+        () => on(children, link.b, ['rclone', 'copyto', `:http:${file}`, join(arrivals, 'image'), '--http-url', `http://${link.a.address}:8750`, '--multi-thread-streams', String(streams), '--multi-thread-cutoff', '1M', '--multi-thread-chunk-size', '4M', '--config', '/dev/null', '--quiet']),
         seconds,
       );
     },
@@ -132,38 +134,50 @@ export interface DwcpSetting {
 
 let sessions = 0;
 
+/** Our receiving end on host b, and a sender on host a that is told where it is. */
+async function ours({ children, link, folder }: Place, role: 'send' | 'share', order: (number: number, agentKey: string) => object): Promise<{ sender: Child; receiver: Child; stop: () => Promise<void> }> {
+  const number = ++sessions;
+  const received: ReceiveOrder = { dataDir: join(folder, `b-${number}`), port: PORT };
+  const receiver = on(children, link.b, [process.execPath, ENDS, 'receive', JSON.stringify(received)], 'pipe');
+  const agentKey = await firstLine(receiver);
+  const sender = on(children, link.a, [process.execPath, ENDS, role, JSON.stringify(order(number, agentKey))], 'pipe');
+  const stop = async (): Promise<void> => {
+    await end(sender);
+    await end(receiver);
+    rmSync(received.dataDir, { recursive: true, force: true });
+  };
+  return { sender, receiver, stop };
+}
+
+function hear(child: Child, heard: (line: object) => void): void {
+  if (child.process.stdout) createInterface(child.process.stdout).on('line', (text) => heard(JSON.parse(text) as object));
+}
+
 export function dwcp({ name, streams, history, bandwidthLimit = 0, image: other, addresses }: DwcpSetting): Mover {
   return {
     name,
-    start: async ({ link, folder, image }, seconds) => {
-      const number = ++sessions;
-      const dataDir = join(folder, `b-${number}`);
-      const received: ReceiveOrder = { dataDir, port: PORT };
-      const receiver = on(link.b, [process.execPath, ENDS, 'receive', JSON.stringify(received)], 'pipe');
-      const agentKey = await firstLine(receiver);
-      const sent: SendOrder = {
+    start: async (place, seconds) => {
+      const { link, folder, image } = place;
+      const { sender, receiver, stop } = await ours(place, 'send', (number, agentKey): SendOrder => ({
         dataDir: join(folder, history ?? `a-${number}`), addresses: addresses ?? [link.b.address], port: PORT, agentKey, image: other ?? image, sessionId: `transport-${number}`, seconds,
         minStreams: streams ?? 4, maxStreams: streams ?? 256, bandwidthLimit,
-      };
-      const sender = on(link.a, [process.execPath, ENDS, 'send', JSON.stringify(sent)], 'pipe');
+      }));
       const lines: SendLine[] = [];
       const explanations: string[] = [];
       let finished = false;
       let peakRssBytes = 0;
       const watch = setInterval(() => (peakRssBytes = Math.max(peakRssBytes, peakOf(sender), peakOf(receiver))), 500);
-      if (sender.stdout) createInterface(sender.stdout).on('line', (text) => {
-        const line = JSON.parse(text) as Partial<SendLine> & { explain?: string; finished?: boolean };
+      hear(sender, (heard) => {
+        const line = heard as Partial<SendLine> & { explain?: string; finished?: boolean };
         if (line.explain !== undefined) explanations.push(line.explain);
         else if (line.finished) finished = true;
         else lines.push(line as SendLine);
       });
       return {
-        ended: endOf(sender), lines, explanations, finished: () => finished, peakRssBytes: () => peakRssBytes, dropHalf: () => receiver.kill('SIGUSR2'),
+        ended: sender.ended, lines, explanations, finished: () => finished, peakRssBytes: () => peakRssBytes, dropHalf: () => receiver.process.kill('SIGUSR2'),
         stop: async () => {
           clearInterval(watch);
-          await end(sender);
-          await end(receiver);
-          rmSync(dataDir, { recursive: true, force: true });
+          await stop();
         },
       };
     },
@@ -174,27 +188,16 @@ export function dwcp({ name, streams, history, bandwidthLimit = 0, image: other,
 export function sharedLimit(priorities: readonly number[], hostBandwidthLimit: number, heard: (line: ShareLine) => void): Mover {
   return {
     name: `dwcp shared limit ${priorities.join(':')}`,
-    start: async ({ link, folder, image }, seconds) => {
-      const number = ++sessions;
-      const dataDir = join(folder, `b-${number}`);
-      const receiver = on(link.b, [process.execPath, ENDS, 'receive', JSON.stringify({ dataDir, port: PORT } satisfies ReceiveOrder)], 'pipe');
-      const agentKey = await firstLine(receiver);
-      const order: ShareOrder = { dataDir: join(folder, `a-${number}`), address: link.b.address, port: PORT, agentKey, image, seconds, hostBandwidthLimit, priorities };
-      const sender = on(link.a, [process.execPath, ENDS, 'share', JSON.stringify(order)], 'pipe');
-      if (sender.stdout) createInterface(sender.stdout).on('line', (text) => heard(JSON.parse(text) as ShareLine));
-      return {
-        ended: endOf(sender), lines: [], explanations: [], finished: () => false, peakRssBytes: () => 0, dropHalf: () => undefined,
-        stop: async () => {
-          await end(sender);
-          await end(receiver);
-          rmSync(dataDir, { recursive: true, force: true });
-        },
-      };
+    start: async (place, seconds) => {
+      const { link, folder, image } = place;
+      const { sender, stop } = await ours(place, 'share', (number, agentKey): ShareOrder => ({ dataDir: join(folder, `a-${number}`), address: link.b.address, port: PORT, agentKey, image, seconds, hostBandwidthLimit, priorities }));
+      hear(sender, (line) => heard(line as ShareLine));
+      return { ...SILENT, ended: sender.ended, stop };
     },
   };
 }
 
-function peakOf({ pid = 0 }: ChildProcess): number {
+function peakOf({ process: { pid = 0 } }: Child): number {
   try {
     return Number(/VmHWM:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? 0) * 1024;
   } catch {
@@ -202,15 +205,18 @@ function peakOf({ pid = 0 }: ChildProcess): number {
   }
 }
 
-function firstLine(child: ChildProcess): Promise<string> {
+function firstLine(child: Child): Promise<string> {
   return new Promise((resolve, reject) => {
-    child.once('close', () => reject(new Error('the receiving end did not start')));
-    if (child.stdout) createInterface(child.stdout).once('line', (text) => resolve((JSON.parse(text) as { agentKey: string }).agentKey));
+    void child.ended.then(() => reject(new Error('the receiving end did not start')));
+    if (child.process.stdout) createInterface(child.process.stdout).once('line', (text) => resolve((JSON.parse(text) as { agentKey: string }).agentKey));
   });
 }
 
-/** The peers that this machine has. */
-export function peersFor(streams: number): Mover[] {
-  const has = (tool: string): boolean => whichTool(tool) !== undefined;
-  return [...(has('iperf3') ? [iperf3(1), iperf3(streams)] : []), nodeTcp, ...(has('rsync') ? [rsync] : []), ...(has('rclone') ? [rclone(streams)] : [])];
+/** The peers, installed where they can be; one that cannot is said, and left out. */
+export async function peersFor(streams: number, children: Children): Promise<Mover[]> {
+  const movers: Mover[] = [nodeTcp];
+  if (await findTool('iperf3', 'iperf3', children, say)) movers.push(iperf3(1), iperf3(streams));
+  if (await findTool('rsync', 'rsync', children, say)) movers.push(rsync);
+  if (await findTool('rclone', 'rclone', children, say)) movers.push(rclone(streams));
+  return movers;
 }

@@ -6,6 +6,7 @@
 import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { Children } from '../src/cli/demo/children';
 import { GIB } from '../src/model/units';
 import { writeRandom } from './loopback';
 import { report, type Row, say } from './report';
@@ -48,18 +49,20 @@ export async function benchTransport(json: boolean, args: readonly string[]): Pr
   const only = args.includes('--only') ? (args[args.indexOf('--only') + 1] ?? '') : '';
   const folder = mkdtempSync(join(existsSync('/dev/shm') ? '/dev/shm' : tmpdir(), 'dwcp-transport-'));
   const image = join(folder, 'image');
+  const children = new Children(join(folder, 'logs'));
   const rows: Row[] = [];
   try {
     say('making the image');
     writeRandom(image, IMAGE_BYTES);
-    for (const scenario of TRANSPORT_SCENARIOS.filter(({ name }) => name.includes(only))) rows.push(...(await runScenario(scenario, folder, image, args)));
+    for (const scenario of TRANSPORT_SCENARIOS.filter(({ name }) => name.includes(only))) rows.push(...(await runScenario(scenario, children, folder, image, args)));
     report('transport', rows, json, { image: `${IMAGE_BYTES} random bytes, not compressed`, scenarios: TRANSPORT_SCENARIOS.map(({ link, seconds }) => ({ ...link, seconds })) });
   } finally {
+    await children.stopAll();
     rmSync(folder, { recursive: true, force: true });
   }
 }
 
-async function runScenario({ name, link: setting, seconds, fixed, peerStreams }: TransportScenario, folder: string, image: string, args: readonly string[]): Promise<Row[]> {
+async function runScenario({ name, link: setting, seconds, fixed, peerStreams }: TransportScenario, children: Children, folder: string, image: string, args: readonly string[]): Promise<Row[]> {
   say(name);
   const link = new WanLink('bench', setting);
   const history = `history-${name.replaceAll(/[^a-z0-9]+/g, '-')}`;
@@ -67,14 +70,14 @@ async function runScenario({ name, link: setting, seconds, fixed, peerStreams }:
     dwcp({ name: 'dwcp', history }),
     dwcp({ name: 'dwcp again', history }),
     ...(args.includes('--no-fixed') ? [] : fixed.map((streams) => dwcp({ name: `dwcp fixed ${streams}`, streams }))),
-    ...(args.includes('--no-peers') ? [] : peersFor(peerStreams)),
+    ...(args.includes('--no-peers') ? [] : await peersFor(peerStreams, children)),
   ];
   const measured: Measured[] = [];
   for (const mover of movers) {
     // A fresh link for each: the kernel remembers what a path was like.
     link.up();
     try {
-      measured.push(await measureMover({ link, folder, image }, mover, seconds, `${mover.name} ${name}`));
+      measured.push(await measureMover({ children, link, folder, image }, mover, seconds, `${mover.name} ${name}`));
     } finally {
       link.down();
     }

@@ -20,14 +20,11 @@ import { VmRegistry } from '../store/vm-registry';
 import { copyPathOf } from '../sync/baseline-copy';
 import { CodecPool } from '../sync/codec-pool';
 import { DestinationHub } from '../sync/destination-hub';
-import type { Destination, SourceContext } from '../sync/source-migration';
+import type { Advertised, SourceContext } from '../sync/source-migration';
 import { DataPlaneListener, type TlsFiles } from '../transport/endpoint';
 import { PeerPool } from '../transport/peer-pool';
 import { SharedLimit } from '../transport/shared-limit';
 import { Slab } from '../transport/slab';
-
-/** How other agents reach this one. */
-export type Advertised = Omit<Destination, 'grant'>;
 
 const SCHEDULE_EVERY_MS = 10_000;
 

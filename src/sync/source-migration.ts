@@ -34,10 +34,14 @@ export interface SourceContext {
   readonly explain?: (migrationId: string, line: string) => void;
 }
 
-export interface Destination extends PeerAddress {
-  readonly grant: Grant;
+/** How other agents reach one. */
+export interface Advertised extends PeerAddress {
   /** Further addresses of the same agent, each a path of its own. */
   readonly furtherPaths?: readonly PeerAddress[] | undefined;
+}
+
+export interface Destination extends Advertised {
+  readonly grant: Grant;
 }
 
 /** How long a lost session is opened again and again before the activity gives up and leaves it to Temporal. */

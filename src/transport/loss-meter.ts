@@ -1,6 +1,6 @@
 /**
- * What the kernel says of all streams of a path together, as of late: share of segments sent again, least round trip,
- * share of the time in which the receiver's window held them up. Asked once a second; forgets with a half-life, so that
+ * What the kernel says of all streams of a path together, as of late: share of segments sent again, least round trip.
+ * Asked once a second; forgets with a half-life, so that
  * a path that has changed shows within seconds.
  */
 import type { SendingStream } from './sending-stream';
@@ -9,7 +9,6 @@ import { readTcpInfo, type TcpInfo } from './tcp-info';
 const ASK_EVERY_MS = 1_000;
 const KEPT_PER_ASKING = 0.9;
 const ENOUGH_SEGMENTS = 200;
-const ENOUGH_BUSY_MS = 1_000;
 const RTT_FORGOTTEN_MS = 60_000;
 
 export class LossMeter {
@@ -17,18 +16,12 @@ export class LossMeter {
   #askedAt = 0;
   #segments = 0;
   #again = 0;
-  #busyMs = 0;
-  #receiverLimitedMs = 0;
   #minRttMs: number | undefined;
   #minRttAt = 0;
 
   /** 0 to 1; undefined until enough has been sent to tell, or where the kernel does not tell. */
   get ratio(): number | undefined {
     return this.#segments < ENOUGH_SEGMENTS ? undefined : Math.min(1, this.#again / this.#segments);
-  }
-
-  get receiverLimitedShare(): number | undefined {
-    return this.#busyMs < ENOUGH_BUSY_MS ? undefined : Math.min(1, this.#receiverLimitedMs / this.#busyMs);
   }
 
   get minRttMs(): number | undefined {
@@ -40,8 +33,6 @@ export class LossMeter {
     this.#askedAt = now;
     this.#segments *= KEPT_PER_ASKING;
     this.#again *= KEPT_PER_ASKING;
-    this.#busyMs *= KEPT_PER_ASKING;
-    this.#receiverLimitedMs *= KEPT_PER_ASKING;
     const seen = new Map<number, TcpInfo>();
     let minRttMs = Infinity;
     for (const stream of streams) {
@@ -52,8 +43,6 @@ export class LossMeter {
       const before = this.#before.get(stream.id);
       this.#segments += info.segmentsSent - (before?.segmentsSent ?? 0);
       this.#again += info.segmentsSentAgain - (before?.segmentsSentAgain ?? 0);
-      this.#busyMs += info.busyMs - (before?.busyMs ?? 0);
-      this.#receiverLimitedMs += info.receiverLimitedMs - (before?.receiverLimitedMs ?? 0);
     }
     this.#before = seen;
     if (minRttMs < (this.#minRttMs ?? Infinity) || (Number.isFinite(minRttMs) && now - this.#minRttAt > RTT_FORGOTTEN_MS)) {

@@ -27,6 +27,33 @@ export interface Pacer {
   take(bytes: number): Promise<void> | undefined;
 }
 
+/** Takers that wait, first come first served, and for how long there were any. */
+export class TakerLine {
+  readonly #waiting: Taker[] = [];
+  #throttledMs = 0;
+  #waitingSince = 0;
+
+  get waiting(): number {
+    return this.#waiting.length;
+  }
+
+  get throttledMs(): number {
+    return this.#throttledMs + (this.#waiting.length > 0 ? performance.now() - this.#waitingSince : 0);
+  }
+
+  /** Resolves when it is shifted. */
+  join(bytes: number): Promise<void> {
+    if (this.#waiting.length === 0) this.#waitingSince = performance.now();
+    return new Promise((resolve) => this.#waiting.push({ bytes, resolve }));
+  }
+
+  shift(): Taker | undefined {
+    const taker = this.#waiting.shift();
+    if (taker && this.#waiting.length === 0) this.#throttledMs += performance.now() - this.#waitingSince;
+    return taker;
+  }
+}
+
 /** About 4 ms of a rate. */
 export function quantumOf(rateBytesPerSecond: number): number {
   return rateBytesPerSecond === 0 ? Number.MAX_SAFE_INTEGER : clamp(Math.round(rateBytesPerSecond * 0.004), 8 * KIB, 256 * KIB);

@@ -39,8 +39,6 @@ export interface PathStats {
   readonly rttMs: number;
   /** Share of segments sent again as of late; undefined where the kernel does not tell. */
   readonly lossRatio: number | undefined;
-  /** Share of the busy time in which the destination's receive windows were full. */
-  readonly receiverLimitedShare: number | undefined;
   /** No stream lives, or none has made progress for so long that something is wrong with the path. */
   readonly out: boolean;
 }
@@ -102,7 +100,6 @@ export class PathStreams {
       arrivedBytes: this.#arrivedBytes,
       rttMs: this.rttMs,
       lossRatio: this.#loss.ratio,
-      receiverLimitedShare: this.#loss.receiverLimitedShare,
       out: this.#isOut(now),
     };
   }

@@ -6,7 +6,7 @@
  *   start tag = max(virtual time, finish tag of the share's last)     finish tag = start + bytes / weight
  *   serve the least start tag; virtual time = the start tag served    (start-time fair queueing: Goyal, Vin, Cheng 1996)
  */
-import { PacedQueue, type Pacer, quantumOf, type Taker } from './paced-queue';
+import { PacedQueue, type Pacer, quantumOf, type Taker, TakerLine } from './paced-queue';
 
 /** Virtual time, common to all shares. */
 interface Clock {
@@ -53,11 +53,9 @@ export class LimitShare implements Pacer {
   readonly #pacer: PacedQueue;
   readonly #clock: Clock;
   readonly #left: () => void;
-  readonly #waiting: Taker[] = [];
+  readonly #line = new TakerLine();
   #startTag = 0;
   #finishTag = 0;
-  #throttledMs = 0;
-  #waitingSince = 0;
 
   constructor(weight: number, pacer: PacedQueue, clock: Clock, left: () => void) {
     this.#weight = weight;
@@ -67,7 +65,7 @@ export class LimitShare implements Pacer {
   }
 
   get waiting(): number {
-    return this.#waiting.length;
+    return this.#line.waiting;
   }
 
   get startTag(): number {
@@ -83,7 +81,7 @@ export class LimitShare implements Pacer {
   }
 
   get throttledMs(): number {
-    return this.#throttledMs + (this.#waiting.length > 0 ? performance.now() - this.#waitingSince : 0);
+    return this.#line.throttledMs;
   }
 
   take(bytes: number): Promise<void> | undefined {
@@ -92,28 +90,23 @@ export class LimitShare implements Pacer {
       this.#finishTag = this.#clock.now + bytes / this.#weight;
       return undefined;
     }
-    return new Promise((resolve) => {
-      if (this.#waiting.length === 0) {
-        this.#waitingSince = performance.now();
-        this.#startTag = Math.max(this.#clock.now, this.#finishTag);
-      }
-      this.#waiting.push({ bytes, resolve });
-      this.#pacer.wait();
-    });
+    if (this.#line.waiting === 0) this.#startTag = Math.max(this.#clock.now, this.#finishTag);
+    const waiting = this.#line.join(bytes);
+    this.#pacer.wait();
+    return waiting;
   }
 
   shift(): Taker | undefined {
-    const taken = this.#waiting.shift();
+    const taken = this.#line.shift();
     if (!taken) return undefined;
     this.#finishTag = this.#startTag + taken.bytes / this.#weight;
     this.#startTag = this.#finishTag;
-    if (this.#waiting.length === 0) this.#throttledMs += performance.now() - this.#waitingSince;
     return taken;
   }
 
   /** The migration has ended; whoever still waits goes on, and finds its connection closed. */
   leave(): void {
-    for (const { resolve } of this.#waiting.splice(0)) resolve();
+    for (let taker = this.#line.shift(); taker; taker = this.#line.shift()) taker.resolve();
     this.#left();
   }
 }

@@ -1,11 +1,9 @@
 /**
  * What the kernel knows of one TCP connection (getsockopt TCP_INFO and TCP_CONGESTION, through koffi, a microsecond a
- * call): segments sent and sent again, least round trip, what held the sender up. Undefined where it cannot be asked: no
+ * call): segments sent and sent again, least round trip. Undefined where it cannot be asked: no
  * Linux, no koffi, no descriptor. Everything works without; the tuner then waits longer and says less.
  *
- *   offset  0 u8 state    28 u32 sacked       68 u32 rtt (us)     100 u32 total_retrans   148 u32 min_rtt (us)
- *         156 u32 data_segs_out               160 u64 delivery_rate (bytes/s)
- *         168 u64 busy_time (us)              176 u64 rwnd_limited (us)                   184 u64 sndbuf_limited (us)
+ *   offset 100 u32 total_retrans   148 u32 min_rtt (us)   156 u32 data_segs_out
  *
  * Source: struct tcp_info, include/uapi/linux/tcp.h; fields are only ever added behind the last.
  */
@@ -15,19 +13,14 @@ import type { Socket } from 'node:net';
 const IPPROTO_TCP = 6;
 const TCP_INFO = 11;
 const TCP_CONGESTION = 13;
-/** Up to and with sndbuf_limited: Linux 4.10 and newer. */
-const INFO_BYTES = 192;
+/** Up to and with data_segs_out: Linux 4.6 and newer. */
+const INFO_BYTES = 160;
 const NAME_BYTES = 16;
 
 export interface TcpInfo {
-  readonly rttMs: number;
   readonly minRttMs: number;
   readonly segmentsSent: number;
   readonly segmentsSentAgain: number;
-  readonly deliveryBytesPerSecond: number;
-  /** Milliseconds in which there was something to send, and those of them in which the receiver's window held it up. */
-  readonly busyMs: number;
-  readonly receiverLimitedMs: number;
 }
 
 type GetSockOpt = (fd: number, level: number, option: number, value: Buffer, length: Buffer) => number;
@@ -71,13 +64,9 @@ export function readTcpInfo(socket: Socket): TcpInfo | undefined {
   const info = ask(socket, TCP_INFO, INFO_BYTES);
   if (!info || info.length < INFO_BYTES) return undefined;
   return {
-    rttMs: info.readUInt32LE(68) / 1000,
     minRttMs: info.readUInt32LE(148) / 1000,
     segmentsSent: info.readUInt32LE(156),
     segmentsSentAgain: info.readUInt32LE(100),
-    deliveryBytesPerSecond: Number(info.readBigUInt64LE(160)),
-    busyMs: Number(info.readBigUInt64LE(168)) / 1000,
-    receiverLimitedMs: Number(info.readBigUInt64LE(176)) / 1000,
   };
 }
 

@@ -2,18 +2,16 @@
  * The bandwidth limit of one migration: all its streams take from it in line, and, where the host has a limit too, from
  * the migration's share of that. Placed at the socket write, behind every buffer (transport.md section 4, pacing).
  */
-import { PacedQueue, type Pacer, quantumOf, type Taker } from './paced-queue';
+import { PacedQueue, type Pacer, quantumOf, TakerLine } from './paced-queue';
 
 export class TokenBucket implements Pacer {
-  readonly #waiting: Taker[] = [];
+  readonly #line = new TakerLine();
   readonly #pacer: PacedQueue;
   readonly #host: Pacer | undefined;
-  #throttledMs = 0;
-  #waitingSince = 0;
 
   /** @param rateBytesPerSecond 0 is no limit @param host the migration's share of its host's limit */
   constructor(rateBytesPerSecond: number, host?: Pacer) {
-    this.#pacer = new PacedQueue(rateBytesPerSecond, { next: () => this.#next() });
+    this.#pacer = new PacedQueue(rateBytesPerSecond, { next: () => this.#line.shift() });
     this.#host = host;
   }
 
@@ -24,8 +22,7 @@ export class TokenBucket implements Pacer {
   }
 
   get throttledMs(): number {
-    const own = this.#throttledMs + (this.#waiting.length > 0 ? performance.now() - this.#waitingSince : 0);
-    return own + (this.#host?.throttledMs ?? 0);
+    return this.#line.throttledMs + (this.#host?.throttledMs ?? 0);
   }
 
   get quantumBytes(): number {
@@ -38,17 +35,8 @@ export class TokenBucket implements Pacer {
 
   take(bytes: number): Promise<void> | undefined {
     if (this.#pacer.takeAtOnce(bytes)) return this.#host?.take(bytes);
-    if (this.#waiting.length === 0) this.#waitingSince = performance.now();
-    const own = new Promise<void>((resolve) => {
-      this.#waiting.push({ bytes, resolve });
-      this.#pacer.wait();
-    });
+    const own = this.#line.join(bytes);
+    this.#pacer.wait();
     return this.#host ? own.then(() => this.#host?.take(bytes)) : own;
-  }
-
-  #next(): Taker | undefined {
-    const taker = this.#waiting.shift();
-    if (taker && this.#waiting.length === 0) this.#throttledMs += performance.now() - this.#waitingSince;
-    return taker;
   }
 }
