@@ -3,6 +3,7 @@
  * remains and packs it once. Which blocks changed, and what the destination holds of them, is the caller's knowledge.
  */
 import { BLOCK_SIZE_BYTES } from '../model/image';
+import { KIB } from '../model/units';
 import { MAX_BATCH_BLOCKS, OLD_HASH_BYTES, batchMetaBytes, writeBatchEntry, writeBatchHead, type BatchEntry, type Encoding } from './batch-format';
 import { ZERO_HASH } from './hash';
 import { compressBound, Packer } from './packer';
@@ -46,6 +47,8 @@ export interface EncodedBatch {
 /** Deltas and full encodings are weighed at the cheapest level that shows their true proportion. */
 const WEIGHING_LEVEL = 1;
 const NO_OLD_HASH = Buffer.alloc(OLD_HASH_BYTES);
+const SAMPLE_PIECES = 16;
+const SAMPLE_PIECE_BYTES = 4 * KIB;
 
 /** Room that a batch of some blocks may need, head and payload together. */
 export function encodedBound(blocks: number): number {
@@ -63,6 +66,13 @@ export class BatchEncoder {
   /** What is gathered of a mixed batch; the packed form of one that lies in `out` already. */
   readonly #gathered = Buffer.allocUnsafeSlow(compressBound(MAX_BATCH_BLOCKS * BLOCK_SIZE_BYTES));
   readonly #scratch = Buffer.allocUnsafeSlow(compressBound(BLOCK_SIZE_BYTES));
+  readonly #sample = Buffer.allocUnsafeSlow(SAMPLE_PIECES * SAMPLE_PIECE_BYTES);
+  #lastWasStored = false;
+
+  /** The next batch will likely travel as it is. */
+  get lastWasStored(): boolean {
+    return this.#lastWasStored;
+  }
 
   /**
    * Encodes 1 to 64 blocks into `out`, which has encodedBound(blocks.length) bytes: the head at its start, the payload
@@ -85,13 +95,23 @@ export class BatchEncoder {
     const inPlace = sharesMemory && source.byteOffset === out.byteOffset + metaBytes;
     const startedAt = performance.now();
     const packInto = sharesMemory ? this.#gathered : out.subarray(metaBytes);
-    const packedBytes = settings.compress && gatheredBytes > 0 ? this.#packer.pack(source, packInto, settings.level) : -1;
+    const worthTrying = settings.compress && gatheredBytes > 0 && (!this.#lastWasStored || this.#samplePacks(source));
+    const packedBytes = worthTrying ? this.#packer.pack(source, packInto, settings.level) : -1;
     const packMs = performance.now() - startedAt;
     const packed = packedBytes >= 0;
+    this.#lastWasStored = !packed;
     if (packed && sharesMemory) packInto.copy(out, metaBytes, 0, packedBytes);
     if (!packed && !inPlace) source.copy(out, metaBytes);
     writeBatchHead(out, image, packed, gatheredBytes, blocks.length);
     return { metaBytes, payloadBytes: packed ? packedBytes : gatheredBytes, gatheredBytes, packed, blocksByEncoding: counts, packMs };
+  }
+
+  /** What does not compress comes in long stretches: behind a batch that did not, a look at a sample spares the attempt. */
+  #samplePacks(source: Buffer): boolean {
+    const step = Math.floor(source.length / SAMPLE_PIECES);
+    if (step < 2 * SAMPLE_PIECE_BYTES) return true;
+    for (let piece = 0; piece < SAMPLE_PIECES; piece += 1) source.copy(this.#sample, piece * SAMPLE_PIECE_BYTES, piece * step, piece * step + SAMPLE_PIECE_BYTES);
+    return this.#packer.pack(this.#sample, this.#scratch, WEIGHING_LEVEL) >= 0;
   }
 
   /** Puts a block's encoded bytes behind what is gathered already. */

@@ -30,7 +30,6 @@ const shadowRegion = Buffer.allocUnsafeSlow(REGION_BYTES);
 const encoder = new BatchEncoder();
 const decoder = new BatchDecoder();
 const packer = new Packer();
-let lastWasStored = false;
 let sampleScratch: Buffer | undefined;
 
 const NOTHING_ENCODED = { zero: 0, full: 0, pages: 0, runDelta: 0, references: 0 } as const;
@@ -81,7 +80,6 @@ function encode(job: EncodeJob): EncodeResult {
   // Only now: until here the old versions were needed.
   for (const { block, bytes, hash } of later) versions?.put(block, hash, bytes);
   sealFrame(out, 'batch', job.sequence, batch.metaBytes, batch.payloadBytes);
-  lastWasStored = !batch.packed;
   return {
     ...common,
     frameBytes: HEADER_BYTES + batch.metaBytes + batch.payloadBytes,
@@ -114,8 +112,8 @@ function index(job: IndexJob): { pages: number } {
  * Where to read to: straight to the payload's place while batches do not compress, which spares a copy (the one into
  * shared memory is V8's slow kind), else to this thread's own memory, which stays in the processor's cache.
  */
-function readTarget({ blocks, settings }: EncodeJob, out: Buffer): Buffer {
-  if (!('first' in blocks) || (settings.compress && !lastWasStored)) return region;
+function readTarget({ blocks }: EncodeJob, out: Buffer): Buffer {
+  if (!('first' in blocks) || !encoder.lastWasStored) return region;
   return out.subarray(HEADER_BYTES + batchMetaBytes(blocks.count));
 }
 

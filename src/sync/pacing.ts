@@ -89,7 +89,8 @@ export class Pacing {
   encoded(result: EncodeResult, level: number): void {
     if (result.frameBytes === 0) return;
     this.#rawPerPayload += 0.1 * (result.gatheredBytes / Math.max(1, result.payloadBytes) - this.#rawPerPayload);
-    if (!this.#start.compress) return;
+    // What does not compress says nothing of the level for what does.
+    if (!this.#start.compress || result.payloadBytes >= result.gatheredBytes) return;
     const { gatheredBytes, payloadBytes, packMs, totalMs } = result;
     this.#level.observe({ level, gatheredBytes, payloadBytes, packMs, otherMs: totalMs - packMs });
   }

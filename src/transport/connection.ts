@@ -2,8 +2,9 @@
  * A socket that speaks frames: reads them with bounded memory and backpressure, writes them, ends once. What frames
  * mean is for those who hold the connection; which may come is set by allow().
  */
-import type { Socket } from 'node:net';
+import type { OnReadOpts, Socket } from 'node:net';
 import { DwcpError, toDwcpError } from '../model/errors';
+import { KIB } from '../model/units';
 import { HEADER_BYTES, type Frame, type FrameHeader, type FrameType } from './frame';
 import { FrameReader } from './frame-reader';
 import { readAnswer, refusedFrame } from './hello';
@@ -18,8 +19,14 @@ export interface Received {
 export type FrameHandler = (received: Received) => void;
 export type CloseHandler = (error: DwcpError) => void;
 
+/** A socket, or what makes one that reads into the memory it asks for: then nothing that arrives is copied. */
+export type SocketOrMaker = Socket | ((onread: OnReadOpts) => Socket);
+
 /** Frames whose memory comes from the slab: the bulk. */
 const BULK: ReadonlySet<FrameType> = new Set(['batch', 'extent']);
+
+/** For what a socket reads when its connection has no place for it yet; looked at before anything else is read. */
+const ASIDE = Buffer.allocUnsafeSlow(64 * KIB);
 
 export class Connection {
   readonly socket: Socket;
@@ -32,13 +39,16 @@ export class Connection {
   #receivedBytes = 0;
   #cancelWait: (() => void) | undefined;
   #held = false;
+  /** Where the socket reads to now; undefined where that is ASIDE. */
+  #direct: Buffer | undefined;
 
-  constructor(socket: Socket, allowed: ReadonlySet<FrameType>) {
+  constructor(open: SocketOrMaker, allowed: ReadonlySet<FrameType>) {
+    this.#reader = new FrameReader(allowed, { allocate: (header) => this.#allocate(header), deliver: (frame) => this.#deliver(frame) });
+    const socket = typeof open === 'function' ? open({ buffer: () => this.#space(), callback: (bytes, into) => this.#filled(bytes, into) }) : open;
     this.socket = socket;
     socket.setNoDelay(true);
     socket.setKeepAlive(true, 15_000);
-    this.#reader = new FrameReader(allowed, { allocate: (header) => this.#allocate(header), deliver: (frame) => this.#deliver(frame) });
-    socket.on('data', (chunk: Buffer) => {
+    if (typeof open !== 'function') socket.on('data', (chunk: Buffer) => {
       this.#receivedBytes += chunk.length;
       this.#take(() => this.#reader.push(chunk));
     });
@@ -113,6 +123,23 @@ export class Connection {
     this.#onFrame({ frame, run });
   }
 
+  /** Where the socket reads to next. While the reader is blocked, or its memory is no longer this connection's: aside. */
+  #space(): Buffer {
+    this.#direct = this.#closedWith ? undefined : this.#reader.space();
+    return this.#direct ?? ASIDE;
+  }
+
+  #filled(bytes: number, into: Uint8Array): boolean {
+    this.#receivedBytes += bytes;
+    this.#take(() => {
+      // What came while the reader was blocked, at most one read, has still to go to its place.
+      if (!this.#direct) return this.#reader.push(Buffer.from(into.subarray(0, bytes)));
+      this.#reader.filled(bytes);
+      return this.#reader.space() !== undefined;
+    });
+    return true;
+  }
+
   /** Runs the reader; a violation ends the connection, a blocked reader stops the socket until memory is free. */
   #take(read: () => boolean): void {
     if (this.#closedWith) return;
@@ -139,6 +166,8 @@ export class Connection {
     this.#closedWith = error;
     this.#cancelWait?.();
     this.#cancelWait = undefined;
+    // The kernel may not write into memory that has been given back.
+    if (this.#direct) this.socket.pause();
     if (this.#run && this.#slab) this.#slab.free(this.#run);
     this.#run = undefined;
     this.#onClose(error);

@@ -5,7 +5,8 @@
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { connect as tlsConnect, createServer as tlsCreateServer } from 'node:tls';
 import { DwcpError, toDwcpError } from '../model/errors';
-import { Connection } from './connection';
+import { Connection, type SocketOrMaker } from './connection';
+import { directSocket } from './direct-socket';
 import type { FrameType } from './frame';
 import { type Hello, helloSchema, jsonFrame, readAnswer, readMeta, refusedFrame, type Welcome } from './hello';
 
@@ -115,10 +116,9 @@ export class DataPlaneListener {
   constructor(admit: Admission, tls?: TlsFiles) {
     this.#admit = admit;
     const options = { highWaterMark: 256 * 1024, noDelay: true };
-    const accept = (socket: Socket): void => this.#accept(socket);
     this.#server = tls
-      ? tlsCreateServer({ ...options, ...tls, minVersion: 'TLSv1.3', requestCert: true, rejectUnauthorized: true }, accept)
-      : createServer(options, accept);
+      ? tlsCreateServer({ ...options, ...tls, minVersion: 'TLSv1.3', requestCert: true, rejectUnauthorized: true }, (socket) => this.#accept(socket))
+      : createServer({ ...options, pauseOnConnect: true }, (socket) => this.#accept(socket, directSocket));
     this.#server.on('tlsClientError', (_error: Error, socket: Socket) => socket.destroy());
   }
 
@@ -160,15 +160,15 @@ export class DataPlaneListener {
     );
   }
 
-  #accept(socket: Socket): void {
+  #accept(socket: Socket, opened: (accepted: Socket) => SocketOrMaker = () => socket): void {
     if (this.#unproven.size >= MAX_UNPROVEN) {
       socket.destroy();
       return;
     }
-    const connection = new Connection(socket, ONLY_HELLO);
+    const connection = new Connection(opened(socket), ONLY_HELLO);
     this.#open.add(connection);
     this.#unproven.add(connection);
-    socket.once('close', () => {
+    connection.socket.once('close', () => {
       this.#open.delete(connection);
       this.#unproven.delete(connection);
     });

@@ -1,6 +1,7 @@
 /**
  * Cuts a byte stream into frames. The memory of a frame is asked for once its header has been bounded; where none is
- * free the reader keeps the rest of the chunk, says `blocked`, and goes on at resume(). Knows nothing of sockets.
+ * free the reader is blocked, keeps the rest of the chunk, and goes on at resume(). Bytes come in chunks, or are put
+ * by the caller right where they belong. Knows nothing of sockets.
  */
 import { HEADER_BYTES, openFrame, readHeader, type Frame, type FrameHeader, type FrameType } from './frame';
 
@@ -36,71 +37,67 @@ export class FrameReader {
     this.#stopped = true;
   }
 
-  /** Takes the next bytes of the stream. @returns false where the reader is blocked and wants no more. */
+  /** Takes the next bytes of the stream. @returns false where the reader is blocked and wants no more */
   push(chunk: Buffer): boolean {
-    let rest = chunk;
-    while (rest.length > 0) {
-      const header = this.#current ?? this.#readOn;
-      if (header === 'header') rest = this.#fillHeader(rest);
-      else if (header !== 'stopped' && this.#ready(header)) rest = this.#fillBody(header, rest);
-      else {
-        this.#waiting = rest;
+    for (let at = 0; at < chunk.length; ) {
+      const space = this.space();
+      if (!space) {
+        this.#waiting = chunk.subarray(at);
         return false;
       }
+      const taken = chunk.copy(space, 0, at);
+      at += taken;
+      this.filled(taken);
     }
     return true;
   }
 
-  /** What comes next between two frames. */
-  get #readOn(): 'header' | 'stopped' {
-    return this.#stopped ? 'stopped' : 'header';
+  /**
+   * Where the stream's next bytes belong, and no byte behind them: who reads them right there says so with filled(), and
+   * spares a copy. Undefined while the reader is blocked.
+   */
+  space(): Buffer | undefined {
+    if (!this.#current) return this.#stopped ? undefined : this.#header.subarray(this.#headerFilled);
+    return this.#memoryOf(this.#current)?.subarray(this.#filled, lengthOf(this.#current));
   }
 
-  /** Goes on after `push` said false, or after stop(). @returns false where memory is still not free. */
-  resume(): boolean {
-    const rest = this.#waiting ?? Buffer.alloc(0);
-    this.#waiting = undefined;
-    this.#stopped = false;
-    if (this.#current && !this.#bytes && !this.#ready(this.#current)) {
-      this.#waiting = rest;
-      return false;
-    }
-    return this.push(rest);
-  }
-
-  #fillHeader(chunk: Buffer): Buffer {
-    const taken = chunk.copy(this.#header, this.#headerFilled, 0, HEADER_BYTES - this.#headerFilled);
-    this.#headerFilled += taken;
-    if (this.#headerFilled === HEADER_BYTES) {
+  /** So many bytes have been put where `space` said. */
+  filled(bytes: number): void {
+    if (!this.#current) {
+      this.#headerFilled += bytes;
+      if (this.#headerFilled < HEADER_BYTES) return;
       this.#current = readHeader(this.#header, this.#allowed);
       this.#headerFilled = 0;
-      // A frame without a body is complete here, even where no further byte ever comes.
-      if (this.#current.metaBytes + this.#current.payloadBytes === 0 && this.#ready(this.#current)) this.#fillBody(this.#current, Buffer.alloc(0));
-    }
-    return chunk.subarray(taken);
+      this.#filled = HEADER_BYTES;
+    } else this.#filled += bytes;
+    if (this.#filled === lengthOf(this.#current)) this.#complete(this.#current);
   }
 
-  #ready(header: FrameHeader): boolean {
-    if (this.#bytes) return true;
+  /** Goes on after `push` said false, or after stop(). @returns false where memory is still not free */
+  resume(): boolean {
+    const rest = this.#waiting;
+    this.#waiting = undefined;
+    this.#stopped = false;
+    return (rest === undefined || this.push(rest)) && this.space() !== undefined;
+  }
+
+  #complete(header: FrameHeader): void {
+    // A frame without a body waits for no memory.
+    const bytes = this.#memoryOf(header) ?? Buffer.from(this.#header);
+    this.#current = undefined;
+    this.#bytes = undefined;
+    this.#sink.deliver(openFrame(header, bytes));
+  }
+
+  #memoryOf(header: FrameHeader): Buffer | undefined {
+    if (this.#bytes) return this.#bytes;
     const bytes = this.#sink.allocate(header);
-    if (!bytes) return false;
+    if (!bytes) return undefined;
     this.#header.copy(bytes);
-    this.#bytes = bytes;
-    this.#filled = HEADER_BYTES;
-    return true;
+    return (this.#bytes = bytes);
   }
+}
 
-  #fillBody(header: FrameHeader, chunk: Buffer): Buffer {
-    const bytes = this.#bytes;
-    if (!bytes) return chunk;
-    const total = HEADER_BYTES + header.metaBytes + header.payloadBytes;
-    const taken = chunk.copy(bytes, this.#filled, 0, total - this.#filled);
-    this.#filled += taken;
-    if (this.#filled === total) {
-      this.#current = undefined;
-      this.#bytes = undefined;
-      this.#sink.deliver(openFrame(header, bytes));
-    }
-    return chunk.subarray(taken);
-  }
+function lengthOf({ metaBytes, payloadBytes }: FrameHeader): number {
+  return HEADER_BYTES + metaBytes + payloadBytes;
 }

@@ -20,7 +20,6 @@ export class Slab {
   readonly #taken: Uint8Array;
   readonly #waiting = new Set<() => void>();
   #freeUnits: number;
-  #next = 0;
 
   constructor(sizeBytes: number) {
     const units = Math.max(1, Math.floor(sizeBytes / UNIT_BYTES));
@@ -41,11 +40,10 @@ export class Slab {
   take(bytes: number): Run | undefined {
     const units = Math.ceil(bytes / UNIT_BYTES);
     if (units > this.#freeUnits) return undefined;
-    const start = this.#find(units, this.#next, this.#taken.length) ?? this.#find(units, 0, Math.min(this.#next + units, this.#taken.length));
+    const start = this.#find(units);
     if (start === undefined) return undefined;
     this.#taken.fill(1, start, start + units);
     this.#freeUnits -= units;
-    this.#next = start + units;
     const offset = start * UNIT_BYTES;
     return { offset, units, bytes: Buffer.from(this.memory, offset, units * UNIT_BYTES) };
   }
@@ -82,9 +80,10 @@ export class Slab {
     }
   }
 
-  #find(units: number, from: number, to: number): number | undefined {
+  /** The lowest gap: what was given back last is still in the processor's cache. */
+  #find(units: number): number | undefined {
     let free = 0;
-    for (let unit = from; unit < to; unit += 1) {
+    for (let unit = 0; unit < this.#taken.length; unit += 1) {
       free = this.#taken[unit] === 0 ? free + 1 : 0;
       if (free === units) return unit - units + 1;
     }

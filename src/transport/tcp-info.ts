@@ -7,8 +7,8 @@
  *
  * Source: struct tcp_info, include/uapi/linux/tcp.h; fields are only ever added behind the last.
  */
-import { createRequire } from 'node:module';
 import type { Socket } from 'node:net';
+import { descriptorOf, libcFunction } from './libc';
 
 const IPPROTO_TCP = 6;
 const TCP_INFO = 11;
@@ -23,31 +23,7 @@ export interface TcpInfo {
   readonly segmentsSentAgain: number;
 }
 
-type GetSockOpt = (fd: number, level: number, option: number, value: Buffer, length: Buffer) => number;
-
-interface Koffi {
-  load(library: string): { func(prototype: string): unknown };
-}
-
-let loaded: GetSockOpt | undefined | 'missing';
-
-function getSockOpt(): GetSockOpt | undefined {
-  if (loaded === undefined) {
-    try {
-      const koffi = createRequire(__filename)('koffi') as Koffi;
-      loaded = koffi.load('libc.so.6').func('int getsockopt(int fd, int level, int option, _Out_ uint8_t *value, _Inout_ uint8_t *length)') as GetSockOpt;
-    } catch {
-      loaded = 'missing';
-    }
-  }
-  return loaded === 'missing' ? undefined : loaded;
-}
-
-/** Node keeps the descriptor behind its handle, for TLS too. */
-function descriptorOf(socket: Socket): number | undefined {
-  const handle = (socket as unknown as { _handle?: { fd?: number } | null })._handle;
-  return handle?.fd !== undefined && handle.fd >= 0 ? handle.fd : undefined;
-}
+const getSockOpt = libcFunction<(fd: number, level: number, option: number, value: Buffer, length: Buffer) => number>('int getsockopt(int fd, int level, int option, _Out_ uint8_t *value, _Inout_ uint8_t *length)');
 
 function ask(socket: Socket, option: number, bytes: number): Buffer | undefined {
   const call = getSockOpt();
