@@ -42,6 +42,22 @@ describe('framing', () => {
     }), { numRuns: 60 });
   });
 
+  it('gives back the same frames where bytes are put right where they belong, and asks for none that are of the next frame', () => {
+    fc.assert(fc.property(fc.array(frameArbitrary, { maxLength: 6 }), fc.array(fc.integer({ min: 1, max: 3000 }), { minLength: 1 }), (given, cuts) => {
+      const stream = Buffer.concat(given.map(({ type, sequence, meta, payload }) => buildFrame(type, sequence, Buffer.from(meta), Buffer.from(payload))));
+      const { frames, reader: read } = reader();
+      for (let at = 0, cut = 0; at < stream.length; cut += 1) {
+        const before = frames.length;
+        const taken = stream.copy(read.space()!, 0, at, Math.min(stream.length, at + cuts[cut % cuts.length]!));
+        read.filled(taken);
+        at += taken;
+        expect(frames.length).toBeLessThanOrEqual(before + 1);
+      }
+      expect(frames.map(({ sequence, meta, payload }) => ({ sequence, meta: [...meta], payload: [...payload] })))
+        .toEqual(given.map(({ sequence, meta, payload }) => ({ sequence, meta: [...meta], payload: [...payload] })));
+    }), { numRuns: 60 });
+  });
+
   it('delivers frames without a body as soon as their header is there', () => {
     const { frames, reader: read } = reader();
     read.push(Buffer.concat([buildFrame('ping', 1), buildFrame('ping', 2)]));
