@@ -13,7 +13,7 @@ import { report, type Row, say } from './report';
 import { type Curve, drawTransport } from './transport-draw';
 import type { SendLine } from './transport-ends';
 import { dwcp, type Mover, type Moving, peersFor, type Place } from './transport-movers';
-import { TRANSPORT_SCENARIOS, type TransportScenario } from './transport-scenarios';
+import { OTHER_SECONDS, TRANSPORT_SCENARIOS, type TransportScenario } from './transport-scenarios';
 import { type LinkRate, wanRefusal, WanLink } from './wan-link';
 
 const IMAGE_BYTES = 3 * GIB;
@@ -66,9 +66,9 @@ async function runScenario({ name, link: setting, seconds, fixed, peerStreams }:
   say(name);
   const link = new WanLink('bench', setting);
   const history = `history-${name.replaceAll(/[^a-z0-9]+/g, '-')}`;
+  const tuned = [dwcp({ name: 'dwcp', history }), dwcp({ name: 'dwcp again', history })];
   const movers: Mover[] = [
-    dwcp({ name: 'dwcp', history }),
-    dwcp({ name: 'dwcp again', history }),
+    ...tuned,
     ...(args.includes('--no-fixed') ? [] : fixed.map((streams) => dwcp({ name: `dwcp fixed ${streams}`, streams }))),
     ...(args.includes('--no-peers') ? [] : await peersFor(peerStreams, children)),
   ];
@@ -77,7 +77,7 @@ async function runScenario({ name, link: setting, seconds, fixed, peerStreams }:
     // A fresh link for each: the kernel remembers what a path was like.
     link.up();
     try {
-      measured.push(await measureMover({ children, link, folder, image }, mover, seconds, `${mover.name} ${name}`));
+      measured.push(await measureMover({ children, link, folder, image }, mover, tuned.includes(mover) ? seconds : OTHER_SECONDS, `${mover.name} ${name}`));
     } finally {
       link.down();
     }

@@ -7,7 +7,7 @@ import { type OnReadOpts, Socket, type SocketConstructorOpts } from 'node:net';
 import type { SocketOrMaker } from './connection';
 import { descriptorOf, libcFunction } from './libc';
 
-const dup = libcFunction<(fd: number) => number>('int dup(int fd)');
+const dup = libcFunction('int dup(int fd)') as () => ((fd: number) => number) | undefined;
 
 /** @param accepted not read from yet (`pauseOnConnect`) @returns itself, where it cannot be done */
 export function directSocket(accepted: Socket): SocketOrMaker {

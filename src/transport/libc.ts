@@ -9,14 +9,14 @@ interface Koffi {
   load(library: string): { func(prototype: string): unknown };
 }
 
-/** @returns a lookup of one function, made once: the function, or undefined where it cannot be had */
-export function libcFunction<T>(prototype: string): () => T | undefined {
-  let found: { readonly call: T | undefined } | undefined;
+/** @returns a lookup of one function, made once: the function, whose type the prototype gives, or undefined where it cannot be had */
+export function libcFunction(prototype: string): () => unknown {
+  let found: { readonly call: unknown } | undefined;
   return () => {
     if (!found) {
       try {
         const koffi = createRequire(__filename)('koffi') as Koffi;
-        found = { call: koffi.load('libc.so.6').func(prototype) as T };
+        found = { call: koffi.load('libc.so.6').func(prototype) };
       } catch {
         found = { call: undefined };
       }

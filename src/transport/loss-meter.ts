@@ -7,7 +7,7 @@ import type { SendingStream } from './sending-stream';
 import { readTcpInfo, type TcpInfo } from './tcp-info';
 
 const ASK_EVERY_MS = 1_000;
-const KEPT_PER_ASKING = 0.9;
+const KEPT_PER_ASKING = 0.6;
 const ENOUGH_SEGMENTS = 200;
 const RTT_FORGOTTEN_MS = 60_000;
 

@@ -40,7 +40,7 @@ const BBR_STREAMS = 4;
 /** Without any knowledge of loss: neither few enough to crawl nor so many that a slow path drowns in first windows. */
 const UNKNOWN_LEAST = 8;
 const UNKNOWN_MOST = 64;
-const SEGMENTS_A_STREAM = 8;
+const SEGMENTS_A_STREAM = 6;
 /** Below it any count will do to begin with. */
 const UNKNOWN_FROM_RTT_MS = 10;
 const MOST_STREAMS = 256;

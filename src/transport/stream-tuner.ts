@@ -5,7 +5,8 @@
  *
  *   bracket   n, 2n, 4n ... while U rises; where the first step does not pay, n/2 ...; then one step of a factor 1.41
  *   confirm   the winner measured again: fresh streams show more than they keep up
- *   hold      deviates for three looks -> bracket again;  every 30 s and rarer a probe of a factor 1.5, up or down
+ *   hold      deviates for three looks -> bracket again;  every 30 s and rarer a probe of a factor 1.5, up or down;
+ *             on a path that hardly loses, first: n/1.41, n/2 ... as long as that carries as much
  *
  *   U(n) = ln goodput - ALPHA ln n: the same share of goodput is asked for each doubling, at any n. Going down, fewer
  *   streams are taken while they carry what more did, so that halving after halving does not add up to a slow transfer.
@@ -30,6 +31,12 @@ const INDIFFERENT = 0.01;
 const FEWER_MUST_CARRY = 0.96;
 const PROBE_MUST_GAIN = 0.02;
 const REFINE_BY = Math.SQRT2;
+/**
+ * Share of segments sent again up to which streams fill whatever the path has, however few: then few are come to in CUBIC's
+ * own steps, which a full queue makes up for, where halving leaves the path idle until windows have grown.
+ */
+const HARDLY_LOSES = 5e-4;
+const THIN_BY = Math.SQRT2;
 const PROBE_BY = 1.5;
 const MAX_CONFIRMS = 3;
 const BAD_DEVIATION = 0.22;
@@ -149,7 +156,9 @@ export class AdaptiveTuner implements StreamTuner {
   }
 
   /** @returns from where to search again */
-  *#hold(held: Held): Search<Held> {
+  *#hold(confirmed: Held): Search<Held> {
+    let held = confirmed;
+    let thin = true;
     let bad = 0;
     let probeAt = this.#nowMs + this.#probeEveryMs;
     for (;;) {
@@ -159,6 +168,14 @@ export class AdaptiveTuner implements StreamTuner {
         this.#probeEveryMs = PROBE_EVERY_MS;
         this.#say(now, 'the path has changed: searched again');
         return now;
+      }
+      if (thin && bad === 0 && this.#hardlyLoses && held.streams > this.#bounds.min) {
+        while (thin && held.streams > this.#bounds.min) {
+          const fewer = yield* this.#try(Math.max(this.#bounds.min, Math.round(held.streams / THIN_BY)), held, confirmed.goodput);
+          thin = fewer.goodput >= FEWER_MUST_CARRY * confirmed.goodput;
+          if (thin) this.#held = held = fewer;
+        }
+        continue;
       }
       if (this.#nowMs < probeAt) continue;
       const up = this.#probeUp && this.#mayClimb(now);
@@ -189,12 +206,19 @@ export class AdaptiveTuner implements StreamTuner {
     return !hostLimited && (limitBytesPerSecond === 0 || goodput < AT_THE_LIMIT * limitBytesPerSecond);
   }
 
+  get #hardlyLoses(): boolean {
+    const { lossRatio } = this.#last ?? {};
+    return lossRatio !== undefined && lossRatio < HARDLY_LOSES;
+  }
+
   get #nowMs(): number {
     return this.#last?.atMs ?? 0;
   }
 
   #say({ streams, goodput }: Held, what: string): void {
-    this.#log(`${streams} streams, ${((goodput * 8) / 1e6).toFixed(1)} Mbit/s: ${what}`);
+    const { lossRatio } = this.#last ?? {};
+    const lost = lossRatio === undefined ? '' : `, ${(100 * lossRatio).toPrecision(2)} % sent again`;
+    this.#log(`${streams} streams, ${((goodput * 8) / 1e6).toFixed(1)} Mbit/s${lost}: ${what}`);
   }
 }
 

@@ -23,7 +23,8 @@ export interface TcpInfo {
   readonly segmentsSentAgain: number;
 }
 
-const getSockOpt = libcFunction<(fd: number, level: number, option: number, value: Buffer, length: Buffer) => number>('int getsockopt(int fd, int level, int option, _Out_ uint8_t *value, _Inout_ uint8_t *length)');
+type GetSockOpt = (fd: number, level: number, option: number, value: Buffer, length: Buffer) => number;
+const getSockOpt = libcFunction('int getsockopt(int fd, int level, int option, _Out_ uint8_t *value, _Inout_ uint8_t *length)') as () => GetSockOpt | undefined;
 
 function ask(socket: Socket, option: number, bytes: number): Buffer | undefined {
   const call = getSockOpt();

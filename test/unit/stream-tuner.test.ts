@@ -26,7 +26,7 @@ test('a path that one stream fills keeps its few streams', () => {
 });
 
 /** Drives the rule against a link that gives `goodput(n)` bytes a second at n streams. */
-function drive(goodput: (streams: number) => number, seconds: number, extra: { notTheStreams?: boolean; limitBytesPerSecond?: number; hostLimited?: boolean } = {}): { targets: number[]; lines: string[] } {
+function drive(goodput: (streams: number) => number, seconds: number, extra: { lossRatio?: number; notTheStreams?: boolean; limitBytesPerSecond?: number; hostLimited?: boolean } = {}): { targets: number[]; lines: string[] } {
   const lines: string[] = [];
   const tuner = new AdaptiveTuner({ initial: 8, min: 4, max: MOST }, (line) => lines.push(line));
   const targets: number[] = [];
@@ -45,6 +45,21 @@ test('learns nothing while the source or the limit is the brake', () => {
 test('climbs no further than the bandwidth limit, nor where the host itself is the brake', () => {
   expect(Math.max(...drive((streams) => Math.min(streams * 1e6, 8e6), 60, { limitBytesPerSecond: 8e6 }).targets)).toBe(8);
   expect(Math.max(...drive((streams) => streams * 1e6, 60, { hostLimited: true }).targets)).toBe(8);
+});
+
+test('comes to few streams on a path that hardly loses, and leaves them alone on one that does', () => {
+  const lastOf64 = (lossRatio: number): number => {
+    const tuner = new AdaptiveTuner({ initial: 64, min: 4, max: MOST });
+    let arrivedBytes = 0;
+    for (let atMs = 0; atMs < 28_000; atMs += 200) {
+      // As on a path where streams grow into the place of others: halving is seen to carry less at first, a smaller step is not.
+      arrivedBytes += (tuner.target === 32 && atMs < 12_000 ? 20e6 : Math.min(tuner.target * 5e6, 40e6)) / 5;
+      tuner.observe({ atMs, arrivedBytes, rttMs: 50, notTheStreams: false, lossRatio });
+    }
+    return tuner.target;
+  };
+  expect(lastOf64(1e-4)).toBeLessThanOrEqual(16);
+  expect(lastOf64(1e-3)).toBeGreaterThanOrEqual(45);
 });
 
 test('says each decision in one line, with its figures', () => {
