@@ -1,7 +1,7 @@
 /**
  * `npm run bench -- anchors`: what a path does to a transfer and what a transfer does to a path, over time: capacity that
- * changes, limits, killed streams, a blackout, what is learnt of a path, a limit that two migrations share, two paths.
- * Anchors A5 to A8 and A10 of transport.md section 3.8, and points 4 and 5 of issue 5. `--only TEXT` takes some.
+ * changes, limits, killed streams, a blackout, what is learnt of a path, a limit that two migrations share, two paths, memory over ten minutes.
+ * Anchors A5 to A8 and A10 of transport.md section 3.8, and points 4, 5 and 7 of issue 5. `--only TEXT` takes some.
  */
 import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -178,8 +178,20 @@ function twoPaths(cut: '0' | '1', name: string, leftBitsPerSecond: number): Anch
     });
 }
 
+/** 256 streams for ten minutes, at a rate that the image lasts for. */
+const memoryOfMany: Anchor = (lab) =>
+  onLink({ ...WIDE, loss: '0.01%' }, async (link) => {
+    let rss: readonly number[] = [];
+    const { row } = await measureMover({ link, ...lab }, dwcp({ name: 'many', streams: 256, bandwidthLimit: 7e6 }), 610, '256 streams for ten minutes', (moving) => {
+      rss = moving.rssBytes;
+      return Promise.resolve();
+    });
+    const meanOf = (minute: number): number => rss.slice(120 * (minute - 1), 120 * minute).reduce((sum, bytes) => sum + bytes, 0) / 120;
+    return [{ ...row, name: '256 streams for ten minutes', ratio: meanOf(10) / meanOf(2), note: 'memory of the tenth minute over that of the second is the ratio' }];
+  });
+
 const ANCHORS: Readonly<Record<string, Anchor>> = {
-  capacity: capacityChanges, limits, killed: killedStreams, blackout, learning, shared: sharedBetweenTwo,
+  capacity: capacityChanges, limits, memory: memoryOfMany, killed: killedStreams, blackout, learning, shared: sharedBetweenTwo,
   paths: twoPaths('1', 'two paths, the second cut', 100e6), control: twoPaths('0', 'two paths, that of the control connection cut', 50e6),
 };
 

@@ -1,14 +1,16 @@
 /**
  * `npm run bench -- loopback`: incompressible data between two agents of this machine, with verification, through the
  * whole flow. What is measured is the transfer itself, first question to verified root; on a tmpfs, and on the disk,
- * whose own speed stands beside it.
+ * whose own speed stands beside it; and what iperf3 does without files and hashes.
  */
 import { execFileSync } from 'node:child_process';
-import { closeSync, existsSync, mkdirSync, openSync, rmSync, writeSync } from 'node:fs';
+import { closeSync, existsSync, mkdirSync, mkdtempSync, openSync, rmSync, writeSync } from 'node:fs';
 import { randomBytes, randomFillSync } from 'node:crypto';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
+import { Children } from '../src/cli/demo/children';
 import { sha256OfFile } from '../src/cli/demo/sample-vm';
+import { findTool } from '../src/cli/demo/tools';
 import { GIB, MIB } from '../src/model/units';
 import { report, type Row, say } from './report';
 import { cpuSeconds, Stage } from './stage';
@@ -19,7 +21,7 @@ export async function benchLoopback(json: boolean, args: readonly string[]): Pro
   const sizeBytes = args.includes('--small') ? GIB / 4 : 2 * GIB;
   const rows: Row[] = [];
   if (existsSync('/dev/shm')) rows.push(await measure('dwcp loopback tmpfs', '/dev/shm', sizeBytes));
-  rows.push(await measure('dwcp loopback disk', tmpdir(), sizeBytes), diskAlone(sizeBytes));
+  rows.push(await measure('dwcp loopback disk', tmpdir(), sizeBytes), diskAlone(sizeBytes), ...(await iperf3Rows()));
   report('loopback', rows, json, { runs: RUNS, image: `${sizeBytes} random bytes`, cores: 'as the host has' });
 }
 
@@ -62,6 +64,27 @@ export function writeRandom(path: string, sizeBytes: number): void {
   const part = Buffer.alloc(16 * MIB);
   for (let at = 0; at < sizeBytes; at += part.length) writeSync(fd, randomFillSync(part), 0, Math.min(part.length, sizeBytes - at), at);
   closeSync(fd);
+}
+
+/** What the kernel's own TCP does with memory that stays in the cache, unverified: both ends on one core, and on one each. */
+async function iperf3Rows(): Promise<Row[]> {
+  const folder = mkdtempSync(join(tmpdir(), 'dwcp-bench-iperf3-'));
+  const children = new Children(folder);
+  try {
+    if ((await findTool('iperf3', 'iperf3', children, say)) === undefined) return [];
+    const run = async (name: string, prefix: readonly string[]): Promise<Row> => {
+      const [command = 'iperf3', ...rest] = [...prefix, 'iperf3'];
+      const server = children.start('iperf3-server', command, [...rest, '-s', '-1', '-p', '5299']);
+      await new Promise((resolve) => setTimeout(resolve, 500));
+      const report = JSON.parse(execFileSync(command, [...rest, '-c', '127.0.0.1', '-p', '5299', '-t', '5', '-J'], { encoding: 'utf8' })) as { end: { sum_received: { bits_per_second: number } } };
+      await server.ended;
+      return { name, bytesPerSecond: report.end.sum_received.bits_per_second / 8 };
+    };
+    return [await run('iperf3 x1 one core', ['taskset', '-c', '0']), await run('iperf3 x1', [])];
+  } finally {
+    await children.stopAll();
+    rmSync(folder, { recursive: true, force: true });
+  }
 }
 
 /** What the disk alone takes: the same bytes written once and synced. */

@@ -33,6 +33,8 @@ export interface Moving {
   readonly finished: () => boolean;
   /** Of the larger of our two processes, bytes; 0 for peers. */
   readonly peakRssBytes: () => number;
+  /** The same, now and twice a second before. */
+  readonly rssBytes: readonly number[];
   /** Every other connection is ended by the receiver, as by a fault. */
   readonly dropHalf: () => void;
   stop(): Promise<void>;
@@ -48,7 +50,7 @@ function pause(ms: number): Promise<void> {
 }
 
 /** Nothing said: a mover that is no sender of ours. */
-const SILENT = { lines: [], explanations: [], finished: () => false, peakRssBytes: () => 0, dropHalf: () => undefined };
+const SILENT = { lines: [], explanations: [], finished: () => false, peakRssBytes: () => 0, rssBytes: [], dropHalf: () => undefined };
 
 function on(children: Children, host: { readonly prefix: readonly string[] }, args: readonly string[], output: 'pipe' | 'ignore' = 'ignore'): Child {
   const [command = 'ip', ...rest] = [...host.prefix, ...args];
@@ -166,7 +168,11 @@ export function dwcp({ name, streams, history, bandwidthLimit = 0, image: other,
       const explanations: string[] = [];
       let finished = false;
       let peakRssBytes = 0;
-      const watch = setInterval(() => (peakRssBytes = Math.max(peakRssBytes, peakOf(sender), peakOf(receiver))), 500);
+      const rssBytes: number[] = [];
+      const watch = setInterval(() => {
+        peakRssBytes = Math.max(peakRssBytes, memoryOf(sender, 'VmHWM'), memoryOf(receiver, 'VmHWM'));
+        rssBytes.push(Math.max(memoryOf(sender, 'VmRSS'), memoryOf(receiver, 'VmRSS')));
+      }, 500);
       hear(sender, (heard) => {
         const line = heard as Partial<SendLine> & { explain?: string; finished?: boolean };
         if (line.explain !== undefined) explanations.push(line.explain);
@@ -174,7 +180,7 @@ export function dwcp({ name, streams, history, bandwidthLimit = 0, image: other,
         else lines.push(line as SendLine);
       });
       return {
-        ended: sender.ended, lines, explanations, finished: () => finished, peakRssBytes: () => peakRssBytes, dropHalf: () => receiver.process.kill('SIGUSR2'),
+        ended: sender.ended, lines, explanations, finished: () => finished, peakRssBytes: () => peakRssBytes, rssBytes, dropHalf: () => receiver.process.kill('SIGUSR2'),
         stop: async () => {
           clearInterval(watch);
           await stop();
@@ -197,9 +203,9 @@ export function sharedLimit(priorities: readonly number[], hostBandwidthLimit: n
   };
 }
 
-function peakOf({ process: { pid = 0 } }: Child): number {
+function memoryOf({ process: { pid = 0 } }: Child, field: 'VmHWM' | 'VmRSS'): number {
   try {
-    return Number(/VmHWM:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? 0) * 1024;
+    return Number(new RegExp(`${field}:\\s+(\\d+)`).exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? 0) * 1024;
   } catch {
     return 0;
   }

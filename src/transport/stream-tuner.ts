@@ -37,6 +37,8 @@ const REFINE_BY = Math.SQRT2;
  */
 const HARDLY_LOSES = 5e-4;
 const THIN_BY = Math.SQRT2;
+/** More than in a search: a few streams less save little, and this goes on step after step. */
+const THIN_MUST_CARRY = 0.985;
 const PROBE_BY = 1.5;
 const MAX_CONFIRMS = 3;
 const BAD_DEVIATION = 0.22;
@@ -172,7 +174,7 @@ export class AdaptiveTuner implements StreamTuner {
       if (thin && bad === 0 && this.#hardlyLoses && held.streams > this.#bounds.min) {
         while (thin && held.streams > this.#bounds.min) {
           const fewer = yield* this.#try(Math.max(this.#bounds.min, Math.round(held.streams / THIN_BY)), held, confirmed.goodput);
-          thin = fewer.goodput >= FEWER_MUST_CARRY * confirmed.goodput;
+          thin = fewer.goodput >= THIN_MUST_CARRY * confirmed.goodput;
           if (thin) this.#held = held = fewer;
         }
         continue;

@@ -51,9 +51,12 @@ test('comes to few streams on a path that hardly loses, and leaves them alone on
   const lastOf64 = (lossRatio: number): number => {
     const tuner = new AdaptiveTuner({ initial: 64, min: 4, max: MOST });
     let arrivedBytes = 0;
-    for (let atMs = 0; atMs < 28_000; atMs += 200) {
-      // As on a path where streams grow into the place of others: halving is seen to carry less at first, a smaller step is not.
-      arrivedBytes += (tuner.target === 32 && atMs < 12_000 ? 20e6 : Math.min(tuner.target * 5e6, 40e6)) / 5;
+    let before = tuner.target;
+    for (let atMs = 0; atMs < 58_000; atMs += 200) {
+      // Half of the streams have not grown into the place of the others yet when they are looked at; a smaller step is not seen.
+      const halved = tuner.target === 32 && before >= 64;
+      if (tuner.target !== 32) before = tuner.target;
+      arrivedBytes += (halved ? 20e6 : Math.min(tuner.target * 5e6, 40e6)) / 5;
       tuner.observe({ atMs, arrivedBytes, rttMs: 50, notTheStreams: false, lossRatio });
     }
     return tuner.target;
