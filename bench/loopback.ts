@@ -73,7 +73,7 @@ async function iperf3Rows(): Promise<Row[]> {
   try {
     if ((await findTool('iperf3', 'iperf3', children, say)) === undefined) return [];
     const run = async (name: string, prefix: readonly string[]): Promise<Row> => {
-      const [command = 'iperf3', ...rest] = [...prefix, 'iperf3'];
+      const [command, ...rest] = [...prefix, 'iperf3'];
       const server = children.start('iperf3-server', command, [...rest, '-s', '-1', '-p', '5299']);
       await new Promise((resolve) => setTimeout(resolve, 500));
       const report = JSON.parse(execFileSync(command, [...rest, '-c', '127.0.0.1', '-p', '5299', '-t', '5', '-J'], { encoding: 'utf8' })) as { end: { sum_received: { bits_per_second: number } } };

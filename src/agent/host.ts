@@ -5,6 +5,7 @@
 import { randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
+import { createServer } from 'node:net';
 import { hostname, homedir } from 'node:os';
 import { join } from 'node:path';
 import { HostDriver } from '../hypervisor/host-driver';
@@ -53,9 +54,24 @@ export function resolveDataDir(options: Pick<ProcessOptions, 'hostId' | 'dataDir
   return options.dataDir || join(homedir(), '.local', 'share', 'dwcp', resolveHostId(options));
 }
 
+function addressesOf(text: string): string[] {
+  return text.split(',').map((part) => part.trim()).filter((part) => part !== '');
+}
+
+/** @throws CONFIG_INVALID where one is not an address of this host: its path would never open, and nobody would know why */
+async function assertOwn(addresses: readonly string[]): Promise<void> {
+  for (const address of addresses) {
+    const probe = createServer();
+    await new Promise<void>((resolve, reject) => probe.once('error', reject).listen({ host: address, port: 0 }, resolve)).catch((cause: unknown) => {
+      throw new DwcpError('CONFIG_INVALID', `sourceAddresses: ${address} is no address of this host`, { cause, hint: 'Name addresses that `ip address` shows here, or leave the choice to the routing table' });
+    });
+    probe.close();
+  }
+}
+
 function advertised({ advertiseAddress, listenAddress }: ProcessOptions, port: number): Advertised {
   const wildcard = ['0.0.0.0', '::', ''].includes(listenAddress);
-  const [address = '', ...further] = advertiseAddress.split(',').map((part) => part.trim()).filter((part) => part !== '');
+  const [address = '', ...further] = addressesOf(advertiseAddress);
   return { address: address || (wildcard ? hostname() : listenAddress), port, ...(further.length > 0 && { furtherPaths: further.map((each) => ({ address: each, port })) }) };
 }
 
@@ -103,6 +119,8 @@ export function readTlsFiles({ tlsCert, tlsKey, tlsCa }: Pick<ProcessOptions, 't
 export async function openHost(options: ProcessOptions, explain?: SourceContext['explain']): Promise<HostParts> {
   const hostId = resolveHostId(options);
   const dataDir = resolveDataDir(options);
+  const sourceAddresses = addressesOf(options.sourceAddresses);
+  await assertOwn(sourceAddresses);
   const limit = new SharedLimit(options.hostBandwidthLimit);
   const endSchedule = followSchedule(limit, options);
   const unlock = lockFolder(dataDir);
@@ -142,7 +160,7 @@ export async function openHost(options: ProcessOptions, explain?: SourceContext[
     store,
     driver,
     hub,
-    source: { hostId, peers, pool, slab: sendingSlab, store, limit, history: new PathHistory(dataDir), ...(explain && { explain }) },
+    source: { hostId, peers, pool, slab: sendingSlab, store, limit, history: new PathHistory(dataDir), sourceAddresses, ...(explain && { explain }) },
     bufferedBytes: () => ({ sending: sendingSlab.sizeBytes - sendingSlab.freeBytes, receiving: receivingSlab.sizeBytes - receivingSlab.freeBytes }),
     dropConnections: (oneOf) => listener.dropConnections(oneOf),
     close: async () => {

@@ -46,6 +46,7 @@ export const PROCESS_OPTIONS = {
   listenAddress: { type: 'text', default: '0.0.0.0', help: 'Address of the data-plane listener' },
   port: { type: 'integer', min: 1, max: 65_535, default: 9876, help: 'Port of the data-plane listener' },
   advertiseAddress: { type: 'text', default: '', help: 'Address other agents dial; several, separated by commas, are paths of their own and used at the same time. Empty: listenAddress, or the host name where that is a wildcard' },
+  sourceAddresses: { type: 'text', default: '', help: 'Addresses of this host that its migrations go out from, separated by commas: the first on the destination’s first path, the second on its second, in turn where there are fewer. Empty: as the routing table says' },
   metricsAddress: { type: 'text', default: '127.0.0.1', help: 'Address of the Prometheus endpoint' },
   metricsPort: { type: 'integer', min: 0, max: 65_535, default: 0, help: 'Port of the Prometheus endpoint; 0 takes none' },
   hostBandwidthLimit: { type: 'rate', unit: 'bytes/s', min: 0, default: 0, help: 'Most that all migrations leaving this host may send together, shared by priority; 0 is no limit' },

@@ -143,6 +143,7 @@ export class ImageSender {
     const { image, feed, start, options } = this.#request;
     const { pool, slab } = this.#migration.context;
     this.#follow(session);
+    this.#pacing.open(session);
     const held = await learnHeld(this.#migration, session, image, options.enableDeltaSync, baseline);
     this.#held = held.manifest;
     this.#began ??= held.state;

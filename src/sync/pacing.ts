@@ -95,9 +95,14 @@ export class Pacing {
     this.#level.observe({ level, gatheredBytes, payloadBytes, packMs, otherMs: totalMs - packMs });
   }
 
+  /** Has as many streams opened as each path begins with: what is settled before the first batch goes on meanwhile. */
+  open(session: SendingSession): void {
+    session.setTargets(session.stats.paths.map((path) => this.#tunerOf(path).target));
+  }
+
   /** Adapts while a session transfers. @param brake what holds the transfer up, where that is known better than by waiting streams @returns what stops it */
   drive(session: SendingSession, brake?: (wantedBytes: number) => Brake): () => void {
-    session.setTargets(session.stats.paths.map((path) => this.#tunerOf(path).target));
+    this.open(session);
     clearInterval(this.#timer);
     this.#timer = setInterval(() => this.#adapt(session, brake), ADAPT_EVERY_MS);
     return () => clearInterval(this.#timer);

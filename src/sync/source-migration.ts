@@ -32,6 +32,8 @@ export interface SourceContext {
   readonly history: PathHistory;
   /** Hears one line for each decision about a migration's transfer. */
   readonly explain?: (migrationId: string, line: string) => void;
+  /** Addresses of this host, one for each path in turn; the routing table chooses where there are none. */
+  readonly sourceAddresses?: readonly string[];
 }
 
 /** How other agents reach one. */
@@ -167,7 +169,8 @@ export class SourceMigration {
     // Strictly rising, also over a restart of this agent, as long as the host's clock does not go back.
     this.#lastEpoch = Math.max(Date.now(), this.#lastEpoch + 1);
     const { grant, furtherPaths = [] } = this.#destination;
-    const paths = [this.#destination, ...furtherPaths].map(({ address, port }): PeerAddress => ({ address, port }));
+    const { sourceAddresses = [] } = this.context;
+    const paths = [this.#destination, ...furtherPaths].map(({ address, port }, index): PeerAddress => ({ address, port, localAddress: sourceAddresses[index % sourceAddresses.length] }));
     // The one that carried the last session comes last: it may be what that died of.
     if (this.#session) this.#firstPath = (this.#firstPath + 1) % paths.length;
     this.#session = undefined;

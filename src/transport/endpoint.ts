@@ -13,11 +13,13 @@ import { type Hello, helloSchema, jsonFrame, readAnswer, readMeta, refusedFrame,
 export interface PeerAddress {
   readonly address: string;
   readonly port: number;
+  /** Of this host: where connections go out from. */
+  readonly localAddress?: string | undefined;
 }
 
-/** Names a path: the destination's address as it is dialled. */
-export function pathName({ address, port }: PeerAddress): string {
-  return `${address}:${port}`;
+/** Names a path: the destination's address as it is dialled, and from where, where that is chosen. */
+export function pathName({ address, port, localAddress }: PeerAddress): string {
+  return `${localAddress === undefined ? '' : `${localAddress} to `}${address}:${port}`;
 }
 
 /** PEM contents. With them the data plane is TLS 1.3 and both sides prove who they are. */
@@ -40,7 +42,7 @@ const ONLY_ANSWER: ReadonlySet<FrameType> = new Set(['welcome', 'refused']);
  */
 function openSocket(peer: PeerAddress, tls: TlsFiles | undefined, patienceMs: number): Promise<Socket> {
   return new Promise((resolve, reject) => {
-    const target = { host: peer.address, port: peer.port, highWaterMark: 256 * 1024 };
+    const target = { host: peer.address, port: peer.port, highWaterMark: 256 * 1024, ...(peer.localAddress !== undefined && { localAddress: peer.localAddress }) };
     const attempts: Socket[] = [];
     const settle = (act: () => void, kept?: Socket): void => {
       clearInterval(again);

@@ -231,6 +231,12 @@ export function transportSuite(name: string, tls?: () => TlsFiles): void {
       session.close();
     });
 
+    it('goes out from the address of this host that the path names', async () => {
+      const connection = await lab.pool.connect({ address: '127.0.0.1', port: lab.port, localAddress: '127.0.0.9' }, { role: 'control', stream: 0, sessionId: 's1', epoch: 1, sourceHost: 'a', grant: mintGrant(KEY, 'session', 's1', 60_000) });
+      expect([...lab.accepted].map(({ remoteAddress }) => remoteAddress)).toEqual(['127.0.0.9']);
+      connection.destroy(new DwcpError('SESSION_LOST', 'test over'));
+    });
+
     it('opens a stream that is lost again as soon as the path is back', async () => {
       const relay = new Relay({ host: '127.0.0.1', port: await freePort() }, { host: '127.0.0.1', port: lab.port });
       await relay.listen();

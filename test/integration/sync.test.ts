@@ -34,6 +34,11 @@ const onB = ({ b }: Lab): string => join(b.dataDir, 'images', 'vm', 'vda.img');
 const none = new AbortController().signal;
 
 describe('sync', () => {
+  it('refuses to start a host whose migrations are to go out from an address that it does not have', async () => {
+    const starting = startHost('a', join(temporaryFolder(), 'a'), { sourceAddresses: '127.0.0.1, 192.0.2.7' });
+    await expect(starting).rejects.toMatchObject({ code: 'CONFIG_INVALID', message: expect.stringContaining('192.0.2.7') as string });
+  });
+
   it('makes the destination’s image equal, sparse where the source is, with no working file left', async () => {
     const here = await lab();
     const before = sha256(here.disk);

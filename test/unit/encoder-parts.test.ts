@@ -1,5 +1,6 @@
 /** The parts of the encoder: hashes, zero detection, run deltas, page patches, the level rule. */
 import fc from 'fast-check';
+import { BatchEncoder, encodedBound } from '../../src/encoder/batch-encoder';
 import { blockHash, manifestRoot, ZERO_HASH } from '../../src/encoder/hash';
 import { LevelController } from '../../src/encoder/level-controller';
 import { applyPages, bitmapBytes, differingPages, differingPagesByHash, gatherPages, writePageHashes } from '../../src/encoder/page-patch';
@@ -118,4 +119,19 @@ describe('level rule', () => {
     for (let sample = 0; sample < 100; sample += 1) controller.observe({ level: controller.level, gatheredBytes: 262_144, payloadBytes: 90_000, packMs: 80, otherMs: 1 });
     expect(settled(controller, 8e6)).toBeLessThan(before);
   });
+});
+
+test('behind a batch that does not compress a sample decides: what compresses again is packed at once', () => {
+  const encoder = new BatchEncoder();
+  const out = Buffer.alloc(encodedBound(8));
+  const noise = Array.from({ length: 8 }, (_, block) => randomBlock(1, block));
+  const text = Array.from({ length: 8 }, (_, block) => Buffer.alloc(65_536, `line ${block} of a log that goes on and on\n`));
+  const encode = (blocks: readonly Buffer[], level: number) => encoder.encode(1, blocks.map((bytes, block) => ({ block, bytes, hash: blockHash(bytes) })), { compress: true, level, delta: true, deltaThreshold: 0.7 }, out);
+  expect(encode(noise, 9).packed).toBe(false);
+  const tried = encode(text, 3);
+  expect([tried.packed, tried.payloadBytes < 100_000]).toEqual([true, true]);
+  encode(noise, 9);
+  const [first, ...others] = [encode(noise, 9), encode(noise, 9), encode(noise, 9)];
+  expect([first, ...others].every(({ packed, payloadBytes }) => !packed && payloadBytes === 8 * 65_536)).toBe(true);
+  expect(encode([...text.slice(0, 4), ...noise.slice(0, 4)], 3).packed).toBe(true);
 });
