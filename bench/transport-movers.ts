@@ -117,7 +117,7 @@ export function rclone(streams: number): Mover {
       const [dir, file] = [image.slice(0, image.lastIndexOf('/')), image.slice(image.lastIndexOf('/') + 1)];
       return pair(
         () => on(children, link.a, ['rclone', 'serve', 'http', dir, '--addr', `${link.a.address}:8750`, '--config', '/dev/null', '--quiet']),
-        () => on(children, link.b, ['rclone', 'copyto', `:http:${file}`, join(arrivals, 'image'), '--http-url', `http://${link.a.address}:8750`, '--multi-thread-streams', String(streams), '--multi-thread-cutoff', '1M', '--multi-thread-chunk-size', '4M', '--config', '/dev/null', '--quiet']),
+        () => on(children, link.b, ['rclone', 'copyto', `:http:${file}`, join(arrivals, 'image'), '--http-url', `http://${link.a.address}:8750`, '--multi-thread-streams', String(streams), '--multi-thread-cutoff', '1M', '--config', '/dev/null', '--quiet']),
         seconds,
       );
     },

@@ -20,7 +20,7 @@ function scenario(rate: string, rateBitsPerSecond: number, rtt: string, loss: st
 
 const FIXED = [4, 16, 64, 256];
 /** Of all others: nothing of theirs changes after the first seconds. */
-export const OTHER_SECONDS = 20;
+export const OTHER_SECONDS = 16;
 
 export const TRANSPORT_SCENARIOS: readonly TransportScenario[] = [
   scenario('100mbit', 100e6, '50ms', '0.01%', 'cubic', 30, FIXED),
