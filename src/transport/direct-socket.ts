@@ -3,6 +3,7 @@
  * dials, and to whoever wraps a descriptor: so the descriptor of the accepted one is doubled and wrapped, and the
  * first closed. Measured: docs/transport.md, decisions.
  */
+import { closeSync } from 'node:fs';
 import { type OnReadOpts, Socket, type SocketConstructorOpts } from 'node:net';
 import type { SocketOrMaker } from './connection';
 import { descriptorOf, libcFunction } from './libc';
@@ -18,6 +19,11 @@ export function directSocket(accepted: Socket): SocketOrMaker {
   return (onread) => {
     // Documented for the constructor, and missing in its types.
     const options: SocketConstructorOpts & { readonly onread: OnReadOpts } = { fd: doubled, onread };
-    return new Socket(options);
+    try {
+      return new Socket(options);
+    } catch (error) {
+      closeSync(doubled);
+      throw error;
+    }
   };
 }

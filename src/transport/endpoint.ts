@@ -167,7 +167,14 @@ export class DataPlaneListener {
       socket.destroy();
       return;
     }
-    const connection = new Connection(opened(socket), ONLY_HELLO);
+    let connection: Connection;
+    try {
+      connection = new Connection(opened(socket), ONLY_HELLO);
+    } catch {
+      // It ended before it could be taken over.
+      socket.destroy();
+      return;
+    }
     this.#open.add(connection);
     this.#unproven.add(connection);
     connection.socket.once('close', () => {

@@ -160,7 +160,7 @@ export class AdaptiveTuner implements StreamTuner {
   /** @returns from where to search again */
   *#hold(confirmed: Held): Search<Held> {
     let held = confirmed;
-    let thin = true;
+    let thinned = false;
     let bad = 0;
     let probeAt = this.#nowMs + this.#probeEveryMs;
     for (;;) {
@@ -171,12 +171,9 @@ export class AdaptiveTuner implements StreamTuner {
         this.#say(now, 'the path has changed: searched again');
         return now;
       }
-      if (thin && bad === 0 && this.#hardlyLoses && held.streams > this.#bounds.min) {
-        while (thin && held.streams > this.#bounds.min) {
-          const fewer = yield* this.#try(Math.max(this.#bounds.min, Math.round(held.streams / THIN_BY)), held, confirmed.goodput);
-          thin = fewer.goodput >= THIN_MUST_CARRY * confirmed.goodput;
-          if (thin) this.#held = held = fewer;
-        }
+      if (!thinned && bad === 0 && this.#hardlyLoses) {
+        this.#held = held = yield* this.#thinOut(held);
+        thinned = true;
         continue;
       }
       if (this.#nowMs < probeAt) continue;
@@ -191,6 +188,17 @@ export class AdaptiveTuner implements StreamTuner {
       this.#probeEveryMs = Math.min(PROBE_SELDOM_MS, this.#probeEveryMs * PROBE_BY);
       probeAt = this.#nowMs + this.#probeEveryMs;
     }
+  }
+
+  /** The fewest that carry what these do. */
+  *#thinOut(confirmed: Held): Search<Held> {
+    let best = confirmed;
+    while (best.streams > this.#bounds.min) {
+      const fewer = yield* this.#try(Math.max(this.#bounds.min, Math.round(best.streams / THIN_BY)), best, confirmed.goodput);
+      if (fewer.goodput < THIN_MUST_CARRY * confirmed.goodput) break;
+      best = fewer;
+    }
+    return best;
   }
 
   /** @param most goodput seen so far in this search */
