@@ -122,23 +122,29 @@ export class AdaptiveTuner implements StreamTuner {
     let best = start;
     let most = start.goodput;
     let moved = false;
+    const seen = [start];
     while (best.streams < this.#bounds.max && this.#mayClimb(best)) {
       const next = yield* this.#try(Math.min(this.#bounds.max, best.streams * 2), best, most);
       most = Math.max(most, next.goodput);
+      seen.push(next);
       if (utility(next) <= utility(best)) break;
       best = next;
       moved = true;
     }
     while (!moved && best.streams > this.#bounds.min) {
       const next = yield* this.#try(Math.max(this.#bounds.min, Math.round(best.streams / 2)), best, most);
+      seen.push(next);
       if (utility(next) < utility(best) - INDIFFERENT || next.goodput < FEWER_MUST_CARRY * most) break;
       best = next;
     }
     for (const factor of [REFINE_BY, 1 / REFINE_BY]) {
       const streams = clamp(Math.round(best.streams * factor), this.#bounds.min, this.#bounds.max);
       if (streams === best.streams || (factor > 1 && !this.#mayClimb(best))) continue;
+      const wins = (tried: Held): boolean => utility(tried) > utility(best) + INDIFFERENT && (factor > 1 || tried.goodput >= FEWER_MUST_CARRY * most);
+      // Up costs nothing to look at; down costs goodput, and what even fewer carried may say enough.
+      if (factor < 1 && !wins({ streams, goodput: mostOf(streams, seen) })) continue;
       const next = yield* this.#try(streams, best, most);
-      if (utility(next) > utility(best) + INDIFFERENT && (factor > 1 || next.goodput >= FEWER_MUST_CARRY * most)) return next;
+      if (wins(next)) return next;
     }
     return best;
   }
@@ -230,6 +236,11 @@ export class AdaptiveTuner implements StreamTuner {
     const lost = lossRatio === undefined ? '' : `, ${(100 * lossRatio).toPrecision(2)} % sent again`;
     this.#log(`${streams} streams, ${((goodput * 8) / 1e6).toFixed(1)} Mbit/s${lost}: ${what}`);
   }
+}
+
+/** What a count can carry at most, by what fewer streams did: each of more carries no more than each of those. */
+function mostOf(streams: number, seen: readonly Held[]): number {
+  return Math.min(Infinity, ...seen.filter((other) => other.streams <= streams).map(({ streams: fewer, goodput }) => (goodput * streams) / fewer));
 }
 
 function utility({ streams, goodput }: Held): number {
