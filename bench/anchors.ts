@@ -3,11 +3,11 @@
  * changes, limits, killed streams, a blackout, what is learnt of a path, a limit that two migrations share, two paths, memory over ten minutes.
  * Anchors A5 to A8 and A10 of transport.md section 3.8, and points 4, 5 and 7 of issue 5. `--only TEXT` takes some.
  */
-import { existsSync, mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { existsSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { Children } from '../src/cli/demo/children';
 import { GIB, MIB } from '../src/model/units';
+import { benchFolder } from './bench-folder';
 import { writeRandom } from './loopback';
 import { report, type Row, say } from './report';
 import { measureMover } from './transport';
@@ -199,7 +199,7 @@ export async function benchAnchors(json: boolean, args: readonly string[]): Prom
   const refusal = wanRefusal();
   if (refusal !== undefined) throw new Error(refusal);
   const only = args.includes('--only') ? (args[args.indexOf('--only') + 1] ?? '') : '';
-  const folder = mkdtempSync(join(existsSync('/dev/shm') ? '/dev/shm' : tmpdir(), 'dwcp-anchors-'));
+  const folder = benchFolder('anchors');
   const image = join(folder, 'image');
   const children = new Children(join(folder, 'logs'));
   const rows: Row[] = [];

@@ -100,8 +100,9 @@ export const rsync: Mover = {
     const arrivals = join(folder, 'rsync');
     rmSync(arrivals, { recursive: true, force: true });
     mkdirSync(arrivals, { recursive: true });
+    // The daemon's child for a connection outlives it, and would keep its file for as long as a link that is gone is silent.
     const config = join(folder, 'rsyncd.conf');
-    writeFileSync(config, `use chroot = no\nuid = root\ngid = root\n[in]\npath = ${arrivals}\nread only = no\n`);
+    writeFileSync(config, `use chroot = no\nuid = root\ngid = root\ntimeout = 10\n[in]\npath = ${arrivals}\nread only = no\n`);
     return pair(() => on(children, link.b, ['rsync', '--daemon', '--no-detach', '--config', config, '--port', '8730', '--address', link.b.address]), () => on(children, link.a, ['rsync', '--inplace', '--whole-file', image, `rsync://${link.b.address}:8730/in/image`]), seconds);
   },
 };

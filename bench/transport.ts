@@ -3,11 +3,11 @@
  * streams, one Node stream, rsync, rclone over many connections, and fixed numbers of our own streams. What crosses the
  * link is counted on it. `--only TEXT`: links whose name contains it; `--no-peers`: our own alone; `--no-fixed`.
  */
-import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Children } from '../src/cli/demo/children';
 import { GIB } from '../src/model/units';
+import { benchFolder } from './bench-folder';
 import { writeRandom } from './loopback';
 import { report, type Row, say } from './report';
 import { type Curve, drawTransport } from './transport-draw';
@@ -47,7 +47,7 @@ export async function benchTransport(json: boolean, args: readonly string[]): Pr
   const refusal = wanRefusal();
   if (refusal !== undefined) throw new Error(refusal);
   const only = args.includes('--only') ? (args[args.indexOf('--only') + 1] ?? '') : '';
-  const folder = mkdtempSync(join(existsSync('/dev/shm') ? '/dev/shm' : tmpdir(), 'dwcp-transport-'));
+  const folder = benchFolder('transport');
   const image = join(folder, 'image');
   const children = new Children(join(folder, 'logs'));
   const rows: Row[] = [];
