@@ -15,6 +15,8 @@ import type { WanLink } from './wan-link';
 const ENDS = join(__dirname, 'transport-ends.js');
 const PORT = 9876;
 const READY_MS = 700;
+/** Connections that rclone takes where nobody says how many. */
+const RCLONE_DEFAULT = 4;
 
 export interface Place {
   /** Owns what is started: none of it outlives the bench. */
@@ -224,6 +226,6 @@ export async function peersFor(streams: number, children: Children): Promise<Mov
   const movers: Mover[] = [nodeTcp];
   if (await findTool('iperf3', 'iperf3', children, say)) movers.push(iperf3(1), iperf3(streams));
   if (await findTool('rsync', 'rsync', children, say)) movers.push(rsync);
-  if (await findTool('rclone', 'rclone', children, say)) movers.push(rclone(streams));
+  if (await findTool('rclone', 'rclone', children, say)) movers.push(rclone(RCLONE_DEFAULT), rclone(streams));
   return movers;
 }

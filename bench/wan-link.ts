@@ -109,7 +109,7 @@ export class WanLink {
 
   /**
    * @returns bytes that crossed, both ways; and of the busier way the utilisation from the fifth second on after the transfer
-   * itself began (the first sample with more than a tenth of the rate) up to its end (the last such sample), the share of
+   * itself began (the first sample with more than a tenth of the rate) up to its end (the last with more than next to nothing), the share of
    * the rate in the five seconds before, what crossed in each interval, and when it began (performance.now)
    */
   stopSampling(): { linkBytes: number; utilisation: number | undefined; firstSeconds: number | undefined; series: LinkRate[]; begunAtMs: number } {
@@ -122,9 +122,10 @@ export class WanLink {
     const rateBytes = this.setting.rateBitsPerSecond / 8;
     const share = (before: LinkSample, after: LinkSample): number => (after[way] - before[way]) / (rateBytes * ((after.atMs - before.atMs) / 1000));
     const intervals = samples.slice(1).map((after, index) => ({ after, before: samples[index] ?? after }));
-    const busy = intervals.filter(({ before, after }) => share(before, after) > 0.1);
-    const begin = busy[0]?.before;
-    const end = busy.at(-1)?.after;
+    const above = (least: number): typeof intervals => intervals.filter(({ before, after }) => share(before, after) > least);
+    // Measuring a path and agreeing on what to send is no transfer yet; a slow one goes on below what its first burst took.
+    const begin = (above(0.1)[0] ?? above(0.003)[0])?.before;
+    const end = above(0.003).at(-1)?.after;
     const from = begin && samples.find((sample) => sample.atMs >= begin.atMs + 5000);
     const measurable = from && end && end.atMs - from.atMs >= 1000;
     const series = intervals.map(({ before, after }) => ({ atSeconds: (after.atMs - (begin ?? first).atMs) / 1000, bitsPerSecond: this.setting.rateBitsPerSecond * share(before, after) }));
