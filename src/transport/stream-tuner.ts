@@ -5,7 +5,7 @@
  *
  *   bracket   n, 2n, 4n ... while U rises; where the first step does not pay, n/2 ...; then one step of a factor 1.41
  *   confirm   the winner measured again: fresh streams show more than they keep up
- *   hold      deviates for three looks -> bracket again;  every 30 s and rarer a probe of a factor 1.5, up or down;
+ *   hold      deviates for three looks -> bracket again, not downwards where less arrives;  every 30 s and rarer a probe of a factor 1.5, up or down;
  *             on a path that hardly loses, first: n/1.41, n/2 ... as long as that carries as much
  *
  *   U(n) = ln goodput - ALPHA ln n: the same share of goodput is asked for each doubling, at any n. Going down, fewer
@@ -81,6 +81,8 @@ export class AdaptiveTuner implements StreamTuner {
   #probeEveryMs = PROBE_EVERY_MS;
   #probeUp = true;
   #held: Held | undefined;
+  /** The search that comes next is for a path that lost some of its rate. */
+  #hasFallen = false;
 
   /** @param log hears one line for each decision */
   constructor({ initial, min, max }: TunerBounds, log: (line: string) => void = () => undefined) {
@@ -119,6 +121,9 @@ export class AdaptiveTuner implements StreamTuner {
   }
 
   *#bracket(start: Held): Search<Held> {
+    // What a path carried before it carries again: with the count it needed then that shows at once, with fewer not at all.
+    const mayLower = !this.#hasFallen;
+    this.#hasFallen = false;
     let best = start;
     let most = start.goodput;
     let moved = false;
@@ -131,13 +136,13 @@ export class AdaptiveTuner implements StreamTuner {
       best = next;
       moved = true;
     }
-    while (!moved && best.streams > this.#bounds.min) {
+    while (!moved && mayLower && best.streams > this.#bounds.min) {
       const next = yield* this.#try(Math.max(this.#bounds.min, Math.round(best.streams / 2)), best, most);
       seen.push(next);
       if (utility(next) < utility(best) - INDIFFERENT || next.goodput < FEWER_MUST_CARRY * most) break;
       best = next;
     }
-    for (const factor of [REFINE_BY, 1 / REFINE_BY]) {
+    for (const factor of mayLower ? [REFINE_BY, 1 / REFINE_BY] : [REFINE_BY]) {
       const streams = clamp(Math.round(best.streams * factor), this.#bounds.min, this.#bounds.max);
       if (streams === best.streams || (factor > 1 && !this.#mayClimb(best))) continue;
       const wins = (tried: Held): boolean => utility(tried) > utility(best) + INDIFFERENT && (factor > 1 || tried.goodput >= FEWER_MUST_CARRY * most);
@@ -174,6 +179,7 @@ export class AdaptiveTuner implements StreamTuner {
       bad = Math.abs(Math.log(now.goodput / held.goodput)) > BAD_DEVIATION ? bad + 1 : 0;
       if (bad >= BAD_LOOKS) {
         this.#probeEveryMs = PROBE_EVERY_MS;
+        this.#hasFallen = now.goodput < held.goodput && !this.#hardlyLoses;
         this.#say(now, 'the path has changed: searched again');
         return now;
       }
