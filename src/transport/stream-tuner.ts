@@ -184,7 +184,7 @@ export class AdaptiveTuner implements StreamTuner {
         return now;
       }
       if (!thinned && bad === 0 && this.#hardlyLoses) {
-        this.#held = held = yield* this.#thinOut(held);
+        held = yield* this.#thinOut(held);
         thinned = true;
         continue;
       }
@@ -208,7 +208,7 @@ export class AdaptiveTuner implements StreamTuner {
     while (best.streams > this.#bounds.min) {
       const fewer = yield* this.#try(Math.max(this.#bounds.min, Math.round(best.streams / THIN_BY)), best, confirmed.goodput);
       if (fewer.goodput < THIN_MUST_CARRY * confirmed.goodput) break;
-      best = fewer;
+      this.#held = best = fewer;
     }
     return best;
   }
