@@ -5,8 +5,8 @@
  *
  *   bracket   n, 2n, 4n ... while U rises; where the first step does not pay, n/2 ...; then one step of a factor 1.41
  *   confirm   the winner measured again: fresh streams show more than they keep up
- *   hold      deviates for three looks -> bracket again, not downwards where less arrives;  every 30 s and rarer a probe of a factor 1.5, up or down;
- *             on a path that hardly loses, first: n/1.41, n/2 ... as long as that carries as much
+ *   hold      on a path that hardly loses first n/1.41, n/2 ... as long as that carries as much;  deviates for three looks
+ *             -> bracket again, not downwards where less arrives;  every 30 s and rarer a probe of a factor 1.5, up or down
  *
  *   U(n) = ln goodput - ALPHA ln n: the same share of goodput is asked for each doubling, at any n. Going down, fewer
  *   streams are taken while they carry what more did, so that halving after halving does not add up to a slow transfer.
