@@ -10,4 +10,8 @@ export interface LinkSurvey {
   readonly streams: number;
   readonly oneStreamBytesPerSecond: number;
   readonly manyStreamsBytesPerSecond: number;
+  /** What the source's kernel takes the rate of delivery of the many for; 0 where it does not tell. */
+  readonly deliveryBytesPerSecond: number;
+  /** Share of the one stream's time that the destination's receive window held it; absent where the kernel does not tell. */
+  readonly windowLimitedShare?: number;
 }

@@ -17,9 +17,19 @@ export async function surveyLink(migration: SourceMigration, streams: number, se
   const open = await session.establish(streams);
   const link = await migration.measureLink();
   const oneStreamBytesPerSecond = await flood(session, 1, seconds, signal);
+  const windowLimitedShare = session.stats.paths[0]?.windowLimitedShare;
   const manyStreamsBytesPerSecond = await flood(session, streams, seconds, signal);
-  const lossRatio = session.stats.paths[0]?.lossRatio;
-  return { link: { ...link, ...(lossRatio !== undefined && { lossRatio }) }, jitterMs: session.control.jitterMs, streams: open, oneStreamBytesPerSecond, manyStreamsBytesPerSecond };
+  const { paths } = session.stats;
+  const lossRatio = paths[0]?.lossRatio;
+  return {
+    link: { ...link, ...(lossRatio !== undefined && { lossRatio }) },
+    jitterMs: session.control.jitterMs,
+    streams: open,
+    oneStreamBytesPerSecond,
+    manyStreamsBytesPerSecond,
+    deliveryBytesPerSecond: paths.reduce((sum, path) => sum + path.deliveryBytesPerSecond, 0),
+    ...(windowLimitedShare !== undefined && { windowLimitedShare }),
+  };
 }
 
 /** Keeps that many streams on each path full for a while. @returns bytes a second that arrived */

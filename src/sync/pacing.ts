@@ -119,7 +119,7 @@ export class Pacing {
     if (this.#start.compress) this.#level.choose(this.#linkBytesPerSecond, !brakeOf && starved);
     const hostLimited = this.#isHostLimited();
     session.setTargets(paths.map((path) => this.#tunerOf(path).observe({
-      atMs: performance.now(), arrivedBytes: path.arrivedBytes, rttMs: path.rttMs, lossRatio: path.lossRatio, notTheStreams: starved || throttled, pathOut: path.out, limitBytesPerSecond: this.#bucket.rateBytesPerSecond, hostLimited,
+      atMs: performance.now(), arrivedBytes: path.arrivedBytes, rttMs: path.rttMs, lossRatio: path.lossRatio, windowLimitedShare: path.windowLimitedShare, notTheStreams: starved || throttled, pathOut: path.out, limitBytesPerSecond: this.#bucket.rateBytesPerSecond, hostLimited,
     })));
     this.#batchBytes = this.#batchSize(goodputBytesPerSecond / Math.max(1, activeStreams), rttMs);
     session.setBatchBytes(this.#batchBytes);

@@ -11,6 +11,8 @@ export interface LinkSample {
   readonly rttMs: number;
   /** Share of segments sent again; undefined where it cannot be seen. */
   readonly lossRatio?: number | undefined;
+  /** Share of their time that the destination's receive windows held the streams; undefined where it cannot be seen. */
+  readonly windowLimitedShare?: number | undefined;
   /** True where streams waited for batches, or the bandwidth limit held them. */
   readonly notTheStreams: boolean;
   /** The path is out: what was measured just before was its end. */

@@ -7,7 +7,7 @@ import { DwcpError, toDwcpError } from '../model/errors';
 import type { Connection } from './connection';
 import type { PeerAddress } from './endpoint';
 import type { SessionHello } from './hello';
-import { LossMeter } from './loss-meter';
+import { PathMeter } from './path-meter';
 import { HANDSHAKES_AT_ONCE, type PeerPool } from './peer-pool';
 import { SendingStream } from './sending-stream';
 import { TrickleWatch } from './trickle-watch';
@@ -39,6 +39,10 @@ export interface PathStats {
   readonly rttMs: number;
   /** Share of segments sent again as of late; undefined where the kernel does not tell. */
   readonly lossRatio: number | undefined;
+  /** Share of their time that the destination's receive windows held the streams; undefined where the kernel does not tell. */
+  readonly windowLimitedShare: number | undefined;
+  /** What the kernel takes the streams' rate of delivery for, all together; 0 where it does not tell. */
+  readonly deliveryBytesPerSecond: number;
   /** No stream lives, or none has made progress for so long that something is wrong with the path. */
   readonly out: boolean;
 }
@@ -54,7 +58,7 @@ export class PathStreams {
   readonly peer: PeerAddress;
   readonly #owner: PathOwner;
   readonly #streams = new Map<number, SendingStream>();
-  readonly #loss = new LossMeter();
+  readonly #meter = new PathMeter();
   readonly #trickle = new TrickleWatch();
   #target = 0;
   #opening = 0;
@@ -87,7 +91,7 @@ export class PathStreams {
   }
 
   get rttMs(): number {
-    return this.#loss.minRttMs ?? this.#owner.rttMs;
+    return this.#meter.minRttMs ?? this.#owner.rttMs;
   }
 
   stats(now: number): PathStats {
@@ -99,7 +103,9 @@ export class PathStreams {
       idleStreams: active.filter((stream) => stream.idle).length,
       arrivedBytes: this.#arrivedBytes,
       rttMs: this.rttMs,
-      lossRatio: this.#loss.ratio,
+      lossRatio: this.#meter.lossRatio,
+      windowLimitedShare: this.#meter.windowLimitedShare,
+      deliveryBytesPerSecond: this.#meter.deliveryBytesPerSecond,
       out: this.#isOut(now),
     };
   }
@@ -132,7 +138,7 @@ export class PathStreams {
   /** Every 100 ms. @param carrying true while a transfer goes on */
   tick(now: number, carrying: boolean): void {
     this.balance();
-    this.#loss.observe(now, this.streams);
+    this.#meter.observe(now, this.streams);
     if (!carrying) {
       this.#progressAt = now;
       return;

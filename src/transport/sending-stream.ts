@@ -80,6 +80,11 @@ export class SendingStream {
     return this.#idle;
   }
 
+  /** The destination's agent has no memory free: it does not read. */
+  get receiverBlocked(): boolean {
+    return this.#receiverBlocked;
+  }
+
   /** A parked stream finishes what it has and pulls no more. */
   setActive(active: boolean): void {
     if (active === this.#active) return;

@@ -5,7 +5,7 @@
  *
  *   1  same path: mean of ln n over the 5 nearest rows, weighted by 1 / distance
  *   2  30 rows or more of any path: ridge regression of ln n on ln rtt, ln loss, ln rate
- *   3  BBR: 4; loss known: what Mathis streams need for the rate seen (transport.md section 2.1), with a tenth more
+ *   3  BBR: 16, which the first seconds need and the tuner thins out; loss known: what Mathis streams need for the rate seen (transport.md section 2.1), with a tenth more
  *   4  else as many as keep a few segments each in the path: half of those the rate seen would feed
  *
  * Source: shared/research/transport.md, section 3.5.
@@ -36,7 +36,7 @@ const ROWS_FOR_REGRESSION = 30;
 const RIDGE = 1;
 const MSS_BYTES = 1448;
 const MATHIS = 1.22;
-const BBR_STREAMS = 4;
+const BBR_STREAMS = 16;
 /** Without any knowledge of loss: neither few enough to crawl nor so many that a slow path drowns in first windows. */
 const UNKNOWN_LEAST = 8;
 const UNKNOWN_MOST = 64;

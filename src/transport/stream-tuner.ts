@@ -45,6 +45,8 @@ const BAD_DEVIATION = 0.22;
 const BAD_LOOKS = 3;
 const PROBE_EVERY_MS = 30_000;
 const PROBE_SELDOM_MS = 240_000;
+/** Share of their time above which the destination's receive windows, not the path, say what streams carry: fewer carry less. */
+const WINDOW_LIMITED = 0.2;
 /** Of the bandwidth limit: above it more streams cannot bring more. */
 const AT_THE_LIMIT = 0.97;
 
@@ -122,7 +124,7 @@ export class AdaptiveTuner implements StreamTuner {
 
   *#bracket(start: Held): Search<Held> {
     // What a path carried before it carries again: with the count it needed then that shows at once, with fewer not at all.
-    const mayLower = !this.#hasFallen;
+    const mayLower = !this.#hasFallen && !this.#windowLimited;
     this.#hasFallen = false;
     let best = start;
     let most = start.goodput;
@@ -183,13 +185,13 @@ export class AdaptiveTuner implements StreamTuner {
         this.#say(now, 'the path has changed: searched again');
         return now;
       }
-      if (!thinned && bad === 0 && this.#hardlyLoses) {
+      if (!thinned && bad === 0 && this.#hardlyLoses && !this.#windowLimited) {
         held = yield* this.#thinOut(held);
         thinned = true;
         continue;
       }
       if (this.#nowMs < probeAt) continue;
-      const up = this.#probeUp && this.#mayClimb(now);
+      const up = (this.#probeUp || this.#windowLimited) && this.#mayClimb(now);
       this.#probeUp = !this.#probeUp;
       const streams = clamp(Math.round(held.streams * (up ? PROBE_BY : 1 / PROBE_BY)), this.#bounds.min, this.#bounds.max);
       const probed = streams === held.streams ? undefined : yield* this.#try(streams, now, now.goodput);
@@ -233,14 +235,19 @@ export class AdaptiveTuner implements StreamTuner {
     return lossRatio !== undefined && lossRatio < HARDLY_LOSES;
   }
 
+  get #windowLimited(): boolean {
+    return (this.#last?.windowLimitedShare ?? 0) > WINDOW_LIMITED;
+  }
+
   get #nowMs(): number {
     return this.#last?.atMs ?? 0;
   }
 
   #say({ streams, goodput }: Held, what: string): void {
-    const { lossRatio } = this.#last ?? {};
+    const { lossRatio, windowLimitedShare = 0 } = this.#last ?? {};
     const lost = lossRatio === undefined ? '' : `, ${(100 * lossRatio).toPrecision(2)} % sent again`;
-    this.#log(`${streams} streams, ${((goodput * 8) / 1e6).toFixed(1)} Mbit/s${lost}: ${what}`);
+    const held = this.#windowLimited ? `, held by the destination's receive windows for ${(100 * windowLimitedShare).toFixed(0)} % of the time (net.ipv4.tcp_rmem there)` : '';
+    this.#log(`${streams} streams, ${((goodput * 8) / 1e6).toFixed(1)} Mbit/s${lost}${held}: ${what}`);
   }
 }
 

@@ -1,9 +1,11 @@
 /**
  * What the kernel knows of one TCP connection (getsockopt TCP_INFO and TCP_CONGESTION, through koffi, a microsecond a
- * call): segments sent and sent again, least round trip. Undefined where it cannot be asked: no
- * Linux, no koffi, no descriptor. Everything works without; the tuner then waits longer and says less.
+ * call): segments sent and sent again, least round trip, rate of delivery, how long the receiver's window was the brake.
+ * Undefined where it cannot be asked: no Linux, no koffi, no descriptor. Everything works without; the tuner then waits
+ * longer and says less.
  *
- *   offset 100 u32 total_retrans   148 u32 min_rtt (us)   156 u32 data_segs_out
+ *   offset 100 u32 total_retrans    148 u32 min_rtt (us)     156 u32 data_segs_out
+ *          160 u64 delivery_rate    168 u64 busy_time (us)   176 u64 rwnd_limited (us)
  *
  * Source: struct tcp_info, include/uapi/linux/tcp.h; fields are only ever added behind the last.
  */
@@ -13,14 +15,19 @@ import { descriptorOf, libcFunction } from './libc';
 const IPPROTO_TCP = 6;
 const TCP_INFO = 11;
 const TCP_CONGESTION = 13;
-/** Up to and with data_segs_out: Linux 4.6 and newer. */
-const INFO_BYTES = 160;
+/** Up to and with rwnd_limited: Linux 4.10 and newer. */
+const INFO_BYTES = 184;
 const NAME_BYTES = 16;
 
 export interface TcpInfo {
   readonly minRttMs: number;
   readonly segmentsSent: number;
   readonly segmentsSentAgain: number;
+  /** As the kernel saw it last, by the acknowledgements of a full flight. */
+  readonly deliveryBytesPerSecond: number;
+  /** Since the connection was opened: with something to send, and of that, held by the receiver's window. */
+  readonly busyMs: number;
+  readonly windowLimitedMs: number;
 }
 
 type GetSockOpt = (fd: number, level: number, option: number, value: Buffer, length: Buffer) => number;
@@ -44,6 +51,9 @@ export function readTcpInfo(socket: Socket): TcpInfo | undefined {
     minRttMs: info.readUInt32LE(148) / 1000,
     segmentsSent: info.readUInt32LE(156),
     segmentsSentAgain: info.readUInt32LE(100),
+    deliveryBytesPerSecond: Number(info.readBigUInt64LE(160)),
+    busyMs: Number(info.readBigUInt64LE(168)) / 1000,
+    windowLimitedMs: Number(info.readBigUInt64LE(176)) / 1000,
   };
 }
 

@@ -27,7 +27,7 @@ describe('expected streams', () => {
 
   it('do not learn from another congestion control', () => {
     expect(predictStreams([row(4, { congestionControl: 'bbr' })], QUERY)?.streams).toBeGreaterThan(16);
-    expect(predictStreams([row(200)], { ...QUERY, congestionControl: 'bbr' })?.streams).toBe(4);
+    expect(predictStreams([row(200)], { ...QUERY, congestionControl: 'bbr' })?.streams).toBe(16);
   });
 
   it('come from other paths by regression where there are enough of them', () => {

@@ -67,6 +67,23 @@ test('comes to few streams on a path that hardly loses, and leaves them alone on
   expect(lastOf64(1e-3)).toBeGreaterThanOrEqual(45);
 });
 
+test('leaves streams alone that the receive windows of the destination hold, and says so', () => {
+  const lines: string[] = [];
+  const lastOf64 = (windowLimitedShare: number): number => {
+    const tuner = new AdaptiveTuner({ initial: 64, min: 4, max: MOST }, (line) => lines.push(line));
+    let arrivedBytes = 0;
+    for (let atMs = 0; atMs < 58_000; atMs += 200) {
+      arrivedBytes += Math.min(tuner.target * 5e6, 40e6) / 5;
+      tuner.observe({ atMs, arrivedBytes, rttMs: 50, notTheStreams: false, lossRatio: 1e-5, windowLimitedShare });
+    }
+    return tuner.target;
+  };
+  expect(lastOf64(0.05)).toBeLessThanOrEqual(16);
+  expect(lines.some((line) => line.includes('receive windows'))).toBe(false);
+  expect(lastOf64(0.4)).toBeGreaterThanOrEqual(64);
+  expect(lines.some((line) => line.includes("held by the destination's receive windows for 40 % of the time"))).toBe(true);
+});
+
 test('says each decision in one line, with its figures', () => {
   const { lines } = drive((streams) => Math.min(streams, 64) * 1e6, 60);
   expect(lines.slice(0, 3)).toEqual(['16 streams, 128.0 Mbit/s: tried', '32 streams, 256.0 Mbit/s: tried', '64 streams, 512.0 Mbit/s: tried']);

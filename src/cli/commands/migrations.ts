@@ -181,13 +181,25 @@ async function executeWorkflow<T>(name: string, workflowId: string, argument: ob
   }
 }
 
-function surveyText({ link, jitterMs, streams, oneStreamBytesPerSecond, manyStreamsBytesPerSecond, start }: LinkSurvey & { start: LevelAndStreams }): string {
+/** Below it a receive window costs nothing worth an operator's time. */
+const WINDOW_WORTH_ADVICE = 0.2;
+
+function windowAdvice({ link, manyStreamsBytesPerSecond, windowLimitedShare }: LinkSurvey): string {
+  if (windowLimitedShare === undefined) return 'the kernel does not tell';
+  const share = `one stream waited for it ${(100 * windowLimitedShare).toFixed(0)} % of the time`;
+  const wantedBytes = 2 * manyStreamsBytesPerSecond * (link.rttMs / 1000);
+  return windowLimitedShare < WINDOW_WORTH_ADVICE ? share : `${share}: raise the third number of net.ipv4.tcp_rmem at the destination to ${formatBytes(wantedBytes)} or more`;
+}
+
+function surveyText(survey: LinkSurvey & { start: LevelAndStreams }): string {
+  const { link, jitterMs, streams, oneStreamBytesPerSecond, manyStreamsBytesPerSecond, deliveryBytesPerSecond, start } = survey;
   return table([
     ['round trip', `${link.rttMs.toFixed(1)} ms, ±${jitterMs.toFixed(1)} ms from one to the next`],
     ['loss', link.lossRatio === undefined ? 'the kernel does not tell' : `${(100 * link.lossRatio).toFixed(3)} % of segments sent again`],
     ['congestion control', link.congestionControl ?? 'unknown'],
     ['one stream', formatBitRate(oneStreamBytesPerSecond)],
-    [`${streams} streams`, formatBitRate(manyStreamsBytesPerSecond)],
+    [`${streams} streams`, `${formatBitRate(manyStreamsBytesPerSecond)}${deliveryBytesPerSecond > 0 ? `, ${formatBitRate(deliveryBytesPerSecond)} by the kernel's own count` : ''}`],
+    ['receive window', windowAdvice(survey)],
     ['a migration starts with', `${start.tier} tier, ${start.initialStreams} streams, level up to ${start.maxLevel} (${start.reason})`],
   ]);
 }
