@@ -1,7 +1,7 @@
 /**
  * `npm run bench -- anchors`: what a path does to a transfer and what a transfer does to a path, over time: capacity that
- * changes, limits, killed streams, a blackout, what is learnt of a path, a limit that two migrations share, two paths, memory over ten minutes.
- * Anchors A5 to A8 and A10 of transport.md section 3.8, and points 4, 5 and 7 of issue 5. `--only TEXT` takes some.
+ * changes, limits, killed streams, a blackout, killed ends, what is learnt of a path, a limit that two migrations share, two paths, memory over ten minutes.
+ * Anchors A5 to A10 of transport.md section 3.8, and points 4, 5 and 7 of issue 5. `--only TEXT` takes some.
  */
 import { existsSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
@@ -109,10 +109,14 @@ const killedStreams: Anchor = (lab) =>
     return [{ name: 'A7 half the streams killed', seconds: secondsUntil(series, at, 0.9 * before, 300e6), note: `${left?.streams ?? 0} streams just after it` }];
   });
 
+function smallImage({ folder }: Lab): string {
+  const path = join(folder, 'small');
+  if (!existsSync(path)) writeRandom(path, 400 * MIB);
+  return path;
+}
+
 const blackout: Anchor = async (lab) => {
-  const image = join(lab.folder, 'small');
-  const sizeBytes = 400 * MIB;
-  writeRandom(image, sizeBytes);
+  const image = smallImage(lab);
   const send = (name: string, meanwhile?: (link: WanLink) => Promise<void>) =>
     onLink(NARROW, (link) => measureMover({ link, ...lab }, dwcp({ name, image }), 200, name, meanwhile && (() => meanwhile(link))));
   const undisturbed = await send('undisturbed');
@@ -130,6 +134,37 @@ const blackout: Anchor = async (lab) => {
   });
   const resent = (cut.lines.at(-1)?.linkBytes ?? 0) - (undisturbed.lines.at(-1)?.linkBytes ?? 0);
   return [{ name: 'A8 blackout of 30 s', seconds: (resumedAtMs - mendedAtMs) / 1000, linkBytes: resent, verified: cut.finished && undisturbed.finished, note: 'time until a megabyte has crossed again; bytes sent more than without' }];
+};
+
+/** Three times both ends die at a random moment, and go on with what their disks hold. */
+const killedEnds: Anchor = async (lab) => {
+  const image = smallImage(lab);
+  const setting = { name: 'both ends killed', image, resumed: 'killed-ends' };
+  const undisturbed = await onLink(NARROW, (link) => measureMover({ link, ...lab }, dwcp({ name: 'undisturbed', image }), 120, 'undisturbed'));
+  const crossedBytes: number[] = [];
+  const readBytes: number[] = [];
+  const kills = 3;
+  let seconds = 0;
+  let finished = false;
+  for (let run = 0; run <= kills; run += 1) {
+    const last = run === kills;
+    await onLink(NARROW, async (link) => {
+      const measured = await measureMover({ link, ...lab }, dwcp(setting), 120, last ? 'to its end' : `killed ${run + 1}`, async (moving) => {
+        const startedAt = performance.now();
+        while (link.crossedBytes < 1e6 && performance.now() - startedAt < 30_000) await pause(0.02);
+        readBytes.push(moving.receiverReadBytes());
+        if (run > 0) seconds = Math.max(seconds, (performance.now() - startedAt) / 1000);
+        if (last) return;
+        await pause(3 + 5 * Math.random());
+        moving.kill();
+      });
+      crossedBytes.push(measured.row.linkBytes ?? 0);
+      finished = measured.finished;
+    });
+  }
+  const more = crossedBytes.reduce((sum, bytes) => sum + bytes, 0) - (undisturbed.row.linkBytes ?? 0);
+  const note = `${kills} times; bytes that crossed more than undisturbed; until a megabyte crosses again the destination has read ${Math.max(...readBytes.slice(1)) - (readBytes[0] ?? 0)} bytes more than the first time`;
+  return [{ name: 'A9 both ends killed', seconds, linkBytes: more, verified: finished && undisturbed.finished, note }];
 };
 
 const learning: Anchor = async (lab) => {
@@ -191,7 +226,7 @@ const memoryOfMany: Anchor = (lab) =>
   });
 
 const ANCHORS: Readonly<Record<string, Anchor>> = {
-  capacity: capacityChanges, limits, memory: memoryOfMany, killed: killedStreams, blackout, learning, shared: sharedBetweenTwo,
+  capacity: capacityChanges, limits, memory: memoryOfMany, killed: killedStreams, blackout, ends: killedEnds, learning, shared: sharedBetweenTwo,
   paths: twoPaths('1', 'two paths, the second cut', 100e6), control: twoPaths('0', 'two paths, that of the control connection cut', 50e6),
 };
 

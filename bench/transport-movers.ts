@@ -39,6 +39,10 @@ export interface Moving {
   readonly rssBytes: readonly number[];
   /** Every other connection is ended by the receiver, as by a fault. */
   readonly dropHalf: () => void;
+  /** Both ends die at once. */
+  readonly kill: () => void;
+  /** What the receiving process has read so far, files and connections. */
+  readonly receiverReadBytes: () => number;
   stop(): Promise<void>;
 }
 
@@ -52,7 +56,7 @@ function pause(ms: number): Promise<void> {
 }
 
 /** Nothing said: a mover that is no sender of ours. */
-const SILENT = { lines: [], explanations: [], finished: () => false, peakRssBytes: () => 0, rssBytes: [], dropHalf: () => undefined };
+const SILENT = { lines: [], explanations: [], finished: () => false, peakRssBytes: () => 0, rssBytes: [], dropHalf: () => undefined, kill: () => undefined, receiverReadBytes: () => 0 };
 
 function on(children: Children, host: { readonly prefix: readonly string[] }, args: readonly string[], output: 'pipe' | 'ignore' = 'ignore'): Child {
   const [command = 'ip', ...rest] = [...host.prefix, ...args];
@@ -135,21 +139,23 @@ export interface DwcpSetting {
   readonly bandwidthLimit?: number;
   readonly image?: string;
   readonly addresses?: readonly string[];
+  /** Name of a session that goes on where an earlier run of the same name was left: both ends keep their folders. */
+  readonly resumed?: string;
 }
 
 let sessions = 0;
 
 /** Our receiving end on host b, and a sender on host a that is told where it is. */
-async function ours({ children, link, folder }: Place, role: 'send' | 'share', order: (number: number, agentKey: string) => object): Promise<{ sender: Child; receiver: Child; stop: () => Promise<void> }> {
+async function ours({ children, link, folder }: Place, role: 'send' | 'share', order: (number: number, agentKey: string) => object, kept?: string): Promise<{ sender: Child; receiver: Child; stop: () => Promise<void> }> {
   const number = ++sessions;
-  const received: ReceiveOrder = { dataDir: join(folder, `b-${number}`), port: PORT };
+  const received: ReceiveOrder = { dataDir: join(folder, `b-${kept ?? number}`), port: PORT };
   const receiver = on(children, link.b, [process.execPath, ENDS, 'receive', JSON.stringify(received)], 'pipe');
   const agentKey = await firstLine(receiver);
   const sender = on(children, link.a, [process.execPath, ENDS, role, JSON.stringify(order(number, agentKey))], 'pipe');
   const stop = async (): Promise<void> => {
     await end(sender);
     await end(receiver);
-    rmSync(received.dataDir, { recursive: true, force: true });
+    if (kept === undefined) rmSync(received.dataDir, { recursive: true, force: true });
   };
   return { sender, receiver, stop };
 }
@@ -158,15 +164,15 @@ function hear(child: Child, heard: (line: object) => void): void {
   if (child.process.stdout) createInterface(child.process.stdout).on('line', (text) => heard(JSON.parse(text) as object));
 }
 
-export function dwcp({ name, streams, history, bandwidthLimit = 0, image: other, addresses }: DwcpSetting): Mover {
+export function dwcp({ name, streams, history, bandwidthLimit = 0, image: other, addresses, resumed }: DwcpSetting): Mover {
   return {
     name,
     start: async (place, seconds) => {
       const { link, folder, image } = place;
       const { sender, receiver, stop } = await ours(place, 'send', (number, agentKey): SendOrder => ({
-        dataDir: join(folder, history ?? `a-${number}`), addresses: addresses ?? [link.b.address], port: PORT, agentKey, image: other ?? image, sessionId: `transport-${number}`, seconds,
+        dataDir: join(folder, history ?? `a-${resumed ?? number}`), addresses: addresses ?? [link.b.address], port: PORT, agentKey, image: other ?? image, sessionId: `transport-${resumed ?? number}`, seconds,
         minStreams: streams ?? 4, maxStreams: streams ?? 256, bandwidthLimit,
-      }));
+      }), resumed);
       const lines: SendLine[] = [];
       const explanations: string[] = [];
       let finished = false;
@@ -184,6 +190,8 @@ export function dwcp({ name, streams, history, bandwidthLimit = 0, image: other,
       });
       return {
         ended: sender.ended, lines, explanations, finished: () => finished, peakRssBytes: () => peakRssBytes, rssBytes, dropHalf: () => receiver.process.kill('SIGUSR2'),
+        kill: () => [sender, receiver].forEach((end) => end.process.kill('SIGKILL')),
+        receiverReadBytes: () => Number(/rchar: (\d+)/.exec(procFile(receiver, 'io'))?.[1] ?? 0),
         stop: async () => {
           clearInterval(watch);
           await stop();
@@ -206,11 +214,16 @@ export function sharedLimit(priorities: readonly number[], hostBandwidthLimit: n
   };
 }
 
-function memoryOf({ process: { pid = 0 } }: Child, field: 'VmHWM' | 'VmRSS'): number {
+function memoryOf(child: Child, field: 'VmHWM' | 'VmRSS'): number {
+  return Number(new RegExp(`${field}:\\s+(\\d+)`).exec(procFile(child, 'status'))?.[1] ?? 0) * 1024;
+}
+
+/** Empty once the process has gone. */
+function procFile({ process: { pid = 0 } }: Child, name: string): string {
   try {
-    return Number(new RegExp(`${field}:\\s+(\\d+)`).exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? 0) * 1024;
+    return readFileSync(`/proc/${pid}/${name}`, 'utf8');
   } catch {
-    return 0;
+    return '';
   }
 }
 
