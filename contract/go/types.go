@@ -114,7 +114,32 @@ type ImageResult struct {
 	BatchBytes   int64   `json:"batchBytes"`
 	DeltaHitRate float64 `json:"deltaHitRate"`
 	Blocks       Blocks  `json:"blocks"`
+	Encoder      Encoder `json:"encoder"`
 	Attempts     int     `json:"attempts"`
+}
+
+// Encoder says where the bytes on the link and the encoder's time went.
+type Encoder struct {
+	Bytes EncoderBytes `json:"bytes"`
+	Times EncoderTimes `json:"times"`
+}
+
+// EncoderBytes are on the link, by encoding, without framing.
+type EncoderBytes struct {
+	Full       int64 `json:"full"`
+	Pages      int64 `json:"pages"`
+	RunDelta   int64 `json:"runDelta"`
+	OldPages   int64 `json:"oldPages"`
+	References int64 `json:"references"`
+	Heads      int64 `json:"heads"`
+}
+
+// EncoderTimes are milliseconds of all threads, by stage.
+type EncoderTimes struct {
+	ReadMs   int64 `json:"readMs"`
+	ChooseMs int64 `json:"chooseMs"`
+	DeltaMs  int64 `json:"deltaMs"`
+	PackMs   int64 `json:"packMs"`
 }
 
 // Blocks counts how the blocks of an image went.
@@ -124,6 +149,8 @@ type Blocks struct {
 	Full      int64 `json:"full"`
 	Pages     int64 `json:"pages"`
 	RunDelta  int64 `json:"runDelta"`
+	// OldPages: blocks whose changed pages were packed with what they replace.
+	OldPages int64 `json:"oldPages"`
 	// References: blocks with pages that the destination had elsewhere.
 	References int64 `json:"references"`
 	Resent     int64 `json:"resent"`

@@ -103,6 +103,6 @@ function clear(lines: number): void {
 
 /** The delta hit rate; a dash where the destination had nothing that could have been hit. */
 export function hitsText({ deltaHitRate, began, blocks }: ImageResult): string {
-  const nothingHeld = began !== 'baseline' && blocks.unchanged + blocks.pages + blocks.runDelta === 0;
+  const nothingHeld = began !== 'baseline' && blocks.unchanged + blocks.pages + blocks.runDelta + blocks.oldPages === 0;
   return nothingHeld ? '-' : `${(100 * deltaHitRate).toFixed(0)} %`;
 }

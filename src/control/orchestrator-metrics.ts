@@ -25,7 +25,7 @@ export function collectMetrics(statuses: readonly MigrationStatus[]): Orchestrat
   const results = statuses.flatMap((status) => status.result ?? []);
   const live = statuses.flatMap((status) => status.live);
   const images = results.flatMap((result) => result.images);
-  const withBaseline = images.filter((image) => image.blocks.unchanged + image.blocks.pages + image.blocks.runDelta > 0);
+  const withBaseline = images.filter((image) => image.blocks.unchanged + image.blocks.pages + image.blocks.runDelta + image.blocks.oldPages > 0);
   const reasons: Record<string, number> = {};
   for (const { fallbackReason } of results) if (fallbackReason) reasons[fallbackReason.code] = (reasons[fallbackReason.code] ?? 0) + 1;
   return {

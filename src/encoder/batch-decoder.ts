@@ -7,10 +7,13 @@ import { DwcpError } from '../model/errors';
 import { BLOCK_SIZE_BYTES, blockCount, blockLength } from '../model/image';
 import { MAX_GATHERED_BYTES, OLD_HASH_BYTES, type BatchEntry, type BatchHead } from './batch-format';
 import { HASH_BYTES, ZERO_HASH, writeBlockHash } from './hash';
+import { OldPagesUnpacker } from './old-pages';
 import { Packer } from './packer';
 import { applyPages } from './page-patch';
 import { applyReferences, type ReadReferences } from './references';
 import { applyRunDelta } from './run-delta';
+import { SectionPacker } from './section-packer';
+import type { TrainedDictionary } from './trained-dictionary';
 
 const NO_OLD_HASH = Buffer.alloc(OLD_HASH_BYTES);
 
@@ -23,6 +26,8 @@ export interface HeldImage {
   read(block: number, out: Buffer): void;
   /** Reads pages that lie elsewhere on this host. */
   readonly readReferences: ReadReferences;
+  /** A trained dictionary that is active on this host. */
+  readonly dictionaryOf: (id: number) => TrainedDictionary | undefined;
 }
 
 /** One verified block; `bytes` is undefined for zeros. Where it is not `stable` it is overwritten after the call. */
@@ -35,6 +40,8 @@ export interface VerifiedBlock {
 
 export class BatchDecoder {
   readonly #packer = new Packer();
+  readonly #section = new SectionPacker(this.#packer);
+  readonly #pieces = new OldPagesUnpacker(this.#packer);
   readonly #gathered = Buffer.allocUnsafeSlow(MAX_GATHERED_BYTES);
   readonly #block = Buffer.allocUnsafeSlow(BLOCK_SIZE_BYTES);
   readonly #hash = Buffer.allocUnsafe(HASH_BYTES);
@@ -44,26 +51,29 @@ export class BatchDecoder {
    * @throws PROTOCOL_VIOLATION where the batch breaks the format or lies outside its image.
    */
   decode(head: BatchHead, payload: Buffer, image: HeldImage, accept: (block: VerifiedBlock) => void, refuse: (block: number) => void): void {
-    const gathered = this.#unpack(head, payload);
+    const blocks = blockCount(image.sizeBytes);
+    for (const { block } of head.entries) if (block >= blocks) throw violation(`block ${block} is outside its image`);
+    // All old content that serves as a dictionary is read before anything is written over it.
+    const { end, pages } = this.#pieces.unpack(head, payload, image.sizeBytes, (entry, out) => readOld(entry, image, out));
+    const gathered = this.#unpack(head, payload.subarray(end), image);
     let at = 0;
     for (const entry of head.entries) {
-      if (entry.block >= blockCount(image.sizeBytes)) throw violation(`block ${entry.block} is outside its image`);
-      const encoded = gathered.subarray(at, at + entry.length);
-      at += entry.length;
-      const bytes = this.#restore(entry, encoded, image);
+      const encoded = entry.encoding === 'oldPages' ? pages.get(entry) : gathered?.subarray(at, at + entry.length);
+      if (entry.encoding !== 'oldPages') at += entry.length;
+      const bytes = encoded && this.#restore(entry, encoded, image);
       if (bytes !== undefined) accept({ block: entry.block, hash: entry.hash, bytes: bytes === 'zeros' ? undefined : bytes, stable: entry.encoding === 'full' });
       else refuse(entry.block);
     }
   }
 
-  #unpack(head: BatchHead, payload: Buffer): Buffer {
-    if (!head.packed) {
-      if (payload.length !== head.gatheredBytes) throw violation(`${payload.length} stored bytes for ${head.gatheredBytes}`);
-      return payload;
+  /** The gathered section; undefined where its dictionary is not here. */
+  #unpack({ packing, gatheredBytes }: BatchHead, payload: Buffer, { dictionaryOf }: HeldImage): Buffer | undefined {
+    const section = this.#section.unpack(packing, payload, gatheredBytes, this.#gathered, dictionaryOf);
+    if (section === undefined) {
+      if (packing === 'stored') throw violation(`${payload.length} stored bytes for ${gatheredBytes}`);
+      throw new DwcpError('FRAME_CORRUPT', 'A batch does not unpack to the length its head gives', { side: 'destination' });
     }
-    const bytes = this.#packer.unpack(payload, this.#gathered.subarray(0, head.gatheredBytes));
-    if (bytes !== head.gatheredBytes) throw new DwcpError('FRAME_CORRUPT', 'A batch does not unpack to the length its head gives', { side: 'destination' });
-    return this.#gathered.subarray(0, bytes);
+    return section === 'no dictionary' ? undefined : section;
   }
 
   /** The verified new content of one block, `zeros`, or undefined where it does not come out as promised. */
@@ -76,17 +86,13 @@ export class BatchDecoder {
     }
     const block = this.#block.subarray(0, length);
     if (entry.encoding === 'references' && entry.oldHash.equals(NO_OLD_HASH)) block.fill(0);
-    else {
-      const held = image.hashOf(entry.block);
-      if (held.compare(entry.oldHash, 0, OLD_HASH_BYTES, 0, OLD_HASH_BYTES) !== 0) return undefined;
-      image.read(entry.block, block);
-    }
+    else if (!readOld(entry, image, block)) return undefined;
     if (entry.encoding === 'references') {
       const result = applyReferences(encoded, entry.pageBitmap, block, (address, out) => image.readReferences(address, out));
       if (result === 'malformed') throw violation(`the references of block ${entry.block} are malformed`);
       return result === 'done' ? this.#verified(block, entry) : undefined;
     }
-    const whole = entry.encoding === 'pages' ? applyPages(encoded, entry.pageBitmap, block) : applyRunDelta(encoded, block);
+    const whole = entry.encoding === 'runDelta' ? applyRunDelta(encoded, block) : applyPages(encoded, entry.pageBitmap, block);
     if (!whole) throw violation(`the ${entry.encoding} of block ${entry.block} is malformed`);
     return this.#verified(block, entry);
   }
@@ -95,6 +101,13 @@ export class BatchDecoder {
     writeBlockHash(bytes, this.#hash, 0);
     return this.#hash.equals(entry.hash) ? bytes : undefined;
   }
+}
+
+/** Reads the version that an entry builds on; false where another one is held. */
+function readOld(entry: BatchEntry, image: HeldImage, out: Buffer): boolean {
+  if (image.hashOf(entry.block).compare(entry.oldHash, 0, OLD_HASH_BYTES, 0, OLD_HASH_BYTES) !== 0) return false;
+  image.read(entry.block, out);
+  return true;
 }
 
 function violation(text: string): DwcpError {

@@ -3,13 +3,17 @@
  * remains and packs it once. Which blocks changed, and what the destination holds of them, is the caller's knowledge.
  */
 import { BLOCK_SIZE_BYTES } from '../model/image';
-import { KIB } from '../model/units';
-import { MAX_BATCH_BLOCKS, OLD_HASH_BYTES, batchMetaBytes, writeBatchEntry, writeBatchHead, type BatchEntry, type Encoding } from './batch-format';
+import type { EncodingAccount } from './account';
+import { MAX_BATCH_BLOCKS, OLD_HASH_BYTES, batchMetaBytes, noBlocks, writeBatchEntry, writeBatchHead, type BatchEntry, type Encoding, type Packing } from './batch-format';
 import { ZERO_HASH } from './hash';
-import { compressBound, Packer } from './packer';
+import { PIECE_TABLE_BYTES } from './old-pages';
+import { OldPagesPacker } from './old-pages-packer';
+import { Packer } from './packer';
 import { bitmapBytes, differingPages, differingPagesByHash, gatherPages, pageCount, pageOf } from './page-patch';
 import { encodeReferences, NOT_REFERRED } from './references';
 import { encodeRunDelta } from './run-delta';
+import { type PackedSection, sectionBound, SectionPacker, type SectionSettings } from './section-packer';
+import { equalLines, SIMILARITY_SPLIT } from './similarity';
 import { isZero } from './zero';
 
 /** The version of a block that the destination holds, as far as the source knows it. */
@@ -27,51 +31,56 @@ export interface BlockToEncode {
   readonly references?: ArrayLike<number> | undefined;
 }
 
-export interface EncodeSettings {
-  readonly compress: boolean;
-  readonly level: number;
+export interface EncodeSettings extends SectionSettings {
   readonly delta: boolean;
-  /** A delta is sent only where it takes at most this share of the full encoding. */
+  /** A delta is sent only where it takes at most this share of the pages that it replaces. */
   readonly deltaThreshold: number;
 }
 
 export interface EncodedBatch {
   readonly metaBytes: number;
   readonly payloadBytes: number;
+  /** Before packing: the section, and the pages that were packed with what they replace. */
   readonly gatheredBytes: number;
-  readonly packed: boolean;
-  readonly blocksByEncoding: Readonly<Record<Encoding, number>>;
-  readonly packMs: number;
+  readonly packing: Packing;
+  /** Without the time that reading took. */
+  readonly account: EncodingAccount;
 }
 
-/** Deltas and full encodings are weighed at the cheapest level that shows their true proportion. */
-const WEIGHING_LEVEL = 1;
 const NO_OLD_HASH = Buffer.alloc(OLD_HASH_BYTES);
-const SAMPLE_PIECES = 16;
-const SAMPLE_PIECE_BYTES = 4 * KIB;
 
 /** Room that a batch of some blocks may need, head and payload together. */
 export function encodedBound(blocks: number): number {
-  return batchMetaBytes(blocks) + compressBound(blocks * BLOCK_SIZE_BYTES);
+  return batchMetaBytes(blocks) + blocks * PIECE_TABLE_BYTES + sectionBound(blocks * BLOCK_SIZE_BYTES);
 }
 
 interface Choice {
-  readonly encoding: Encoding;
+  readonly encoding: Exclude<Encoding, 'oldPages'>;
   readonly pageBitmap: number;
   readonly length: number;
 }
 
+/** Its changed pages go into a piece, with what they replace. */
+interface ForPiece {
+  readonly encoding: 'oldPages';
+  readonly pageBitmap: number;
+  readonly before: Buffer;
+}
+
 export class BatchEncoder {
   readonly #packer = new Packer();
+  readonly #section = new SectionPacker(this.#packer);
+  readonly #pieces = new OldPagesPacker<BlockToEncode>(this.#packer);
   /** What is gathered of a mixed batch; the packed form of one that lies in `out` already. */
-  readonly #gathered = Buffer.allocUnsafeSlow(compressBound(MAX_BATCH_BLOCKS * BLOCK_SIZE_BYTES));
-  readonly #scratch = Buffer.allocUnsafeSlow(compressBound(BLOCK_SIZE_BYTES));
-  readonly #sample = Buffer.allocUnsafeSlow(SAMPLE_PIECES * SAMPLE_PIECE_BYTES);
-  #lastWasStored = false;
+  readonly #gathered = Buffer.allocUnsafeSlow(sectionBound(MAX_BATCH_BLOCKS * BLOCK_SIZE_BYTES));
+  #gatheredBytes = 0;
+  #entries = 0;
+  #blocks = noBlocks();
+  #bytes = noBlocks();
 
   /** The next batch will likely travel as it is. */
   get lastWasStored(): boolean {
-    return this.#lastWasStored;
+    return this.#section.lastWasStored;
   }
 
   /**
@@ -80,74 +89,99 @@ export class BatchEncoder {
    */
   encode(image: number, blocks: readonly BlockToEncode[], settings: EncodeSettings, out: Buffer): EncodedBatch {
     const metaBytes = batchMetaBytes(blocks.length);
-    const counts: Record<Encoding, number> = { zero: 0, full: 0, pages: 0, runDelta: 0, references: 0 };
+    [this.#entries, this.#gatheredBytes, this.#blocks, this.#bytes] = [0, 0, noBlocks(), noBlocks()];
+    this.#pieces.begin();
+    const startedAt = performance.now();
     const direct = contiguous(blocks);
-    let gatheredBytes = 0;
-    for (const [index, block] of blocks.entries()) {
-      const choice = direct ? full(block) : this.#place(block, settings, gatheredBytes);
-      counts[choice.encoding] += 1;
-      gatheredBytes += choice.length;
-      writeBatchEntry(out, index, entryOf(block, choice));
+    if (direct) for (const block of blocks) this.#enter(out, block, full(block));
+    else {
+      for (const block of blocks) this.#place(block, settings, out);
+      this.#closePiece(settings, out);
     }
-    const source = direct ?? this.#gathered.subarray(0, gatheredBytes);
+    const { pieces } = this.#pieces;
+    const piecesBytes = this.#pieces.writeTo(out, metaBytes);
+    const sectionAt = metaBytes + piecesBytes;
+    const source = direct ?? this.#gathered.subarray(0, this.#gatheredBytes);
+    const packingAt = performance.now();
+    const { packing, bytes } = this.#packSection(source, out, sectionAt, settings);
+    writeBatchHead(out, image, packing, pieces.count, source.length, blocks.length);
+    const times = { readMs: 0, chooseMs: packingAt - startedAt - pieces.packMs, deltaMs: pieces.packMs, packMs: performance.now() - packingAt };
+    return {
+      metaBytes, payloadBytes: piecesBytes + bytes, gatheredBytes: source.length + pieces.rawBytes, packing,
+      account: { blocks: this.#blocks, bytes: onTheLink(this.#bytes, source.length, bytes, piecesBytes), headBytes: metaBytes, times },
+    };
+  }
+
+  #packSection(source: Buffer, out: Buffer, at: number, settings: EncodeSettings): PackedSection {
     // zstd must not read and write the same memory; what lies in `out` already is packed beside it first.
     const sharesMemory = source.buffer === out.buffer;
-    const inPlace = sharesMemory && source.byteOffset === out.byteOffset + metaBytes;
-    const startedAt = performance.now();
-    const packInto = sharesMemory ? this.#gathered : out.subarray(metaBytes);
-    const worthTrying = settings.compress && gatheredBytes > 0 && (!this.#lastWasStored || this.#samplePacks(source));
-    const packedBytes = worthTrying ? this.#packer.pack(source, packInto, settings.level) : -1;
-    const packMs = performance.now() - startedAt;
-    const packed = packedBytes >= 0;
-    this.#lastWasStored = !packed;
-    if (packed && sharesMemory) packInto.copy(out, metaBytes, 0, packedBytes);
-    if (!packed && !inPlace) source.copy(out, metaBytes);
-    writeBatchHead(out, image, packed, gatheredBytes, blocks.length);
-    return { metaBytes, payloadBytes: packed ? packedBytes : gatheredBytes, gatheredBytes, packed, blocksByEncoding: counts, packMs };
+    const packInto = sharesMemory ? this.#gathered : out.subarray(at);
+    const packed = this.#section.pack(source, packInto, settings);
+    if (packed.packing === 'stored') {
+      const inPlace = sharesMemory && source.byteOffset === out.byteOffset + at;
+      if (!inPlace) source.copy(out, at);
+      return { packing: 'stored', bytes: source.length };
+    }
+    if (sharesMemory) packInto.copy(out, at, 0, packed.bytes);
+    return packed;
   }
 
-  /** What does not compress comes in long stretches: behind a batch that did not, a look at a sample spares the attempt. */
-  #samplePacks(source: Buffer): boolean {
-    const step = Math.floor(source.length / SAMPLE_PIECES);
-    if (step < 2 * SAMPLE_PIECE_BYTES) return true;
-    for (let piece = 0; piece < SAMPLE_PIECES; piece += 1) source.copy(this.#sample, piece * SAMPLE_PIECE_BYTES, piece * step, piece * step + SAMPLE_PIECE_BYTES);
-    return this.#packer.pack(this.#sample, this.#scratch, WEIGHING_LEVEL) >= 0;
+  /** Entries come in the order in which their content does. */
+  #enter(out: Buffer, block: BlockToEncode, choice: Pick<BatchEntry, 'encoding' | 'pageBitmap' | 'length'>): void {
+    writeBatchEntry(out, this.#entries, entryOf(block, choice));
+    this.#entries += 1;
+    this.#blocks[choice.encoding] += 1;
+    this.#bytes[choice.encoding] += choice.length;
+    if (choice.encoding !== 'oldPages') this.#gatheredBytes += choice.length;
   }
 
-  /** Puts a block's encoded bytes behind what is gathered already. */
-  #place(block: BlockToEncode, settings: EncodeSettings, at: number): Choice {
+  /** Puts a block's encoded bytes behind what is gathered already, or its changed pages into the piece at hand. */
+  #place(block: BlockToEncode, settings: EncodeSettings, out: Buffer): void {
+    const choice = this.#choose(block, settings);
+    if (choice.encoding !== 'oldPages') this.#enter(out, block, choice);
+    else if (this.#pieces.add(block, choice.before, choice.pageBitmap, settings)) this.#closePiece(settings, out);
+  }
+
+  #choose(block: BlockToEncode, settings: EncodeSettings): Choice | ForPiece {
     if (block.hash.equals(ZERO_HASH)) return { encoding: 'zero', pageBitmap: 0, length: 0 };
+    const at = this.#gatheredBytes;
     const { held } = block;
     const bitmap = held ? changedPages(held, block.bytes) : 0;
-    const patchBytes = bitmapBytes(bitmap, block.bytes.length);
-    if (held && 'bytes' in held && settings.delta) {
-      const deltaBytes = this.#delta(held.bytes, block.bytes, settings, at);
-      if (deltaBytes >= 0) return { encoding: 'runDelta', pageBitmap: 0, length: deltaBytes };
+    const before = held && 'bytes' in held && bitmap !== 0 && settings.delta ? held.bytes : undefined;
+    if (before && equalLines(before, block.bytes, bitmap) >= SIMILARITY_SPLIT) {
+      const limit = Math.floor(settings.deltaThreshold * bitmapBytes(bitmap, block.bytes.length));
+      const end = encodeRunDelta(before, block.bytes, this.#gathered, at, at + limit);
+      if (end >= 0) return { encoding: 'runDelta', pageBitmap: 0, length: end - at };
     }
-    if (block.references) {
-      const refers = referTo(block.bytes, block.references, held && bitmap);
-      if (refers) return { encoding: 'references', pageBitmap: refers.carried, length: encodeReferences(block.bytes, refers.addresses, refers.carried, this.#gathered, at) - at };
-    }
-    if (held && settings.delta && bitmap !== 0 && patchBytes < block.bytes.length) {
-      gatherPages(block.bytes, bitmap, this.#gathered, at);
-      return { encoding: 'pages', pageBitmap: bitmap, length: patchBytes };
-    }
-    block.bytes.copy(this.#gathered, at);
-    return full(block);
+    const refers = block.references && referTo(block.bytes, block.references, held && bitmap);
+    if (refers) return { encoding: 'references', pageBitmap: refers.carried, length: encodeReferences(block.bytes, refers.addresses, refers.carried, this.#gathered, at) - at };
+    if (before && settings.compress) return { encoding: 'oldPages', pageBitmap: bitmap, before };
+    return held && settings.delta && bitmap !== 0 ? this.#gatherPages(block, bitmap) : this.#gatherFull(block);
   }
 
-  /** Writes a run delta where it is worth it under deltaThreshold; -1 where it is not. */
-  #delta(before: Buffer, after: Buffer, settings: EncodeSettings, at: number): number {
-    if (before.length !== after.length) return -1;
-    const end = encodeRunDelta(before, after, this.#gathered, at, at + after.length);
-    if (end < 0) return -1;
-    const full = settings.compress ? this.#packer.packedSize(after, this.#scratch, WEIGHING_LEVEL) : after.length;
-    const limit = settings.deltaThreshold * full;
-    if (end - at <= limit) return end - at;
-    if (!settings.compress) return -1;
-    const packedDelta = this.#packer.packedSize(this.#gathered.subarray(at, end), this.#scratch, WEIGHING_LEVEL);
-    return packedDelta <= limit ? end - at : -1;
+  #closePiece(settings: EncodeSettings, out: Buffer): void {
+    const { blocks, kept } = this.#pieces.close(settings);
+    for (const { block, pageBitmap, pagesBytes } of blocks) this.#enter(out, block, kept ? { encoding: 'oldPages', pageBitmap, length: pagesBytes } : this.#gatherPages(block, pageBitmap));
   }
+
+  #gatherPages(block: BlockToEncode, bitmap: number): Choice {
+    const length = bitmapBytes(bitmap, block.bytes.length);
+    if (length === block.bytes.length) return this.#gatherFull(block);
+    gatherPages(block.bytes, bitmap, this.#gathered, this.#gatheredBytes);
+    return { encoding: 'pages', pageBitmap: bitmap, length };
+  }
+
+  #gatherFull(block: BlockToEncode): Choice {
+    block.bytes.copy(this.#gathered, this.#gatheredBytes);
+    return full(block);
+  }
+}
+
+/** Shares the packed section out to the encodings by what of it is theirs. */
+function onTheLink(gathered: Readonly<Record<Encoding, number>>, sectionBytes: number, packedBytes: number, piecesBytes: number): Record<Encoding, number> {
+  const share = sectionBytes === 0 ? 0 : packedBytes / sectionBytes;
+  const { zero, full: whole, pages, runDelta, references } = gathered;
+  return { zero, full: whole * share, pages: pages * share, runDelta: runDelta * share, references: references * share, oldPages: piecesBytes };
 }
 
 function changedPages(held: HeldVersion, bytes: Buffer): number {
@@ -177,8 +211,8 @@ function full(block: BlockToEncode): Choice {
   return { encoding: 'full', pageBitmap: 0, length: block.bytes.length };
 }
 
-function entryOf(block: BlockToEncode, choice: Choice): BatchEntry {
-  const dependsOnOld = choice.encoding === 'pages' || choice.encoding === 'runDelta' || choice.encoding === 'references';
+function entryOf(block: BlockToEncode, choice: Pick<BatchEntry, 'encoding' | 'pageBitmap' | 'length'>): BatchEntry {
+  const dependsOnOld = choice.encoding !== 'zero' && choice.encoding !== 'full';
   return { block: block.block, hash: block.hash, oldHash: dependsOnOld && block.held ? block.held.hash : NO_OLD_HASH, ...choice };
 }
 

@@ -35,6 +35,13 @@ export const linkSchema = z.object({
   expectedBecause: z.string().optional(),
 });
 
+/** Where the bytes on the link went, by encoding and without framing, and the encoder's time, of all threads. Of the last attempt. */
+const encoderReportSchema = z.object({
+  bytes: z.object({ full: z.number(), pages: z.number(), runDelta: z.number(), oldPages: z.number(), references: z.number(), heads: z.number() }),
+  times: z.object({ readMs: z.number(), chooseMs: z.number(), deltaMs: z.number(), packMs: z.number() }),
+});
+export type EncoderReport = z.infer<typeof encoderReportSchema>;
+
 export const imageResultSchema = z.object({
   imageId: imageIdSchema,
   kind: imageKindSchema,
@@ -53,8 +60,9 @@ export const imageResultSchema = z.object({
   /** Of the blocks the destination held in some version, the share that did not have to be sent in full, 0 to 1. */
   deltaHitRate: z.number(),
   blocks: z.object({
-    zero: z.number(), unchanged: z.number(), full: z.number(), pages: z.number(), runDelta: z.number(), references: z.number(), resent: z.number(), refused: z.number(),
+    zero: z.number(), unchanged: z.number(), full: z.number(), pages: z.number(), runDelta: z.number(), oldPages: z.number(), references: z.number(), resent: z.number(), refused: z.number(),
   }),
+  encoder: encoderReportSchema,
   attempts: z.number(),
 });
 export type ImageResult = z.infer<typeof imageResultSchema>;

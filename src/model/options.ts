@@ -24,7 +24,7 @@ export const MIGRATION_OPTIONS = {
   maxStreams: { type: 'integer', unit: 'streams', min: 1, max: 256, default: 256, help: 'Most TCP streams of a session' },
   initialStreams: { type: 'integer', unit: 'streams', min: 1, max: 256, default: 16, help: 'Streams to start with, within the tier' },
   enableDelta: { type: 'boolean', default: true, help: 'Send changed blocks as a delta against the version held' },
-  deltaThreshold: { type: 'number', min: 0, max: 1, default: 0.7, help: 'A delta larger than this share of the full encoding is not sent' },
+  deltaThreshold: { type: 'number', min: 0, max: 1, default: 0.7, help: 'A delta that takes more than this share of the pages it replaces is not sent' },
   enableDictionary: { type: 'boolean', default: true, help: 'Use trained dictionaries where both sides hold them' },
   enableCompression: { type: 'boolean', default: true, help: 'Compress with zstd where it pays' },
   enableDeltaSync: { type: 'boolean', default: true, help: 'Build on the baseline the destination holds; false sends all anew' },

@@ -8,7 +8,7 @@
  *              |  +-> needs page hashes -> asked ---+
  *              +------------------------------------+
  */
-import { ENCODING, type Encoding } from '../encoder/batch-format';
+import { emptyAccount, type EncodingAccount, sumOfAccounts } from '../encoder/account';
 import { encodedBound, type EncodeSettings } from '../encoder/batch-encoder';
 import { DwcpError, toDwcpError } from '../model/errors';
 import { BLOCK_SIZE_BYTES } from '../model/image';
@@ -67,12 +67,11 @@ export interface BatchCounts {
   refusedBlocks: number;
   gatheredBytes: number;
   payloadBytes: number;
-  blocksByEncoding: Record<Encoding, number>;
+  account: EncodingAccount;
 }
 
 export function noCounts(): BatchCounts {
-  const blocksByEncoding = Object.fromEntries(Object.keys(ENCODING).map((name) => [name, 0])) as Record<Encoding, number>;
-  return { scannedBlocks: 0, zeroBlocks: 0, unchangedBlocks: 0, replacedBlocks: 0, verifiedBlocks: 0, resentBlocks: 0, refusedBlocks: 0, gatheredBytes: 0, payloadBytes: 0, blocksByEncoding };
+  return { scannedBlocks: 0, zeroBlocks: 0, unchangedBlocks: 0, replacedBlocks: 0, verifiedBlocks: 0, resentBlocks: 0, refusedBlocks: 0, gatheredBytes: 0, payloadBytes: 0, account: emptyAccount() };
 }
 
 interface Work {
@@ -345,7 +344,7 @@ export class BatchSource implements SessionSupplier {
     counts.replacedBlocks += result.replacedBlocks;
     counts.gatheredBytes += result.gatheredBytes;
     counts.payloadBytes += result.payloadBytes;
-    for (const [name, blocks] of Object.entries(result.blocksByEncoding)) counts.blocksByEncoding[name as Encoding] += blocks;
+    counts.account = sumOfAccounts(counts.account, result.account);
     this.#context.slab.trim(run, result.frameBytes);
     this.#outstanding.set(id, { lane, bytes: result.frameBytes, blocks: result.sent });
     this.#outstandingBytes += result.frameBytes;

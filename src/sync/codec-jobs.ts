@@ -3,7 +3,7 @@
  * process share) and memory by SharedArrayBuffer, so nothing of an image is copied on the way to a thread and back.
  */
 import type { EncodeSettings } from '../encoder/batch-encoder';
-import type { Encoding } from '../encoder/batch-format';
+import type { EncodingAccount } from '../encoder/account';
 import type { BlockSelection } from './block-selection';
 import type { SharedPageTable } from './page-table';
 import type { SharedReferences } from './reference-index';
@@ -52,11 +52,9 @@ export interface EncodeResult {
   readonly unchangedBlocks: number;
   /** Of the blocks sent, those of which the destination holds an older version that is not zeros. */
   readonly replacedBlocks: number;
-  readonly blocksByEncoding: Readonly<Record<Encoding, number>>;
   readonly gatheredBytes: number;
   readonly payloadBytes: number;
-  readonly packMs: number;
-  readonly totalMs: number;
+  readonly account: EncodingAccount;
 }
 
 export interface DecodeJob {

@@ -3,6 +3,7 @@
  * image I/O of an agent happens here, so that the main thread stays free for sockets and heartbeats.
  */
 import { parentPort } from 'node:worker_threads';
+import { emptyAccount, NO_TIMES } from '../encoder/account';
 import { BatchDecoder } from '../encoder/batch-decoder';
 import { BatchEncoder, type BlockToEncode, type HeldVersion } from '../encoder/batch-encoder';
 import { MAX_BATCH_BLOCKS, batchMetaBytes, readBatchHead } from '../encoder/batch-format';
@@ -32,7 +33,6 @@ const decoder = new BatchDecoder();
 const packer = new Packer();
 let sampleScratch: Buffer | undefined;
 
-const NOTHING_ENCODED = { zero: 0, full: 0, pages: 0, runDelta: 0, references: 0 } as const;
 const ownPageHashes = Buffer.alloc(PAGE_HASHES_PER_BLOCK);
 
 function encode(job: EncodeJob): EncodeResult {
@@ -74,20 +74,20 @@ function encode(job: EncodeJob): EncodeResult {
   }
   const common = { sent: toEncode.map((block) => block.block), needPages, zeroBlocks, unchangedBlocks, replacedBlocks };
   if (toEncode.length === 0) {
-    return { ...common, frameBytes: 0, blocksByEncoding: NOTHING_ENCODED, gatheredBytes: 0, payloadBytes: 0, packMs: 0, totalMs: performance.now() - startedAt };
+    return { ...common, frameBytes: 0, gatheredBytes: 0, payloadBytes: 0, account: { ...emptyAccount(), times: { ...NO_TIMES, readMs: performance.now() - startedAt } } };
   }
+  const readMs = performance.now() - startedAt;
   const batch = encoder.encode(job.imageNumber, toEncode, job.settings, out.subarray(HEADER_BYTES));
+  const encodedAt = performance.now();
   // Only now: until here the old versions were needed.
   for (const { block, bytes, hash } of later) versions?.put(block, hash, bytes);
   sealFrame(out, 'batch', job.sequence, batch.metaBytes, batch.payloadBytes);
   return {
     ...common,
     frameBytes: HEADER_BYTES + batch.metaBytes + batch.payloadBytes,
-    blocksByEncoding: batch.blocksByEncoding,
     gatheredBytes: batch.gatheredBytes,
     payloadBytes: batch.payloadBytes,
-    packMs: batch.packMs,
-    totalMs: performance.now() - startedAt,
+    account: { ...batch.account, times: { ...batch.account.times, readMs: readMs + performance.now() - encodedAt } },
   };
 }
 
@@ -150,6 +150,7 @@ function decode(job: DecodeJob): DecodeResult {
     hashOf: (block: number): Buffer => held.hashOf(block),
     read: (block: number, out: Buffer): void => readFully(job.file, out, block * BLOCK_SIZE_BYTES),
     readReferences: (address: number, out: Buffer): boolean => readReferences(job.references, address, out),
+    dictionaryOf: () => undefined,
   };
   decoder.decode(
     readBatchHead(meta),

@@ -2,8 +2,9 @@
  * From what a sender counts to what people and programs read: progress reports and results, added up over the attempts
  * that an activity needed.
  */
+import { emptyAccount, type EncodingAccount } from '../encoder/account';
 import type { ImageKind } from '../model/ids';
-import type { ImageProgress, ImageResult } from '../model/migration';
+import type { EncoderReport, ImageProgress, ImageResult } from '../model/migration';
 import type { BatchCounts } from './batch-source';
 import type { SendProgress, SentImage } from './image-sender';
 import type { StandardProgress, StandardResult } from './standard-sender';
@@ -35,14 +36,16 @@ function began(first: ImageProgress['began']): Pick<ImageProgress, 'began'> {
 }
 
 /** Blocks with a version at the destination that were not sent in full, of all that had one. */
-export function deltaHitRate({ unchangedBlocks, replacedBlocks, blocksByEncoding }: BatchCounts): number {
-  const hits = unchangedBlocks + blocksByEncoding.pages + blocksByEncoding.runDelta;
-  const candidates = unchangedBlocks + Math.max(replacedBlocks, blocksByEncoding.pages + blocksByEncoding.runDelta);
+export function deltaHitRate({ unchangedBlocks, replacedBlocks, account: { blocks: { pages, runDelta, oldPages } } }: BatchCounts): number {
+  const deltas = pages + runDelta + oldPages;
+  const hits = unchangedBlocks + deltas;
+  const candidates = unchangedBlocks + Math.max(replacedBlocks, deltas);
   return candidates === 0 ? 0 : hits / candidates;
 }
 
 export function imageResultOf(sent: SentImage, kind: ImageKind, before: ImageProgress | undefined, attempts: number): ImageResult {
   const { counts } = sent;
+  const { blocks } = counts.account;
   // What an earlier attempt brought is found unchanged by this one: it was no hit of a baseline.
   const resumedBlocks = before?.began === 'empty' ? counts.unchangedBlocks : Math.min(counts.unchangedBlocks, before?.verifiedBlocks ?? 0);
   const unchanged = counts.unchangedBlocks - resumedBlocks;
@@ -64,15 +67,24 @@ export function imageResultOf(sent: SentImage, kind: ImageKind, before: ImagePro
     blocks: {
       zero: counts.zeroBlocks,
       unchanged,
-      full: counts.blocksByEncoding.full,
-      pages: counts.blocksByEncoding.pages,
-      runDelta: counts.blocksByEncoding.runDelta,
-      references: counts.blocksByEncoding.references,
+      full: blocks.full,
+      pages: blocks.pages,
+      runDelta: blocks.runDelta,
+      oldPages: blocks.oldPages,
+      references: blocks.references,
       resent: counts.resentBlocks,
       refused: counts.refusedBlocks,
     },
+    encoder: encoderReport(counts.account),
     attempts,
   };
+}
+
+/** Whole bytes and milliseconds: it travels through Temporal. */
+function encoderReport({ bytes, headBytes, times }: EncodingAccount): EncoderReport {
+  const { full, pages, runDelta, oldPages, references } = bytes;
+  const whole = <Name extends string>(numbers: Readonly<Record<Name, number>>): Record<Name, number> => Object.fromEntries(Object.entries<number>(numbers).map(([name, value]) => [name, Math.round(value)])) as Record<Name, number>;
+  return { bytes: whole({ full, pages, runDelta, oldPages, references, heads: headBytes }), times: whole({ ...times }) };
 }
 
 export function standardProgressOf(now: StandardProgress, before: ImageProgress | undefined, seconds: number): ImageProgress {
@@ -91,6 +103,6 @@ export function standardResultOf(sent: Omit<StandardResult, 'manifest'>, kind: I
   return {
     imageId: sent.imageId, kind, totalBytes: sent.totalBytes, linkBytes, ratio: sent.totalBytes / Math.max(1, linkBytes), seconds: sent.seconds + (before?.elapsedMs ?? 0) / 1000,
     began: sent.began, verified: sent.root !== '', root: sent.root, streams: 1, level: 0, batchBytes: 0, deltaHitRate: 0,
-    blocks: { zero: 0, unchanged: 0, full: 0, pages: 0, runDelta: 0, references: 0, resent: 0, refused: 0 }, attempts,
+    blocks: { zero: 0, unchanged: 0, full: 0, pages: 0, runDelta: 0, oldPages: 0, references: 0, resent: 0, refused: 0 }, encoder: encoderReport(emptyAccount()), attempts,
   };
 }

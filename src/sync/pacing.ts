@@ -91,8 +91,8 @@ export class Pacing {
     this.#rawPerPayload += 0.1 * (result.gatheredBytes / Math.max(1, result.payloadBytes) - this.#rawPerPayload);
     // What does not compress says nothing of the level for what does.
     if (!this.#start.compress || result.payloadBytes >= result.gatheredBytes) return;
-    const { gatheredBytes, payloadBytes, packMs, totalMs } = result;
-    this.#level.observe({ level, gatheredBytes, payloadBytes, packMs, otherMs: totalMs - packMs });
+    const { gatheredBytes, payloadBytes, account: { times } } = result;
+    this.#level.observe({ level, gatheredBytes, payloadBytes, packMs: times.packMs + times.deltaMs, otherMs: times.readMs + times.chooseMs });
   }
 
   /** Has as many streams opened as each path begins with: what is settled before the first batch goes on meanwhile. */

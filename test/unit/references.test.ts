@@ -53,12 +53,12 @@ test('a batch refers instead of carrying, and a reference that means something e
   const block = Buffer.concat([page(5), page(6), Buffer.alloc(PAGE), randomBytes(PAGE), Buffer.alloc(12 * PAGE)]);
   const addresses = [5, 6, ...Array.from({ length: 14 }, () => NOT_REFERRED)];
   const out = Buffer.alloc(encodedBound(1));
-  const { metaBytes, payloadBytes, blocksByEncoding } = new BatchEncoder().encode(0, [{ block: 2, bytes: block, hash: blockHash(block), references: addresses }], { compress: true, level: 1, delta: true, deltaThreshold: 0.7 }, out);
-  expect([blocksByEncoding.references, payloadBytes < PAGE + 100, batchBlocks(out.subarray(0, metaBytes))]).toEqual([1, true, [2]]);
+  const { metaBytes, payloadBytes, account } = new BatchEncoder().encode(0, [{ block: 2, bytes: block, hash: blockHash(block), references: addresses }], { compress: true, level: 1, delta: true, deltaThreshold: 0.7 }, out);
+  expect([account.blocks.references, payloadBytes < PAGE + 100, batchBlocks(out.subarray(0, metaBytes))]).toEqual([1, true, [2]]);
   const decode = (readReferences: typeof read): { written: Buffer | undefined; refused: number[] } => {
     let written: Buffer | undefined;
     const refused: number[] = [];
-    const image = { sizeBytes: 4 * 65_536, hashOf: () => Buffer.alloc(16, 7), read: () => undefined, readReferences };
+    const image = { sizeBytes: 4 * 65_536, hashOf: () => Buffer.alloc(16, 7), read: () => undefined, readReferences, dictionaryOf: () => undefined };
     new BatchDecoder().decode(readBatchHead(out.subarray(0, metaBytes)), out.subarray(metaBytes, metaBytes + payloadBytes), image, ({ bytes }) => (written = bytes && Buffer.from(bytes)), (refusedBlock) => refused.push(refusedBlock));
     return { written, refused };
   };

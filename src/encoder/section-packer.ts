@@ -1,0 +1,129 @@
+/**
+ * How the gathered section of a batch travels: as it is, as one zstd frame, with a trained dictionary where it is small, or
+ * as numbers taken apart where a sample says that they are numbers. What is tried is what may pay: a batch behind one
+ * that did not compress is sampled first, numbers are looked for where zstd gains little.
+ *
+ *   stored | zstd                  the section, the frame
+ *   dictionary                     u32 id of the dictionary, the frame
+ *   numbers16, numbers32           numeric-split.ts
+ */
+import { KIB } from '../model/units';
+import type { Packing } from './batch-format';
+import { NumericSplit, type NumberWidth, splitBound } from './numeric-split';
+import { MIN_SAVING, type Packer, compressBound } from './packer';
+import type { TrainedDictionary } from './trained-dictionary';
+
+export interface SectionSettings {
+  readonly compress: boolean;
+  readonly level: number;
+  /** For small sections; the destination has it. */
+  readonly dictionary?: TrainedDictionary | undefined;
+  /** What is sent is known to be numbers. */
+  readonly numeric?: boolean | undefined;
+}
+
+export interface PackedSection {
+  readonly packing: Packing;
+  /** 0 for `stored`: the section travels from where it lies. */
+  readonly bytes: number;
+}
+
+const SAMPLE_LEVEL = 1;
+const SAMPLE_PIECES = 16;
+const SAMPLE_PIECE_BYTES = 4 * KIB;
+/** Of the plain frame: from here on numbers are worth a look. Text and code compress better than that. */
+const NUMBERS_FROM_SHARE = 0.6;
+const NUMBERS_MUST_SAVE = 0.03;
+/** Above it a dictionary gains less than it costs (compression.md section 3.2). */
+export const DICTIONARY_UP_TO_BYTES = 32 * KIB;
+export const DICTIONARY_ID_BYTES = 4;
+
+export const PACKING_OF_WIDTH = { 2: 'numbers16', 4: 'numbers32' } as const;
+
+/** Room that a packed section may take. */
+export function sectionBound(bytes: number): number {
+  return Math.max(compressBound(bytes), splitBound(bytes)) + DICTIONARY_ID_BYTES;
+}
+
+export class SectionPacker {
+  readonly #packer: Packer;
+  readonly #numbers = new NumericSplit();
+  readonly #sample = Buffer.allocUnsafeSlow(SAMPLE_PIECES * SAMPLE_PIECE_BYTES);
+  readonly #scratch = Buffer.allocUnsafeSlow(compressBound(SAMPLE_PIECES * SAMPLE_PIECE_BYTES));
+  #lastWasStored = false;
+  #lastWasNumbers = false;
+
+  constructor(packer: Packer) {
+    this.#packer = packer;
+  }
+
+  get lastWasStored(): boolean {
+    return this.#lastWasStored;
+  }
+
+  /** @param out holds sectionBound(source.length) bytes and shares no memory with `source` */
+  pack(source: Buffer, out: Buffer, settings: SectionSettings): PackedSection {
+    const packed = this.#choose(source, out, settings);
+    this.#lastWasStored = packed.packing === 'stored';
+    this.#lastWasNumbers = packed.packing === 'numbers16' || packed.packing === 'numbers32';
+    return packed;
+  }
+
+  #choose(source: Buffer, out: Buffer, { compress, level, dictionary, numeric = false }: SectionSettings): PackedSection {
+    const stored: PackedSection = { packing: 'stored', bytes: 0 };
+    if (!compress || source.length === 0) return stored;
+    if (dictionary && source.length <= DICTIONARY_UP_TO_BYTES) {
+      const bytes = this.#packer.packTrained(source, out.subarray(DICTIONARY_ID_BYTES), dictionary, level);
+      out.writeUInt32BE(dictionary.id, 0);
+      return bytes < 0 ? stored : { packing: 'dictionary', bytes: bytes + DICTIONARY_ID_BYTES };
+    }
+    if (numeric || this.#lastWasNumbers) {
+      const split = this.#split(source, out, source.length);
+      if (split) return split;
+    }
+    const sampled = this.#lastWasStored && source.length >= 2 * this.#sample.length;
+    if (sampled && this.#packer.pack(this.#takeSample(source), this.#scratch, SAMPLE_LEVEL) < 0) return stored;
+    const bytes = this.#packer.pack(source, out, level);
+    const plainBytes = bytes < 0 ? source.length : bytes;
+    const split = plainBytes > NUMBERS_FROM_SHARE * source.length && !this.#lastWasNumbers ? this.#split(source, undefined, plainBytes) : undefined;
+    if (split) return this.#split(source, out, plainBytes) ?? stored;
+    return bytes < 0 ? stored : { packing: 'zstd', bytes };
+  }
+
+  /** Takes numbers apart where a sample of the section says that it pays. @param out where to; undefined only looks */
+  #split(source: Buffer, out: Buffer | undefined, plainBytes: number): PackedSection | undefined {
+    const sample = this.#takeSample(source);
+    const plainSample = this.#packer.packedSize(sample, this.#scratch, SAMPLE_LEVEL);
+    const width = this.#numbers.bestWidth(sample, Math.min(plainSample, sample.length), NUMBERS_MUST_SAVE);
+    if (width === undefined) return undefined;
+    const packing = PACKING_OF_WIDTH[width satisfies NumberWidth];
+    if (!out) return { packing, bytes: 0 };
+    const bytes = this.#numbers.split(source, width, out);
+    return bytes < (1 - MIN_SAVING) * plainBytes ? { packing, bytes } : undefined;
+  }
+
+  #takeSample(source: Buffer): Buffer {
+    if (source.length <= this.#sample.length) return source;
+    // Pieces begin where numbers of either width do.
+    const step = 4 * Math.floor(source.length / SAMPLE_PIECES / 4);
+    for (let piece = 0; piece < SAMPLE_PIECES; piece += 1) source.copy(this.#sample, piece * SAMPLE_PIECE_BYTES, piece * step, piece * step + SAMPLE_PIECE_BYTES);
+    return this.#sample;
+  }
+
+  /** The inverse. @returns the section, in `out` or where it lies in `payload`; undefined where it is damaged or not as long as promised */
+  unpack(packing: Packing, payload: Buffer, bytes: number, out: Buffer, dictionaryOf: (id: number) => TrainedDictionary | undefined): Buffer | 'no dictionary' | undefined {
+    const section = out.subarray(0, bytes);
+    switch (packing) {
+      case 'stored': return payload.length === bytes ? payload : undefined;
+      case 'zstd': return this.#packer.unpack(payload, section) === bytes ? section : undefined;
+      case 'numbers16': return this.#numbers.join(payload, 2, section) ? section : undefined;
+      case 'numbers32': return this.#numbers.join(payload, 4, section) ? section : undefined;
+      case 'dictionary': {
+        if (payload.length < DICTIONARY_ID_BYTES) return undefined;
+        const dictionary = dictionaryOf(payload.readUInt32BE(0));
+        if (!dictionary) return 'no dictionary';
+        return this.#packer.unpackTrained(payload.subarray(DICTIONARY_ID_BYTES), section, dictionary) === bytes ? section : undefined;
+      }
+    }
+  }
+}
