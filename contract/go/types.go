@@ -183,6 +183,7 @@ type ImageProgress struct {
 	BytesPerSecond float64  `json:"bytesPerSecond"`
 	Streams        int      `json:"streams"`
 	Level          int      `json:"level"`
+	LevelReason    string   `json:"levelReason,omitempty"`
 	BatchBytes     int64    `json:"batchBytes"`
 	RTTMs          float64  `json:"rttMs"`
 	EtaMs          *float64 `json:"etaMs,omitempty"`

@@ -45,7 +45,7 @@ export async function startAgent(options: ProcessOptions, log: Logger): Promise<
   let lastBatchBytes = 0;
   const observe = (event: SourceEvent): void => {
     if (event.kind === 'progress') lastBatchBytes = event.progress.batchBytes;
-    else readings.imageTransferred({ ...event.result, resent: event.result.blocks.resent });
+    else readings.imageTransferred(event.result);
   };
   let ready = false;
   const metrics = options.metricsPort > 0 ? await serveMetrics(readings.registry, options.metricsAddress, options.metricsPort, () => ready) : undefined;

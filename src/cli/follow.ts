@@ -35,6 +35,11 @@ export function statusLines(status: MigrationStatus): string[] {
   return [head, ...[...images, ...fresh].flatMap((image) => [`  ${imageLine(image)}`, ...(image.guest ? [`  ${guestText(image.guest)}`] : [])]), ...waiting];
 }
 
+/** Why each image is packed at the level that it is. */
+export function levelLines({ live }: MigrationStatus): string[] {
+  return live.flatMap((image) => (image.levelReason === undefined ? [] : [`  ${image.imageId}: level ${image.level}: ${image.levelReason}`]));
+}
+
 export function resultText(result: MigrationResult): string {
   const rows = [['image', 'size', 'on the link', 'ratio', 'time', 'delta hits', 'streams', 'level', 'verified']];
   for (const image of result.images) {

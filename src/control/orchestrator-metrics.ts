@@ -1,6 +1,7 @@
 /**
  * The orchestrator's metrics, with the keys that users know, from the statuses of recent migrations. Pure.
  */
+import type { ImageResult } from '../model/migration';
 import type { MigrationStatus } from './orchestrator';
 
 export interface OrchestratorMetrics {
@@ -13,8 +14,41 @@ export interface OrchestratorMetrics {
   readonly fallback_reasons: Readonly<Record<string, number>>;
   readonly adapter_metrics: {
     readonly amst: { readonly active_streams: number; readonly chunk_size: number };
-    readonly hde: { readonly compression_ratio: number; readonly delta_hit_rate: number };
+    readonly hde: HdeMetrics;
   };
+}
+
+export interface HdeMetrics extends EncodingMetrics {
+  readonly delta_hit_rate: number;
+  /** The same by the tier of the migrations. */
+  readonly by_tier: Readonly<Record<string, EncodingMetrics>>;
+}
+
+export interface EncodingMetrics {
+  /** Image bytes for each byte on the link. */
+  readonly compression_ratio: number;
+  /** Blocks with pages that the destination had elsewhere. */
+  readonly reference_hits: number;
+  /** On the link: full, pages, runDelta, oldPages, references, heads. */
+  readonly bytes_by_encoding: Readonly<Record<string, number>>;
+  /** Of all encoder threads: reading, choosing, deltas, packing. */
+  readonly seconds_by_stage: Readonly<Record<string, number>>;
+}
+
+function encodingMetrics(images: readonly ImageResult[]): EncodingMetrics {
+  const linkBytes = images.reduce((sum, image) => sum + image.linkBytes, 0);
+  return {
+    compression_ratio: images.reduce((sum, image) => sum + image.totalBytes, 0) / Math.max(1, linkBytes),
+    reference_hits: images.reduce((sum, image) => sum + image.blocks.references, 0),
+    bytes_by_encoding: addedUp(images.map(({ encoder }) => encoder.bytes)),
+    seconds_by_stage: Object.fromEntries(Object.entries(addedUp(images.map(({ encoder }) => encoder.times))).map(([name, ms]) => [name.replace(/Ms$/, ''), ms / 1000])),
+  };
+}
+
+function addedUp(records: readonly Readonly<Record<string, number>>[]): Record<string, number> {
+  const sums: Record<string, number> = {};
+  for (const record of records) for (const [name, value] of Object.entries(record)) sums[name] = (sums[name] ?? 0) + value;
+  return sums;
 }
 
 function mean(values: readonly number[]): number {
@@ -26,6 +60,7 @@ export function collectMetrics(statuses: readonly MigrationStatus[]): Orchestrat
   const live = statuses.flatMap((status) => status.live);
   const images = results.flatMap((result) => result.images);
   const withBaseline = images.filter((image) => image.blocks.unchanged + image.blocks.pages + image.blocks.runDelta + image.blocks.oldPages > 0);
+  const tiers = [...new Set(results.flatMap((result) => result.tier ?? []))];
   const reasons: Record<string, number> = {};
   for (const { fallbackReason } of results) if (fallbackReason) reasons[fallbackReason.code] = (reasons[fallbackReason.code] ?? 0) + 1;
   return {
@@ -40,8 +75,9 @@ export function collectMetrics(statuses: readonly MigrationStatus[]): Orchestrat
         chunk_size: live[0]?.batchBytes ?? images[0]?.batchBytes ?? 0,
       },
       hde: {
-        compression_ratio: results.reduce((sum, result) => sum + result.totalBytes, 0) / Math.max(1, results.reduce((sum, result) => sum + result.linkBytes, 0)),
+        ...encodingMetrics(images),
         delta_hit_rate: mean(withBaseline.map((image) => image.deltaHitRate)),
+        by_tier: Object.fromEntries(tiers.map((tier) => [tier, encodingMetrics(results.filter((result) => result.tier === tier).flatMap((result) => result.images))])),
       },
     },
   };

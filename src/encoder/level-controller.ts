@@ -31,6 +31,8 @@ export interface LevelSample {
   readonly otherMs: number;
 }
 
+/** Weight of the shorter of the two: among levels that cost the same, the one that leaves more to others. */
+const SHORTER_COUNTS = 0.02;
 const MAX_PRESSURE = 16;
 /** Five times a second: down a rung within a second, up again over half a minute, so that the link does not run dry for a try. */
 const PRESS = 1.15;
@@ -44,6 +46,7 @@ export class LevelController {
   #timeFactor = 1;
   #otherNsPerByte = 1;
   #level: Level;
+  #reason = 'the cheapest that is not negative: nothing is known yet';
   /** How much slower this process packs than its threads alone would let it: others use the processors too. */
   #pressure = 1;
 
@@ -56,6 +59,11 @@ export class LevelController {
 
   get level(): number {
     return this.#level;
+  }
+
+  /** Why it is this level, in one line. */
+  get reason(): string {
+    return this.#reason;
   }
 
   observe(sample: LevelSample): void {
@@ -77,27 +85,40 @@ export class LevelController {
    * Chooses the level for the batches to come.
    * @param goodputBytesPerSecond what the link takes now, 0 where nothing is known yet
    * @param starved the link waited for batches: one rung faster than the arithmetic says
+   * @param processors what the host has idle for it, at most its threads
    */
-  choose(goodputBytesPerSecond: number, starved: boolean): number {
+  choose(goodputBytesPerSecond: number, starved: boolean, processors = this.#threads): number {
     if (goodputBytesPerSecond <= 0) return this.#level;
     let best = this.#level;
     let least = Infinity;
     for (const level of this.#rungs) {
-      const seconds = this.#cost(level, goodputBytesPerSecond);
+      const { net, cpu } = this.#expect(level, goodputBytesPerSecond, processors);
+      const seconds = Math.max(net, cpu) + SHORTER_COUNTS * Math.min(net, cpu);
       if (seconds < least * 0.999) {
         least = seconds;
         best = level;
       }
     }
     const index = this.#rungs.indexOf(best);
-    this.#level = starved && index > 0 && best >= this.#level ? (this.#rungs[index - 1] ?? best) : best;
+    const waits = starved && index > 0 && best >= this.#level;
+    const chosen = waits ? (this.#rungs[index - 1] ?? best) : best;
+    if (chosen !== this.#level) this.#explain(chosen, waits, goodputBytesPerSecond, processors);
+    this.#level = chosen;
     return this.#level;
   }
 
-  #cost(level: Level, goodputBytesPerSecond: number): number {
+  #explain(level: Level, waits: boolean, goodputBytesPerSecond: number, processors: number): void {
+    const { net, cpu } = this.#expect(level, goodputBytesPerSecond, processors);
+    const ms = (seconds: number): string => `${(seconds * 1e9).toFixed(1)} ms`;
+    const pressed = this.#pressure > 1.01 ? `, ${this.#pressure.toFixed(1)} times what it should` : '';
+    this.#reason = `a megabyte takes the link ${ms(net)} and ${processors.toFixed(1)} processors ${ms(cpu)}${pressed}${waits ? '; the link waits' : ''}`;
+  }
+
+  /** Seconds a byte. */
+  #expect(level: Level, goodputBytesPerSecond: number, processors: number): { readonly net: number; readonly cpu: number } {
     const prior = PRIOR[level];
     const net = Math.min(1, prior.share * this.#sizeFactor) / goodputBytesPerSecond;
-    const cpu = ((prior.nsPerByte * this.#timeFactor + this.#otherNsPerByte) * 1e-9 * this.#pressure) / this.#threads;
-    return Math.max(net, cpu) + 0.02 * Math.min(net, cpu);
+    const cpu = ((prior.nsPerByte * this.#timeFactor + this.#otherNsPerByte) * 1e-9 * this.#pressure) / processors;
+    return { net, cpu };
   }
 }

@@ -111,6 +111,8 @@ export const imageProgressSchema = z.object({
   bytesPerSecond: z.number(),
   streams: z.number(),
   level: z.number(),
+  /** Why it is this zstd level. */
+  levelReason: z.string().optional(),
   batchBytes: z.number(),
   rttMs: z.number(),
   etaMs: z.number().optional(),

@@ -121,7 +121,7 @@ export class GuestSender {
     const doneBytes = Math.max(0, Math.min(image.sizeBytes, (looked / source.blocks) * image.sizeBytes - feed.backlogBytes));
     return {
       imageId, totalBytes: image.sizeBytes, doneBytes, linkBytes: this.#shareOf(imageId), goodputBytesPerSecond: stats?.goodputBytesPerSecond ?? 0, streams: stats?.activeStreams ?? 0,
-      level: this.#pacing.level, batchBytes: this.#pacing.batchBytes, rttMs: stats?.rttMs ?? 0, verifiedBlocks: counts.verifiedBlocks, elapsedMs: performance.now() - this.#startedAt, began,
+      level: this.#pacing.level, levelReason: this.#pacing.levelReason, batchBytes: this.#pacing.batchBytes, rttMs: stats?.rttMs ?? 0, verifiedBlocks: counts.verifiedBlocks, elapsedMs: performance.now() - this.#startedAt, began,
     };
   }
 

@@ -22,6 +22,7 @@ export function progressOf(now: SendProgress, before: ImageProgress | undefined)
     bytesPerSecond: Math.round(now.goodputBytesPerSecond),
     streams: now.streams,
     level: now.level,
+    levelReason: now.levelReason,
     batchBytes: now.batchBytes,
     rttMs: Math.round(now.rttMs * 100) / 100,
     ...(now.goodputBytesPerSecond > 0 && { etaMs: Math.round((remaining / now.goodputBytesPerSecond) * 1000) }),

@@ -38,6 +38,7 @@ export interface SendProgress {
   readonly goodputBytesPerSecond: number;
   readonly streams: number;
   readonly level: number;
+  readonly levelReason: string;
   readonly batchBytes: number;
   readonly rttMs: number;
   readonly verifiedBlocks: number;
@@ -110,6 +111,7 @@ export class ImageSender {
       goodputBytesPerSecond: stats?.goodputBytesPerSecond ?? 0,
       streams: stats?.activeStreams ?? 0,
       level: this.#pacing.level,
+      levelReason: this.#pacing.levelReason,
       batchBytes: this.#pacing.batchBytes,
       rttMs: stats?.rttMs ?? 0,
       verifiedBlocks: this.#counts.verifiedBlocks,

@@ -12,6 +12,7 @@ import type { SendingSession } from '../transport/sending-session';
 import { AdaptiveTuner, type Held, type TunerBounds } from '../transport/stream-tuner';
 import type { TokenBucket } from '../transport/token-bucket';
 import type { EncodeResult } from './codec-jobs';
+import { IdleProcessors } from './idle-processors';
 
 const ADAPT_EVERY_MS = 200;
 const FIRST_BATCH_BYTES = 256 * KIB;
@@ -37,6 +38,8 @@ const FULL_LINK_SECONDS = 0.15;
 
 export class Pacing {
   readonly #level: LevelController;
+  readonly #threads: number;
+  readonly #processors = new IdleProcessors();
   readonly #bounds: TunerBounds;
   readonly #explain: ((line: string) => void) | undefined;
   /** By path, so that a path which comes back goes on from where it was. */
@@ -55,6 +58,7 @@ export class Pacing {
   constructor(start: LevelAndStreams, bounds: TunerBounds, bucket: TokenBucket, threads: number, linkBytesPerSecond: number, explain?: (line: string) => void) {
     this.#start = start;
     this.#level = new LevelController(start.maxLevel, threads);
+    this.#threads = threads;
     this.#bounds = bounds;
     this.#explain = explain;
     this.#bucket = bucket;
@@ -69,6 +73,11 @@ export class Pacing {
   get level(): number {
     if (this.#hurried) return Math.min(HURRIED_LEVEL, this.#level.level);
     return this.#level.level;
+  }
+
+  /** Why it is this level. */
+  get levelReason(): string {
+    return this.#hurried ? 'the last round is short: time counts, not bytes' : this.#level.reason;
   }
 
   get batchBytes(): number {
@@ -116,13 +125,19 @@ export class Pacing {
     this.#estimateLink(goodputBytesPerSecond, brake);
     // A lower level helps where the processor is behind, and nobody where there is nothing to send.
     if (brakeOf) this.#level.press(brake === 'processor');
-    if (this.#start.compress) this.#level.choose(this.#linkBytesPerSecond, !brakeOf && starved);
+    if (this.#start.compress) this.#chooseLevel(!brakeOf && starved);
     const hostLimited = this.#isHostLimited();
     session.setTargets(paths.map((path) => this.#tunerOf(path).observe({
       atMs: performance.now(), arrivedBytes: path.arrivedBytes, rttMs: path.rttMs, lossRatio: path.lossRatio, windowLimitedShare: path.windowLimitedShare, notTheStreams: starved || throttled, pathOut: path.out, limitBytesPerSecond: this.#bucket.rateBytesPerSecond, hostLimited,
     })));
     this.#batchBytes = this.#batchSize(goodputBytesPerSecond / Math.max(1, activeStreams), rttMs);
     session.setBatchBytes(this.#batchBytes);
+  }
+
+  #chooseLevel(starved: boolean): void {
+    const before = this.#level.level;
+    const level = this.#level.choose(this.#linkBytesPerSecond, starved, this.#processors.available(this.#threads));
+    if (level !== before) this.#explain?.(`level ${before} -> ${level}: ${this.#level.reason}`);
   }
 
   #tunerOf({ peer }: PathStats): AdaptiveTuner {

@@ -4,6 +4,7 @@
  */
 import { createServer, type Server } from 'node:http';
 import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client';
+import type { EncoderReport } from '../model/migration';
 
 export interface MetricsServer {
   readonly port: number;
@@ -50,7 +51,7 @@ export interface AgentReadings {
 
 export interface AgentMetrics {
   readonly registry: Registry;
-  readonly imageTransferred: (image: { readonly totalBytes: number; readonly linkBytes: number; readonly seconds: number; readonly deltaHitRate: number; readonly resent: number }) => void;
+  readonly imageTransferred: (image: { readonly totalBytes: number; readonly linkBytes: number; readonly seconds: number; readonly deltaHitRate: number; readonly blocks: { readonly resent: number; readonly references: number }; readonly encoder: EncoderReport }) => void;
 }
 
 export function agentMetrics(readings: AgentReadings): AgentMetrics {
@@ -68,6 +69,9 @@ export function agentMetrics(readings: AgentReadings): AgentMetrics {
   const imageBytes = new Counter({ name: 'dwcp_image_bytes_total', help: 'Bytes of images made equal', registers: [registry] });
   const linkBytes = new Counter({ name: 'dwcp_link_bytes_total', help: 'Bytes sent for them', registers: [registry] });
   const resent = new Counter({ name: 'dwcp_resent_blocks_total', help: 'Blocks sent again after a stream or a session was lost', registers: [registry] });
+  const references = new Counter({ name: 'dwcp_hde_reference_blocks_total', help: 'Blocks with pages that the destination had elsewhere', registers: [registry] });
+  const encoded = new Counter({ name: 'dwcp_hde_encoded_bytes_total', help: 'Bytes on the link, by encoding', labelNames: ['encoding'], registers: [registry] });
+  const encoding = new Counter({ name: 'dwcp_hde_encoder_seconds_total', help: 'Time of the encoder, all threads, by stage', labelNames: ['stage'], registers: [registry] });
   const ratio = new Histogram({ name: 'dwcp_hde_compression_ratio', help: 'Image bytes for each byte sent, per image', buckets: [1, 1.5, 2, 3, 5, 8, 13, 21, 100, 1000], registers: [registry] });
   const hits = new Histogram({ name: 'dwcp_hde_delta_hit_rate', help: 'Share of held blocks that were not sent in full, per image', buckets: [0.1, 0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 0.99, 1], registers: [registry] });
   const seconds = new Histogram({ name: 'dwcp_image_transfer_seconds', help: 'Time to make an image equal', buckets: [1, 5, 15, 60, 300, 900, 3600, 14_400], registers: [registry] });
@@ -76,7 +80,10 @@ export function agentMetrics(readings: AgentReadings): AgentMetrics {
     imageTransferred: (image) => {
       imageBytes.inc(image.totalBytes);
       linkBytes.inc(image.linkBytes);
-      resent.inc(image.resent);
+      resent.inc(image.blocks.resent);
+      references.inc(image.blocks.references);
+      for (const [encoding, bytes] of Object.entries(image.encoder.bytes)) encoded.inc({ encoding }, bytes);
+      for (const [stage, ms] of Object.entries(image.encoder.times)) encoding.inc({ stage: stage.replace(/Ms$/, '') }, ms / 1000);
       ratio.observe(image.totalBytes / Math.max(1, image.linkBytes));
       hits.observe(image.deltaHitRate);
       seconds.observe(image.seconds);

@@ -113,6 +113,16 @@ describe('level rule', () => {
     expect(settled(new LevelController(1, 8), 1e5)).toBe(1);
   });
 
+  it('leaves guests their processors: with less of the host idle it packs less hard, and says why', () => {
+    const controller = new LevelController(9, 8);
+    let level = 0;
+    for (let step = 0; step < 50; step += 1) level = controller.choose(20e6, false, 8);
+    const free = level;
+    for (let step = 0; step < 50; step += 1) level = controller.choose(20e6, false, 0.25);
+    expect(level).toBeLessThan(free);
+    expect(controller.reason).toMatch(/^a megabyte takes the link [\d.]+ ms and 0\.3 processors [\d.]+ ms/);
+  });
+
   it('steps down when the processor turns out slower than its table says', () => {
     const controller = new LevelController(9, 2);
     const before = settled(controller, 8e6);

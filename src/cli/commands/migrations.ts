@@ -12,7 +12,8 @@ import type { MigrationPlan } from '../../model/plan';
 import type { LinkSurvey } from '../../model/link-survey';
 import type { LevelAndStreams, LinkMeasurement } from '../../model/tiers';
 import { formatBitRate, formatBytes, formatDuration, parseRateBytesPerSecond, parseDurationMs } from '../../model/units';
-import { follow, resultText, statusLines } from '../follow';
+import { encodingsText } from '../encodings';
+import { follow, levelLines, resultText, statusLines } from '../follow';
 import { createOutput, type Output, table } from '../output';
 import { addOptions, migrationOptions } from '../settings';
 
@@ -85,7 +86,7 @@ export function addMigrationCommands(program: Command): void {
     }
   });
 
-  program.command('status').description('Show a migration, or all of late; follows one with --follow').argument('[migration]', 'migration id, or VM').option('--follow', 'live view until it ends').action(
+  program.command('status').description('Show a migration, or all of late; follows one with --follow').argument('[migration]', 'migration id, or VM').option('--follow', 'live view until it ends').option('--encodings', 'where the bytes went, by encoding; while it runs, why the level is what it is').action(
     async (migration: string | undefined, flags: Flags, command: Command) => {
       const output = outputOf(command);
       await withOrchestrator(async (orchestrator) => {
@@ -104,8 +105,8 @@ export function addMigrationCommands(program: Command): void {
         }
         const status = await orchestrator.getMigrationStatus(migration);
         output.emit({ event: 'status', ...status, error: status.error?.report() }, () => {
-          if (status.result) return resultText(status.result);
-          return status.error ? `${status.migrationId}: ${status.state}: ${status.error.code}: ${status.error.message}` : statusLines(status).join('\n');
+          if (status.result) return flags.encodings === true ? encodingsText(status.result) : resultText(status.result);
+          return status.error ? `${status.migrationId}: ${status.state}: ${status.error.code}: ${status.error.message}` : [...statusLines(status), ...(flags.encodings === true ? levelLines(status) : [])].join('\n');
         });
       });
     },
