@@ -64,7 +64,7 @@ export function createGuestActivities({ hub, ownership, journal, registry, conne
     if (ahead && (await ahead.through(known))) return ahead;
     await ahead?.breakOff();
     const headStart = hub.takeHeadStart(migrationId) ?? new GuestHeadStart(vmId, images, guest.sharedFiles, hub.context);
-    const live = new LiveMigration({ vmId, images, guest, headStart, options }, await port());
+    const live = new LiveMigration({ vmId, vmType: (await registry.find(vmId))?.vmType, images, guest, headStart, options }, await port());
     await live.through(known);
     return live;
   };

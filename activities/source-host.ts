@@ -15,7 +15,8 @@ import type { LevelAndStreams, LinkMeasurement } from '../src/model/tiers';
 import type { OwnershipJournal } from '../src/store/ownership-journal';
 import type { VmRecord, VmRegistry } from '../src/store/vm-registry';
 import { ScanFeed, type StillDisk, type StillFeed } from '../src/sync/change-feed';
-import { ImageSender } from '../src/sync/image-sender';
+import { ImageSender, type SendImageRequest } from '../src/sync/image-sender';
+import { ReferenceSources } from '../src/sync/reference-sources';
 import { LiveMigration } from '../src/sync/live-migration';
 import { imageResultOf, progressOf, standardProgressOf, standardResultOf } from '../src/sync/image-results';
 import { surveyLink } from '../src/sync/link-survey';
@@ -66,11 +67,19 @@ export interface TransferInput extends LinkInput {
   readonly image: ImageSpec & { readonly path: string };
   readonly start: LevelAndStreams;
   readonly link: LinkMeasurement;
+  /** Disks that the destination has by now, each with its number in this migration: the image's pages may be found there. */
+  readonly disks?: readonly (ImageSpec & { readonly path: string; readonly number: number })[] | undefined;
 }
 
 export function createSourceActivities(dependencies: SourceDependencies) {
   const { hub, ownership, report, observe, sweep, dataDir } = dependencies;
   const open = ({ migrationId, destination, options }: LinkInput): SourceMigration => hub.open(migrationId, destination, options);
+  const referencesTo = (disks: NonNullable<TransferInput['disks']>): SendImageRequest['references'] => {
+    if (disks.length === 0) return undefined;
+    const sources = new ReferenceSources(disks, []);
+    void sources.fillDisks(new Map(disks.map(({ imageId, path }) => [imageId, path])), hub.context.pool);
+    return { sources, numberOf: (imageId) => disks.find((disk) => disk.imageId === imageId)?.number ?? 0 };
+  };
 
   /** An image that nothing writes, whatever form it lies in. */
   const still = async (vmId: string, { path, sizeBytes }: Pick<InspectedImage, 'path' | 'sizeBytes'>): Promise<StillFeed> => {
@@ -90,12 +99,12 @@ export function createSourceActivities(dependencies: SourceDependencies) {
   };
 
   /** What a guest's move can begin with while the link is being established: from files, and, where no disk has to go first, its memory. */
-  const beginAhead = async (migrationId: string, { vmId, guest: definition }: VmRecord, images: readonly InspectedImage[], guest: GuestSpec, options: MigrationOptions): Promise<void> => {
+  const beginAhead = async (migrationId: string, { vmId, vmType, guest: definition }: VmRecord, images: readonly InspectedImage[], guest: GuestSpec, options: MigrationOptions): Promise<void> => {
     if (guest.notUnderstood !== undefined || !definition || !hub.beginHeadStart(migrationId, () => new GuestHeadStart(vmId, images, guest.sharedFiles, hub.context))) return;
     if (images.some(({ kind }) => kind === 'disk')) return;
     const headStart = hub.takeHeadStart(migrationId);
     if (!headStart) return;
-    const live = new LiveMigration({ vmId, images, guest, headStart, options }, await dependencies.connectGuest(vmId, definition));
+    const live = new LiveMigration({ vmId, vmType, images, guest, headStart, options }, await dependencies.connectGuest(vmId, definition));
     hub.setAhead(migrationId, live);
     live.ahead().catch(() => undefined);
   };
@@ -116,10 +125,10 @@ export function createSourceActivities(dependencies: SourceDependencies) {
           });
           // From files alone, while the link is being established.
           if (guest && input.ahead) await beginAhead(input.migrationId, vm, images, guest, input.ahead);
-          return { images, fence, alreadyMoved, generation: vm.generation, ...(guest && { guest }), ...(stoppedGuest && { stoppedGuest }) };
+          return { images, fence, alreadyMoved, generation: vm.generation, ...(vm.vmType !== undefined && { vmType: vm.vmType }), ...(guest && { guest }), ...(stoppedGuest && { stoppedGuest }) };
         }
         const { vm, images, guest } = await ownership.inspect(input.vmId, input.force);
-        return { images, fence: 0, alreadyMoved: false, generation: vm.generation, ...(guest && { guest }) };
+        return { images, fence: 0, alreadyMoved: false, generation: vm.generation, ...(vm.vmType !== undefined && { vmType: vm.vmType }), ...(guest && { guest }) };
       },
 
       establishStreams: async (input: LinkInput): Promise<{ streams: number; fromPool: number }> =>
@@ -164,8 +173,9 @@ export function createSourceActivities(dependencies: SourceDependencies) {
         const migration = open(input);
         const before = lastReport(imageProgressSchema);
         const feed = await still(input.vmId, input.image);
+        const vmType = (await dependencies.registry.find(input.vmId))?.vmType;
         const sender = new ImageSender(migration, {
-          vmId: input.vmId, image, path, feed, start: input.start, options: input.options, linkBytesPerSecond: input.link.bandwidthBytesPerSecond,
+          vmId: input.vmId, vmType, image, path, feed, start: input.start, options: input.options, linkBytesPerSecond: input.link.bandwidthBytesPerSecond, references: referencesTo(input.disks ?? []),
         });
         const progress = (): ImageProgress => {
           const now = progressOf(sender.progress, before);
@@ -275,6 +285,7 @@ export function createSourceActivities(dependencies: SourceDependencies) {
 
 export interface PreparedSource {
   readonly images: readonly InspectedImage[];
+  readonly vmType?: string;
   /** Set where a QEMU runs the VM. */
   readonly guest?: GuestSpec;
   /** Set where the VM is a guest that does not run. */

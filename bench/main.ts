@@ -3,6 +3,7 @@
  */
 import { benchAnchors } from './anchors';
 import { benchDraw } from './draw';
+import { benchEncoding } from './encoding';
 import { benchEventLoop } from './event-loop';
 import { benchKills } from './kills';
 import { benchLive } from './live';
@@ -14,7 +15,7 @@ import { benchTuner } from './tuner';
 import { benchWan } from './wan';
 
 const BENCHES: Readonly<Record<string, (json: boolean, args: readonly string[]) => Promise<void>>> = {
-  wan: benchWan, live: benchLive, matrix: benchMatrix, loopback: benchLoopback, memory: benchMemory, kills: benchKills, 'event-loop': benchEventLoop, draw: benchDraw, transport: benchTransport, anchors: benchAnchors, tuner: benchTuner,
+  wan: benchWan, live: benchLive, matrix: benchMatrix, loopback: benchLoopback, memory: benchMemory, kills: benchKills, 'event-loop': benchEventLoop, draw: benchDraw, transport: benchTransport, anchors: benchAnchors, tuner: benchTuner, encoding: benchEncoding,
 };
 
 async function main([name = '', ...args]: readonly string[]): Promise<void> {

@@ -36,6 +36,8 @@ export interface StageOptions {
   readonly b?: StagePlace;
   /** Parent of all data; a tmpfs leaves the disk out of the measurement. */
   readonly parent?: string;
+  /** For both agents, behind what the stage gives. */
+  readonly agentArgs?: readonly string[];
   /** With the server's web UI. */
   readonly withUi?: boolean;
 }
@@ -113,7 +115,7 @@ export class Stage {
   }
 
   startAgent(host: StageHost, extra: readonly string[] = []): void {
-    const args = ['agent', '--host-id', host.hostId, '--data-dir', host.dataDir, '--listen-address', host.address, '--port', '9876', '--keep-baseline-copy', 'never', ...extra];
+    const args = ['agent', '--host-id', host.hostId, '--data-dir', host.dataDir, '--listen-address', host.address, '--port', '9876', '--keep-baseline-copy', 'never', ...(this.#options.agentArgs ?? []), ...extra];
     this.agents.set(host.hostId, this.children.startDwcp(host.hostId, args, { TEMPORAL_ADDRESS: this.#temporal }, host.prefix));
   }
 

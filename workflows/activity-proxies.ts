@@ -3,7 +3,7 @@
  * address it by them.
  */
 import { ActivityCancellationType, type ActivityOptions, proxyActivities } from '@temporalio/workflow';
-import type { ControlActivities, DestinationActivities, SourceActivities } from '../activities';
+import type { ControlActivities, DestinationActivities, DictionaryActivities, SourceActivities } from '../activities';
 import { CONTROL_QUEUE, hostQueue } from '../src/model/names';
 import { HEARTBEAT_TIMEOUT_MS, HOST_PATIENCE_MS } from '../src/model/timing';
 
@@ -50,6 +50,11 @@ export function onSource(hostId: string, preset: Preset, call: Call): SourceActi
 
 export function onDestination(hostId: string, preset: Preset, call: Call): DestinationActivities {
   return proxyActivities<DestinationActivities>({ ...options(preset, call), taskQueue: hostQueue(hostId) });
+}
+
+/** Minutes of one thread, with heartbeats; a host that is away is not waited for, a host without zstd not asked again. */
+export function onDictionaries(hostId: string, call: Call): DictionaryActivities {
+  return proxyActivities<DictionaryActivities>({ ...options('courtesy', call), retry: { ...RETRY, maximumAttempts: 2 }, taskQueue: hostQueue(hostId) });
 }
 
 export function onControl(call: Call): ControlActivities {

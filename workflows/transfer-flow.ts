@@ -115,9 +115,11 @@ export class TransferFlow {
 
   /** Disks first: what memory refers to is there already. */
   async transferImages(link: LinkMeasurement, start: LevelAndStreams): Promise<ImageResult[]> {
-    return this.#eachImage('transfer', 'HDE encode and AMST transfer', (image, call) =>
-      onSource(this.state.identity.sourceHost, 'long', call).transferImage({ ...this.linkInput, image, start, link }),
-    );
+    const disks = this.prepared.images.map((image, number) => ({ ...image, number })).filter(({ kind }) => kind === 'disk');
+    return this.#eachImage('transfer', 'HDE encode and AMST transfer', (image, call) => {
+      const refersTo = image.kind !== 'disk' && this.options.enableDeltaSync && disks.length > 0;
+      return onSource(this.state.identity.sourceHost, 'long', call).transferImage({ ...this.linkInput, image, start, link, ...(refersTo && { disks }) });
+    });
   }
 
   /** A running guest: disks, then memory in rounds, until it may be paused. @param dwcp without it QEMU itself moves it */
@@ -162,12 +164,13 @@ export class TransferFlow {
 
   async #prepareDestination(): Promise<void> {
     const { migrationId, vmId, sourceHost, destinationHost, mode } = this.state.identity;
-    const { images, fence, generation, guest, stoppedGuest } = this.prepared;
+    const { images, vmType, fence, generation, guest, stoppedGuest } = this.prepared;
     this.#asked = true;
     const call = { activityId: 'prepare-destination', summary: `${destinationHost}: make room for ${vmId} and let ${sourceHost} in` };
     const destination = await onDestination(destinationHost, 'brief', call).prepareDestination({
       migrationId, vmId, mode: mode === 'migrate' ? 'migrate' : 'warm', fence, generation, sourceHost,
       images: images.map(({ imageId, kind, sizeBytes }) => ({ imageId, kind, sizeBytes })),
+      ...(vmType !== undefined && { vmType }),
       ...(guest && { guest }),
       ...(stoppedGuest && { stoppedGuest }),
       force: this.options.force,
@@ -176,7 +179,7 @@ export class TransferFlow {
   }
 
   async #eachImage(phase: Phase, what: string, run: (image: PreparedSource['images'][number], call: { activityId: string; summary: string }) => Promise<ImageResult>): Promise<ImageResult[]> {
-    const disksFirst = [...this.prepared.images].sort((a, b) => Number(a.kind === 'memory') - Number(b.kind === 'memory'));
+    const disksFirst = [...this.prepared.images].sort((a, b) => Number(a.kind !== 'disk') - Number(b.kind !== 'disk'));
     const results: ImageResult[] = [];
     for (const image of disksFirst) {
       const call = { activityId: `${phase === 'transfer' ? 'transfer' : 'standard'}-${image.imageId}`, summary: `${image.imageId}: ${what}` };

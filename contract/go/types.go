@@ -120,8 +120,9 @@ type ImageResult struct {
 
 // Encoder says where the bytes on the link and the encoder's time went.
 type Encoder struct {
-	Bytes EncoderBytes `json:"bytes"`
-	Times EncoderTimes `json:"times"`
+	Bytes    EncoderBytes    `json:"bytes"`
+	Packings EncoderPackings `json:"packings"`
+	Times    EncoderTimes    `json:"times"`
 }
 
 // EncoderBytes are on the link, by encoding, without framing.
@@ -132,6 +133,14 @@ type EncoderBytes struct {
 	OldPages   int64 `json:"oldPages"`
 	References int64 `json:"references"`
 	Heads      int64 `json:"heads"`
+}
+
+// EncoderPackings are bytes of what remains after deltas and references, by how it was packed.
+type EncoderPackings struct {
+	Stored     int64 `json:"stored"`
+	Zstd       int64 `json:"zstd"`
+	Dictionary int64 `json:"dictionary"`
+	Numbers    int64 `json:"numbers"`
 }
 
 // EncoderTimes are milliseconds of all threads, by stage.

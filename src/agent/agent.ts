@@ -4,7 +4,7 @@
  */
 import { Client } from '@temporalio/client';
 import { type NativeConnection, Runtime, Worker } from '@temporalio/worker';
-import { createDestinationActivities, createProgressReporter, createSourceActivities, type SourceEvent } from '../../activities';
+import { createDestinationActivities, createDictionaryActivities, createProgressReporter, createSourceActivities, type SourceEvent } from '../../activities';
 import { connectWorker, temporalTarget } from '../control/connection';
 import { toDwcpError } from '../model/errors';
 import { hostQueue } from '../model/names';
@@ -104,6 +104,7 @@ async function createWorker({ host, options, sources, observe, log, signal, onRe
     taskQueue: hostQueue(host.hostId),
     activities: {
       ...createSourceActivities({ hub: sources, ownership, journal, registry, connectGuest: (vmId, definition) => driver.connectGuest(vmId, definition), serveStopped: (vmId, definition, path) => driver.serveStopped(vmId, definition, path), report: createProgressReporter(client), observe, sweep, dataDir }),
+      ...createDictionaryActivities({ registry, store, dictionaries: source.dictionaries, pool: source.pool }),
       ...createDestinationActivities({
         hostId: host.hostId, dataDir, key: host.key, advertised: host.advertised, hub, registry, ownership: journal, store, pool: source.pool,
         keepBaselineCopy: options.keepBaselineCopy, storeLimit: options.storeLimit, sweep,

@@ -15,6 +15,7 @@ import type { ProcessOptions } from '../model/options';
 import { BaselineStore } from '../store/baselines';
 import { readIfThere, removeTemporaries, writeDurably } from '../store/durable-file';
 import { lockFolder } from '../store/folder-lock';
+import { DictionaryStore } from '../store/dictionaries';
 import { OwnershipJournal } from '../store/ownership-journal';
 import { PathHistory } from '../store/path-history';
 import { VmRegistry } from '../store/vm-registry';
@@ -130,7 +131,8 @@ export async function openHost(options: ProcessOptions, explain?: SourceContext[
   const pool = new CodecPool(options.workerThreads);
   const sendingSlab = new Slab(options.bufferMemory);
   const receivingSlab = new Slab(options.bufferMemory);
-  const store = new BaselineStore(dataDir, options.storeLimit);
+  const store = new BaselineStore(dataDir, { hostBytes: options.storeLimit, vmBytes: options.vmStoreLimit });
+  const dictionaries = new DictionaryStore(dataDir);
   const ownership = new OwnershipJournal(dataDir);
   const registry = new VmRegistry(dataDir);
   const driver = new HostDriver((vmId) => registry.runFolder(vmId));
@@ -138,7 +140,7 @@ export async function openHost(options: ProcessOptions, explain?: SourceContext[
   const peers = new PeerPool(options.idleStreamTtl, tls);
   const hub: DestinationHub = new DestinationHub(
     { hostId, key, acceptDwcp: options.acceptDwcp, slab: receivingSlab, giveBack: (connection) => listener.awaitHello(connection, options.idleStreamTtl) },
-    { dataDir, store, ownership, registry, pool, activator: driver },
+    { dataDir, store, dictionaries, ownership, registry, pool, activator: driver },
   );
   const listener: DataPlaneListener = new DataPlaneListener((hello, connection) => hub.admit(hello, connection), tls);
   let port: number;
@@ -160,7 +162,7 @@ export async function openHost(options: ProcessOptions, explain?: SourceContext[
     store,
     driver,
     hub,
-    source: { hostId, peers, pool, slab: sendingSlab, store, limit, history: new PathHistory(dataDir), sourceAddresses, ...(explain && { explain }) },
+    source: { hostId, peers, pool, slab: sendingSlab, store, dictionaries, limit, history: new PathHistory(dataDir), sourceAddresses, ...(explain && { explain }) },
     bufferedBytes: () => ({ sending: sendingSlab.sizeBytes - sendingSlab.freeBytes, receiving: receivingSlab.sizeBytes - receivingSlab.freeBytes }),
     dropConnections: (oneOf) => listener.dropConnections(oneOf),
     close: async () => {

@@ -4,7 +4,9 @@
 import { Command, CommanderError } from 'commander';
 import { EXIT } from '../model/error-codes';
 import { RELEASE } from '../transport/hello';
+import { addBaselineCommands } from './commands/baselines';
 import { addDemoCommand } from './commands/demo';
+import { addDictionaryCommands } from './commands/dictionaries';
 import { addDoctorCommand } from './commands/doctor';
 import { addLocalCommands } from './commands/local';
 import { addMigrationCommands } from './commands/migrations';
@@ -22,6 +24,8 @@ async function main(): Promise<void> {
   addDemoCommand(program);
   addProcessCommands(program);
   addLocalCommands(program);
+  addBaselineCommands(program);
+  addDictionaryCommands(program);
   addMigrationCommands(program);
   addDoctorCommand(program);
   for (const command of program.commands) command.exitOverride();

@@ -8,16 +8,18 @@ import { mkdtemp, rm, stat, writeFile } from 'node:fs/promises';
 import { hostname, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DwcpError, toDwcpError, messageOf } from '../model/errors';
-import type { ImageKind } from '../model/ids';
+import { type ImageKind, vmTypeSchema } from '../model/ids';
 import { type ImageSpec, imageSpecSchema } from '../model/image';
 import { compileMigrationOptions, MIGRATION_OPTIONS, type MigrationOptions, PROCESS_OPTIONS, withDefaults } from '../model/options';
 import { selectLevelAndStreams } from '../model/tiers';
 import { BaselineStore } from '../store/baselines';
+import { DictionaryStore } from '../store/dictionaries';
 import { PathHistory } from '../store/path-history';
 import { ScanFeed } from '../sync/change-feed';
 import { CodecPool } from '../sync/codec-pool';
 import { ImageSender, type SendProgress, type SentImage } from '../sync/image-sender';
 import { type SourceContext, SourceMigration } from '../sync/source-migration';
+import { trainDictionary, type TrainingReport } from '../sync/train-dictionary';
 import type { TlsFiles } from '../transport/endpoint';
 import { mintGrant } from '../transport/grants';
 import { PeerPool } from '../transport/peer-pool';
@@ -54,6 +56,8 @@ export interface MigrationAdapter {
   migrateVmMemory(vmId: string, memory: AdapterImage, destination: AdapterDestination, onProgress?: (progress: SendProgress) => void, signal?: AbortSignal): Promise<SentImage>;
   /** Moves a disk image, likewise. */
   migrateVmDisk(vmId: string, blocks: AdapterImage, destination: AdapterDestination, onProgress?: (progress: SendProgress) => void, signal?: AbortSignal): Promise<SentImage>;
+  /** Trains a dictionary for VMs of a type from samples (pages of 4 KiB, or content cut into such), and keeps it where it gains. */
+  trainDictionary(vmType: string, samples: readonly Buffer[]): Promise<TrainingReport>;
   /** Ends worker threads and idle connections. */
   close(): Promise<void>;
 }
@@ -68,9 +72,10 @@ export function createMigrationAdapter(config: AdapterConfig = {}): MigrationAda
   const peers = new PeerPool(process.idleStreamTtl, config.tls);
   const slab = new Slab(process.bufferMemory);
   const dataDir = config.dataDir ?? join(tmpdir(), 'dwcp-adapter');
-  const store = new BaselineStore(dataDir, 0);
+  const store = new BaselineStore(dataDir);
+  const dictionaries = new DictionaryStore(dataDir);
   const limit = new SharedLimit(process.hostBandwidthLimit);
-  const context: SourceContext = { hostId: hostname().slice(0, 100), peers, pool, slab, store, limit, history: new PathHistory(dataDir), ...(config.explain && { explain: (_id, line) => config.explain?.(line) }) };
+  const context: SourceContext = { hostId: hostname().slice(0, 100), peers, pool, slab, store, dictionaries, limit, history: new PathHistory(dataDir), ...(config.explain && { explain: (_id, line) => config.explain?.(line) }) };
 
   async function move(kind: ImageKind, vmId: string, image: AdapterImage, destination: AdapterDestination, onProgress?: (progress: SendProgress) => void, signal?: AbortSignal): Promise<SentImage> {
     const sessionId = destination.sessionId ?? randomUUID();
@@ -114,11 +119,18 @@ export function createMigrationAdapter(config: AdapterConfig = {}): MigrationAda
   return {
     migrateVmMemory: (vmId, memory, destination, onProgress, signal) => move('memory', vmId, memory, destination, onProgress, signal),
     migrateVmDisk: (vmId, blocks, destination, onProgress, signal) => move('disk', vmId, blocks, destination, onProgress, signal),
+    trainDictionary: (vmType, samples) => trainDictionary(vmTypeOf(vmType), Buffer.concat(samples), dictionaries, pool),
     close: async () => {
       peers.close();
       await pool.close();
     },
   };
+}
+
+function vmTypeOf(text: string): string {
+  const parsed = vmTypeSchema.safeParse(text);
+  if (parsed.success) return parsed.data;
+  throw new DwcpError('INVALID_INPUT', `VM type "${text}": ${parsed.error.issues[0]?.message ?? ''}`);
 }
 
 function compileOrRefuse(given: Partial<MigrationOptions>): MigrationOptions {

@@ -31,6 +31,8 @@ export interface EncodingMetrics {
   readonly reference_hits: number;
   /** On the link: full, pages, runDelta, oldPages, references, heads. */
   readonly bytes_by_encoding: Readonly<Record<string, number>>;
+  /** What remains after deltas and references, by how it was packed: stored, zstd, dictionary, numbers. */
+  readonly bytes_by_packing: Readonly<Record<string, number>>;
   /** Of all encoder threads: reading, choosing, deltas, packing. */
   readonly seconds_by_stage: Readonly<Record<string, number>>;
 }
@@ -41,6 +43,7 @@ function encodingMetrics(images: readonly ImageResult[]): EncodingMetrics {
     compression_ratio: images.reduce((sum, image) => sum + image.totalBytes, 0) / Math.max(1, linkBytes),
     reference_hits: images.reduce((sum, image) => sum + image.blocks.references, 0),
     bytes_by_encoding: addedUp(images.map(({ encoder }) => encoder.bytes)),
+    bytes_by_packing: addedUp(images.map(({ encoder }) => encoder.packings)),
     seconds_by_stage: Object.fromEntries(Object.entries(addedUp(images.map(({ encoder }) => encoder.times))).map(([name, ms]) => [name.replace(/Ms$/, ''), ms / 1000])),
   };
 }

@@ -3,7 +3,7 @@
  * remains and packs it once. Which blocks changed, and what the destination holds of them, is the caller's knowledge.
  */
 import { BLOCK_SIZE_BYTES } from '../model/image';
-import type { EncodingAccount } from './account';
+import { type EncodingAccount, NOTHING_PACKED } from './account';
 import { MAX_BATCH_BLOCKS, OLD_HASH_BYTES, batchMetaBytes, noBlocks, writeBatchEntry, writeBatchHead, type BatchEntry, type Encoding, type Packing } from './batch-format';
 import { ZERO_HASH } from './hash';
 import { PIECE_TABLE_BYTES } from './old-pages';
@@ -108,7 +108,7 @@ export class BatchEncoder {
     const times = { readMs: 0, chooseMs: packingAt - startedAt - pieces.packMs, deltaMs: pieces.packMs, packMs: performance.now() - packingAt };
     return {
       metaBytes, payloadBytes: piecesBytes + bytes, gatheredBytes: source.length + pieces.rawBytes, packing,
-      account: { blocks: this.#blocks, bytes: onTheLink(this.#bytes, source.length, bytes, piecesBytes), headBytes: metaBytes, times },
+      account: { blocks: this.#blocks, bytes: onTheLink(this.#bytes, source.length, bytes, piecesBytes), headBytes: metaBytes, packings: { ...NOTHING_PACKED, [packing === 'numbers16' || packing === 'numbers32' ? 'numbers' : packing]: bytes }, times },
     };
   }
 

@@ -33,6 +33,8 @@ export interface LevelSample {
 
 /** Weight of the shorter of the two: among levels that cost the same, the one that leaves more to others. */
 const SHORTER_COUNTS = 0.02;
+/** Among levels that take as long, but for so much, the one that sends least. */
+const AS_GOOD = 1.01;
 const MAX_PRESSURE = 16;
 /** Five times a second: down a rung within a second, up again over half a minute, so that the link does not run dry for a try. */
 const PRESS = 1.15;
@@ -89,16 +91,12 @@ export class LevelController {
    */
   choose(goodputBytesPerSecond: number, starved: boolean, processors = this.#threads): number {
     if (goodputBytesPerSecond <= 0) return this.#level;
-    let best = this.#level;
-    let least = Infinity;
-    for (const level of this.#rungs) {
+    const costs = this.#rungs.map((level) => {
       const { net, cpu } = this.#expect(level, goodputBytesPerSecond, processors);
-      const seconds = Math.max(net, cpu) + SHORTER_COUNTS * Math.min(net, cpu);
-      if (seconds < least * 0.999) {
-        least = seconds;
-        best = level;
-      }
-    }
+      return { level, seconds: Math.max(net, cpu) + SHORTER_COUNTS * Math.min(net, cpu) };
+    });
+    const least = Math.min(...costs.map(({ seconds }) => seconds));
+    const best = costs.findLast(({ seconds }) => seconds <= least * AS_GOOD)?.level ?? this.#level;
     const index = this.#rungs.indexOf(best);
     const waits = starved && index > 0 && best >= this.#level;
     const chosen = waits ? (this.#rungs[index - 1] ?? best) : best;

@@ -6,3 +6,19 @@ export interface TrainedDictionary {
   readonly id: number;
   readonly bytes: Buffer;
 }
+
+/** As it goes to worker threads, without being copied. */
+export interface SharedDictionary {
+  readonly id: number;
+  readonly memory: SharedArrayBuffer;
+}
+
+export function shareDictionary({ id, bytes }: TrainedDictionary): SharedDictionary {
+  const memory = new SharedArrayBuffer(bytes.length);
+  bytes.copy(Buffer.from(memory));
+  return { id, memory };
+}
+
+export function fromShared({ id, memory }: SharedDictionary): TrainedDictionary {
+  return { id, bytes: Buffer.from(memory) };
+}

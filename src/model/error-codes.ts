@@ -66,6 +66,7 @@ export const ERROR_CODES = {
   IMAGE_CHANGED: spec('operator', EXIT.integrity, 'The source image changed while it was being read', 'Stop what writes to it, then retry'),
   IMAGE_UNWRITABLE: spec('operator', EXIT.failed, 'An image cannot be created or written at the destination', 'Check the path, its rights and the disk, then retry'),
   DISK_FULL: spec('operator', EXIT.diskFull, 'The disk that holds an image, a journal or a baseline is full', 'Free space (`dwcp baseline prune` helps), then `dwcp retry`'),
+  TOOL_MISSING: spec('operator', EXIT.refused, 'A program that this step needs is not installed on the host', 'Install it, then try again'),
   STORE_LIMIT: spec('operator', EXIT.diskFull, 'The store has reached its size limit and nothing in it may be removed', 'Raise storeLimit or prune baselines'),
   JOURNAL_CORRUPT: spec('operator', EXIT.integrity, 'A journal is damaged before its last record', 'Keep the file for a report, move it away, then retry'),
   INTEGRITY_MISMATCH: spec('transient', EXIT.integrity, 'Source and destination differ after a transfer that claims to be complete', 'It is measured and sent again by itself'),

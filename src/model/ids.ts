@@ -15,10 +15,13 @@ function name(what: string, maxLength: number): z.ZodString {
 }
 
 export const vmIdSchema = name('VM id', 120);
+/** What VMs have in common that look alike: `web`, `postgres`. */
+export const vmTypeSchema = name('VM type', 60);
 export const hostIdSchema = name('host id', 120);
 export const imageIdSchema = name('image id', 60);
 export const migrationIdSchema = name('migration id', 120);
-export const imageKindSchema = z.enum(['disk', 'memory']);
+/** gpu: the saved state of an accelerator; its numbers are taken apart where that pays. */
+export const imageKindSchema = z.enum(['disk', 'memory', 'gpu']);
 
 export type ImageKind = z.infer<typeof imageKindSchema>;
 export type Side = 'source' | 'destination' | 'control';

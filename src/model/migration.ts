@@ -38,6 +38,8 @@ export const linkSchema = z.object({
 /** Where the bytes on the link went, by encoding and without framing, and the encoder's time, of all threads. Of the last attempt. */
 const encoderReportSchema = z.object({
   bytes: z.object({ full: z.number(), pages: z.number(), runDelta: z.number(), oldPages: z.number(), references: z.number(), heads: z.number() }),
+  /** What remains after deltas and references, by how it was packed. */
+  packings: z.object({ stored: z.number(), zstd: z.number(), dictionary: z.number(), numbers: z.number() }),
   times: z.object({ readMs: z.number(), chooseMs: z.number(), deltaMs: z.number(), packMs: z.number() }),
 });
 export type EncoderReport = z.infer<typeof encoderReportSchema>;

@@ -54,6 +54,7 @@ export const PROCESS_OPTIONS = {
   workerThreads: { type: 'integer', min: 0, max: 64, default: 0, help: 'Threads that hash and compress; 0 is one a processor' },
   bufferMemory: { type: 'bytes', unit: 'bytes', min: 16 * MIB, max: 4 * GIB, default: 64 * MIB, help: 'Memory for batches in flight, per agent and direction' },
   storeLimit: { type: 'bytes', unit: 'bytes', min: 0, default: 0, help: 'Most that baselines may take on disk; 0 is no limit' },
+  vmStoreLimit: { type: 'bytes', unit: 'bytes', min: 0, default: 0, help: 'Most that the baselines of one VM may take on disk; 0 is no limit' },
   keepBaselineCopy: { type: 'text', default: 'auto', help: 'Keep what arrived beside the VM, for deltas on the way back: auto (clone, or copy where space allows), clone, never' },
   acceptDwcp: { type: 'boolean', default: true, help: 'Accept DWCP sessions; false leaves this host to the standard transfer' },
   pruneInterval: { type: 'duration', unit: 'ms', min: 60_000, default: 3_600_000, help: 'How often the control worker’s schedule has baselines pruned' },

@@ -1,7 +1,7 @@
 /**
  * What a host holds of images from before. Each baseline has a record (JSON), a manifest (the hashes) and, where the
- * content is kept too, a content file; they are checked when opened, limited in size, and the least recently used goes
- * first. Images of a VM that lives here are no baselines and are never removed.
+ * content is kept too, a content file; they are checked when opened and limited in size, for each VM and all together. The VM
+ * least recently used goes first, within a VM the image least recently used. Images of a VM that lives here are no baselines and are never removed.
  *
  *   <data>/baselines/<vmId>/<imageId>.json       the record, written last: without it there is no baseline
  *   <data>/baselines/<vmId>/<imageId>.manifest   16 bytes a block
@@ -39,6 +39,21 @@ export interface BaselineListing extends BaselineRecord {
   readonly allocatedBytes: number;
 }
 
+/** Most that content files may take, all together and those of one VM; 0 is no limit. */
+export interface StoreLimits {
+  readonly hostBytes: number;
+  readonly vmBytes: number;
+}
+
+const NO_LIMITS: StoreLimits = { hostBytes: 0, vmBytes: 0 };
+
+/** The VM last used longest ago first: what is left of a VM that has lost an image is worth little. */
+function byVm(records: readonly BaselineListing[]): BaselineListing[] {
+  const lastUse = new Map<string, number>();
+  for (const { vmId, lastUsedAtMs } of records) lastUse.set(vmId, Math.max(lastUsedAtMs, lastUse.get(vmId) ?? 0));
+  return [...records].sort((a, b) => (lastUse.get(a.vmId) ?? 0) - (lastUse.get(b.vmId) ?? 0) || a.lastUsedAtMs - b.lastUsedAtMs);
+}
+
 /** Where an image's working file and baseline content lie: beside its own place. */
 export function workPathOf(imagePath: string): string {
   return `${imagePath}.dwcp-work`;
@@ -60,12 +75,11 @@ async function allocatedBytes(path: string | undefined): Promise<number> {
 
 export class BaselineStore {
   readonly #folder: string;
-  readonly #limitBytes: number;
+  readonly #limits: StoreLimits;
 
-  /** @param limitBytes most that content files may take together; 0 is no limit */
-  constructor(dataDir: string, limitBytes: number) {
+  constructor(dataDir: string, limits: StoreLimits = NO_LIMITS) {
     this.#folder = join(dataDir, 'baselines');
-    this.#limitBytes = limitBytes;
+    this.#limits = limits;
   }
 
   /** The baseline of an image, checked; undefined where there is none or its record or manifest does not hold. */
@@ -82,7 +96,9 @@ export class BaselineStore {
     await rm(this.#path(record.vmId, record.imageId, 'json'), { force: true });
     await manifest.save(this.#path(record.vmId, record.imageId, 'manifest'));
     await writeDurably(this.#path(record.vmId, record.imageId, 'json'), JSON.stringify(full, null, 1));
-    await this.prune(this.#limitBytes, `${record.vmId}/${record.imageId}`);
+    const keep = `${record.vmId}/${record.imageId}`;
+    await this.prune(this.#limits.vmBytes, { vmId: record.vmId, keep });
+    await this.prune(this.#limits.hostBytes, { keep });
     return full;
   }
 
@@ -106,10 +122,10 @@ export class BaselineStore {
     return records.sort((a, b) => a.lastUsedAtMs - b.lastUsedAtMs);
   }
 
-  /** Removes the least recently used until the rest fits. @param keep `vm/image` that stays in any case */
-  async prune(limitBytes: number, keep?: string): Promise<BaselineListing[]> {
+  /** Removes the least recently used until the rest fits. @param vmId of this VM alone @param keep `vm/image` that stays in any case */
+  async prune(limitBytes: number, { vmId, keep }: { readonly vmId?: string; readonly keep?: string } = {}): Promise<BaselineListing[]> {
     if (limitBytes === 0) return [];
-    const all = await this.list();
+    const all = byVm(vmId === undefined ? await this.list() : (await this.list()).filter((record) => record.vmId === vmId));
     let total = all.reduce((sum, record) => sum + record.allocatedBytes, 0);
     const removed: BaselineListing[] = [];
     for (const record of all) {
@@ -122,11 +138,12 @@ export class BaselineStore {
     return removed;
   }
 
-  /** Whether `bytes` more may be kept without passing the limit, everything else left as it is. */
-  async hasRoomFor(bytes: number): Promise<boolean> {
-    if (this.#limitBytes === 0) return true;
-    const total = (await this.list()).reduce((sum, record) => sum + record.allocatedBytes, 0);
-    return total + bytes <= this.#limitBytes;
+  /** Whether `bytes` more of a VM may be kept without passing a limit, everything else left as it is. */
+  async hasRoomFor(bytes: number, vmId: string): Promise<boolean> {
+    const { hostBytes, vmBytes } = this.#limits;
+    const all = await this.list();
+    const fits = (records: readonly BaselineListing[], limitBytes: number): boolean => limitBytes === 0 || records.reduce((sum, record) => sum + record.allocatedBytes, bytes) <= limitBytes;
+    return fits(all, hostBytes) && fits(all.filter((record) => record.vmId === vmId), vmBytes);
   }
 
   /** Turns a file into the content of a baseline: renames it into place, then records it. */

@@ -33,7 +33,7 @@ export async function keepBaselineCopy(
   try {
     if (cloneFile(imagePath, temporary)) return await record(baseline, imagePath, temporary, store, { kept: 'clone', reason: 'shares the image’s extents' });
     if (mode === 'clone') return { kept: 'no', reason: 'the file system cannot clone' };
-    const refusal = await noRoom(imagePath, store);
+    const refusal = await noRoom(vmId, imagePath, store);
     if (refusal) return { kept: 'no', reason: refusal };
     await copy(baseline, imagePath, temporary, pool, signal);
     return await record(baseline, imagePath, temporary, store, { kept: 'copy', reason: 'copied, each block checked' });
@@ -64,9 +64,9 @@ async function record({ record: known, manifest }: Baseline, imagePath: string, 
   return kept;
 }
 
-async function noRoom(imagePath: string, store: BaselineStore): Promise<string | undefined> {
+async function noRoom(vmId: string, imagePath: string, store: BaselineStore): Promise<string | undefined> {
   const [{ blocks }, disk] = await Promise.all([stat(imagePath), statfs(dirname(imagePath))]);
   const bytes = blocks * 512;
   if (disk.bavail * disk.bsize - bytes < FREE_SHARE_AFTER * disk.blocks * disk.bsize) return 'the disk would be left with less than a fifth free';
-  return (await store.hasRoomFor(bytes)) ? undefined : 'the store’s limit leaves no room';
+  return (await store.hasRoomFor(bytes, vmId)) ? undefined : 'the store’s limit leaves no room';
 }

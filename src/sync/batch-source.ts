@@ -9,7 +9,7 @@
  *              +------------------------------------+
  */
 import { emptyAccount, type EncodingAccount, sumOfAccounts } from '../encoder/account';
-import { encodedBound, type EncodeSettings } from '../encoder/batch-encoder';
+import { encodedBound } from '../encoder/batch-encoder';
 import { DwcpError, toDwcpError } from '../model/errors';
 import { BLOCK_SIZE_BYTES } from '../model/image';
 import type { Manifest } from '../store/manifest';
@@ -50,7 +50,7 @@ export interface BatchSourceContext {
   readonly pool: CodecPool;
   readonly slab: Slab;
   /** Settings for the next batch; asked anew for each. */
-  readonly settings: () => EncodeSettings;
+  readonly settings: () => EncodeJob['settings'];
   readonly batchBlocks: () => number;
   readonly askPageHashes: (imageNumber: number, blocks: readonly number[]) => Promise<Uint8Array>;
   readonly encoded: (result: EncodeResult, level: number) => void;

@@ -3,6 +3,7 @@
  * process share) and memory by SharedArrayBuffer, so nothing of an image is copied on the way to a thread and back.
  */
 import type { EncodeSettings } from '../encoder/batch-encoder';
+import type { SharedDictionary } from '../encoder/trained-dictionary';
 import type { EncodingAccount } from '../encoder/account';
 import type { BlockSelection } from './block-selection';
 import type { SharedPageTable } from './page-table';
@@ -36,7 +37,7 @@ export interface EncodeJob {
   readonly input?: { readonly memory: SharedArrayBuffer; readonly offset: number } | undefined;
   /** Pages that the destination has elsewhere. @property from address of this image's first page, where its own are to be found by others */
   readonly references?: { readonly shared: SharedReferences; readonly from?: number | undefined } | undefined;
-  readonly settings: EncodeSettings;
+  readonly settings: Omit<EncodeSettings, 'dictionary'> & { readonly dictionary?: SharedDictionary | undefined };
   readonly imageNumber: number;
   readonly sequence: number;
   readonly out: { readonly memory: SharedArrayBuffer; readonly offset: number; readonly length: number };
@@ -63,6 +64,8 @@ export interface DecodeJob {
   /** Hashes of what is held: read, and set for every block written. */
   readonly held: SharedArrayBuffer;
   readonly references: readonly ReferenceSource[];
+  /** Active on this host for this migration. */
+  readonly dictionaries: readonly SharedDictionary[];
   readonly frame: { readonly memory: SharedArrayBuffer | ArrayBufferLike; readonly offset: number; readonly metaBytes: number; readonly payloadBytes: number };
 }
 
@@ -163,6 +166,13 @@ export interface WriteExtentJob {
   readonly frame: DecodeJob['frame'];
 }
 
+/** What a dictionary brings to frames of a few pages. */
+export interface DictionaryGainJob {
+  readonly kind: 'dictionaryGain';
+  readonly dictionary: SharedArrayBuffer;
+  readonly pages: SharedArrayBuffer;
+}
+
 export interface RootJob {
   readonly kind: 'root';
   readonly hashes: SharedArrayBuffer;
@@ -172,6 +182,7 @@ export interface RootJob {
 export interface CodecJobs {
   encode: { job: EncodeJob; result: EncodeResult };
   decode: { job: DecodeJob; result: DecodeResult };
+  dictionaryGain: { job: DictionaryGainJob; result: { readonly plainBytes: number; readonly withBytes: number } };
   measure: { job: MeasureJob; result: { readonly dataBlocks: number } };
   pageHashes: { job: PageHashJob; result: Uint8Array };
   recall: { job: RecallJob; result: { readonly equal: number } };

@@ -10,6 +10,7 @@ import { MAX_BATCH_BLOCKS, batchMetaBytes, readBatchHead } from '../encoder/batc
 import { HASH_BYTES, PAGE_HASH_BYTES, ZERO_HASH, manifestRoot, writeBlockHash } from '../encoder/hash';
 import { compressBound, Packer } from '../encoder/packer';
 import { writePageHashes } from '../encoder/page-patch';
+import { fromShared, type TrainedDictionary } from '../encoder/trained-dictionary';
 import { DwcpError, errnoOf, toDwcpError } from '../model/errors';
 import { BLOCK_SIZE_BYTES, PAGE_SIZE_BYTES, PAGES_PER_BLOCK, blockCount, blockLength } from '../model/image';
 import { Manifest } from '../store/manifest';
@@ -17,13 +18,16 @@ import { yieldToOtherThreads } from '../store/system-calls';
 import { HEADER_BYTES, sealFrame } from '../transport/frame';
 import { blocksInMemory, BlockWriter, clearBlock, clearRange, readBlocks, readFully, writeFully } from './block-io';
 import type {
-  CodecJob, CodecResult, CopyJob, DecodeJob, DecodeResult, EncodeJob, EncodeResult, IndexJob, MeasureJob, PageHashJob, ReadExtentJob, RecallJob, ReferenceSource, RootJob, SampleJob, SampleResult, WriteExtentJob,
+  CodecJob, CodecResult, CopyJob, DecodeJob, DictionaryGainJob, DecodeResult, EncodeJob, EncodeResult, IndexJob, MeasureJob, PageHashJob, ReadExtentJob, RecallJob, ReferenceSource, RootJob, SampleJob, SampleResult, WriteExtentJob,
 } from './codec-jobs';
 import { EXTENT_META_BYTES, readExtentMeta, sha256, writeExtentMeta } from './extent-format';
 import { ReferenceIndex } from './reference-index';
 import { VersionCache } from './version-cache';
 
 const REGION_BYTES = MAX_BATCH_BLOCKS * BLOCK_SIZE_BYTES;
+/** Frames that dictionaries serve: a few pages of the last round, packed fast. */
+const SERVED_BYTES = 4 * PAGE_SIZE_BYTES;
+const SERVED_LEVEL = 1;
 const PAGE_HASHES_PER_BLOCK = PAGES_PER_BLOCK * PAGE_HASH_BYTES;
 
 const region = Buffer.allocUnsafeSlow(REGION_BYTES);
@@ -33,6 +37,7 @@ const decoder = new BatchDecoder();
 const packer = new Packer();
 let sampleScratch: Buffer | undefined;
 
+const shadowHash = Buffer.alloc(HASH_BYTES);
 const ownPageHashes = Buffer.alloc(PAGE_HASHES_PER_BLOCK);
 
 function encode(job: EncodeJob): EncodeResult {
@@ -77,7 +82,9 @@ function encode(job: EncodeJob): EncodeResult {
     return { ...common, frameBytes: 0, gatheredBytes: 0, payloadBytes: 0, account: { ...emptyAccount(), times: { ...NO_TIMES, readMs: performance.now() - startedAt } } };
   }
   const readMs = performance.now() - startedAt;
-  const batch = encoder.encode(job.imageNumber, toEncode, job.settings, out.subarray(HEADER_BYTES));
+  // What is sent again in full must not fail for want of a dictionary once more.
+  const dictionary = job.plain || !job.settings.dictionary ? undefined : fromShared(job.settings.dictionary);
+  const batch = encoder.encode(job.imageNumber, toEncode, { ...job.settings, dictionary }, out.subarray(HEADER_BYTES));
   const encodedAt = performance.now();
   // Only now: until here the old versions were needed.
   for (const { block, bytes, hash } of later) versions?.put(block, hash, bytes);
@@ -123,7 +130,9 @@ function heldVersion(job: EncodeJob, index: number, block: number, hash: Buffer,
   if (job.shadow && shadow?.hashOf(block).equals(hash)) {
     const bytes = shadowRegion.subarray(index * BLOCK_SIZE_BYTES, index * BLOCK_SIZE_BYTES + blockLength(job.file.sizeBytes, block));
     readFully({ fd: job.shadow.fd, sizeBytes: job.file.sizeBytes }, bytes, block * BLOCK_SIZE_BYTES);
-    return { hash, bytes };
+    // A copy made while the VM ran already lacks what it wrote meanwhile, and a delta against anything else is refused.
+    writeBlockHash(bytes, shadowHash, 0);
+    if (shadowHash.equals(hash)) return { hash, bytes };
   }
   const kept = versions?.find(block, hash, blockLength(job.file.sizeBytes, block));
   if (kept) return { hash, bytes: kept };
@@ -150,7 +159,10 @@ function decode(job: DecodeJob): DecodeResult {
     hashOf: (block: number): Buffer => held.hashOf(block),
     read: (block: number, out: Buffer): void => readFully(job.file, out, block * BLOCK_SIZE_BYTES),
     readReferences: (address: number, out: Buffer): boolean => readReferences(job.references, address, out),
-    dictionaryOf: () => undefined,
+    dictionaryOf: (id: number): TrainedDictionary | undefined => {
+      const known = job.dictionaries.find((dictionary) => dictionary.id === id);
+      return known && fromShared(known);
+    },
   };
   decoder.decode(
     readBatchHead(meta),
@@ -274,6 +286,22 @@ function writeExtent(job: WriteExtentJob): { end: number } {
   return { end: extent.offset + extent.length };
 }
 
+function dictionaryGain(job: DictionaryGainJob): { plainBytes: number; withBytes: number } {
+  const dictionary = { id: -1, bytes: Buffer.from(job.dictionary) };
+  const pages = Buffer.from(job.pages);
+  const out = Buffer.alloc(compressBound(SERVED_BYTES));
+  const trial = new Packer();
+  let plainBytes = 0;
+  let withBytes = 0;
+  for (let at = 0; at < pages.length; at += SERVED_BYTES) {
+    const frame = pages.subarray(at, at + SERVED_BYTES);
+    const packed = trial.packTrained(frame, out, dictionary, SERVED_LEVEL);
+    withBytes += packed < 0 ? frame.length : packed;
+    plainBytes += Math.min(frame.length, trial.packedSize(frame, out, SERVED_LEVEL));
+  }
+  return { plainBytes, withBytes };
+}
+
 function root(job: RootJob): string {
   return manifestRoot(Buffer.from(job.hashes), job.sizeBytes, BLOCK_SIZE_BYTES);
 }
@@ -282,6 +310,7 @@ function run(job: CodecJob): CodecResult {
   switch (job.kind) {
     case 'encode': return encode(job);
     case 'decode': return decode(job);
+    case 'dictionaryGain': return dictionaryGain(job);
     case 'measure': return measure(job);
     case 'pageHashes': return pageHashes(job);
     case 'recall': return recall(job);

@@ -6,6 +6,7 @@ import { readdir } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { HASH_BYTES } from '../encoder/hash';
 import { Packer, compressBound } from '../encoder/packer';
+import { shareDictionary } from '../encoder/trained-dictionary';
 import { DwcpError, toDwcpError } from '../model/errors';
 import { isMissing } from '../store/durable-file';
 import type { Answer, Message } from '../transport/control-channel';
@@ -19,7 +20,7 @@ import type { Slab } from '../transport/slab';
 import { Tunnel } from '../transport/tunnel';
 import { type DestinationContext, DestinationMigration, type DestinationRecord, destinationRecordSchema, migrationFolder } from './destination-migration';
 import {
-  abandonSchema, finishImageSchema, installImageSchema, manifestRequestSchema, MAX_PAGE_HASH_BLOCKS, guestBeginSchema, guestLoadSchema, openImageSchema, pageHashesSchema, readBody, referencesSchema, takeOverSchema, type TakenOver, takenOverSchema,
+  abandonSchema, dictionarySchema, finishImageSchema, installImageSchema, manifestRequestSchema, MAX_PAGE_HASH_BLOCKS, guestBeginSchema, guestLoadSchema, openImageSchema, pageHashesSchema, readBody, referencesSchema, takeOverSchema, type TakenOver, takenOverSchema,
 } from './protocol';
 import { StandardReceiver } from './standard-receiver';
 import type { WorkingImage } from './working-image';
@@ -283,6 +284,15 @@ export class DestinationHub {
     references: async (message, session) => {
       const accepted = await (await this.#get(session.id)).referTo(readBody(referencesSchema, message));
       return { body: { accepted } };
+    },
+
+    dictionary: async (message, session) => {
+      const { hash } = readBody(dictionarySchema, message);
+      const migration = await this.#get(session.id);
+      const { dictionaries } = this.#context;
+      const dictionary = message.payload.length > 0 ? await dictionaries.receive(hash, Buffer.from(message.payload)) : await dictionaries.received(hash);
+      if (dictionary) await migration.activate(shareDictionary(dictionary));
+      return { body: { active: dictionary !== undefined } };
     },
 
     finish_image: async (message, session) => {

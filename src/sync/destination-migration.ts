@@ -5,12 +5,14 @@
 import { type FileHandle, open, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
+import type { SharedDictionary } from '../encoder/trained-dictionary';
 import { DwcpError } from '../model/errors';
 import { guestDefinitionSchema, guestSpecSchema, MEMORY_IMAGE_ID, type RamBlock, ramBlockSchema, sharedFileSchema } from '../model/guest';
-import { hostIdSchema, migrationIdSchema, vmIdSchema } from '../model/ids';
+import { hostIdSchema, migrationIdSchema, vmIdSchema, vmTypeSchema } from '../model/ids';
 import { imageSpecSchema } from '../model/image';
 import type { BaselineStore } from '../store/baselines';
 import { readIfThere, writeDurably } from '../store/durable-file';
+import type { DictionaryStore } from '../store/dictionaries';
 import type { OwnershipJournal } from '../store/ownership-journal';
 import type { VmRegistry } from '../store/vm-registry';
 import type { ReferenceSource } from './codec-jobs';
@@ -31,6 +33,7 @@ export type Mode = (typeof MODES)[number];
 export const destinationRecordSchema = z.strictObject({
   migrationId: migrationIdSchema,
   vmId: vmIdSchema,
+  vmType: vmTypeSchema.optional(),
   mode: z.enum(MODES),
   fence: z.int().min(0),
   generation: z.int().min(0),
@@ -43,6 +46,9 @@ export const destinationRecordSchema = z.strictObject({
   guest: z.strictObject({ command: guestDefinitionSchema.shape.command, ramBlocks: z.array(ramBlockSchema), qmpPath: z.string().min(1), sharedFiles: z.array(sharedFileSchema), setUp: guestSpecSchema.shape.setUp }).optional(),
 });
 export type DestinationRecord = z.infer<typeof destinationRecordSchema>;
+
+/** Of one migration at a time. */
+const MAX_DICTIONARIES = 4;
 
 /** What makes a VM live on this host; the hypervisor's driver is one. */
 export interface VmActivator {
@@ -57,6 +63,7 @@ export interface DestinationContext {
   readonly ownership: OwnershipJournal;
   readonly registry: VmRegistry;
   readonly pool: CodecPool;
+  readonly dictionaries: DictionaryStore;
   readonly activator: VmActivator;
 }
 
@@ -69,6 +76,7 @@ export class DestinationMigration {
   readonly #context: DestinationContext;
   readonly #open = new Map<string, Promise<WorkingImage>>();
   readonly #guest: DestinationGuest | undefined;
+  #dictionaries: readonly SharedDictionary[] = [];
   readonly #sharedFiles = new Map<string, FileHandle>();
   #step: Promise<unknown> = Promise.resolve();
   #started: StartedGuest | undefined;
@@ -99,7 +107,10 @@ export class DestinationMigration {
     const known = await this.#open.get(imageId)?.catch(() => undefined);
     if (known && !known.failed) return known;
     await known?.close();
-    const opening = WorkingImage.open(this.parametersOf(imageId, useBaseline), this.#context.store, this.#context.pool);
+    const opening = WorkingImage.open(this.parametersOf(imageId, useBaseline), this.#context.store, this.#context.pool).then((image) => {
+      image.unpacksWith(this.#dictionaries);
+      return image;
+    });
     this.#open.set(imageId, opening);
     return opening;
   }
@@ -132,6 +143,12 @@ export class DestinationMigration {
     sources.sort((a, b) => a.from - b.from);
     for (const opening of this.#open.values()) (await opening).refersTo(sources);
     return found.map((source) => source !== undefined);
+  }
+
+  /** Frames of this migration may be packed with it from now on. */
+  async activate(dictionary: SharedDictionary): Promise<void> {
+    if (!this.#dictionaries.some(({ id }) => id === dictionary.id)) this.#dictionaries = [...this.#dictionaries, dictionary].slice(-MAX_DICTIONARIES);
+    for (const opening of this.#open.values()) (await opening).unpacksWith(this.#dictionaries);
   }
 
   /** All images are open: the guest's QEMU is started and fed what is held of its memory before anything is sent. Idempotent. */
@@ -283,7 +300,7 @@ export class DestinationMigration {
   }
 
   async #install(): Promise<void> {
-    const { vmId, migrationId, fence, generation, guest } = this.record;
+    const { vmId, vmType, migrationId, fence, generation, guest } = this.record;
     const { store, pool, registry, ownership, activator } = this.#context;
     const whole = await this.#guest?.cameWhole();
     // What QEMU brings by itself has no RAM image.
@@ -300,7 +317,7 @@ export class DestinationMigration {
     }
     await activator.activate(images);
     const definition = guest ? { command: guest.command, qmpPath: guest.qmpPath } : this.record.definition;
-    await registry.put({ vmId, images: images.map(({ imageId, kind, path }) => ({ imageId, kind, path })), presence: 'here', generation, ...(definition && { guest: definition }) });
+    await registry.put({ vmId, images: images.map(({ imageId, kind, path }) => ({ imageId, kind, path })), presence: 'here', generation, ...(vmType !== undefined && { vmType }), ...(definition && { guest: definition }) });
     await ownership.append(vmId, 'installed', migrationId, fence, this.#started && JSON.stringify(this.#started));
     this.#guest?.release();
     await this.#forget();

@@ -9,6 +9,7 @@ import type { MigrationOptions } from '../model/options';
 import type { LevelAndStreams } from '../model/tiers';
 import { Manifest } from '../store/manifest';
 import type { SendingSession } from '../transport/sending-session';
+import { activeDictionary } from './active-dictionary';
 import { type BatchCounts, BatchSource, noCounts } from './batch-source';
 import { askPageHashes, learnHeld } from './held-manifest';
 import type { SendProgress, SentImage } from './image-sender';
@@ -26,13 +27,14 @@ export interface GuestImage {
 
 export interface GuestSendRequest {
   readonly vmId: string;
+  readonly vmType?: string | undefined;
   /** Of memory: versions sent before. */
   readonly versions: SharedVersions;
   /** What blocks may refer to. */
   readonly references: ReferenceSources | undefined;
   readonly images: readonly GuestImage[];
   readonly start: LevelAndStreams;
-  readonly options: Pick<MigrationOptions, 'enableDelta' | 'enableDeltaSync' | 'deltaThreshold' | 'minStreams' | 'initialStreams'>;
+  readonly options: Pick<MigrationOptions, 'enableDelta' | 'enableDeltaSync' | 'enableDictionary' | 'deltaThreshold' | 'minStreams' | 'initialStreams'>;
   readonly linkBytesPerSecond: number;
   /** A session stands and what is held of an image is known: what lies in holes on both sides can be left out. */
   readonly opened: (imageId: string, held: Manifest, source: Manifest, pages: PageTable | undefined) => Promise<void>;
@@ -177,6 +179,7 @@ export class GuestSender {
       lane.feed.restart((block) => lane.source.hashOf(block).equals(lane.held.hashOf(block)));
     }
     await references?.declare(session, (imageId) => this.#lane(imageId).imageNumber);
+    const dictionary = options.enableDictionary && start.compress ? await activeDictionary(this.#migration, session, this.#request.vmType) : undefined;
     this.#passes += 1;
     await this.#request.begun(session);
     const source = new BatchSource(
@@ -186,7 +189,7 @@ export class GuestSender {
       })),
       {
         pool, slab,
-        settings: () => ({ compress: start.compress, level: this.#pacing.level, delta: options.enableDelta, deltaThreshold: options.deltaThreshold }),
+        settings: () => ({ compress: start.compress, level: this.#pacing.level, delta: options.enableDelta, deltaThreshold: options.deltaThreshold, dictionary }),
         // Most of what is looked at has not changed, or packs well: small batches would cost more than they spread.
         batchBlocks: () => Math.max(LEAST_BATCH_BLOCKS, this.#pacing.batchBlocks),
         askPageHashes: (image, blocks) => askPageHashes(session, image, blocks),

@@ -82,10 +82,10 @@ export function imageResultOf(sent: SentImage, kind: ImageKind, before: ImagePro
 }
 
 /** Whole bytes and milliseconds: it travels through Temporal. */
-function encoderReport({ bytes, headBytes, times }: EncodingAccount): EncoderReport {
+function encoderReport({ bytes, headBytes, packings, times }: EncodingAccount): EncoderReport {
   const { full, pages, runDelta, oldPages, references } = bytes;
   const whole = <Name extends string>(numbers: Readonly<Record<Name, number>>): Record<Name, number> => Object.fromEntries(Object.entries<number>(numbers).map(([name, value]) => [name, Math.round(value)])) as Record<Name, number>;
-  return { bytes: whole({ full, pages, runDelta, oldPages, references, heads: headBytes }), times: whole({ ...times }) };
+  return { bytes: whole({ full, pages, runDelta, oldPages, references, heads: headBytes }), packings: whole({ ...packings }), times: whole({ ...times }) };
 }
 
 export function standardProgressOf(now: StandardProgress, before: ImageProgress | undefined, seconds: number): ImageProgress {

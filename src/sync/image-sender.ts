@@ -12,21 +12,26 @@ import { type Baseline, baselinePathOf } from '../store/baselines';
 import { Manifest } from '../store/manifest';
 import type { SendingSession } from '../transport/sending-session';
 import { type BatchCounts, BatchSource, noCounts } from './batch-source';
+import { activeDictionary } from './active-dictionary';
 import type { StillFeed } from './change-feed';
 import type { BlockSelection } from './block-selection';
 import { askPageHashes, learnHeld } from './held-manifest';
 import { Pacing } from './pacing';
+import type { ReferenceSources } from './reference-sources';
 import { rememberPaths } from './remember-paths';
 import type { SourceMigration } from './source-migration';
 
 export interface SendImageRequest {
   readonly vmId: string;
+  readonly vmType?: string | undefined;
   readonly image: ImageSpec;
   readonly path: string;
   readonly feed: StillFeed;
   readonly start: LevelAndStreams;
-  readonly options: Pick<MigrationOptions, 'enableDelta' | 'enableDeltaSync' | 'deltaThreshold'>;
+  readonly options: Pick<MigrationOptions, 'enableDelta' | 'enableDeltaSync' | 'enableDictionary' | 'deltaThreshold'>;
   readonly linkBytesPerSecond: number;
+  /** What its pages may be found in at the destination. */
+  readonly references?: { readonly sources: ReferenceSources; readonly numberOf: (imageId: string) => number } | undefined;
 }
 
 export interface SendProgress {
@@ -142,7 +147,7 @@ export class ImageSender {
   }
 
   async #pass(session: SendingSession, baseline: Baseline | undefined, shadow: FileHandle | undefined, signal: AbortSignal): Promise<SentImage> {
-    const { image, feed, start, options } = this.#request;
+    const { image, feed, start, options, references } = this.#request;
     const { pool, slab } = this.#migration.context;
     this.#follow(session);
     this.#pacing.open(session);
@@ -150,6 +155,8 @@ export class ImageSender {
     this.#held = held.manifest;
     this.#began ??= held.state;
     const { imageNumber } = held;
+    await references?.sources.declare(session, references.numberOf);
+    const dictionary = options.enableDictionary && start.compress ? await activeDictionary(this.#migration, session, this.#request.vmType) : undefined;
     this.#beginPass(feed);
     const source = new BatchSource(
       [{
@@ -158,13 +165,14 @@ export class ImageSender {
         source: this.#source,
         held: this.#held,
         shadow: shadow && baseline && { fd: shadow.fd, manifest: baseline.manifest },
+        references: references?.sources.of(image.imageId),
         counts: this.#counts,
         scanned: (blocks) => this.#markScanned(blocks),
       }],
       {
         pool,
         slab,
-        settings: () => ({ compress: start.compress, level: this.#pacing.level, delta: options.enableDelta, deltaThreshold: options.deltaThreshold }),
+        settings: () => ({ compress: start.compress, level: this.#pacing.level, delta: options.enableDelta, deltaThreshold: options.deltaThreshold, dictionary, numeric: image.kind === 'gpu' }),
         batchBlocks: () => this.#pacing.batchBlocks,
         askPageHashes: (number, blocks) => askPageHashes(session, number, blocks),
         encoded: (result, level) => this.#encoded(result, level),

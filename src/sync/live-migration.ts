@@ -32,6 +32,7 @@ import { AHEAD_AT_THE_END_BYTES, StreamBrake } from './stream-brake';
 
 export interface LiveRequest {
   readonly vmId: string;
+  readonly vmType: string | undefined;
   readonly images: readonly (ImageSpec & VmImage)[];
   readonly guest: Pick<GuestSpec, 'ramBlocks'>;
   readonly headStart: GuestHeadStart;
@@ -194,7 +195,7 @@ export class LiveMigration implements GuestMove {
     const disks = this.#disks.map(({ image, feed }) => ({ image: specOf(image), feed }));
     const memory = images.filter(({ imageId }) => imageId === MEMORY_IMAGE_ID).map((image) => ({ image: specOf(image), feed: this.#memory }));
     this.#sender = new GuestSender(migration, {
-      vmId, versions: this.#settled.versions, references: options.enableDeltaSync ? headStart.references : undefined, images: [...disks, ...memory], start, options, linkBytesPerSecond,
+      vmId, vmType: this.#request.vmType, versions: this.#settled.versions, references: options.enableDeltaSync ? headStart.references : undefined, images: [...disks, ...memory], start, options, linkBytesPerSecond,
       opened: async (imageId, held, source, pages) => {
         await this.#disks.find(({ image }) => image.imageId === imageId)?.beginScan((block) => held.isZero(block));
         if (imageId === MEMORY_IMAGE_ID && pages) await this.#settled.meet(held, source, pages);

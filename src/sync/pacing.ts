@@ -30,6 +30,9 @@ const STARVED_SHARE = 0.5;
 /** Share of its time that the main thread may be busy with: beyond it more streams cannot bring more. */
 const BUSY_SHARE = 0.85;
 
+/** Of the encoder's time: below it, what is read and compared is the brake, not what is packed. */
+const PACKING_SHARE = 0.3;
+
 /** What a transfer waits for. */
 export type Brake = 'link' | 'processor' | 'source';
 
@@ -50,6 +53,9 @@ export class Pacing {
   #batchBytes = FIRST_BATCH_BYTES;
   #rawPerPayload = 1;
   #hurried = false;
+  /** Since the last look, of all threads. */
+  #packedMs = 0;
+  #encodedMs = 0;
   #seenBytesPerSecond = 0;
   #busy = performance.eventLoopUtilization();
   #timer: NodeJS.Timeout | undefined;
@@ -59,6 +65,8 @@ export class Pacing {
     this.#start = start;
     this.#level = new LevelController(start.maxLevel, threads);
     this.#threads = threads;
+    // Half of them: what else goes on is not known yet.
+    if (start.compress) this.#level.choose(linkBytesPerSecond, false, Math.max(1, threads / 2));
     this.#bounds = bounds;
     this.#explain = explain;
     this.#bucket = bucket;
@@ -97,6 +105,8 @@ export class Pacing {
 
   encoded(result: EncodeResult, level: number): void {
     if (result.frameBytes === 0) return;
+    this.#packedMs += result.account.times.packMs + result.account.times.deltaMs;
+    this.#encodedMs += Object.values<number>({ ...result.account.times }).reduce((sum, ms) => sum + ms, 0);
     this.#rawPerPayload += 0.1 * (result.gatheredBytes / Math.max(1, result.payloadBytes) - this.#rawPerPayload);
     // What does not compress says nothing of the level for what does.
     if (!this.#start.compress || result.payloadBytes >= result.gatheredBytes) return;
@@ -120,18 +130,25 @@ export class Pacing {
   #adapt(session: SendingSession, brakeOf: ((wantedBytes: number) => Brake) | undefined): void {
     const { goodputBytesPerSecond, activeStreams, idleShare, rttMs, throttled, paths } = session.stats;
     const onTheWay = (this.#linkBytesPerSecond || goodputBytesPerSecond) * (FULL_LINK_SECONDS + rttMs / 1000);
-    const brake = brakeOf?.(onTheWay) ?? (idleShare > STARVED_SHARE ? 'processor' : 'link');
+    const brake = this.#thatLevelsHelp(brakeOf?.(onTheWay) ?? (idleShare > STARVED_SHARE ? 'processor' : 'link'));
     const starved = brake !== 'link';
     this.#estimateLink(goodputBytesPerSecond, brake);
     // A lower level helps where the processor is behind, and nobody where there is nothing to send.
     if (brakeOf) this.#level.press(brake === 'processor');
-    if (this.#start.compress) this.#chooseLevel(!brakeOf && starved);
+    if (this.#start.compress) this.#chooseLevel(!brakeOf && brake === 'processor');
     const hostLimited = this.#isHostLimited();
     session.setTargets(paths.map((path) => this.#tunerOf(path).observe({
       atMs: performance.now(), arrivedBytes: path.arrivedBytes, rttMs: path.rttMs, lossRatio: path.lossRatio, windowLimitedShare: path.windowLimitedShare, notTheStreams: starved || throttled, pathOut: path.out, limitBytesPerSecond: this.#bucket.rateBytesPerSecond, hostLimited,
     })));
     this.#batchBytes = this.#batchSize(goodputBytesPerSecond / Math.max(1, activeStreams), rttMs);
     session.setBatchBytes(this.#batchBytes);
+  }
+
+  /** Where reading and comparing take the time, packing less changes nothing: the source is the brake. */
+  #thatLevelsHelp(brake: Brake): Brake {
+    const share = this.#packedMs / Math.max(1, this.#encodedMs);
+    [this.#packedMs, this.#encodedMs] = [0, 0];
+    return brake === 'processor' && share < PACKING_SHARE ? 'source' : brake;
   }
 
   #chooseLevel(starved: boolean): void {

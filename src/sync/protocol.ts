@@ -6,6 +6,7 @@
  *   manifest      {image, first, count}       -> payload: packed hashes of those blocks
  *   page_hashes   {image} + u32 list          -> payload: 16 x 8 bytes a block
  *   references    {disks, files}              -> {accepted}   what pages may be referred to, by their addresses
+ *   dictionary    {hash} (+ it)               -> {active}   frames may be packed with it from now on; false: it is to be sent along
  *   finish_image  {image, root}               -> {}    all durable, roots equal
  *   guest_begin   {sectionId} + set-up        -> {}    a running guest's QEMU is started and fed from here on
  *   guest_left    {}                          -> {bytes}   of the RAM image, that its QEMU has not been given yet
@@ -48,6 +49,8 @@ export const referencesSchema = z.looseObject({
 });
 /** For each file whether it is the same here. */
 export const referencesAnsweredSchema = z.looseObject({ accepted: z.array(z.boolean()).max(16) });
+export const dictionarySchema = z.looseObject({ hash: z.string().regex(/^[0-9a-f]{32}$/) });
+export const dictionaryAnsweredSchema = z.looseObject({ active: z.boolean() });
 export const finishImageSchema = z.looseObject({ image: imageNumber, root: z.string().min(1).max(64) });
 export const takeOverSchema = z.looseObject({ vmId: vmIdSchema, roots: z.record(imageIdSchema, z.string().max(64)) });
 export const takenOverSchema = z.object({ generation: z.int().min(0), resumedAtMs: z.number().optional(), responds: z.boolean().optional() });

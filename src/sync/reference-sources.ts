@@ -1,6 +1,7 @@
 /**
  * What pages may be referred to, and by which addresses: the migration's disks, then files that both hosts have (read-only
  * drives of the guest). The source names them to the destination; a file is used only where a sample of it is equal there.
+ * Disks of a running guest become findable while they are read to be sent; those of a stopped VM from their files.
  */
 import { open, type FileHandle } from 'node:fs/promises';
 import { quickHash } from '../encoder/hash';
@@ -54,6 +55,17 @@ export class ReferenceSources {
   fill(pool: CodecPool): Promise<void> {
     const shared = this.#shared;
     this.#filled ??= Promise.all(this.#files.map(({ what, from }) => indexFile(what, from, shared, pool).catch(() => undefined))).then(() => undefined);
+    return this.#filled;
+  }
+
+  /** The same for disks that the destination holds already and that do not change any more. */
+  fillDisks(paths: ReadonlyMap<string, string>, pool: CodecPool): Promise<void> {
+    const shared = this.#shared;
+    const index = async ({ what: { imageId, sizeBytes }, from }: Placed<ImageSpec>): Promise<void> => {
+      const path = paths.get(imageId);
+      if (path !== undefined) await indexFile({ path, sizeBytes }, from, shared, pool).catch(() => undefined);
+    };
+    this.#filled ??= Promise.all(this.#disks.map(index)).then(() => undefined);
     return this.#filled;
   }
 

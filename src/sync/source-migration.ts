@@ -8,6 +8,7 @@ import { MIGRATION_OPTIONS, type MigrationOptions } from '../model/options';
 import type { LinkMeasurement } from '../model/tiers';
 import { KIB } from '../model/units';
 import type { BaselineStore } from '../store/baselines';
+import type { DictionaryStore } from '../store/dictionaries';
 import type { Manifest } from '../store/manifest';
 import type { PathHistory } from '../store/path-history';
 import { type PeerAddress, pathName } from '../transport/endpoint';
@@ -27,6 +28,7 @@ export interface SourceContext {
   readonly pool: CodecPool;
   readonly slab: Slab;
   readonly store: BaselineStore;
+  readonly dictionaries: DictionaryStore;
   /** What all migrations of this host may send together. */
   readonly limit: SharedLimit;
   readonly history: PathHistory;

@@ -12,6 +12,7 @@
 import { type FileHandle, constants, mkdir, open, rm, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { batchBlocks } from '../encoder/batch-format';
+import type { SharedDictionary } from '../encoder/trained-dictionary';
 import { DwcpError, toDwcpError } from '../model/errors';
 import { type ImageSpec, blockCount } from '../model/image';
 import { type BaselineStore, baselinePathOf, workPathOf } from '../store/baselines';
@@ -63,6 +64,7 @@ export class WorkingImage {
   readonly #writing = new Map<number, Promise<unknown>>();
   #onAccepted: ((blocks: readonly number[]) => void) | undefined;
   #references: readonly ReferenceSource[] = [];
+  #dictionaries: readonly SharedDictionary[] = [];
 
   private constructor(
     parameters: WorkingImageParameters, state: WorkingState, held: Manifest, store: BaselineStore, pool: CodecPool, handle: FileHandle, journal: BlockJournal,
@@ -131,6 +133,11 @@ export class WorkingImage {
     this.#references = sources;
   }
 
+  /** What frames may be packed with. */
+  unpacksWith(dictionaries: readonly SharedDictionary[]): void {
+    this.#dictionaries = dictionaries;
+  }
+
   /** Called with blocks whose new content is in the file. */
   onAccepted(handler: (blocks: readonly number[]) => void): void {
     this.#onAccepted = handler;
@@ -186,6 +193,7 @@ export class WorkingImage {
       file: this.#file(),
       held: this.held.memory,
       references: this.#references,
+      dictionaries: this.#dictionaries,
       frame: { memory: frame.meta.buffer, offset: frame.meta.byteOffset, metaBytes: frame.metaBytes, payloadBytes: frame.payloadBytes },
     });
     this.#received ||= accepted.length > 0;

@@ -71,6 +71,7 @@ export function agentMetrics(readings: AgentReadings): AgentMetrics {
   const resent = new Counter({ name: 'dwcp_resent_blocks_total', help: 'Blocks sent again after a stream or a session was lost', registers: [registry] });
   const references = new Counter({ name: 'dwcp_hde_reference_blocks_total', help: 'Blocks with pages that the destination had elsewhere', registers: [registry] });
   const encoded = new Counter({ name: 'dwcp_hde_encoded_bytes_total', help: 'Bytes on the link, by encoding', labelNames: ['encoding'], registers: [registry] });
+  const packed = new Counter({ name: 'dwcp_hde_packed_bytes_total', help: 'Bytes on the link of what deltas and references leave, by packing', labelNames: ['packing'], registers: [registry] });
   const encoding = new Counter({ name: 'dwcp_hde_encoder_seconds_total', help: 'Time of the encoder, all threads, by stage', labelNames: ['stage'], registers: [registry] });
   const ratio = new Histogram({ name: 'dwcp_hde_compression_ratio', help: 'Image bytes for each byte sent, per image', buckets: [1, 1.5, 2, 3, 5, 8, 13, 21, 100, 1000], registers: [registry] });
   const hits = new Histogram({ name: 'dwcp_hde_delta_hit_rate', help: 'Share of held blocks that were not sent in full, per image', buckets: [0.1, 0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 0.99, 1], registers: [registry] });
@@ -83,6 +84,7 @@ export function agentMetrics(readings: AgentReadings): AgentMetrics {
       resent.inc(image.blocks.resent);
       references.inc(image.blocks.references);
       for (const [encoding, bytes] of Object.entries(image.encoder.bytes)) encoded.inc({ encoding }, bytes);
+      for (const [packing, bytes] of Object.entries(image.encoder.packings)) packed.inc({ packing }, bytes);
       for (const [stage, ms] of Object.entries(image.encoder.times)) encoding.inc({ stage: stage.replace(/Ms$/, '') }, ms / 1000);
       ratio.observe(image.totalBytes / Math.max(1, image.linkBytes));
       hits.observe(image.deltaHitRate);

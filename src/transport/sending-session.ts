@@ -306,7 +306,10 @@ export class SendingSession implements PathOwner {
     if (!supplier?.exhausted || this.#throttled || this.#completionsMs.length < 4) return;
     const sorted = [...this.#completionsMs].sort((a, b) => a - b);
     const lateMs = Math.max(1000, 2 * (sorted[sorted.length >> 1] ?? 0));
-    for (const stream of this.#streams()) {
+    const streams = [...this.#streams()];
+    // While most have something on the way the link is full: a second copy would only take its turn behind the first.
+    if (streams.filter(({ outstanding }) => outstanding.size > 0).length > streams.length / 2) return;
+    for (const stream of streams) {
       for (const [id, { writtenAt }] of stream.outstanding) {
         if (now - writtenAt < lateMs || this.#reissued.has(id)) continue;
         this.#reissued.add(id);

@@ -101,7 +101,7 @@ describe('baseline store', () => {
 
   it('opens what was kept, and nothing whose manifest does not hash to its record', async () => {
     const folder = temporaryFolder();
-    const store = new BaselineStore(folder, 0);
+    const store = new BaselineStore(folder);
     await keep(store, folder, 'a');
     expect((await store.open('a', 'vda'))?.record.generation).toBe(1);
     const manifest = join(folder, 'baselines', 'a', 'vda.manifest');
@@ -113,7 +113,7 @@ describe('baseline store', () => {
 
   it('removes the least recently used first, and only until the rest fits', async () => {
     const folder = temporaryFolder();
-    const store = new BaselineStore(folder, 0);
+    const store = new BaselineStore(folder);
     const paths = [await keep(store, folder, 'a'), await keep(store, folder, 'bb'), await keep(store, folder, 'ccc')];
     const sizes = (await store.list()).map((each) => each.allocatedBytes);
     await store.prune(sizes[1]! + sizes[2]!);
@@ -122,10 +122,39 @@ describe('baseline store', () => {
 
   it('keeps within its limit by itself when something new is put', async () => {
     const folder = temporaryFolder();
-    const store = new BaselineStore(folder, 600_000);
+    const store = new BaselineStore(folder, { hostBytes: 600_000, vmBytes: 0 });
     const paths = [await keep(store, folder, 'a'), await keep(store, folder, 'bb'), await keep(store, folder, 'ccc')];
     expect(existsSync(paths[0]!)).toBe(false);
     expect(existsSync(paths[2]!)).toBe(true);
+  });
+});
+
+describe('baselines of several VMs', () => {
+  const put = async (store: BaselineStore, folder: string, vmId: string, imageId: string): Promise<string> => {
+    const path = join(folder, `${vmId}-${imageId}.img`);
+    writeImage(path, IMAGE.sizeBytes, 5);
+    await store.adopt(path, path, { ...IMAGE, vmId, imageId, kind: 'disk', generation: 1, complete: true }, new Manifest(IMAGE.sizeBytes));
+    return `${path}.dwcp-baseline`;
+  };
+
+  it('keeps each VM within its own limit, whatever the others take', async () => {
+    const folder = temporaryFolder();
+    const store = new BaselineStore(folder, { hostBytes: 0, vmBytes: 600_000 });
+    const other = await put(store, folder, 'other', 'vda');
+    const own = [await put(store, folder, 'vm', 'vda'), await put(store, folder, 'vm', 'vdb'), await put(store, folder, 'vm', 'vdc')];
+    expect([other, ...own].map((path) => existsSync(path))).toEqual([true, false, false, true]);
+    expect([await store.hasRoomFor(500_000, 'vm'), await store.hasRoomFor(500_000, 'third')]).toEqual([false, true]);
+  });
+
+  it('lets a VM that was not used for longest go as a whole before it touches another', async () => {
+    const folder = temporaryFolder();
+    const store = new BaselineStore(folder);
+    const first = await put(store, folder, 'busy', 'vda');
+    const idle = [await put(store, folder, 'idle', 'vda'), await put(store, folder, 'idle', 'vdb')];
+    const last = await put(store, folder, 'busy', 'vdb');
+    const [size = 0] = (await store.list()).map((each) => each.allocatedBytes);
+    await store.prune(2 * size);
+    expect([first, ...idle, last].map((path) => existsSync(path))).toEqual([true, false, false, true]);
   });
 });
 

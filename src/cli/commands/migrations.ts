@@ -6,6 +6,8 @@ import type { Command } from 'commander';
 import { connectClient } from '../../control/connection';
 import { createOrchestrator, failureOf, type Orchestrator } from '../../control/orchestrator';
 import { DwcpError } from '../../model/errors';
+import { ensureSchedules, removeSchedule, warmSchedule, warmScheduleId } from '../../control/schedules';
+import { type MigrationRequest, migrationRequestSchema } from '../../model/migration';
 import { CONTROL_QUEUE } from '../../model/names';
 import { MIGRATION_OPTIONS } from '../../model/options';
 import type { MigrationPlan } from '../../model/plan';
@@ -13,11 +15,14 @@ import type { LinkSurvey } from '../../model/link-survey';
 import type { LevelAndStreams, LinkMeasurement } from '../../model/tiers';
 import { formatBitRate, formatBytes, formatDuration, parseRateBytesPerSecond, parseDurationMs } from '../../model/units';
 import { encodingsText } from '../encodings';
+import { executeWorkflow } from '../execute-workflow';
 import { follow, levelLines, resultText, statusLines } from '../follow';
 import { createOutput, type Output, table } from '../output';
 import { addOptions, migrationOptions } from '../settings';
 
 type Flags = Readonly<Record<string, unknown>>;
+
+const LEAST_EVERY_MS = 60_000;
 
 interface PlanResult {
   readonly plan: MigrationPlan;
@@ -62,16 +67,20 @@ export function addMigrationCommands(program: Command): void {
       });
     });
 
-  moving('warm', 'Bring the destination’s baseline up to date, without moving the VM').action(async (vm: string, source: string, destination: string, flags: Flags, command: Command) => {
-    const output = outputOf(command);
-    const options = migrationOptions(withGlobals(flags, command));
-    await withOrchestrator(async (orchestrator) => {
-      const migrationId = await orchestrator.warmBaseline(vm, source, destination, options);
-      output.emit({ event: 'started', migrationId }, () => `warm-up ${migrationId}`);
-      const result = await follow(orchestrator, migrationId, output, false);
-      output.emit({ event: 'result', ok: true, ...result }, () => `${result.destinationHost} holds ${result.vmId} as of now: ${formatBytes(result.linkBytes)} sent for ${formatBytes(result.totalBytes)}`);
+  moving('warm', 'Bring the destination’s baseline up to date, without moving the VM')
+    .option('--schedule <duration>', 'do it again and again, such as 6h; the same again changes the schedule')
+    .option('--unschedule', 'take that schedule away')
+    .action(async (vm: string, source: string, destination: string, flags: Flags, command: Command) => {
+      const output = outputOf(command);
+      const options = migrationOptions(withGlobals(flags, command));
+      if (flags.schedule !== undefined || flags.unschedule === true) return scheduleWarmUps({ schemaVersion: 1, vmId: vm, sourceHost: source, destinationHost: destination, options }, flags, output);
+      await withOrchestrator(async (orchestrator) => {
+        const migrationId = await orchestrator.warmBaseline(vm, source, destination, options);
+        output.emit({ event: 'started', migrationId }, () => `warm-up ${migrationId}`);
+        const result = await follow(orchestrator, migrationId, output, false);
+        output.emit({ event: 'result', ok: true, ...result }, () => `${result.destinationHost} holds ${result.vmId} as of now: ${formatBytes(result.linkBytes)} sent for ${formatBytes(result.totalBytes)}`);
+      });
     });
-  });
 
   moving('plan', 'Say what a migration would send and take, without sending content').action(async (vm: string, source: string, destination: string, flags: Flags, command: Command) => {
     const request = { schemaVersion: 1, vmId: vm, sourceHost: source, destinationHost: destination, options: migrationOptions(withGlobals(flags, command)) };
@@ -171,10 +180,17 @@ export function addMigrationCommands(program: Command): void {
     });
 }
 
-async function executeWorkflow<T>(name: string, workflowId: string, argument: object): Promise<T> {
+/** A minute is the least: a warm-up that takes longer is left to end, and the next one waits for its turn. */
+async function scheduleWarmUps(request: MigrationRequest, flags: Flags, output: Output): Promise<void> {
+  const { vmId, destinationHost } = request;
+  const id = warmScheduleId(vmId, destinationHost);
+  const everyMs = flags.unschedule === true ? 0 : parseDurationMs(String(flags.schedule));
+  if (everyMs === undefined || (flags.unschedule !== true && everyMs < LEAST_EVERY_MS)) throw new DwcpError('INVALID_INPUT', `--schedule takes a duration of a minute or more, such as 6h, not "${String(flags.schedule)}"`);
   const client = await connectClient();
   try {
-    return (await client.workflow.execute(name, { workflowId, taskQueue: CONTROL_QUEUE, args: [argument] })) as T;
+    if (everyMs === 0) await removeSchedule(client, id);
+    else await ensureSchedules(client, [warmSchedule(migrationRequestSchema.parse(request), everyMs)]);
+    output.emit({ event: 'schedule', schedule: id, everyMs }, () => (everyMs === 0 ? `${id} is gone` : `${id}: every ${formatDuration(everyMs)}`));
   } catch (error) {
     throw failureOf(error);
   } finally {

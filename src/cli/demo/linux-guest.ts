@@ -18,7 +18,7 @@ import { cpioOf, type CpioEntry } from './cpio';
 import { stageFiles } from './sample-vm';
 import { findTool } from './tools';
 
-const MODULES = ['virtio_ring', 'virtio', 'virtio_pci_legacy_dev', 'virtio_pci_modern_dev', 'virtio_pci', 'virtio_blk'];
+export const MODULES = ['virtio_ring', 'virtio', 'virtio_pci_legacy_dev', 'virtio_pci_modern_dev', 'virtio_pci', 'virtio_blk'];
 const PACKAGES = { kernel: 'linux-image-cloud-amd64', busybox: 'busybox-static' };
 
 export interface LinuxGuestOptions {
@@ -77,7 +77,7 @@ export async function makeLinuxGuest(folder: string, options: LinuxGuestOptions,
   const parts = await guestPackages(children, say);
   mkdirSync(folder, { recursive: true });
   const initrd = join(folder, 'initrd');
-  writeFileSync(initrd, gzipSync(cpioOf(initramfs(parts.busybox, parts.modules)), { level: 1 }));
+  writeFileSync(initrd, gzipSync(cpioOf(initramfs(parts, INIT)), { level: 1 }));
   const disk = join(folder, 'disk.img');
   await makeDisk(disk, folder, options, children, say);
   return { kernel: parts.kernel, initrd, disk };
@@ -112,10 +112,17 @@ export function ticksOf(file: string): Ticks {
   return { last: Number(lines.at(-1)?.split(' ')[1] ?? 0), bad: lines.filter((line) => line.includes('BAD')) };
 }
 
+export interface GuestPackages {
+  readonly kernel: string;
+  /** Folder of the kernel's modules. */
+  readonly modules: string;
+  readonly busybox: string;
+}
+
 /** Kernel, modules and busybox: from this machine, or out of Debian's packages, which are kept in the cache. */
-async function guestPackages(children: Children, say: (line: string) => void): Promise<{ kernel: string; modules: string; busybox: string }> {
+export async function guestPackages(children: Children, say: (line: string) => void): Promise<GuestPackages> {
   const cache = join(homedir(), '.cache', 'dwcp', 'guest');
-  const present = (): { kernel: string; modules: string; busybox: string } | undefined => {
+  const present = (): GuestPackages | undefined => {
     const name = existsSync(join(cache, 'boot')) ? readdirSync(join(cache, 'boot')).find((file) => file.startsWith('vmlinuz-')) : undefined;
     const busybox = [join(cache, 'bin', 'busybox'), join(cache, 'usr', 'bin', 'busybox')].find((path) => existsSync(path));
     return name === undefined || busybox === undefined ? undefined : { kernel: join(cache, 'boot', name), modules: join(cache, 'lib', 'modules', name.slice('vmlinuz-'.length)), busybox };
@@ -135,8 +142,9 @@ async function guestPackages(children: Children, say: (line: string) => void): P
   return found;
 }
 
-function initramfs(busybox: string, modules: string): CpioEntry[] {
-  const applets = ['sh', 'mount', 'insmod', 'sleep', 'cat', 'mkdir', 'dd', 'md5sum', 'sed', 'wc', 'sync', 'echo'];
+/** busybox, the modules that a virtio disk needs (insmod them in this order), and `init` as the first process. */
+export function initramfs({ busybox, modules }: GuestPackages, init: string): CpioEntry[] {
+  const applets = ['sh', 'mount', 'insmod', 'sleep', 'cat', 'mkdir', 'dd', 'md5sum', 'sed', 'wc', 'sync', 'echo', 'switch_root'];
   const files = execFileSync('find', [modules, '-name', '*.ko*'], { encoding: 'utf8' }).split('\n');
   const modulePath = (name: string): string => files.find((path) => path.endsWith(`/${name}.ko`)) ?? '';
   return [
@@ -144,7 +152,7 @@ function initramfs(busybox: string, modules: string): CpioEntry[] {
     { path: 'bin/busybox', kind: 'file', content: readFileSync(busybox), executable: true },
     ...applets.map((name): CpioEntry => ({ path: `bin/${name}`, kind: 'link', target: 'busybox' })),
     ...MODULES.map((name): CpioEntry => ({ path: `modules/${name}.ko`, kind: 'file', content: readFileSync(modulePath(name)), executable: false })),
-    { path: 'init', kind: 'file', content: Buffer.from(INIT), executable: true },
+    { path: 'init', kind: 'file', content: Buffer.from(init), executable: true },
   ];
 }
 

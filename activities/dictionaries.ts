@@ -1,0 +1,40 @@
+/**
+ * Training dictionaries on the host that has the VMs: samples are read here and stay here; through Temporal goes what came
+ * of it.
+ */
+import type { BaselineStore } from '../src/store/baselines';
+import type { DictionaryStore } from '../src/store/dictionaries';
+import type { VmRegistry } from '../src/store/vm-registry';
+import type { CodecPool } from '../src/sync/codec-pool';
+import { refreshDictionary, type TrainingReport } from '../src/sync/train-dictionary';
+import { withHeartbeat } from './heartbeat';
+import { withFailures } from './to-failure';
+
+export interface DictionaryDependencies {
+  readonly registry: VmRegistry;
+  readonly store: BaselineStore;
+  readonly dictionaries: DictionaryStore;
+  readonly pool: CodecPool;
+}
+
+export function createDictionaryActivities({ registry, store, dictionaries, pool }: DictionaryDependencies) {
+  return withFailures(
+    {
+      /** Samples the VMs of a type on this host, images and what is kept of their memory, and trains. */
+      refreshDictionary: async ({ vmType }: { vmType: string }): Promise<TrainingReport> =>
+        withHeartbeat(
+          () => ({ doing: `training a dictionary for ${vmType}` }),
+          async () => {
+            const vms = (await registry.list()).filter((vm) => vm.vmType === vmType);
+            const ids = new Set(vms.map(({ vmId }) => vmId));
+            const baselines = (await store.list()).filter(({ vmId }) => ids.has(vmId)).flatMap(({ contentPath }) => contentPath ?? []);
+            const images = vms.filter(({ presence }) => presence === 'here').flatMap((vm) => vm.images.map(({ path }) => path));
+            return refreshDictionary(vmType, [...new Set([...images, ...baselines])], dictionaries, pool);
+          },
+        ),
+    },
+    { side: 'source' },
+  );
+}
+
+export type DictionaryActivities = ReturnType<typeof createDictionaryActivities>;

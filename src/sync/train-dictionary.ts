@@ -1,0 +1,129 @@
+/**
+ * Trains a dictionary for VMs of one type from pages of their images, with `zstd --train`. Each refresh adds new samples and lets
+ * the oldest go. Every eighth page is held out; a dictionary is kept only where frames of those become smaller by 3 % or
+ * more. Frames are what dictionaries serve: a few pages, at a low level (compression.md section 3).
+ */
+import { execFile } from 'node:child_process';
+import { mkdir, mkdtemp, open, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { isZero } from '../encoder/zero';
+import { DwcpError, errnoOf, messageOf } from '../model/errors';
+import { PAGE_SIZE_BYTES } from '../model/image';
+import { MIB } from '../model/units';
+import { DictionaryStore, type DictionaryVersion, MAX_DICTIONARY_BYTES } from '../store/dictionaries';
+import { nextData } from '../store/system-calls';
+import type { CodecPool } from './codec-pool';
+
+/** Below it a dictionary costs more than it brings. */
+export const LEAST_GAIN = 0.03;
+const HOLD_OUT_EVERY = 8;
+const PAGES_A_REFRESH = 2048;
+const MAX_SAMPLE_BYTES = 32 * MIB;
+const LEAST_PAGES = 256;
+/** How many places of an image are looked at for one page that is not zeros. */
+const TRIES = 8;
+const TRAINING_MS = 120_000;
+
+export interface TrainingReport {
+  readonly vmType: string;
+  readonly kept: boolean;
+  readonly reason: string;
+  readonly samples: number;
+  readonly gain: number;
+  readonly version?: DictionaryVersion | undefined;
+}
+
+/** Pages from all over some image files, zeros left out. */
+export async function samplePages(paths: readonly string[], pages: number): Promise<Buffer> {
+  const found: Buffer[] = [];
+  for (const path of paths) {
+    const handle = await open(path, 'r').catch(() => undefined);
+    if (!handle) continue;
+    try {
+      const { size } = await handle.stat();
+      const wanted = Math.ceil(pages / paths.length);
+      for (let tried = 0, taken = 0; tried < TRIES * wanted && taken < wanted; tried += 1) {
+        const at = nextData(handle.fd, Math.floor((Math.random() * size) / PAGE_SIZE_BYTES) * PAGE_SIZE_BYTES);
+        const page = Buffer.alloc(PAGE_SIZE_BYTES);
+        const { bytesRead } = at < size ? await handle.read(page, 0, PAGE_SIZE_BYTES, Math.floor(at / PAGE_SIZE_BYTES) * PAGE_SIZE_BYTES) : { bytesRead: 0 };
+        if (bytesRead < PAGE_SIZE_BYTES || isZero(page)) continue;
+        found.push(page);
+        taken += 1;
+      }
+    } finally {
+      await handle.close();
+    }
+  }
+  return Buffer.concat(found);
+}
+
+/** Adds samples of images to those of the type, and trains. @throws TOOL_MISSING where zstd is not installed */
+export async function refreshDictionary(vmType: string, paths: readonly string[], store: DictionaryStore, pool: CodecPool): Promise<TrainingReport> {
+  const pages = await samplePages(paths, PAGES_A_REFRESH);
+  return trainDictionary(vmType, pages, store, pool);
+}
+
+/** @param pages new samples of 4 KiB, one behind the other; a rest is left out */
+export async function trainDictionary(vmType: string, pages: Buffer, store: DictionaryStore, pool: CodecPool): Promise<TrainingReport> {
+  const folder = store.samplesFolder(vmType);
+  await mkdir(folder, { recursive: true });
+  if (pages.length >= PAGE_SIZE_BYTES) await writeFile(join(folder, `${String(Date.now()).padStart(15, '0')}.pages`), pages.subarray(0, pages.length - (pages.length % PAGE_SIZE_BYTES)));
+  const { training, heldOut } = split(await keptSamples(folder));
+  const samples = (training.length + heldOut.length) / PAGE_SIZE_BYTES;
+  if (samples < LEAST_PAGES) return { vmType, kept: false, reason: `${samples} pages are too few to train on; ${LEAST_PAGES} are needed`, samples, gain: 0 };
+  const bytes = await trained(training);
+  const gain = await gainOf(bytes, heldOut, pool);
+  const current = await store.current(vmType);
+  if (gain < LEAST_GAIN) return { vmType, kept: false, reason: `gains ${(100 * gain).toFixed(1)} % on pages held out, less than ${100 * LEAST_GAIN} %`, samples, gain };
+  const before = current && (await gainOf(current.dictionary.bytes, heldOut, pool));
+  if (before !== undefined && before >= gain) return { vmType, kept: false, reason: `version ${current?.described.version ?? 0} gains ${(100 * before).toFixed(1)} % on the same pages, the new one ${(100 * gain).toFixed(1)} %`, samples, gain, version: current?.described };
+  const version = await store.put(vmType, bytes, samples, gain);
+  return { vmType, kept: true, reason: `gains ${(100 * gain).toFixed(1)} % on pages held out`, samples, gain, version };
+}
+
+/** All samples of a type, the newest first, and no more than there is room for: older files go. */
+async function keptSamples(folder: string): Promise<Buffer> {
+  const files = (await readdir(folder)).filter((name) => name.endsWith('.pages')).sort().reverse();
+  const kept: Buffer[] = [];
+  let total = 0;
+  for (const name of files) {
+    const path = join(folder, name);
+    total += (await stat(path)).size;
+    if (total > MAX_SAMPLE_BYTES && kept.length > 0) await rm(path);
+    else kept.push(await readFile(path));
+  }
+  return Buffer.concat(kept);
+}
+
+function split(pages: Buffer): { readonly training: Buffer; readonly heldOut: Buffer } {
+  const parts: { training: Buffer[]; heldOut: Buffer[] } = { training: [], heldOut: [] };
+  for (let at = 0, page = 0; at < pages.length; at += PAGE_SIZE_BYTES, page += 1) parts[page % HOLD_OUT_EVERY === 0 ? 'heldOut' : 'training'].push(pages.subarray(at, at + PAGE_SIZE_BYTES));
+  return { training: Buffer.concat(parts.training), heldOut: Buffer.concat(parts.heldOut) };
+}
+
+async function trained(pages: Buffer): Promise<Buffer> {
+  const folder = await mkdtemp(join(tmpdir(), 'dwcp-train-'));
+  try {
+    const [samples, out] = [join(folder, 'samples'), join(folder, 'dictionary')];
+    await writeFile(samples, pages);
+    await promisify(execFile)('zstd', ['-q', '-T1', '--train', `-B${PAGE_SIZE_BYTES}`, `--maxdict=${MAX_DICTIONARY_BYTES}`, samples, '-o', out], { timeout: TRAINING_MS });
+    return await readFile(out);
+  } catch (cause) {
+    if (errnoOf(cause) === 'ENOENT') throw new DwcpError('TOOL_MISSING', 'zstd is needed to train dictionaries and is not installed', { hint: 'apt-get install zstd', cause });
+    throw new DwcpError('ENCODER_FAILED', `zstd --train failed: ${messageOf(cause).slice(0, 300)}`, { cause });
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+}
+
+async function gainOf(dictionary: Buffer, pages: Buffer, pool: CodecPool): Promise<number> {
+  const shared = (bytes: Buffer): SharedArrayBuffer => {
+    const memory = new SharedArrayBuffer(bytes.length);
+    bytes.copy(Buffer.from(memory));
+    return memory;
+  };
+  const { plainBytes, withBytes } = await pool.run({ kind: 'dictionaryGain', dictionary: shared(dictionary), pages: shared(pages) });
+  return plainBytes === 0 ? 0 : 1 - withBytes / plainBytes;
+}

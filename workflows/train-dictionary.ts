@@ -1,0 +1,35 @@
+/**
+ * Refreshes the dictionary of a VM type on hosts: of those listed, or of all that migrations have named. Each host trains on its
+ * own VMs; a destination gets the version that a migration uses from its source. Started by a schedule for each type
+ * (`dwcp dictionary schedule`), or by hand; a host that is away is left out and named.
+ */
+import { z } from 'zod';
+import { hostIdSchema, vmTypeSchema } from '../src/model/ids';
+import { onControl, onDictionaries } from './activity-proxies';
+import { parseArgument, toCoded } from './failures';
+
+const inputSchema = z.strictObject({ vmType: vmTypeSchema, hosts: z.array(hostIdSchema).max(1000) });
+export type TrainInput = z.infer<typeof inputSchema>;
+
+export interface TrainResult {
+  readonly trained: readonly { readonly hostId: string; readonly kept: boolean; readonly reason: string; readonly version?: number | undefined; readonly gain: number; readonly samples: number }[];
+  readonly away: readonly string[];
+}
+
+export async function trainDictionary(argument: TrainInput): Promise<TrainResult> {
+  const { vmType, hosts } = parseArgument(inputSchema, argument);
+  const listed = hosts.length > 0 ? hosts : await onControl({ activityId: 'known-hosts', summary: 'Which hosts have migrations named?' }).knownHosts();
+  const away: string[] = [];
+  const reports = await Promise.all(listed.map(async (hostId) => {
+    try {
+      const call = { activityId: `train-${hostId}`, summary: `${hostId}: samples of its ${vmType} VMs, a dictionary, what it gains` };
+      const { kept, reason, version, gain, samples } = await onDictionaries(hostId, call).refreshDictionary({ vmType });
+      return [{ hostId, kept, reason, version: version?.version, gain, samples }];
+    } catch (error) {
+      const coded = toCoded(error);
+      away.push(`${hostId}: ${coded.code}: ${coded.message}`);
+      return [];
+    }
+  }));
+  return { trained: reports.flat(), away };
+}
