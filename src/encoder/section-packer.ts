@@ -35,7 +35,7 @@ const SAMPLE_PIECE_BYTES = 4 * KIB;
 const NUMBERS_FROM_SHARE = 0.6;
 const NUMBERS_MUST_SAVE = 0.03;
 /** Above it a dictionary gains less than it costs (compression.md section 3.2). */
-export const DICTIONARY_UP_TO_BYTES = 32 * KIB;
+export const DICTIONARY_UP_TO_BYTES = 8 * KIB;
 export const DICTIONARY_ID_BYTES = 4;
 
 export const PACKING_OF_WIDTH = { 2: 'numbers16', 4: 'numbers32' } as const;

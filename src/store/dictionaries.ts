@@ -18,7 +18,8 @@ import { vmTypeSchema } from '../model/ids';
 import { KIB } from '../model/units';
 import { isMissing, readIfThere, writeDurably } from './durable-file';
 
-export const MAX_DICTIONARY_BYTES = 112 * KIB;
+/** Larger ones are forgotten at the low levels that they serve, without an error (compression.md section 10, trap 1). */
+export const MAX_DICTIONARY_BYTES = 60 * KIB;
 const KEPT_VERSIONS = 4;
 const KEPT_RECEIVED = 32;
 const RECEIVED = 'received';

@@ -166,7 +166,7 @@ export interface WriteExtentJob {
   readonly frame: DecodeJob['frame'];
 }
 
-/** What a dictionary brings to frames of a few pages. */
+/** What a dictionary brings to frames of a page. */
 export interface DictionaryGainJob {
   readonly kind: 'dictionaryGain';
   readonly dictionary: SharedArrayBuffer;

@@ -25,8 +25,8 @@ import { ReferenceIndex } from './reference-index';
 import { VersionCache } from './version-cache';
 
 const REGION_BYTES = MAX_BATCH_BLOCKS * BLOCK_SIZE_BYTES;
-/** Frames that dictionaries serve: a few pages of the last round, packed fast. */
-const SERVED_BYTES = 4 * PAGE_SIZE_BYTES;
+/** Frames that dictionaries serve: a page or two of the last round, packed fast. */
+const SERVED_BYTES = PAGE_SIZE_BYTES;
 const SERVED_LEVEL = 1;
 const PAGE_HASHES_PER_BLOCK = PAGES_PER_BLOCK * PAGE_HASH_BYTES;
 

@@ -1,7 +1,7 @@
 /**
  * Trains a dictionary for VMs of one type from pages of their images, with `zstd --train`. Each refresh adds new samples and lets
  * the oldest go. Every eighth page is held out; a dictionary is kept only where frames of those become smaller by 3 % or
- * more. Frames are what dictionaries serve: a few pages, at a low level (compression.md section 3).
+ * more. Frames are what dictionaries serve: a page or two, at a low level (compression.md section 3).
  */
 import { execFile } from 'node:child_process';
 import { mkdir, mkdtemp, open, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
@@ -25,6 +25,8 @@ const LEAST_PAGES = 256;
 /** How many places of an image are looked at for one page that is not zeros. */
 const TRIES = 8;
 const TRAINING_MS = 120_000;
+/** Magic number and id: without them zstd takes all that follows as content. */
+const HEADER_BYTES = 8;
 
 export interface TrainingReport {
   readonly vmType: string;
@@ -44,10 +46,14 @@ export async function samplePages(paths: readonly string[], pages: number): Prom
     try {
       const { size } = await handle.stat();
       const wanted = Math.ceil(pages / paths.length);
+      const looked = new Set<number>();
       for (let tried = 0, taken = 0; tried < TRIES * wanted && taken < wanted; tried += 1) {
-        const at = nextData(handle.fd, Math.floor((Math.random() * size) / PAGE_SIZE_BYTES) * PAGE_SIZE_BYTES);
+        const at = Math.floor((Math.random() * size) / PAGE_SIZE_BYTES) * PAGE_SIZE_BYTES;
+        // In a hole, or known: a page that is taken twice would be trained on and held out.
+        if (looked.has(at) || nextData(handle.fd, at) >= at + PAGE_SIZE_BYTES) continue;
+        looked.add(at);
         const page = Buffer.alloc(PAGE_SIZE_BYTES);
-        const { bytesRead } = at < size ? await handle.read(page, 0, PAGE_SIZE_BYTES, Math.floor(at / PAGE_SIZE_BYTES) * PAGE_SIZE_BYTES) : { bytesRead: 0 };
+        const { bytesRead } = await handle.read(page, 0, PAGE_SIZE_BYTES, at);
         if (bytesRead < PAGE_SIZE_BYTES || isZero(page)) continue;
         found.push(page);
         taken += 1;
@@ -73,14 +79,20 @@ export async function trainDictionary(vmType: string, pages: Buffer, store: Dict
   const { training, heldOut } = split(await keptSamples(folder));
   const samples = (training.length + heldOut.length) / PAGE_SIZE_BYTES;
   if (samples < LEAST_PAGES) return { vmType, kept: false, reason: `${samples} pages are too few to train on; ${LEAST_PAGES} are needed`, samples, gain: 0 };
-  const bytes = await trained(training);
-  const gain = await gainOf(bytes, heldOut, pool);
+  const { bytes, gain } = await best(await trained(training), heldOut, pool);
   const current = await store.current(vmType);
   if (gain < LEAST_GAIN) return { vmType, kept: false, reason: `gains ${(100 * gain).toFixed(1)} % on pages held out, less than ${100 * LEAST_GAIN} %`, samples, gain };
   const before = current && (await gainOf(current.dictionary.bytes, heldOut, pool));
   if (before !== undefined && before >= gain) return { vmType, kept: false, reason: `version ${current?.described.version ?? 0} gains ${(100 * before).toFixed(1)} % on the same pages, the new one ${(100 * gain).toFixed(1)} %`, samples, gain, version: current?.described };
   const version = await store.put(vmType, bytes, samples, gain);
   return { vmType, kept: true, reason: `gains ${(100 * gain).toFixed(1)} % on pages held out`, samples, gain, version };
+}
+
+/** With its entropy tables, which serve pages that are alike, or as content alone, which serves mixed ones better (compression.md section 10, trap 5). */
+async function best(dictionary: Buffer, heldOut: Buffer, pool: CodecPool): Promise<{ readonly bytes: Buffer; readonly gain: number }> {
+  const content = dictionary.subarray(HEADER_BYTES);
+  const [withTables, alone] = [await gainOf(dictionary, heldOut, pool), await gainOf(content, heldOut, pool)];
+  return withTables >= alone ? { bytes: dictionary, gain: withTables } : { bytes: content, gain: alone };
 }
 
 /** All samples of a type, the newest first, and no more than there is room for: older files go. */

@@ -308,7 +308,8 @@ export class SendingSession implements PathOwner {
     const lateMs = Math.max(1000, 2 * (sorted[sorted.length >> 1] ?? 0));
     const streams = [...this.#streams()];
     // While most have something on the way the link is full: a second copy would only take its turn behind the first.
-    if (streams.filter(({ outstanding }) => outstanding.size > 0).length > streams.length / 2) return;
+    const active = streams.filter((stream) => stream.active);
+    if (active.filter(({ outstanding }) => outstanding.size > 0).length > active.length / 2) return;
     for (const stream of streams) {
       for (const [id, { writtenAt }] of stream.outstanding) {
         if (now - writtenAt < lateMs || this.#reissued.has(id)) continue;

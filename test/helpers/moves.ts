@@ -5,7 +5,8 @@ import { compileMigrationOptions, type MigrationOptions } from '../../src/model/
 import type { ImageSpec } from '../../src/model/image';
 import { selectLevelAndStreams } from '../../src/model/tiers';
 import { ScanFeed } from '../../src/sync/change-feed';
-import { ImageSender, type SentImage } from '../../src/sync/image-sender';
+import { ImageSender, type SendImageRequest, type SentImage } from '../../src/sync/image-sender';
+import { ReferenceSources } from '../../src/sync/reference-sources';
 import { UNLIMITED } from '../../src/sync/source-migration';
 import type { TestHost } from './hosts';
 
@@ -36,10 +37,20 @@ export async function sendImage(move: Move, imageId: string, given: Partial<Migr
     const session = await migration.sessionPatiently(signal);
     await session.establish(options.minStreams);
     const start = selectLevelAndStreams({ rttMs: 0.2, bandwidthBytesPerSecond: 1e8 }, options, options.enableCompression);
-    return await new ImageSender(migration, { vmId: move.vmId, image, path, feed, start, options, linkBytesPerSecond: 1e8 }).run(signal);
+    const vmType = (await move.source.registry.find(move.vmId))?.vmType;
+    return await new ImageSender(migration, { vmId: move.vmId, vmType, image, path, feed, start, options, linkBytesPerSecond: 1e8, references: await referencesOf(move, image.kind) }).run(signal);
   } finally {
     await feed.close();
   }
+}
+
+/** For what is no disk: the VM's disks, as their files are now. */
+async function referencesOf({ images, source }: Move, kind: string): Promise<SendImageRequest['references']> {
+  const disks = images.filter((image) => image.kind === 'disk');
+  if (kind === 'disk' || disks.length === 0) return undefined;
+  const sources = new ReferenceSources(disks, []);
+  await sources.fillDisks(new Map(disks.map(({ imageId, path }) => [imageId, path])), source.source.pool);
+  return { sources, numberOf: (imageId) => images.findIndex((image) => image.imageId === imageId) };
 }
 
 /** All images, then the hand-over. */
