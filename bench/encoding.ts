@@ -44,6 +44,7 @@ export async function benchEncoding(json: boolean, args: readonly string[]): Pro
     await stage.start();
     await bench.synthetic();
     if (!args.includes('--no-guests')) await bench.guests();
+    bench.rows.push(...(await localTier(bench)));
     report('encoding', bench.rows, json, { link: LINK });
     writeFileSync(join(__dirname, '..', '..', 'bench', 'results', 'encoding.svg'), drawRatios(bench.rows));
     if (valueOf('--data') === undefined) rmSync(bench.folder, { recursive: true, force: true });
@@ -53,7 +54,29 @@ export async function benchEncoding(json: boolean, args: readonly string[]): Pro
   }
 }
 
+/** Cold, without a limit, over loopback: the rate of both agents together on this machine's processors, and the encoder's stages. */
+async function localTier({ folder, web }: EncodingBench): Promise<Row[]> {
+  if (!web) return [];
+  const stage = new Stage({ name: 'encoding-local', parent: '/dev/shm' });
+  try {
+    await stage.start();
+    const path = join(stage.a.dataDir, 'images', 'local', 'memory.img');
+    mkdirSync(join(path, '..'), { recursive: true });
+    execFileSync('cp', ['--sparse=never', web.before.memory, path]);
+    await stage.defineVm('local', stage.a, [{ imageId: 'memory', kind: 'memory', path }]);
+    const { images: [image] } = await stage.migrate('local', stage.a, stage.b, { bandwidthLimit: 0 });
+    if (!image) throw new Error(`nothing was moved of ${folder}`);
+    const { readMs, chooseMs, deltaMs, packMs } = image.encoder.times;
+    const row = { name: 'dwcp memory web, local tier', rawBytes: image.totalBytes, linkBytes: image.linkBytes, ratio: image.ratio, seconds: image.seconds, bytesPerSecond: image.totalBytes / image.seconds, note: `by the clock; encoder's threads: reading and hashing ${readMs} ms, choosing ${chooseMs}, deltas ${deltaMs}, packing ${packMs}` };
+    say(`${row.name}: ${(row.bytesPerSecond / 1e6).toFixed(0)} MB/s; ${row.note}`);
+    return [row];
+  } finally {
+    await stage.stop();
+  }
+}
+
 class EncodingBench {
+  web: GuestData | undefined;
   readonly rows: Row[] = [];
   readonly folder: string;
   readonly #stage: Stage;
@@ -97,6 +120,7 @@ class EncodingBench {
       await this.#cold('database files', [{ imageId: 'vda', kind: 'disk', file }]);
     }
     const web = guests.find(({ role }) => role === 'web');
+    this.web = web;
     if (!web) return;
     for (const [name, change] of [['10% changed', changeAnywhere], ['10% changed in place', changeInPlace]] as const) {
       if (!name.includes(this.#only)) continue;

@@ -6,6 +6,7 @@ import { benchDraw } from './draw';
 import { benchEncoding } from './encoding';
 import { benchEventLoop } from './event-loop';
 import { benchKills } from './kills';
+import { benchLevels } from './levels';
 import { benchLive } from './live';
 import { benchLoopback } from './loopback';
 import { benchMatrix } from './matrix';
@@ -15,7 +16,7 @@ import { benchTuner } from './tuner';
 import { benchWan } from './wan';
 
 const BENCHES: Readonly<Record<string, (json: boolean, args: readonly string[]) => Promise<void>>> = {
-  wan: benchWan, live: benchLive, matrix: benchMatrix, loopback: benchLoopback, memory: benchMemory, kills: benchKills, 'event-loop': benchEventLoop, draw: benchDraw, transport: benchTransport, anchors: benchAnchors, tuner: benchTuner, encoding: benchEncoding,
+  wan: benchWan, live: benchLive, matrix: benchMatrix, loopback: benchLoopback, memory: benchMemory, kills: benchKills, 'event-loop': benchEventLoop, draw: benchDraw, transport: benchTransport, anchors: benchAnchors, tuner: benchTuner, encoding: benchEncoding, levels: benchLevels,
 };
 
 async function main([name = '', ...args]: readonly string[]): Promise<void> {

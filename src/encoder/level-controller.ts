@@ -53,8 +53,8 @@ export class LevelController {
   #pressure = 1;
 
   /** Starts at the cheapest rung that is not negative, which wastes least when nothing is known. */
-  constructor(maxLevel: number, threads: number) {
-    this.#rungs = LEVEL_LADDER.filter((level) => level <= maxLevel);
+  constructor(maxLevel: number, threads: number, fixedLevel?: number) {
+    this.#rungs = LEVEL_LADDER.filter((level) => (fixedLevel === undefined ? level <= maxLevel : level === fixedLevel));
     this.#threads = Math.max(1, threads);
     this.#level = this.#rungs.includes(1) ? 1 : (this.#rungs[0] ?? -5);
   }

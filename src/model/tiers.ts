@@ -53,6 +53,8 @@ export interface LevelAndStreams {
   /** False sends changed units as they are. */
   readonly compress: boolean;
   readonly maxLevel: number;
+  /** This level and no other: for measurements. */
+  readonly fixedLevel?: number;
   readonly minStreams: number;
   readonly maxStreams: number;
   readonly initialStreams: number;

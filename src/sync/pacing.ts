@@ -63,7 +63,7 @@ export class Pacing {
   /** @param linkBytesPerSecond first estimate of the link, 0 where there is none @param explain hears one line for each decision of a tuner */
   constructor(start: LevelAndStreams, bounds: TunerBounds, bucket: TokenBucket, threads: number, linkBytesPerSecond: number, explain?: (line: string) => void) {
     this.#start = start;
-    this.#level = new LevelController(start.maxLevel, threads);
+    this.#level = new LevelController(start.maxLevel, threads, start.fixedLevel);
     this.#threads = threads;
     // Half of them: what else goes on is not known yet.
     if (start.compress) this.#level.choose(linkBytesPerSecond, false, Math.max(1, threads / 2));
