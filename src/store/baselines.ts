@@ -7,12 +7,12 @@
  *   <data>/baselines/<vmId>/<imageId>.manifest   16 bytes a block
  *   the record's contentPath                     beside the image's own place, so that renames stay within a file system
  */
-import { readdir, rm, stat } from 'node:fs/promises';
+import { rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { DwcpError } from '../model/errors';
 import { imageIdSchema, imageKindSchema, vmIdSchema } from '../model/ids';
-import { isMissing, readIfThere, renameDurably, writeDurably } from './durable-file';
+import { isMissing, namesIn, readIfThere, renameDurably, writeDurably } from './durable-file';
 import { Manifest } from './manifest';
 
 const recordSchema = z.strictObject({
@@ -112,8 +112,8 @@ export class BaselineStore {
 
   async list(): Promise<BaselineListing[]> {
     const records: BaselineListing[] = [];
-    for (const vmId of await folderNames(this.#folder)) {
-      for (const name of await folderNames(join(this.#folder, vmId))) {
+    for (const vmId of await namesIn(this.#folder)) {
+      for (const name of await namesIn(join(this.#folder, vmId))) {
         if (!name.endsWith('.json')) continue;
         const record = await this.#read(vmId, name.slice(0, -'.json'.length));
         if (record) records.push({ ...record, allocatedBytes: await allocatedBytes(record.contentPath) });
@@ -168,14 +168,5 @@ export class BaselineStore {
       // A damaged record is no baseline: the image is sent anew, which is slower and never wrong.
       return undefined;
     }
-  }
-}
-
-async function folderNames(path: string): Promise<string[]> {
-  try {
-    return await readdir(path);
-  } catch (error) {
-    if (isMissing(error)) return [];
-    throw error;
   }
 }

@@ -8,7 +8,7 @@
  *   <data>/dictionaries/<vmType>/samples/<ms>.pages  what they were trained on, 4 KiB each; new ones replace old ones by age
  *   <data>/dictionaries/received/<hash>.dict         from sources
  */
-import { mkdir, readdir, rm, stat } from 'node:fs/promises';
+import { mkdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { blockHash } from '../encoder/hash';
@@ -16,7 +16,7 @@ import type { TrainedDictionary } from '../encoder/trained-dictionary';
 import { DwcpError } from '../model/errors';
 import { vmTypeSchema } from '../model/ids';
 import { KIB } from '../model/units';
-import { isMissing, readIfThere, writeDurably } from './durable-file';
+import { namesIn, readIfThere, writeDurably } from './durable-file';
 
 /** Larger ones are forgotten at the low levels that they serve, without an error (compression.md section 10, trap 1). */
 export const MAX_DICTIONARY_BYTES = 60 * KIB;
@@ -133,14 +133,5 @@ export class DictionaryStore {
     const aged = await Promise.all(others.map(async (name) => ({ name, mtimeMs: (await stat(join(this.#folder, folder, name)).catch(() => undefined))?.mtimeMs ?? 0 })));
     aged.sort((a, b) => b.mtimeMs - a.mtimeMs);
     for (const { name } of aged.slice(count - 1)) await rm(join(this.#folder, folder, name), { force: true });
-  }
-}
-
-async function namesIn(folder: string): Promise<string[]> {
-  try {
-    return await readdir(folder);
-  } catch (error) {
-    if (isMissing(error)) return [];
-    throw error;
   }
 }

@@ -78,3 +78,13 @@ export function isMissing(error: unknown): boolean {
 export async function exists(path: string): Promise<boolean> {
   return access(path).then(() => true, () => false);
 }
+
+/** Names in a folder; none where it is not there. */
+export async function namesIn(folder: string): Promise<string[]> {
+  try {
+    return await readdir(folder);
+  } catch (error) {
+    if (isMissing(error)) return [];
+    throw error;
+  }
+}
