@@ -28,7 +28,8 @@ export async function benchLevels(json: boolean, args: readonly string[]): Promi
   const data = args.includes('--data') ? (args[args.indexOf('--data') + 1] ?? '') : '';
   const bench = new LevelsBench(folder, children, data);
   try {
-    for (const [name, bitsPerSecond, sizeMiB] of SPEEDS) await bench.speed(name, bitsPerSecond, sizeMiB * MIB);
+    const only = args.includes('--only') ? (args[args.indexOf('--only') + 1] ?? '') : '';
+    for (const [name, bitsPerSecond, sizeMiB] of SPEEDS) if (name.includes(only)) await bench.speed(name, bitsPerSecond, sizeMiB * MIB);
     report('levels', bench.rows, json, { roundTripMs: ROUND_TRIP_MS });
   } finally {
     await children.stopAll();

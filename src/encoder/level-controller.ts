@@ -39,6 +39,7 @@ const MAX_PRESSURE = 16;
 /** Five times a second: down a rung within a second, up again over half a minute, so that the link does not run dry for a try. */
 const PRESS = 1.15;
 const RELAX = 0.996;
+const CALIBRATING = 0.3;
 
 export class LevelController {
   readonly #rungs: readonly Level[];
@@ -83,13 +84,20 @@ export class LevelController {
     this.#pressure = processorIsBehind ? Math.min(MAX_PRESSURE, this.#pressure * PRESS) : Math.max(1, this.#pressure * RELAX);
   }
 
+  /** What came out of the encoder, before packing, while the link waited for it: from it follows what a byte really costs. */
+  calibrate(gatheredBytesPerSecond: number, processors = this.#threads): void {
+    if (gatheredBytesPerSecond <= 0) return;
+    const { cpu } = this.#expect(this.#level, 1, processors);
+    const pressure = this.#pressure / (gatheredBytesPerSecond * cpu);
+    this.#pressure = Math.min(MAX_PRESSURE, Math.max(1, this.#pressure + CALIBRATING * (pressure - this.#pressure)));
+  }
+
   /**
    * Chooses the level for the batches to come.
    * @param goodputBytesPerSecond what the link takes now, 0 where nothing is known yet
-   * @param starved the link waited for batches: one rung faster than the arithmetic says
    * @param processors what the host has idle for it, at most its threads
    */
-  choose(goodputBytesPerSecond: number, starved: boolean, processors = this.#threads): number {
+  choose(goodputBytesPerSecond: number, processors = this.#threads): number {
     if (goodputBytesPerSecond <= 0) return this.#level;
     const costs = this.#rungs.map((level) => {
       const { net, cpu } = this.#expect(level, goodputBytesPerSecond, processors);
@@ -97,19 +105,16 @@ export class LevelController {
     });
     const least = Math.min(...costs.map(({ seconds }) => seconds));
     const best = costs.findLast(({ seconds }) => seconds <= least * AS_GOOD)?.level ?? this.#level;
-    const index = this.#rungs.indexOf(best);
-    const waits = starved && index > 0 && best >= this.#level;
-    const chosen = waits ? (this.#rungs[index - 1] ?? best) : best;
-    if (chosen !== this.#level) this.#explain(chosen, waits, goodputBytesPerSecond, processors);
-    this.#level = chosen;
+    if (best !== this.#level) this.#explain(best, goodputBytesPerSecond, processors);
+    this.#level = best;
     return this.#level;
   }
 
-  #explain(level: Level, waits: boolean, goodputBytesPerSecond: number, processors: number): void {
+  #explain(level: Level, goodputBytesPerSecond: number, processors: number): void {
     const { net, cpu } = this.#expect(level, goodputBytesPerSecond, processors);
     const ms = (seconds: number): string => `${(seconds * 1e9).toFixed(1)} ms`;
     const pressed = this.#pressure > 1.01 ? `, ${this.#pressure.toFixed(1)} times what it should` : '';
-    this.#reason = `a megabyte takes the link ${ms(net)} and ${processors.toFixed(1)} processors ${ms(cpu)}${pressed}${waits ? '; the link waits' : ''}`;
+    this.#reason = `a megabyte takes the link ${ms(net)} and ${processors.toFixed(1)} processors ${ms(cpu)}${pressed}`;
   }
 
   /** Seconds a byte. */

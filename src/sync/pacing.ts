@@ -56,6 +56,8 @@ export class Pacing {
   /** Since the last look, of all threads. */
   #packedMs = 0;
   #encodedMs = 0;
+  #gatheredBytes = 0;
+  #calibratedAt = 0;
   #seenBytesPerSecond = 0;
   #busy = performance.eventLoopUtilization();
   #timer: NodeJS.Timeout | undefined;
@@ -66,7 +68,7 @@ export class Pacing {
     this.#level = new LevelController(start.maxLevel, threads, start.fixedLevel);
     this.#threads = threads;
     // Half of them: what else goes on is not known yet.
-    if (start.compress) this.#level.choose(linkBytesPerSecond, false, Math.max(1, threads / 2));
+    if (start.compress) this.#level.choose(linkBytesPerSecond, Math.max(1, threads / 2));
     this.#bounds = bounds;
     this.#explain = explain;
     this.#bucket = bucket;
@@ -107,6 +109,7 @@ export class Pacing {
     if (result.frameBytes === 0) return;
     this.#packedMs += result.account.times.packMs + result.account.times.deltaMs;
     this.#encodedMs += Object.values<number>({ ...result.account.times }).reduce((sum, ms) => sum + ms, 0);
+    this.#gatheredBytes += result.gatheredBytes;
     this.#rawPerPayload += 0.1 * (result.gatheredBytes / Math.max(1, result.payloadBytes) - this.#rawPerPayload);
     // What does not compress says nothing of the level for what does.
     if (!this.#start.compress || result.payloadBytes >= result.gatheredBytes) return;
@@ -135,7 +138,8 @@ export class Pacing {
     this.#estimateLink(goodputBytesPerSecond, brake);
     // A lower level helps where the processor is behind, and nobody where there is nothing to send.
     if (brakeOf) this.#level.press(brake === 'processor');
-    if (this.#start.compress) this.#chooseLevel(!brakeOf && brake === 'processor');
+    else this.#calibrate(brake);
+    if (this.#start.compress) this.#chooseLevel();
     const hostLimited = this.#isHostLimited();
     session.setTargets(paths.map((path) => this.#tunerOf(path).observe({
       atMs: performance.now(), arrivedBytes: path.arrivedBytes, rttMs: path.rttMs, lossRatio: path.lossRatio, windowLimitedShare: path.windowLimitedShare, notTheStreams: starved || throttled, pathOut: path.out, limitBytesPerSecond: this.#bucket.rateBytesPerSecond, hostLimited,
@@ -151,9 +155,18 @@ export class Pacing {
     return brake === 'processor' && share < PACKING_SHARE ? 'source' : brake;
   }
 
-  #chooseLevel(starved: boolean): void {
+  /** While the link waits, what comes out of the encoder is what the processors can do. */
+  #calibrate(brake: Brake): void {
+    const now = performance.now();
+    const seconds = (now - this.#calibratedAt) / 1000;
+    if (brake === 'processor' && seconds < 2 * (ADAPT_EVERY_MS / 1000)) this.#level.calibrate(this.#gatheredBytes / seconds, this.#processors.available(this.#threads));
+    this.#calibratedAt = now;
+    this.#gatheredBytes = 0;
+  }
+
+  #chooseLevel(): void {
     const before = this.#level.level;
-    const level = this.#level.choose(this.#linkBytesPerSecond, starved, this.#processors.available(this.#threads));
+    const level = this.#level.choose(this.#linkBytesPerSecond, this.#processors.available(this.#threads));
     if (level !== before) this.#explain?.(`level ${before} -> ${level}: ${this.#level.reason}`);
   }
 

@@ -99,7 +99,7 @@ describe('page patch', () => {
 describe('level rule', () => {
   function settled(controller: LevelController, goodput: number): number {
     let level = controller.level;
-    for (let step = 0; step < 50; step += 1) level = controller.choose(goodput, false);
+    for (let step = 0; step < 50; step += 1) level = controller.choose(goodput);
     return level;
   }
 
@@ -113,12 +113,24 @@ describe('level rule', () => {
     expect(settled(new LevelController(1, 8), 1e5)).toBe(1);
   });
 
+  it('finds the level that the processors can really do from what comes out of them', () => {
+    const controller = new LevelController(9, 2);
+    const before = settled(controller, 20e6);
+    // A tenth of what the table promises at each level: the host is busy with something else.
+    for (let step = 0; step < 50; step += 1) {
+      controller.calibrate({ [-5]: 60e6, [-1]: 50e6, 1: 45e6, 3: 30e6, 6: 12e6, 9: 7e6 }[controller.level] ?? 0);
+      controller.choose(20e6);
+    }
+    // Level 1: 22 ns a byte of processor; -1: 20 of either.
+    expect([before, controller.level]).toEqual([9, -1]);
+  });
+
   it('leaves guests their processors: with less of the host idle it packs less hard, and says why', () => {
     const controller = new LevelController(9, 8);
     let level = 0;
-    for (let step = 0; step < 50; step += 1) level = controller.choose(20e6, false, 8);
+    for (let step = 0; step < 50; step += 1) level = controller.choose(20e6, 8);
     const free = level;
-    for (let step = 0; step < 50; step += 1) level = controller.choose(20e6, false, 0.25);
+    for (let step = 0; step < 50; step += 1) level = controller.choose(20e6, 0.25);
     expect(level).toBeLessThan(free);
     expect(controller.reason).toMatch(/^a megabyte takes the link [\d.]+ ms and 0\.3 processors [\d.]+ ms/);
   });
