@@ -2,7 +2,8 @@
  * `npm run bench -- live`: a running Linux guest over an emulated wide-area link, by QEMU's own ways and by DWCP, side by side
  * in one run; memory alone, then with its disk. The guest's own checksums say whether what arrived is what was there.
  *
- *   --runs N (2)   --local: 1 Gbit/s, 1 ms   --zero: a guest of 2 GiB that is mostly zero, DWCP alone
+ *   --runs N (2)   --local: 1 Gbit/s, 1 ms   --narrow: 20 Mbit/s, 50 ms, memory alone, QEMU's fastest way beside it
+ *   --zero: a guest of 2 GiB that is mostly zero, DWCP alone
  *   --faults: memory alone by DWCP, undisturbed, with the link cut for 30 s, with the destination's agent killed in its midst
  *   --trace: when each step of a migration began and ended
  *   --memory-only, --disk-only, --dwcp-only, --peers-only: parts of it, shown and not kept
@@ -22,8 +23,11 @@ import { traceSteps } from './trace';
 import { type LinkSetting, wanRefusal, WanLink } from './wan-link';
 
 const WIDE: LinkSetting = { rate: '100mbit', rateBitsPerSecond: 100e6, rtt: '50ms', loss: '0.01%', cc: 'cubic' };
+const NARROW: LinkSetting = { rate: '20mbit', rateBitsPerSecond: 20e6, rtt: '50ms', loss: '0.01%', cc: 'cubic' };
 const LOCAL: LinkSetting = { rate: '1gbit', rateBitsPerSecond: 1e9, rtt: '1ms', loss: '0%', cc: 'cubic' };
 const GUEST: LinuxGuestOptions = { memoryMiB: 512, diskMiB: 512, filesMiB: 300, randomMiB: 64, dirtyKiBPerTick: 128, diskKiBPerSecond: 0 };
+const PEERS: readonly PeerKind[] = ['qemu tcp', 'qemu multifd', 'qemu multifd+zstd'];
+const FASTEST: readonly PeerKind[] = ['qemu multifd+zstd'];
 const BOOT_MS = 180_000;
 const STAY_MS = 60_000;
 const CUT_MS = 30_000;
@@ -36,7 +40,8 @@ export async function benchLive(json: boolean, args: readonly string[]): Promise
   const refusal = wanRefusal();
   if (refusal !== undefined) throw new Error(refusal);
   const runs = Number(args[args.indexOf('--runs') + 1] ?? 0) || (args.includes('--runs') ? 1 : 2);
-  const setting = args.includes('--local') ? LOCAL : WIDE;
+  const narrow = args.includes('--narrow');
+  const setting = args.includes('--local') ? LOCAL : narrow ? NARROW : WIDE;
   const link = new WanLink('bench', setting);
   link.up();
   const stage = new Stage({ name: 'live', serverAddress: link.management, a: link.a, b: link.b });
@@ -44,7 +49,7 @@ export async function benchLive(json: boolean, args: readonly string[]): Promise
     await stage.start();
     const zero = args.includes('--zero');
     const faults = args.includes('--faults');
-    const name = faults ? 'live-faults' : zero ? 'live-zero' : args.includes('--local') ? 'live-local' : 'live';
+    const name = faults ? 'live-faults' : zero ? 'live-zero' : args.includes('--local') ? 'live-local' : narrow ? 'live-narrow' : 'live';
     const options = zero ? { ...GUEST, memoryMiB: 2048 } : GUEST;
     const bench = new LiveBench(link, stage, options, await makeLinuxGuest(join(stage.folder, 'guest'), options, stage.children, say));
     if (faults) await bench.faults();
@@ -78,7 +83,7 @@ class LiveBench {
     const suffix = withDisk ? ' and disk' : '';
     const options = withDisk ? { ...this.#options, diskKiBPerSecond: 128 } : { ...this.#options, readOnlyDisk: true };
     for (let run = 0; run < runs; run += 1) {
-      if (!dwcpOnly) for (const kind of ['qemu tcp', 'qemu multifd', 'qemu multifd+zstd'] as const) await this.#peer(kind, suffix, options, withDisk);
+      if (!dwcpOnly) for (const kind of process.argv.includes('--narrow') ? FASTEST : PEERS) await this.#peer(kind, suffix, options, withDisk);
       if (!process.argv.includes('--peers-only')) await this.#dwcp(suffix, options, withDisk);
     }
   }
@@ -181,7 +186,7 @@ class LiveBench {
     const rss = Math.max(peakRssBytes(this.#stage.agents.get(source.hostId)), peakRssBytes(this.#stage.agents.get(destination.hostId)));
     this.#row({
       name, seconds, linkBytes, downtimeMs, rounds: guest?.rounds ?? 0, verified, peakRssBytes: rss, ...(utilisation !== undefined && { utilisation }),
-      note: `${sent}; ${memory?.streams ?? 0} streams, level ${memory?.level ?? 0}`,
+      note: `${sent}; ${memory?.streams ?? 0} streams, level ${memory?.level ?? 0}, delta hits ${(100 * (memory?.deltaHitRate ?? 0)).toFixed(0)} %`,
     });
     say(`  ${guest?.reason ?? ''}`);
   }

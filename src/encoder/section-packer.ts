@@ -38,7 +38,7 @@ const NUMBERS_MUST_SAVE = 0.03;
 export const DICTIONARY_UP_TO_BYTES = 8 * KIB;
 export const DICTIONARY_ID_BYTES = 4;
 
-export const PACKING_OF_WIDTH = { 2: 'numbers16', 4: 'numbers32' } as const;
+const PACKING_OF_WIDTH = { 2: 'numbers16', 4: 'numbers32' } as const;
 
 /** Room that a packed section may take. */
 export function sectionBound(bytes: number): number {
@@ -77,7 +77,8 @@ export class SectionPacker {
       out.writeUInt32BE(dictionary.id, 0);
       return bytes < 0 ? stored : { packing: 'dictionary', bytes: bytes + DICTIONARY_ID_BYTES };
     }
-    if (numeric || this.#lastWasNumbers) {
+    const numbersFirst = numeric || this.#lastWasNumbers;
+    if (numbersFirst) {
       const split = this.#split(source, out, source.length);
       if (split) return split;
     }
@@ -85,21 +86,28 @@ export class SectionPacker {
     if (sampled && this.#packer.pack(this.#takeSample(source), this.#scratch, SAMPLE_LEVEL) < 0) return stored;
     const bytes = this.#packer.pack(source, out, level);
     const plainBytes = bytes < 0 ? source.length : bytes;
-    const split = plainBytes > NUMBERS_FROM_SHARE * source.length && !this.#lastWasNumbers ? this.#split(source, undefined, plainBytes) : undefined;
-    if (split) return this.#split(source, out, plainBytes) ?? stored;
+    if (!numbersFirst && plainBytes > NUMBERS_FROM_SHARE * source.length && this.#widthOf(source) !== undefined) {
+      const split = this.#split(source, out, plainBytes);
+      if (split) return split;
+      // The planes have been written over the frame.
+      if (bytes >= 0) this.#packer.pack(source, out, level);
+    }
     return bytes < 0 ? stored : { packing: 'zstd', bytes };
   }
 
-  /** Takes numbers apart where a sample of the section says that it pays. @param out where to; undefined only looks */
-  #split(source: Buffer, out: Buffer | undefined, plainBytes: number): PackedSection | undefined {
+  /** Takes numbers apart where a sample says that it pays and it does. */
+  #split(source: Buffer, out: Buffer, plainBytes: number): PackedSection | undefined {
+    const width = this.#widthOf(source);
+    if (width === undefined) return undefined;
+    const bytes = this.#numbers.split(source, width, out);
+    return bytes < (1 - MIN_SAVING) * plainBytes ? { packing: PACKING_OF_WIDTH[width], bytes } : undefined;
+  }
+
+  /** Which numbers a sample of a section seems to be made of. */
+  #widthOf(source: Buffer): NumberWidth | undefined {
     const sample = this.#takeSample(source);
     const plainSample = this.#packer.packedSize(sample, this.#scratch, SAMPLE_LEVEL);
-    const width = this.#numbers.bestWidth(sample, Math.min(plainSample, sample.length), NUMBERS_MUST_SAVE);
-    if (width === undefined) return undefined;
-    const packing = PACKING_OF_WIDTH[width satisfies NumberWidth];
-    if (!out) return { packing, bytes: 0 };
-    const bytes = this.#numbers.split(source, width, out);
-    return bytes < (1 - MIN_SAVING) * plainBytes ? { packing, bytes } : undefined;
+    return this.#numbers.bestWidth(sample, Math.min(plainSample, sample.length), NUMBERS_MUST_SAVE);
   }
 
   #takeSample(source: Buffer): Buffer {
