@@ -33,6 +33,9 @@ const BUSY_SHARE = 0.85;
 /** Of the encoder's time: below it, what is read and compared is the brake, not what is packed. */
 const PACKING_SHARE = 0.3;
 
+/** Of the threads' time: below it they wait for work, as at the end of an image. */
+const BUSY_THREADS_SHARE = 0.5;
+
 /** What a transfer waits for. */
 export type Brake = 'link' | 'processor' | 'source';
 
@@ -148,11 +151,12 @@ export class Pacing {
     session.setBatchBytes(this.#batchBytes);
   }
 
-  /** Where reading and comparing take the time, packing less changes nothing: the source is the brake. */
+  /** Where the threads have little to do, or reading and comparing take their time, packing less changes nothing: the source is the brake. */
   #thatLevelsHelp(brake: Brake): Brake {
-    const share = this.#packedMs / Math.max(1, this.#encodedMs);
+    const packing = this.#packedMs / Math.max(1, this.#encodedMs);
+    const busy = this.#encodedMs / (this.#threads * ADAPT_EVERY_MS);
     [this.#packedMs, this.#encodedMs] = [0, 0];
-    return brake === 'processor' && share < PACKING_SHARE ? 'source' : brake;
+    return brake === 'processor' && (packing < PACKING_SHARE || busy < BUSY_THREADS_SHARE) ? 'source' : brake;
   }
 
   /** While the link waits, what comes out of the encoder is what the processors can do. */
