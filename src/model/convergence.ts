@@ -14,6 +14,8 @@ const SWITCHOVER_MS = 150;
 const SWITCHOVER_ROUND_TRIPS = 3;
 /** A round that leaves more than this share of what the round before left gains nothing worth its time. */
 const SHRINKS_BELOW = 0.8;
+/** Of the rate: a guest that dirties less than this leaves a small part of a round for the next. */
+const OUTRUN_SHARE = 0.2;
 /** Above this share of the rate, what is dirtied meanwhile eats the round up. */
 const GAINS_BELOW = 0.9;
 const MOST_THROTTLE = 0.99;
@@ -57,11 +59,13 @@ export function decideRound(measured: RoundMeasurement, options: ConvergenceOpti
   const downtimeMs = expectedDowntimeMs(measured);
   const decide = (next: ConvergenceDecision['next'], why: string): ConvergenceDecision => ({ next, expectedDowntimeMs: downtimeMs, reason: `${why}: ${figures(measured, downtimeMs, options)}` });
   const { round, remainingBytes, remainingPages, remainingBytesBefore, dirtyBytesPerSecond, rateBytesPerSecond, throttle } = measured;
+  // On a slow link a round may end with as much as the one before because it was looked at early; what counts is whether the next one can be shorter.
+  const outrun = dirtyBytesPerSecond <= OUTRUN_SHARE * rateBytesPerSecond;
   const shrinks = remainingBytesBefore === undefined || remainingBytes <= SHRINKS_BELOW * remainingBytesBefore;
   if (downtimeMs <= options.maxDowntimeMs) {
     if (remainingPages < options.dirtyPageThreshold) return decide('switch over', 'few pages are left');
     if (round >= options.memoryIterations) return decide('switch over', 'the last round allowed is done');
-    if (!shrinks) return decide('switch over', 'rounds no longer shrink');
+    if (!shrinks && !outrun) return decide('switch over', 'rounds no longer shrink');
     return decide('another round', 'a further round shortens the pause');
   }
   const gains = dirtyBytesPerSecond < GAINS_BELOW * rateBytesPerSecond;

@@ -8,7 +8,8 @@ const MEASURED: RoundMeasurement = { round: 2, remainingBytes: 5e6, remainingPag
 test.each<[string, Partial<RoundMeasurement>, Partial<ConvergenceOptions>, string]>([
   ['few pages left', { remainingPages: 999 }, {}, 'switch over'],
   ['the last round', { round: 5 }, {}, 'switch over'],
-  ['a round that no longer shrinks', { remainingBytesBefore: 5.5e6 }, {}, 'switch over'],
+  ['a round that no longer shrinks', { remainingBytesBefore: 5.5e6, dirtyBytesPerSecond: 4e6 }, {}, 'switch over'],
+  ['a round that did not shrink, though the guest dirties far less than the link carries', { remainingBytesBefore: 5.5e6 }, {}, 'another round'],
   ['a round that shrinks', {}, {}, 'another round'],
   ['the first round', { round: 1, remainingBytesBefore: undefined }, {}, 'another round'],
   ['a pause too long, the link gaining', { remainingBytes: 50e6 }, {}, 'another round'],
