@@ -7,6 +7,7 @@ import { type Command, Option } from 'commander';
 import { parse } from 'yaml';
 import { DwcpError, messageOf } from '../model/errors';
 import { describe, MIGRATION_OPTIONS, type MigrationOptions, type OptionSpec, parseOption, PROCESS_OPTIONS, type ProcessOptions, withDefaults } from '../model/options';
+import { parseDurationMs } from '../model/units';
 
 type Table = Readonly<Record<string, OptionSpec>>;
 
@@ -78,4 +79,13 @@ export function processOptions(flags: Readonly<Record<string, unknown>>): Proces
 /** Only what was written: the rest is filled in where the migration starts. */
 export function migrationOptions(flags: Readonly<Record<string, unknown>>): Partial<MigrationOptions> {
   return collect(MIGRATION_OPTIONS, flags);
+}
+
+const LEAST_EVERY_MS = 60_000;
+
+/** How often a schedule runs, from a flag. @throws INVALID_INPUT */
+export function scheduledEveryMs(flag: string, given: unknown): number {
+  const everyMs = parseDurationMs(String(given));
+  if (everyMs !== undefined && everyMs >= LEAST_EVERY_MS) return everyMs;
+  throw new DwcpError('INVALID_INPUT', `${flag} takes a duration of a minute or more, such as 24h, not "${String(given)}"`);
 }

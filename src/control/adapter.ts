@@ -8,12 +8,12 @@ import { mkdtemp, rm, stat, writeFile } from 'node:fs/promises';
 import { hostname, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DwcpError, toDwcpError, messageOf } from '../model/errors';
-import { type ImageKind, vmTypeSchema } from '../model/ids';
+import type { ImageKind } from '../model/ids';
 import { type ImageSpec, imageSpecSchema } from '../model/image';
 import { compileMigrationOptions, MIGRATION_OPTIONS, type MigrationOptions, PROCESS_OPTIONS, withDefaults } from '../model/options';
 import { selectLevelAndStreams } from '../model/tiers';
 import { BaselineStore } from '../store/baselines';
-import { DictionaryStore } from '../store/dictionaries';
+import { DictionaryStore, vmTypeOf } from '../store/dictionaries';
 import { PathHistory } from '../store/path-history';
 import { ScanFeed } from '../sync/change-feed';
 import { CodecPool } from '../sync/codec-pool';
@@ -125,12 +125,6 @@ export function createMigrationAdapter(config: AdapterConfig = {}): MigrationAda
       await pool.close();
     },
   };
-}
-
-function vmTypeOf(text: string): string {
-  const parsed = vmTypeSchema.safeParse(text);
-  if (parsed.success) return parsed.data;
-  throw new DwcpError('INVALID_INPUT', `VM type "${text}": ${parsed.error.issues[0]?.message ?? ''}`);
 }
 
 function compileOrRefuse(given: Partial<MigrationOptions>): MigrationOptions {

@@ -8,22 +8,22 @@ import { CONTROL_QUEUE, warmWorkflowId, WORKFLOWS } from '../model/names';
 
 const MANAGED_BY = 'dwcp';
 
+/** What every schedule of DWCP has: a tenth of jitter, never two runs at once. */
+function everyMs(intervalMs: number, scheduleId: string, catchupWindow: '10m' | '1h', action: { readonly workflowType: string; readonly workflowId: string; readonly args: object[]; readonly staticSummary: string }): ScheduleOptions {
+  return {
+    scheduleId,
+    spec: { intervals: [{ every: intervalMs }], jitter: Math.round(intervalMs / 10) },
+    action: { type: 'startWorkflow', taskQueue: CONTROL_QUEUE, ...action },
+    policies: { overlap: ScheduleOverlapPolicy.SKIP, catchupWindow },
+    memo: { managedBy: MANAGED_BY },
+  };
+}
+
 export function declaredSchedules(pruneIntervalMs: number): ScheduleOptions[] {
   return [
-    {
-      scheduleId: 'dwcp-prune-baselines',
-      spec: { intervals: [{ every: pruneIntervalMs }], jitter: Math.round(pruneIntervalMs / 10) },
-      action: {
-        type: 'startWorkflow',
-        workflowType: WORKFLOWS.pruneBaselines,
-        workflowId: 'prune-baselines',
-        taskQueue: CONTROL_QUEUE,
-        args: [{ hosts: [], limitBytes: 0 }],
-        staticSummary: 'Keep baselines within each host’s limit',
-      },
-      policies: { overlap: ScheduleOverlapPolicy.SKIP, catchupWindow: '1h' },
-      memo: { managedBy: MANAGED_BY },
-    },
+    everyMs(pruneIntervalMs, 'dwcp-prune-baselines', '1h', {
+      workflowType: WORKFLOWS.pruneBaselines, workflowId: 'prune-baselines', args: [{ hosts: [], limitBytes: 0 }], staticSummary: 'Keep baselines within each host’s limit',
+    }),
   ];
 }
 
@@ -32,17 +32,10 @@ export function dictionaryScheduleId(vmType: string): string {
 }
 
 /** @param hosts none: all that migrations have named, at each run */
-export function dictionarySchedule(vmType: string, hosts: readonly string[], everyMs: number): ScheduleOptions {
-  return {
-    scheduleId: dictionaryScheduleId(vmType),
-    spec: { intervals: [{ every: everyMs }], jitter: Math.round(everyMs / 10) },
-    action: {
-      type: 'startWorkflow', workflowType: WORKFLOWS.trainDictionary, workflowId: `train-dictionary:${vmType}`, taskQueue: CONTROL_QUEUE, args: [{ vmType, hosts: [...hosts] }],
-      staticSummary: `New samples of ${vmType} VMs, a new dictionary where it gains`,
-    },
-    policies: { overlap: ScheduleOverlapPolicy.SKIP, catchupWindow: '1h' },
-    memo: { managedBy: MANAGED_BY },
-  };
+export function dictionarySchedule(vmType: string, hosts: readonly string[], intervalMs: number): ScheduleOptions {
+  return everyMs(intervalMs, dictionaryScheduleId(vmType), '1h', {
+    workflowType: WORKFLOWS.trainDictionary, workflowId: `train-dictionary:${vmType}`, args: [{ vmType, hosts: [...hosts] }], staticSummary: `New samples of ${vmType} VMs, a new dictionary where it gains`,
+  });
 }
 
 export function warmScheduleId(vmId: string, destinationHost: string): string {
@@ -50,18 +43,11 @@ export function warmScheduleId(vmId: string, destinationHost: string): string {
 }
 
 /** Keeps a baseline close to what the VM is. */
-export function warmSchedule(request: MigrationRequest, everyMs: number): ScheduleOptions {
+export function warmSchedule(request: MigrationRequest, intervalMs: number): ScheduleOptions {
   const { vmId, destinationHost } = request;
-  return {
-    scheduleId: warmScheduleId(vmId, destinationHost),
-    spec: { intervals: [{ every: everyMs }], jitter: Math.round(everyMs / 10) },
-    action: {
-      type: 'startWorkflow', workflowType: WORKFLOWS.warmBaseline, workflowId: warmWorkflowId(vmId, destinationHost), taskQueue: CONTROL_QUEUE, args: [request],
-      staticSummary: `Bring the baseline of ${vmId} on ${destinationHost} up to date`,
-    },
-    policies: { overlap: ScheduleOverlapPolicy.SKIP, catchupWindow: '10m' },
-    memo: { managedBy: MANAGED_BY },
-  };
+  return everyMs(intervalMs, warmScheduleId(vmId, destinationHost), '10m', {
+    workflowType: WORKFLOWS.warmBaseline, workflowId: warmWorkflowId(vmId, destinationHost), args: [request], staticSummary: `Bring the baseline of ${vmId} on ${destinationHost} up to date`,
+  });
 }
 
 /** A schedule that is not there is gone already. */

@@ -13,10 +13,14 @@ export interface SharedDictionary {
   readonly memory: SharedArrayBuffer;
 }
 
-export function shareDictionary({ id, bytes }: TrainedDictionary): SharedDictionary {
+export function shareBytes(bytes: Buffer): SharedArrayBuffer {
   const memory = new SharedArrayBuffer(bytes.length);
   bytes.copy(Buffer.from(memory));
-  return { id, memory };
+  return memory;
+}
+
+export function shareDictionary({ id, bytes }: TrainedDictionary): SharedDictionary {
+  return { id, memory: shareBytes(bytes) };
 }
 
 export function fromShared({ id, memory }: SharedDictionary): TrainedDictionary {

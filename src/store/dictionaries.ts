@@ -41,7 +41,14 @@ export interface ActiveDictionary extends TrainedDictionary {
   readonly hash: string;
 }
 
-export function dictionaryHash(bytes: Buffer): string {
+/** A VM type as somebody wrote it. @throws INVALID_INPUT */
+export function vmTypeOf(text: string): string {
+  const parsed = vmTypeSchema.safeParse(text);
+  if (parsed.success) return parsed.data;
+  throw new DwcpError('INVALID_INPUT', `VM type "${text}": ${parsed.error.issues[0]?.message ?? ''}`);
+}
+
+function dictionaryHash(bytes: Buffer): string {
   return blockHash(bytes).toString('hex');
 }
 

@@ -8,6 +8,7 @@ import { mkdir, mkdtemp, open, readdir, readFile, rm, stat, writeFile } from 'no
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
+import { shareBytes } from '../encoder/trained-dictionary';
 import { isZero } from '../encoder/zero';
 import { DwcpError, errnoOf, messageOf } from '../model/errors';
 import { PAGE_SIZE_BYTES } from '../model/image';
@@ -131,11 +132,6 @@ async function trained(pages: Buffer): Promise<Buffer> {
 }
 
 async function gainOf(dictionary: Buffer, pages: Buffer, pool: CodecPool): Promise<number> {
-  const shared = (bytes: Buffer): SharedArrayBuffer => {
-    const memory = new SharedArrayBuffer(bytes.length);
-    bytes.copy(Buffer.from(memory));
-    return memory;
-  };
-  const { plainBytes, withBytes } = await pool.run({ kind: 'dictionaryGain', dictionary: shared(dictionary), pages: shared(pages) });
+  const { plainBytes, withBytes } = await pool.run({ kind: 'dictionaryGain', dictionary: shareBytes(dictionary), pages: shareBytes(pages) });
   return plainBytes === 0 ? 0 : 1 - withBytes / plainBytes;
 }

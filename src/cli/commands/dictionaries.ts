@@ -1,16 +1,14 @@
 /** `dwcp dictionary train | schedule | unschedule | list | remove`: dictionaries by VM type. */
 import type { Command } from 'commander';
-import { connectClient } from '../../control/connection';
-import { failureOf } from '../../control/orchestrator';
 import { dictionarySchedule, dictionaryScheduleId, ensureSchedules, removeSchedule } from '../../control/schedules';
-import { executeWorkflow } from '../execute-workflow';
+import { executeWorkflow, withClient } from '../execute-workflow';
 import { DwcpError } from '../../model/errors';
-import { hostIdSchema, vmTypeSchema } from '../../model/ids';
+import { hostIdSchema } from '../../model/ids';
 import { PROCESS_OPTIONS } from '../../model/options';
-import { formatBytes, formatDuration, parseDurationMs } from '../../model/units';
-import { DictionaryStore } from '../../store/dictionaries';
+import { formatBytes, formatDuration } from '../../model/units';
+import { DictionaryStore, vmTypeOf } from '../../store/dictionaries';
 import { createOutput, table } from '../output';
-import { addOptions } from '../settings';
+import { addOptions, scheduledEveryMs } from '../settings';
 import { type Flags, PLACE, placeOf } from './place';
 
 interface TrainResult {
@@ -18,14 +16,12 @@ interface TrainResult {
   readonly away: readonly string[];
 }
 
-const LEAST_EVERY_MS = 60_000;
-
 export function addDictionaryCommands(program: Command): void {
   const dictionary = program.command('dictionary').description('Dictionaries for VMs of one type, trained on the hosts that have them');
   const ofHosts = (name: string, description: string): Command => dictionary.command(name).description(description).argument('<type>', 'VM type, as given to `dwcp vm define --type`').option('--hosts <names>', 'hosts, separated by commas; else all that migrations have named');
 
   ofHosts('train', 'Take new samples and train now').action(async (type: string, flags: Flags, command: Command) => {
-    const vmType = typeOf(type);
+    const vmType = vmTypeOf(type);
     const result = await executeWorkflow<TrainResult>('trainDictionary', `train-dictionary:${vmType}`, { vmType, hosts: hostsOf(flags) });
     createOutput(command.optsWithGlobals().json === true).emit({ event: 'trained', vmType, ...result }, () => [
       ...result.trained.map(({ hostId, kept, reason, version, samples }) => `${hostId}: ${kept ? `version ${version ?? 0}` : 'not kept'}: ${reason}; ${samples} samples`),
@@ -35,9 +31,8 @@ export function addDictionaryCommands(program: Command): void {
   });
 
   ofHosts('schedule', 'Train again and again; the same again changes the schedule, which the Temporal UI shows').requiredOption('--every <duration>', 'such as 24h').action(async (type: string, flags: Flags, command: Command) => {
-    const vmType = typeOf(type);
-    const everyMs = parseDurationMs(String(flags.every));
-    if (everyMs === undefined || everyMs < LEAST_EVERY_MS) throw new DwcpError('INVALID_INPUT', `--every takes a duration of a minute or more, such as 24h, not "${String(flags.every)}"`);
+    const vmType = vmTypeOf(type);
+    const everyMs = scheduledEveryMs('--every', flags.every);
     await withClient(async (client) => {
       const done = await ensureSchedules(client, [dictionarySchedule(vmType, hostsOf(flags), everyMs)]);
       createOutput(command.optsWithGlobals().json === true).emit({ event: 'schedule', ...done }, () => `${dictionaryScheduleId(vmType)}: ${done[dictionaryScheduleId(vmType)] ?? ''}, every ${formatDuration(everyMs)}`);
@@ -45,7 +40,7 @@ export function addDictionaryCommands(program: Command): void {
   });
 
   dictionary.command('unschedule').description('Take the schedule of a type away').argument('<type>', 'VM type').action(async (type: string, _flags: Flags, command: Command) => {
-    const id = dictionaryScheduleId(typeOf(type));
+    const id = dictionaryScheduleId(vmTypeOf(type));
     await withClient((client) => removeSchedule(client, id));
     createOutput(command.optsWithGlobals().json === true).emit({ event: 'unscheduled', schedule: id }, () => `${id} is gone`);
   });
@@ -60,30 +55,13 @@ export function addDictionaryCommands(program: Command): void {
 
   addOptions(dictionary.command('remove').description('Forget dictionary and samples of a type on this host').argument('<type>', 'VM type'), PROCESS_OPTIONS, PLACE).action(async (type: string, flags: Flags, command: Command) => {
     const { dataDir, output } = placeOf(flags, command);
-    await new DictionaryStore(dataDir).forget(typeOf(type));
+    await new DictionaryStore(dataDir).forget(vmTypeOf(type));
     output.emit({ event: 'removed', vmType: type }, () => `${type}: dictionary and samples are removed from this host`);
   });
-}
-
-function typeOf(text: string): string {
-  const parsed = vmTypeSchema.safeParse(text);
-  if (parsed.success) return parsed.data;
-  throw new DwcpError('INVALID_INPUT', `VM type "${text}": ${parsed.error.issues[0]?.message ?? ''}`);
 }
 
 function hostsOf(flags: Flags): string[] {
   const names = typeof flags.hosts === 'string' ? flags.hosts.split(',').map((name) => name.trim()) : [];
   for (const name of names) if (!hostIdSchema.safeParse(name).success) throw new DwcpError('INVALID_INPUT', `--hosts takes names of hosts, not "${name}"`);
   return names;
-}
-
-async function withClient(run: (client: Awaited<ReturnType<typeof connectClient>>) => Promise<void>): Promise<void> {
-  const client = await connectClient();
-  try {
-    await run(client);
-  } catch (error) {
-    throw failureOf(error);
-  } finally {
-    await client.connection.close();
-  }
 }

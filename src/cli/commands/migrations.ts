@@ -3,26 +3,23 @@
  */
 import { randomUUID } from 'node:crypto';
 import type { Command } from 'commander';
-import { connectClient } from '../../control/connection';
-import { createOrchestrator, failureOf, type Orchestrator } from '../../control/orchestrator';
+import { createOrchestrator, type Orchestrator } from '../../control/orchestrator';
 import { DwcpError } from '../../model/errors';
 import { ensureSchedules, removeSchedule, warmSchedule, warmScheduleId } from '../../control/schedules';
 import { type MigrationRequest, migrationRequestSchema } from '../../model/migration';
-import { CONTROL_QUEUE } from '../../model/names';
 import { MIGRATION_OPTIONS } from '../../model/options';
 import type { MigrationPlan } from '../../model/plan';
 import type { LinkSurvey } from '../../model/link-survey';
 import type { LevelAndStreams, LinkMeasurement } from '../../model/tiers';
 import { formatBitRate, formatBytes, formatDuration, parseRateBytesPerSecond, parseDurationMs } from '../../model/units';
 import { encodingsText } from '../encodings';
-import { executeWorkflow } from '../execute-workflow';
+import { executeWorkflow, withClient } from '../execute-workflow';
 import { follow, levelLines, resultText, statusLines } from '../follow';
 import { createOutput, type Output, table } from '../output';
-import { addOptions, migrationOptions } from '../settings';
+import { addOptions, migrationOptions, scheduledEveryMs } from '../settings';
 
 type Flags = Readonly<Record<string, unknown>>;
 
-const LEAST_EVERY_MS = 60_000;
 
 interface PlanResult {
   readonly plan: MigrationPlan;
@@ -84,15 +81,8 @@ export function addMigrationCommands(program: Command): void {
 
   moving('plan', 'Say what a migration would send and take, without sending content').action(async (vm: string, source: string, destination: string, flags: Flags, command: Command) => {
     const request = { schemaVersion: 1, vmId: vm, sourceHost: source, destinationHost: destination, options: migrationOptions(withGlobals(flags, command)) };
-    const client = await connectClient();
-    try {
-      const result = (await client.workflow.execute('planMigration', { workflowId: `plan-migration:${vm}:${randomUUID()}`, taskQueue: CONTROL_QUEUE, args: [request] })) as PlanResult;
-      outputOf(command).emit({ event: 'plan', vmId: vm, ...result }, () => planText(result));
-    } catch (error) {
-      throw failureOf(error);
-    } finally {
-      await client.connection.close();
-    }
+    const result = await executeWorkflow<PlanResult>('planMigration', `plan-migration:${vm}:${randomUUID()}`, request);
+    outputOf(command).emit({ event: 'plan', vmId: vm, ...result }, () => planText(result));
   });
 
   program.command('status').description('Show a migration, or all of late; follows one with --follow').argument('[migration]', 'migration id, or VM').option('--follow', 'live view until it ends').option('--encodings', 'where the bytes went, by encoding; while it runs, why the level is what it is').action(
@@ -180,22 +170,16 @@ export function addMigrationCommands(program: Command): void {
     });
 }
 
-/** A minute is the least: a warm-up that takes longer is left to end, and the next one waits for its turn. */
 async function scheduleWarmUps(request: MigrationRequest, flags: Flags, output: Output): Promise<void> {
-  const { vmId, destinationHost } = request;
-  const id = warmScheduleId(vmId, destinationHost);
-  const everyMs = flags.unschedule === true ? 0 : parseDurationMs(String(flags.schedule));
-  if (everyMs === undefined || (flags.unschedule !== true && everyMs < LEAST_EVERY_MS)) throw new DwcpError('INVALID_INPUT', `--schedule takes a duration of a minute or more, such as 6h, not "${String(flags.schedule)}"`);
-  const client = await connectClient();
-  try {
-    if (everyMs === 0) await removeSchedule(client, id);
-    else await ensureSchedules(client, [warmSchedule(migrationRequestSchema.parse(request), everyMs)]);
-    output.emit({ event: 'schedule', schedule: id, everyMs }, () => (everyMs === 0 ? `${id} is gone` : `${id}: every ${formatDuration(everyMs)}`));
-  } catch (error) {
-    throw failureOf(error);
-  } finally {
-    await client.connection.close();
+  const id = warmScheduleId(request.vmId, request.destinationHost);
+  if (flags.unschedule === true) {
+    await withClient((client) => removeSchedule(client, id));
+    output.emit({ event: 'schedule', schedule: id, everyMs: 0 }, () => `${id} is gone`);
+    return;
   }
+  const everyMs = scheduledEveryMs('--schedule', flags.schedule);
+  await withClient((client) => ensureSchedules(client, [warmSchedule(migrationRequestSchema.parse(request), everyMs)]));
+  output.emit({ event: 'schedule', schedule: id, everyMs }, () => `${id}: every ${formatDuration(everyMs)}`);
 }
 
 /** Below it a receive window costs nothing worth an operator's time. */
