@@ -247,8 +247,10 @@ export class BatchSource implements SessionSupplier {
   #pump(): void {
     const { pool } = this.#context;
     this.#askForPages();
-    while (!this.#failed && this.#jobs < 2 * pool.threads && this.#ready.length + this.#jobs < this.#waiting.length + 2 * pool.threads) {
-      const work = this.#nextWork();
+    while (!this.#failed && this.#jobs < 2 * pool.threads) {
+      const enough = this.#ready.length + this.#jobs >= this.#waiting.length + 2 * pool.threads;
+      if (enough && !this.#mayLookAhead) break;
+      const work = this.#nextWork(enough || (this.#waiting.length === 0 && this.#ready.length >= pool.threads));
       const blocks = work && countOf(work.blocks);
       const input = work?.lane.feed.load && blocks ? this.#take(blocks * BLOCK_SIZE_BYTES) : undefined;
       const run = blocks && (input || !work.lane.feed.load) ? this.#take(HEADER_BYTES + encodedBound(blocks)) : undefined;
@@ -262,11 +264,16 @@ export class BatchSource implements SessionSupplier {
     if (this.finished) for (const resolve of this.#waiting.splice(0)) resolve(undefined);
   }
 
-  #nextWork(): Work | undefined {
+  /** While the streams have enough, what takes little on the link is looked at: then they never wait for that. */
+  get #mayLookAhead(): boolean {
+    return this.#queue.length === 0 && this.#ready.length < 4 * this.#context.pool.threads && (this.#lanes.find(({ feed }) => feed.remaining > 0)?.feed.littleToSend ?? false);
+  }
+
+  #nextWork(enoughToSend: boolean): Work | undefined {
     const again = this.#queue.shift();
     if (again) return again;
     for (const lane of this.#lanes) {
-      const blocks = lane.feed.next(this.#context.batchBlocks());
+      const blocks = lane.feed.next(this.#context.batchBlocks(), enoughToSend);
       if (blocks) return { lane, blocks, plain: false, pages: lane.feed.hurried ? 'send' : 'ask', again: false };
     }
     return undefined;
@@ -335,6 +342,7 @@ export class BatchSource implements SessionSupplier {
       counts.unchangedBlocks += result.unchangedBlocks;
       lane.scanned(work.blocks);
     }
+    if (!work.again) lane.feed.packed?.(work.blocks, result.payloadBytes);
     if (lane.feed.confirmed) lane.feed.confirmed(settledOf(work.blocks, result));
     lane.needPages.push(...result.needPages);
     if (result.frameBytes === 0) {

@@ -13,8 +13,12 @@ import type { ImageFile } from './codec-jobs';
 
 export interface BlockFeed {
   readonly file: ImageFile;
-  /** The next candidates, at most `blocks` of them, in rising order; undefined when all have been named. */
-  next(blocks: number): BlockSelection | undefined;
+  /** The next candidates, at most `blocks` of them, in rising order; undefined when all have been named. @param enoughToSend better such as take little on the link */
+  next(blocks: number, enoughToSend?: boolean): BlockSelection | undefined;
+  /** What these candidates, as next() gave them, took on the link. */
+  packed?(blocks: BlockSelection, sentBytes: number): void;
+  /** There are candidates of which little is expected to have to be sent. */
+  readonly littleToSend?: boolean;
   /** Blocks that next() has not named yet. */
   readonly remaining: number;
   /** True while more may come, though nothing remains now. */

@@ -92,10 +92,6 @@ export class GuestSender {
     return this.#session?.ended ? undefined : this.#session;
   }
 
-  get batchBytes(): number {
-    return this.#pacing.batchBytes;
-  }
-
   /** Bytes on the wire for each byte that was looked at and had to be sent, as of late. */
   wireShare(imageId: string): number {
     const { counts } = this.#lane(imageId);
@@ -190,8 +186,7 @@ export class GuestSender {
       {
         pool, slab,
         settings: () => ({ compress: start.compress, level: this.#pacing.level, delta: options.enableDelta, deltaThreshold: options.deltaThreshold, dictionary }),
-        // Most of what is looked at has not changed, or packs well: small batches would cost more than they spread.
-        batchBlocks: () => Math.max(LEAST_BATCH_BLOCKS, this.#pacing.batchBlocks),
+        batchBlocks: () => this.#batchBlocks(session),
         askPageHashes: (image, blocks) => askPageHashes(session, image, blocks),
         encoded: (result, level) => {
           this.#maxStreams = Math.max(this.#maxStreams, session.stats.activeStreams);
@@ -217,6 +212,16 @@ export class GuestSender {
       stopPacing();
       signal.removeEventListener('abort', forward);
     }
+  }
+
+  /**
+   * Most of what is looked at has not changed, or packs well: small batches would cost more than they spread. What is left at
+   * the end of a round is spread over all streams, or one of them would be waited for.
+   */
+  #batchBlocks(session: SendingSession): number {
+    const backlogBlocks = this.#lanes.reduce((sum, { feed }) => sum + feed.backlogBytes, 0) / BLOCK_SIZE_BYTES;
+    const spread = Math.ceil(backlogBlocks / (2 * Math.max(1, session.stats.activeStreams)));
+    return Math.max(1, Math.min(spread, Math.max(LEAST_BATCH_BLOCKS, this.#pacing.batchBlocks)));
   }
 
   #lane(imageId: string): SentLane {

@@ -6,9 +6,10 @@
  *   changed -> dirty -> next() -> on the way -> confirmed(): clean, or named again if it has changed meanwhile
  */
 import { blockCount, PAGE_SIZE_BYTES, PAGES_PER_BLOCK } from '../model/image';
-import type { BlockSelection } from './block-selection';
+import { type BlockSelection, countOf } from './block-selection';
 import type { BlockFeed } from './change-feed';
 import type { ImageFile } from './codec-jobs';
+import { type FeedCursor, FeedCursors } from './feed-cursors';
 
 /** With what surrounds them they fit two initial windows of TCP. */
 const SMALL_BATCH_PAGES = 6;
@@ -31,7 +32,8 @@ export class LiveFeed implements BlockFeed {
   readonly #pagesOnTheWay: Uint8Array;
   #backlogPages = 0;
   #dirtyCount = 0;
-  #cursor = 0;
+  readonly #cursors: FeedCursors;
+  readonly #takenFrom = new WeakMap<BlockSelection, { readonly cursor: FeedCursor; readonly streamsWait: boolean }>();
   #hot = -1;
   #open = true;
   #hurried = false;
@@ -49,6 +51,7 @@ export class LiveFeed implements BlockFeed {
     this.#settled = new Uint8Array(blocks);
     this.#dirtyPages = new Uint8Array(blocks);
     this.#pagesOnTheWay = new Uint8Array(blocks);
+    this.#cursors = new FeedCursors(this.#dirty);
   }
 
   get remaining(): number {
@@ -62,6 +65,10 @@ export class LiveFeed implements BlockFeed {
   /** The guest waits: nothing is asked of the destination before a block is sent. */
   get hurried(): boolean {
     return this.#hurried;
+  }
+
+  get littleToSend(): boolean {
+    return !this.#small && this.#cursors.hasLittleToSend(this.#dirtyCount);
   }
 
   /** Bytes that have changed and are not confirmed. */
@@ -154,19 +161,30 @@ export class LiveFeed implements BlockFeed {
     this.#more();
   }
 
-  next(blocks: number): BlockSelection | undefined {
+  next(blocks: number, enoughToSend = false): BlockSelection | undefined {
     if (this.#dirtyCount === 0) return undefined;
+    const cursor = this.#small ? this.#cursors.first : this.#cursors.choose(this.#dirtyCount, enoughToSend);
     const list: number[] = [];
-    this.#collect(list, blocks, this.#cursor, this.#dirty.length);
+    const from = cursor.at;
+    this.#collect(list, blocks, cursor, this.#dirty.length);
     if (list.length === 0 || (list.length < blocks && !this.#small)) {
-      const end = list[0] ?? this.#cursor;
+      const end = list[0] ?? from;
       const wrapped: number[] = [];
-      this.#collect(wrapped, blocks - list.length, 0, Math.min(end, this.#dirty.length));
+      cursor.at = 0;
+      this.#collect(wrapped, blocks - list.length, cursor, Math.min(end, this.#dirty.length));
+      if (wrapped.length === 0) cursor.at = (list.at(-1) ?? -1) + 1;
       list.unshift(...wrapped);
     }
     if (list.length === 0) return undefined;
     const [first = 0, last = 0] = [list[0], list.at(-1)];
-    return last - first + 1 === list.length ? { first, count: list.length } : { list };
+    const selection = last - first + 1 === list.length ? { first, count: list.length } : { list };
+    this.#takenFrom.set(selection, { cursor, streamsWait: !enoughToSend });
+    return selection;
+  }
+
+  packed(blocks: BlockSelection, sentBytes: number): void {
+    const taken = this.#takenFrom.get(blocks);
+    if (taken) this.#cursors.learn(taken.cursor, countOf(blocks), sentBytes, taken.streamsWait);
   }
 
   confirmed(blocks: readonly number[]): void {
@@ -210,10 +228,10 @@ export class LiveFeed implements BlockFeed {
     this.#backlogPages += now - before;
   }
 
-  #collect(list: number[], most: number, from: number, end: number): void {
+  #collect(list: number[], most: number, cursor: FeedCursor, end: number): void {
     let taken = 0;
     let pages = 0;
-    for (let block = this.#dirty.indexOf(1, from); block >= 0 && block < end && taken < most; block = this.#dirty.indexOf(1, block + 1)) {
+    for (let block = this.#dirty.indexOf(1, cursor.at); block >= 0 && block < end && taken < most; block = this.#dirty.indexOf(1, block + 1)) {
       if (this.#onTheWay[block] === 1 || block === this.#hot) continue;
       this.#dirty[block] = 0;
       this.#dirtyCount -= 1;
@@ -223,7 +241,7 @@ export class LiveFeed implements BlockFeed {
       list.push(block);
       taken += 1;
       pages += this.#pagesOnTheWay[block] ?? 0;
-      this.#cursor = block + 1;
+      cursor.at = block + 1;
       if (this.#small && pages >= SMALL_BATCH_PAGES) return;
     }
   }

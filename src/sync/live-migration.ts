@@ -332,6 +332,7 @@ export class LiveMigration implements GuestMove {
   /** With the guest still running: what can be sent before the pause does not count as downtime. */
   async #lastLook(signal: AbortSignal): Promise<void> {
     this.#sender?.hurry();
+    this.#brake.pauseIsClose();
     for (const { feed } of this.#disks) feed.nameFew();
     this.#memory.nameFew();
     if (this.#disks.length > 0) await this.#nextDiskRound();

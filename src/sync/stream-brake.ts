@@ -1,15 +1,18 @@
 /**
- * How far QEMU's memory stream may be ahead of what the destination has confirmed: QEMU is read no faster, so that what is on
- * the way stays bounded, and is little when the guest is to be paused.
+ * How far QEMU's memory stream may be ahead of what the destination has confirmed: far while a round has much left, so that
+ * the link never waits for QEMU; hardly at its end, so that little is on the way when the guest is to be paused.
  */
 import { PAGE_SIZE_BYTES } from '../model/image';
-import { KIB, MIB } from '../model/units';
+import { clamp, KIB, MIB } from '../model/units';
 import type { GuestSender } from './guest-sender';
 import type { LiveFeed } from './live-feed';
 
-/** Two bandwidth-delay products, and batches of the size that packs well for every stream, within these. */
-const LEAST_AHEAD_BYTES = 64 * MIB;
-const MOST_AHEAD_BYTES = 128 * MIB;
+/** Read from QEMU before it is sent: it lies in the image's file, and the more of it, the more there is to choose from. */
+const MOST_AHEAD_BYTES = 512 * MIB;
+/** So little left at QEMU is the end of a round, which is to be its end at the destination too. */
+const END_OF_ROUND_BYTES = 4 * MIB;
+/** What the link takes in this time may be on the way while rounds end. */
+const ON_THE_WAY_SECONDS = 0.1;
 /** Close to the pause, what is on the way is paid for in downtime. */
 export const AHEAD_AT_THE_END_BYTES = 512 * KIB;
 /** Share of what may be on the way at which QEMU is read again. */
@@ -23,7 +26,9 @@ export interface Reader {
 export class StreamBrake {
   readonly #feed: LiveFeed;
   readonly #reader: Reader;
-  #limitBytes = LEAST_AHEAD_BYTES;
+  /** At the end of a round. */
+  #leastBytes = 2 * AHEAD_AT_THE_END_BYTES;
+  #pauseIsClose = false;
   #remainingBytes = 0;
   /** Of the stream, since QEMU was asked last what remains. */
   #receivedBytes = 0;
@@ -43,20 +48,17 @@ export class StreamBrake {
   remains(bytes: number, sender: GuestSender | undefined, wireShare: number): void {
     this.#remainingBytes = bytes;
     this.#receivedBytes = 0;
-    const stats = sender?.session?.stats;
-    if (sender && stats) {
-      const twoBdp = (2 * stats.goodputBytesPerSecond * Math.max(50, stats.rttMs)) / 1000 / Math.max(0.1, wireShare);
-      const forStreams = 2 * stats.activeStreams * sender.batchBytes;
-      this.#limitBytes = Math.min(MOST_AHEAD_BYTES, Math.max(LEAST_AHEAD_BYTES, twoBdp + forStreams));
-    }
+    const goodput = sender?.session?.stats.goodputBytesPerSecond ?? 0;
+    const onTheWay = this.#pauseIsClose ? 0 : (goodput * ON_THE_WAY_SECONDS) / Math.max(0.1, wireShare);
+    this.#leastBytes = clamp(onTheWay, 2 * AHEAD_AT_THE_END_BYTES, END_OF_ROUND_BYTES);
     this.apply();
   }
 
   apply(): void {
     if (this.#off) return;
     const ahead = this.#feed.backlogBytes;
-    // The less QEMU has left, the less may be on the way: the end of a round is to be the end of it at the destination too.
-    const limit = Math.min(this.#limitBytes, Math.max(2 * AHEAD_AT_THE_END_BYTES, this.#remainingBytes - this.#receivedBytes));
+    const left = this.#remainingBytes - this.#receivedBytes;
+    const limit = left > END_OF_ROUND_BYTES ? MOST_AHEAD_BYTES : Math.max(this.#leastBytes, left);
     if (!this.#held && ahead > limit) {
       this.#held = true;
       this.#reader.hold();
@@ -64,6 +66,11 @@ export class StreamBrake {
       this.#held = false;
       this.#reader.release();
     }
+  }
+
+  /** From now on next to nothing may be on the way. */
+  pauseIsClose(): void {
+    this.#pauseIsClose = true;
   }
 
   /** The guest is being stopped: everything that is left is read at once. */

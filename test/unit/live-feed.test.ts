@@ -88,3 +88,45 @@ test('a layout finds every page of every RAM block again', () => {
     expect([found.block.id, found.offset]).toEqual([id, offset]);
   }
 });
+
+describe('a long backlog of which a half is known to the destination', () => {
+  const LONG = 4096;
+  const isKnown = (block: number): boolean => block < LONG / 2;
+  /** Takes batches until all is looked at. @returns whether each was asked for by waiting streams, and what had to be sent of it */
+  const goThrough = (streamsWait: (sent: readonly number[]) => boolean): { readonly sent: readonly number[]; readonly seen: ReadonlySet<number> } => {
+    const live = new LiveFeed({ file: { fd: -1, sizeBytes: LONG * BLOCK_SIZE_BYTES } });
+    live.changed(0, LONG);
+    const [sent, seen] = [[] as number[], new Set<number>()];
+    for (;;) {
+      const selection = live.next(16, !streamsWait(sent));
+      if (!selection) return { sent, seen };
+      const unknown = listOf(selection).filter((block) => !isKnown(block)).length;
+      for (const block of listOf(selection)) {
+        expect(seen.has(block)).toBe(false);
+        seen.add(block);
+      }
+      live.packed(selection, unknown * BLOCK_SIZE_BYTES);
+      sent.push(unknown);
+    }
+  };
+
+  test('is searched for what has to be sent while streams wait', () => {
+    const { sent, seen } = goThrough(() => true);
+    expect(seen.size).toBe(LONG);
+    const firstToSend = sent.findIndex((blocks) => blocks > 0);
+    expect(firstToSend).toBeLessThan(LONG / 2 / 16 / 4);
+    expect(sent.slice(firstToSend, firstToSend + 64).filter((blocks) => blocks > 0).length).toBeGreaterThan(60);
+  });
+
+  test('is gone through where little crosses while the streams have enough', () => {
+    let enough = false;
+    const { sent, seen } = goThrough((all) => {
+      enough = (all.at(-1) ?? 0) > 0 || (enough && all.slice(-32).some((blocks) => blocks > 0));
+      return !enough;
+    });
+    expect(seen.size).toBe(LONG);
+    // One batch to send for each stretch of what is known, for as long as there is some of that.
+    const firstToSend = sent.findIndex((blocks) => blocks > 0);
+    expect(sent.slice(firstToSend + 1, firstToSend + 33).filter((blocks) => blocks === 0).length).toBeGreaterThan(24);
+  });
+});
