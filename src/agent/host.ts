@@ -18,8 +18,10 @@ import { lockFolder } from '../store/folder-lock';
 import { DictionaryStore } from '../store/dictionaries';
 import { OwnershipJournal } from '../store/ownership-journal';
 import { PathHistory } from '../store/path-history';
+import { SealingKey } from '../store/sealing-key';
 import { VmRegistry } from '../store/vm-registry';
 import { copyPathOf } from '../sync/baseline-copy';
+import { BaselineSealer } from '../sync/baseline-sealer';
 import { CodecPool } from '../sync/codec-pool';
 import { DestinationHub } from '../sync/destination-hub';
 import type { Advertised, SourceContext } from '../sync/source-migration';
@@ -123,6 +125,7 @@ export async function openHost(options: ProcessOptions, explain?: SourceContext[
   const sourceAddresses = addressesOf(options.sourceAddresses);
   await assertOwn(sourceAddresses);
   const limit = new SharedLimit(options.hostBandwidthLimit);
+  const sealingKey = SealingKey.read(options.baselineKeyFile);
   const endSchedule = followSchedule(limit, options);
   const unlock = lockFolder(dataDir);
   await removeTemporaries(dataDir);
@@ -132,6 +135,8 @@ export async function openHost(options: ProcessOptions, explain?: SourceContext[
   const sendingSlab = new Slab(options.bufferMemory);
   const receivingSlab = new Slab(options.bufferMemory);
   const store = new BaselineStore(dataDir, { hostBytes: options.storeLimit, vmBytes: options.vmStoreLimit });
+  const sealer = new BaselineSealer(store, pool, sealingKey);
+  store.guardWith(sealer);
   const dictionaries = new DictionaryStore(dataDir);
   const ownership = new OwnershipJournal(dataDir);
   const registry = new VmRegistry(dataDir);
@@ -152,6 +157,7 @@ export async function openHost(options: ProcessOptions, explain?: SourceContext[
     unlock();
     throw error;
   }
+  void sealer.sealAll();
   return {
     hostId,
     dataDir,
@@ -168,6 +174,7 @@ export async function openHost(options: ProcessOptions, explain?: SourceContext[
     close: async () => {
       endSchedule();
       await hub.close();
+      await sealer.close();
       peers.close();
       await listener.close();
       await pool.close();

@@ -55,6 +55,7 @@ export const PROCESS_OPTIONS = {
   bufferMemory: { type: 'bytes', unit: 'bytes', min: 16 * MIB, max: 4 * GIB, default: 64 * MIB, help: 'Memory for batches in flight, per agent and direction' },
   storeLimit: { type: 'bytes', unit: 'bytes', min: 0, default: 0, help: 'Most that baselines may take on disk; 0 is no limit' },
   vmStoreLimit: { type: 'bytes', unit: 'bytes', min: 0, default: 0, help: 'Most that the baselines of one VM may take on disk; 0 is no limit' },
+  baselineKeyFile: { type: 'text', default: '', help: 'File of 32 bytes or 64 hexadecimal digits, readable by its owner alone: what is kept of VMs that are away, and copies for deltas, are encrypted with it. Empty: not encrypted' },
   keepBaselineCopy: { type: 'text', default: 'auto', help: 'Keep what arrived beside the VM, for deltas on the way back: auto (clone, or copy where space allows), clone, never' },
   acceptDwcp: { type: 'boolean', default: true, help: 'Accept DWCP sessions; false leaves this host to the standard transfer' },
   pruneInterval: { type: 'duration', unit: 'ms', min: 60_000, default: 3_600_000, help: 'How often the control worker’s schedule has baselines pruned' },

@@ -14,6 +14,7 @@ import { DwcpError } from '../model/errors';
 import { imageIdSchema, imageKindSchema, vmIdSchema } from '../model/ids';
 import { isMissing, namesIn, readIfThere, renameDurably, writeDurably } from './durable-file';
 import { Manifest } from './manifest';
+import { type ContentCipher, type Seal, sealSchema } from './sealing-key';
 
 const recordSchema = z.strictObject({
   vmId: vmIdSchema,
@@ -26,6 +27,7 @@ const recordSchema = z.strictObject({
   /** False where a migration was given up half-way: each block is as its hash says, but the whole is no known state. */
   complete: z.boolean(),
   contentPath: z.string().optional(),
+  seal: sealSchema.optional(),
   lastUsedAtMs: z.number(),
 });
 export type BaselineRecord = z.infer<typeof recordSchema>;
@@ -43,6 +45,18 @@ export interface BaselineListing extends BaselineRecord {
 export interface StoreLimits {
   readonly hostBytes: number;
   readonly vmBytes: number;
+}
+
+/** Who keeps contents unreadable to others while nobody uses them. */
+export interface ContentGuard {
+  /** A baseline has been recorded. */
+  kept(vmId: string, imageId: string): void;
+  /** A baseline is going to be replaced or removed: nobody works on its content when this resolves. */
+  release(vmId: string, imageId: string): Promise<void>;
+  /** Its content is going to be used as a file. @returns false where it cannot be read */
+  open(vmId: string, imageId: string): Promise<boolean>;
+  /** How its content is read where it lies. */
+  cipherOf(record: BaselineRecord): ContentCipher | 'plain' | 'locked';
 }
 
 const NO_LIMITS: StoreLimits = { hostBytes: 0, vmBytes: 0 };
@@ -76,10 +90,33 @@ async function allocatedBytes(path: string | undefined): Promise<number> {
 export class BaselineStore {
   readonly #folder: string;
   readonly #limits: StoreLimits;
+  #guard: ContentGuard | undefined;
 
   constructor(dataDir: string, limits: StoreLimits = NO_LIMITS) {
     this.#folder = join(dataDir, 'baselines');
     this.#limits = limits;
+  }
+
+  guardWith(guard: ContentGuard): void {
+    this.#guard = guard;
+  }
+
+  /** Makes the content file of a baseline one that can be used as the image. @returns false where it is sealed with a key that is not here: it stays as it is */
+  async openContent(vmId: string, imageId: string): Promise<boolean> {
+    if (this.#guard) return this.#guard.open(vmId, imageId);
+    return (await this.#read(vmId, imageId))?.seal === undefined;
+  }
+
+  /** How the content of a baseline is read where it lies; `locked` where that takes a key that is not here. */
+  cipherOf(record: BaselineRecord): ContentCipher | 'plain' | 'locked' {
+    return this.#guard?.cipherOf(record) ?? (record.seal ? 'locked' : 'plain');
+  }
+
+  /** Notes how the content of a baseline is kept, where the baseline is still the same. */
+  async setSeal(record: BaselineRecord, seal: Seal | undefined): Promise<void> {
+    const now = await this.#read(record.vmId, record.imageId);
+    if (now?.root !== record.root || now.contentPath !== record.contentPath || now.lastUsedAtMs !== record.lastUsedAtMs) return;
+    await writeDurably(this.#path(record.vmId, record.imageId, 'json'), JSON.stringify({ ...now, seal }, null, 1));
   }
 
   /** The baseline of an image, checked; undefined where there is none or its record or manifest does not hold. */
@@ -91,7 +128,8 @@ export class BaselineStore {
   }
 
   /** Records a baseline; its content file, if any, is in place already. Older ones go where the limit asks for it. */
-  async put(record: Omit<BaselineRecord, 'lastUsedAtMs' | 'root'>, manifest: Manifest): Promise<BaselineRecord> {
+  async put(record: Omit<BaselineRecord, 'lastUsedAtMs' | 'root' | 'seal'>, manifest: Manifest): Promise<BaselineRecord> {
+    await this.#guard?.release(record.vmId, record.imageId);
     const full = { ...record, root: manifest.root(), lastUsedAtMs: Date.now() };
     await rm(this.#path(record.vmId, record.imageId, 'json'), { force: true });
     await manifest.save(this.#path(record.vmId, record.imageId, 'manifest'));
@@ -99,11 +137,13 @@ export class BaselineStore {
     const keep = `${record.vmId}/${record.imageId}`;
     await this.prune(this.#limits.vmBytes, { vmId: record.vmId, keep });
     await this.prune(this.#limits.hostBytes, { keep });
+    this.#guard?.kept(record.vmId, record.imageId);
     return full;
   }
 
   /** Forgets a baseline. Its content file is left to the caller where `keepContent` is set, else removed. */
   async forget(vmId: string, imageId: string, keepContent: boolean): Promise<void> {
+    await this.#guard?.release(vmId, imageId);
     const record = await this.#read(vmId, imageId);
     await rm(this.#path(vmId, imageId, 'json'), { force: true });
     await rm(this.#path(vmId, imageId, 'manifest'), { force: true });
@@ -147,7 +187,7 @@ export class BaselineStore {
   }
 
   /** Turns a file into the content of a baseline: renames it into place, then records it. */
-  async adopt(from: string, imagePath: string, record: Omit<BaselineRecord, 'lastUsedAtMs' | 'root' | 'contentPath'>, manifest: Manifest): Promise<void> {
+  async adopt(from: string, imagePath: string, record: Omit<BaselineRecord, 'lastUsedAtMs' | 'root' | 'contentPath' | 'seal'>, manifest: Manifest): Promise<void> {
     const contentPath = baselinePathOf(imagePath);
     await this.forget(record.vmId, record.imageId, true);
     if (from !== contentPath) await renameDurably(from, contentPath);

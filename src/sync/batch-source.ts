@@ -13,6 +13,7 @@ import { encodedBound } from '../encoder/batch-encoder';
 import { DwcpError, toDwcpError } from '../model/errors';
 import { BLOCK_SIZE_BYTES } from '../model/image';
 import type { Manifest } from '../store/manifest';
+import type { ContentCipher } from '../store/sealing-key';
 import type { RefusedBlock } from '../transport/counters';
 import { HEADER_BYTES } from '../transport/frame';
 import type { OutgoingBatch } from '../transport/sending-stream';
@@ -36,7 +37,7 @@ export interface Lane {
   readonly feed: BlockFeed;
   readonly source: Manifest;
   readonly held: Manifest;
-  readonly shadow?: { readonly fd: number; readonly manifest: Manifest } | undefined;
+  readonly shadow?: { readonly fd: number; readonly cipher: ContentCipher | undefined; readonly manifest: Manifest } | undefined;
   /** Page hashes of the versions held, for images whose blocks are sent again and again. */
   readonly pages?: PageTable | undefined;
   readonly references?: EncodeJob['references'];
@@ -305,7 +306,7 @@ export class BatchSource implements SessionSupplier {
         plain: work.plain,
         source: source.memory,
         held: held.memory,
-        shadow: shadow && { fd: shadow.fd, hashes: shadow.manifest.memory },
+        shadow: shadow && { fd: shadow.fd, cipher: shadow.cipher, hashes: shadow.manifest.memory },
         pages: work.pages,
         pageTable: pages?.shared,
         references,

@@ -5,12 +5,14 @@
 import { readSync, writeSync } from 'node:fs';
 import { DwcpError } from '../model/errors';
 import { BLOCK_SIZE_BYTES, blockLength } from '../model/image';
+import { applyCipher } from '../store/sealing-key';
 import { nextData, punchHole } from '../store/system-calls';
 import { type BlockSelection, blocksOf, runsOf } from './block-selection';
 import type { ImageFile } from './codec-jobs';
 
 const ZEROS = Buffer.alloc(BLOCK_SIZE_BYTES);
 
+/** Of a sealed file: whole blocks. */
 export function readFully(file: ImageFile, out: Buffer, position: number): void {
   let at = 0;
   while (at < out.length) {
@@ -18,6 +20,7 @@ export function readFully(file: ImageFile, out: Buffer, position: number): void 
     if (got === 0) throw new DwcpError('IMAGE_CHANGED', `The image ends at ${position + at} bytes and was ${file.sizeBytes} long`);
     at += got;
   }
+  if (file.cipher) applyCipher(file.cipher, out, position);
 }
 
 export function writeFully(fd: number, bytes: Buffer, position: number): void {

@@ -5,6 +5,7 @@
 import type { EncodeSettings } from '../encoder/batch-encoder';
 import type { SharedDictionary } from '../encoder/trained-dictionary';
 import type { EncodingAccount } from '../encoder/account';
+import type { ContentCipher } from '../store/sealing-key';
 import type { BlockSelection } from './block-selection';
 import type { SharedPageTable } from './page-table';
 import type { SharedReferences } from './reference-index';
@@ -13,6 +14,8 @@ import type { SharedVersions } from './version-cache';
 export interface ImageFile {
   readonly fd: number;
   readonly sizeBytes: number;
+  /** Where it is sealed. */
+  readonly cipher?: ContentCipher | undefined;
 }
 
 export interface EncodeJob {
@@ -26,7 +29,7 @@ export interface EncodeJob {
   /** Hashes of what the destination holds. */
   readonly held: SharedArrayBuffer;
   /** An older version of the image at the source, and its hashes. */
-  readonly shadow?: { readonly fd: number; readonly hashes: SharedArrayBuffer } | undefined;
+  readonly shadow?: { readonly fd: number; readonly cipher?: ContentCipher | undefined; readonly hashes: SharedArrayBuffer } | undefined;
   /** What to do with a block that the destination holds in another version, whose bytes are not at the source. */
   readonly pages: 'ask' | 'send' | { readonly hashes: Uint8Array };
   /** Page hashes of held versions: read where known, and written for every block sent. */
@@ -125,6 +128,22 @@ export interface CopyJob {
   readonly hashes: SharedArrayBuffer;
 }
 
+/** Seals or opens blocks of a baseline's content in place, or only compares them; what a block is now, its hash says. */
+export interface SealJob {
+  readonly kind: 'seal';
+  readonly file: ImageFile;
+  readonly first: number;
+  readonly count: number;
+  readonly hashes: SharedArrayBuffer;
+  readonly cipher: ContentCipher | undefined;
+  readonly into: 'sealed' | 'plain' | 'as it is';
+}
+
+export interface SealResult {
+  /** Blocks that are neither what their hash says nor that, sealed. */
+  readonly damaged: number;
+}
+
 /** Reads sample blocks and says what they would take on the wire; sends nothing. */
 export interface SampleJob {
   readonly kind: 'sample';
@@ -188,6 +207,7 @@ export interface CodecJobs {
   recall: { job: RecallJob; result: { readonly equal: number } };
   copy: { job: CopyJob; result: { readonly copied: number; readonly differing: number } };
   sample: { job: SampleJob; result: SampleResult };
+  seal: { job: SealJob; result: SealResult };
   readExtent: { job: ReadExtentJob; result: { readonly frameBytes: number } };
   writeExtent: { job: WriteExtentJob; result: { readonly end: number } };
   index: { job: IndexJob; result: { readonly pages: number } };

@@ -14,11 +14,12 @@ import { fromShared, type TrainedDictionary } from '../encoder/trained-dictionar
 import { DwcpError, errnoOf, toDwcpError } from '../model/errors';
 import { BLOCK_SIZE_BYTES, PAGE_SIZE_BYTES, PAGES_PER_BLOCK, blockCount, blockLength } from '../model/image';
 import { Manifest } from '../store/manifest';
+import { applyCipher } from '../store/sealing-key';
 import { yieldToOtherThreads } from '../store/system-calls';
 import { HEADER_BYTES, sealFrame } from '../transport/frame';
 import { blocksInMemory, BlockWriter, clearBlock, clearRange, readBlocks, readFully, writeFully } from './block-io';
 import type {
-  CodecJob, CodecResult, CopyJob, DecodeJob, DictionaryGainJob, DecodeResult, EncodeJob, EncodeResult, IndexJob, MeasureJob, PageHashJob, ReadExtentJob, RecallJob, ReferenceSource, RootJob, SampleJob, SampleResult, WriteExtentJob,
+  CodecJob, CodecResult, CopyJob, DecodeJob, DictionaryGainJob, DecodeResult, EncodeJob, EncodeResult, IndexJob, MeasureJob, PageHashJob, ReadExtentJob, RecallJob, ReferenceSource, RootJob, SampleJob, SampleResult, SealJob, SealResult, WriteExtentJob,
 } from './codec-jobs';
 import { EXTENT_META_BYTES, readExtentMeta, sha256, writeExtentMeta } from './extent-format';
 import { ReferenceIndex } from './reference-index';
@@ -129,7 +130,7 @@ function heldVersion(job: EncodeJob, index: number, block: number, hash: Buffer,
   if (!job.settings.delta) return undefined;
   if (job.shadow && shadow?.hashOf(block).equals(hash)) {
     const bytes = shadowRegion.subarray(index * BLOCK_SIZE_BYTES, index * BLOCK_SIZE_BYTES + blockLength(job.file.sizeBytes, block));
-    readFully({ fd: job.shadow.fd, sizeBytes: job.file.sizeBytes }, bytes, block * BLOCK_SIZE_BYTES);
+    readFully({ fd: job.shadow.fd, sizeBytes: job.file.sizeBytes, cipher: job.shadow.cipher }, bytes, block * BLOCK_SIZE_BYTES);
     // A copy made while the VM ran already lacks what it wrote meanwhile, and a delta against anything else is refused.
     writeBlockHash(bytes, shadowHash, 0);
     if (shadowHash.equals(hash)) return { hash, bytes };
@@ -240,6 +241,27 @@ function copy(job: CopyJob): { copied: number; differing: number } {
   return { copied, differing };
 }
 
+function seal(job: SealJob): SealResult {
+  const hashes = new Manifest(job.file.sizeBytes, job.hashes);
+  const hash = Buffer.alloc(HASH_BYTES);
+  let damaged = 0;
+  const isAsKnown = (block: number, bytes: Buffer): boolean => {
+    writeBlockHash(bytes, hash, 0);
+    return hash.equals(hashes.hashOf(block));
+  };
+  for (const { block, bytes } of readBlocks(job.file, { first: job.first, count: job.count }, region)) {
+    const position = block * BLOCK_SIZE_BYTES;
+    const plain = isAsKnown(block, bytes);
+    if (plain && (job.into !== 'sealed' || hashes.isZero(block))) continue;
+    const other = Buffer.from(bytes);
+    if (job.cipher) applyCipher(job.cipher, other, position);
+    if (plain) writeFully(job.file.fd, other, position);
+    else if (!isAsKnown(block, other)) damaged += 1;
+    else if (job.into === 'plain') writeFully(job.file.fd, other, position);
+  }
+  return { damaged };
+}
+
 function sample(job: SampleJob): SampleResult {
   const held = new Manifest(job.file.sizeBytes, job.held);
   sampleScratch ??= Buffer.allocUnsafeSlow(compressBound(REGION_BYTES));
@@ -316,6 +338,7 @@ function run(job: CodecJob): CodecResult {
     case 'recall': return recall(job);
     case 'copy': return copy(job);
     case 'sample': return sample(job);
+    case 'seal': return seal(job);
     case 'readExtent': return readExtent(job);
     case 'writeExtent': return writeExtent(job);
     case 'index': return index(job);
@@ -326,7 +349,7 @@ function run(job: CodecJob): CodecResult {
 /** The main thread has sockets and heartbeats to serve: with all processors busy it goes first. */
 yieldToOtherThreads(5);
 
-const WRITING: ReadonlySet<CodecJob['kind']> = new Set(['decode', 'copy', 'writeExtent']);
+const WRITING: ReadonlySet<CodecJob['kind']> = new Set(['decode', 'copy', 'writeExtent', 'seal']);
 
 parentPort?.on('message', ({ id, job }: { id: number; job: CodecJob }) => {
   try {

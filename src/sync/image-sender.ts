@@ -8,8 +8,9 @@ import { hasCode, toDwcpError } from '../model/errors';
 import type { ImageSpec } from '../model/image';
 import type { MigrationOptions } from '../model/options';
 import type { LevelAndStreams } from '../model/tiers';
-import { type Baseline, baselinePathOf } from '../store/baselines';
+import { type Baseline, type BaselineStore, baselinePathOf } from '../store/baselines';
 import { Manifest } from '../store/manifest';
+import type { ContentCipher } from '../store/sealing-key';
 import type { SendingSession } from '../transport/sending-session';
 import { type BatchCounts, BatchSource, noCounts } from './batch-source';
 import { activeDictionary } from './active-dictionary';
@@ -132,7 +133,7 @@ export class ImageSender {
   /** @throws the coded error that ended it; what has arrived is kept by the destination */
   async run(signal: AbortSignal): Promise<SentImage> {
     const baseline = this.#request.options.enableDelta ? await this.#migration.context.store.open(this.#request.vmId, this.#request.image.imageId) : undefined;
-    const shadow = await openShadow(baseline, this.#request);
+    const shadow = await openShadow(baseline, this.#request, this.#migration.context.store);
     try {
       for (let mismatches = 0; ; ) {
         const session = await this.#migration.sessionPatiently(signal);
@@ -145,12 +146,12 @@ export class ImageSender {
         }
       }
     } finally {
-      await shadow?.close();
+      await shadow?.handle.close();
       await rememberPaths(this.#migration, this.#session?.stats.paths ?? [], this.#pacing.confirmed, this.#request.start.initialStreams);
     }
   }
 
-  async #pass(session: SendingSession, baseline: Baseline | undefined, shadow: FileHandle | undefined, signal: AbortSignal): Promise<SentImage> {
+  async #pass(session: SendingSession, baseline: Baseline | undefined, shadow: Shadow | undefined, signal: AbortSignal): Promise<SentImage> {
     const { image, feed, start, options, references } = this.#request;
     const { pool, slab } = this.#migration.context;
     this.#follow(session);
@@ -168,7 +169,7 @@ export class ImageSender {
         feed,
         source: this.#source,
         held: this.#held,
-        shadow: shadow && baseline && { fd: shadow.fd, manifest: baseline.manifest },
+        shadow: shadow && baseline && { fd: shadow.handle.fd, cipher: shadow.cipher, manifest: baseline.manifest },
         references: references?.sources.of(image.imageId),
         counts: this.#counts,
         scanned: (blocks) => this.#markScanned(blocks),
@@ -287,9 +288,16 @@ export class ImageSender {
   }
 }
 
-/** The older version of the image at this host, for deltas: the baseline's content, where it was kept. */
-async function openShadow(baseline: Baseline | undefined, { path, image }: SendImageRequest): Promise<FileHandle | undefined> {
+interface Shadow {
+  readonly handle: FileHandle;
+  readonly cipher: ContentCipher | undefined;
+}
+
+/** The older version of the image at this host, for deltas: the baseline's content, where it was kept and can be read. */
+async function openShadow(baseline: Baseline | undefined, { path, image }: SendImageRequest, store: BaselineStore): Promise<Shadow | undefined> {
   if (!baseline?.record.contentPath || baseline.record.sizeBytes !== image.sizeBytes) return undefined;
   if (baseline.record.contentPath !== baselinePathOf(path)) return undefined;
-  return open(baseline.record.contentPath, 'r').catch(() => undefined);
+  const cipher = store.cipherOf(baseline.record);
+  const handle = cipher === 'locked' ? undefined : await open(baseline.record.contentPath, 'r').catch(() => undefined);
+  return handle && { handle, cipher: cipher === 'plain' || cipher === 'locked' ? undefined : cipher };
 }

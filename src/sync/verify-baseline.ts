@@ -1,23 +1,31 @@
 /** Whether a baseline's content is what its manifest says, by reading all of it on the worker threads. Damage is found on use too; this finds it before. */
+import { open } from 'node:fs/promises';
+import type { Baseline, BaselineStore } from '../store/baselines';
 import { isMissing } from '../store/durable-file';
-import type { Baseline } from '../store/baselines';
+import { sealBlocks } from './baseline-sealer';
 import type { CodecPool } from './codec-pool';
-import { measureFile } from './measure-file';
 
 export type BaselineVerdict =
   | { readonly state: 'whole'; readonly blocks: number }
   | { readonly state: 'damaged'; readonly blocks: number; readonly damagedBlocks: number }
   /** The VM lives here: its image is the content, and may change at any time. */
   | { readonly state: 'in use' }
+  /** Sealed with a key that is not here. */
+  | { readonly state: 'locked' }
   | { readonly state: 'missing' };
 
-export async function verifyBaseline({ record, manifest }: Baseline, pool: CodecPool): Promise<BaselineVerdict> {
+/** @param cipher what its content is sealed with, as the store says */
+export async function verifyBaseline({ record, manifest }: Baseline, cipher: ReturnType<BaselineStore['cipherOf']>, pool: CodecPool): Promise<BaselineVerdict> {
   if (record.contentPath === undefined) return { state: 'in use' };
+  if (cipher === 'locked') return { state: 'locked' };
   try {
-    const now = await measureFile(record.contentPath, record.sizeBytes, pool);
-    let damagedBlocks = 0;
-    for (let block = 0; block < manifest.blocks; block += 1) if (!now.hashOf(block).equals(manifest.hashOf(block))) damagedBlocks += 1;
-    return damagedBlocks === 0 ? { state: 'whole', blocks: manifest.blocks } : { state: 'damaged', blocks: manifest.blocks, damagedBlocks };
+    const handle = await open(record.contentPath, 'r');
+    try {
+      const damagedBlocks = await sealBlocks(pool, handle.fd, manifest, cipher === 'plain' ? undefined : cipher, 'as it is');
+      return damagedBlocks === 0 ? { state: 'whole', blocks: manifest.blocks } : { state: 'damaged', blocks: manifest.blocks, damagedBlocks };
+    } finally {
+      await handle.close();
+    }
   } catch (error) {
     if (isMissing(error)) return { state: 'missing' };
     throw error;

@@ -95,7 +95,7 @@ export class WorkingImage {
         await journal?.close();
         held.hashes.fill(0);
         marks.fill(0);
-        journal = await beginAnew(parameters);
+        journal = await beginAnew(parameters, store);
       }
       const handle = await open(workPathOf(imagePath), constants.O_RDWR | constants.O_CREAT, 0o600);
       setSparseSize(handle.fd, image.sizeBytes);
@@ -310,10 +310,10 @@ async function restoreWorkFile(journal: BlockJournal, imagePath: string): Promis
 }
 
 /** Starts a journal, then gives it a working file: the baseline's content where there is one and it is wanted. */
-async function beginAnew({ migrationId, image, imagePath, journalPath, useBaseline }: WorkingImageParameters): Promise<BlockJournal> {
+async function beginAnew({ migrationId, vmId, image, imagePath, journalPath, useBaseline }: WorkingImageParameters, store: BaselineStore): Promise<BlockJournal> {
   await mkdir(dirname(imagePath), { recursive: true });
   await removeJournal(journalPath);
-  const fromBaseline = useBaseline && (await exists(baselinePathOf(imagePath)));
+  const fromBaseline = useBaseline && (await store.openContent(vmId, image.imageId)) && (await exists(baselinePathOf(imagePath)));
   const journal = await BlockJournal.create(journalPath, { migrationId, image, base: fromBaseline ? 'baseline' : 'empty' });
   await rm(workPathOf(imagePath), { force: true });
   if (fromBaseline) await renameDurably(baselinePathOf(imagePath), workPathOf(imagePath));

@@ -5,6 +5,8 @@ import { DwcpError } from '../../model/errors';
 import { PROCESS_OPTIONS } from '../../model/options';
 import { formatBytes, parseSizeBytes } from '../../model/units';
 import { BaselineStore, type BaselineListing } from '../../store/baselines';
+import { SealingKey } from '../../store/sealing-key';
+import { BaselineSealer } from '../../sync/baseline-sealer';
 import { CodecPool } from '../../sync/codec-pool';
 import { type BaselineVerdict, verifyBaseline } from '../../sync/verify-baseline';
 import { table } from '../output';
@@ -17,23 +19,25 @@ export function addBaselineCommands(program: Command): void {
 
   addOptions(baseline.command('list').description('List baselines, least recently used first').argument('[vm]', 'only of this VM'), PROCESS_OPTIONS, PLACE).action(async (vmId: string | undefined, flags: Flags, command: Command) => {
     const { dataDir, output } = placeOf(flags, command);
-    const rows = [['vm', 'image', 'kind', 'generation', 'on disk', 'whole', 'last used']];
+    const rows = [['vm', 'image', 'kind', 'generation', 'on disk', 'whole', 'sealed', 'last used']];
     for (const record of ofVm(await new BaselineStore(dataDir).list(), vmId)) {
       if (output.json) output.emit({ event: 'baseline', ...record }, () => '');
-      rows.push([record.vmId, record.imageId, record.kind, String(record.generation), formatBytes(record.allocatedBytes), record.complete ? 'yes' : 'in part', new Date(record.lastUsedAtMs).toISOString()]);
+      rows.push([record.vmId, record.imageId, record.kind, String(record.generation), formatBytes(record.allocatedBytes), record.complete ? 'yes' : 'in part', sealedText(record), new Date(record.lastUsedAtMs).toISOString()]);
     }
     if (!output.json) output.say(rows.length === 1 ? `no baselines under ${dataDir}` : table(rows));
   });
 
   addOptions(baseline.command('verify').description('Read baselines and compare them with their hashes; exit code 11 where one is damaged').argument('[vm]', 'only of this VM')
-    .option('--forget', 'remove those that are damaged; they are sent anew by the next migration'), PROCESS_OPTIONS, PLACE).action(async (vmId: string | undefined, flags: Flags, command: Command) => {
-    const { dataDir, output } = placeOf(flags, command);
+    .option('--forget', 'remove those that are damaged; they are sent anew by the next migration'), PROCESS_OPTIONS, [...PLACE, 'baselineKeyFile']).action(async (vmId: string | undefined, flags: Flags, command: Command) => {
+    const { dataDir, output, options } = placeOf(flags, command);
     const store = new BaselineStore(dataDir);
+    const key = SealingKey.read(options.baselineKeyFile);
     const pool = new CodecPool(0);
+    store.guardWith(new BaselineSealer(store, pool, key));
     try {
       for (const record of ofVm(await store.list(), vmId)) {
         const opened = await store.open(record.vmId, record.imageId);
-        const verdict: BaselineVerdict = opened ? await verifyBaseline(opened, pool) : { state: 'missing' };
+        const verdict: BaselineVerdict = opened ? await verifyBaseline(opened, store.cipherOf(opened.record), pool) : { state: 'missing' };
         const bad = verdict.state === 'damaged' || verdict.state === 'missing';
         if (bad) process.exitCode = EXIT.integrity;
         if (bad && flags.forget === true) await store.forget(record.vmId, record.imageId, false);
@@ -53,8 +57,14 @@ export function addBaselineCommands(program: Command): void {
   });
 }
 
+function sealedText({ contentPath, seal }: BaselineListing): string {
+  if (contentPath === undefined) return '-';
+  return seal ? (seal.complete ? 'yes' : 'in part') : 'no';
+}
+
 function textOf(verdict: BaselineVerdict): string {
   if (verdict.state === 'whole') return `whole: ${verdict.blocks} blocks`;
   if (verdict.state === 'damaged') return `damaged: ${verdict.damagedBlocks} of ${verdict.blocks} blocks differ from their hashes; --forget removes it, else they are sent again when it is used`;
+  if (verdict.state === 'locked') return 'sealed with a key that was not given: --baseline-key-file names its file';
   return verdict.state === 'in use' ? 'in use: the VM lives here, its image is the content' : 'missing: its content or its manifest is gone; --forget removes the record';
 }
