@@ -141,6 +141,7 @@ type EncoderPackings struct {
 	Zstd       int64 `json:"zstd"`
 	Dictionary int64 `json:"dictionary"`
 	Numbers    int64 `json:"numbers"`
+	Hex        int64 `json:"hex"`
 }
 
 // EncoderTimes are milliseconds of all threads, by stage.

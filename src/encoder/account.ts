@@ -21,6 +21,7 @@ export interface PackedBytes {
   readonly zstd: number;
   readonly dictionary: number;
   readonly numbers: number;
+  readonly hex: number;
 }
 
 export interface EncodingAccount {
@@ -35,7 +36,7 @@ export interface EncodingAccount {
 
 export const NO_TIMES: StageTimes = { readMs: 0, chooseMs: 0, deltaMs: 0, packMs: 0 };
 
-export const NOTHING_PACKED: PackedBytes = { stored: 0, zstd: 0, dictionary: 0, numbers: 0 };
+export const NOTHING_PACKED: PackedBytes = { stored: 0, zstd: 0, dictionary: 0, numbers: 0, hex: 0 };
 
 export function emptyAccount(): EncodingAccount {
   return { blocks: noBlocks(), bytes: noBlocks(), headBytes: 0, packings: NOTHING_PACKED, times: NO_TIMES };
@@ -46,7 +47,7 @@ export function sumOfAccounts(one: EncodingAccount, other: EncodingAccount): Enc
     blocks: sumOf(one.blocks, other.blocks), bytes: sumOf(one.bytes, other.bytes), headBytes: one.headBytes + other.headBytes,
     packings: {
       stored: one.packings.stored + other.packings.stored, zstd: one.packings.zstd + other.packings.zstd,
-      dictionary: one.packings.dictionary + other.packings.dictionary, numbers: one.packings.numbers + other.packings.numbers,
+      dictionary: one.packings.dictionary + other.packings.dictionary, numbers: one.packings.numbers + other.packings.numbers, hex: one.packings.hex + other.packings.hex,
     },
     times: {
       readMs: one.times.readMs + other.times.readMs, chooseMs: one.times.chooseMs + other.times.chooseMs,

@@ -1,14 +1,17 @@
 /**
  * How the gathered section of a batch travels: as it is, as one zstd frame, with a trained dictionary where it is small, or
- * as numbers taken apart where a sample says that they are numbers. What is tried is what may pay: a batch behind one
- * that did not compress is sampled first, numbers are looked for where zstd gains little.
+ * as numbers or hexadecimal text taken apart where a sample says that they are that. What is tried is what may pay: a batch
+ * behind one that did not compress is sampled first, numbers are looked for where zstd gains little, hexadecimal text
+ * where there is time for it.
  *
  *   stored | zstd                  the section, the frame
  *   dictionary                     u32 id of the dictionary, the frame
  *   numbers16, numbers32           numeric-split.ts
+ *   hex                            u32 length of the split, hex-split.ts as one zstd frame
  */
 import { KIB } from '../model/units';
 import type { Packing } from './batch-format';
+import { HexSplit, hexSplitBound } from './hex-split';
 import { NumericSplit, type NumberWidth, splitBound } from './numeric-split';
 import { MIN_SAVING, type Packer, compressBound } from './packer';
 import type { TrainedDictionary } from './trained-dictionary';
@@ -38,18 +41,28 @@ const NUMBERS_MUST_SAVE = 0.03;
 export const DICTIONARY_UP_TO_BYTES = 8 * KIB;
 export const DICTIONARY_ID_BYTES = 4;
 
+/** Levels below it are taken where the processors, not the link, are short. */
+const HEX_FROM_LEVEL = 3;
+const HEX_FROM_SHARE = 0.02;
+const HEX_SAMPLE_PIECES = 4;
+const HEX_MUST_SAVE = 0.02;
+const HEX_LENGTH_BYTES = 4;
+
 const PACKING_OF_WIDTH = { 2: 'numbers16', 4: 'numbers32' } as const;
 
 /** Room that a packed section may take. */
 export function sectionBound(bytes: number): number {
-  return Math.max(compressBound(bytes), splitBound(bytes)) + DICTIONARY_ID_BYTES;
+  return Math.max(compressBound(hexSplitBound(bytes)), splitBound(bytes)) + DICTIONARY_ID_BYTES;
 }
 
 export class SectionPacker {
   readonly #packer: Packer;
   readonly #numbers = new NumericSplit();
+  readonly #hex = new HexSplit();
   readonly #sample = Buffer.allocUnsafeSlow(SAMPLE_PIECES * SAMPLE_PIECE_BYTES);
   readonly #scratch = Buffer.allocUnsafeSlow(compressBound(SAMPLE_PIECES * SAMPLE_PIECE_BYTES));
+  readonly #hexSampleSplit = Buffer.allocUnsafeSlow(hexSplitBound(SAMPLE_PIECES * SAMPLE_PIECE_BYTES));
+  #hexSplit = Buffer.alloc(0);
   #lastWasStored = false;
   #lastWasNumbers = false;
 
@@ -84,6 +97,10 @@ export class SectionPacker {
     }
     const sampled = this.#lastWasStored && source.length >= 2 * this.#sample.length;
     if (sampled && this.#packer.pack(this.#takeSample(source), this.#scratch, SAMPLE_LEVEL) < 0) return stored;
+    if (level >= HEX_FROM_LEVEL) {
+      const hexBytes = this.#packHex(source, out, level);
+      if (hexBytes > 0) return { packing: 'hex', bytes: hexBytes };
+    }
     const bytes = this.#packer.pack(source, out, level);
     const plainBytes = bytes < 0 ? source.length : bytes;
     if (!numbersFirst && plainBytes > NUMBERS_FROM_SHARE * source.length && this.#widthOf(source) !== undefined) {
@@ -101,6 +118,21 @@ export class SectionPacker {
     if (width === undefined) return undefined;
     const bytes = this.#numbers.split(source, width, out);
     return bytes < (1 - MIN_SAVING) * plainBytes ? { packing: PACKING_OF_WIDTH[width], bytes } : undefined;
+  }
+
+  /** @returns the length packed, 0 where hexadecimal text is not taken apart */
+  #packHex(source: Buffer, out: Buffer, level: number): number {
+    if (source.length < this.#sample.length) return 0;
+    const sample = this.#takeSample(source);
+    if (this.#hex.shareOf(sample.subarray(0, HEX_SAMPLE_PIECES * SAMPLE_PIECE_BYTES)) < HEX_FROM_SHARE) return 0;
+    const plainBytes = this.#packer.packedSize(sample, this.#scratch, level);
+    const splitBytes = this.#packer.packedSize(this.#hexSampleSplit.subarray(0, this.#hex.split(sample, this.#hexSampleSplit)), this.#scratch, level);
+    if (splitBytes > (1 - HEX_MUST_SAVE) * plainBytes) return 0;
+    if (this.#hexSplit.length < hexSplitBound(source.length)) this.#hexSplit = Buffer.allocUnsafeSlow(hexSplitBound(source.length));
+    const length = this.#hex.split(source, this.#hexSplit);
+    const bytes = this.#packer.pack(this.#hexSplit.subarray(0, length), out.subarray(HEX_LENGTH_BYTES), level);
+    out.writeUInt32BE(length, 0);
+    return bytes < 0 ? 0 : bytes + HEX_LENGTH_BYTES;
   }
 
   /** Which numbers a sample of a section seems to be made of. */
@@ -126,6 +158,7 @@ export class SectionPacker {
       case 'zstd': return this.#packer.unpack(payload, section) === bytes ? section : undefined;
       case 'numbers16': return this.#numbers.join(payload, 2, section) ? section : undefined;
       case 'numbers32': return this.#numbers.join(payload, 4, section) ? section : undefined;
+      case 'hex': return this.#unpackHex(payload, section) ? section : undefined;
       case 'dictionary': {
         if (payload.length < DICTIONARY_ID_BYTES) return undefined;
         const dictionary = dictionaryOf(payload.readUInt32BE(0));
@@ -133,5 +166,14 @@ export class SectionPacker {
         return this.#packer.unpackTrained(payload.subarray(DICTIONARY_ID_BYTES), section, dictionary) === bytes ? section : undefined;
       }
     }
+  }
+
+  #unpackHex(payload: Buffer, section: Buffer): boolean {
+    if (payload.length < HEX_LENGTH_BYTES) return false;
+    const length = payload.readUInt32BE(0);
+    if (length > hexSplitBound(section.length)) return false;
+    if (this.#hexSplit.length < length) this.#hexSplit = Buffer.allocUnsafeSlow(length);
+    const split = this.#hexSplit.subarray(0, length);
+    return this.#packer.unpack(payload.subarray(HEX_LENGTH_BYTES), split) === length && this.#hex.join(split, section);
   }
 }

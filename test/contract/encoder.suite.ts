@@ -6,6 +6,7 @@ import fc from 'fast-check';
 import type { BlockToEncode, EncodeSettings } from '../../src/encoder/batch-encoder';
 import { readBatchHead } from '../../src/encoder/batch-format';
 import { blockHash, ZERO_HASH } from '../../src/encoder/hash';
+import { compressBound, Packer } from '../../src/encoder/packer';
 import { writePageHashes } from '../../src/encoder/page-patch';
 import { DwcpError } from '../../src/model/errors';
 import { BLOCK_SIZE_BYTES } from '../../src/model/image';
@@ -150,6 +151,27 @@ export function encoderSuite(name: string, create: () => EncoderUnderTest): void
         return [name, readBatchHead(meta).packing];
       }));
       expect(packings).toEqual({ float32: 'numbers32', bfloat16: 'numbers16', noise: 'stored', text: 'zstd' });
+    });
+
+    it('takes hexadecimal text apart from level 3 on, which saves a tenth of rows with random identifiers, and no other text', () => {
+      const sizeBytes = BLOCKS * BLOCK_SIZE_BYTES;
+      const rows = (block: number): Buffer => {
+        const noise = randomBlock(9, block);
+        const lines = Array.from({ length: 900 }, (_, row) => `customer-${(row * 7919) % 5000},Basel,item ${row % 97},2023-11-${10 + (row % 20)},${noise.toString('hex', row * 12, row * 12 + 12)}\n`);
+        return Buffer.from(lines.join('').padEnd(BLOCK_SIZE_BYTES, '.').slice(0, BLOCK_SIZE_BYTES), 'latin1');
+      };
+      const pack = (content: (block: number) => Buffer, level: number): { packing: string; bytes: number } => {
+        const blocks = Array.from({ length: 8 }, (_, block): BlockToEncode => ({ block, bytes: content(block), hash: blockHash(content(block)) }));
+        const { meta, payload } = codec.encode(blocks, { compress: true, level, delta: true, deltaThreshold: 0.7 });
+        const { written } = codec.decode(meta, payload, { sizeBytes, blocks: new Map() });
+        for (const { block, bytes } of blocks) expect(written.get(block)?.equals(bytes)).toBe(true);
+        return { packing: readBatchHead(meta).packing, bytes: payload.length };
+      };
+      expect(pack(rows, 1).packing).toBe('zstd');
+      expect(pack(rows, 3).packing).toBe('hex');
+      expect(pack((block) => textBlock(3, block), 9).packing).toBe('zstd');
+      const whole = Buffer.concat(Array.from({ length: 8 }, (_, block) => rows(block)));
+      expect(pack(rows, 9).bytes).toBeLessThan(0.9 * new Packer().packedSize(whole, Buffer.alloc(compressBound(whole.length)), 9));
     });
 
     it('meets bit flips, truncations and lying heads with a coded error or a refused block, never with wrong content', () => {

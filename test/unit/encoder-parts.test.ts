@@ -2,6 +2,7 @@
 import fc from 'fast-check';
 import { BatchEncoder, encodedBound } from '../../src/encoder/batch-encoder';
 import { blockHash, manifestRoot, ZERO_HASH } from '../../src/encoder/hash';
+import { HexSplit, hexSplitBound } from '../../src/encoder/hex-split';
 import { LevelController } from '../../src/encoder/level-controller';
 import { applyPages, bitmapBytes, differingPages, differingPagesByHash, gatherPages, writePageHashes } from '../../src/encoder/page-patch';
 import { applyRunDelta, encodeRunDelta } from '../../src/encoder/run-delta';
@@ -30,6 +31,40 @@ describe('zeros', () => {
   it('have the zero hash, and nothing else has', () => {
     expect(blockHash(Buffer.alloc(4096)).equals(ZERO_HASH)).toBe(true);
     expect(blockHash(randomBlock(1, 1)).equals(ZERO_HASH)).toBe(false);
+  });
+});
+
+describe('hexadecimal text taken apart', () => {
+  const digits = (alphabet: string) => fc.array(fc.constantFrom(...alphabet.split('')), { minLength: 1, maxLength: 80 }).map((all) => all.join(''));
+  const text = fc.array(fc.oneof(digits('0123456789abcdef'), digits('0123456789ABCDEF'), digits('0123456789'), digits('0aF'), fc.string({ maxLength: 20 }), fc.constant('\0'.repeat(300))), { maxLength: 30 }).map((parts) => Buffer.from(parts.join(''), 'utf8'));
+  const splitOf = (bytes: Buffer): Buffer => {
+    const out = Buffer.alloc(hexSplitBound(bytes.length));
+    return out.subarray(0, new HexSplit().split(bytes, out));
+  };
+
+  it('comes together again byte for byte, and is never longer than its bound', () => {
+    fc.assert(fc.property(text, (bytes) => {
+      const back = Buffer.alloc(bytes.length, 1);
+      expect(new HexSplit().join(splitOf(bytes), back)).toBe(true);
+      expect(back.equals(bytes)).toBe(true);
+    }), { numRuns: 500 });
+  });
+
+  it('takes half the room for digits, of either case', () => {
+    const bytes = Buffer.from('0123456789abcdef'.repeat(64) + 'FEDCBA9876543210'.repeat(64), 'latin1');
+    expect(splitOf(bytes).length).toBeLessThan(bytes.length / 2 + 20);
+    expect(new HexSplit().shareOf(bytes)).toBe(1);
+    expect(new HexSplit().shareOf(Buffer.from('deadbeef, cafe and 1234567890', 'latin1'))).toBe(0);
+  });
+
+  it('says so where it was damaged, and writes nothing outside', () => {
+    fc.assert(fc.property(text, fc.nat(), fc.nat(255), fc.nat(40), (bytes, at, value, cut) => {
+      const split = Buffer.from(splitOf(bytes));
+      split[at % split.length] = value;
+      const back = Buffer.alloc(bytes.length);
+      expect([true, false]).toContain(new HexSplit().join(split.subarray(0, split.length - cut), back));
+      expect(new HexSplit().join(splitOf(bytes), Buffer.alloc(bytes.length + 1))).toBe(false);
+    }), { numRuns: 500 });
   });
 });
 
