@@ -142,6 +142,7 @@ type EncoderPackings struct {
 	Dictionary int64 `json:"dictionary"`
 	Numbers    int64 `json:"numbers"`
 	Hex        int64 `json:"hex"`
+	Brotli     int64 `json:"brotli"`
 }
 
 // EncoderTimes are milliseconds of all threads, by stage.

@@ -31,7 +31,7 @@ export interface EncodingMetrics {
   readonly reference_hits: number;
   /** On the link: full, pages, runDelta, oldPages, references, heads. */
   readonly bytes_by_encoding: Readonly<Record<string, number>>;
-  /** What remains after deltas and references, by how it was packed: stored, zstd, dictionary, numbers, hex. */
+  /** What remains after deltas and references, by how it was packed: stored, zstd, dictionary, numbers, hex, brotli. */
   readonly bytes_by_packing: Readonly<Record<string, number>>;
   /** Of all encoder threads: reading, choosing, deltas, packing. */
   readonly seconds_by_stage: Readonly<Record<string, number>>;

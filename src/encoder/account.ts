@@ -22,6 +22,7 @@ export interface PackedBytes {
   readonly dictionary: number;
   readonly numbers: number;
   readonly hex: number;
+  readonly brotli: number;
 }
 
 export interface EncodingAccount {
@@ -36,7 +37,7 @@ export interface EncodingAccount {
 
 export const NO_TIMES: StageTimes = { readMs: 0, chooseMs: 0, deltaMs: 0, packMs: 0 };
 
-export const NOTHING_PACKED: PackedBytes = { stored: 0, zstd: 0, dictionary: 0, numbers: 0, hex: 0 };
+export const NOTHING_PACKED: PackedBytes = { stored: 0, zstd: 0, dictionary: 0, numbers: 0, hex: 0, brotli: 0 };
 
 export function emptyAccount(): EncodingAccount {
   return { blocks: noBlocks(), bytes: noBlocks(), headBytes: 0, packings: NOTHING_PACKED, times: NO_TIMES };
@@ -48,6 +49,7 @@ export function sumOfAccounts(one: EncodingAccount, other: EncodingAccount): Enc
     packings: {
       stored: one.packings.stored + other.packings.stored, zstd: one.packings.zstd + other.packings.zstd,
       dictionary: one.packings.dictionary + other.packings.dictionary, numbers: one.packings.numbers + other.packings.numbers, hex: one.packings.hex + other.packings.hex,
+      brotli: one.packings.brotli + other.packings.brotli,
     },
     times: {
       readMs: one.times.readMs + other.times.readMs, chooseMs: one.times.chooseMs + other.times.chooseMs,

@@ -3,7 +3,7 @@
  *
  *   offset size field
  *   0      2    image: the number that open_image gave
- *   2      1    packing of the gathered section: 1 stored, 2 zstd, 3 zstd with a trained dictionary, 4 and 5 numbers taken apart, 6 hexadecimal text taken apart
+ *   2      1    packing of the gathered section: 1 stored, 2 zstd, 3 zstd with a trained dictionary, 4 and 5 numbers taken apart, 6 hexadecimal text taken apart, 7 Brotli
  *   3      1    pieces: how many packed pieces with old content stand before the gathered section in the payload (old-pages.ts)
  *   4      4    gathered: bytes of the gathered section once unpacked
  *   8      4    entries that follow
@@ -30,7 +30,7 @@ export const OLD_HASH_BYTES = 8;
 export const MAX_BATCH_BLOCKS = 64;
 export const MAX_GATHERED_BYTES = MAX_BATCH_BLOCKS * BLOCK_SIZE_BYTES;
 
-export const PACKING = { stored: 1, zstd: 2, dictionary: 3, numbers16: 4, numbers32: 5, hex: 6 } as const;
+export const PACKING = { stored: 1, zstd: 2, dictionary: 3, numbers16: 4, numbers32: 5, hex: 6, brotli: 7 } as const;
 export type Packing = keyof typeof PACKING;
 export const ENCODING = { zero: 1, full: 2, pages: 3, runDelta: 4, references: 5, oldPages: 6 } as const;
 export type Encoding = keyof typeof ENCODING;

@@ -18,6 +18,7 @@ const PRIOR: Readonly<Record<Level, { readonly share: number; readonly nsPerByte
   3: { share: 1 / 2.92, nsPerByte: 6.1 },
   6: { share: 1 / 3.01, nsPerByte: 16 },
   9: { share: 1 / 3.07, nsPerByte: 29 },
+  10: { share: 1 / 3.18, nsPerByte: 52 },
 };
 
 const SMOOTHING = 0.1;

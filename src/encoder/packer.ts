@@ -9,6 +9,8 @@ export { compressBound } from 'zstd-napi/binding';
 
 /** Below this saving a batch travels stored: the other side is spared the unpacking. */
 export const MIN_SAVING = 0.03;
+/** Above it zstd gains nothing that its time is worth; brotli.ts does. */
+const HIGHEST_LEVEL = 9;
 /** Prepared dictionaries are a few hundred KiB each, one for each level. */
 const MAX_PREPARED = 8;
 
@@ -23,19 +25,19 @@ export class Packer {
    * @returns the packed length, or -1 where packing does not pay.
    */
   pack(source: Buffer, out: Buffer, level: number): number {
-    const packed = this.#compressor.compress(out, source, level);
+    const packed = this.packedSize(source, out, level);
     return packed <= source.length * (1 - MIN_SAVING) ? packed : -1;
   }
 
   /** Packed size of `source` at a level; the content goes to `scratch` and is of no further use. */
   packedSize(source: Buffer, scratch: Buffer, level: number): number {
-    return this.#compressor.compress(scratch, source, level);
+    return this.#compressor.compress(scratch, source, Math.min(level, HIGHEST_LEVEL));
   }
 
   /** The same with a dictionary that serves once; an empty one is none. @returns the packed length, whatever it is */
   packWith(source: Buffer, out: Buffer, dictionary: Buffer, level: number): number {
-    if (dictionary.length === 0) return this.#compressor.compress(out, source, level);
-    return this.#compressor.compressUsingDict(out, source, dictionary, level);
+    if (dictionary.length === 0) return this.packedSize(source, out, level);
+    return this.#compressor.compressUsingDict(out, source, dictionary, Math.min(level, HIGHEST_LEVEL));
   }
 
   /** Unpacks one whole frame that packWith() made. @returns as unpack() */
@@ -49,7 +51,8 @@ export class Packer {
   }
 
   /** As pack(), with a trained dictionary. */
-  packTrained(source: Buffer, out: Buffer, { id, bytes }: TrainedDictionary, level: number): number {
+  packTrained(source: Buffer, out: Buffer, { id, bytes }: TrainedDictionary, wanted: number): number {
+    const level = Math.min(wanted, HIGHEST_LEVEL);
     const prepared = remembered(this.#toCompress, `${id} ${level}`, () => new zstd.CDict(bytes, level));
     const packed = this.#compressor.compressUsingCDict(out, source, prepared);
     return packed <= source.length * (1 - MIN_SAVING) ? packed : -1;

@@ -7,10 +7,12 @@
  *   stored | zstd                  the section, the frame
  *   dictionary                     u32 id of the dictionary, the frame
  *   numbers16, numbers32           numeric-split.ts
- *   hex                            u32 length of the split, hex-split.ts as one zstd frame
+ *   brotli                         one Brotli stream
+ *   hex                            u32 length of the split (top bit: Brotli), then hex-split.ts as one frame or stream
  */
 import { KIB } from '../model/units';
 import type { Packing } from './batch-format';
+import { BROTLI_LEVEL, packBrotli, unpackBrotli } from './brotli';
 import { HexSplit, hexSplitBound } from './hex-split';
 import { NumericSplit, type NumberWidth, splitBound } from './numeric-split';
 import { MIN_SAVING, type Packer, compressBound } from './packer';
@@ -34,7 +36,7 @@ export interface PackedSection {
 const SAMPLE_LEVEL = 1;
 const SAMPLE_PIECES = 16;
 const SAMPLE_PIECE_BYTES = 4 * KIB;
-/** Of the plain frame: from here on numbers are worth a look. Text and code compress better than that. */
+/** Of the plain frame: above it numbers are worth a look, below it what text and code gain from. */
 const NUMBERS_FROM_SHARE = 0.6;
 const NUMBERS_MUST_SAVE = 0.03;
 /** Above it a dictionary gains less than it costs (compression.md section 3.2). */
@@ -47,6 +49,7 @@ const HEX_FROM_SHARE = 0.02;
 const HEX_SAMPLE_PIECES = 4;
 const HEX_MUST_SAVE = 0.02;
 const HEX_LENGTH_BYTES = 4;
+const HEX_BY_BROTLI = 0x80000000;
 
 const PACKING_OF_WIDTH = { 2: 'numbers16', 4: 'numbers32' } as const;
 
@@ -60,7 +63,7 @@ export class SectionPacker {
   readonly #numbers = new NumericSplit();
   readonly #hex = new HexSplit();
   readonly #sample = Buffer.allocUnsafeSlow(SAMPLE_PIECES * SAMPLE_PIECE_BYTES);
-  readonly #scratch = Buffer.allocUnsafeSlow(compressBound(SAMPLE_PIECES * SAMPLE_PIECE_BYTES));
+  readonly #scratch = Buffer.allocUnsafeSlow(compressBound(hexSplitBound(SAMPLE_PIECES * SAMPLE_PIECE_BYTES)));
   readonly #hexSampleSplit = Buffer.allocUnsafeSlow(hexSplitBound(SAMPLE_PIECES * SAMPLE_PIECE_BYTES));
   #hexSplit = Buffer.alloc(0);
   #lastWasStored = false;
@@ -97,10 +100,8 @@ export class SectionPacker {
     }
     const sampled = this.#lastWasStored && source.length >= 2 * this.#sample.length;
     if (sampled && this.#packer.pack(this.#takeSample(source), this.#scratch, SAMPLE_LEVEL) < 0) return stored;
-    if (level >= HEX_FROM_LEVEL) {
-      const hexBytes = this.#packHex(source, out, level);
-      if (hexBytes > 0) return { packing: 'hex', bytes: hexBytes };
-    }
+    const text = level < HEX_FROM_LEVEL ? undefined : this.#packText(source, out, level);
+    if (text) return text;
     const bytes = this.#packer.pack(source, out, level);
     const plainBytes = bytes < 0 ? source.length : bytes;
     if (!numbersFirst && plainBytes > NUMBERS_FROM_SHARE * source.length && this.#widthOf(source) !== undefined) {
@@ -120,19 +121,33 @@ export class SectionPacker {
     return bytes < (1 - MIN_SAVING) * plainBytes ? { packing: PACKING_OF_WIDTH[width], bytes } : undefined;
   }
 
-  /** @returns the length packed, 0 where hexadecimal text is not taken apart */
-  #packHex(source: Buffer, out: Buffer, level: number): number {
-    if (source.length < this.#sample.length) return 0;
+  /** What takes more time than one zstd frame, where a sample says that it pays. */
+  #packText(source: Buffer, out: Buffer, level: number): PackedSection | undefined {
+    if (source.length < this.#sample.length) return undefined;
+    const hasHex = this.#hex.shareOf(this.#takeSample(source, HEX_SAMPLE_PIECES)) >= HEX_FROM_SHARE;
+    if (!hasHex && level < BROTLI_LEVEL) return undefined;
     const sample = this.#takeSample(source);
-    if (this.#hex.shareOf(sample.subarray(0, HEX_SAMPLE_PIECES * SAMPLE_PIECE_BYTES)) < HEX_FROM_SHARE) return 0;
-    const plainBytes = this.#packer.packedSize(sample, this.#scratch, level);
-    const splitBytes = this.#packer.packedSize(this.#hexSampleSplit.subarray(0, this.#hex.split(sample, this.#hexSampleSplit)), this.#scratch, level);
-    if (splitBytes > (1 - HEX_MUST_SAVE) * plainBytes) return 0;
-    if (this.#hexSplit.length < hexSplitBound(source.length)) this.#hexSplit = Buffer.allocUnsafeSlow(hexSplitBound(source.length));
-    const length = this.#hex.split(source, this.#hexSplit);
-    const bytes = this.#packer.pack(this.#hexSplit.subarray(0, length), out.subarray(HEX_LENGTH_BYTES), level);
-    out.writeUInt32BE(length, 0);
-    return bytes < 0 ? 0 : bytes + HEX_LENGTH_BYTES;
+    const sampleBytes = this.#packer.packedSize(sample, this.#scratch, SAMPLE_LEVEL);
+    if (sampleBytes > NUMBERS_FROM_SHARE * sample.length) return undefined;
+    if (hasHex && this.#hexPays(sample)) {
+      if (this.#hexSplit.length < hexSplitBound(source.length)) this.#hexSplit = Buffer.allocUnsafeSlow(hexSplitBound(source.length));
+      const length = this.#hex.split(source, this.#hexSplit);
+      const bytes = this.#packFrame(this.#hexSplit.subarray(0, length), out.subarray(HEX_LENGTH_BYTES), level);
+      out.writeUInt32BE((length | (level >= BROTLI_LEVEL ? HEX_BY_BROTLI : 0)) >>> 0, 0);
+      if (bytes >= 0) return { packing: 'hex', bytes: bytes + HEX_LENGTH_BYTES };
+    }
+    const bytes = level >= BROTLI_LEVEL ? packBrotli(source, out) : -1;
+    return bytes < 0 || bytes > (1 - MIN_SAVING) * source.length ? undefined : { packing: 'brotli', bytes };
+  }
+
+  #packFrame(source: Buffer, out: Buffer, level: number): number {
+    return level >= BROTLI_LEVEL ? packBrotli(source, out) : this.#packer.pack(source, out, level);
+  }
+
+  #hexPays(sample: Buffer): boolean {
+    const plainBytes = this.#packer.packedSize(sample, this.#scratch, HEX_FROM_LEVEL);
+    const splitBytes = this.#packer.packedSize(this.#hexSampleSplit.subarray(0, this.#hex.split(sample, this.#hexSampleSplit)), this.#scratch, HEX_FROM_LEVEL);
+    return splitBytes <= (1 - HEX_MUST_SAVE) * plainBytes;
   }
 
   /** Which numbers a sample of a section seems to be made of. */
@@ -142,12 +157,12 @@ export class SectionPacker {
     return this.#numbers.bestWidth(sample, Math.min(plainSample, sample.length), NUMBERS_MUST_SAVE);
   }
 
-  #takeSample(source: Buffer): Buffer {
+  #takeSample(source: Buffer, pieces = SAMPLE_PIECES): Buffer {
     if (source.length <= this.#sample.length) return source;
     // Pieces begin where numbers of either width do.
-    const step = 4 * Math.floor(source.length / SAMPLE_PIECES / 4);
-    for (let piece = 0; piece < SAMPLE_PIECES; piece += 1) source.copy(this.#sample, piece * SAMPLE_PIECE_BYTES, piece * step, piece * step + SAMPLE_PIECE_BYTES);
-    return this.#sample;
+    const step = 4 * Math.floor(source.length / pieces / 4);
+    for (let piece = 0; piece < pieces; piece += 1) source.copy(this.#sample, piece * SAMPLE_PIECE_BYTES, piece * step, piece * step + SAMPLE_PIECE_BYTES);
+    return this.#sample.subarray(0, pieces * SAMPLE_PIECE_BYTES);
   }
 
   /** The inverse. @returns the section, in `out` or where it lies in `payload`; undefined where it is damaged or not as long as promised */
@@ -158,6 +173,7 @@ export class SectionPacker {
       case 'zstd': return this.#packer.unpack(payload, section) === bytes ? section : undefined;
       case 'numbers16': return this.#numbers.join(payload, 2, section) ? section : undefined;
       case 'numbers32': return this.#numbers.join(payload, 4, section) ? section : undefined;
+      case 'brotli': return unpackBrotli(payload, section) === bytes ? section : undefined;
       case 'hex': return this.#unpackHex(payload, section) ? section : undefined;
       case 'dictionary': {
         if (payload.length < DICTIONARY_ID_BYTES) return undefined;
@@ -170,10 +186,13 @@ export class SectionPacker {
 
   #unpackHex(payload: Buffer, section: Buffer): boolean {
     if (payload.length < HEX_LENGTH_BYTES) return false;
-    const length = payload.readUInt32BE(0);
+    const field = payload.readUInt32BE(0);
+    const length = field & ~HEX_BY_BROTLI;
     if (length > hexSplitBound(section.length)) return false;
     if (this.#hexSplit.length < length) this.#hexSplit = Buffer.allocUnsafeSlow(length);
     const split = this.#hexSplit.subarray(0, length);
-    return this.#packer.unpack(payload.subarray(HEX_LENGTH_BYTES), split) === length && this.#hex.join(split, section);
+    const frame = payload.subarray(HEX_LENGTH_BYTES);
+    const unpacked = field >= HEX_BY_BROTLI ? unpackBrotli(frame, split) : this.#packer.unpack(frame, split);
+    return unpacked === length && this.#hex.join(split, section);
   }
 }

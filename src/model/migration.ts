@@ -39,7 +39,7 @@ export const linkSchema = z.object({
 const encoderReportSchema = z.object({
   bytes: z.object({ full: z.number(), pages: z.number(), runDelta: z.number(), oldPages: z.number(), references: z.number(), heads: z.number() }),
   /** What remains after deltas and references, by how it was packed. */
-  packings: z.object({ stored: z.number(), zstd: z.number(), dictionary: z.number(), numbers: z.number(), hex: z.number() }),
+  packings: z.object({ stored: z.number(), zstd: z.number(), dictionary: z.number(), numbers: z.number(), hex: z.number(), brotli: z.number() }),
   times: z.object({ readMs: z.number(), chooseMs: z.number(), deltaMs: z.number(), packMs: z.number() }),
 });
 export type EncoderReport = z.infer<typeof encoderReportSchema>;

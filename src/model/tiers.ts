@@ -19,11 +19,11 @@ export interface Tier {
 export const TIERS: Readonly<Record<TierName, Tier>> = {
   local: { name: 'local', maxLevel: 1, minStreams: 4, maxStreams: 16 },
   regional: { name: 'regional', maxLevel: 3, minStreams: 16, maxStreams: 64 },
-  global: { name: 'global', maxLevel: 9, minStreams: 64, maxStreams: 256 },
+  global: { name: 'global', maxLevel: 10, minStreams: 64, maxStreams: 256 },
 };
 
 /** The rungs that pay, from compression.md section 6.2: between them size and speed hardly differ. */
-export const LEVEL_LADDER = [-5, -1, 1, 3, 6, 9] as const;
+export const LEVEL_LADDER = [-5, -1, 1, 3, 6, 9, 10] as const;
 
 export interface LinkMeasurement {
   readonly rttMs: number;

@@ -170,6 +170,7 @@ export function encoderSuite(name: string, create: () => EncoderUnderTest): void
       expect(pack(rows, 1).packing).toBe('zstd');
       expect(pack(rows, 3).packing).toBe('hex');
       expect(pack((block) => textBlock(3, block), 9).packing).toBe('zstd');
+      expect([pack(rows, 10).packing, pack((block) => textBlock(3, block), 10).packing, pack((block) => randomBlock(3, block), 10).packing]).toEqual(['hex', 'brotli', 'stored']);
       const whole = Buffer.concat(Array.from({ length: 8 }, (_, block) => rows(block)));
       expect(pack(rows, 9).bytes).toBeLessThan(0.9 * new Packer().packedSize(whole, Buffer.alloc(compressBound(whole.length)), 9));
     });
