@@ -50,6 +50,7 @@ export interface PrepareDestinationInput {
   readonly sourceHost: string;
   readonly images: readonly ImageSpec[];
   readonly vmType?: string;
+  readonly tenant?: string;
   /** Set where the VM is moved while it runs. */
   readonly guest?: GuestSpec;
   /** Set where the VM is a guest that does not run. */
@@ -101,7 +102,7 @@ export function createDestinationActivities(deps: DestinationDependencies) {
         const generation = Math.max(input.generation, known?.generation ?? 0) + 1;
         const guest = input.guest && (await prepareGuest(vmId, input.guest, images, registry.runFolder(vmId), input.force));
         const definition = input.stoppedGuest && definitionHere(input.stoppedGuest, images, registry.runFolder(vmId));
-        await hub.prepare({ ...(input.vmType !== undefined && { vmType: input.vmType }), ...(guest && { guest }), ...(definition && { definition }), migrationId, vmId, mode, fence, generation, sourceHost, workflowId: activityInfo().workflowExecution?.workflowId ?? '', images });
+        await hub.prepare({ ...(input.vmType !== undefined && { vmType: input.vmType }), ...(input.tenant !== undefined && { tenant: input.tenant }), ...(guest && { guest }), ...(definition && { definition }), migrationId, vmId, mode, fence, generation, sourceHost, workflowId: activityInfo().workflowExecution?.workflowId ?? '', images });
         return grant('session', migrationId);
       },
 

@@ -125,10 +125,10 @@ export function createSourceActivities(dependencies: SourceDependencies) {
           });
           // From files alone, while the link is being established.
           if (guest && input.ahead) await beginAhead(input.migrationId, vm, images, guest, input.ahead);
-          return { images, fence, alreadyMoved, generation: vm.generation, ...(vm.vmType !== undefined && { vmType: vm.vmType }), ...(guest && { guest }), ...(stoppedGuest && { stoppedGuest }) };
+          return { images, fence, alreadyMoved, generation: vm.generation, ...looksOf(vm), ...(guest && { guest }), ...(stoppedGuest && { stoppedGuest }) };
         }
         const { vm, images, guest } = await ownership.inspect(input.vmId, input.force);
-        return { images, fence: 0, alreadyMoved: false, generation: vm.generation, ...(vm.vmType !== undefined && { vmType: vm.vmType }), ...(guest && { guest }) };
+        return { images, fence: 0, alreadyMoved: false, generation: vm.generation, ...looksOf(vm), ...(guest && { guest }) };
       },
 
       establishStreams: async (input: LinkInput): Promise<{ streams: number; fromPool: number }> =>
@@ -283,9 +283,15 @@ export function createSourceActivities(dependencies: SourceDependencies) {
   return { ...imageActivities, ...guestActivities };
 }
 
+/** What a VM has in common with others. */
+function looksOf({ vmType, tenant }: VmRecord): { readonly vmType?: string; readonly tenant?: string } {
+  return { ...(vmType !== undefined && { vmType }), ...(tenant !== undefined && { tenant }) };
+}
+
 export interface PreparedSource {
   readonly images: readonly InspectedImage[];
   readonly vmType?: string;
+  readonly tenant?: string;
   /** Set where a QEMU runs the VM. */
   readonly guest?: GuestSpec;
   /** Set where the VM is a guest that does not run. */

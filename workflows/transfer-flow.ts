@@ -164,13 +164,14 @@ export class TransferFlow {
 
   async #prepareDestination(): Promise<void> {
     const { migrationId, vmId, sourceHost, destinationHost, mode } = this.state.identity;
-    const { images, vmType, fence, generation, guest, stoppedGuest } = this.prepared;
+    const { images, vmType, tenant, fence, generation, guest, stoppedGuest } = this.prepared;
     this.#asked = true;
     const call = { activityId: 'prepare-destination', summary: `${destinationHost}: make room for ${vmId} and let ${sourceHost} in` };
     const destination = await onDestination(destinationHost, 'brief', call).prepareDestination({
       migrationId, vmId, mode: mode === 'migrate' ? 'migrate' : 'warm', fence, generation, sourceHost,
       images: images.map(({ imageId, kind, sizeBytes }) => ({ imageId, kind, sizeBytes })),
       ...(vmType !== undefined && { vmType }),
+      ...(tenant !== undefined && { tenant }),
       ...(guest && { guest }),
       ...(stoppedGuest && { stoppedGuest }),
       force: this.options.force,

@@ -12,6 +12,7 @@ import { HostDriver } from '../hypervisor/host-driver';
 import { limitAt, parseBandwidthSchedule, type ScheduleEntry } from '../model/bandwidth-schedule';
 import { DwcpError, toDwcpError } from '../model/errors';
 import type { ProcessOptions } from '../model/options';
+import { BaseStore } from '../store/base-disks';
 import { BaselineStore } from '../store/baselines';
 import { readIfThere, removeTemporaries, writeDurably } from '../store/durable-file';
 import { lockFolder } from '../store/folder-lock';
@@ -40,6 +41,7 @@ export interface HostParts {
   readonly registry: VmRegistry;
   readonly ownership: OwnershipJournal;
   readonly store: BaselineStore;
+  readonly bases: BaseStore;
   readonly driver: HostDriver;
   readonly hub: DestinationHub;
   readonly source: SourceContext;
@@ -138,6 +140,7 @@ export async function openHost(options: ProcessOptions, explain?: SourceContext[
   const sealer = new BaselineSealer(store, pool, sealingKey);
   store.guardWith(sealer);
   const dictionaries = new DictionaryStore(dataDir);
+  const bases = new BaseStore(dataDir);
   const ownership = new OwnershipJournal(dataDir);
   const registry = new VmRegistry(dataDir);
   const driver = new HostDriver((vmId) => registry.runFolder(vmId));
@@ -145,7 +148,7 @@ export async function openHost(options: ProcessOptions, explain?: SourceContext[
   const peers = new PeerPool(options.idleStreamTtl, tls);
   const hub: DestinationHub = new DestinationHub(
     { hostId, key, acceptDwcp: options.acceptDwcp, slab: receivingSlab, giveBack: (connection) => listener.awaitHello(connection, options.idleStreamTtl) },
-    { dataDir, store, dictionaries, ownership, registry, pool, activator: driver },
+    { dataDir, store, dictionaries, bases, ownership, registry, pool, activator: driver },
   );
   const listener: DataPlaneListener = new DataPlaneListener((hello, connection) => hub.admit(hello, connection), tls);
   let port: number;
@@ -166,9 +169,10 @@ export async function openHost(options: ProcessOptions, explain?: SourceContext[
     registry,
     ownership,
     store,
+    bases,
     driver,
     hub,
-    source: { hostId, peers, pool, slab: sendingSlab, store, dictionaries, limit, history: new PathHistory(dataDir), sourceAddresses, ...(explain && { explain }) },
+    source: { hostId, peers, pool, slab: sendingSlab, store, dictionaries, bases, limit, history: new PathHistory(dataDir), sourceAddresses, ...(explain && { explain }) },
     bufferedBytes: () => ({ sending: sendingSlab.sizeBytes - sendingSlab.freeBytes, receiving: receivingSlab.sizeBytes - receivingSlab.freeBytes }),
     dropConnections: (oneOf) => listener.dropConnections(oneOf),
     close: async () => {

@@ -6,6 +6,7 @@ import { EXIT } from '../model/error-codes';
 import { RELEASE } from '../transport/hello';
 import { addBaselineCommands } from './commands/baselines';
 import { addDemoCommand } from './commands/demo';
+import { addBaseCommands } from './commands/bases';
 import { addDictionaryCommands } from './commands/dictionaries';
 import { addDoctorCommand } from './commands/doctor';
 import { addLocalCommands } from './commands/local';
@@ -25,6 +26,7 @@ async function main(): Promise<void> {
   addProcessCommands(program);
   addLocalCommands(program);
   addBaselineCommands(program);
+  addBaseCommands(program);
   addDictionaryCommands(program);
   addMigrationCommands(program);
   addDoctorCommand(program);

@@ -12,6 +12,7 @@ import type { ImageKind } from '../model/ids';
 import { type ImageSpec, imageSpecSchema } from '../model/image';
 import { compileMigrationOptions, MIGRATION_OPTIONS, type MigrationOptions, PROCESS_OPTIONS, withDefaults } from '../model/options';
 import { selectLevelAndStreams } from '../model/tiers';
+import { BaseStore } from '../store/base-disks';
 import { BaselineStore } from '../store/baselines';
 import { DictionaryStore, vmTypeOf } from '../store/dictionaries';
 import { PathHistory } from '../store/path-history';
@@ -75,7 +76,7 @@ export function createMigrationAdapter(config: AdapterConfig = {}): MigrationAda
   const store = new BaselineStore(dataDir);
   const dictionaries = new DictionaryStore(dataDir);
   const limit = new SharedLimit(process.hostBandwidthLimit);
-  const context: SourceContext = { hostId: hostname().slice(0, 100), peers, pool, slab, store, dictionaries, limit, history: new PathHistory(dataDir), ...(config.explain && { explain: (_id, line) => config.explain?.(line) }) };
+  const context: SourceContext = { hostId: hostname().slice(0, 100), peers, pool, slab, store, dictionaries, bases: new BaseStore(dataDir), limit, history: new PathHistory(dataDir), ...(config.explain && { explain: (_id, line) => config.explain?.(line) }) };
 
   async function move(kind: ImageKind, vmId: string, image: AdapterImage, destination: AdapterDestination, onProgress?: (progress: SendProgress) => void, signal?: AbortSignal): Promise<SentImage> {
     const sessionId = destination.sessionId ?? randomUUID();

@@ -1,7 +1,7 @@
 /**
  * The rung above zstd's 9, for links so slow that there is time: Brotli at quality 5 codes literals by their context, which on
- * memory saves 3 to 4 %, on a database's files 7 to 8 % at half of zstd -9's pace (measured, docs/encoding.md). Higher
- * qualities take ten times as long for one per cent.
+ * memory saves 3 to 4 %, on a database's files 7 to 8 % at half of zstd -9's pace (measured, docs/encoding.md), and on
+ * logs nothing: section-packer.ts tries. Higher qualities take ten times as long for one per cent.
  */
 import { brotliCompressSync, brotliDecompressSync, constants } from 'node:zlib';
 
@@ -18,10 +18,8 @@ const OPTIONS = {
   },
 };
 
-/** @returns the packed length in `out`, or -1 where it does not fit */
-export function packBrotli(source: Buffer, out: Buffer): number {
-  const packed = brotliCompressSync(source, OPTIONS);
-  return packed.length <= out.length ? packed.copy(out) : -1;
+export function packBrotli(source: Buffer): Buffer {
+  return brotliCompressSync(source, OPTIONS);
 }
 
 /** @returns the unpacked length, or -1 where it is damaged or larger than `out` */

@@ -48,6 +48,8 @@ const HEX_FROM_LEVEL = 3;
 const HEX_FROM_SHARE = 0.02;
 const HEX_SAMPLE_PIECES = 4;
 const HEX_MUST_SAVE = 0.02;
+/** Batches for which one comparison of Brotli and zstd holds. */
+const COMPARE_EVERY = 8;
 const HEX_LENGTH_BYTES = 4;
 const HEX_BY_BROTLI = 0x80000000;
 
@@ -66,6 +68,8 @@ export class SectionPacker {
   readonly #scratch = Buffer.allocUnsafeSlow(compressBound(hexSplitBound(SAMPLE_PIECES * SAMPLE_PIECE_BYTES)));
   readonly #hexSampleSplit = Buffer.allocUnsafeSlow(hexSplitBound(SAMPLE_PIECES * SAMPLE_PIECE_BYTES));
   #hexSplit = Buffer.alloc(0);
+  #brotliIsBetter = false;
+  #sinceCompared = 0;
   #lastWasStored = false;
   #lastWasNumbers = false;
 
@@ -132,16 +136,25 @@ export class SectionPacker {
     if (hasHex && this.#hexPays(sample)) {
       if (this.#hexSplit.length < hexSplitBound(source.length)) this.#hexSplit = Buffer.allocUnsafeSlow(hexSplitBound(source.length));
       const length = this.#hex.split(source, this.#hexSplit);
-      const bytes = this.#packFrame(this.#hexSplit.subarray(0, length), out.subarray(HEX_LENGTH_BYTES), level);
-      out.writeUInt32BE((length | (level >= BROTLI_LEVEL ? HEX_BY_BROTLI : 0)) >>> 0, 0);
+      const { bytes, brotli } = this.#packBest(this.#hexSplit.subarray(0, length), out.subarray(HEX_LENGTH_BYTES), level);
+      out.writeUInt32BE((length | (brotli ? HEX_BY_BROTLI : 0)) >>> 0, 0);
       if (bytes >= 0) return { packing: 'hex', bytes: bytes + HEX_LENGTH_BYTES };
     }
-    const bytes = level >= BROTLI_LEVEL ? packBrotli(source, out) : -1;
-    return bytes < 0 || bytes > (1 - MIN_SAVING) * source.length ? undefined : { packing: 'brotli', bytes };
+    if (level < BROTLI_LEVEL) return undefined;
+    const { bytes, brotli } = this.#packBest(source, out, level);
+    return bytes < 0 ? undefined : { packing: brotli ? 'brotli' : 'zstd', bytes };
   }
 
-  #packFrame(source: Buffer, out: Buffer, level: number): number {
-    return level >= BROTLI_LEVEL ? packBrotli(source, out) : this.#packer.pack(source, out, level);
+  /** At the level that allows Brotli the better of both, as both were compared last; now and then they are. */
+  #packBest(source: Buffer, out: Buffer, level: number): { readonly bytes: number; readonly brotli: boolean } {
+    if (level < BROTLI_LEVEL) return { bytes: this.#packer.pack(source, out, level), brotli: false };
+    const compare = this.#sinceCompared === 0;
+    this.#sinceCompared = (this.#sinceCompared + 1) % COMPARE_EVERY;
+    const byBrotli = compare || this.#brotliIsBetter ? packBrotli(source) : undefined;
+    const zstdBytes = compare || !byBrotli ? this.#packer.pack(source, out, level) : -1;
+    if (compare && byBrotli) this.#brotliIsBetter = zstdBytes < 0 || byBrotli.length < zstdBytes;
+    if (!byBrotli || !this.#brotliIsBetter || byBrotli.length > (1 - MIN_SAVING) * source.length) return { bytes: zstdBytes, brotli: false };
+    return { bytes: byBrotli.copy(out), brotli: true };
   }
 
   #hexPays(sample: Buffer): boolean {

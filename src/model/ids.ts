@@ -17,6 +17,9 @@ function name(what: string, maxLength: number): z.ZodString {
 export const vmIdSchema = name('VM id', 120);
 /** What VMs have in common that look alike: `web`, `postgres`. */
 export const vmTypeSchema = name('VM type', 60);
+/** Whose VMs may refer to the same bases; none is one of its own. */
+export const tenantSchema = z.union([z.literal(''), name('tenant', 60)]);
+export const baseNameSchema = name('base', 120);
 export const hostIdSchema = name('host id', 120);
 export const imageIdSchema = name('image id', 60);
 export const migrationIdSchema = name('migration id', 120);

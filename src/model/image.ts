@@ -2,7 +2,7 @@
  * Images and VMs as data: what a VM consists of and how images are cut into blocks. No file is touched here.
  */
 import { z } from 'zod';
-import { imageIdSchema, imageKindSchema, vmIdSchema, vmTypeSchema } from './ids';
+import { imageIdSchema, imageKindSchema, tenantSchema, vmIdSchema, vmTypeSchema } from './ids';
 import { KIB } from './units';
 
 /** The unit of comparison, verification and journaling, for disks and memory alike. */
@@ -40,6 +40,7 @@ export type VmImage = z.infer<typeof vmImageSchema>;
 export const vmDefinitionSchema = z.strictObject({
   vmId: vmIdSchema,
   vmType: vmTypeSchema.optional(),
+  tenant: tenantSchema.optional(),
   images: z.array(vmImageSchema).max(64),
 }).refine((vm) => new Set(vm.images.map((image) => image.imageId)).size === vm.images.length, 'two images of a VM have the same id');
 export type VmDefinition = z.infer<typeof vmDefinitionSchema>;

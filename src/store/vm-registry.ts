@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { z } from 'zod';
 import { DwcpError } from '../model/errors';
 import { guestDefinitionSchema } from '../model/guest';
-import { hostIdSchema, vmIdSchema, vmTypeSchema } from '../model/ids';
+import { hostIdSchema, tenantSchema, vmIdSchema, vmTypeSchema } from '../model/ids';
 import { vmImageSchema, type VmImage } from '../model/image';
 import { isMissing, readIfThere, writeDurably } from './durable-file';
 
@@ -16,6 +16,8 @@ const recordSchema = z.strictObject({
   vmId: vmIdSchema,
   /** VMs of one type share a dictionary. */
   vmType: vmTypeSchema.optional(),
+  /** VMs of one tenant may refer to the same bases. */
+  tenant: tenantSchema.optional(),
   /** A guest may have none: then its memory is all there is to move. */
   images: z.array(vmImageSchema),
   presence: z.enum(['here', 'away']),

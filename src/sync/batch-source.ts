@@ -41,6 +41,7 @@ export interface Lane {
   /** Page hashes of the versions held, for images whose blocks are sent again and again. */
   readonly pages?: PageTable | undefined;
   readonly references?: EncodeJob['references'];
+  readonly bases?: EncodeJob['bases'];
   readonly versions?: EncodeJob['versions'];
   readonly counts: BatchCounts;
   /** These blocks have been read: their hashes stand in `source`. */
@@ -293,7 +294,7 @@ export class BatchSource implements SessionSupplier {
 
   async #encode(work: Work, run: Run, input: Run | undefined): Promise<void> {
     const { pool, slab, settings, encoded } = this.#context;
-    const { feed, source, held, shadow, pages, references, versions, imageNumber } = work.lane;
+    const { feed, source, held, shadow, pages, references, bases, versions, imageNumber } = work.lane;
     const id = this.#nextBatch++;
     const chosen = settings();
     this.#jobs += 1;
@@ -310,6 +311,7 @@ export class BatchSource implements SessionSupplier {
         pages: work.pages,
         pageTable: pages?.shared,
         references,
+        bases,
         versions,
         input: input && { memory: slab.memory, offset: input.offset },
         settings: chosen,

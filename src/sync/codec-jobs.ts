@@ -40,6 +40,8 @@ export interface EncodeJob {
   readonly input?: { readonly memory: SharedArrayBuffer; readonly offset: number } | undefined;
   /** Pages that the destination has elsewhere. @property from address of this image's first page, where its own are to be found by others */
   readonly references?: { readonly shared: SharedReferences; readonly from?: number | undefined } | undefined;
+  /** Pages of bases that the destination has: findable by every image. */
+  readonly bases?: { readonly shared: SharedReferences; readonly from: number } | undefined;
   readonly settings: Omit<EncodeSettings, 'dictionary'> & { readonly dictionary?: SharedDictionary | undefined };
   readonly imageNumber: number;
   readonly sequence: number;

@@ -10,6 +10,7 @@ import { MAX_BATCH_BLOCKS, batchMetaBytes, readBatchHead } from '../encoder/batc
 import { HASH_BYTES, PAGE_HASH_BYTES, ZERO_HASH, manifestRoot, writeBlockHash } from '../encoder/hash';
 import { compressBound, Packer } from '../encoder/packer';
 import { writePageHashes } from '../encoder/page-patch';
+import { NOT_REFERRED } from '../encoder/references';
 import { fromShared, type TrainedDictionary } from '../encoder/trained-dictionary';
 import { DwcpError, errnoOf, toDwcpError } from '../model/errors';
 import { BLOCK_SIZE_BYTES, PAGE_SIZE_BYTES, PAGES_PER_BLOCK, blockCount, blockLength } from '../model/image';
@@ -56,6 +57,7 @@ function encode(job: EncodeJob): EncodeResult {
   const blocks = job.input ? blocksInMemory(job.file.sizeBytes, job.blocks, Buffer.from(job.input.memory, job.input.offset)) : readBlocks(job.file, job.blocks, readTarget(job, out));
   const versions = job.versions && new VersionCache(job.versions);
   const references = job.references && new ReferenceIndex(job.references.shared);
+  const found = findIn(job, references);
   for (const [index, { block, bytes }] of blocks.entries()) {
     writeBlockHash(bytes, source.hashes, block * HASH_BYTES);
     const hash = source.hashOf(block);
@@ -75,8 +77,8 @@ function encode(job: EncodeJob): EncodeResult {
     if (!heldHash.equals(ZERO_HASH)) replacedBlocks += 1;
     if (versions && !heldHash.equals(ZERO_HASH) && !hash.equals(ZERO_HASH)) later.push({ block, bytes, hash });
     const pages = job.pageTable ? Buffer.from(job.pageTable.sent, block * PAGE_HASHES_PER_BLOCK, PAGE_HASHES_PER_BLOCK) : ownPageHashes;
-    if (job.pageTable ?? references) writePageHashes(bytes, pages, 0);
-    toEncode.push({ block, bytes, hash, held: version, references: references && !job.plain && job.references.from === undefined ? findPages(references, pages) : undefined });
+    if (job.pageTable ?? references ?? found) writePageHashes(bytes, pages, 0);
+    toEncode.push({ block, bytes, hash, held: version, references: found?.(pages) });
   }
   const common = { sent: toEncode.map((block) => block.block), needPages, zeroBlocks, unchangedBlocks, replacedBlocks };
   if (toEncode.length === 0) {
@@ -105,9 +107,20 @@ function addPages(references: ReferenceIndex, from: number, block: number, bytes
   for (let page = 0; page < PAGES_PER_BLOCK; page += 1) references.add(from + block * PAGES_PER_BLOCK + page, ownPageHashes, page * PAGE_HASH_BYTES);
 }
 
-function findPages(references: ReferenceIndex, hashes: Buffer): number[] | undefined {
-  const addresses = Array.from({ length: PAGES_PER_BLOCK }, (_, page) => references.find(hashes, page * PAGE_HASH_BYTES));
-  return addresses.some((address) => address >= 0) ? addresses : undefined;
+/** Where pages are looked for: a disk's in bases alone, all else in what comes before it too. */
+function findIn({ plain, references: named, bases }: EncodeJob, references: ReferenceIndex | undefined): ((hashes: Buffer) => number[] | undefined) | undefined {
+  const own = named?.from === undefined ? references : undefined;
+  const others = bases && { index: new ReferenceIndex(bases.shared), from: bases.from };
+  if (plain || (!own && !others)) return undefined;
+  return (hashes) => {
+    const addresses = Array.from({ length: PAGES_PER_BLOCK }, (_, page) => {
+      const address = own?.find(hashes, page * PAGE_HASH_BYTES) ?? NOT_REFERRED;
+      if (address !== NOT_REFERRED || !others) return address;
+      const inBase = others.index.find(hashes, page * PAGE_HASH_BYTES);
+      return inBase === NOT_REFERRED ? NOT_REFERRED : others.from + inBase;
+    });
+    return addresses.some((address) => address !== NOT_REFERRED) ? addresses : undefined;
+  };
 }
 
 function index(job: IndexJob): { pages: number } {

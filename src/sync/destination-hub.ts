@@ -4,7 +4,7 @@
  */
 import { readdir } from 'node:fs/promises';
 import { connect } from 'node:net';
-import { HASH_BYTES } from '../encoder/hash';
+import { HASH_BYTES, PAGE_HASH_BYTES } from '../encoder/hash';
 import { Packer, compressBound } from '../encoder/packer';
 import { shareDictionary } from '../encoder/trained-dictionary';
 import { DwcpError, toDwcpError } from '../model/errors';
@@ -20,7 +20,7 @@ import type { Slab } from '../transport/slab';
 import { Tunnel } from '../transport/tunnel';
 import { type DestinationContext, DestinationMigration, type DestinationRecord, destinationRecordSchema, migrationFolder } from './destination-migration';
 import {
-  abandonSchema, dictionarySchema, finishImageSchema, installImageSchema, manifestRequestSchema, MAX_PAGE_HASH_BLOCKS, guestBeginSchema, guestLoadSchema, openImageSchema, pageHashesSchema, readBody, referencesSchema, takeOverSchema, type TakenOver, takenOverSchema,
+  abandonSchema, basePagesSchema, dictionarySchema, finishImageSchema, installImageSchema, manifestRequestSchema, MAX_PAGE_HASH_BLOCKS, MAX_SAMPLE_BYTES, guestBeginSchema, guestLoadSchema, openImageSchema, pageHashesSchema, readBody, referencesSchema, takeOverSchema, type TakenOver, takenOverSchema,
 } from './protocol';
 import { StandardReceiver } from './standard-receiver';
 import type { WorkingImage } from './working-image';
@@ -284,6 +284,19 @@ export class DestinationHub {
     references: async (message, session) => {
       const accepted = await (await this.#get(session.id)).referTo(readBody(referencesSchema, message));
       return { body: { accepted } };
+    },
+
+    bases: async (message, session) => {
+      const sample = message.payload.subarray(0, MAX_SAMPLE_BYTES);
+      const offered = await (await this.#get(session.id)).offerBases(Buffer.from(sample));
+      return { body: { bases: offered.map(({ base: { name, root, sizeBytes }, source: { from } }) => ({ name, root, sizeBytes, from })) } };
+    },
+
+    base_pages: async (message, session) => {
+      const { name, first, count } = readBody(basePagesSchema, message);
+      const pages = await (await this.#get(session.id)).basePages(name);
+      if (!pages || (first + count) * PAGE_HASH_BYTES > pages.length) throw new DwcpError('PROTOCOL_VIOLATION', `No such pages of a base ${name} were offered`, { side: 'destination' });
+      return { body: {}, payload: pages.subarray(first * PAGE_HASH_BYTES, (first + count) * PAGE_HASH_BYTES) };
     },
 
     dictionary: async (message, session) => {

@@ -8,13 +8,15 @@ import { z } from 'zod';
 import type { SharedDictionary } from '../encoder/trained-dictionary';
 import { DwcpError } from '../model/errors';
 import { guestDefinitionSchema, guestSpecSchema, MEMORY_IMAGE_ID, type RamBlock, ramBlockSchema, sharedFileSchema } from '../model/guest';
-import { hostIdSchema, migrationIdSchema, vmIdSchema, vmTypeSchema } from '../model/ids';
+import { hostIdSchema, migrationIdSchema, tenantSchema, vmIdSchema, vmTypeSchema } from '../model/ids';
 import { imageSpecSchema } from '../model/image';
+import type { BaseStore } from '../store/base-disks';
 import type { BaselineStore } from '../store/baselines';
 import { readIfThere, writeDurably } from '../store/durable-file';
 import type { DictionaryStore } from '../store/dictionaries';
 import type { OwnershipJournal } from '../store/ownership-journal';
 import type { VmRegistry } from '../store/vm-registry';
+import { BaseOffer, type OfferedBase } from './base-offer';
 import type { ReferenceSource } from './codec-jobs';
 import type { CodecPool } from './codec-pool';
 import { DestinationGuest, type GuestReceiver, type StartedGuest, type WholePlaces } from './destination-guest';
@@ -34,6 +36,7 @@ export const destinationRecordSchema = z.strictObject({
   migrationId: migrationIdSchema,
   vmId: vmIdSchema,
   vmType: vmTypeSchema.optional(),
+  tenant: tenantSchema.optional(),
   mode: z.enum(MODES),
   fence: z.int().min(0),
   generation: z.int().min(0),
@@ -64,6 +67,7 @@ export interface DestinationContext {
   readonly registry: VmRegistry;
   readonly pool: CodecPool;
   readonly dictionaries: DictionaryStore;
+  readonly bases: BaseStore;
   readonly activator: VmActivator;
 }
 
@@ -77,6 +81,10 @@ export class DestinationMigration {
   readonly #open = new Map<string, Promise<WorkingImage>>();
   readonly #guest: DestinationGuest | undefined;
   #dictionaries: readonly SharedDictionary[] = [];
+  readonly #bases: BaseOffer;
+  /** What the source has named, and all that may be referred to. */
+  #named: readonly ReferenceSource[] = [];
+  #references: readonly ReferenceSource[] = [];
   readonly #sharedFiles = new Map<string, FileHandle>();
   #step: Promise<unknown> = Promise.resolve();
   #started: StartedGuest | undefined;
@@ -84,7 +92,8 @@ export class DestinationMigration {
   constructor(record: DestinationRecord, context: DestinationContext) {
     this.record = record;
     this.#context = context;
-    const { guest, vmId } = record;
+    const { guest, vmId, tenant } = record;
+    this.#bases = new BaseOffer(context.bases, tenant ?? '');
     this.#guest = guest && new DestinationGuest(this.#folder(), context.activator.receiveGuest(vmId, guest.command, guest.ramBlocks));
   }
 
@@ -109,6 +118,7 @@ export class DestinationMigration {
     await known?.close();
     const opening = WorkingImage.open(this.parametersOf(imageId, useBaseline), this.#context.store, this.#context.pool).then((image) => {
       image.unpacksWith(this.#dictionaries);
+      image.refersTo(this.#references);
       return image;
     });
     this.#open.set(imageId, opening);
@@ -140,9 +150,25 @@ export class DestinationMigration {
       const open = await this.imageByNumber(image);
       if (open) sources.push({ fd: open.fd, sizeBytes: open.held.sizeBytes, from });
     }
-    sources.sort((a, b) => a.from - b.from);
-    for (const opening of this.#open.values()) (await opening).refersTo(sources);
+    await this.#refer(sources);
     return found.map((source) => source !== undefined);
+  }
+
+  /** Bases of this host that look like what is going to come; what is referred to them may come from now on. */
+  async offerBases(sample: Buffer): Promise<readonly OfferedBase[]> {
+    const offered = await this.#bases.offer(sample);
+    await this.#refer(this.#named);
+    return offered;
+  }
+
+  basePages(name: string): Promise<Buffer | undefined> {
+    return this.#bases.pagesOf(name);
+  }
+
+  async #refer(named: readonly ReferenceSource[]): Promise<void> {
+    this.#named = named;
+    this.#references = [...named, ...this.#bases.offered.map(({ source }) => source)].sort((a, b) => a.from - b.from);
+    for (const opening of this.#open.values()) (await opening).refersTo(this.#references);
   }
 
   /** Frames of this migration may be packed with it from now on. */
@@ -280,6 +306,7 @@ export class DestinationMigration {
     await Promise.all(open.map(async (opening) => (await opening.catch(() => undefined))?.close()));
     for (const handle of this.#sharedFiles.values()) await handle.close();
     this.#sharedFiles.clear();
+    await this.#bases.close();
   }
 
   async #sameFile({ path, sizeBytes, from, sample }: z.infer<typeof referencesSchema>['files'][number]): Promise<ReferenceSource | undefined> {
@@ -300,7 +327,7 @@ export class DestinationMigration {
   }
 
   async #install(): Promise<void> {
-    const { vmId, vmType, migrationId, fence, generation, guest } = this.record;
+    const { vmId, vmType, tenant, migrationId, fence, generation, guest } = this.record;
     const { store, pool, registry, ownership, activator } = this.#context;
     const whole = await this.#guest?.cameWhole();
     // What QEMU brings by itself has no RAM image.
@@ -317,7 +344,7 @@ export class DestinationMigration {
     }
     await activator.activate(images);
     const definition = guest ? { command: guest.command, qmpPath: guest.qmpPath } : this.record.definition;
-    await registry.put({ vmId, images: images.map(({ imageId, kind, path }) => ({ imageId, kind, path })), presence: 'here', generation, ...(vmType !== undefined && { vmType }), ...(definition && { guest: definition }) });
+    await registry.put({ vmId, images: images.map(({ imageId, kind, path }) => ({ imageId, kind, path })), presence: 'here', generation, ...(vmType !== undefined && { vmType }), ...(tenant !== undefined && { tenant }), ...(definition && { guest: definition }) });
     await ownership.append(vmId, 'installed', migrationId, fence, this.#started && JSON.stringify(this.#started));
     this.#guest?.release();
     await this.#forget();

@@ -10,6 +10,7 @@ import type { LevelAndStreams } from '../model/tiers';
 import { Manifest } from '../store/manifest';
 import type { SendingSession } from '../transport/sending-session';
 import { activeDictionary } from './active-dictionary';
+import { learnBases } from './base-pages';
 import { type BatchCounts, BatchSource, noCounts } from './batch-source';
 import { askPageHashes, learnHeld } from './held-manifest';
 import type { SendProgress, SentImage } from './image-sender';
@@ -30,6 +31,8 @@ export interface GuestSendRequest {
   readonly vmType?: string | undefined;
   /** Of memory: versions sent before. */
   readonly versions: SharedVersions;
+  /** Of the guest's disks, for a sample of what they hold. */
+  readonly diskPaths: readonly string[];
   /** What blocks may refer to. */
   readonly references: ReferenceSources | undefined;
   readonly images: readonly GuestImage[];
@@ -175,12 +178,13 @@ export class GuestSender {
       lane.feed.restart((block) => lane.source.hashOf(block).equals(lane.held.hashOf(block)));
     }
     await references?.declare(session, (imageId) => this.#lane(imageId).imageNumber);
+    const bases = options.enableDeltaSync ? await learnBases(this.#migration, session, this.#request.diskPaths) : undefined;
     const dictionary = options.enableDictionary && start.compress ? await activeDictionary(this.#migration, session, this.#request.vmType) : undefined;
     this.#passes += 1;
     await this.#request.begun(session);
     const source = new BatchSource(
       this.#lanes.map((lane) => ({
-        imageNumber: lane.imageNumber, feed: lane.feed, source: lane.source, held: lane.held, pages: lane.pages, references: references?.of(lane.image.imageId), versions: lane.versions, counts: lane.counts,
+        imageNumber: lane.imageNumber, feed: lane.feed, source: lane.source, held: lane.held, pages: lane.pages, references: references?.of(lane.image.imageId), bases, versions: lane.versions, counts: lane.counts,
         scanned: () => undefined,
       })),
       {

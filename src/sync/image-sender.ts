@@ -18,6 +18,7 @@ import type { StillFeed } from './change-feed';
 import type { BlockSelection } from './block-selection';
 import { askPageHashes, learnHeld } from './held-manifest';
 import { Pacing } from './pacing';
+import { learnBases } from './base-pages';
 import type { ReferenceSources } from './reference-sources';
 import { rememberPaths } from './remember-paths';
 import type { SourceMigration } from './source-migration';
@@ -161,6 +162,7 @@ export class ImageSender {
     this.#began ??= held.state;
     const { imageNumber } = held;
     await references?.sources.declare(session, references.numberOf);
+    const bases = options.enableDeltaSync ? await learnBases(this.#migration, session, [this.#request.path]) : undefined;
     const dictionary = options.enableDictionary && start.compress ? await activeDictionary(this.#migration, session, this.#request.vmType) : undefined;
     this.#beginPass(feed);
     const source = new BatchSource(
@@ -171,6 +173,7 @@ export class ImageSender {
         held: this.#held,
         shadow: shadow && baseline && { fd: shadow.handle.fd, cipher: shadow.cipher, manifest: baseline.manifest },
         references: references?.sources.of(image.imageId),
+        bases,
         counts: this.#counts,
         scanned: (blocks) => this.#markScanned(blocks),
       }],

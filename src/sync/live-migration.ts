@@ -195,7 +195,7 @@ export class LiveMigration implements GuestMove {
     const disks = this.#disks.map(({ image, feed }) => ({ image: specOf(image), feed }));
     const memory = images.filter(({ imageId }) => imageId === MEMORY_IMAGE_ID).map((image) => ({ image: specOf(image), feed: this.#memory }));
     this.#sender = new GuestSender(migration, {
-      vmId, vmType: this.#request.vmType, versions: this.#settled.versions, references: options.enableDeltaSync ? headStart.references : undefined, images: [...disks, ...memory], start, options, linkBytesPerSecond,
+      vmId, vmType: this.#request.vmType, versions: this.#settled.versions, references: options.enableDeltaSync ? headStart.references : undefined, diskPaths: images.filter(({ kind }) => kind === 'disk').map(({ path }) => path), images: [...disks, ...memory], start, options, linkBytesPerSecond,
       opened: async (imageId, held, source, pages) => {
         await this.#disks.find(({ image }) => image.imageId === imageId)?.beginScan((block) => held.isZero(block));
         if (imageId === MEMORY_IMAGE_ID && pages) await this.#settled.meet(held, source, pages);

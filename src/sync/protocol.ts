@@ -6,6 +6,8 @@
  *   manifest      {image, first, count}       -> payload: packed hashes of those blocks
  *   page_hashes   {image} + u32 list          -> payload: 16 x 8 bytes a block
  *   references    {disks, files}              -> {accepted}   what pages may be referred to, by their addresses
+ *   bases         {} + page hashes, a sample   -> {bases}      bases of the destination that are like it
+ *   base_pages    {name, first, count}        -> page hashes
  *   dictionary    {hash} (+ it)               -> {active}   frames may be packed with it from now on; false: it is to be sent along
  *   finish_image  {image, root}               -> {}    all durable, roots equal
  *   guest_begin   {sectionId} + set-up        -> {}    a running guest's QEMU is started and fed from here on
@@ -20,7 +22,7 @@
  */
 import { z } from 'zod';
 import { DwcpError } from '../model/errors';
-import { imageIdSchema, vmIdSchema } from '../model/ids';
+import { baseNameSchema, imageIdSchema, vmIdSchema } from '../model/ids';
 import type { Message } from '../transport/control-channel';
 
 /** Blocks whose hashes travel in one answer: 1 MiB of them, 4 GiB of image. */
@@ -49,6 +51,14 @@ export const referencesSchema = z.looseObject({
 });
 /** For each file whether it is the same here. */
 export const referencesAnsweredSchema = z.looseObject({ accepted: z.array(z.boolean()).max(16) });
+/** Page hashes of a base in one answer. */
+export const MAX_BASE_PAGES = 65_536;
+/** Of a sample of page hashes. */
+export const MAX_SAMPLE_BYTES = 8192;
+export const basesOfferedSchema = z.looseObject({
+  bases: z.array(z.strictObject({ name: baseNameSchema, root: z.string().max(64), sizeBytes: z.int().min(1), from: address })).max(16),
+});
+export const basePagesSchema = z.looseObject({ name: baseNameSchema, first: z.int().min(0), count: z.int().min(1).max(MAX_BASE_PAGES) });
 export const dictionarySchema = z.looseObject({ hash: z.string().regex(/^[0-9a-f]{32}$/) });
 export const dictionaryAnsweredSchema = z.looseObject({ active: z.boolean() });
 export const finishImageSchema = z.looseObject({ image: imageNumber, root: z.string().min(1).max(64) });

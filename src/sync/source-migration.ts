@@ -7,6 +7,7 @@ import { DwcpError, toDwcpError } from '../model/errors';
 import { MIGRATION_OPTIONS, type MigrationOptions } from '../model/options';
 import type { LinkMeasurement } from '../model/tiers';
 import { KIB } from '../model/units';
+import type { BaseStore } from '../store/base-disks';
 import type { BaselineStore } from '../store/baselines';
 import type { DictionaryStore } from '../store/dictionaries';
 import type { Manifest } from '../store/manifest';
@@ -19,6 +20,7 @@ import type { LimitShare, SharedLimit } from '../transport/shared-limit';
 import type { Slab } from '../transport/slab';
 import { predictStreams } from '../transport/stream-predictor';
 import { TokenBucket } from '../transport/token-bucket';
+import type { BasePages } from './base-pages';
 import type { CodecPool } from './codec-pool';
 import { readBody, type TakenOver, takenOverSchema, takeOverSchema, trainSchema } from './protocol';
 
@@ -29,6 +31,7 @@ export interface SourceContext {
   readonly slab: Slab;
   readonly store: BaselineStore;
   readonly dictionaries: DictionaryStore;
+  readonly bases: BaseStore;
   /** What all migrations of this host may send together. */
   readonly limit: SharedLimit;
   readonly history: PathHistory;
@@ -71,6 +74,8 @@ export class SourceMigration {
   readonly heldBefore = new Map<string, { readonly root: string; readonly manifest: Manifest }>();
   /** Hashes of what was sent and verified, per image: the baseline of the way back. */
   readonly sentManifests = new Map<string, Manifest>();
+  /** Bases of the destination that pages may refer to, as last offered. */
+  bases: { readonly key: string; readonly pages: BasePages } | undefined;
   readonly #share: LimitShare;
   #destination: Destination;
   /** The path that carries the control connection; another is tried when it fails. */

@@ -24,7 +24,7 @@ export async function prepareMove(migrationId: string, vmId: string, source: Tes
   const known = await destination.registry.find(vmId);
   if (!(await destination.ownership.last(vmId, migrationId))) await destination.ownership.append(vmId, 'promised', migrationId, fence);
   const specs = images.map(({ imageId, kind, sizeBytes }) => ({ imageId, kind, sizeBytes, path: destination.registry.imagePath(known, vmId, imageId) }));
-  await destination.hub.prepare({ migrationId, vmId, mode: 'migrate', fence, generation: vm.generation + 1, sourceHost: source.hostId, images: specs });
+  await destination.hub.prepare({ migrationId, vmId, mode: 'migrate', fence, generation: vm.generation + 1, sourceHost: source.hostId, images: specs, ...(vm.tenant !== undefined && { tenant: vm.tenant }) });
   return { migrationId, vmId, source, destination, images, fence };
 }
 

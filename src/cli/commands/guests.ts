@@ -68,22 +68,24 @@ export function addGuestCommands(vm: Command, place: Place): void {
   });
 }
 
+type VmLooks = Pick<VmDefinition, 'vmType' | 'tenant'>;
+
 /** `dwcp vm define NAME -- COMMAND...`. */
-export async function defineGuest(dataDir: string, vmId: string, command: readonly string[], vmType: string | undefined, output: Output): Promise<void> {
+export async function defineGuest(dataDir: string, vmId: string, command: readonly string[], looks: VmLooks, output: Output): Promise<void> {
   const own = guestOwn(command);
   const paths = diskPathsOf(own);
   const registry = new VmRegistry(dataDir);
-  await putGuest(dataDir, vmId, own, paths, runPlaces(registry.runFolder(vmId)).qmpPath, vmType);
+  await putGuest(dataDir, vmId, own, paths, runPlaces(registry.runFolder(vmId)).qmpPath, looks);
   output.emit({ event: 'vm', vmId, disks: paths }, () => `${vmId}: ${disksText(paths)}; \`dwcp vm start ${vmId}\` runs it`);
 }
 
-async function putGuest(dataDir: string, vmId: string, command: readonly string[], paths: readonly string[], qmpPath: string, vmType?: string): Promise<void> {
+async function putGuest(dataDir: string, vmId: string, command: readonly string[], paths: readonly string[], qmpPath: string, looks: VmLooks = {}): Promise<void> {
   const registry = new VmRegistry(dataDir);
   await assertNotInMigration(dataDir, vmId);
   const known = await registry.find(vmId);
   if (known?.presence === 'away') throw new DwcpError('VM_NOT_HERE', `VM ${vmId} has moved to ${known.movedTo ?? 'another host'}`);
   const images = paths.map((path, index) => ({ imageId: `vd${String.fromCharCode('a'.charCodeAt(0) + index)}`, kind: 'disk' as const, path }));
-  const parsed = vmDefinitionSchema.safeParse({ vmId, images, ...(vmType !== undefined && { vmType }) });
+  const parsed = vmDefinitionSchema.safeParse({ vmId, images, ...looks });
   if (!parsed.success) throw new DwcpError('INVALID_INPUT', `VM ${vmId}: ${parsed.error.issues[0]?.message ?? ''}`);
   const definition: VmDefinition = parsed.data;
   await registry.put({ ...definition, presence: 'here', generation: known?.generation ?? 0, guest: { command: [...command], qmpPath } });

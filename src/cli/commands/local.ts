@@ -28,21 +28,27 @@ function parseImage(kind: ImageKind, text: string, index: number): { imageId: st
   return { imageId: name ?? unnamed, kind, path: resolve(path) };
 }
 
+/** What the VM has in common with others. */
+function looksOf({ type, tenant }: Flags): { vmType?: string; tenant?: string } {
+  return { ...(typeof type === 'string' && { vmType: type }), ...(typeof tenant === 'string' && { tenant }) };
+}
+
 export function addLocalCommands(program: Command): void {
   const vm = program.command('vm').description('VMs of this host');
 
   addOptions(
     vm.command('define').description('Make a VM known to this host: image files, or a guest by its QEMU command behind --').argument('<vm>', 'its id').argument('[command...]', 'behind --: the QEMU command that runs it')
       .option('--type <type>', 'what it has in common with others that look alike: they share a dictionary')
+      .option('--tenant <tenant>', 'whose it is: its pages may refer to bases of the same tenant (`dwcp base`)')
       .option('--disk <[name=]path>', 'a disk image; may be given again', collect, [])
       .option('--memory <[name=]path>', 'a saved memory image', collect, [])
       .option('--gpu <[name=]path>', 'the saved state of an accelerator; may be given again', collect, []),
     PROCESS_OPTIONS, PLACE,
   ).action(async (vmId: string, guest: string[], flags: Flags, command: Command) => {
     const { dataDir, output } = placeOf(flags, command);
-    if (guest.length > 0) return defineGuest(dataDir, vmId, guest, typeof flags.type === 'string' ? flags.type : undefined, output);
+    if (guest.length > 0) return defineGuest(dataDir, vmId, guest, looksOf(flags), output);
     const images = (['disk', 'memory', 'gpu'] as const).flatMap((kind) => (flags[kind] as string[]).map((text, index) => parseImage(kind, text, index)));
-    const parsed = vmDefinitionSchema.safeParse({ vmId, images, ...(typeof flags.type === 'string' && { vmType: flags.type }) });
+    const parsed = vmDefinitionSchema.safeParse({ vmId, images, ...looksOf(flags) });
     if (!parsed.success || images.length === 0) {
       const missing = images.length === 0 ? 'give at least one --disk, --memory or --gpu' : parsed.error?.issues[0]?.message ?? '';
       throw new DwcpError('INVALID_INPUT', `VM ${vmId}: ${missing}`);

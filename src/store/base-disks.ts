@@ -1,0 +1,70 @@
+/**
+ * Disks that others may refer to: images that do not change, registered on a host as public within a tenant (a distribution's
+ * image, a template). Known by the hashes of their pages; a file that has been touched since is none any more.
+ *
+ *   <data>/bases/<name>.json    what it is
+ *   <data>/bases/<name>.pages   8 bytes a page (XXH3-64): 2 MiB for each GiB
+ */
+import { rm, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { z } from 'zod';
+import { PAGE_HASH_BYTES } from '../encoder/hash';
+import { baseNameSchema, tenantSchema } from '../model/ids';
+import { blockCount, PAGES_PER_BLOCK } from '../model/image';
+import { namesIn, readIfThere, writeDurably } from './durable-file';
+
+const baseSchema = z.strictObject({
+  name: baseNameSchema,
+  tenant: tenantSchema,
+  path: z.string().min(1),
+  sizeBytes: z.int().min(1),
+  modifiedAtMs: z.number(),
+  /** Of its content: two files of the same root are the same base. */
+  root: z.string(),
+});
+export type BaseDisk = z.infer<typeof baseSchema>;
+
+export function basePages(sizeBytes: number): number {
+  return blockCount(sizeBytes) * PAGES_PER_BLOCK;
+}
+
+export class BaseStore {
+  readonly #folder: string;
+
+  constructor(dataDir: string) {
+    this.#folder = join(dataDir, 'bases');
+  }
+
+  /** @param pages the hashes of its pages, one behind the other */
+  async put(base: BaseDisk, pages: Buffer): Promise<void> {
+    await this.forget(base.name);
+    await writeDurably(join(this.#folder, `${base.name}.pages`), pages);
+    await writeDurably(join(this.#folder, `${base.name}.json`), JSON.stringify(base, null, 1));
+  }
+
+  async forget(name: string): Promise<void> {
+    await rm(join(this.#folder, `${name}.json`), { force: true });
+    await rm(join(this.#folder, `${name}.pages`), { force: true });
+  }
+
+  async list(): Promise<BaseDisk[]> {
+    const names = (await namesIn(this.#folder)).filter((name) => name.endsWith('.json')).sort();
+    const found = await Promise.all(names.map(async (name) => {
+      const text = await readIfThere(join(this.#folder, name));
+      return text && baseSchema.safeParse(JSON.parse(text.toString('utf8'))).data;
+    }));
+    return found.flatMap((base) => base ?? []);
+  }
+
+  /** Whether the file is the one that was registered, untouched. */
+  async isWhole({ path, sizeBytes, modifiedAtMs }: BaseDisk): Promise<boolean> {
+    const now = await stat(path).catch(() => undefined);
+    return now?.size === sizeBytes && now.mtimeMs === modifiedAtMs;
+  }
+
+  /** The hashes of its pages; undefined where they are not all there. */
+  async pagesOf({ name, sizeBytes }: BaseDisk): Promise<Buffer | undefined> {
+    const pages = await readIfThere(join(this.#folder, `${name}.pages`));
+    return pages?.length === basePages(sizeBytes) * PAGE_HASH_BYTES ? pages : undefined;
+  }
+}

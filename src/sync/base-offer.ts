@@ -1,0 +1,90 @@
+/**
+ * The destination's half of references to bases: which of this host's bases look like what is going to come, judged by a
+ * sample of its pages, and where in the space of addresses their pages lie. The source's half is base-pages.ts.
+ */
+import { open, type FileHandle } from 'node:fs/promises';
+import { PAGE_HASH_BYTES } from '../encoder/hash';
+import { type BaseDisk, basePages, type BaseStore } from '../store/base-disks';
+import type { ReferenceSource } from './codec-jobs';
+import { MAX_PAGES } from './reference-index';
+
+/** Behind every address that an image of the migration may have. */
+const BASES_FROM = 2 ** 40;
+/** Of the sample: below it the hashes of a base's pages cost more than they save. */
+const LEAST_SHARE = 0.05;
+const MAX_BASES = 16;
+const PREFILTER_BITS = 16;
+
+export interface OfferedBase {
+  readonly base: BaseDisk;
+  readonly source: ReferenceSource;
+  readonly hits: number;
+}
+
+export class BaseOffer {
+  readonly #store: BaseStore;
+  readonly #tenant: string;
+  readonly #handles: FileHandle[] = [];
+  #offered: readonly OfferedBase[] | undefined;
+
+  constructor(store: BaseStore, tenant: string) {
+    this.#store = store;
+    this.#tenant = tenant;
+  }
+
+  get offered(): readonly OfferedBase[] {
+    return this.#offered ?? [];
+  }
+
+  /** @param sample page hashes of what comes; asked again, it is the same offer */
+  async offer(sample: Buffer): Promise<readonly OfferedBase[]> {
+    this.#offered ??= await this.#choose(sample);
+    return this.#offered;
+  }
+
+  pagesOf(name: string): Promise<Buffer | undefined> {
+    const known = this.offered.find(({ base }) => base.name === name);
+    return known ? this.#store.pagesOf(known.base) : Promise.resolve(undefined);
+  }
+
+  async close(): Promise<void> {
+    for (const handle of this.#handles.splice(0)) await handle.close();
+  }
+
+  async #choose(sample: Buffer): Promise<OfferedBase[]> {
+    const wanted = Math.max(1, LEAST_SHARE * (sample.length / PAGE_HASH_BYTES));
+    const offered: OfferedBase[] = [];
+    let pages = 0;
+    for (const base of await this.#store.list()) {
+      const theirs = basePages(base.sizeBytes);
+      if (base.tenant !== this.#tenant || offered.length >= MAX_BASES || pages + theirs > MAX_PAGES || !(await this.#store.isWhole(base))) continue;
+      const hashes = await this.#store.pagesOf(base);
+      const hits = hashes ? countHits(hashes, sample) : 0;
+      const handle = hits < wanted ? undefined : await open(base.path, 'r').catch(() => undefined);
+      if (!handle) continue;
+      this.#handles.push(handle);
+      offered.push({ base, hits, source: { fd: handle.fd, sizeBytes: base.sizeBytes, from: BASES_FROM + pages } });
+      pages += theirs;
+    }
+    return offered;
+  }
+}
+
+/** How many pages of a sample are among these. */
+function countHits(hashes: Buffer, sample: Buffer): number {
+  const keyAt = (bytes: Buffer, at: number): string => bytes.toString('latin1', at, at + PAGE_HASH_BYTES);
+  const left = new Map<string, number>();
+  const mayBe = new Uint8Array(2 ** PREFILTER_BITS);
+  for (let at = 0; at < sample.length; at += PAGE_HASH_BYTES) {
+    left.set(keyAt(sample, at), (left.get(keyAt(sample, at)) ?? 0) + 1);
+    mayBe[sample.readUInt16LE(at)] = 1;
+  }
+  let hits = 0;
+  for (let at = 0; at < hashes.length && left.size > 0; at += PAGE_HASH_BYTES) {
+    if (mayBe[hashes.readUInt16LE(at)] === 0) continue;
+    const key = keyAt(hashes, at);
+    hits += left.get(key) ?? 0;
+    left.delete(key);
+  }
+  return hits;
+}

@@ -1,0 +1,96 @@
+/**
+ * The source's half of references to bases, disks of the destination that are public within the VM's tenant: a sample of the
+ * images' pages finds out which are alike, the hashes of those bases' pages are fetched once (or taken from this host's copy
+ * of the same base), and pages with these hashes need not cross. Anything that goes wrong costs the references alone.
+ */
+import { open } from 'node:fs/promises';
+import { PAGE_HASH_BYTES, quickHash } from '../encoder/hash';
+import { isZero } from '../encoder/zero';
+import { toDwcpError } from '../model/errors';
+import { PAGE_SIZE_BYTES } from '../model/image';
+import { basePages } from '../store/base-disks';
+import type { SendingSession } from '../transport/sending-session';
+import { basePagesSchema, basesOfferedSchema, MAX_BASE_PAGES, readBody } from './protocol';
+import { ReferenceIndex, shareReferences, type SharedReferences } from './reference-index';
+import type { SourceMigration } from './source-migration';
+
+const SAMPLE_PAGES = 256;
+/** Places looked at for them: most of an image may be zeros. */
+const LOOKED_AT = 1024;
+
+/** @property from address of the first page that is found in it */
+export interface BasePages {
+  readonly shared: SharedReferences;
+  readonly from: number;
+}
+
+interface Offered {
+  readonly name: string;
+  readonly root: string;
+  readonly sizeBytes: number;
+  readonly from: number;
+}
+
+/** What of the bases there the pages of these images may refer to. Asked at the beginning of each session; fetched once a migration. */
+export async function learnBases(migration: SourceMigration, session: SendingSession, paths: readonly string[]): Promise<BasePages | undefined> {
+  const { explain } = migration.context;
+  try {
+    const sample = await sampleOfImages(paths);
+    if (sample.length === 0) return undefined;
+    const { bases } = readBody(basesOfferedSchema, await session.control.request('bases', {}, sample));
+    const [first] = bases;
+    if (!first) return undefined;
+    const key = bases.map(({ root, from }) => `${root} ${from}`).join();
+    if (migration.bases?.key === key) return migration.bases.pages;
+    const pages = { shared: shareReferences(bases.reduce((sum, { sizeBytes }) => sum + basePages(sizeBytes), 0)), from: first.from };
+    for (const base of bases) await addBase(migration, session, base, pages);
+    migration.bases = { key, pages };
+    explain?.(migration.migrationId, `pages may refer to bases there: ${bases.map(({ name }) => name).join(', ')}`);
+    return pages;
+  } catch (error) {
+    const reason = toDwcpError(error, 'INTERNAL');
+    if (session.ended) throw reason;
+    explain?.(migration.migrationId, `no references to bases: ${reason.code}: ${reason.message}`);
+    return undefined;
+  }
+}
+
+async function addBase({ context }: SourceMigration, session: SendingSession, base: Offered, { shared, from }: BasePages): Promise<void> {
+  const index = new ReferenceIndex(shared);
+  const add = (hashes: Buffer, first: number): void => {
+    for (let at = 0; at < hashes.length; at += PAGE_HASH_BYTES) index.add(base.from - from + first + at / PAGE_HASH_BYTES, hashes, at);
+  };
+  const here = (await context.bases.list()).find(({ root, sizeBytes }) => root === base.root && sizeBytes === base.sizeBytes);
+  const known = here && (await context.bases.pagesOf(here));
+  const pages = basePages(base.sizeBytes);
+  for (let first = 0; first < pages; first += MAX_BASE_PAGES) {
+    const count = Math.min(MAX_BASE_PAGES, pages - first);
+    if (known) add(known.subarray(first * PAGE_HASH_BYTES, (first + count) * PAGE_HASH_BYTES), first);
+    else add((await session.control.request('base_pages', basePagesSchema.parse({ name: base.name, first, count }))).payload, first);
+    // Other things wait for this thread.
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+}
+
+/** Page hashes from all over the images, none of zeros. */
+async function sampleOfImages(paths: readonly string[]): Promise<Buffer> {
+  const hashes: Buffer[] = [];
+  const page = Buffer.alloc(PAGE_SIZE_BYTES);
+  for (const path of paths) {
+    const handle = await open(path, 'r').catch(() => undefined);
+    if (!handle) continue;
+    try {
+      const pages = Math.floor((await handle.stat()).size / PAGE_SIZE_BYTES);
+      const places = Math.min(pages, LOOKED_AT);
+      for (let place = 0; place < places && hashes.length < SAMPLE_PAGES; place += 1) {
+        // In an order that spreads a part of the places over all of the image as well.
+        const spread = (place * 389) % places;
+        const { bytesRead } = await handle.read(page, 0, page.length, Math.floor((spread * pages) / places) * PAGE_SIZE_BYTES);
+        if (bytesRead === page.length && !isZero(page)) hashes.push(Buffer.from(quickHash(page)));
+      }
+    } finally {
+      await handle.close();
+    }
+  }
+  return Buffer.concat(hashes);
+}
