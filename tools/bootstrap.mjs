@@ -68,7 +68,8 @@ const COMMANDS = {
     if (lint !== 0) return lint;
     return run(process.execPath, ['--enable-source-maps', join(root, 'node_modules', 'jest', 'bin', 'jest.js'), ...args]);
   },
-  dwcp: () => run(process.execPath, [...cli, ...args]),
+  // Paths on the command line are relative to where it was given.
+  dwcp: () => run(process.execPath, [...cli, ...args], { cwd: process.cwd() }),
 };
 
 forwardSignals();
