@@ -1,16 +1,19 @@
 /**
- * QEMU's own live migration between the two hosts of the link: plain, multifd, multifd with zstd; with the disk through
+ * QEMU's own live migration between the two hosts of the link: plain, with its delta coding (xbzrle), multifd, multifd with zstd; with the disk through
  * drive-mirror over NBD first. Driven over QMP as libvirt drives it.
  */
 import { spawn, type ChildProcess } from 'node:child_process';
 import { closeSync, existsSync, mkdirSync, openSync } from 'node:fs';
 import { join } from 'node:path';
 import { QmpClient } from '../src/hypervisor/qemu/qmp-client';
+import { MIB } from '../src/model/units';
 import type { WanLink } from './wan-link';
 
-export type PeerKind = 'qemu tcp' | 'qemu multifd' | 'qemu multifd+zstd';
+export type PeerKind = 'qemu tcp' | 'qemu xbzrle' | 'qemu multifd' | 'qemu multifd+zstd';
 
 const CHANNELS = 16;
+/** As much as DWCP keeps of versions sent before. */
+const XBZRLE_CACHE_BYTES = 64 * MIB;
 const PORT = 4444;
 const NBD_PORT = 10_809;
 /** Longer than any of these takes. */
@@ -37,12 +40,16 @@ export async function startBenchGuest(folder: string, name: string, command: rea
 
 /** Moves a guest by QEMU's own means. @returns seconds from the first command to the guest's run, and its downtime */
 export async function moveByQemu(kind: PeerKind, link: WanLink, source: LiveGuest, destination: LiveGuest, withDisk: boolean): Promise<{ seconds: number; downtimeMs: number }> {
-  const multifd = kind !== 'qemu tcp';
+  const multifd = kind === 'qemu multifd' || kind === 'qemu multifd+zstd';
   const zstd = kind === 'qemu multifd+zstd';
   for (const { qmp } of [source, destination]) {
     if (!multifd) continue;
     await qmp.execute('migrate-set-capabilities', { capabilities: [{ capability: 'multifd', state: true }] });
     await qmp.execute('migrate-set-parameters', { 'multifd-channels': CHANNELS, ...(zstd && { 'multifd-compression': 'zstd' }) });
+  }
+  if (kind === 'qemu xbzrle') {
+    await source.qmp.execute('migrate-set-capabilities', { capabilities: [{ capability: 'xbzrle', state: true }] });
+    await source.qmp.execute('migrate-set-parameters', { 'xbzrle-cache-size': XBZRLE_CACHE_BYTES });
   }
   await source.qmp.execute('migrate-set-capabilities', { capabilities: [{ capability: 'events', state: true }] });
   await source.qmp.execute('migrate-set-parameters', { 'max-bandwidth': 2 ** 40 });

@@ -26,7 +26,7 @@ const WIDE: LinkSetting = { rate: '100mbit', rateBitsPerSecond: 100e6, rtt: '50m
 const NARROW: LinkSetting = { rate: '20mbit', rateBitsPerSecond: 20e6, rtt: '50ms', loss: '0.01%', cc: 'cubic' };
 const LOCAL: LinkSetting = { rate: '1gbit', rateBitsPerSecond: 1e9, rtt: '1ms', loss: '0%', cc: 'cubic' };
 const GUEST: LinuxGuestOptions = { memoryMiB: 512, diskMiB: 512, filesMiB: 300, randomMiB: 64, dirtyKiBPerTick: 128, diskKiBPerSecond: 0 };
-const PEERS: readonly PeerKind[] = ['qemu tcp', 'qemu multifd', 'qemu multifd+zstd'];
+const PEERS: readonly PeerKind[] = ['qemu tcp', 'qemu xbzrle', 'qemu multifd', 'qemu multifd+zstd'];
 const FASTEST: readonly PeerKind[] = ['qemu multifd+zstd'];
 const BOOT_MS = 180_000;
 const STAY_MS = 60_000;
@@ -83,7 +83,7 @@ class LiveBench {
     const suffix = withDisk ? ' and disk' : '';
     const options = withDisk ? { ...this.#options, diskKiBPerSecond: 128 } : { ...this.#options, readOnlyDisk: true };
     for (let run = 0; run < runs; run += 1) {
-      if (!dwcpOnly) for (const kind of process.argv.includes('--narrow') ? FASTEST : PEERS) await this.#peer(kind, suffix, options, withDisk);
+      if (!dwcpOnly) for (const kind of process.argv.includes('--narrow') ? FASTEST : PEERS) if (!withDisk || kind !== 'qemu xbzrle') await this.#peer(kind, suffix, options, withDisk);
       if (!process.argv.includes('--peers-only')) await this.#dwcp(suffix, options, withDisk);
     }
   }

@@ -40,6 +40,7 @@ export async function startAgent(options: ProcessOptions, log: Logger): Promise<
     activeStreams: () => sources.migrations.reduce((sum, migration) => sum + (migration.openSession?.stats.activeStreams ?? 0), 0),
     batchBytes: () => lastBatchBytes,
     bufferedBytes: host.bufferedBytes,
+    dictionaryGains: () => host.source.dictionaries.list(),
     baselineBytes: async () => (await host.store.list()).reduce((sum, record) => sum + record.allocatedBytes, 0),
   });
   let lastBatchBytes = 0;

@@ -47,6 +47,8 @@ export interface AgentReadings {
   readonly batchBytes: () => number;
   readonly bufferedBytes: () => { readonly sending: number; readonly receiving: number };
   readonly baselineBytes: () => Promise<number>;
+  /** Of the dictionaries in use. */
+  readonly dictionaryGains: () => Promise<readonly { readonly vmType: string; readonly gain: number }[]>;
 }
 
 export interface AgentMetrics {
@@ -66,6 +68,13 @@ export function agentMetrics(readings: AgentReadings): AgentMetrics {
   gauge('dwcp_sending_buffer_bytes', 'Batch memory taken on the sending side', () => readings.bufferedBytes().sending);
   gauge('dwcp_receiving_buffer_bytes', 'Batch memory taken on the receiving side', () => readings.bufferedBytes().receiving);
   gauge('dwcp_baseline_bytes', 'Disk space that baselines take', readings.baselineBytes);
+  new Gauge({
+    name: 'dwcp_hde_dictionary_gain', help: 'Share that frames of pages held out of the training became smaller by, of the dictionary in use', labelNames: ['vm_type'], registers: [registry],
+    collect: async function () {
+      this.reset();
+      for (const { vmType, gain } of await readings.dictionaryGains()) this.set({ vm_type: vmType }, gain);
+    },
+  });
   const imageBytes = new Counter({ name: 'dwcp_image_bytes_total', help: 'Bytes of images made equal', registers: [registry] });
   const linkBytes = new Counter({ name: 'dwcp_link_bytes_total', help: 'Bytes sent for them', registers: [registry] });
   const resent = new Counter({ name: 'dwcp_resent_blocks_total', help: 'Blocks sent again after a stream or a session was lost', registers: [registry] });
