@@ -49,6 +49,7 @@ export interface StoreLimits {
 
 /** Who keeps contents unreadable to others while nobody uses them. */
 export interface ContentGuard {
+  readonly seals: boolean;
   /** A baseline has been recorded. */
   kept(vmId: string, imageId: string): void;
   /** A baseline is going to be replaced or removed: nobody works on its content when this resolves. */
@@ -95,6 +96,11 @@ export class BaselineStore {
   constructor(dataDir: string, limits: StoreLimits = NO_LIMITS) {
     this.#folder = join(dataDir, 'baselines');
     this.#limits = limits;
+  }
+
+  /** Whether contents are rewritten once they are kept: a clone then shares nothing. */
+  get sealsContents(): boolean {
+    return this.#guard?.seals ?? false;
   }
 
   guardWith(guard: ContentGuard): void {

@@ -31,8 +31,8 @@ export async function keepBaselineCopy(
   if (!baseline) return { kept: 'no', reason: 'no baseline is recorded' };
   const temporary = copyPathOf(imagePath);
   try {
-    if (cloneFile(imagePath, temporary)) return await record(baseline, imagePath, temporary, store, { kept: 'clone', reason: 'shares the image’s extents' });
-    if (mode === 'clone') return { kept: 'no', reason: 'the file system cannot clone' };
+    if (!store.sealsContents && cloneFile(imagePath, temporary)) return await record(baseline, imagePath, temporary, store, { kept: 'clone', reason: 'shares the image’s extents' });
+    if (mode === 'clone') return { kept: 'no', reason: store.sealsContents ? 'what is encrypted shares no extents' : 'the file system cannot clone' };
     const refusal = await noRoom(vmId, imagePath, store);
     if (refusal) return { kept: 'no', reason: refusal };
     await copy(baseline, imagePath, temporary, pool, signal);

@@ -39,6 +39,10 @@ export class BaselineSealer implements ContentGuard {
     this.#key = key;
   }
 
+  get seals(): boolean {
+    return this.#key !== undefined;
+  }
+
   /** Seals what is not sealed, one file after the other; never throws, what fails is tried again later. */
   sealAll(): Promise<void> {
     if (!this.#key || this.#closed) return Promise.resolve();

@@ -20,7 +20,7 @@ import type { OutgoingBatch } from '../transport/sending-stream';
 import type { SessionSupplier } from '../transport/sending-session';
 import type { Run, Slab } from '../transport/slab';
 import type { BlockFeed } from './change-feed';
-import { type BlockSelection, blocksOf, countOf } from './block-selection';
+import { type BlockSelection, blocksBut, countOf } from './block-selection';
 import type { EncodeJob, EncodeResult } from './codec-jobs';
 import type { CodecPool } from './codec-pool';
 import type { PageTable } from './page-table';
@@ -346,7 +346,8 @@ export class BatchSource implements SessionSupplier {
       lane.scanned(work.blocks);
     }
     if (!work.again) lane.feed.packed?.(work.blocks, result.payloadBytes);
-    if (lane.feed.confirmed) lane.feed.confirmed(settledOf(work.blocks, result));
+    // What was looked at and neither sent nor asked about: the destination holds it as it is.
+    if (lane.feed.confirmed) lane.feed.confirmed(blocksBut(work.blocks, [...result.sent, ...result.needPages]));
     lane.needPages.push(...result.needPages);
     if (result.frameBytes === 0) {
       this.#context.slab.free(run);
@@ -392,12 +393,4 @@ export class BatchSource implements SessionSupplier {
     this.stop(error);
     this.#onFailure(error);
   }
-}
-
-/** Blocks that a job has looked at and neither sent nor asked about: the destination holds them as they are. */
-function settledOf(selection: BlockSelection, { sent, needPages }: EncodeResult): number[] {
-  const all = blocksOf(selection);
-  if (sent.length + needPages.length === all.length) return [];
-  const others = new Set([...sent, ...needPages]);
-  return all.filter((block) => !others.has(block));
 }

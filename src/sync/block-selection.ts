@@ -16,6 +16,13 @@ export function blocksOf(selection: BlockSelection): readonly number[] {
   return 'list' in selection ? selection.list : Array.from({ length: selection.count }, (_, index) => selection.first + index);
 }
 
+/** Those of a selection that are not among `others`; all of these are. */
+export function blocksBut(selection: BlockSelection, others: readonly number[]): readonly number[] {
+  if (others.length === countOf(selection)) return [];
+  const left = new Set(others);
+  return blocksOf(selection).filter((block) => !left.has(block));
+}
+
 export function countOf(selection: BlockSelection): number {
   return 'list' in selection ? selection.list.length : selection.count;
 }
