@@ -274,7 +274,7 @@ export class LiveMigration implements GuestMove {
         diskRoundAt = performance.now() + DISK_ROUND_EVERY_MS;
       }
       // The count rises when QEMU looks at its dirty log: the first time before the first round.
-      if (convergedAt !== undefined || this.#info.rounds <= judged) continue;
+      if (convergedAt !== undefined || this.#info.rounds <= judged || !this.#brake.isThrough) continue;
       judged = this.#info.rounds;
       this.#round += 1;
       const remainingBytes = this.#remainingBytes();

@@ -68,6 +68,11 @@ export class StreamBrake {
     }
   }
 
+  /** The destination has nearly all that QEMU has given: only then is the end of QEMU's round the end of one. */
+  get isThrough(): boolean {
+    return this.#feed.backlogBytes <= END_OF_ROUND_BYTES;
+  }
+
   /** From now on next to nothing may be on the way. */
   pauseIsClose(): void {
     this.#pauseIsClose = true;

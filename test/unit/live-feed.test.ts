@@ -3,6 +3,7 @@ import fc from 'fast-check';
 import { RamLayout } from '../../src/model/guest';
 import { BLOCK_SIZE_BYTES } from '../../src/model/image';
 import { LiveFeed } from '../../src/sync/live-feed';
+import { StreamBrake } from '../../src/sync/stream-brake';
 
 const BLOCKS = 32;
 const feed = (): LiveFeed => new LiveFeed({ file: { fd: -1, sizeBytes: BLOCKS * BLOCK_SIZE_BYTES } });
@@ -129,4 +130,15 @@ describe('a long backlog of which a half is known to the destination', () => {
     const firstToSend = sent.findIndex((blocks) => blocks > 0);
     expect(sent.slice(firstToSend + 1, firstToSend + 33).filter((blocks) => blocks === 0).length).toBeGreaterThan(24);
   });
+});
+
+test('a round is not at its end while much of what QEMU has given is on the way', () => {
+  const live = new LiveFeed({ file: { fd: -1, sizeBytes: 128 * BLOCK_SIZE_BYTES } });
+  const brake = new StreamBrake(live, { hold: () => undefined, release: () => undefined });
+  live.changed(0, 128);
+  expect(brake.isThrough).toBe(false);
+  const taken = listOf(live.next(128));
+  expect(brake.isThrough).toBe(false);
+  live.confirmed(taken.slice(0, 100));
+  expect(brake.isThrough).toBe(true);
 });
