@@ -6,7 +6,7 @@ import { statfs } from 'node:fs/promises';
 import { activityInfo } from '@temporalio/activity';
 import { DwcpError, messageOf } from '../src/model/errors';
 import { inDoubtUnlessRefused } from '../src/sync/source-migration';
-import { BLOCK_SIZE_BYTES, type ImageSpec, type VmImage } from '../src/model/image';
+import { BLOCK_SIZE_BYTES, type ImageSpec, looksOf, type VmImage, type VmLooks } from '../src/model/image';
 import { formatBytes } from '../src/model/units';
 import type { GuestSpec, StoppedGuest } from '../src/model/guest';
 import { GRANT_LIFETIME_MS } from '../src/model/timing';
@@ -41,7 +41,7 @@ export interface DestinationDependencies {
   readonly sweep: () => Promise<void>;
 }
 
-export interface PrepareDestinationInput {
+export interface PrepareDestinationInput extends VmLooks {
   readonly migrationId: string;
   readonly vmId: string;
   readonly mode: Exclude<Mode, 'direct'>;
@@ -49,8 +49,6 @@ export interface PrepareDestinationInput {
   readonly generation: number;
   readonly sourceHost: string;
   readonly images: readonly ImageSpec[];
-  readonly vmType?: string;
-  readonly tenant?: string;
   /** Set where the VM is moved while it runs. */
   readonly guest?: GuestSpec;
   /** Set where the VM is a guest that does not run. */
@@ -102,7 +100,7 @@ export function createDestinationActivities(deps: DestinationDependencies) {
         const generation = Math.max(input.generation, known?.generation ?? 0) + 1;
         const guest = input.guest && (await prepareGuest(vmId, input.guest, images, registry.runFolder(vmId), input.force));
         const definition = input.stoppedGuest && definitionHere(input.stoppedGuest, images, registry.runFolder(vmId));
-        await hub.prepare({ ...(input.vmType !== undefined && { vmType: input.vmType }), ...(input.tenant !== undefined && { tenant: input.tenant }), ...(guest && { guest }), ...(definition && { definition }), migrationId, vmId, mode, fence, generation, sourceHost, workflowId: activityInfo().workflowExecution?.workflowId ?? '', images });
+        await hub.prepare({ ...looksOf(input), ...(guest && { guest }), ...(definition && { definition }), migrationId, vmId, mode, fence, generation, sourceHost, workflowId: activityInfo().workflowExecution?.workflowId ?? '', images });
         return grant('session', migrationId);
       },
 

@@ -7,7 +7,7 @@ import { hasCode } from '../src/model/errors';
 import type { ImageProgress, ImageResult } from '../src/model/migration';
 import { imageProgressSchema } from '../src/model/migration';
 import type { GuestDefinition, GuestSpec, StoppedGuest } from '../src/model/guest';
-import type { ImageSpec } from '../src/model/image';
+import { type ImageSpec, looksOf, type VmLooks } from '../src/model/image';
 import type { LinkSurvey } from '../src/model/link-survey';
 import type { MigrationOptions } from '../src/model/options';
 import { type MigrationPlan, planMigration } from '../src/model/plan';
@@ -283,15 +283,8 @@ export function createSourceActivities(dependencies: SourceDependencies) {
   return { ...imageActivities, ...guestActivities };
 }
 
-/** What a VM has in common with others. */
-function looksOf({ vmType, tenant }: VmRecord): { readonly vmType?: string; readonly tenant?: string } {
-  return { ...(vmType !== undefined && { vmType }), ...(tenant !== undefined && { tenant }) };
-}
-
-export interface PreparedSource {
+export interface PreparedSource extends VmLooks {
   readonly images: readonly InspectedImage[];
-  readonly vmType?: string;
-  readonly tenant?: string;
   /** Set where a QEMU runs the VM. */
   readonly guest?: GuestSpec;
   /** Set where the VM is a guest that does not run. */

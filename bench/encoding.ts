@@ -121,8 +121,11 @@ class EncodingBench {
     if (db && 'database files'.includes(this.#only)) {
       const file = join(this.folder, 'shop.db');
       execFileSync('debugfs', ['-R', `dump /srv/db/shop.db ${file}`, db.before.disk], { stdio: 'ignore' });
-      await this.#cold('database files', [{ imageId: 'vda', kind: 'disk', file }], NARROW);
-      await this.#cold('database files at 100 Mbit/s', [{ imageId: 'vda', kind: 'disk', file }]);
+      const images: readonly Image[] = [{ imageId: 'vda', kind: 'disk', file }];
+      this.#link.set('--rate', NARROW);
+      await this.#cold('database files', images);
+      this.#link.set('--rate', LINK.rate);
+      await this.#alone('database files at 100 Mbit/s', images);
     }
     const web = guests.find(({ role }) => role === 'web');
     this.web = web;
@@ -145,15 +148,17 @@ class EncodingBench {
     return guests;
   }
 
-  /** @param rate of the link meanwhile: the level goes by it */
-  async #cold(name: string, images: readonly Image[], rate = LINK.rate): Promise<void> {
+  async #alone(name: string, images: readonly Image[]): Promise<void> {
     const { vmId } = await this.#define(images);
-    this.#link.set('--rate', rate);
     await this.#move(name, vmId, this.#stage.a, this.#stage.b, images, images.map(({ imageId }) => imageId));
-    this.#link.set('--rate', LINK.rate);
     this.#forget(vmId);
+  }
+
+  /** With the same data by others. */
+  async #cold(name: string, images: readonly Image[]): Promise<void> {
+    await this.#alone(name, images);
     const [image] = images;
-    if (!image || name.endsWith('Mbit/s')) return;
+    if (!image) return;
     this.#add(...zstdRows(name, image.file, this.folder), chunkRow(name, undefined, image.file));
   }
 

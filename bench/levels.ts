@@ -9,7 +9,7 @@ import { openHost } from '../src/agent/host';
 import { type Child, Children } from '../src/cli/demo/children';
 import { freePort } from '../src/control/embedded-server';
 import { compileMigrationOptions, PROCESS_OPTIONS, withDefaults } from '../src/model/options';
-import { LEVEL_LADDER, selectLevelAndStreams } from '../src/model/tiers';
+import { LEVEL_LADDER, selectLevelAndStreams, TIERS } from '../src/model/tiers';
 import { MIB } from '../src/model/units';
 import { ScanFeed } from '../src/sync/change-feed';
 import { ImageSender } from '../src/sync/image-sender';
@@ -86,7 +86,7 @@ class LevelsBench {
       await session.control.request('prepare', { record: { migrationId, vmId: migrationId, mode: 'direct', fence: 0, generation: 0, sourceHost: 'bench-a', images: [{ ...spec, path: '/' }] } });
       await session.establish(options.minStreams);
       const link = { rttMs: ROUND_TRIP_MS, bandwidthBytesPerSecond: bytesPerSecond };
-      const start = { ...selectLevelAndStreams(link, options, true), maxLevel: 10, ...(fixedLevel !== undefined && { fixedLevel }) };
+      const start = { ...selectLevelAndStreams(link, options, true), maxLevel: TIERS.global.maxLevel, ...(fixedLevel !== undefined && { fixedLevel }) };
       const feed = await ScanFeed.open(image, sizeBytes);
       const sent = await new ImageSender(migration, { vmId: migrationId, image: spec, path: image, feed, start, options, linkBytesPerSecond: bytesPerSecond }).run(new AbortController().signal);
       await feed.close();

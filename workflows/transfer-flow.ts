@@ -4,6 +4,7 @@
  */
 import type { LinkInput, PreparedSource } from '../activities';
 import type { MigrationState } from './migration-state';
+import { looksOf } from '../src/model/image';
 import type { DwcpError } from '../src/model/errors';
 import type { ImageResult } from '../src/model/migration';
 import type { MigrationOptions } from '../src/model/options';
@@ -164,14 +165,13 @@ export class TransferFlow {
 
   async #prepareDestination(): Promise<void> {
     const { migrationId, vmId, sourceHost, destinationHost, mode } = this.state.identity;
-    const { images, vmType, tenant, fence, generation, guest, stoppedGuest } = this.prepared;
+    const { images, fence, generation, guest, stoppedGuest } = this.prepared;
     this.#asked = true;
     const call = { activityId: 'prepare-destination', summary: `${destinationHost}: make room for ${vmId} and let ${sourceHost} in` };
     const destination = await onDestination(destinationHost, 'brief', call).prepareDestination({
       migrationId, vmId, mode: mode === 'migrate' ? 'migrate' : 'warm', fence, generation, sourceHost,
       images: images.map(({ imageId, kind, sizeBytes }) => ({ imageId, kind, sizeBytes })),
-      ...(vmType !== undefined && { vmType }),
-      ...(tenant !== undefined && { tenant }),
+      ...looksOf(this.prepared),
       ...(guest && { guest }),
       ...(stoppedGuest && { stoppedGuest }),
       force: this.options.force,

@@ -6,8 +6,9 @@
  *   split := u32 gap bytes   u32 text bytes   gaps   text   digits, two a byte
  *   gaps  := for each run: varint bytes of text since the run before, varint 2 * (bytes of digits) + (1 where upper case)
  *
- * A run is of one case, of an even number of digits, LEAST_DIGITS at least. The split is packed as one zstd frame by the caller.
+ * A run is of one case, of an even number of digits, LEAST_DIGITS at least. The caller packs the split as a whole.
  */
+import { grown } from './scratch';
 import { readVarint, writeVarint } from './varint';
 
 const LEAST_DIGITS = 12;
@@ -48,8 +49,8 @@ function runAt(bytes: Buffer, start: number, run: { end: number; upper: boolean 
 /** One thread's scratch for taking hexadecimal text apart. */
 export class HexSplit {
   readonly #run = { end: 0, upper: false };
-  #gaps = Buffer.alloc(0);
-  #digits = Buffer.alloc(0);
+  #gaps: Buffer = Buffer.alloc(0);
+  #digits: Buffer = Buffer.alloc(0);
 
   /** Share of the bytes that are digits in runs. */
   shareOf(sample: Buffer): number {
@@ -67,9 +68,9 @@ export class HexSplit {
 
   /** @param out holds hexSplitBound(source.length) bytes and shares no memory with `source` @returns the length of the split */
   split(source: Buffer, out: Buffer): number {
-    if (this.#digits.length < source.length / 2) this.#digits = Buffer.allocUnsafeSlow(Math.ceil(source.length / 2));
+    this.#digits = grown(this.#digits, Math.ceil(source.length / 2));
     // A run of the least length says two varints of one byte, now and then more.
-    if (this.#gaps.length < source.length) this.#gaps = Buffer.allocUnsafeSlow(source.length);
+    this.#gaps = grown(this.#gaps, source.length);
     const [gaps, digits] = [this.#gaps, this.#digits];
     let [gapsAt, digitsAt, textAt, runBefore] = [0, 0, HEAD_BYTES, HEAD_BYTES];
     for (let at = 0; at < source.length; ) {

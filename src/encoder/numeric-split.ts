@@ -8,6 +8,7 @@
  * The tail is what is left of a length that is no multiple of the width.
  */
 import * as zstd from 'zstd-napi/binding';
+import { grown } from './scratch';
 
 /** Bytes a number: 2 for float16 and bfloat16, 4 for float32. */
 export type NumberWidth = 2 | 4;
@@ -151,8 +152,4 @@ export class NumericSplit {
     rotateLeft(numbers, width);
     return numbers;
   }
-}
-
-function grown(buffer: Buffer, bytes: number): Buffer {
-  return buffer.length >= bytes ? buffer : Buffer.allocUnsafeSlow(bytes);
 }

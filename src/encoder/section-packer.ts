@@ -16,6 +16,7 @@ import { BROTLI_LEVEL, packBrotli, unpackBrotli } from './brotli';
 import { HexSplit, hexSplitBound } from './hex-split';
 import { NumericSplit, type NumberWidth, splitBound } from './numeric-split';
 import { MIN_SAVING, type Packer, compressBound } from './packer';
+import { grown } from './scratch';
 import type { TrainedDictionary } from './trained-dictionary';
 
 export interface SectionSettings {
@@ -67,7 +68,7 @@ export class SectionPacker {
   readonly #sample = Buffer.allocUnsafeSlow(SAMPLE_PIECES * SAMPLE_PIECE_BYTES);
   readonly #scratch = Buffer.allocUnsafeSlow(compressBound(hexSplitBound(SAMPLE_PIECES * SAMPLE_PIECE_BYTES)));
   readonly #hexSampleSplit = Buffer.allocUnsafeSlow(hexSplitBound(SAMPLE_PIECES * SAMPLE_PIECE_BYTES));
-  #hexSplit = Buffer.alloc(0);
+  #hexSplit: Buffer = Buffer.alloc(0);
   #brotliIsBetter = false;
   #sinceCompared = 0;
   #lastWasStored = false;
@@ -134,7 +135,7 @@ export class SectionPacker {
     const sampleBytes = this.#packer.packedSize(sample, this.#scratch, SAMPLE_LEVEL);
     if (sampleBytes > NUMBERS_FROM_SHARE * sample.length) return undefined;
     if (hasHex && this.#hexPays(sample)) {
-      if (this.#hexSplit.length < hexSplitBound(source.length)) this.#hexSplit = Buffer.allocUnsafeSlow(hexSplitBound(source.length));
+      this.#hexSplit = grown(this.#hexSplit, hexSplitBound(source.length));
       const length = this.#hex.split(source, this.#hexSplit);
       const { bytes, brotli } = this.#packBest(this.#hexSplit.subarray(0, length), out.subarray(HEX_LENGTH_BYTES), level);
       out.writeUInt32BE((length | (brotli ? HEX_BY_BROTLI : 0)) >>> 0, 0);
@@ -202,7 +203,7 @@ export class SectionPacker {
     const field = payload.readUInt32BE(0);
     const length = field & ~HEX_BY_BROTLI;
     if (length > hexSplitBound(section.length)) return false;
-    if (this.#hexSplit.length < length) this.#hexSplit = Buffer.allocUnsafeSlow(length);
+    this.#hexSplit = grown(this.#hexSplit, length);
     const split = this.#hexSplit.subarray(0, length);
     const frame = payload.subarray(HEX_LENGTH_BYTES);
     const unpacked = field >= HEX_BY_BROTLI ? unpackBrotli(frame, split) : this.#packer.unpack(frame, split);

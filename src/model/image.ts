@@ -25,6 +25,11 @@ export function blockCount(sizeBytes: number): number {
   return Math.ceil(sizeBytes / BLOCK_SIZE_BYTES);
 }
 
+/** Pages of all blocks of an image; those behind its end are counted. */
+export function pagesOfBlocks(sizeBytes: number): number {
+  return blockCount(sizeBytes) * PAGES_PER_BLOCK;
+}
+
 /** Length of one block: the last of an image may be short. */
 export function blockLength(sizeBytes: number, block: number): number {
   return Math.min(BLOCK_SIZE_BYTES, sizeBytes - block * BLOCK_SIZE_BYTES);
@@ -44,3 +49,13 @@ export const vmDefinitionSchema = z.strictObject({
   images: z.array(vmImageSchema).max(64),
 }).refine((vm) => new Set(vm.images.map((image) => image.imageId)).size === vm.images.length, 'two images of a VM have the same id');
 export type VmDefinition = z.infer<typeof vmDefinitionSchema>;
+
+/** What a VM has in common with others; it goes with the VM. */
+export interface VmLooks {
+  readonly vmType?: string;
+  readonly tenant?: string;
+}
+
+export function looksOf({ vmType, tenant }: Pick<VmDefinition, 'vmType' | 'tenant'>): VmLooks {
+  return { ...(vmType !== undefined && { vmType }), ...(tenant !== undefined && { tenant }) };
+}

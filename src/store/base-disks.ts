@@ -10,7 +10,7 @@ import { join } from 'node:path';
 import { z } from 'zod';
 import { PAGE_HASH_BYTES } from '../encoder/hash';
 import { baseNameSchema, tenantSchema } from '../model/ids';
-import { blockCount, PAGES_PER_BLOCK } from '../model/image';
+import { pagesOfBlocks } from '../model/image';
 import { namesIn, readIfThere, writeDurably } from './durable-file';
 
 const baseSchema = z.strictObject({
@@ -23,10 +23,6 @@ const baseSchema = z.strictObject({
   root: z.string(),
 });
 export type BaseDisk = z.infer<typeof baseSchema>;
-
-export function basePages(sizeBytes: number): number {
-  return blockCount(sizeBytes) * PAGES_PER_BLOCK;
-}
 
 export class BaseStore {
   readonly #folder: string;
@@ -65,6 +61,6 @@ export class BaseStore {
   /** The hashes of its pages; undefined where they are not all there. */
   async pagesOf({ name, sizeBytes }: BaseDisk): Promise<Buffer | undefined> {
     const pages = await readIfThere(join(this.#folder, `${name}.pages`));
-    return pages?.length === basePages(sizeBytes) * PAGE_HASH_BYTES ? pages : undefined;
+    return pages?.length === pagesOfBlocks(sizeBytes) * PAGE_HASH_BYTES ? pages : undefined;
   }
 }

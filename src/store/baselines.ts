@@ -47,6 +47,11 @@ export interface StoreLimits {
   readonly vmBytes: number;
 }
 
+export interface ContentAccess {
+  /** Where it is sealed. */
+  readonly cipher: ContentCipher | undefined;
+}
+
 /** Who keeps contents unreadable to others while nobody uses them. */
 export interface ContentGuard {
   readonly seals: boolean;
@@ -56,8 +61,8 @@ export interface ContentGuard {
   release(vmId: string, imageId: string): Promise<void>;
   /** Its content is going to be used as a file. @returns false where it cannot be read */
   open(vmId: string, imageId: string): Promise<boolean>;
-  /** How its content is read where it lies. */
-  cipherOf(record: BaselineRecord): ContentCipher | 'plain' | 'locked';
+  /** How its content is read where it lies; undefined where that takes a key that is not here. */
+  accessTo(record: BaselineRecord): ContentAccess | undefined;
 }
 
 const NO_LIMITS: StoreLimits = { hostBytes: 0, vmBytes: 0 };
@@ -113,9 +118,10 @@ export class BaselineStore {
     return (await this.#read(vmId, imageId))?.seal === undefined;
   }
 
-  /** How the content of a baseline is read where it lies; `locked` where that takes a key that is not here. */
-  cipherOf(record: BaselineRecord): ContentCipher | 'plain' | 'locked' {
-    return this.#guard?.cipherOf(record) ?? (record.seal ? 'locked' : 'plain');
+  /** How the content of a baseline is read where it lies; undefined where that takes a key that is not here. */
+  accessTo(record: BaselineRecord): ContentAccess | undefined {
+    if (this.#guard) return this.#guard.accessTo(record);
+    return record.seal ? undefined : { cipher: undefined };
   }
 
   /** Notes how the content of a baseline is kept, where the baseline is still the same. */

@@ -4,7 +4,8 @@
  */
 import { open, type FileHandle } from 'node:fs/promises';
 import { PAGE_HASH_BYTES } from '../encoder/hash';
-import { type BaseDisk, basePages, type BaseStore } from '../store/base-disks';
+import { pagesOfBlocks } from '../model/image';
+import type { BaseDisk, BaseStore } from '../store/base-disks';
 import type { ReferenceSource } from './codec-jobs';
 import { MAX_PAGES } from './reference-index';
 
@@ -18,7 +19,6 @@ const PREFILTER_BITS = 16;
 export interface OfferedBase {
   readonly base: BaseDisk;
   readonly source: ReferenceSource;
-  readonly hits: number;
 }
 
 export class BaseOffer {
@@ -36,6 +36,10 @@ export class BaseOffer {
     return this.#offered ?? [];
   }
 
+  async hasAny(): Promise<boolean> {
+    return (await this.#ofTenant()).length > 0;
+  }
+
   /** @param sample page hashes of what comes; asked again, it is the same offer */
   async offer(sample: Buffer): Promise<readonly OfferedBase[]> {
     this.#offered ??= await this.#choose(sample);
@@ -51,19 +55,23 @@ export class BaseOffer {
     for (const handle of this.#handles.splice(0)) await handle.close();
   }
 
+  async #ofTenant(): Promise<BaseDisk[]> {
+    return (await this.#store.list()).filter(({ tenant }) => tenant === this.#tenant);
+  }
+
   async #choose(sample: Buffer): Promise<OfferedBase[]> {
     const wanted = Math.max(1, LEAST_SHARE * (sample.length / PAGE_HASH_BYTES));
     const offered: OfferedBase[] = [];
     let pages = 0;
-    for (const base of await this.#store.list()) {
-      const theirs = basePages(base.sizeBytes);
-      if (base.tenant !== this.#tenant || offered.length >= MAX_BASES || pages + theirs > MAX_PAGES || !(await this.#store.isWhole(base))) continue;
+    for (const base of await this.#ofTenant()) {
+      const theirs = pagesOfBlocks(base.sizeBytes);
+      if (offered.length >= MAX_BASES || pages + theirs > MAX_PAGES || !(await this.#store.isWhole(base))) continue;
       const hashes = await this.#store.pagesOf(base);
       const hits = hashes ? countHits(hashes, sample) : 0;
       const handle = hits < wanted ? undefined : await open(base.path, 'r').catch(() => undefined);
       if (!handle) continue;
       this.#handles.push(handle);
-      offered.push({ base, hits, source: { fd: handle.fd, sizeBytes: base.sizeBytes, from: BASES_FROM + pages } });
+      offered.push({ base, source: { fd: handle.fd, sizeBytes: base.sizeBytes, from: BASES_FROM + pages } });
       pages += theirs;
     }
     return offered;

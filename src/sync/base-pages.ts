@@ -7,8 +7,7 @@ import { open } from 'node:fs/promises';
 import { PAGE_HASH_BYTES, quickHash } from '../encoder/hash';
 import { isZero } from '../encoder/zero';
 import { toDwcpError } from '../model/errors';
-import { PAGE_SIZE_BYTES } from '../model/image';
-import { basePages } from '../store/base-disks';
+import { PAGE_SIZE_BYTES, pagesOfBlocks } from '../model/image';
 import type { SendingSession } from '../transport/sending-session';
 import { basePagesSchema, basesOfferedSchema, MAX_BASE_PAGES, readBody } from './protocol';
 import { ReferenceIndex, shareReferences, type SharedReferences } from './reference-index';
@@ -42,7 +41,7 @@ export async function learnBases(migration: SourceMigration, session: SendingSes
     if (!first) return undefined;
     const key = bases.map(({ root, from }) => `${root} ${from}`).join();
     if (migration.bases?.key === key) return migration.bases.pages;
-    const pages = { shared: shareReferences(bases.reduce((sum, { sizeBytes }) => sum + basePages(sizeBytes), 0)), from: first.from };
+    const pages = { shared: shareReferences(bases.reduce((sum, { sizeBytes }) => sum + pagesOfBlocks(sizeBytes), 0)), from: first.from };
     for (const base of bases) await addBase(migration, session, base, pages);
     migration.bases = { key, pages };
     explain?.(migration.migrationId, `pages may refer to bases there: ${bases.map(({ name }) => name).join(', ')}`);
@@ -62,7 +61,7 @@ async function addBase({ context }: SourceMigration, session: SendingSession, ba
   };
   const here = (await context.bases.list()).find(({ root, sizeBytes }) => root === base.root && sizeBytes === base.sizeBytes);
   const known = here && (await context.bases.pagesOf(here));
-  const pages = basePages(base.sizeBytes);
+  const pages = pagesOfBlocks(base.sizeBytes);
   for (let first = 0; first < pages; first += MAX_BASE_PAGES) {
     const count = Math.min(MAX_BASE_PAGES, pages - first);
     if (known) add(known.subarray(first * PAGE_HASH_BYTES, (first + count) * PAGE_HASH_BYTES), first);

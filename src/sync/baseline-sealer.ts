@@ -7,7 +7,7 @@
  */
 import { open } from 'node:fs/promises';
 import { MAX_BATCH_BLOCKS } from '../encoder/batch-format';
-import { type Baseline, type BaselineRecord, type BaselineStore, type ContentGuard } from '../store/baselines';
+import { type Baseline, type BaselineRecord, type BaselineStore, type ContentAccess, type ContentGuard } from '../store/baselines';
 import { exists } from '../store/durable-file';
 import type { Manifest } from '../store/manifest';
 import type { ContentCipher, SealingKey } from '../store/sealing-key';
@@ -76,8 +76,9 @@ export class BaselineSealer implements ContentGuard {
     return true;
   }
 
-  cipherOf({ seal }: BaselineRecord): ContentCipher | 'plain' | 'locked' {
-    return seal ? (this.#key?.cipherOf(seal) ?? 'locked') : 'plain';
+  accessTo({ seal }: BaselineRecord): ContentAccess | undefined {
+    const cipher = seal && this.#key?.cipherOf(seal);
+    return seal && !cipher ? undefined : { cipher };
   }
 
   async close(): Promise<void> {

@@ -256,7 +256,7 @@ export class DestinationHub {
       await image.beginPass();
       const root = await this.#context.pool.run({ kind: 'root', hashes: image.held.memory, sizeBytes: image.held.sizeBytes });
       const zero = image.state === 'empty';
-      return { body: { image: migration.record.images.findIndex((spec) => spec.imageId === imageId), state: image.state, root, zero } };
+      return { body: { image: migration.record.images.findIndex((spec) => spec.imageId === imageId), state: image.state, root, zero, bases: await migration.hasBases() } };
     },
 
     manifest: async (message, session) => {

@@ -9,7 +9,7 @@ import type { SharedDictionary } from '../encoder/trained-dictionary';
 import { DwcpError } from '../model/errors';
 import { guestDefinitionSchema, guestSpecSchema, MEMORY_IMAGE_ID, type RamBlock, ramBlockSchema, sharedFileSchema } from '../model/guest';
 import { hostIdSchema, migrationIdSchema, tenantSchema, vmIdSchema, vmTypeSchema } from '../model/ids';
-import { imageSpecSchema } from '../model/image';
+import { imageSpecSchema, looksOf } from '../model/image';
 import type { BaseStore } from '../store/base-disks';
 import type { BaselineStore } from '../store/baselines';
 import { readIfThere, writeDurably } from '../store/durable-file';
@@ -159,6 +159,10 @@ export class DestinationMigration {
     const offered = await this.#bases.offer(sample);
     await this.#refer(this.#named);
     return offered;
+  }
+
+  hasBases(): Promise<boolean> {
+    return this.#bases.hasAny();
   }
 
   basePages(name: string): Promise<Buffer | undefined> {
@@ -327,7 +331,7 @@ export class DestinationMigration {
   }
 
   async #install(): Promise<void> {
-    const { vmId, vmType, tenant, migrationId, fence, generation, guest } = this.record;
+    const { vmId, migrationId, fence, generation, guest } = this.record;
     const { store, pool, registry, ownership, activator } = this.#context;
     const whole = await this.#guest?.cameWhole();
     // What QEMU brings by itself has no RAM image.
@@ -344,7 +348,7 @@ export class DestinationMigration {
     }
     await activator.activate(images);
     const definition = guest ? { command: guest.command, qmpPath: guest.qmpPath } : this.record.definition;
-    await registry.put({ vmId, images: images.map(({ imageId, kind, path }) => ({ imageId, kind, path })), presence: 'here', generation, ...(vmType !== undefined && { vmType }), ...(tenant !== undefined && { tenant }), ...(definition && { guest: definition }) });
+    await registry.put({ vmId, images: images.map(({ imageId, kind, path }) => ({ imageId, kind, path })), presence: 'here', generation, ...looksOf(this.record), ...(definition && { guest: definition }) });
     await ownership.append(vmId, 'installed', migrationId, fence, this.#started && JSON.stringify(this.#started));
     this.#guest?.release();
     await this.#forget();

@@ -167,9 +167,11 @@ export class GuestSender {
     const { options, start, references } = this.#request;
     const { pool, slab, store } = this.#migration.context;
     this.#follow(session);
+    let hasBases = false;
     for (const lane of this.#lanes) {
       const baseline = this.#passes === 0 ? await store.open(this.#request.vmId, lane.image.imageId) : undefined;
       const held = await learnHeld(this.#migration, session, lane.image, options.enableDeltaSync, baseline);
+      hasBases ||= held.bases;
       lane.held = held.manifest;
       lane.imageNumber = held.imageNumber;
       lane.began ??= held.state;
@@ -178,7 +180,7 @@ export class GuestSender {
       lane.feed.restart((block) => lane.source.hashOf(block).equals(lane.held.hashOf(block)));
     }
     await references?.declare(session, (imageId) => this.#lane(imageId).imageNumber);
-    const bases = options.enableDeltaSync ? await learnBases(this.#migration, session, this.#request.diskPaths) : undefined;
+    const bases = options.enableDeltaSync && hasBases ? await learnBases(this.#migration, session, this.#request.diskPaths) : undefined;
     const dictionary = options.enableDictionary && start.compress ? await activeDictionary(this.#migration, session, this.#request.vmType) : undefined;
     this.#passes += 1;
     await this.#request.begun(session);

@@ -17,6 +17,7 @@ export interface HeldImageState {
   readonly imageNumber: number;
   readonly state: WorkingState;
   readonly manifest: Manifest;
+  readonly bases: boolean;
 }
 
 const packer = new Packer();
@@ -24,7 +25,7 @@ const packer = new Packer();
 export async function learnHeld(migration: SourceMigration, session: SendingSession, image: ImageSpec, useBaseline: boolean, baseline: Baseline | undefined): Promise<HeldImageState> {
   const opened = readBody(openedImageSchema, await session.control.request('open_image', { imageId: image.imageId, useBaseline }));
   const manifest = new Manifest(image.sizeBytes);
-  const learned = { imageNumber: opened.image, state: opened.state, manifest };
+  const learned = { imageNumber: opened.image, state: opened.state, manifest, bases: opened.bases };
   if (opened.zero) return learned;
   const before = migration.heldBefore.get(image.imageId);
   const known = [before, baseline && { root: baseline.record.root, manifest: baseline.manifest }].find((each) => each?.root === opened.root);

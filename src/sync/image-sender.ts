@@ -162,7 +162,7 @@ export class ImageSender {
     this.#began ??= held.state;
     const { imageNumber } = held;
     await references?.sources.declare(session, references.numberOf);
-    const bases = options.enableDeltaSync ? await learnBases(this.#migration, session, [this.#request.path]) : undefined;
+    const bases = options.enableDeltaSync && held.bases ? await learnBases(this.#migration, session, [this.#request.path]) : undefined;
     const dictionary = options.enableDictionary && start.compress ? await activeDictionary(this.#migration, session, this.#request.vmType) : undefined;
     this.#beginPass(feed);
     const source = new BatchSource(
@@ -300,7 +300,7 @@ interface Shadow {
 async function openShadow(baseline: Baseline | undefined, { path, image }: SendImageRequest, store: BaselineStore): Promise<Shadow | undefined> {
   if (!baseline?.record.contentPath || baseline.record.sizeBytes !== image.sizeBytes) return undefined;
   if (baseline.record.contentPath !== baselinePathOf(path)) return undefined;
-  const cipher = store.cipherOf(baseline.record);
-  const handle = cipher === 'locked' ? undefined : await open(baseline.record.contentPath, 'r').catch(() => undefined);
-  return handle && { handle, cipher: cipher === 'plain' || cipher === 'locked' ? undefined : cipher };
+  const access = store.accessTo(baseline.record);
+  const handle = access && (await open(baseline.record.contentPath, 'r').catch(() => undefined));
+  return handle && { handle, cipher: access.cipher };
 }

@@ -41,6 +41,8 @@ export const openedImageSchema = z.looseObject({
   root: z.string().max(64),
   /** True where every block is zero: no manifest needs to travel. */
   zero: z.boolean(),
+  /** True where there are bases that the VM may refer to: only then is it worth asking which. */
+  bases: z.boolean(),
 });
 export const manifestRequestSchema = z.looseObject({ image: imageNumber, first: z.int().min(0), count: z.int().min(1).max(MANIFEST_BLOCKS) });
 export const pageHashesSchema = z.looseObject({ image: imageNumber });

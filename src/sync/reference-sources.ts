@@ -5,7 +5,7 @@
  */
 import { open, type FileHandle } from 'node:fs/promises';
 import { quickHash } from '../encoder/hash';
-import { BLOCK_SIZE_BYTES, blockCount, type ImageSpec, PAGE_SIZE_BYTES, PAGES_PER_BLOCK } from '../model/image';
+import { BLOCK_SIZE_BYTES, blockCount, type ImageSpec, PAGE_SIZE_BYTES, PAGES_PER_BLOCK, pagesOfBlocks } from '../model/image';
 import type { SharedFile } from '../model/guest';
 import type { SendingSession } from '../transport/sending-session';
 import type { CodecPool } from './codec-pool';
@@ -21,10 +21,6 @@ interface Placed<T> {
   readonly from: number;
 }
 
-function pagesOf(sizeBytes: number): number {
-  return blockCount(sizeBytes) * PAGES_PER_BLOCK;
-}
-
 export class ReferenceSources {
   readonly #disks: readonly Placed<ImageSpec>[];
   readonly #files: readonly Placed<SharedFile>[];
@@ -37,7 +33,7 @@ export class ReferenceSources {
     let at = 0;
     const place = <T extends { readonly sizeBytes: number }>(what: T): Placed<T> => {
       const from = at;
-      at += pagesOf(what.sizeBytes);
+      at += pagesOfBlocks(what.sizeBytes);
       return { what, from };
     };
     this.#disks = images.filter(({ kind }) => kind === 'disk').map(place);

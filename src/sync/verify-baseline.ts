@@ -1,6 +1,6 @@
 /** Whether a baseline's content is what its manifest says, by reading all of it on the worker threads. Damage is found on use too; this finds it before. */
 import { open } from 'node:fs/promises';
-import type { Baseline, BaselineStore } from '../store/baselines';
+import type { Baseline, ContentAccess } from '../store/baselines';
 import { isMissing } from '../store/durable-file';
 import { sealBlocks } from './baseline-sealer';
 import type { CodecPool } from './codec-pool';
@@ -14,14 +14,14 @@ export type BaselineVerdict =
   | { readonly state: 'locked' }
   | { readonly state: 'missing' };
 
-/** @param cipher what its content is sealed with, as the store says */
-export async function verifyBaseline({ record, manifest }: Baseline, cipher: ReturnType<BaselineStore['cipherOf']>, pool: CodecPool): Promise<BaselineVerdict> {
+/** @param access to its content, as the store says */
+export async function verifyBaseline({ record, manifest }: Baseline, access: ContentAccess | undefined, pool: CodecPool): Promise<BaselineVerdict> {
   if (record.contentPath === undefined) return { state: 'in use' };
-  if (cipher === 'locked') return { state: 'locked' };
+  if (!access) return { state: 'locked' };
   try {
     const handle = await open(record.contentPath, 'r');
     try {
-      const damagedBlocks = await sealBlocks(pool, handle.fd, manifest, cipher === 'plain' ? undefined : cipher, 'as it is');
+      const damagedBlocks = await sealBlocks(pool, handle.fd, manifest, access.cipher, 'as it is');
       return damagedBlocks === 0 ? { state: 'whole', blocks: manifest.blocks } : { state: 'damaged', blocks: manifest.blocks, damagedBlocks };
     } finally {
       await handle.close();

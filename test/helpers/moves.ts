@@ -2,7 +2,7 @@
  * The steps of a migration as the activities take them, for tests that need no Temporal: prepare, send, hand over.
  */
 import { compileMigrationOptions, type MigrationOptions } from '../../src/model/options';
-import type { ImageSpec } from '../../src/model/image';
+import { type ImageSpec, looksOf } from '../../src/model/image';
 import { selectLevelAndStreams } from '../../src/model/tiers';
 import { ScanFeed } from '../../src/sync/change-feed';
 import { ImageSender, type SendImageRequest, type SentImage } from '../../src/sync/image-sender';
@@ -24,7 +24,7 @@ export async function prepareMove(migrationId: string, vmId: string, source: Tes
   const known = await destination.registry.find(vmId);
   if (!(await destination.ownership.last(vmId, migrationId))) await destination.ownership.append(vmId, 'promised', migrationId, fence);
   const specs = images.map(({ imageId, kind, sizeBytes }) => ({ imageId, kind, sizeBytes, path: destination.registry.imagePath(known, vmId, imageId) }));
-  await destination.hub.prepare({ migrationId, vmId, mode: 'migrate', fence, generation: vm.generation + 1, sourceHost: source.hostId, images: specs, ...(vm.tenant !== undefined && { tenant: vm.tenant }) });
+  await destination.hub.prepare({ migrationId, vmId, mode: 'migrate', fence, generation: vm.generation + 1, sourceHost: source.hostId, images: specs, ...looksOf(vm) });
   return { migrationId, vmId, source, destination, images, fence };
 }
 

@@ -1,28 +1,22 @@
 /** Bases: disks of the destination that are public within a tenant spare what arriving VMs have in common with them, and never cost more than bytes. */
-import { copyFileSync, mkdirSync, openSync, statSync, utimesSync, writeSync } from 'node:fs';
+import { copyFileSync, openSync, statSync, utimesSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { registerBase } from '../../src/sync/base-registration';
-import { changeImage, sha256, temporaryFolder, writeImage } from '../helpers/data';
-import { startHost, type TestHost } from '../helpers/hosts';
+import { changeImage, sha256 } from '../helpers/data';
+import { diskLab, type Lab, onB, SIZE } from '../helpers/disk-lab';
 import { moveVm } from '../helpers/moves';
 
-const SIZE = 24 * 1024 * 1024 + 12_345;
-
 /** A VM at `a` whose disk was made from a base that lies at `b`, moved by some bytes of its own. */
-async function lab({ vmTenant, baseTenant }: { readonly vmTenant?: string; readonly baseTenant: string }): Promise<{ a: TestHost; b: TestHost; disk: string; base: string }> {
-  const folder = temporaryFolder();
-  const [a, b] = [await startHost('a', join(folder, 'a')), await startHost('b', join(folder, 'b'))];
-  const [disk, base] = [join(folder, 'vm', 'disk.img'), join(folder, 'base.img')];
-  mkdirSync(join(folder, 'vm'));
-  writeImage(base, SIZE, 1);
-  copyFileSync(base, disk);
+async function lab({ vmTenant, baseTenant }: { readonly vmTenant?: string; readonly baseTenant: string }): Promise<Lab & { readonly base: string }> {
+  const here = await diskLab();
+  const { a, b, disk, folder } = here;
+  const base = join(folder, 'base.img');
+  copyFileSync(disk, base);
   changeImage(disk, SIZE, 3);
-  await a.registry.put({ vmId: 'vm', images: [{ imageId: 'vda', kind: 'disk', path: disk }], presence: 'here', generation: 0, ...(vmTenant !== undefined && { tenant: vmTenant }) });
+  await a.registry.put({ ...(await a.registry.get('vm')), ...(vmTenant !== undefined && { tenant: vmTenant }) });
   await registerBase({ name: 'debian', tenant: baseTenant, path: base }, b.bases, b.source.pool);
-  return { a, b, disk, base };
+  return { ...here, base };
 }
-
-const onB = ({ b }: { readonly b: TestHost }): string => join(b.dataDir, 'images', 'vm', 'vda.img');
 
 describe('a base at the destination', () => {
   it('spares what a VM of its tenant has in common with it, and the VM keeps its tenant', async () => {

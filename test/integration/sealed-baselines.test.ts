@@ -2,19 +2,15 @@
  * Baselines under a key: what a host keeps of VMs that are away says nothing without it, and serves as before with it,
  * through crashes, lost keys and keys that were changed.
  */
-import { chmodSync, existsSync, mkdirSync, openSync, readFileSync, writeFileSync, writeSync } from 'node:fs';
+import { chmodSync, existsSync, openSync, readFileSync, writeFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
-import { keepBaselineCopy } from '../../src/sync/baseline-copy';
 import { sealBlocks } from '../../src/sync/baseline-sealer';
 import { verifyBaseline } from '../../src/sync/verify-baseline';
 import { SealingKey } from '../../src/store/sealing-key';
-import { changeImage, sha256, temporaryFolder, writeImage } from '../helpers/data';
+import { sha256, temporaryFolder } from '../helpers/data';
+import { BLOCK, diskLab, expectDeltasOnTheWayBack, type Lab, onB, SIZE } from '../helpers/disk-lab';
 import { startHost, type TestHost } from '../helpers/hosts';
 import { moveVm } from '../helpers/moves';
-
-const SIZE = 24 * 1024 * 1024 + 12_345;
-const BLOCK = 65_536;
-const none = new AbortController().signal;
 
 function keyFile(folder: string, name: string, fill: number): string {
   const path = join(folder, name);
@@ -22,19 +18,11 @@ function keyFile(folder: string, name: string, fill: number): string {
   return path;
 }
 
-async function lab(): Promise<{ a: TestHost; b: TestHost; disk: string; folder: string; key: string }> {
+async function lab(): Promise<Lab & { readonly key: string }> {
   const folder = temporaryFolder();
   const key = keyFile(folder, 'key', 7);
-  const disk = join(folder, 'vm', 'disk.img');
-  const a = await startHost('a', join(folder, 'a'), { baselineKeyFile: key });
-  const b = await startHost('b', join(folder, 'b'), { baselineKeyFile: key });
-  mkdirSync(join(folder, 'vm'));
-  writeImage(disk, SIZE, 1);
-  await a.registry.put({ vmId: 'vm', images: [{ imageId: 'vda', kind: 'disk', path: disk }], presence: 'here', generation: 0 });
-  return { a, b, disk, folder, key };
+  return { ...(await diskLab({ folder, onA: { baselineKeyFile: key }, onB: { baselineKeyFile: key } })), key };
 }
-
-const onB = ({ b }: { readonly b: TestHost }): string => join(b.dataDir, 'images', 'vm', 'vda.img');
 
 async function whenSealed({ store }: TestHost): Promise<void> {
   for (let tries = 0; tries < 500; tries += 1) {
@@ -46,7 +34,7 @@ async function whenSealed({ store }: TestHost): Promise<void> {
 
 async function verdictOf({ store, source }: TestHost): Promise<string> {
   const baseline = await store.open('vm', 'vda');
-  return baseline ? (await verifyBaseline(baseline, store.cipherOf(baseline.record), source.pool)).state : 'none';
+  return baseline ? (await verifyBaseline(baseline, store.accessTo(baseline.record), source.pool)).state : 'none';
 }
 
 /** Blocks with content that a file holds as they are in another. */
@@ -77,16 +65,10 @@ describe('baselines under a key', () => {
 
   it('serve as old bytes for deltas', async () => {
     const here = await lab();
-    await moveVm('m1', 'vm', here.a, here.b);
-    await keepBaselineCopy('vm', 'vda', onB(here), 'auto', here.b.store, here.b.source.pool, none);
-    await whenSealed(here.b);
-    expect(blocksInCommon(`${onB(here)}.dwcp-baseline`, onB(here))).toBe(0);
-    changeImage(onB(here), SIZE, 3);
-    const changed = sha256(onB(here));
-    const [back] = await moveVm('m2', 'vm', here.b, here.a);
-    expect(sha256(here.disk)).toBe(changed);
-    expect(back!.counts.account.blocks.runDelta).toBeGreaterThan(0);
-    expect(back!.counts.refusedBlocks).toBe(0);
+    await expectDeltasOnTheWayBack(here, async () => {
+      await whenSealed(here.b);
+      expect(blocksInCommon(`${onB(here)}.dwcp-baseline`, onB(here))).toBe(0);
+    });
   });
 
   it('are sealed to the end after a crash in the middle, and damage is still found', async () => {

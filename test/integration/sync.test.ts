@@ -2,36 +2,13 @@
  * The sync between two hosts over real sockets and real files: what arrives is what was sent, what is held is not sent
  * again, what is torn or tampered with is found.
  */
-import { closeSync, existsSync, mkdirSync, openSync, readdirSync, readFileSync, statSync, truncateSync, writeSync } from 'node:fs';
+import { closeSync, existsSync, openSync, readdirSync, readFileSync, statSync, truncateSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { keepBaselineCopy } from '../../src/sync/baseline-copy';
-import { changeImage, randomBlock, sha256, temporaryFolder, writeImage } from '../helpers/data';
-import { startHost, type TestHost } from '../helpers/hosts';
+import { changeImage, randomBlock, sha256, temporaryFolder } from '../helpers/data';
+import { BLOCK, diskLab, expectDeltasOnTheWayBack, type Lab, none, onB, SIZE } from '../helpers/disk-lab';
+import { startHost } from '../helpers/hosts';
 import { handOver, type Move, moveVm, prepareMove, sendImage } from '../helpers/moves';
-
-const SIZE = 24 * 1024 * 1024 + 12_345;
-const BLOCK = 65_536;
-
-interface Lab {
-  a: TestHost;
-  b: TestHost;
-  disk: string;
-  folder: string;
-}
-
-async function lab(extra = {}): Promise<Lab> {
-  const folder = temporaryFolder();
-  const disk = join(folder, 'vm', 'disk.img');
-  const a = await startHost('a', join(folder, 'a'));
-  const b = await startHost('b', join(folder, 'b'), extra);
-  mkdirSync(join(folder, 'vm'));
-  writeImage(disk, SIZE, 1);
-  await a.registry.put({ vmId: 'vm', images: [{ imageId: 'vda', kind: 'disk', path: disk }], presence: 'here', generation: 0 });
-  return { a, b, disk, folder };
-}
-
-const onB = ({ b }: Lab): string => join(b.dataDir, 'images', 'vm', 'vda.img');
-const none = new AbortController().signal;
 
 /** One byte in each block of an image. */
 function changeEveryBlock(path: string): void {
@@ -47,7 +24,7 @@ describe('sync', () => {
   });
 
   it('makes the destination’s image equal, sparse where the source is, with no working file left', async () => {
-    const here = await lab();
+    const here = await diskLab();
     const before = sha256(here.disk);
     const [sent] = await moveVm('m1', 'vm', here.a, here.b);
     expect(sha256(onB(here))).toBe(before);
@@ -60,7 +37,7 @@ describe('sync', () => {
   });
 
   it('shows nothing at the image’s own place before it is complete and verified', async () => {
-    const here = await lab();
+    const here = await diskLab();
     const move = await prepareMove('m1', 'vm', here.a, here.b);
     await sendImage(move, 'vda');
     expect(existsSync(onB(here))).toBe(false);
@@ -68,7 +45,7 @@ describe('sync', () => {
   });
 
   it('sends an unchanged image back for next to nothing', async () => {
-    const here = await lab();
+    const here = await diskLab();
     await moveVm('m1', 'vm', here.a, here.b);
     const [back] = await moveVm('m2', 'vm', here.b, here.a);
     expect(back!.linkBytes).toBeLessThan(SIZE / 1000);
@@ -77,7 +54,7 @@ describe('sync', () => {
   });
 
   it('sends only what changed back onto the baseline, pages of blocks that changed in part', async () => {
-    const here = await lab();
+    const here = await diskLab();
     await moveVm('m1', 'vm', here.a, here.b);
     changeImage(onB(here), SIZE, 3);
     const changed = sha256(onB(here));
@@ -89,20 +66,11 @@ describe('sync', () => {
   });
 
   it('sends deltas against the copy that was kept beside the VM', async () => {
-    const here = await lab();
-    await moveVm('m1', 'vm', here.a, here.b);
-    const kept = await keepBaselineCopy('vm', 'vda', onB(here), 'auto', here.b.store, here.b.source.pool, none);
-    expect(kept.kept).not.toBe('no');
-    changeImage(onB(here), SIZE, 3);
-    const changed = sha256(onB(here));
-    const [back] = await moveVm('m2', 'vm', here.b, here.a);
-    expect(sha256(here.disk)).toBe(changed);
-    expect(back!.counts.account.blocks.runDelta).toBeGreaterThan(0);
-    expect(back!.counts.refusedBlocks).toBe(0);
+    await expectDeltasOnTheWayBack(await diskLab());
   });
 
   it('finds a copy that does not hold what its record says, and makes no delta against it', async () => {
-    const here = await lab();
+    const here = await diskLab();
     await moveVm('m1', 'vm', here.a, here.b);
     await keepBaselineCopy('vm', 'vda', onB(here), 'auto', here.b.store, here.b.source.pool, none);
     // The copy claims the old content and has some of the new: deltas against it leave out what the destination lacks.
@@ -117,7 +85,7 @@ describe('sync', () => {
   });
 
   it('finds a baseline that was tampered with, and mends it', async () => {
-    const here = await lab();
+    const here = await diskLab();
     await moveVm('m1', 'vm', here.a, here.b);
     const baseline = openSync(`${here.disk}.dwcp-baseline`, 'r+');
     writeSync(baseline, Buffer.from('tampered'), 0, 8, 5 * BLOCK + 77);
@@ -127,7 +95,7 @@ describe('sync', () => {
   });
 
   it('takes nothing from the baseline where enableDeltaSync is off', async () => {
-    const here = await lab();
+    const here = await diskLab();
     await moveVm('m1', 'vm', here.a, here.b);
     const [back] = await moveVm('m2', 'vm', here.b, here.a, { enableDeltaSync: false });
     expect(back!.began).toBe('empty');
@@ -136,7 +104,7 @@ describe('sync', () => {
   });
 
   it('follows an image that has grown or shrunk since the baseline', async () => {
-    const here = await lab();
+    const here = await diskLab();
     await moveVm('m1', 'vm', here.a, here.b);
     for (const [id, size] of [['m2', SIZE + 5 * BLOCK + 9], ['m3', SIZE - 7 * BLOCK]] as const) {
       const from = id === 'm2' ? onB(here) : here.disk;
@@ -148,7 +116,7 @@ describe('sync', () => {
   });
 
   it('refuses an image that is written to while it is read, and moves it once that has stopped', async () => {
-    const here = await lab();
+    const here = await diskLab();
     const move = await prepareMove('m1', 'vm', here.a, here.b);
     const sending = sendImage(move, 'vda', { bandwidthLimit: 10e6 });
     setTimeout(() => {
@@ -181,7 +149,7 @@ function durableBlocks(here: Lab): number {
 
 describe('resume', () => {
   it('sends nothing again that is durable, after the destination has lost its memory', async () => {
-    const here = await lab();
+    const here = await diskLab();
     const content = sha256(here.disk);
     const move = await prepareMove('m1', 'vm', here.a, here.b);
     await interrupted(move, 1500);
@@ -198,7 +166,7 @@ describe('resume', () => {
   });
 
   it('goes on over a cut of the link without sending verified blocks again', async () => {
-    const here = await lab();
+    const here = await diskLab();
     const content = sha256(here.disk);
     const move = await prepareMove('m1', 'vm', here.a, here.b);
     const sending = sendImage(move, 'vda', { bandwidthLimit: 6e6 });
@@ -210,7 +178,7 @@ describe('resume', () => {
   });
 
   it('finds a torn block in the working file and sends it again', async () => {
-    const here = await lab();
+    const here = await diskLab();
     const content = sha256(here.disk);
     const move = await prepareMove('m1', 'vm', here.a, here.b);
     await interrupted(move, 1000);

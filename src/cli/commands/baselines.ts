@@ -37,7 +37,7 @@ export function addBaselineCommands(program: Command): void {
     try {
       for (const record of ofVm(await store.list(), vmId)) {
         const opened = await store.open(record.vmId, record.imageId);
-        const verdict: BaselineVerdict = opened ? await verifyBaseline(opened, store.cipherOf(opened.record), pool) : { state: 'missing' };
+        const verdict: BaselineVerdict = opened ? await verifyBaseline(opened, store.accessTo(opened.record), pool) : { state: 'missing' };
         const bad = verdict.state === 'damaged' || verdict.state === 'missing';
         if (bad) process.exitCode = EXIT.integrity;
         if (bad && flags.forget === true) await store.forget(record.vmId, record.imageId, false);

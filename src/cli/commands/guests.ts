@@ -5,7 +5,7 @@
 import type { Command } from 'commander';
 import { resolve } from 'node:path';
 import { DwcpError } from '../../model/errors';
-import { type VmDefinition, vmDefinitionSchema } from '../../model/image';
+import { type VmDefinition, vmDefinitionSchema, type VmLooks } from '../../model/image';
 import { PROCESS_OPTIONS } from '../../model/options';
 import { HostDriver } from '../../hypervisor/host-driver';
 import { guestDiskOf } from '../../hypervisor/qemu/disk-export';
@@ -67,8 +67,6 @@ export function addGuestCommands(vm: Command, place: Place): void {
     output.emit({ event: 'vm', vmId, pid: found.pid, disks: paths, qmpPath }, () => `${vmId}: process ${found.pid}, ${disksText(paths)}; it can be moved while it runs`);
   });
 }
-
-type VmLooks = Pick<VmDefinition, 'vmType' | 'tenant'>;
 
 /** `dwcp vm define NAME -- COMMAND...`. */
 export async function defineGuest(dataDir: string, vmId: string, command: readonly string[], looks: VmLooks, output: Output): Promise<void> {

@@ -6,7 +6,7 @@ import type { Command } from 'commander';
 import { ImageFilesDriver } from '../../hypervisor/image-files';
 import { DwcpError } from '../../model/errors';
 import type { ImageKind } from '../../model/ids';
-import { vmDefinitionSchema } from '../../model/image';
+import { vmDefinitionSchema, type VmLooks } from '../../model/image';
 import { PROCESS_OPTIONS } from '../../model/options';
 import { formatBytes } from '../../model/units';
 import { BaselineStore } from '../../store/baselines';
@@ -28,8 +28,7 @@ function parseImage(kind: ImageKind, text: string, index: number): { imageId: st
   return { imageId: name ?? unnamed, kind, path: resolve(path) };
 }
 
-/** What the VM has in common with others. */
-function looksOf({ type, tenant }: Flags): { vmType?: string; tenant?: string } {
+function looksOf({ type, tenant }: Flags): VmLooks {
   return { ...(typeof type === 'string' && { vmType: type }), ...(typeof tenant === 'string' && { tenant }) };
 }
 
