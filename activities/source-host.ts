@@ -11,7 +11,7 @@ import { type ImageSpec, looksOf, type VmLooks } from '../src/model/image';
 import type { LinkSurvey } from '../src/model/link-survey';
 import type { MigrationOptions } from '../src/model/options';
 import { type MigrationPlan, planMigration } from '../src/model/plan';
-import type { LevelAndStreams, LinkMeasurement } from '../src/model/tiers';
+import { type LevelAndStreams, type LinkMeasurement, selectLevelAndStreams } from '../src/model/tiers';
 import type { OwnershipJournal } from '../src/store/ownership-journal';
 import type { VmRecord, VmRegistry } from '../src/store/vm-registry';
 import { ScanFeed, type StillDisk, type StillFeed } from '../src/sync/change-feed';
@@ -109,6 +109,12 @@ export function createSourceActivities(dependencies: SourceDependencies) {
     live.ahead().catch(() => undefined);
   };
 
+  /** What has been begun of a guest goes out while the rest of the streams is established and the link is measured. */
+  const sendAhead = ({ migrationId, options }: LinkInput, migration: SourceMigration, rttMs: number): void => {
+    const start = selectLevelAndStreams({ rttMs, bandwidthBytesPerSecond: 0 }, options, options.enableCompression);
+    hub.ahead(migrationId)?.sendAhead({ migration, start, linkBytesPerSecond: 0 });
+  };
+
   const guestActivities = createGuestActivities({ ...dependencies, release });
   const imageActivities = withFailures(
     {
@@ -138,6 +144,7 @@ export function createSourceActivities(dependencies: SourceDependencies) {
             const migration = open(input);
             const fromPool = hub.context.peers.idleCount(input.destination);
             const session = await migration.sessionPatiently(signal);
+            sendAhead(input, migration, session.rttMs);
             const streams = await session.establish(input.options.initialStreams);
             return { streams, fromPool: Math.min(fromPool, streams) };
           },

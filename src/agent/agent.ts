@@ -117,6 +117,7 @@ async function createWorker({ host, options, sources, observe, log, signal, onRe
     shutdownGraceTime: SHUTDOWN_GRACE_MS,
     shutdownForceTime: SHUTDOWN_FORCE_MS,
   });
+  void driver.askAhead();
   onReady();
   log.info({ hostId: host.hostId }, 'taking work');
   return worker;

@@ -37,9 +37,13 @@ const SHORTER_COUNTS = 0.02;
 /** Among levels that take as long, but for so much, the one that sends least. */
 const AS_GOOD = 1.01;
 const MAX_PRESSURE = 16;
+/** Where much of what is sent does not compress, the processor has the link's time for that too. */
+const LEAST_PRESSURE = 1 / 16;
 /** Five times a second: down a rung within a second, up again over half a minute, so that the link does not run dry for a try. */
 const PRESS = 1.15;
 const RELAX = 0.996;
+/** With seconds of the link's work on the way there is time for a try. */
+const RELAX_FAST = 0.82;
 const CALIBRATING = 0.3;
 
 export class LevelController {
@@ -50,15 +54,15 @@ export class LevelController {
   #timeFactor = 1;
   #otherNsPerByte = 1;
   #level: Level;
-  #reason = 'the cheapest that is not negative: nothing is known yet';
-  /** How much slower this process packs than its threads alone would let it: others use the processors too. */
+  #reason = 'nothing is known yet';
+  /** How much slower this process packs than its threads alone would let it: others use the processors too. Below one, how much less of it there is to do. */
   #pressure = 1;
 
-  /** Starts at the cheapest rung that is not negative, which wastes least when nothing is known. */
+  /** Starts at level 3 where it may, which no link of a wide area outruns; else at the cheapest rung that is not negative. */
   constructor(maxLevel: number, threads: number, fixedLevel?: number) {
     this.#rungs = LEVEL_LADDER.filter((level) => (fixedLevel === undefined ? level <= maxLevel : level === fixedLevel));
     this.#threads = Math.max(1, threads);
-    this.#level = this.#rungs.includes(1) ? 1 : (this.#rungs[0] ?? -5);
+    this.#level = ([3, 1] as const).find((level) => this.#rungs.includes(level)) ?? this.#rungs[0] ?? -5;
   }
 
   get level(): number {
@@ -80,9 +84,12 @@ export class LevelController {
     this.#otherNsPerByte += SMOOTHING * ((sample.otherMs * 1e6) / sample.gatheredBytes - this.#otherNsPerByte);
   }
 
-  /** Says whether the processor was what held the transfer up: cheaper levels are chosen until it is not. */
-  press(processorIsBehind: boolean): void {
-    this.#pressure = processorIsBehind ? Math.min(MAX_PRESSURE, this.#pressure * PRESS) : Math.max(1, this.#pressure * RELAX);
+  /** Says whether the processor was what held the transfer up: cheaper levels are chosen until it is not. @param farAhead whether it is far from that */
+  press(processorIsBehind: boolean, farAhead = false): void {
+    const pressure = this.#pressure;
+    if (farAhead) this.#pressure = Math.max(LEAST_PRESSURE, pressure * RELAX_FAST);
+    else if (processorIsBehind) this.#pressure = Math.min(MAX_PRESSURE, Math.max(pressure * PRESS, Math.min(1, 2 * pressure)));
+    else this.#pressure = pressure < 1 ? Math.min(1, pressure * PRESS) : Math.max(1, pressure * RELAX);
   }
 
   /** What came out of the encoder, before packing, while the link waited for it: from it follows what a byte really costs. */
@@ -105,7 +112,10 @@ export class LevelController {
       return { level, seconds: Math.max(net, cpu) + SHORTER_COUNTS * Math.min(net, cpu) };
     });
     const least = Math.min(...costs.map(({ seconds }) => seconds));
-    const best = costs.findLast(({ seconds }) => seconds <= least * AS_GOOD)?.level ?? this.#level;
+    const cheapest = costs.findLast(({ seconds }) => seconds <= least * AS_GOOD)?.level ?? this.#level;
+    // Up a rung at a time: what the next one costs here is known only once it has been tried.
+    const next = this.#rungs[this.#rungs.indexOf(this.#level) + 1] ?? this.#level;
+    const best = cheapest > next ? next : cheapest;
     if (best !== this.#level) this.#explain(best, goodputBytesPerSecond, processors);
     this.#level = best;
     return this.#level;
@@ -114,7 +124,7 @@ export class LevelController {
   #explain(level: Level, goodputBytesPerSecond: number, processors: number): void {
     const { net, cpu } = this.#expect(level, goodputBytesPerSecond, processors);
     const ms = (seconds: number): string => `${(seconds * 1e9).toFixed(1)} ms`;
-    const pressed = this.#pressure > 1.01 ? `, ${this.#pressure.toFixed(1)} times what it should` : '';
+    const pressed = Math.abs(this.#pressure - 1) > 0.01 ? `, ${this.#pressure.toFixed(1)} times what it should` : '';
     this.#reason = `a megabyte takes the link ${ms(net)} and ${processors.toFixed(1)} processors ${ms(cpu)}${pressed}`;
   }
 

@@ -17,6 +17,9 @@ import { askAhead } from './qemu/preflight';
 import { type InspectedGuest, resumeGuest, SourceGuest } from './qemu/source-guest';
 import { StoppedDisk } from './qemu/stopped-disk';
 
+/** What QEMU calls the processors that Node calls otherwise. */
+const QEMU_NAMES: Readonly<Record<string, string>> = { x64: 'x86_64', arm64: 'aarch64' };
+
 export class HostDriver extends ImageFilesDriver {
   readonly #runFolder: (vmId: string) => string;
   #served = 0;
@@ -25,6 +28,11 @@ export class HostDriver extends ImageFilesDriver {
   constructor(runFolder: (vmId: string) => string) {
     super();
     this.#runFolder = runFolder;
+  }
+
+  /** Asks this host's QEMU ahead what it can do: the first guest that comes should not have to wait for the answer. */
+  async askAhead(): Promise<void> {
+    await askAhead([`qemu-system-${QEMU_NAMES[process.arch] ?? process.arch}`]);
   }
 
   isGuestUp(definition: GuestDefinition): boolean {

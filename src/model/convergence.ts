@@ -12,6 +12,8 @@ import { formatBitRate, formatBytes, formatDuration } from './units';
 /** Measured with a link of no length: device state, both journals, `cont`. */
 const SWITCHOVER_MS = 150;
 const SWITCHOVER_ROUND_TRIPS = 3;
+/** Of what a switchover takes at any size: what is left would lengthen the pause by less, and a further round takes longer than that. */
+const HARDLY_LONGER = 1 / 3;
 /** A round that leaves more than this share of what the round before left gains nothing worth its time. */
 const SHRINKS_BELOW = 0.8;
 /** Of the rate: a guest that dirties less than this leaves a small part of a round for the next. */
@@ -64,6 +66,7 @@ export function decideRound(measured: RoundMeasurement, options: ConvergenceOpti
   const shrinks = remainingBytesBefore === undefined || remainingBytes <= SHRINKS_BELOW * remainingBytesBefore;
   if (downtimeMs <= options.maxDowntimeMs) {
     if (remainingPages < options.dirtyPageThreshold) return decide('switch over', 'few pages are left');
+    if (downtimeMs <= (1 + HARDLY_LONGER) * expectedDowntimeMs({ ...measured, remainingBytes: 0 })) return decide('switch over', 'the pause is hardly longer than with nothing left');
     if (round >= options.memoryIterations) return decide('switch over', 'the last round allowed is done');
     if (!shrinks && !outrun) return decide('switch over', 'rounds no longer shrink');
     return decide('another round', 'a further round shortens the pause');

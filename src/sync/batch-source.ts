@@ -12,6 +12,7 @@ import { emptyAccount, type EncodingAccount, sumOfAccounts } from '../encoder/ac
 import { encodedBound } from '../encoder/batch-encoder';
 import { DwcpError, toDwcpError } from '../model/errors';
 import { BLOCK_SIZE_BYTES } from '../model/image';
+import { MIB } from '../model/units';
 import type { Manifest } from '../store/manifest';
 import type { ContentCipher } from '../store/sealing-key';
 import type { RefusedBlock } from '../transport/counters';
@@ -28,6 +29,9 @@ import type { PageTable } from './page-table';
 /** Blocks whose page hashes are asked for in one request. */
 const PAGE_HASH_BATCH = 64;
 const PAGE_HASH_REQUESTS = 8;
+/** Packed and not yet asked for by a stream. */
+const MOST_AHEAD_BATCHES = 256;
+const MOST_AHEAD_BYTES = 4 * MIB;
 /** A block refused more often than this meets no chance fault: an encoder is wrong. */
 const MAX_REFUSALS = 4;
 
@@ -266,9 +270,11 @@ export class BatchSource implements SessionSupplier {
     if (this.finished) for (const resolve of this.#waiting.splice(0)) resolve(undefined);
   }
 
-  /** While the streams have enough, what takes little on the link is looked at: then they never wait for that. */
+  /** While the streams have enough, what is more work for the processors than for the link is seen to: then they never wait for that. */
   get #mayLookAhead(): boolean {
-    return this.#queue.length === 0 && this.#ready.length < 4 * this.#context.pool.threads && (this.#lanes.find(({ feed }) => feed.remaining > 0)?.feed.littleToSend ?? false);
+    if (this.#queue.length > 0 || this.#ready.length >= MOST_AHEAD_BATCHES) return false;
+    if (!this.#lanes.find(({ feed }) => feed.remaining > 0)?.feed.hasWorkAhead) return false;
+    return this.#ready.reduce((sum, { frame }) => sum + frame.length, 0) < MOST_AHEAD_BYTES;
   }
 
   #nextWork(enoughToSend: boolean): Work | undefined {

@@ -17,8 +17,8 @@ export interface BlockFeed {
   next(blocks: number, enoughToSend?: boolean): BlockSelection | undefined;
   /** What these candidates, as next() gave them, took on the link. */
   packed?(blocks: BlockSelection, sentBytes: number): void;
-  /** There are candidates of which little is expected to have to be sent. */
-  readonly littleToSend?: boolean;
+  /** There are candidates that are worth being looked at before the streams ask for more: more work than bytes. */
+  readonly hasWorkAhead?: boolean;
   /** Blocks that next() has not named yet. */
   readonly remaining: number;
   /** True while more may come, though nothing remains now. */

@@ -12,6 +12,7 @@ import { compressBound, Packer } from '../encoder/packer';
 import { writePageHashes } from '../encoder/page-patch';
 import { NOT_REFERRED } from '../encoder/references';
 import { fromShared, type TrainedDictionary } from '../encoder/trained-dictionary';
+import { isZero } from '../encoder/zero';
 import { DwcpError, errnoOf, toDwcpError } from '../model/errors';
 import { BLOCK_SIZE_BYTES, PAGE_SIZE_BYTES, PAGES_PER_BLOCK, blockCount, blockLength } from '../model/image';
 import { Manifest } from '../store/manifest';
@@ -125,7 +126,7 @@ function findIn({ plain, references: named, bases }: EncodeJob, references: Refe
 
 function index(job: IndexJob): { pages: number } {
   const references = new ReferenceIndex(job.shared);
-  for (const { block, bytes } of readBlocks(job.file, { first: job.first, count: job.count }, region)) addPages(references, job.from, block, bytes);
+  for (const { block, bytes } of readBlocks(job.file, { first: job.first, count: job.count }, region)) if (!isZero(bytes)) addPages(references, job.from, block, bytes);
   return { pages: job.count * PAGES_PER_BLOCK };
 }
 

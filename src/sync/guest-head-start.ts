@@ -12,12 +12,14 @@ export class GuestHeadStart {
   readonly references: ReferenceSources;
   /** Undefined where it cannot be read: then nothing is known of it. */
   readonly kept: Promise<KeptMemory | undefined>;
+  /** Resolves when the pages are findable: until then sending waits, and little else should take the processors. */
+  readonly looked: Promise<void>;
 
   constructor(vmId: string, images: readonly (ImageSpec & { readonly path: string })[], sharedFiles: readonly SharedFile[], { store, pool }: SourceContext) {
     const memory = images.find(({ imageId }) => imageId === MEMORY_IMAGE_ID);
     this.references = new ReferenceSources(images, sharedFiles);
     this.kept = memory ? recallMemory(vmId, memory.path, memory.sizeBytes, store, pool).catch(() => undefined) : Promise.resolve(undefined);
     // Where most of memory is known there is little to find.
-    void this.kept.then((kept) => (kept?.manifest.hashes.some((byte) => byte !== 0) ? undefined : this.references.fill(pool)));
+    this.looked = this.kept.then((kept) => (kept?.manifest.hashes.some((byte) => byte !== 0) ? undefined : this.references.fill(pool)));
   }
 }

@@ -14,6 +14,7 @@ export interface MemoryEvents {
   setUp(prefix: Buffer, sectionId: number): void;
   changed(firstPage: number, count: number): void;
   /** A block that was settled changes for the first time; its bytes as they are, for the time of the call. */
+  pageWritten(page: number, bytes: Buffer): void;
   beforeFirstChange(block: number, bytes: Buffer): void;
   unchanged(count: number): void;
   sectionEnded(): void;

@@ -41,7 +41,7 @@ export interface GuestSendRequest {
   readonly linkBytesPerSecond: number;
   /** A session stands and what is held of an image is known: what lies in holes on both sides can be left out. */
   readonly opened: (imageId: string, held: Manifest, source: Manifest, pages: PageTable | undefined) => Promise<void>;
-  /** A session stands, all images are open: what else the destination has to know of the guest. */
+  /** A session stands, all images are open: what else the destination has to know of the guest. Batches do not wait for it. */
   readonly begun: (session: SendingSession) => Promise<void>;
 }
 
@@ -108,7 +108,7 @@ export class GuestSender {
 
   /** Somebody waits: small batches on all streams at once, packed fast. */
   hurry(): void {
-    this.#pacing.hurry();
+    this.#pacing.hurry(this.session);
   }
 
   imageNumber(imageId: string): number {
@@ -167,6 +167,9 @@ export class GuestSender {
     const { options, start, references } = this.#request;
     const { pool, slab, store } = this.#migration.context;
     this.#follow(session);
+    // Files alone are named without waiting for the images' numbers.
+    const declared = references && this.#lanes.every(({ image }) => image.kind === 'memory') ? references.declare(session, () => 0) : undefined;
+    declared?.catch(() => undefined);
     let hasBases = false;
     for (const lane of this.#lanes) {
       const baseline = this.#passes === 0 ? await store.open(this.#request.vmId, lane.image.imageId) : undefined;
@@ -179,11 +182,11 @@ export class GuestSender {
       if (this.#passes === 0) await this.#request.opened(lane.image.imageId, lane.held, lane.source, lane.pages);
       lane.feed.restart((block) => lane.source.hashOf(block).equals(lane.held.hashOf(block)));
     }
-    await references?.declare(session, (imageId) => this.#lane(imageId).imageNumber);
+    await declared;
+    if (references && !declared) await references.declare(session, (imageId) => this.#lane(imageId).imageNumber);
     const bases = options.enableDeltaSync && hasBases ? await learnBases(this.#migration, session, this.#request.diskPaths) : undefined;
     const dictionary = options.enableDictionary && start.compress ? await activeDictionary(this.#migration, session, this.#request.vmType) : undefined;
     this.#passes += 1;
-    await this.#request.begun(session);
     const source = new BatchSource(
       this.#lanes.map((lane) => ({
         imageNumber: lane.imageNumber, feed: lane.feed, source: lane.source, held: lane.held, pages: lane.pages, references: references?.of(lane.image.imageId), bases, versions: lane.versions, counts: lane.counts,
@@ -206,6 +209,7 @@ export class GuestSender {
     const forward = (): void => ending.abort(signal.reason);
     signal.addEventListener('abort', forward);
     source.onFailure((error) => ending.abort(error));
+    this.#request.begun(session).catch((error: unknown) => ending.abort(error));
     const stopPacing = this.#pacing.drive(session, (wantedBytes) => source.brake(wantedBytes));
     try {
       await session.transfer(source, ending.signal);

@@ -11,6 +11,16 @@ import type { BlockFeed } from './change-feed';
 import type { ImageFile } from './codec-jobs';
 import { type FeedCursor, FeedCursors } from './feed-cursors';
 
+/** What will have to be sent of a block, as far as that can be guessed: little, much, or much that does not even compress. */
+export type Outlook = 'unknown' | 'raw' | 'much' | 'little';
+const OUTLOOKS: readonly Outlook[] = ['unknown', 'raw', 'much', 'little'];
+const [UNKNOWN, RAW, MUCH, LITTLE] = [0, 1, 2, 3];
+/** The link waits: what fills it for the least work comes first. Else what is work, while there is time. */
+const WHILE_STREAMS_WAIT = [RAW, MUCH, UNKNOWN, LITTLE];
+const WHILE_THEY_HAVE_ENOUGH = [LITTLE, MUCH, UNKNOWN, RAW];
+
+/** What does not compress fills the link whatever its batches weigh: small ones keep it from being seconds ahead. */
+const RAW_BATCH_BLOCKS = 2;
 /** With what surrounds them they fit two initial windows of TCP. */
 const SMALL_BATCH_PAGES = 6;
 
@@ -32,9 +42,15 @@ export class LiveFeed implements BlockFeed {
   readonly #pagesOnTheWay: Uint8Array;
   #backlogPages = 0;
   #dirtyCount = 0;
+  /** By block, and how many dirty ones there are of each. */
+  readonly #outlook: Uint8Array;
+  readonly #dirtyWith = [0, 0, 0, 0];
   readonly #cursors: FeedCursors;
+  /** Where to go on among blocks of an outlook. */
+  readonly #placeIn: readonly FeedCursor[] = OUTLOOKS.map(() => ({ at: 0, sentBytes: undefined }));
   readonly #takenFrom = new WeakMap<BlockSelection, { readonly cursor: FeedCursor; readonly streamsWait: boolean }>();
   #hot = -1;
+  #coming = false;
   #open = true;
   #hurried = false;
   #small = false;
@@ -51,6 +67,7 @@ export class LiveFeed implements BlockFeed {
     this.#settled = new Uint8Array(blocks);
     this.#dirtyPages = new Uint8Array(blocks);
     this.#pagesOnTheWay = new Uint8Array(blocks);
+    this.#outlook = new Uint8Array(blocks);
     this.#cursors = new FeedCursors(this.#dirty);
   }
 
@@ -67,8 +84,10 @@ export class LiveFeed implements BlockFeed {
     return this.#hurried;
   }
 
-  get littleToSend(): boolean {
-    return !this.#small && this.#cursors.hasLittleToSend(this.#dirtyCount);
+  get hasWorkAhead(): boolean {
+    if (this.#small) return false;
+    const heavy = this.#has(LITTLE) || (this.#has(MUCH) && this.#has(RAW));
+    return (heavy && !this.#coming) || this.#cursors.hasLittleToSend(this.#dirtyCount);
   }
 
   /** Bytes that have changed and are not confirmed. */
@@ -145,6 +164,23 @@ export class LiveFeed implements BlockFeed {
     return list;
   }
 
+  /** While more is on its way from the guest, what takes little on the link waits: the processors have better to do. */
+  setComing(coming: boolean): void {
+    if (this.#coming === coming) return;
+    this.#coming = coming;
+    if (!coming) this.#more();
+  }
+
+  /** What is thought of a block decides when its turn is, nothing else. */
+  expect(block: number, outlook: Outlook): void {
+    const before = this.#outlook[block] ?? UNKNOWN;
+    const now = OUTLOOKS.indexOf(outlook);
+    this.#outlook[block] = now;
+    if (this.#dirty[block] === 0) return;
+    this.#count(before, -1);
+    this.#count(now, 1);
+  }
+
   /** The block that is being written just now: not worth sending before it is through. -1 for none. */
   setHot(block: number): void {
     this.#hot = block;
@@ -163,23 +199,15 @@ export class LiveFeed implements BlockFeed {
 
   next(blocks: number, enoughToSend = false): BlockSelection | undefined {
     if (this.#dirtyCount === 0) return undefined;
-    const cursor = this.#small ? this.#cursors.first : this.#cursors.choose(this.#dirtyCount, enoughToSend);
-    const list: number[] = [];
-    const from = cursor.at;
-    this.#collect(list, blocks, cursor, this.#dirty.length);
-    if (list.length === 0 || (list.length < blocks && !this.#small)) {
-      const end = list[0] ?? from;
-      const wrapped: number[] = [];
-      cursor.at = 0;
-      this.#collect(wrapped, blocks - list.length, cursor, Math.min(end, this.#dirty.length));
-      if (wrapped.length === 0) cursor.at = (list.at(-1) ?? -1) + 1;
-      list.unshift(...wrapped);
+    for (const outlook of this.#turns(enoughToSend)) {
+      const cursor = outlook === UNKNOWN && !this.#small ? this.#cursors.choose(this.#dirtyCount, enoughToSend) : this.#placeIn[outlook];
+      // Those of an outlook may all be on the way in an older version.
+      const selection = cursor && this.#has(outlook) ? this.#take(outlook === RAW ? Math.min(blocks, RAW_BATCH_BLOCKS) : blocks, cursor, outlook) : undefined;
+      if (!cursor || !selection) continue;
+      if (outlook === UNKNOWN) this.#takenFrom.set(selection, { cursor, streamsWait: !enoughToSend });
+      return selection;
     }
-    if (list.length === 0) return undefined;
-    const [first = 0, last = 0] = [list[0], list.at(-1)];
-    const selection = last - first + 1 === list.length ? { first, count: list.length } : { list };
-    this.#takenFrom.set(selection, { cursor, streamsWait: !enoughToSend });
-    return selection;
+    return undefined;
   }
 
   packed(blocks: BlockSelection, sentBytes: number): void {
@@ -202,6 +230,7 @@ export class LiveFeed implements BlockFeed {
 
   restart(settled: (block: number) => boolean): void {
     this.#dirtyCount = 0;
+    this.#dirtyWith.fill(0);
     this.#backlogPages = 0;
     for (let block = 0; block < this.#dirty.length; block += 1) {
       // What was on the way may not even have been read: its hash says nothing yet.
@@ -211,6 +240,7 @@ export class LiveFeed implements BlockFeed {
       this.#dirtyPages[block] = !dirty ? 0 : onlyDirty ? (this.#dirtyPages[block] ?? 0) : PAGES_PER_BLOCK;
       if (!dirty) continue;
       this.#dirtyCount += 1;
+      this.#count(this.#outlook[block] ?? UNKNOWN, 1);
       this.#backlogPages += this.#dirtyPages[block] ?? 0;
     }
     this.#onTheWay.fill(0);
@@ -220,7 +250,10 @@ export class LiveFeed implements BlockFeed {
   #mark(block: number, pages: number): void {
     this.#seen[block] = 1;
     this.#settled[block] = 0;
-    if (this.#dirty[block] === 0) this.#dirtyCount += 1;
+    if (this.#dirty[block] === 0) {
+      this.#dirtyCount += 1;
+      this.#count(this.#outlook[block] ?? UNKNOWN, 1);
+    }
     this.#dirty[block] = 1;
     const before = this.#dirtyPages[block] ?? 0;
     const now = Math.min(PAGES_PER_BLOCK, before + pages);
@@ -228,13 +261,46 @@ export class LiveFeed implements BlockFeed {
     this.#backlogPages += now - before;
   }
 
-  #collect(list: number[], most: number, cursor: FeedCursor, end: number): void {
+  /** From a place on, and then from the beginning. */
+  #take(blocks: number, cursor: FeedCursor, outlook: number | undefined): BlockSelection | undefined {
+    const list: number[] = [];
+    const from = cursor.at;
+    this.#collect(list, blocks, cursor, this.#dirty.length, outlook);
+    if (list.length === 0 || (list.length < blocks && !this.#small && outlook === undefined)) {
+      const end = list[0] ?? from;
+      const wrapped: number[] = [];
+      cursor.at = 0;
+      this.#collect(wrapped, blocks - list.length, cursor, Math.min(end, this.#dirty.length), outlook);
+      if (wrapped.length === 0) cursor.at = (list.at(-1) ?? -1) + 1;
+      list.unshift(...wrapped);
+    }
+    if (list.length === 0) return undefined;
+    const [first = 0, last = 0] = [list[0], list.at(-1)];
+    return last - first + 1 === list.length ? { first, count: list.length } : { list };
+  }
+
+  #count(outlook: number, difference: number): void {
+    this.#dirtyWith[outlook] = (this.#dirtyWith[outlook] ?? 0) + difference;
+  }
+
+  #has(outlook: number): boolean {
+    return (this.#dirtyWith[outlook] ?? 0) > 0;
+  }
+
+  /** Whose turn it is, one behind the other. */
+  #turns(enoughToSend: boolean): readonly number[] {
+    const turns = enoughToSend && !this.#small ? WHILE_THEY_HAVE_ENOUGH : WHILE_STREAMS_WAIT;
+    return this.#coming ? turns.filter((outlook) => outlook !== LITTLE) : turns;
+  }
+
+  #collect(list: number[], most: number, cursor: FeedCursor, end: number, outlook: number | undefined): void {
     let taken = 0;
     let pages = 0;
     for (let block = this.#dirty.indexOf(1, cursor.at); block >= 0 && block < end && taken < most; block = this.#dirty.indexOf(1, block + 1)) {
-      if (this.#onTheWay[block] === 1 || block === this.#hot) continue;
+      if (this.#onTheWay[block] === 1 || block === this.#hot || (outlook !== undefined && this.#outlook[block] !== outlook)) continue;
       this.#dirty[block] = 0;
       this.#dirtyCount -= 1;
+      this.#count(this.#outlook[block] ?? UNKNOWN, -1);
       this.#onTheWay[block] = 1;
       this.#pagesOnTheWay[block] = this.#dirtyPages[block] ?? 0;
       this.#dirtyPages[block] = 0;

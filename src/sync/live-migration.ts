@@ -3,7 +3,7 @@
  * that the pause is short enough; then the switchover. Anything that goes wrong before the hand-over ends with the guest
  * running on here.
  *
- *   ahead():  memory, before the link stands, where no disk has to go before it
+ *   ahead():  memory, before the link stands, where no disk has to go before it; sendAhead(): and its sending, once it does
  *   rounds():  disks -> memory -> converged           switchOver(): last disk round -> pause -> last pages, device state
  *      ^                             |                     -> all confirmed, roots equal, loaded -> hand over -> take over
  *      +--- GUEST_RUNS_ON ----- broken off ----------------------+
@@ -11,7 +11,7 @@
 import { DwcpError, toDwcpError } from '../model/errors';
 import { decideRound, type ConvergenceDecision } from '../model/convergence';
 import { type GuestProgress, type GuestSpec, MEMORY_IMAGE_ID } from '../model/guest';
-import { type ImageSpec, PAGE_SIZE_BYTES, PAGES_PER_BLOCK, type VmImage } from '../model/image';
+import { blockCount, type ImageSpec, PAGE_SIZE_BYTES, PAGES_PER_BLOCK, type VmImage } from '../model/image';
 import type { ImageProgress } from '../model/migration';
 import type { MigrationOptions } from '../model/options';
 import type { LevelAndStreams } from '../model/tiers';
@@ -20,6 +20,7 @@ import { Packer, compressBound } from '../encoder/packer';
 import type { SendingSession } from '../transport/sending-session';
 import { type GuestMove, type GuestPort, type ReadyToHandOver, brokenOff, runsOn, withinBudget } from './guest-move';
 import { imageResultOf, progressOf } from './image-results';
+import { BlockOutlook, isSample } from './block-outlook';
 import { LiveDisk } from './live-disk';
 import { LiveFeed } from './live-feed';
 import { FeedLag } from './feed-lag';
@@ -47,6 +48,8 @@ export interface LinkKnown {
 }
 
 const LOOK_EVERY_MS = 100;
+/** Towards the end of a round. */
+const LOOK_OFTEN_MS = 20;
 const DISK_ROUND_EVERY_MS = 1_000;
 /** A disk round below this is left to the last one, with the guest stopped. */
 const SMALL_DISK_ROUND_BYTES = 2 * MIB;
@@ -57,8 +60,8 @@ const SMALL_BATCH_BYTES = 96 * KIB;
 /** How long rounds go on for the destination's QEMU to be given what has arrived. */
 const FEED_PATIENCE_MS = 20_000;
 /** Behind this much patience what is still on the way goes over with the guest stopped. */
-const DRAIN_ROUND_TRIPS = 4;
-const DRAIN_PATIENCE_MS = 200;
+const DRAIN_ROUND_TRIPS = 3;
+const DRAIN_PATIENCE_MS = 100;
 /** A stream begun ahead does not wait longer for its link: QEMU keeps a log of what the guest writes meanwhile. */
 const AHEAD_PATIENCE_MS = 30_000;
 
@@ -67,6 +70,7 @@ export class LiveMigration implements GuestMove {
   readonly #guest: GuestPort;
   readonly #memory: LiveFeed;
   readonly #settled: SettledMemory;
+  readonly #outlook: BlockOutlook;
   readonly #brake: StreamBrake;
   readonly #disks: LiveDisk[] = [];
   readonly #opened = new Set<string>();
@@ -74,6 +78,7 @@ export class LiveMigration implements GuestMove {
   readonly #feedLag = new FeedLag();
   #link: LinkKnown | undefined;
   #ahead: Promise<void> | undefined;
+  #begun: Promise<void> | undefined;
   #aheadTimer: NodeJS.Timeout | undefined;
   #sender: GuestSender | undefined;
   #sent: Promise<void> | undefined;
@@ -95,6 +100,7 @@ export class LiveMigration implements GuestMove {
     if (!memory) throw new DwcpError('INTERNAL', 'a running guest without memory');
     this.#memory = new LiveFeed({ file: { fd: -1, sizeBytes: memory.sizeBytes } });
     this.#settled = new SettledMemory(this.#memory);
+    this.#outlook = new BlockOutlook(blockCount(memory.sizeBytes), () => request.headStart.references.of(MEMORY_IMAGE_ID)?.shared, (block, outlook) => this.#memory.expect(block, outlook));
     this.#brake = new StreamBrake(this.#memory, guest);
   }
 
@@ -123,6 +129,13 @@ export class LiveMigration implements GuestMove {
     return this.#ahead;
   }
 
+  /** The link stands, and nothing but its round trip is known: what ahead() brings is sent. */
+  sendAhead(link: LinkKnown): void {
+    this.#link = link;
+    this.#begun ??= this.#begin();
+    this.#begun.catch((error: unknown) => this.#fail(toDwcpError(error, 'INTERNAL')));
+  }
+
   /** Once, before rounds(). @returns false where what was begun ahead is of no use any more */
   async through(link: LinkKnown): Promise<boolean> {
     this.#link = link;
@@ -134,7 +147,7 @@ export class LiveMigration implements GuestMove {
   async rounds(signal: AbortSignal): Promise<void> {
     if (this.#state === 'converged') return;
     if (!this.#ahead) await this.#prepare();
-    await this.#begin();
+    await (this.#begun ??= this.#begin());
     await this.#until(() => this.#opened.size === this.#request.images.length, signal);
     await this.#diskRounds(signal);
     if (!this.#ahead) await this.#startMemory();
@@ -179,7 +192,10 @@ export class LiveMigration implements GuestMove {
   async #prepare(): Promise<void> {
     this.#guest.onFailure((error) => this.#fail(error));
     await this.#guest.runOn();
-    this.#settled.believe(await this.#request.headStart.kept);
+    const { headStart } = this.#request;
+    void this.#brake.beginSlowly(headStart.looked);
+    void headStart.looked.then(() => this.#outlook.begin());
+    this.#settled.believe(await headStart.kept);
   }
 
   async #begin(): Promise<void> {
@@ -239,9 +255,15 @@ export class LiveMigration implements GuestMove {
         this.#brake.received(count);
         this.#brake.apply();
       },
+      pageWritten: (page, bytes) => {
+        if (isSample(page)) this.#outlook.note(page, bytes);
+      },
       beforeFirstChange: (block, bytes) => this.#settled.recall(block, bytes),
       unchanged: (count) => this.#brake.received(count),
-      sectionEnded: () => this.#memory.setHot(-1),
+      sectionEnded: () => {
+        this.#memory.setHot(-1);
+        this.#brake.sectionEnded();
+      },
       pagesEnded: () => this.#memory.end(),
     });
     this.#memory.setFile(this.#guest.memoryFd);
@@ -264,7 +286,7 @@ export class LiveMigration implements GuestMove {
     let convergedAt: number | undefined;
     this.#round = 0;
     for (;;) {
-      await pause(LOOK_EVERY_MS, signal);
+      await pause(this.#brake.isNearlyThrough ? LOOK_OFTEN_MS : LOOK_EVERY_MS, signal);
       this.#throwIfFailed();
       this.#feedLag.ask(this.#sender?.session);
       await this.#look();
@@ -282,6 +304,7 @@ export class LiveMigration implements GuestMove {
       remainingBefore = remainingBytes;
       this.#decision = decision;
       if (decision.next === 'switch over') {
+        this.#comeToAnEnd();
         if (this.#feedLag.isSmall) return;
         convergedAt = performance.now();
       }
@@ -329,12 +352,16 @@ export class LiveMigration implements GuestMove {
     }
   }
 
-  /** With the guest still running: what can be sent before the pause does not count as downtime. */
-  async #lastLook(signal: AbortSignal): Promise<void> {
+  /** From now on little is on the way at a time, and that fast. */
+  #comeToAnEnd(): void {
     this.#sender?.hurry();
     this.#brake.pauseIsClose();
     for (const { feed } of this.#disks) feed.nameFew();
     this.#memory.nameFew();
+  }
+
+  /** With the guest still running: what can be sent before the pause does not count as downtime. */
+  async #lastLook(signal: AbortSignal): Promise<void> {
     if (this.#disks.length > 0) await this.#nextDiskRound();
     const giveUpAt = performance.now() + DRAIN_PATIENCE_MS + DRAIN_ROUND_TRIPS * (this.#sender?.session?.stats.rttMs ?? 0);
     while (performance.now() < giveUpAt) {
@@ -349,7 +376,7 @@ export class LiveMigration implements GuestMove {
   /** What goes over in the time that a switchover takes anyway, about. */
   #worthPausing(): number {
     const share = Math.max(0.1, this.#sender?.wireShare(MEMORY_IMAGE_ID) ?? 1);
-    return clamp(((this.#link?.linkBytesPerSecond ?? 0) * SENT_IN_PASSING_SECONDS) / share, AHEAD_AT_THE_END_BYTES, 2 * AHEAD_AT_THE_END_BYTES);
+    return clamp(((this.#link?.linkBytesPerSecond ?? 0) * SENT_IN_PASSING_SECONDS) / share, AHEAD_AT_THE_END_BYTES, 3 * AHEAD_AT_THE_END_BYTES);
   }
 
   async #finish(sender: GuestSender, sent: Promise<void>): Promise<Record<string, string>> {

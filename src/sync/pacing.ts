@@ -24,6 +24,8 @@ const HURRIED_LEVEL = 1;
 const MOST_CREEP = 1.25;
 /** The next batch may be the one that does not compress: what is on the way stays bounded in time all the same. */
 const MAX_ASSUMED_RATIO = 2;
+/** Between two looks: while streams begin, what arrives says how far they are, not what the link carries. */
+const STILL_GROWING = 1.1;
 /** Share of waiting streams above which the link, not the processor, has time to spare. */
 const STARVED_SHARE = 0.5;
 
@@ -41,6 +43,8 @@ export type Brake = 'link' | 'processor' | 'source';
 
 /** So much on the way, and a round trip more, keeps a link busy between two reports of the receiver. */
 const FULL_LINK_SECONDS = 0.15;
+/** So many times as much, and the encoder is far from being the brake. */
+const FAR_AHEAD = 3;
 
 export class Pacing {
   readonly #level: LevelController;
@@ -62,6 +66,7 @@ export class Pacing {
   #gatheredBytes = 0;
   #calibratedAt = 0;
   #seenBytesPerSecond = 0;
+  #goodputBefore = 0;
   #busy = performance.eventLoopUtilization();
   #timer: NodeJS.Timeout | undefined;
 
@@ -78,9 +83,10 @@ export class Pacing {
     this.#linkBytesPerSecond = linkBytesPerSecond;
   }
 
-  /** From now on time counts, not bytes. */
-  hurry(): void {
+  /** From now on time counts, not bytes: on all streams there are, each with little to do. */
+  hurry(session: SendingSession | undefined): void {
     this.#hurried = true;
+    session?.setTargets(session.stats.paths.map(({ openStreams }) => openStreams));
   }
 
   get level(): number {
@@ -140,9 +146,10 @@ export class Pacing {
     const starved = brake !== 'link';
     this.#estimateLink(goodputBytesPerSecond, brake);
     // A lower level helps where the processor is behind, and nobody where there is nothing to send.
-    if (brakeOf) this.#level.press(brake === 'processor');
+    if (brakeOf) this.#level.press(brake === 'processor', brakeOf(FAR_AHEAD * onTheWay) === 'link');
     else this.#calibrate(brake);
     if (this.#start.compress) this.#chooseLevel();
+    if (this.#hurried) return;
     const hostLimited = this.#isHostLimited();
     session.setTargets(paths.map((path) => this.#tunerOf(path).observe({
       atMs: performance.now(), arrivedBytes: path.arrivedBytes, rttMs: path.rttMs, lossRatio: path.lossRatio, windowLimitedShare: path.windowLimitedShare, notTheStreams: starved || throttled, pathOut: path.out, limitBytesPerSecond: this.#bucket.rateBytesPerSecond, hostLimited,
@@ -197,6 +204,10 @@ export class Pacing {
   #estimateLink(goodput: number, brake: Brake): void {
     const limit = this.#bucket.rateBytesPerSecond || Infinity;
     if (goodput <= 0 || brake === 'source') return;
+    if (this.#linkBytesPerSecond === 0 && goodput > STILL_GROWING * this.#goodputBefore) {
+      this.#goodputBefore = goodput;
+      return;
+    }
     if (brake === 'link') this.#seenBytesPerSecond = Math.max(this.#seenBytesPerSecond, goodput);
     const known = this.#linkBytesPerSecond || goodput;
     const creeping = Math.min(Math.max(known, goodput) * 1.05, (this.#seenBytesPerSecond || Infinity) * MOST_CREEP);

@@ -88,6 +88,10 @@ export class SourceHub {
     this.#aheads.set(migrationId, live);
   }
 
+  ahead(migrationId: string): LiveMigration | undefined {
+    return this.#aheads.get(migrationId);
+  }
+
   takeAhead(migrationId: string): LiveMigration | undefined {
     const live = this.#aheads.get(migrationId);
     this.#aheads.delete(migrationId);

@@ -90,6 +90,10 @@ export class PathStreams {
     return [...this.streams].reduce((sum, stream) => sum + stream.sentBytes, this.#sentByEnded);
   }
 
+  get arrivedBytes(): number {
+    return this.#arrivedBytes;
+  }
+
   get rttMs(): number {
     return this.#meter.minRttMs ?? this.#owner.rttMs;
   }

@@ -14,7 +14,7 @@ import type { SessionHello } from './hello';
 import { type PathOwner, type PathStats, PathStreams } from './path-streams';
 import type { PeerPool } from './peer-pool';
 import { type BatchSupplier, type SendingStream, streamWindowBytes } from './sending-stream';
-import { congestionControlOf } from './tcp-info';
+import { congestionControlOf, readTcpInfo } from './tcp-info';
 import { TokenBucket } from './token-bucket';
 
 export interface SessionSupplier extends BatchSupplier {
@@ -32,7 +32,7 @@ export interface SessionStats {
   readonly openStreams: number;
   readonly activeStreams: number;
   readonly rttMs: number;
-  /** Of verified batches. */
+  /** Of what reaches the destination's agent. */
   readonly goodputBytesPerSecond: number;
   /** Share of active streams that wait for a batch. */
   readonly idleShare: number;
@@ -56,7 +56,8 @@ export class SendingSession implements PathOwner {
   readonly #peer: PeerAddress;
   readonly #controlConnection: Connection;
   readonly #paths: readonly PathStreams[];
-  readonly #arrivals: { atMs: number; bytes: number }[] = [];
+  /** Bytes that had arrived, by the destination's reports as of late. */
+  readonly #arrivals: { readonly atMs: number; readonly bytes: number }[] = [];
   readonly #ticker: NodeJS.Timeout;
   #bucket = new TokenBucket(0);
   #supplier: SessionSupplier | undefined;
@@ -95,8 +96,14 @@ export class SendingSession implements PathOwner {
     return this.#endedWith !== undefined;
   }
 
+  /** Streams pull from a supplier just now. */
+  get transferring(): boolean {
+    return this.#supplier !== undefined;
+  }
+
+  /** Until the first answer, what the kernel saw at the handshake. */
   get rttMs(): number {
-    return this.control.rttMs ?? 1;
+    return this.control.rttMs ?? readTcpInfo(this.#controlConnection.socket)?.minRttMs ?? 1;
   }
 
   get bucket(): TokenBucket {
@@ -251,20 +258,18 @@ export class SendingSession implements PathOwner {
   }
 
   #count({ verified, refused, streams }: Counters): void {
-    let gained = 0;
     const now = performance.now();
     for (const { stream, receivedBytes, blocked } of streams) this.#paths.some((path) => path.count(stream, receivedBytes, blocked));
+    this.#arrivals.push({ atMs: now, bytes: this.#paths.reduce((sum, path) => sum + path.arrivedBytes, 0) });
     const all = [...this.#streams()];
     for (const id of verified) {
       for (const stream of all) {
         const entry = stream.confirm(id);
         if (!entry) continue;
-        gained += entry.bytes;
         if (entry.writtenAt <= now) this.#completionsMs.push(now - entry.writtenAt);
         if (this.#completionsMs.length > 64) this.#completionsMs.shift();
       }
     }
-    if (gained > 0) this.#arrivals.push({ atMs: now, bytes: gained });
     if (refused.length > 0) this.#supplier?.refused(refused);
     this.#supplier?.verified(verified);
     this.#checkFinished();
@@ -273,10 +278,9 @@ export class SendingSession implements PathOwner {
   #goodput(): number {
     const now = performance.now();
     while (this.#arrivals[0] && now - this.#arrivals[0].atMs > GOODPUT_WINDOW_MS) this.#arrivals.shift();
-    const first = this.#arrivals[0];
-    if (!first) return 0;
-    const bytes = this.#arrivals.reduce((sum, arrival) => sum + arrival.bytes, 0) - first.bytes;
-    return bytes / (clamp(now - first.atMs, 50, GOODPUT_WINDOW_MS) / 1000);
+    const [first, last] = [this.#arrivals[0], this.#arrivals.at(-1)];
+    if (!first || !last) return 0;
+    return (last.bytes - first.bytes) / (clamp(now - first.atMs, 50, GOODPUT_WINDOW_MS) / 1000);
   }
 
   #checkFinished(): void {

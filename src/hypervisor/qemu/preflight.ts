@@ -30,9 +30,10 @@ export async function assertCanRun(vmId: string, command: readonly string[], { q
   if (wanted > free) throw refused(`its memory takes ${formatBytes(wanted)} and ${formatBytes(free)} are free here`);
 }
 
-/** Asks ahead what assertCanRun() will want to know: a guest that has left may come back, and then nobody should have to wait for it. */
+/** Asks ahead what assertCanRun() will want to know, of a command or of a program with each accelerator: nobody should have to wait for it when a guest comes. */
 export async function askAhead(command: readonly string[]): Promise<void> {
-  await abilitiesOf(command).catch(() => undefined);
+  const commands = command.length > 1 ? [command] : ACCELERATORS.map((accelerator) => [...command, '-accel', accelerator, '-cpu', 'max']);
+  for (const each of commands) await abilitiesOf(each).catch(() => undefined);
 }
 
 async function abilitiesOf(command: readonly string[]): Promise<{ versionText: string; machines: string; model: string | undefined; models: string }> {
@@ -44,6 +45,7 @@ async function abilitiesOf(command: readonly string[]): Promise<{ versionText: s
   return { versionText, machines, model, models };
 }
 
+const ACCELERATORS = ['kvm', 'tcg'] as const;
 const MAX_ANSWERS = 100;
 const answers = new Map<string, string>();
 
