@@ -15,6 +15,7 @@ import { BLOCK_SIZE_BYTES } from '../model/image';
 import { MIB } from '../model/units';
 import type { Manifest } from '../store/manifest';
 import type { ContentCipher } from '../store/sealing-key';
+import { MOST_IN_PARTS_BYTES, PART_BYTES, partsOf } from '../transport/batch-parts';
 import type { RefusedBlock } from '../transport/counters';
 import { HEADER_BYTES } from '../transport/frame';
 import type { OutgoingBatch } from '../transport/sending-stream';
@@ -154,7 +155,7 @@ export class BatchSource implements SessionSupplier {
   }
 
   written(batch: OutgoingBatch): void {
-    this.#context.slab.free(batch.run);
+    if (batch.run) this.#context.slab.free(batch.run);
     this.#pump();
   }
 
@@ -206,7 +207,7 @@ export class BatchSource implements SessionSupplier {
     if (this.#failed) return;
     this.#failed = error;
     this.#cancelWait?.();
-    for (const batch of this.#ready.splice(0)) this.#context.slab.free(batch.run);
+    for (const { run } of this.#ready.splice(0)) if (run) this.#context.slab.free(run);
     for (const resolve of this.#waiting.splice(0)) resolve(undefined);
   }
 
@@ -363,10 +364,19 @@ export class BatchSource implements SessionSupplier {
     counts.gatheredBytes += result.gatheredBytes;
     counts.payloadBytes += result.payloadBytes;
     counts.account = sumOfAccounts(counts.account, result.account);
-    this.#context.slab.trim(run, result.frameBytes);
     this.#outstanding.set(id, { lane, bytes: result.frameBytes, blocks: result.sent });
     this.#outstandingBytes += result.frameBytes;
-    const batch = { id, frame: run.bytes.subarray(0, result.frameBytes), run };
+    const frame = run.bytes.subarray(0, result.frameBytes);
+    if (lane.feed.fewAtATime && frame.length > PART_BYTES && frame.length <= MOST_IN_PARTS_BYTES) {
+      for (const part of partsOf(id, frame)) this.#give({ id, frame: part });
+      this.#context.slab.free(run);
+      return;
+    }
+    this.#context.slab.trim(run, result.frameBytes);
+    this.#give({ id, frame, run });
+  }
+
+  #give(batch: OutgoingBatch): void {
     const stream = this.#waiting.shift();
     if (stream) stream(batch);
     else this.#ready.push(batch);

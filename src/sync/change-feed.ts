@@ -23,6 +23,8 @@ export interface BlockFeed {
   readonly remaining: number;
   /** True while more may come, though nothing remains now. */
   readonly open?: boolean;
+  /** True towards the end: what is left is little, and each of it should arrive at once. */
+  readonly fewAtATime?: boolean;
   /** True where nobody may be kept waiting: questions that save bytes are left out. */
   readonly hurried?: boolean;
   /** Reads blocks whose bytes do not lie in the file, one behind the other. @throws IMAGE_UNREADABLE */

@@ -21,8 +21,8 @@ const WHILE_THEY_HAVE_ENOUGH = [LITTLE, MUCH, UNKNOWN, RAW];
 
 /** What does not compress fills the link whatever its batches weigh: small ones keep it from being seconds ahead. */
 const RAW_BATCH_BLOCKS = 2;
-/** With what surrounds them they fit two initial windows of TCP. */
-const SMALL_BATCH_PAGES = 6;
+/** Towards the end, for each job of a thread: what is larger than an initial window of TCP goes in parts. */
+const SMALL_BATCH_PAGES = 16;
 
 export interface LiveFeedOptions {
   readonly file: ImageFile;
@@ -84,6 +84,10 @@ export class LiveFeed implements BlockFeed {
     return this.#hurried;
   }
 
+  get fewAtATime(): boolean {
+    return this.#small;
+  }
+
   get hasWorkAhead(): boolean {
     if (this.#small) return false;
     const heavy = this.#has(LITTLE) || (this.#has(MUCH) && this.#has(RAW));
@@ -108,7 +112,7 @@ export class LiveFeed implements BlockFeed {
     this.#hurried = true;
   }
 
-  /** From now on a few pages at a time are named: each stream then needs a round trip or two for them, however cold it is. */
+  /** From now on a few pages at a time are named, and go in parts: they arrive within a round trip or two, however cold the streams are. */
   nameFew(): void {
     this.#small = true;
   }

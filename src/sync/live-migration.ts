@@ -60,8 +60,8 @@ const SMALL_BATCH_BYTES = 96 * KIB;
 /** How long rounds go on for the destination's QEMU to be given what has arrived. */
 const FEED_PATIENCE_MS = 20_000;
 /** Behind this much patience what is still on the way goes over with the guest stopped. */
-const DRAIN_ROUND_TRIPS = 3;
-const DRAIN_PATIENCE_MS = 100;
+const DRAIN_ROUND_TRIPS = 4;
+const DRAIN_PATIENCE_MS = 200;
 /** A stream begun ahead does not wait longer for its link: QEMU keeps a log of what the guest writes meanwhile. */
 const AHEAD_PATIENCE_MS = 30_000;
 
@@ -376,7 +376,7 @@ export class LiveMigration implements GuestMove {
   /** What goes over in the time that a switchover takes anyway, about. */
   #worthPausing(): number {
     const share = Math.max(0.1, this.#sender?.wireShare(MEMORY_IMAGE_ID) ?? 1);
-    return clamp(((this.#link?.linkBytesPerSecond ?? 0) * SENT_IN_PASSING_SECONDS) / share, AHEAD_AT_THE_END_BYTES, 3 * AHEAD_AT_THE_END_BYTES);
+    return clamp(((this.#link?.linkBytesPerSecond ?? 0) * SENT_IN_PASSING_SECONDS) / share, AHEAD_AT_THE_END_BYTES, 2 * AHEAD_AT_THE_END_BYTES);
   }
 
   async #finish(sender: GuestSender, sent: Promise<void>): Promise<Record<string, string>> {

@@ -41,6 +41,7 @@ export const FRAME = {
   probe: 11,
   extent: 12,
   tunnel: 13,
+  part: 14,
 } as const;
 
 export type FrameType = keyof typeof FRAME;
@@ -67,6 +68,7 @@ const LIMITS: Readonly<Record<FrameType, FrameLimits>> = {
   probe: { meta: 0, payload: 64 * KIB },
   extent: { meta: 4 * KIB, payload: MIB },
   tunnel: { meta: 0, payload: 64 * KIB },
+  part: { meta: 8, payload: 16 * KIB },
 };
 
 const TYPE_BY_NUMBER = new Map<number, FrameType>(Object.entries(FRAME).map(([name, number]) => [number, name as FrameType]));

@@ -17,7 +17,7 @@ export const RELEASE = '0.1.0';
  * Version of what a session says behind the hello: requests, events, batches. Both sides must have the same. The standard
  * transfer does not depend on it, so that it can take over where two releases do not understand each other.
  */
-export const SESSION_PROTOCOL = 1;
+export const SESSION_PROTOCOL = 2;
 
 export const ROLES = ['control', 'data', 'standard', 'settle', 'idle'] as const;
 export type Role = (typeof ROLES)[number];

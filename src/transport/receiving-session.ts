@@ -3,11 +3,12 @@
  * What a batch holds and what requests mean is for the handlers, which belong to src/sync.
  */
 import { DwcpError, toDwcpError } from '../model/errors';
+import { BatchAssembly } from './batch-parts';
 import { type Answer, ControlChannel, type Message } from './control-channel';
 import { type Connection, type Received } from './connection';
 import { MAX_COUNTED, type RefusedBlock, writeCounters } from './counters';
 import type { Frame, FrameType } from './frame';
-import type { Slab } from './slab';
+import type { Run, Slab } from './slab';
 
 export interface ReceivingHandlers {
   request(method: string, message: Message): Promise<Answer>;
@@ -28,7 +29,7 @@ interface ReceivingStream {
   reportedBlocked: boolean;
 }
 
-const STREAM_FRAMES: ReadonlySet<FrameType> = new Set(['batch', 'probe', 'detach']);
+const STREAM_FRAMES: ReadonlySet<FrameType> = new Set(['batch', 'part', 'probe', 'detach']);
 const REPORT_EVERY_MS = 100;
 const REPORT_SOON_MS = 5;
 const MAX_STREAMS = 320;
@@ -38,6 +39,7 @@ export class ReceivingSession {
   readonly epoch: number;
   readonly #handlers: ReceivingHandlers;
   readonly #slab: Slab;
+  readonly #parts: BatchAssembly;
   readonly #control: ControlChannel;
   readonly #streams = new Map<number, ReceivingStream>();
   readonly #giveBack: (connection: Connection) => void;
@@ -60,6 +62,7 @@ export class ReceivingSession {
     this.id = id;
     this.epoch = epoch;
     this.#slab = slab;
+    this.#parts = new BatchAssembly(slab);
     this.#handlers = handlers;
     this.#giveBack = callbacks.giveBack;
     this.#onEnd = callbacks.ended;
@@ -110,6 +113,7 @@ export class ReceivingSession {
   #stopReporting(): void {
     clearInterval(this.#reporter);
     clearTimeout(this.#soon);
+    this.#parts.close();
   }
 
   #detachControl(connection: Connection): void {
@@ -129,7 +133,11 @@ export class ReceivingSession {
   #receive(stream: number, connection: Connection, { frame, run }: Received): void {
     switch (frame.type) {
       case 'batch':
-        void this.#takeBatch(frame).finally(() => run && this.#slab.free(run));
+        this.#takeBatch(frame, run);
+        return;
+      case 'part':
+        this.#takePart(frame);
+        if (run) this.#slab.free(run);
         return;
       case 'probe': {
         const now = performance.now();
@@ -144,17 +152,27 @@ export class ReceivingSession {
     }
   }
 
-  async #takeBatch(frame: Frame): Promise<void> {
+  #takePart(part: Frame): void {
     try {
-      const refused = await this.#handlers.batch(frame);
+      const batch = this.#parts.add(part);
+      if (batch) this.#takeBatch(batch.frame, batch.run);
+    } catch (error) {
+      this.#failed(error);
+    }
+  }
+
+  #takeBatch(frame: Frame, run: Run | undefined): void {
+    this.#handlers.batch(frame).then((refused) => {
       for (const block of refused) this.#refused.push({ batch: frame.sequence, block });
       this.#verified.push(frame.sequence);
       this.#soon ??= setTimeout(() => this.#report(false), REPORT_SOON_MS);
-    } catch (error) {
-      const reason = toDwcpError(error, 'INTERNAL', { side: 'destination' });
-      if (reason.spec.retry === 'operator') this.reportFailure(reason);
-      else this.end(reason);
-    }
+    }, (error: unknown) => this.#failed(error)).finally(() => run && this.#slab.free(run));
+  }
+
+  #failed(error: unknown): void {
+    const reason = toDwcpError(error, 'INTERNAL', { side: 'destination' });
+    if (reason.spec.retry === 'operator') this.reportFailure(reason);
+    else this.end(reason);
   }
 
   #report(periodic: boolean): void {

@@ -9,11 +9,11 @@ import { type FrameType, buildFrame } from './frame';
 import type { Run } from './slab';
 import type { TokenBucket } from './token-bucket';
 
-/** A sealed BATCH frame in slab memory. */
+/** A sealed BATCH frame in slab memory, or one of its parts, in memory of its own. */
 export interface OutgoingBatch {
   readonly id: number;
   readonly frame: Buffer;
-  readonly run: Run;
+  readonly run?: Run;
 }
 
 /** Where batches come from. Calls may be many at a time; each batch goes to one caller. */

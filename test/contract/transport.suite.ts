@@ -116,7 +116,7 @@ export class CountingSupplier {
   }
 
   written(batch: OutgoingBatch): void {
-    this.#slab.free(batch.run);
+    if (batch.run) this.#slab.free(batch.run);
     this.heldRuns -= 1;
   }
 
