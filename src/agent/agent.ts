@@ -10,6 +10,7 @@ import { toDwcpError } from '../model/errors';
 import { hostQueue } from '../model/names';
 import type { ProcessOptions } from '../model/options';
 import { HEARTBEAT_THROTTLE_MS } from '../model/timing';
+import { selfTest } from '../sync/self-test';
 import { SourceHub } from '../sync/source-hub';
 import { SourceOwnership } from '../sync/source-ownership';
 import { type Logger, temporalLogger } from '../telemetry/logger';
@@ -92,6 +93,7 @@ async function runWorker(parts: WorkerParts): Promise<void> {
 async function createWorker({ host, options, sources, observe, log, signal, onReady }: WorkerParts, connection: NativeConnection): Promise<Worker> {
   const { namespace } = temporalTarget();
   const client = new Client({ connection, namespace });
+  await selfTest(host.source.pool, host.dataDir);
   const { registry, ownership: journal, store, driver, source, hub, dataDir } = host;
   const ownership = new SourceOwnership({ registry, ownership: journal, store, pool: source.pool, holder: driver });
   const sweeper = new Sweeper({ host, sources, ownership, client, log });
