@@ -215,7 +215,7 @@ export class BatchSource implements SessionSupplier {
   brake(wantedBytes: number): 'link' | 'processor' | 'source' {
     const bytes = this.#ready.reduce((sum, { frame }) => sum + frame.length, this.#outstandingBytes);
     if (bytes >= wantedBytes) return 'link';
-    return this.#jobs >= 2 * this.#context.pool.threads || this.#lanes.some(({ feed }) => feed.remaining > 0) ? 'processor' : 'source';
+    return this.#jobs >= 2 * this.#context.pool.threads || this.#lanes.some(({ feed }) => feed.remaining > 0 && !feed.waitsForMore) ? 'processor' : 'source';
   }
 
   /** Size of the largest batch that is not confirmed: on a stream that has been idle it takes a round trip for each doubling. */

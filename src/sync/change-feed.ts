@@ -19,6 +19,8 @@ export interface BlockFeed {
   packed?(blocks: BlockSelection, sentBytes: number): void;
   /** There are candidates that are worth being looked at before the streams ask for more: more work than bytes. */
   readonly hasWorkAhead?: boolean;
+  /** What it has is better left until more has come. */
+  readonly waitsForMore?: boolean;
   /** Blocks that next() has not named yet. */
   readonly remaining: number;
   /** True while more may come, though nothing remains now. */

@@ -84,6 +84,10 @@ export class LiveFeed implements BlockFeed {
     return this.#hurried;
   }
 
+  get waitsForMore(): boolean {
+    return this.#coming && (this.#dirtyWith[LITTLE] ?? 0) === this.#dirtyCount;
+  }
+
   get fewAtATime(): boolean {
     return this.#small;
   }
@@ -265,12 +269,12 @@ export class LiveFeed implements BlockFeed {
     this.#backlogPages += now - before;
   }
 
-  /** From a place on, and then from the beginning. */
-  #take(blocks: number, cursor: FeedCursor, outlook: number | undefined): BlockSelection | undefined {
+  /** Those of an outlook, from a place on and then from the beginning. */
+  #take(blocks: number, cursor: FeedCursor, outlook: number): BlockSelection | undefined {
     const list: number[] = [];
     const from = cursor.at;
     this.#collect(list, blocks, cursor, this.#dirty.length, outlook);
-    if (list.length === 0 || (list.length < blocks && !this.#small && outlook === undefined)) {
+    if (list.length === 0 || (list.length < blocks && !this.#small && outlook === UNKNOWN)) {
       const end = list[0] ?? from;
       const wrapped: number[] = [];
       cursor.at = 0;
@@ -297,11 +301,11 @@ export class LiveFeed implements BlockFeed {
     return this.#coming ? turns.filter((outlook) => outlook !== LITTLE) : turns;
   }
 
-  #collect(list: number[], most: number, cursor: FeedCursor, end: number, outlook: number | undefined): void {
+  #collect(list: number[], most: number, cursor: FeedCursor, end: number, outlook: number): void {
     let taken = 0;
     let pages = 0;
     for (let block = this.#dirty.indexOf(1, cursor.at); block >= 0 && block < end && taken < most; block = this.#dirty.indexOf(1, block + 1)) {
-      if (this.#onTheWay[block] === 1 || block === this.#hot || (outlook !== undefined && this.#outlook[block] !== outlook)) continue;
+      if (this.#onTheWay[block] === 1 || block === this.#hot || this.#outlook[block] !== outlook) continue;
       this.#dirty[block] = 0;
       this.#dirtyCount -= 1;
       this.#count(this.#outlook[block] ?? UNKNOWN, -1);

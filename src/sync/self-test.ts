@@ -7,7 +7,7 @@ import { randomFillSync } from 'node:crypto';
 import { type FileHandle, open, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { encodedBound } from '../encoder/batch-encoder';
-import { DwcpError } from '../model/errors';
+import { DwcpError, messageOf } from '../model/errors';
 import { BLOCK_SIZE_BYTES, PAGE_SIZE_BYTES } from '../model/image';
 import { Manifest } from '../store/manifest';
 import { HEADER_BYTES, readHeader } from '../transport/frame';
@@ -73,9 +73,12 @@ class TestImage {
       if (encoded.frameBytes === 0) continue;
       const { metaBytes, payloadBytes } = readHeader(Buffer.from(memory, 0, HEADER_BYTES), BATCH);
       const target = { fd: this.#destination.fd, sizeBytes: this.#sizeBytes };
-      const decoded = await this.#pool.run({ kind: 'decode', file: target, held: this.#arrived.memory, references: [{ ...file, from: 0 }], dictionaries: [], frame: { memory, offset: HEADER_BYTES, metaBytes, payloadBytes } });
+      const decoded = await this.#pool.run({ kind: 'decode', file: target, held: this.#arrived.memory, references: [{ ...file, from: 0 }], dictionaries: [], frame: { memory, offset: HEADER_BYTES, metaBytes, payloadBytes } }).catch((cause: unknown) => {
+        throw new DwcpError('ENCODER_FAILED', `The self-test failed: what was encoded cannot be decoded: ${messageOf(cause)}`, { cause });
+      });
       for (const block of encoded.sent) {
-        if (!decoded.accepted.includes(block) || !this.#arrived.hashOf(block).equals(this.#hashes.hashOf(block))) throw new DwcpError('ENCODER_FAILED', `The self-test failed: block ${block} in version ${round} did not come out as it went in`);
+        const same = decoded.accepted.includes(block) && this.#arrived.hashOf(block).equals(this.#hashes.hashOf(block));
+        if (!same) throw new DwcpError('ENCODER_FAILED', `The self-test failed: block ${block} in version ${round} did not come out as it went in`);
         this.#held.set(block, this.#hashes.hashOf(block));
         this.#pages.confirm(block);
       }

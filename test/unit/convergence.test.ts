@@ -7,6 +7,7 @@ const MEASURED: RoundMeasurement = { round: 2, remainingBytes: 5e6, remainingPag
 
 test.each<[string, Partial<RoundMeasurement>, Partial<ConvergenceOptions>, string]>([
   ['few pages left', { remainingPages: 999 }, {}, 'switch over'],
+  ['so little left that the pause is hardly longer for it', { remainingBytes: 1.2e6 }, {}, 'switch over'],
   ['the last round', { round: 5 }, {}, 'switch over'],
   ['a round that no longer shrinks', { remainingBytesBefore: 5.5e6, dirtyBytesPerSecond: 4e6 }, {}, 'switch over'],
   ['a round that did not shrink, though the guest dirties far less than the link carries', { remainingBytesBefore: 5.5e6 }, {}, 'another round'],

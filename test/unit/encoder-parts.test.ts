@@ -160,6 +160,26 @@ describe('level rule', () => {
     expect([before, controller.level]).toEqual([9, -1]);
   });
 
+  it('climbs a rung at a time', () => {
+    const controller = new LevelController(10, 2);
+    expect(Array.from({ length: 5 }, () => controller.choose(1e6))).toEqual([6, 9, 10, 10, 10]);
+  });
+
+  it('packs harder than its table says while far ahead of the link, and less hard again once it is not', () => {
+    const controller = new LevelController(10, 2);
+    const before = settled(controller, 60e6);
+    for (let step = 0; step < 30; step += 1) {
+      controller.press(false, true);
+      controller.choose(60e6);
+    }
+    const ahead = controller.level;
+    for (let step = 0; step < 6; step += 1) {
+      controller.press(true);
+      controller.choose(60e6);
+    }
+    expect([before < ahead, controller.level]).toEqual([true, before]);
+  });
+
   it('leaves guests their processors: with less of the host idle it packs less hard, and says why', () => {
     const controller = new LevelController(9, 8);
     let level = 0;

@@ -1,8 +1,12 @@
 /** The feed of an image that goes on changing: one version of a block on the way at a time, none forgotten. */
 import fc from 'fast-check';
 import { RamLayout } from '../../src/model/guest';
-import { BLOCK_SIZE_BYTES } from '../../src/model/image';
-import { LiveFeed } from '../../src/sync/live-feed';
+import { randomFillSync } from 'node:crypto';
+import { quickHash } from '../../src/encoder/hash';
+import { BLOCK_SIZE_BYTES, PAGE_SIZE_BYTES, PAGES_PER_BLOCK } from '../../src/model/image';
+import { BlockOutlook, isSample } from '../../src/sync/block-outlook';
+import { LiveFeed, type Outlook } from '../../src/sync/live-feed';
+import { ReferenceIndex, shareReferences } from '../../src/sync/reference-index';
 import { StreamBrake } from '../../src/sync/stream-brake';
 
 const BLOCKS = 32;
@@ -141,4 +145,116 @@ test('a round is not at its end while much of what QEMU has given is on the way'
   expect(brake.isThrough).toBe(false);
   live.confirmed(taken.slice(0, 100));
   expect(brake.isThrough).toBe(true);
+});
+
+describe('blocks of which something is expected', () => {
+  const expecting = (outlooks: readonly Outlook[]): LiveFeed => {
+    const live = feed();
+    for (const [block, outlook] of outlooks.entries()) live.expect(block, outlook);
+    live.changed(0, outlooks.length);
+    return live;
+  };
+  const order = (live: LiveFeed, enough: boolean): number[] => {
+    const blocks: number[] = [];
+    for (let next = listOf(live.next(1, enough)); next.length > 0; next = listOf(live.next(1, enough))) blocks.push(...next);
+    return blocks;
+  };
+  const MIXED: readonly Outlook[] = ['little', 'much', 'raw', 'unknown'];
+
+  test('come by what fills the link for the least work while streams wait, and the other way round while they have enough', () => {
+    expect(order(expecting(MIXED), false)).toEqual([2, 1, 3, 0]);
+    expect(order(expecting(MIXED), true)).toEqual([0, 1, 3, 2]);
+  });
+
+  test('wait where little is to be sent of them and more is coming, and are not forgotten', () => {
+    const live = expecting(MIXED);
+    live.setComing(true);
+    expect(order(live, false)).toEqual([2, 1, 3]);
+    expect([live.remaining, live.hasWorkAhead, live.waitsForMore]).toEqual([1, false, true]);
+    live.setComing(false);
+    expect(live.hasWorkAhead).toBe(true);
+    expect(order(live, false)).toEqual([0]);
+  });
+
+  test('are named whatever is thought of them, and in whatever order that changes', () => {
+    const outlook = fc.constantFrom<Outlook>('unknown', 'raw', 'much', 'little');
+    fc.assert(fc.property(fc.array(fc.oneof(fc.record({ change: fc.nat(BLOCKS - 1) }), fc.record({ expect: fc.nat(BLOCKS - 1), outlook }), fc.record({ take: fc.integer({ min: 1, max: 5 }), enough: fc.boolean() }), fc.constant('confirm' as const)), { maxLength: 200 }), (steps) => {
+      const live = feed();
+      const [changed, onTheWay] = [new Set<number>(), new Set<number>()];
+      const take = (blocks: number, enough: boolean): number => {
+        const list = listOf(live.next(blocks, enough));
+        for (const block of list) {
+          expect(onTheWay.has(block)).toBe(false);
+          onTheWay.add(block);
+          changed.delete(block);
+        }
+        return list.length;
+      };
+      const confirm = (): void => {
+        live.confirmed([...onTheWay]);
+        onTheWay.clear();
+      };
+      for (const step of steps) {
+        if (step === 'confirm') confirm();
+        else if ('change' in step) {
+          live.changed(step.change, 1);
+          changed.add(step.change);
+        } else if ('expect' in step) live.expect(step.expect, step.outlook);
+        else take(step.take, step.enough);
+      }
+      confirm();
+      while (take(BLOCKS, false) > 0) continue;
+      expect(changed.size).toBe(0);
+    }));
+  });
+});
+
+test('two pages of a block tell whether it has to be sent, and whether it compresses', () => {
+  const content = (fill: string): Buffer => (fill === 'random' ? randomFillSync(Buffer.alloc(PAGE_SIZE_BYTES)) : Buffer.alloc(PAGE_SIZE_BYTES, fill));
+  const shared = shareReferences(64);
+  new ReferenceIndex(shared).add(7, quickHash(content('known')), 0);
+  const told = new Map<number, Outlook>();
+  const outlook = new BlockOutlook(6, () => shared, (block, what) => told.set(block, what));
+  const samples = Array.from({ length: PAGES_PER_BLOCK }, (_, page) => page).filter(isSample);
+  const note = (block: number, ...pages: readonly string[]): void => pages.forEach((fill, index) => outlook.note(block * PAGES_PER_BLOCK + (samples[index] ?? 0), content(fill)));
+  note(0, 'known', 'known');
+  note(1, 'known', 'some text or other');
+  note(2, 'random', 'random');
+  note(3, 'random', 'some text or other');
+  note(4, 'random', 'known');
+  expect(told.size).toBe(0);
+  outlook.begin();
+  expect([...told.values()]).toEqual(['little', 'much', 'raw', 'much', 'much', 'unknown']);
+  note(0, 'random', 'random');
+  expect(told.get(0)).toBe('raw');
+});
+
+describe('a QEMU that goes through small rounds one after the other', () => {
+  const reading = (): { readonly brake: StreamBrake; readonly calls: string[] } => {
+    const calls: string[] = [];
+    return { calls, brake: new StreamBrake(feed(), { hold: () => calls.push('hold'), release: () => calls.push('release') }) };
+  };
+  const rounds = (brake: StreamBrake, count: number, pages: number): void => {
+    for (let round = 0; round < count; round += 1) {
+      brake.received(pages);
+      brake.sectionEnded();
+    }
+  };
+
+  test('is left alone for a moment, and read again', async () => {
+    const { brake, calls } = reading();
+    rounds(brake, 40, 1);
+    expect(calls).toEqual(['hold']);
+    await new Promise((resolve) => setTimeout(resolve, 60));
+    expect(calls).toEqual(['hold', 'release']);
+  });
+
+  test('is read on where its rounds bring much, and where the guest waits', () => {
+    const { brake, calls } = reading();
+    rounds(brake, 40, 100);
+    expect(calls).toEqual([]);
+    brake.letGo();
+    rounds(brake, 40, 1);
+    expect(calls).toEqual(['release']);
+  });
 });

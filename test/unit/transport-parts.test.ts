@@ -1,5 +1,8 @@
 /** The small parts of the transport: slab, token bucket, counters, tuner. */
 import fc from 'fast-check';
+import { randomBytes } from 'node:crypto';
+import { BatchAssembly, MOST_IN_PARTS_BYTES, PART_BYTES, partsOf } from '../../src/transport/batch-parts';
+import { buildFrame, type Frame, openFrame, readHeader } from '../../src/transport/frame';
 import { readCounters, writeCounters } from '../../src/transport/counters';
 import { type Run, Slab } from '../../src/transport/slab';
 import { TokenBucket } from '../../src/transport/token-bucket';
@@ -87,5 +90,70 @@ describe('counters', () => {
         expect(error).toMatchObject({ code: 'PROTOCOL_VIOLATION' });
       }
     }));
+  });
+});
+
+describe('a batch in parts', () => {
+  const PART: ReadonlySet<'part'> = new Set(['part']);
+  const batchFrame = (id: number, payloadBytes: number): Buffer => buildFrame('batch', id, Buffer.alloc(48, 7), randomBytes(payloadBytes));
+  const opened = (part: Buffer): Frame => openFrame(readHeader(part, PART), Buffer.from(part));
+
+  it('is the same batch again, in whatever order its parts and those of others come', () => {
+    fc.assert(fc.property(fc.array(fc.integer({ min: 1, max: 8 * PART_BYTES }), { minLength: 1, maxLength: 5 }), fc.infiniteStream(fc.nat(1000)), (sizes, keys) => {
+      const slab = new Slab(4 * MIB);
+      const assembly = new BatchAssembly(slab);
+      const batches = sizes.map((bytes, id) => batchFrame(id, bytes));
+      const parts = batches.flatMap((frame, id) => partsOf(id, frame)).map((part) => ({ part, key: keys.next().value as number })).sort((a, b) => a.key - b.key);
+      const whole = new Map<number, Buffer>();
+      for (const { part } of parts) {
+        const done = assembly.add(opened(part));
+        if (!done) continue;
+        whole.set(done.frame.sequence, Buffer.concat([done.frame.meta, done.frame.payload]));
+        slab.free(done.run);
+      }
+      for (const [id, frame] of batches.entries()) expect(whole.get(id)?.equals(frame.subarray(32))).toBe(true);
+      expect(slab.freeBytes).toBe(slab.sizeBytes);
+    }), { numRuns: 50 });
+  });
+
+  it('fits an initial window, part by part', () => {
+    for (const part of partsOf(1, batchFrame(1, 100_000))) expect(part.length).toBeLessThanOrEqual(10 * 1448);
+  });
+
+  it('is given up, oldest first, where too many stay without a part, and its memory comes back', () => {
+    const slab = new Slab(32 * MIB);
+    const assembly = new BatchAssembly(slab);
+    const first = partsOf(0, batchFrame(0, 2 * PART_BYTES));
+    for (const [id] of Array.from({ length: 400 }).entries()) {
+      const [part] = id === 0 ? first : partsOf(id, batchFrame(id, 2 * PART_BYTES));
+      expect(assembly.add(opened(part!))).toBeUndefined();
+    }
+    for (const part of first.slice(1)) expect(assembly.add(opened(part))).toBeUndefined();
+    assembly.close();
+    expect(slab.freeBytes).toBe(slab.sizeBytes);
+  });
+
+  it('waits to be sent again where there is no memory for it', () => {
+    const slab = new Slab(MIB);
+    const all = slab.take(MIB)!;
+    const assembly = new BatchAssembly(slab);
+    const parts = partsOf(3, batchFrame(3, 2 * PART_BYTES));
+    for (const part of parts) expect(assembly.add(opened(part))).toBeUndefined();
+    slab.free(all);
+    expect(parts.map((part) => assembly.add(opened(part))).at(-1)?.frame.sequence).toBe(3);
+  });
+
+  it.each<[string, (meta: Buffer) => void]>([
+    ['a number beyond the last', (meta) => meta.writeUInt16BE(9, 0)],
+    ['another count than its length asks for', (meta) => meta.writeUInt16BE(9, 2)],
+    ['a length over the bound', (meta) => meta.writeUInt32BE(MOST_IN_PARTS_BYTES + 1, 4)],
+    ['a length of another batch', (meta) => meta.writeUInt32BE(3 * PART_BYTES - 1, 4)],
+  ])('is refused with %s', (_, damage) => {
+    const assembly = new BatchAssembly(new Slab(MIB));
+    const [first, second] = partsOf(5, batchFrame(5, 2 * PART_BYTES)).map(opened);
+    assembly.add(first!);
+    const meta = Buffer.from(second!.meta);
+    damage(meta);
+    expect(() => assembly.add({ ...second!, meta })).toThrow('A part of a batch');
   });
 });
