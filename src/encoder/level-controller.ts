@@ -45,6 +45,7 @@ const RELAX = 0.996;
 /** With seconds of the link's work on the way there is time for a try. */
 const RELAX_FAST = 0.82;
 const CALIBRATING = 0.3;
+const BELOW_COSTLIEST = 9;
 
 export class LevelController {
   readonly #rungs: readonly Level[];
@@ -104,8 +105,9 @@ export class LevelController {
    * Chooses the level for the batches to come.
    * @param goodputBytesPerSecond what the link takes now, 0 where nothing is known yet
    * @param processors what the host has idle for it, at most its threads
+   * @param atOnce by what has been measured of the link before anything is sent: a short transfer is over before rungs are climbed
    */
-  choose(goodputBytesPerSecond: number, processors = this.#threads): number {
+  choose(goodputBytesPerSecond: number, processors = this.#threads, atOnce = false): number {
     if (goodputBytesPerSecond <= 0) return this.#level;
     const costs = this.#rungs.map((level) => {
       const { net, cpu } = this.#expect(level, goodputBytesPerSecond, processors);
@@ -113,9 +115,8 @@ export class LevelController {
     });
     const least = Math.min(...costs.map(({ seconds }) => seconds));
     const cheapest = costs.findLast(({ seconds }) => seconds <= least * AS_GOOD)?.level ?? this.#level;
-    // Up a rung at a time: what the next one costs here is known only once it has been tried.
-    const next = this.#rungs[this.#rungs.indexOf(this.#level) + 1] ?? this.#level;
-    const best = cheapest > next ? next : cheapest;
+    // The costliest is another encoder: taken from the rung below it alone, where it is known what this one costs here.
+    const best = cheapest > BELOW_COSTLIEST && this.#level < BELOW_COSTLIEST && !atOnce ? BELOW_COSTLIEST : cheapest;
     if (best !== this.#level) this.#explain(best, goodputBytesPerSecond, processors);
     this.#level = best;
     return this.#level;

@@ -22,15 +22,15 @@ function read(): Reading {
 
 export class IdleProcessors {
   #last = read();
-  #available: number | undefined;
+  #available = Infinity;
 
-  /** At most `threads`; half of them until a second has been looked at. */
+  /** At most `threads`, which also holds until a second has been looked at. */
   available(threads: number): number {
     if (performance.now() - this.#last.atMs >= LOOK_EVERY_MS) {
       const now = read();
       this.#available = (now.idleMs - this.#last.idleMs + now.ownMs - this.#last.ownMs) / (now.atMs - this.#last.atMs);
       this.#last = now;
     }
-    return Math.min(threads, Math.max(LEAST, this.#available ?? threads / 2));
+    return Math.min(threads, Math.max(LEAST, this.#available));
   }
 }

@@ -76,7 +76,7 @@ export class Pacing {
     this.#level = new LevelController(start.maxLevel, threads, start.fixedLevel);
     this.#threads = threads;
     // Half of them: what else goes on is not known yet.
-    if (start.compress) this.#level.choose(linkBytesPerSecond, Math.max(1, threads / 2));
+    if (start.compress) this.#level.choose(linkBytesPerSecond, Math.max(1, threads / 2), true);
     this.#bounds = bounds;
     this.#explain = explain;
     this.#bucket = bucket;

@@ -160,9 +160,10 @@ describe('level rule', () => {
     expect([before, controller.level]).toEqual([9, -1]);
   });
 
-  it('climbs a rung at a time', () => {
+  it('takes the costliest rung from the one below it alone, or at once where the link was measured before', () => {
     const controller = new LevelController(10, 2);
-    expect(Array.from({ length: 5 }, () => controller.choose(1e6))).toEqual([6, 9, 10, 10, 10]);
+    expect([controller.choose(1e6), controller.choose(1e6)]).toEqual([9, 10]);
+    expect(new LevelController(10, 2).choose(1e6, 2, true)).toBe(10);
   });
 
   it('packs harder than its table says while far ahead of the link, and less hard again once it is not', () => {
