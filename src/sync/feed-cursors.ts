@@ -32,11 +32,6 @@ export class FeedCursors {
     this.#dirty = dirty;
   }
 
-  /** The place that blocks are taken from in order. */
-  get first(): FeedCursor {
-    return this.#first;
-  }
-
   /** @param backlog blocks that wait @param enoughToSend the streams have as much as they can take */
   choose(backlog: number, enoughToSend: boolean): FeedCursor {
     if (backlog < SPREAD_BLOCKS) return this.#first;

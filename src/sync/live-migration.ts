@@ -172,7 +172,8 @@ export class LiveMigration implements GuestMove {
     this.#ended = true;
     clearTimeout(this.#aheadTimer);
     await this.#ahead?.catch(() => undefined);
-    this.#sending.abort(new DwcpError('SUPERSEDED', 'The live migration was broken off'));
+    this.#sending.abort(superseded());
+    await this.#begun?.catch(() => undefined);
     if (!this.#handedOver) await this.#guest.runOn().catch((error: unknown) => this.#fail(toDwcpError(error, 'QEMU_UNREACHABLE')));
     await this.#sent?.catch(() => undefined);
     this.#guest.close();
@@ -203,6 +204,7 @@ export class LiveMigration implements GuestMove {
     const { migration, start, linkBytesPerSecond } = this.#link;
     const { images, vmId, headStart, options } = this.#request;
     const ports = await this.#guest.watchDisks(images.filter(({ kind }) => kind === 'disk'));
+    if (this.#ended) throw superseded();
     for (const image of images) {
       const port = ports.get(image.imageId);
       if (port) this.#disks.push(new LiveDisk(image, port));
@@ -419,6 +421,10 @@ export class LiveMigration implements GuestMove {
     this.#failure = error;
     this.#sending.abort(error);
   }
+}
+
+function superseded(): DwcpError {
+  return new DwcpError('SUPERSEDED', 'The live migration was broken off');
 }
 
 function specOf({ imageId, kind, sizeBytes }: ImageSpec): ImageSpec {
