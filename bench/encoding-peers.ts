@@ -1,9 +1,9 @@
 /**
- * What others make of the same files: zstd, zstd --patch-from, xdelta3, rsync's literal bytes, and fixed chunks with zstd as
- * desync and casync store them. Sizes are of files on disk; rates are raw bytes by processor time.
+ * What others make of the same files: zstd, zstd --patch-from, xdelta3, rsync's literal bytes, casync, and fixed chunks with
+ * zstd. Sizes are of files on disk; rates are raw bytes by processor time.
  */
 import { createHash } from 'node:crypto';
-import { closeSync, openSync, readSync, statSync } from 'node:fs';
+import { closeSync, openSync, readSync, rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { spawnSync } from 'node:child_process';
 import { compressBound, Packer } from '../src/encoder/packer';
@@ -43,6 +43,21 @@ export function deltaRows(data: string, before: string, after: string, scratch: 
   const literal = Number(/Literal data: ([\d,]+)/.exec(rsync.output)?.[1]?.replaceAll(',', '') ?? NaN);
   rows.push(row(`rsync literal ${data}`, rawBytes, Math.max(1, literal), rsync.cpuSeconds));
   return rows;
+}
+
+/** casync: chunks cut where the content says so, 64 KiB on average, each once and under zstd, but for those that a version before has; with its index. */
+export function casyncRows(data: string, before: string | undefined, file: string, scratch: string): Row[] {
+  if (spawnSync('casync', ['--version']).status !== 0) return [];
+  const [store, index] = [join(scratch, 'chunks'), join(scratch, 'image.caibx')];
+  rmSync(store, { recursive: true, force: true });
+  const make = (image: string): number => timed('casync make --compression=zstd --store="$1" "$2" "$3"', store, index, image).cpuSeconds;
+  const weigh = (): number => Number(timed(`find "$1" -type f -printf '%s\\n' | awk '{ sum += $1 } END { print sum }'`, store).output);
+  if (before !== undefined) make(before);
+  const heldBytes = before === undefined ? 0 : weigh();
+  const cpuSeconds = make(file);
+  const sentBytes = weigh() - heldBytes + statSync(index).size;
+  rmSync(store, { recursive: true, force: true });
+  return [row(`casync ${data}`, statSync(file).size, sentBytes, cpuSeconds)];
 }
 
 /** 64 KiB chunks, each sent once, under zstd -3, but for those that a version before has. */

@@ -17,7 +17,7 @@ import { baselinePathOf } from '../src/store/baselines';
 import { changeAnywhere, changeInPlace, writeLogs, writeNumbers, writeUsedPages, writeZeros } from './encoding-data';
 import { drawRatios } from './encoding-draw';
 import { guestData, type GuestData } from './encoding-guests';
-import { chunkRow, deltaRows, zstdRows } from './encoding-peers';
+import { casyncRows, chunkRow, deltaRows, zstdRows } from './encoding-peers';
 import { report, type Row, say } from './report';
 import { cpuSeconds, Stage, type StageHost } from './stage';
 import { type LinkSetting, wanRefusal, WanLink } from './wan-link';
@@ -159,7 +159,7 @@ class EncodingBench {
     await this.#alone(name, images);
     const [image] = images;
     if (!image) return;
-    this.#add(...zstdRows(name, image.file, this.folder), chunkRow(name, undefined, image.file));
+    this.#add(...zstdRows(name, image.file, this.folder), chunkRow(name, undefined, image.file), ...casyncRows(name, undefined, image.file, this.folder));
   }
 
   /** The disk has been there before; memory comes for the first time, refers to it, and comes back three minutes older. */
@@ -192,7 +192,7 @@ class EncodingBench {
   }
 
   #peers(name: string, before: string, after: string): void {
-    this.#add(...zstdRows(name, after, this.folder), ...deltaRows(name, before, after, this.folder), chunkRow(name, before, after));
+    this.#add(...zstdRows(name, after, this.folder), ...deltaRows(name, before, after, this.folder), chunkRow(name, before, after), ...casyncRows(name, before, after, this.folder));
   }
 
   async #define(images: readonly Image[]): Promise<{ vmId: string; files: string[] }> {
