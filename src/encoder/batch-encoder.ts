@@ -47,6 +47,8 @@ export interface EncodedBatch {
   readonly account: EncodingAccount;
 }
 
+/** Pages carried for each one referred to. */
+const MOST_CARRIED = 1;
 const NO_OLD_HASH = Buffer.alloc(OLD_HASH_BYTES);
 
 /** Room that a batch of some blocks may need, head and payload together. */
@@ -154,7 +156,9 @@ export class BatchEncoder {
       if (end >= 0) return { encoding: 'runDelta', pageBitmap: 0, length: end - at };
     }
     const refers = block.references && referTo(block.bytes, block.references, held && bitmap);
-    if (refers) return { encoding: 'references', pageBitmap: refers.carried, length: encodeReferences(block.bytes, refers.addresses, refers.carried, this.#gathered, at) - at };
+    // Carried pages are packed without what they replace: where they are the more, the old content is worth more than the references.
+    const oldIsWorthMore = before !== undefined && settings.compress && refers !== undefined && pagesOf(refers.carried) > MOST_CARRIED * pagesOf(bitmap & ~refers.carried);
+    if (refers && !oldIsWorthMore) return { encoding: 'references', pageBitmap: refers.carried, length: encodeReferences(block.bytes, refers.addresses, refers.carried, this.#gathered, at) - at };
     if (before && settings.compress) return { encoding: 'oldPages', pageBitmap: bitmap, before };
     return held && settings.delta && bitmap !== 0 ? this.#gatherPages(block, bitmap) : this.#gatherFull(block);
   }
@@ -205,6 +209,12 @@ function referTo(bytes: Buffer, found: ArrayLike<number>, changed: number | unde
     if (address === NOT_REFERRED && !stays) carried |= 1 << page;
   }
   return addresses.some((address) => address !== NOT_REFERRED) ? { carried, addresses } : undefined;
+}
+
+function pagesOf(bitmap: number): number {
+  let pages = 0;
+  for (let rest = bitmap; rest !== 0; rest &= rest - 1) pages += 1;
+  return pages;
 }
 
 function full(block: BlockToEncode): Choice {

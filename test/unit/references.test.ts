@@ -77,3 +77,19 @@ test('the index finds pages by content, forgets what an address was before, and 
   expect([index.find(hashes[3]!, 0), index.find(hashes[1100]!, 0)]).toEqual([NOT_REFERRED, 3]);
   expect(index.find(quickHash(Buffer.alloc(PAGE)), 0)).toBe(NOT_REFERRED);
 });
+
+test.each<[string, number, number, 'references' | 'oldPages']>([
+  ['more pages that the destination has elsewhere than others', 4, 3, 'references'],
+  ['as many of either', 3, 3, 'references'],
+  ['fewer of them: the old content of the others is worth more', 2, 3, 'oldPages'],
+])('of a block that is held in another version, %s', (_, referred, changed, encoding) => {
+  const before = randomBytes(65_536);
+  const block = Buffer.from(before);
+  const addresses = Array.from({ length: 16 }, (__, at) => (at < referred ? at : NOT_REFERRED));
+  for (let at = 0; at < referred; at += 1) page(at).copy(block, at * PAGE);
+  for (let at = referred; at < referred + changed; at += 1) randomBytes(PAGE / 2).copy(block, at * PAGE);
+  const held = { hash: blockHash(before), bytes: before };
+  const out = Buffer.alloc(encodedBound(1));
+  const { account } = new BatchEncoder().encode(0, [{ block: 0, bytes: block, hash: blockHash(block), held, references: addresses }], { compress: true, level: 1, delta: true, deltaThreshold: 1 }, out);
+  expect(account.blocks[encoding]).toBe(1);
+});
