@@ -47,8 +47,6 @@ export interface EncodedBatch {
   readonly account: EncodingAccount;
 }
 
-/** Pages carried for each one referred to. */
-const MOST_CARRIED = 1;
 const NO_OLD_HASH = Buffer.alloc(OLD_HASH_BYTES);
 
 /** Room that a batch of some blocks may need, head and payload together. */
@@ -157,7 +155,7 @@ export class BatchEncoder {
     }
     const refers = block.references && referTo(block.bytes, block.references, held && bitmap);
     // Carried pages are packed without what they replace: where they are the more, the old content is worth more than the references.
-    const oldIsWorthMore = before !== undefined && settings.compress && refers !== undefined && pagesOf(refers.carried) > MOST_CARRIED * pagesOf(bitmap & ~refers.carried);
+    const oldIsWorthMore = before !== undefined && settings.compress && refers !== undefined && bitmapBytes(refers.carried, block.bytes.length) > bitmapBytes(bitmap & ~refers.carried, block.bytes.length);
     if (refers && !oldIsWorthMore) return { encoding: 'references', pageBitmap: refers.carried, length: encodeReferences(block.bytes, refers.addresses, refers.carried, this.#gathered, at) - at };
     if (before && settings.compress) return { encoding: 'oldPages', pageBitmap: bitmap, before };
     return held && settings.delta && bitmap !== 0 ? this.#gatherPages(block, bitmap) : this.#gatherFull(block);
@@ -209,12 +207,6 @@ function referTo(bytes: Buffer, found: ArrayLike<number>, changed: number | unde
     if (address === NOT_REFERRED && !stays) carried |= 1 << page;
   }
   return addresses.some((address) => address !== NOT_REFERRED) ? { carried, addresses } : undefined;
-}
-
-function pagesOf(bitmap: number): number {
-  let pages = 0;
-  for (let rest = bitmap; rest !== 0; rest &= rest - 1) pages += 1;
-  return pages;
 }
 
 function full(block: BlockToEncode): Choice {

@@ -32,7 +32,8 @@ export class HostDriver extends ImageFilesDriver {
 
   /** Asks this host's QEMU ahead what it can do: the first guest that comes should not have to wait for the answer. */
   async askAhead(): Promise<void> {
-    await askAhead([`qemu-system-${QEMU_NAMES[process.arch] ?? process.arch}`]);
+    const program = `qemu-system-${QEMU_NAMES[process.arch] ?? process.arch}`;
+    for (const accelerator of ['kvm', 'tcg']) await askAhead([program, '-accel', accelerator, '-cpu', 'max']);
   }
 
   isGuestUp(definition: GuestDefinition): boolean {

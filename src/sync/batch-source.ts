@@ -8,7 +8,7 @@
  *              |  +-> needs page hashes -> asked ---+
  *              +------------------------------------+
  */
-import { emptyAccount, type EncodingAccount, sumOfAccounts } from '../encoder/account';
+import { sumOfAccounts } from '../encoder/account';
 import { encodedBound } from '../encoder/batch-encoder';
 import { DwcpError, toDwcpError } from '../model/errors';
 import { BLOCK_SIZE_BYTES } from '../model/image';
@@ -21,6 +21,7 @@ import { HEADER_BYTES } from '../transport/frame';
 import type { OutgoingBatch } from '../transport/sending-stream';
 import type { SessionSupplier } from '../transport/sending-session';
 import type { Run, Slab } from '../transport/slab';
+import type { BatchCounts } from './batch-counts';
 import type { BlockFeed } from './change-feed';
 import { type BlockSelection, blocksBut, countOf } from './block-selection';
 import type { EncodeJob, EncodeResult } from './codec-jobs';
@@ -61,24 +62,6 @@ export interface BatchSourceContext {
   readonly batchBlocks: () => number;
   readonly askPageHashes: (imageNumber: number, blocks: readonly number[]) => Promise<Uint8Array>;
   readonly encoded: (result: EncodeResult, level: number) => void;
-}
-
-export interface BatchCounts {
-  scannedBlocks: number;
-  zeroBlocks: number;
-  unchangedBlocks: number;
-  /** Sent although the destination held an older version: the misses and the deltas. */
-  replacedBlocks: number;
-  verifiedBlocks: number;
-  resentBlocks: number;
-  refusedBlocks: number;
-  gatheredBytes: number;
-  payloadBytes: number;
-  account: EncodingAccount;
-}
-
-export function noCounts(): BatchCounts {
-  return { scannedBlocks: 0, zeroBlocks: 0, unchangedBlocks: 0, replacedBlocks: 0, verifiedBlocks: 0, resentBlocks: 0, refusedBlocks: 0, gatheredBytes: 0, payloadBytes: 0, account: emptyAccount() };
 }
 
 interface Work {
@@ -213,8 +196,7 @@ export class BatchSource implements SessionSupplier {
 
   /** What the streams wait for, where they wait: enough on its way for `wantedBytes` means that the link is the brake. */
   brake(wantedBytes: number): 'link' | 'processor' | 'source' {
-    const bytes = this.#ready.reduce((sum, { frame }) => sum + frame.length, this.#outstandingBytes);
-    if (bytes >= wantedBytes) return 'link';
+    if (this.#outstandingBytes + this.#readyBytes >= wantedBytes) return 'link';
     return this.#jobs >= 2 * this.#context.pool.threads || this.#lanes.some(({ feed }) => feed.remaining > 0 && !feed.waitsForMore) ? 'processor' : 'source';
   }
 
@@ -275,7 +257,11 @@ export class BatchSource implements SessionSupplier {
   get #mayLookAhead(): boolean {
     if (this.#queue.length > 0 || this.#ready.length >= MOST_AHEAD_BATCHES) return false;
     if (!this.#lanes.find(({ feed }) => feed.remaining > 0)?.feed.hasWorkAhead) return false;
-    return this.#ready.reduce((sum, { frame }) => sum + frame.length, 0) < MOST_AHEAD_BYTES;
+    return this.#readyBytes < MOST_AHEAD_BYTES;
+  }
+
+  get #readyBytes(): number {
+    return this.#ready.reduce((sum, { frame }) => sum + frame.length, 0);
   }
 
   #nextWork(enoughToSend: boolean): Work | undefined {

@@ -7,7 +7,7 @@
  */
 import { PAGE_HASH_BYTES, quickHash } from '../encoder/hash';
 import { NOT_REFERRED } from '../encoder/references';
-import { PAGES_PER_BLOCK } from '../model/image';
+import { PAGE_SIZE_BYTES, PAGES_PER_BLOCK } from '../model/image';
 import type { Outlook } from './live-feed';
 import { ReferenceIndex, type SharedReferences } from './reference-index';
 
@@ -21,11 +21,6 @@ const STRIDE = 4;
 /** Times what is expected of random bytes, n + n²/256. */
 const DENSE = 1.25;
 const counts = new Uint16Array(256);
-
-/** @param page its number in the image */
-export function isSample(page: number): boolean {
-  return page % SAMPLE_EVERY === SAMPLE_AT;
-}
 
 export class BlockOutlook {
   readonly #hashes: Buffer;
@@ -43,12 +38,16 @@ export class BlockOutlook {
     this.#tell = tell;
   }
 
-  /** A sample page as it is now. */
-  note(page: number, bytes: Buffer): void {
-    const sample = Math.floor(page / SAMPLE_EVERY);
-    quickHash(bytes).copy(this.#hashes, sample * PAGE_HASH_BYTES);
-    this.#dense[sample] = looksDense(bytes) ? 1 : 0;
-    if (this.#index) this.#guess(Math.floor(page / PAGES_PER_BLOCK));
+  /** Pages of the image as they are now, one behind the other; those that are samples are looked at. */
+  note(firstPage: number, bytes: Buffer): void {
+    const endPage = firstPage + bytes.length / PAGE_SIZE_BYTES;
+    for (let sample = Math.ceil((firstPage - SAMPLE_AT) / SAMPLE_EVERY); sample * SAMPLE_EVERY + SAMPLE_AT < endPage; sample += 1) {
+      const at = (sample * SAMPLE_EVERY + SAMPLE_AT - firstPage) * PAGE_SIZE_BYTES;
+      const page = bytes.subarray(at, at + PAGE_SIZE_BYTES);
+      quickHash(page).copy(this.#hashes, sample * PAGE_HASH_BYTES);
+      this.#dense[sample] = looksDense(page) ? 1 : 0;
+      if (this.#index) this.#guess(Math.floor(sample / SAMPLES));
+    }
   }
 
   /** The pages of what may be referred to are findable from now on. */

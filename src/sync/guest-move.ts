@@ -13,8 +13,8 @@ import type { DiskPort } from './live-disk';
 export interface MemoryEvents {
   setUp(prefix: Buffer, sectionId: number): void;
   changed(firstPage: number, count: number): void;
-  /** A page that changes, as it will be; its bytes for the time of the call. */
-  pageWritten(page: number, bytes: Buffer): void;
+  /** Pages that change, as they will be, one behind the other; their bytes for the time of the call. */
+  pagesWritten(firstPage: number, bytes: Buffer): void;
   /** A block that was settled changes for the first time; its bytes as they are, for the time of the call. */
   beforeFirstChange(block: number, bytes: Buffer): void;
   unchanged(count: number): void;

@@ -3,6 +3,7 @@
  * newest version, over one session after the other. Ends when every feed has ended and all is confirmed. When rounds end,
  * and what becomes of the guest, is live-migration.ts's.
  */
+import { compressBound, Packer } from '../encoder/packer';
 import { DwcpError, hasCode, toDwcpError } from '../model/errors';
 import { BLOCK_SIZE_BYTES, type ImageSpec } from '../model/image';
 import type { MigrationOptions } from '../model/options';
@@ -11,7 +12,8 @@ import { Manifest } from '../store/manifest';
 import type { SendingSession } from '../transport/sending-session';
 import { activeDictionary } from './active-dictionary';
 import { learnBases } from './base-pages';
-import { type BatchCounts, BatchSource, noCounts } from './batch-source';
+import { type BatchCounts, noCounts } from './batch-counts';
+import { BatchSource } from './batch-source';
 import { askPageHashes, learnHeld } from './held-manifest';
 import type { SendProgress, SentImage } from './image-sender';
 import type { LiveFeed } from './live-feed';
@@ -111,10 +113,6 @@ export class GuestSender {
     this.#pacing.hurry(this.session);
   }
 
-  imageNumber(imageId: string): number {
-    return this.#lane(imageId).imageNumber;
-  }
-
   progress(imageId: string): SendProgress {
     const { image, counts, feed, source, began } = this.#lane(imageId);
     const stats = this.session?.stats;
@@ -158,6 +156,17 @@ export class GuestSender {
     return Object.fromEntries(roots);
   }
 
+  /** Everything is there: the destination compares the roots, and its QEMU loads the device state. @throws INTEGRITY_MISMATCH, QEMU_REFUSED */
+  async finish({ control }: SendingSession, roots: Readonly<Record<string, string>>, commands: Buffer, devices: Buffer): Promise<void> {
+    const state = Buffer.concat([commands, devices]);
+    const packed = Buffer.allocUnsafe(compressBound(state.length));
+    const packedBytes = new Packer().packedSize(state, packed, 3);
+    await Promise.all([
+      ...this.#lanes.map(({ image, imageNumber }) => control.request('finish_image', { image: imageNumber, root: roots[image.imageId] })),
+      control.request('guest_load', { commandBytes: commands.length, totalBytes: state.length }, packed.subarray(0, packedBytes)),
+    ]);
+  }
+
   /** Keeps the hashes of what was sent: they are the baseline of the way back. */
   remember(): void {
     for (const { image, source } of this.#lanes) this.#migration.sentManifests.set(image.imageId, source);
@@ -168,7 +177,7 @@ export class GuestSender {
     const { pool, slab, store } = this.#migration.context;
     this.#follow(session);
     // Files alone are named without waiting for the images' numbers.
-    const declared = references && this.#lanes.every(({ image }) => image.kind === 'memory') ? references.declare(session, () => 0) : undefined;
+    const declared = this.#lanes.every(({ image }) => image.kind === 'memory') ? references?.declare(session, () => 0) : undefined;
     declared?.catch(() => undefined);
     let hasBases = false;
     for (const lane of this.#lanes) {
@@ -182,8 +191,7 @@ export class GuestSender {
       if (this.#passes === 0) await this.#request.opened(lane.image.imageId, lane.held, lane.source, lane.pages);
       lane.feed.restart((block) => lane.source.hashOf(block).equals(lane.held.hashOf(block)));
     }
-    await declared;
-    if (references && !declared) await references.declare(session, (imageId) => this.#lane(imageId).imageNumber);
+    await (declared ?? references?.declare(session, (imageId) => this.#lane(imageId).imageNumber));
     const bases = options.enableDeltaSync && hasBases ? await learnBases(this.#migration, session, this.#request.diskPaths) : undefined;
     const dictionary = options.enableDictionary && start.compress ? await activeDictionary(this.#migration, session, this.#request.vmType) : undefined;
     this.#passes += 1;

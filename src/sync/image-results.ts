@@ -5,7 +5,7 @@
 import { emptyAccount, type EncodingAccount } from '../encoder/account';
 import type { ImageKind } from '../model/ids';
 import type { EncoderReport, ImageProgress, ImageResult } from '../model/migration';
-import type { BatchCounts } from './batch-source';
+import type { BatchCounts } from './batch-counts';
 import type { SendProgress, SentImage } from './image-sender';
 import type { StandardProgress, StandardResult } from './standard-sender';
 

@@ -12,7 +12,8 @@ import { type Baseline, type BaselineStore, baselinePathOf } from '../store/base
 import { Manifest } from '../store/manifest';
 import type { ContentCipher } from '../store/sealing-key';
 import type { SendingSession } from '../transport/sending-session';
-import { type BatchCounts, BatchSource, noCounts } from './batch-source';
+import { type BatchCounts, noCounts } from './batch-counts';
+import { BatchSource } from './batch-source';
 import { activeDictionary } from './active-dictionary';
 import type { StillFeed } from './change-feed';
 import type { BlockSelection } from './block-selection';

@@ -35,13 +35,12 @@ export async function surveyLink(migration: SourceMigration, streams: number, se
 /** Keeps that many streams on each path full for a while. @returns bytes a second that arrived */
 async function flood(session: SendingSession, streams: number, seconds: number, signal: AbortSignal): Promise<number> {
   session.setTargets(session.stats.paths.map(() => streams));
-  const arrived = (): number => session.stats.paths.reduce((sum, path) => sum + path.arrivedBytes, 0);
   const until = performance.now() + seconds * 1000;
   const writing = session.writeProbes(PROBE_BYTES, () => performance.now() < until && !signal.aborted && !session.ended);
   await pause(LEFT_OUT_MS, signal);
-  const [bytesBefore, before] = [arrived(), performance.now()];
+  const [bytesBefore, before] = [session.arrivedBytes, performance.now()];
   await pause(Math.max(0, until - performance.now()), signal);
-  const bytesPerSecond = ((arrived() - bytesBefore) * 1000) / (performance.now() - before);
+  const bytesPerSecond = ((session.arrivedBytes - bytesBefore) * 1000) / (performance.now() - before);
   await writing.catch((error: unknown) => Promise.reject(toDwcpError(error, 'SESSION_LOST')));
   return bytesPerSecond;
 }

@@ -11,25 +11,22 @@
 import { DwcpError, toDwcpError } from '../model/errors';
 import { decideRound, type ConvergenceDecision } from '../model/convergence';
 import { type GuestProgress, type GuestSpec, MEMORY_IMAGE_ID } from '../model/guest';
-import { blockCount, type ImageSpec, PAGE_SIZE_BYTES, PAGES_PER_BLOCK, type VmImage } from '../model/image';
+import { type ImageSpec, PAGE_SIZE_BYTES, type VmImage } from '../model/image';
 import type { ImageProgress } from '../model/migration';
 import type { MigrationOptions } from '../model/options';
 import type { LevelAndStreams } from '../model/tiers';
 import { clamp, KIB, MIB } from '../model/units';
-import { Packer, compressBound } from '../encoder/packer';
 import type { SendingSession } from '../transport/sending-session';
 import { type GuestMove, type GuestPort, type ReadyToHandOver, brokenOff, runsOn, withinBudget } from './guest-move';
 import { imageResultOf, progressOf } from './image-results';
-import { BlockOutlook, isSample } from './block-outlook';
-import { LiveDisk } from './live-disk';
-import { LiveFeed } from './live-feed';
+import { LiveDisks } from './live-disks';
 import { FeedLag } from './feed-lag';
 import type { GuestHeadStart } from './guest-head-start';
 import { GuestSender } from './guest-sender';
+import { MemoryStream } from './memory-stream';
 import { blankPagesOf } from './ram-image-pages';
-import { SettledMemory } from './settled-memory';
 import { pause, type SourceMigration } from './source-migration';
-import { AHEAD_AT_THE_END_BYTES, StreamBrake } from './stream-brake';
+import { AHEAD_AT_THE_END_BYTES } from './stream-brake';
 
 export interface LiveRequest {
   readonly vmId: string;
@@ -68,11 +65,9 @@ const AHEAD_PATIENCE_MS = 30_000;
 export class LiveMigration implements GuestMove {
   readonly #request: LiveRequest;
   readonly #guest: GuestPort;
-  readonly #memory: LiveFeed;
-  readonly #settled: SettledMemory;
-  readonly #outlook: BlockOutlook;
-  readonly #brake: StreamBrake;
-  readonly #disks: LiveDisk[] = [];
+  readonly #memoryImage: ImageSpec & VmImage;
+  readonly #memory: MemoryStream;
+  readonly #disks = new LiveDisks();
   readonly #opened = new Set<string>();
   readonly #sending = new AbortController();
   readonly #feedLag = new FeedLag();
@@ -98,10 +93,8 @@ export class LiveMigration implements GuestMove {
     this.#guest = guest;
     const memory = request.images.find(({ imageId }) => imageId === MEMORY_IMAGE_ID);
     if (!memory) throw new DwcpError('INTERNAL', 'a running guest without memory');
-    this.#memory = new LiveFeed({ file: { fd: -1, sizeBytes: memory.sizeBytes } });
-    this.#settled = new SettledMemory(this.#memory);
-    this.#outlook = new BlockOutlook(blockCount(memory.sizeBytes), () => request.headStart.references.of(MEMORY_IMAGE_ID)?.shared, (block, outlook) => this.#memory.expect(block, outlook));
-    this.#brake = new StreamBrake(this.#memory, guest);
+    this.#memoryImage = memory;
+    this.#memory = new MemoryStream(memory.sizeBytes, request.headStart, guest);
   }
 
   get reason(): string {
@@ -189,14 +182,11 @@ export class LiveMigration implements GuestMove {
     if (!this.#ended) await this.#startMemory();
   }
 
-  /** The guest as it was before anything; what its kept RAM image says of the destination is believed until the destination is asked. */
+  /** The guest as it was before anything. */
   async #prepare(): Promise<void> {
     this.#guest.onFailure((error) => this.#fail(error));
     await this.#guest.runOn();
-    const { headStart } = this.#request;
-    void this.#brake.beginSlowly(headStart.looked);
-    void headStart.looked.then(() => this.#outlook.begin());
-    this.#settled.believe(await headStart.kept);
+    await this.#memory.prepare();
   }
 
   async #begin(): Promise<void> {
@@ -207,16 +197,15 @@ export class LiveMigration implements GuestMove {
     if (this.#ended) throw superseded();
     for (const image of images) {
       const port = ports.get(image.imageId);
-      if (port) this.#disks.push(new LiveDisk(image, port));
+      if (port) this.#disks.add(image, port);
     }
-    this.#memory.onDrained(() => this.#brake.apply());
-    const disks = this.#disks.map(({ image, feed }) => ({ image: specOf(image), feed }));
-    const memory = images.filter(({ imageId }) => imageId === MEMORY_IMAGE_ID).map((image) => ({ image: specOf(image), feed: this.#memory }));
+    const disks = this.#disks.all.map(({ image, feed }) => ({ image: specOf(image), feed }));
+    const memory = { image: specOf(this.#memoryImage), feed: this.#memory.feed };
     this.#sender = new GuestSender(migration, {
-      vmId, vmType: this.#request.vmType, versions: this.#settled.versions, references: options.enableDeltaSync ? headStart.references : undefined, diskPaths: images.filter(({ kind }) => kind === 'disk').map(({ path }) => path), images: [...disks, ...memory], start, options, linkBytesPerSecond,
+      vmId, vmType: this.#request.vmType, versions: this.#memory.settled.versions, references: options.enableDeltaSync ? headStart.references : undefined, diskPaths: images.filter(({ kind }) => kind === 'disk').map(({ path }) => path), images: [...disks, memory], start, options, linkBytesPerSecond,
       opened: async (imageId, held, source, pages) => {
-        await this.#disks.find(({ image }) => image.imageId === imageId)?.beginScan((block) => held.isZero(block));
-        if (imageId === MEMORY_IMAGE_ID && pages) await this.#settled.meet(held, source, pages);
+        await this.#disks.beginScan(imageId, (block) => held.isZero(block));
+        if (imageId === MEMORY_IMAGE_ID && pages) await this.#memory.settled.meet(held, source, pages);
         this.#opened.add(imageId);
       },
       begun: (session) => this.#sendSetUp(session),
@@ -227,48 +216,27 @@ export class LiveMigration implements GuestMove {
 
   async #diskRounds(signal: AbortSignal): Promise<void> {
     let before = Infinity;
-    for (let round = 0; round < MAX_DISK_ROUNDS && this.#disks.length > 0; round += 1) {
-      await this.#until(() => this.#disks.every(({ feed, begun }) => begun && feed.backlogBytes === 0), signal);
-      const bytes = await this.#nextDiskRound();
+    for (let round = 0; round < MAX_DISK_ROUNDS; round += 1) {
+      await this.#until(() => this.#disks.areThere, signal);
+      const bytes = await this.#disks.nextRound();
       if (bytes <= SMALL_DISK_ROUND_BYTES || bytes > 0.8 * before) return;
       before = bytes;
     }
   }
 
-  async #nextDiskRound(): Promise<number> {
-    const rounds = await Promise.all(this.#disks.map((disk) => disk.nextRound()));
-    return rounds.reduce((sum, bytes) => sum + bytes, 0);
-  }
-
   async #startMemory(): Promise<void> {
-    const { images, guest: { ramBlocks }, options } = this.#request;
-    const { path } = images.find(({ imageId }) => imageId === MEMORY_IMAGE_ID) ?? { path: '' };
+    const { guest: { ramBlocks }, options } = this.#request;
+    const { path, sizeBytes } = this.#memoryImage;
+    const { feed, settled, brake } = this.#memory;
     this.#state = 'memory';
-    this.#brake.remains(this.#memory.file.sizeBytes, undefined, 1);
-    await this.#guest.startMemory(path, ramBlocks, (fd) => blankPagesOf(fd, this.#memory.file.sizeBytes), this.#settled.blocks, options.autoConverge, {
-      setUp: (prefix, sectionId) => {
-        this.#setUp = { prefix, sectionId };
-        const session = this.#sender?.session;
-        if (session) this.#sendSetUp(session).catch(() => undefined);
-      },
-      changed: (first, count) => {
-        this.#memory.setHot(Math.floor((first + count - 1) / PAGES_PER_BLOCK));
-        this.#memory.changedPages(first, count);
-        this.#brake.received(count);
-        this.#brake.apply();
-      },
-      pageWritten: (page, bytes) => {
-        if (isSample(page)) this.#outlook.note(page, bytes);
-      },
-      beforeFirstChange: (block, bytes) => this.#settled.recall(block, bytes),
-      unchanged: (count) => this.#brake.received(count),
-      sectionEnded: () => {
-        this.#memory.setHot(-1);
-        this.#brake.sectionEnded();
-      },
-      pagesEnded: () => this.#memory.end(),
+    brake.remains(sizeBytes, undefined, 1);
+    const events = this.#memory.events((prefix, sectionId) => {
+      this.#setUp = { prefix, sectionId };
+      const session = this.#sender?.session;
+      if (session) this.#sendSetUp(session).catch(() => undefined);
     });
-    this.#memory.setFile(this.#guest.memoryFd);
+    await this.#guest.startMemory(path, ramBlocks, (fd) => blankPagesOf(fd, sizeBytes), settled.blocks, options.autoConverge, events);
+    feed.setFile(this.#guest.memoryFd);
     this.#guest.onFailure((error) => this.#fail(error));
   }
 
@@ -288,17 +256,17 @@ export class LiveMigration implements GuestMove {
     let convergedAt: number | undefined;
     this.#round = 0;
     for (;;) {
-      await pause(this.#brake.isNearlyThrough ? LOOK_OFTEN_MS : LOOK_EVERY_MS, signal);
+      await pause(this.#memory.brake.isNearlyThrough ? LOOK_OFTEN_MS : LOOK_EVERY_MS, signal);
       this.#throwIfFailed();
       this.#feedLag.ask(this.#sender?.session);
       await this.#look();
       if (convergedAt !== undefined && (this.#feedLag.isSmall || performance.now() > convergedAt + FEED_PATIENCE_MS)) return;
-      if (performance.now() > diskRoundAt && this.#disks.every(({ feed }) => feed.backlogBytes === 0)) {
-        if (this.#disks.length > 0) await this.#nextDiskRound();
+      if (performance.now() > diskRoundAt && this.#disks.backlogBytes === 0) {
+        await this.#disks.nextRound();
         diskRoundAt = performance.now() + DISK_ROUND_EVERY_MS;
       }
       // The count rises when QEMU looks at its dirty log: the first time before the first round.
-      if (convergedAt !== undefined || this.#info.rounds <= judged || !this.#brake.isThrough) continue;
+      if (convergedAt !== undefined || this.#info.rounds <= judged || !this.#memory.brake.isThrough) continue;
       judged = this.#info.rounds;
       this.#round += 1;
       const remainingBytes = this.#remainingBytes();
@@ -318,21 +286,27 @@ export class LiveMigration implements GuestMove {
   #decide(round: number, remainingBytes: number, remainingBytesBefore: number | undefined): ConvergenceDecision {
     const { options } = this.#request;
     const { dirtyBytesPerSecond, throttle } = this.#info;
-    const share = this.#sender?.wireShare(MEMORY_IMAGE_ID) ?? 1;
     const stats = this.#sender?.session?.stats;
     return decideRound(
       {
-        round, remainingBytes, remainingPages: Math.ceil((this.#info.remainingBytes + this.#memory.backlogBytes) / PAGE_SIZE_BYTES), remainingBytesBefore,
-        dirtyBytesPerSecond: dirtyBytesPerSecond * share, rateBytesPerSecond: Math.max(stats?.goodputBytesPerSecond ?? 0, (this.#link?.linkBytesPerSecond ?? 0) / 4), rttMs: stats?.rttMs ?? 1, throttle,
+        round, remainingBytes, remainingPages: Math.ceil((this.#info.remainingBytes + this.#memory.feed.backlogBytes) / PAGE_SIZE_BYTES), remainingBytesBefore,
+        dirtyBytesPerSecond: dirtyBytesPerSecond * this.#wireShare, rateBytesPerSecond: Math.max(stats?.goodputBytesPerSecond ?? 0, (this.#link?.linkBytesPerSecond ?? 0) / 4), rttMs: stats?.rttMs ?? 1, throttle,
       },
       { maxDowntimeMs: options.maxDowntimeMs, memoryIterations: options.memoryIterations, dirtyPageThreshold: options.dirtyPageThreshold, mayThrottle: options.autoConverge },
     );
   }
 
   #remainingBytes(): number {
-    const share = this.#sender?.wireShare(MEMORY_IMAGE_ID) ?? 1;
-    const disks = this.#disks.reduce((sum, { feed }) => sum + feed.backlogBytes, 0);
-    return Math.round((this.#info.remainingBytes + this.#memory.backlogBytes + disks) * share);
+    return Math.round(this.#leftBytes * this.#wireShare);
+  }
+
+  /** At QEMU and on the way, before encoding. */
+  get #leftBytes(): number {
+    return this.#info.remainingBytes + this.#memory.feed.backlogBytes + this.#disks.backlogBytes;
+  }
+
+  get #wireShare(): number {
+    return this.#sender?.wireShare(MEMORY_IMAGE_ID) ?? 1;
   }
 
   async #pauseAndFinish(signal: AbortSignal): Promise<{ sender: GuestSender; roots: Record<string, string>; pausedAtMs: number }> {
@@ -340,10 +314,10 @@ export class LiveMigration implements GuestMove {
     if (this.#state !== 'converged' || !sender || !this.#sent) throw runsOn('the rounds were not at their end here');
     try {
       await this.#lastLook(signal);
-      for (const { feed } of this.#disks) feed.hurry();
-      this.#memory.hurry();
+      this.#disks.hurry();
+      this.#memory.feed.hurry();
       this.#state = 'paused';
-      this.#brake.letGo();
+      this.#memory.brake.letGo();
       const pausedAtMs = await this.#guest.pause();
       const finished = this.#finish(sender, this.#sent);
       finished.catch(() => undefined);
@@ -357,19 +331,18 @@ export class LiveMigration implements GuestMove {
   /** From now on little is on the way at a time, and that fast. */
   #comeToAnEnd(): void {
     this.#sender?.hurry();
-    this.#brake.pauseIsClose();
-    for (const { feed } of this.#disks) feed.nameFew();
-    this.#memory.nameFew();
+    this.#memory.brake.pauseIsClose();
+    this.#disks.nameFew();
+    this.#memory.feed.nameFew();
   }
 
   /** With the guest still running: what can be sent before the pause does not count as downtime. */
   async #lastLook(signal: AbortSignal): Promise<void> {
-    if (this.#disks.length > 0) await this.#nextDiskRound();
+    await this.#disks.nextRound();
     const giveUpAt = performance.now() + DRAIN_PATIENCE_MS + DRAIN_ROUND_TRIPS * (this.#sender?.session?.stats.rttMs ?? 0);
     while (performance.now() < giveUpAt) {
       await this.#look();
-      const left = this.#info.remainingBytes + this.#memory.backlogBytes + this.#disks.reduce((sum, { feed }) => sum + feed.backlogBytes, 0);
-      if (left <= this.#worthPausing() && (this.#sender?.largestOnTheWay ?? 0) <= SMALL_BATCH_BYTES) return;
+      if (this.#leftBytes <= this.#worthPausing() && (this.#sender?.largestOnTheWay ?? 0) <= SMALL_BATCH_BYTES) return;
       await pause(10, signal);
       this.#throwIfFailed();
     }
@@ -377,32 +350,25 @@ export class LiveMigration implements GuestMove {
 
   /** What goes over in the time that a switchover takes anyway, about. */
   #worthPausing(): number {
-    const share = Math.max(0.1, this.#sender?.wireShare(MEMORY_IMAGE_ID) ?? 1);
+    const share = Math.max(0.1, this.#wireShare);
     return clamp(((this.#link?.linkBytesPerSecond ?? 0) * SENT_IN_PASSING_SECONDS) / share, AHEAD_AT_THE_END_BYTES, 2 * AHEAD_AT_THE_END_BYTES);
   }
 
   async #finish(sender: GuestSender, sent: Promise<void>): Promise<Record<string, string>> {
-    await Promise.all(this.#disks.map((disk) => disk.lastRound()));
+    await this.#disks.lastRound();
     const { commands, devices } = await this.#guest.complete();
     this.#state = 'completed';
     await sent;
     await this.#setUpSent;
     const [session, roots] = await Promise.all([this.#link?.migration.session(), sender.roots()]);
     if (!session) throw new DwcpError('INTERNAL', 'no session');
-    const { control } = session;
-    const state = Buffer.concat([commands, devices]);
-    const packed = Buffer.allocUnsafe(compressBound(state.length));
-    const packedBytes = new Packer().packedSize(state, packed, 3);
-    await Promise.all([
-      ...this.#request.images.map(({ imageId }) => control.request('finish_image', { image: sender.imageNumber(imageId), root: roots[imageId] })),
-      control.request('guest_load', { commandBytes: commands.length, totalBytes: state.length }, packed.subarray(0, packedBytes)),
-    ]);
+    await sender.finish(session, roots, commands, devices);
     return roots;
   }
 
   async #look(): Promise<void> {
     this.#info = await this.#guest.info();
-    this.#brake.remains(this.#info.remainingBytes, this.#sender, this.#sender?.wireShare(MEMORY_IMAGE_ID) ?? 1);
+    this.#memory.brake.remains(this.#info.remainingBytes, this.#sender, this.#wireShare);
   }
 
   async #until(holds: () => boolean, signal: AbortSignal): Promise<void> {

@@ -139,12 +139,12 @@ export class SourceMigration {
       session.control.ping();
       await pause(PING_GAP_MS);
     }
-    const [arrivedBefore, before] = [arrivedOver(session), performance.now()];
+    const [arrivedBefore, before] = [session.arrivedBytes, performance.now()];
     const perStream = Math.min(MAX_TRAIN_BYTES_PER_STREAM, Math.ceil(TRAIN_BYTES / Math.max(1, session.stats.openStreams)));
     const sent = await session.probe(perStream);
     const train = await this.#awaitTrain(session, sent);
     // Where a transfer goes on already, the train shows what that leaves of the link, and its bytes show the rest.
-    const arrived = session.transferring ? ((arrivedOver(session) - arrivedBefore) * 1000) / (performance.now() - before) : 0;
+    const arrived = session.transferring ? ((session.arrivedBytes - arrivedBefore) * 1000) / (performance.now() - before) : 0;
     const bandwidthBytesPerSecond = Math.max(arrived, train.spanMs > 0 ? train.bytes / (train.spanMs / 1000) : 0);
     const { paths } = session.stats;
     const lossRatio = paths.reduce<number | undefined>((most, path) => (path.lossRatio === undefined ? most : Math.max(most ?? 0, path.lossRatio)), undefined);
@@ -206,10 +206,6 @@ export class SourceMigration {
     }
     return { bytes: 0, spanMs: 0 };
   }
-}
-
-function arrivedOver(session: SendingSession): number {
-  return session.stats.paths.reduce((sum, { arrivedBytes }) => sum + arrivedBytes, 0);
 }
 
 /** What a failed attempt at a hand-over means: only some answers say for certain that it has not happened. */

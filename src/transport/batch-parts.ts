@@ -8,14 +8,14 @@
  *   payload: its piece; all but the last one are PART_BYTES long
  */
 import { DwcpError } from '../model/errors';
-import { MIB } from '../model/units';
+import { KIB, MIB } from '../model/units';
 import { buildFrame, type Frame, openFrame, readHeader, type FrameType } from './frame';
 import type { Run, Slab } from './slab';
 
 /** With its header it fits ten segments of 1448 bytes. */
-export const PART_BYTES = 13 * 1024;
+export const PART_BYTES = 13 * KIB;
 /** Larger batches go as they are: then their size is what takes the time. */
-export const MOST_IN_PARTS_BYTES = 512 * 1024;
+export const MOST_IN_PARTS_BYTES = 512 * KIB;
 const META_BYTES = 8;
 /** Batches of which a part is missing; the oldest have been given up by their sender. */
 const MAX_INCOMPLETE = 256;

@@ -125,6 +125,11 @@ export class SendingSession implements PathOwner {
     return this.#paths.reduce((sum, path) => sum + path.sentBytes, bytesRead + bytesWritten);
   }
 
+  /** Bytes that have reached the destination, on all paths. */
+  get arrivedBytes(): number {
+    return this.#paths.reduce((sum, path) => sum + path.arrivedBytes, 0);
+  }
+
   get stats(): SessionStats {
     const now = performance.now();
     const paths = this.#paths.map((path) => path.stats(now));
@@ -260,7 +265,7 @@ export class SendingSession implements PathOwner {
   #count({ verified, refused, streams }: Counters): void {
     const now = performance.now();
     for (const { stream, receivedBytes, blocked } of streams) this.#paths.some((path) => path.count(stream, receivedBytes, blocked));
-    this.#arrivals.push({ atMs: now, bytes: this.#paths.reduce((sum, path) => sum + path.arrivedBytes, 0) });
+    this.#arrivals.push({ atMs: now, bytes: this.arrivedBytes });
     const all = [...this.#streams()];
     for (const id of verified) {
       for (const stream of all) {

@@ -36,7 +36,6 @@ const LEAST_WINDOW_BYTES = 64 * 1024;
 const WINDOW_SECONDS = 0.5;
 
 interface Outstanding {
-  readonly bytes: number;
   /** When the last byte was handed to the kernel; Infinity while it is still being written. */
   writtenAt: number;
 }
@@ -174,7 +173,7 @@ export class SendingStream {
 
   async #send(batch: OutgoingBatch, supplier: BatchSupplier): Promise<void> {
     if (this.#inFlight() === 0) this.#progressAt = performance.now();
-    const entry: Outstanding = { bytes: batch.frame.length, writtenAt: Infinity };
+    const entry: Outstanding = { writtenAt: Infinity };
     this.outstanding.set(batch.id, entry);
     const quantum = this.#bucket.quantumBytes;
     for (let at = 0; at < batch.frame.length && !this.connection.closed; at += quantum) {

@@ -4,7 +4,7 @@ import { RamLayout } from '../../src/model/guest';
 import { randomFillSync } from 'node:crypto';
 import { quickHash } from '../../src/encoder/hash';
 import { BLOCK_SIZE_BYTES, PAGE_SIZE_BYTES, PAGES_PER_BLOCK } from '../../src/model/image';
-import { BlockOutlook, isSample } from '../../src/sync/block-outlook';
+import { BlockOutlook } from '../../src/sync/block-outlook';
 import { LiveFeed, type Outlook } from '../../src/sync/live-feed';
 import { ReferenceIndex, shareReferences } from '../../src/sync/reference-index';
 import { StreamBrake } from '../../src/sync/stream-brake';
@@ -215,8 +215,9 @@ test('two pages of a block tell whether it has to be sent, and whether it compre
   new ReferenceIndex(shared).add(7, quickHash(content('known')), 0);
   const told = new Map<number, Outlook>();
   const outlook = new BlockOutlook(6, () => shared, (block, what) => told.set(block, what));
-  const samples = Array.from({ length: PAGES_PER_BLOCK }, (_, page) => page).filter(isSample);
-  const note = (block: number, ...pages: readonly string[]): void => pages.forEach((fill, index) => outlook.note(block * PAGES_PER_BLOCK + (samples[index] ?? 0), content(fill)));
+  /** Each half of a block has a sample, wherever in it that is. */
+  const note = (block: number, ...halves: readonly string[]): void =>
+    halves.forEach((fill, half) => outlook.note(block * PAGES_PER_BLOCK + (half * PAGES_PER_BLOCK) / 2, Buffer.concat(Array.from({ length: PAGES_PER_BLOCK / 2 }, () => content(fill)))));
   note(0, 'known', 'known');
   note(1, 'known', 'some text or other');
   note(2, 'random', 'random');

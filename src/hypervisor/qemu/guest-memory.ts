@@ -17,8 +17,8 @@ export interface GuestMemoryEvents {
   setUp(prefix: Buffer, sectionId: number): void;
   /** These pages of the image file have changed; more of the last block may at once. */
   changed(firstPage: number, count: number): void;
-  /** A page that changes, as it will be; its bytes for the time of the call. */
-  pageWritten(page: number, bytes: Buffer): void;
+  /** Pages that change, as they will be, one behind the other; their bytes for the time of the call. */
+  pagesWritten(firstPage: number, bytes: Buffer): void;
   /** A block that was settled changes for the first time; its bytes as they are, for the time of the call. */
   beforeFirstChange(block: number, bytes: Buffer): void;
   /** So many pages have come that are as they were. */
@@ -140,7 +140,7 @@ export class GuestMemory implements MigrationStreamHandler {
   #write(from: number, to: number): void {
     const [firstPage, lastPage] = [this.#runStart / PAGE_BYTES + from, this.#runStart / PAGE_BYTES + to - 1];
     for (let block = Math.floor(firstPage / PAGES_PER_BLOCK); block <= Math.floor(lastPage / PAGES_PER_BLOCK); block += 1) this.#aboutToChange(block);
-    for (let page = from; page < to; page += 1) this.#events.pageWritten(this.#runStart / PAGE_BYTES + page, this.#run.subarray(page * PAGE_BYTES, (page + 1) * PAGE_BYTES));
+    this.#events.pagesWritten(firstPage, this.#run.subarray(from * PAGE_BYTES, to * PAGE_BYTES));
     for (let at = from * PAGE_BYTES; at < to * PAGE_BYTES; ) at += writeSync(this.fd, this.#run, at, to * PAGE_BYTES - at, this.#runStart + at);
     this.#blank.fill(0, this.#runStart / PAGE_BYTES + from, this.#runStart / PAGE_BYTES + to);
   }

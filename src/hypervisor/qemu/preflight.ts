@@ -30,10 +30,9 @@ export async function assertCanRun(vmId: string, command: readonly string[], { q
   if (wanted > free) throw refused(`its memory takes ${formatBytes(wanted)} and ${formatBytes(free)} are free here`);
 }
 
-/** Asks ahead what assertCanRun() will want to know, of a command or of a program with each accelerator: nobody should have to wait for it when a guest comes. */
+/** Asks ahead what assertCanRun() will want to know of a command: nobody should have to wait for it when a guest comes. */
 export async function askAhead(command: readonly string[]): Promise<void> {
-  const commands = command.length > 1 ? [command] : ACCELERATORS.map((accelerator) => [...command, '-accel', accelerator, '-cpu', 'max']);
-  for (const each of commands) await abilitiesOf(each).catch(() => undefined);
+  await abilitiesOf(command).catch(() => undefined);
 }
 
 async function abilitiesOf(command: readonly string[]): Promise<{ versionText: string; machines: string; model: string | undefined; models: string }> {
@@ -45,7 +44,6 @@ async function abilitiesOf(command: readonly string[]): Promise<{ versionText: s
   return { versionText, machines, model, models };
 }
 
-const ACCELERATORS = ['kvm', 'tcg'] as const;
 const MAX_ANSWERS = 100;
 const answers = new Map<string, string>();
 
