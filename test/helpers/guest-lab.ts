@@ -10,13 +10,13 @@ import { QmpClient } from '../../src/hypervisor/qemu/qmp-client';
 import { VmRegistry } from '../../src/store/vm-registry';
 import { temporaryFolder } from './data';
 import type { Lab, LabHost } from './lab';
-import { type CountingGuest, expectOnePass } from './qemu';
+import { countOnDisk, type CountingGuest, expectOnePass } from './qemu';
 
 export const GUEST_MEMORY_MIB = 64;
 
-export function countingCommand(image: string): string[] {
+export function countingCommand(image: string, writesDisk = false): string[] {
   return [
-    'qemu-system-x86_64', '-accel', 'tcg', '-M', 'q35', '-m', String(GUEST_MEMORY_MIB), '-display', 'none', '-vga', 'none', '-nic', 'none', '-serial', 'null',
+    'qemu-system-x86_64', '-accel', 'tcg', '-M', writesDisk ? 'pc' : 'q35', '-m', String(GUEST_MEMORY_MIB), '-display', 'none', '-vga', 'none', '-nic', 'none', '-serial', 'null',
     '-drive', `file=${image},format=raw,if=ide`,
   ];
 }
@@ -42,19 +42,19 @@ afterEach(killGuests);
 
 /** Starts a guest on host a, under the lab's registry. */
 export async function startGuestOn(lab: Lab, vmId: string, guest: CountingGuest, look = true): Promise<void> {
-  rememberFolder(lab.a.dataDir, lab.b.dataDir);
-  const folder = join(lab.folder, 'vms', vmId);
+  rememberFolder(lab.folder, lab.a.dataDir, lab.b.dataDir);
+  const folder = lab.vmFolder(vmId);
   mkdirSync(folder, { recursive: true });
   const disk = join(folder, 'disk.img');
   copyFileSync(guest.image, disk);
   const registry = new VmRegistry(lab.a.dataDir);
-  const command = countingCommand(disk);
+  const command = countingCommand(disk, guest.writesDisk);
   const { qmp, places } = await startGuestProcess(command, registry.runFolder(vmId), false);
   qmp.close();
   await registry.put({ vmId, images: [{ imageId: 'vda', kind: 'disk', path: disk }], presence: 'here', generation: 0, guest: { command, qmpPath: places.qmpPath } });
   // A look takes the second monitor; where a watch holds that, the guest is given a moment instead.
   if (!look) return new Promise((resolve) => setTimeout(resolve, 1_500));
-  for (const deadline = Date.now() + 20_000; (await countsOn(lab.a, vmId, 1))[0]! < 3; await new Promise((resolve) => setTimeout(resolve, 50))) {
+  for (const deadline = Date.now() + 20_000; (await lookAt(lab.a, vmId, { pages: 1, writesDisk: false })).counts[0]! < 3; await new Promise((resolve) => setTimeout(resolve, 50))) {
     if (Date.now() > deadline) throw new Error('the guest does not count');
   }
 }
@@ -75,26 +75,30 @@ export async function isRunning(host: LabHost, vmId: string): Promise<boolean> {
   return ask(host, vmId, async (qmp) => (await qmp.execute('query-status')).running);
 }
 
-/** The counts of all pages, with the guest stopped for the look. */
-export async function countsOn(host: LabHost, vmId: string, pages: number): Promise<number[]> {
+/** The counts of all pages, and the one on its disk where it writes that, of one moment. A guest that runs is stopped for the look. */
+export async function lookAt(host: LabHost, vmId: string, { pages, writesDisk }: Pick<CountingGuest, 'pages' | 'writesDisk'>): Promise<{ readonly counts: number[]; readonly onDisk: number | undefined }> {
   const file = join(temporaryFolder(), 'memory');
-  await ask(host, vmId, async (qmp) => {
+  const disk = (await new VmRegistry(host.dataDir).get(vmId)).images.find(({ kind }) => kind === 'disk');
+  const onDisk = await ask(host, vmId, async (qmp) => {
     await qmp.execute('stop');
     await qmp.execute('pmemsave', { val: 0x20_0000, size: pages * 4096, filename: file });
+    const count = writesDisk && disk ? countOnDisk(disk.path) : undefined;
     await qmp.execute('cont');
+    return count;
   });
   const memory = readFileSync(file);
   rmSync(file);
-  return Array.from({ length: pages }, (_, page) => memory.readUInt32LE(page * 4096));
+  return { counts: Array.from({ length: pages }, (_, page) => memory.readUInt32LE(page * 4096)), onDisk };
 }
 
 /** The guest counts on there, and no page of it is older than its pause. */
 export async function expectCounting(host: LabHost, vmId: string, pages: number, atLeast: number): Promise<number> {
-  const first = await countsOn(host, vmId, pages);
+  const look = async (): Promise<number[]> => (await lookAt(host, vmId, { pages, writesDisk: false })).counts;
+  const first = await look();
   expectOnePass(first);
   expect(first[0]).toBeGreaterThanOrEqual(atLeast);
   for (const deadline = Date.now() + 20_000; ; await new Promise((resolve) => setTimeout(resolve, 50))) {
-    const counts = await countsOn(host, vmId, pages);
+    const counts = await look();
     expectOnePass(counts);
     if (counts[0]! > first[0]! + 1) return counts[0]!;
     if (Date.now() > deadline) throw new Error(`the guest does not count on: ${first[0] ?? '?'} to ${counts[0] ?? '?'}`);

@@ -5,6 +5,7 @@
  */
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { findListener } from '../../src/hypervisor/qemu/guest-process';
 import { QmpClient } from '../../src/hypervisor/qemu/qmp-client';
 import type { QmpEvent } from '../../src/hypervisor/qemu/qmp-schemas';
 import type { GuestState } from '../../src/model/guest-states';
@@ -12,8 +13,15 @@ import { temporaryFolder } from './data';
 import { monitorPath } from './guest-lab';
 import type { LabHost } from './lab';
 
+export type Side = 'source' | 'destination';
+export type Matches = (event: QmpEvent) => boolean;
+
+export const isStop: Matches = ({ name }) => name === 'STOP';
+export const isResume: Matches = ({ name }) => name === 'RESUME';
+export const isCompleted: Matches = ({ name, data }) => name === 'MIGRATION' && data.status === 'completed';
+
 interface Span {
-  readonly side: 'source' | 'destination';
+  readonly side: Side;
   readonly fromMs: number;
   toMs: number;
 }
@@ -23,12 +31,15 @@ const LOOK_EVERY_MS = 3;
 export class GuestWatch {
   readonly log: string[] = [];
   readonly spans: Span[] = [];
-  readonly #sides: { readonly source: LabHost; readonly destination: LabHost };
+  readonly #sides: Readonly<Record<Side, LabHost>>;
   readonly #vmId: string;
   readonly #seen = new Set<GuestState>();
   readonly #wanted = new Map<GuestState, () => void>();
   readonly #timer: NodeJS.Timeout;
-  readonly #connected = new Map<string, QmpClient | 'connecting'>();
+  readonly #connected = new Map<Side, QmpClient | 'connecting'>();
+  readonly #pids = new Map<Side, number>();
+  readonly #listeners = new Set<(side: Side, event: QmpEvent) => void>();
+  #countAtPause = 0;
   #watched = false;
   #stopped = false;
   migrationId = '';
@@ -45,13 +56,47 @@ export class GuestWatch {
     return new Promise((resolve) => this.#wanted.set(state, resolve));
   }
 
-  /** How far the guest has counted at the source; a guest that was only booted again elsewhere has counted less. */
-  async countAtSource(): Promise<number> {
-    const qmp = this.#connected.get('source');
-    if (!qmp || qmp === 'connecting') throw new Error('the watch has no monitor of the source');
+  /** The next event of this kind. @param act done the moment it comes, before anything else */
+  next(side: Side, matches: Matches, act: () => void = () => undefined): Promise<QmpEvent> {
+    return new Promise((resolve) => {
+      const listener = (from: Side, event: QmpEvent): void => {
+        if (from !== side || !matches(event)) return;
+        this.#listeners.delete(listener);
+        act();
+        resolve(event);
+      };
+      this.#listeners.add(listener);
+    });
+  }
+
+  monitor(side: Side): QmpClient {
+    const qmp = this.#connected.get(side);
+    if (!qmp || qmp === 'connecting') throw new Error(`the watch has no monitor of the ${side}`);
+    return qmp;
+  }
+
+  /** Sends a signal to a side's QEMU, where there is one. */
+  signal(side: Side, signal: NodeJS.Signals): void {
+    const pid = this.#pids.get(side);
+    if (pid === undefined) return;
+    this.note(`${signal} to the ${side}’s QEMU`);
+    try {
+      process.kill(pid, signal);
+    } catch {
+      this.#pids.delete(side); // It has ended.
+    }
+  }
+
+  /** How far the guest has counted; a guest that was only booted again elsewhere has counted less. */
+  async countAt(side: Side): Promise<number> {
     const file = join(temporaryFolder(), 'page');
-    await qmp.execute('pmemsave', { val: 0x20_0000, size: 4096, filename: file });
+    await this.monitor(side).execute('pmemsave', { val: 0x20_0000, size: 4096, filename: file });
     return readFileSync(file).readUInt32LE(0);
+  }
+
+  /** How far it had counted when it was paused at the source last: nobody may go on from an earlier moment. */
+  get countAtPause(): number {
+    return this.#countAtPause;
   }
 
   note(text: string): void {
@@ -64,7 +109,7 @@ export class GuestWatch {
     return this.spans.filter(({ side }) => side === 'destination').flatMap((there) => ofSource.filter((here) => here.fromMs < there.toMs && there.fromMs < here.toMs).map((here) => `source ${here.fromMs}-${here.toMs}, destination ${there.fromMs}-${there.toMs}`));
   }
 
-  get running(): ('source' | 'destination')[] {
+  get running(): Side[] {
     return this.spans.filter(({ toMs }) => toMs === Infinity).map(({ side }) => side);
   }
 
@@ -86,6 +131,11 @@ export class GuestWatch {
     if (destination.includes('installed')) this.#reach('installed');
   }
 
+  /** The states that a host's journal holds of this migration. */
+  journalOf(side: Side): string[] {
+    return this.#journal(this.#sides[side]);
+  }
+
   #journal(host: LabHost): string[] {
     try {
       const lines = readFileSync(join(host.dataDir, 'ownership', `${this.#vmId}.journal`), 'utf8').split('\n');
@@ -95,15 +145,18 @@ export class GuestWatch {
     }
   }
 
-  async #connect(side: 'source' | 'destination', path: string): Promise<void> {
+  async #connect(side: Side, path: string): Promise<void> {
     this.#connected.set(side, 'connecting');
     try {
       const qmp = await QmpClient.connect(path);
       if (this.#stopped) { qmp.close(); return; }
       this.#connected.set(side, qmp);
+      const pid = findListener(path)?.pid;
+      if (pid !== undefined) this.#pids.set(side, pid);
       qmp.onEvent((event) => this.#event(side, event));
       qmp.onEnd(() => {
         this.#connected.delete(side);
+        this.#pids.delete(side);
         if (!this.#stopped) this.#ran(side, false, Date.now(), 'its QEMU is gone');
       });
       if ((await qmp.execute('query-status')).running) this.#ran(side, true, Date.now(), 'runs');
@@ -118,21 +171,26 @@ export class GuestWatch {
     }
   }
 
-  #event(side: 'source' | 'destination', { name, data, atMs }: QmpEvent): void {
+  #event(side: Side, event: QmpEvent): void {
+    const { name, data, atMs } = event;
+    for (const listener of [...this.#listeners]) listener(side, event);
     this.note(`${side} ${name} ${JSON.stringify(data)}`);
     if (name === 'RESUME') this.#ran(side, true, atMs, 'RESUME');
     if (name === 'STOP' || name === 'SHUTDOWN') this.#ran(side, false, atMs, name);
     const status = name === 'MIGRATION' ? String(data.status) : '';
     if (side === 'source' && this.#watched) {
       if (status === 'active') setTimeout(() => this.#reach('memory'), 60);
-      if (name === 'STOP') this.#reach('paused');
+      if (name === 'STOP') {
+        this.#reach('paused');
+        this.countAt('source').then((count) => (this.#countAtPause = count), () => undefined);
+      }
       if (status === 'completed') this.#reach('completed');
     }
     if (side === 'destination' && status === 'completed') this.#reach('loaded');
     if (side === 'destination' && name === 'RESUME') this.#reach('started');
   }
 
-  #ran(side: 'source' | 'destination', runs: boolean, atMs: number, why: string): void {
+  #ran(side: Side, runs: boolean, atMs: number, why: string): void {
     const open = this.spans.find((span) => span.side === side && span.toMs === Infinity);
     if (runs === (open !== undefined)) return;
     this.note(`${side} ${runs ? 'begins to run' : 'ceases to run'} (${why})`);

@@ -17,8 +17,23 @@ export interface LabHost {
   readonly hostId: string;
   readonly dataDir: string;
   readonly port: number;
+  /** Of its own, beside what all agents are given. */
+  readonly args: readonly string[];
   agent: Child | undefined;
 }
+
+export interface LabOptions {
+  /** A server of its own, which may be killed; else the one that all workflow tests share. */
+  readonly own?: boolean;
+  readonly agentArgs?: readonly string[];
+  readonly bArgs?: readonly string[];
+  readonly aDataDir?: string | undefined;
+  readonly bDataDir?: string | undefined;
+  /** Where the disks of VMs of host a lie. */
+  readonly vmsFolder?: string | undefined;
+}
+
+export type LabProcess = 'source agent' | 'destination agent' | 'control worker' | 'Temporal server';
 
 let labs = 0;
 const open = new Set<Lab>();
@@ -34,30 +49,27 @@ export class Lab {
   #client: Client | undefined;
   #orchestrator: Orchestrator | undefined;
   readonly #env: Record<string, string> = {};
-  readonly #agentArgs: readonly string[];
+  readonly #vmsFolder: string;
 
-  private constructor(folder: string, ports: readonly [number, number], agentArgs: readonly string[]) {
+  private constructor(folder: string, ports: readonly [number, number], { agentArgs = [], bArgs = [], aDataDir, bDataDir, vmsFolder }: LabOptions) {
     labs += 1;
     this.folder = folder;
     this.children = new Children(join(folder, 'logs'));
-    const host = (side: string, port: number): LabHost => ({ hostId: `${side}-${process.pid}-${labs}`, dataDir: join(folder, side), port, agent: undefined });
-    this.a = host('a', ports[0]);
-    this.b = host('b', ports[1]);
-    this.#agentArgs = agentArgs;
+    this.#vmsFolder = vmsFolder ?? join(folder, 'vms');
+    this.a = { hostId: `a-${process.pid}-${labs}`, dataDir: aDataDir ?? join(folder, 'a'), port: ports[0], args: agentArgs, agent: undefined };
+    this.b = { hostId: `b-${process.pid}-${labs}`, dataDir: bDataDir ?? join(folder, 'b'), port: ports[1], args: [...agentArgs, ...bArgs], agent: undefined };
   }
 
-  /** @param own a server of its own, which may be killed; else the one that all workflow tests share */
-  static async start(options: { own?: boolean; agentArgs?: readonly string[]; bArgs?: readonly string[]; bDataDir?: string } = {}): Promise<Lab> {
-    const lab = new Lab(temporaryFolder(), [await freePort(), await freePort()], options.agentArgs ?? []);
+  static async start(options: LabOptions = {}): Promise<Lab> {
+    const lab = new Lab(temporaryFolder(), [await freePort(), await freePort()], options);
     open.add(lab);
-    if (options.bDataDir !== undefined) Object.assign(lab.b, { dataDir: options.bDataDir });
     if (options.own ?? false) await lab.startServer();
     else lab.#env.TEMPORAL_ADDRESS = process.env.DWCP_TEST_TEMPORAL ?? '';
     lab.#client = new Client({ connection: await Connection.connect({ address: lab.#env.TEMPORAL_ADDRESS ?? '' }) });
     lab.#orchestrator = await createOrchestrator({ client: lab.#client });
     lab.startControl();
     lab.startAgent(lab.a);
-    lab.startAgent(lab.b, options.bArgs);
+    lab.startAgent(lab.b);
     return lab;
   }
 
@@ -84,32 +96,38 @@ export class Lab {
     this.#control = this.children.startDwcp('control', ['control'], this.#env);
   }
 
-  startAgent(host: LabHost, extra: readonly string[] = []): void {
+  startAgent(host: LabHost): void {
     const args = ['agent', '--host-id', host.hostId, '--data-dir', host.dataDir, '--listen-address', '127.0.0.1', '--port', String(host.port), '--sweep-interval', '2s', '--worker-threads', '2'];
-    host.agent = this.children.startDwcp(host.hostId, [...args, ...this.#agentArgs, ...extra], this.#env);
+    host.agent = this.children.startDwcp(host.hostId, [...args, ...host.args], this.#env);
   }
 
   /** SIGKILL, and the same process started again a moment later. */
-  async killAndRestart(what: 'source agent' | 'destination agent' | 'control worker' | 'Temporal server', pauseMs = 300): Promise<void> {
-    const targets = { 'source agent': this.a.agent, 'destination agent': this.b.agent, 'control worker': this.#control };
-    const child = what === 'Temporal server' ? undefined : targets[what];
-    if (child) {
-      child.process.kill('SIGKILL');
-      await child.ended;
-    } else {
-      this.#server?.process.kill('SIGKILL');
-      await this.#server?.ended;
-    }
+  async killAndRestart(what: LabProcess, pauseMs = 300): Promise<void> {
+    await this.kill(what);
     await new Promise((resolve) => setTimeout(resolve, pauseMs));
+    await this.startAgain(what);
+  }
+
+  async kill(what: LabProcess): Promise<void> {
+    const child = this.processOf(what);
+    child?.process.kill('SIGKILL');
+    await child?.ended;
+  }
+
+  async startAgain(what: LabProcess): Promise<void> {
     if (what === 'source agent') this.startAgent(this.a);
     else if (what === 'destination agent') this.startAgent(this.b);
     else if (what === 'control worker') this.startControl();
     else await this.startServer();
   }
 
+  processOf(what: LabProcess): Pick<Child, 'process' | 'ended'> | undefined {
+    return { 'source agent': this.a.agent, 'destination agent': this.b.agent, 'control worker': this.#control, 'Temporal server': this.#server }[what];
+  }
+
   /** A VM of one disk (and a small memory image) on host a, sparse and partly compressible. */
   async defineVm(vmId: string, sizeBytes: number, seed = 1): Promise<{ disk: string; memory: string; hashes: string[] }> {
-    const folder = join(this.folder, 'vms', vmId);
+    const folder = this.vmFolder(vmId);
     mkdirSync(folder, { recursive: true });
     const disk = join(folder, 'disk.img');
     const memory = join(folder, 'memory.img');
@@ -117,6 +135,11 @@ export class Lab {
     writeImage(memory, 2 * 1024 * 1024 + 4096, seed + 1);
     await new VmRegistry(this.a.dataDir).put({ vmId, images: [{ imageId: 'vda', kind: 'disk', path: disk }, { imageId: 'memory', kind: 'memory', path: memory }], presence: 'here', generation: 0 });
     return { disk, memory, hashes: [sha256(disk), sha256(memory)] };
+  }
+
+  /** Where the disks of a VM of host a lie. */
+  vmFolder(vmId: string): string {
+    return join(this.#vmsFolder, vmId);
   }
 
   imagesOnB(vmId: string): string[] {
@@ -162,7 +185,7 @@ export class Lab {
   /** Files that a migration must not leave behind, on either host, once all is settled. */
   leftovers(): string[] {
     const bad = /\.dwcp-work$|\.part$|\.tmp$|\.files$/;
-    const roots = [this.a.dataDir, this.b.dataDir, join(this.folder, 'vms')];
+    const roots = [this.a.dataDir, this.b.dataDir, this.#vmsFolder];
     const files = roots.filter((root) => existsSync(root)).flatMap(filesBelow);
     return files.filter((path) => bad.test(path) || /\/(incoming|outgoing)\/./.test(path)).filter((path) => statSync(path, { throwIfNoEntry: false })?.isFile() ?? false);
   }

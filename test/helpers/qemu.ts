@@ -4,7 +4,7 @@
  */
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { closeSync, existsSync, openSync, readFileSync, writeFileSync } from 'node:fs';
+import { closeSync, existsSync, openSync, readFileSync, readSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { ensureQemu, hasQemu, QEMU_INSTALL_LINE } from '../../src/cli/demo/qemu-package';
 import { whichTool } from '../../src/cli/demo/tools';
@@ -33,21 +33,28 @@ export function needsAssembler(): string | undefined {
 export interface CountingGuest {
   readonly image: string;
   readonly pages: number;
+  readonly writesDisk: boolean;
 }
 
-/** The guest as a bootable disk. @param idleTurns between two pages: more of them dirty memory more slowly */
-export function buildCountingGuest(pages: number, idleTurns: number, diskBytes = 1024 * 1024): CountingGuest {
+const COUNT_SECTOR = 1024;
+
+/**
+ * The guest as a bootable disk. @param idleTurns between two pages: more of them dirty memory more slowly
+ * @param writesDisk it writes each count to its disk too; it needs a machine with IDE for that
+ */
+export function buildCountingGuest(pages: number, idleTurns: number, diskBytes = 1024 * 1024, writesDisk = false): CountingGuest {
   const folder = temporaryFolder();
   const [object, binary] = [join(folder, 'counter.o'), join(folder, 'counter.img')];
   execFileSync('as', ['--32', '-o', object, join(GUESTS, 'counter.S')]);
   execFileSync('ld', ['-m', 'elf_i386', '-Ttext', '0x7c00', '--oformat', 'binary', '-o', binary, object]);
   const sector = readFileSync(binary);
+  sector.writeUInt32LE(writesDisk ? COUNT_SECTOR : 0, 0x1ec);
   sector.writeUInt32LE(pages, 0x1f0);
   sector.writeUInt32LE(idleTurns, 0x1f4);
   // The firmware passes over a disk of one sector; what is behind it is random, so that it takes its time on a link.
   const rest = diskBytes - sector.length;
   writeFileSync(binary, Buffer.concat([sector, diskBytes > 1024 * 1024 ? randomBytes(rest) : Buffer.alloc(rest)]));
-  return { image: binary, pages };
+  return { image: binary, pages, writesDisk };
 }
 
 export interface RunningGuest {
@@ -80,6 +87,18 @@ export async function countsOf({ qmp }: RunningGuest, pages: number): Promise<nu
   await qmp.execute('pmemsave', { val: 0x20_0000, size: pages * 4096, filename: file });
   const memory = readFileSync(file);
   return Array.from({ length: pages }, (_, page) => memory.readUInt32LE(page * 4096));
+}
+
+/** The count that the guest has written to its disk last. */
+export function countOnDisk(path: string): number {
+  const fd = openSync(path, 'r');
+  try {
+    const word = Buffer.alloc(4);
+    readSync(fd, word, 0, 4, COUNT_SECTOR * 512);
+    return word.readUInt32LE(0);
+  } finally {
+    closeSync(fd);
+  }
 }
 
 /** The guest counts without pause, so a page may be one count behind the first, never more, and never go up again. */
