@@ -129,11 +129,14 @@ export class Scene {
   /**
    * Waits until no workflow of the VM is open and neither host has it in its hands; what parks is tried again.
    * @param cancelAfterMs what still runs by then is cancelled
+   * @throws at once where two have run
    */
   async settled(cancelAfterMs = Infinity): Promise<void> {
     const startedAt = Date.now();
     let last = '';
     for (let cancelled = false; Date.now() - startedAt < SETTLED_MS; await after(POLL_MS)) {
+      // What settles after two have run is of no interest.
+      expect(this.watch.overlaps).toEqual([]);
       try {
         const { description: { status }, handle } = await this.run();
         const open = await Promise.all([this.lab.a, this.lab.b].map(async ({ dataDir }) => (await new OwnershipJournal(dataDir).last(this.vmId))?.state));

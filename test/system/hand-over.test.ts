@@ -14,6 +14,7 @@ import { after, until, within } from '../helpers/waiting';
 
 const PAGES = 2048;
 const SOON_MS = 10_000;
+const ARRIVES_MS = 60_000;
 /** Longer than a host's agent is waited for. */
 const PARKS_MS = 180_000;
 
@@ -125,8 +126,8 @@ describeWhere([needsQemu(), needsAssembler(), needsRoot(), needsProgram('mount',
       await within(60_000, 'memory', scene.watch.reached('memory'));
       await scene.lab.orchestrator.cancelMigration(id);
       const again = await scene.migrateAtOnce();
-      await expect(scene.lab.result(id)).rejects.toMatchObject({ code: 'CANCELLED' });
-      expect(await scene.lab.result(again)).toMatchObject({ outcome: 'completed', path: 'dwcp' });
+      await within(SOON_MS, 'the cancel', expect(scene.lab.result(id)).rejects.toMatchObject({ code: 'CANCELLED' }));
+      expect(await within(ARRIVES_MS, 'its end', scene.lab.result(again))).toMatchObject({ outcome: 'completed', path: 'dwcp' });
       await scene.settled();
       expect(await scene.outcome()).toBe('moved');
     }), 180_000);
@@ -145,7 +146,7 @@ describeWhere([needsQemu(), needsAssembler(), needsRoot(), needsProgram('mount',
       await watch.monitor('source').execute('cont');
       await after(1_500);
       expect(await watch.countAt('source')).toBeGreaterThan(count);
-      expect(await lab.result(await scene.migrate())).toMatchObject({ outcome: 'completed' });
+      expect(await within(ARRIVES_MS, 'its end', lab.result(await scene.migrate()))).toMatchObject({ outcome: 'completed' });
       await scene.settled();
       expect(await scene.outcome()).toBe('moved');
     }), 180_000);
