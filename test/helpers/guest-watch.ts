@@ -5,7 +5,7 @@
  */
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { findListener } from '../../src/hypervisor/qemu/guest-process';
+import { findListener } from '../../src/hypervisor/qemu/process-table';
 import { QmpClient } from '../../src/hypervisor/qemu/qmp-client';
 import type { QmpEvent } from '../../src/hypervisor/qemu/qmp-schemas';
 import type { GuestState } from '../../src/model/guest-states';

@@ -10,6 +10,9 @@ export class Relay {
   readonly #from: { readonly host: string; readonly port: number };
   readonly #to: { readonly host: string; readonly port: number };
   readonly #sockets = new Set<Socket>();
+  /** From who has connected to where it goes, of every connection. */
+  readonly #ways = new Map<Socket, Socket>();
+  #held = false;
   #server: Server | undefined;
   connections = 0;
 
@@ -36,6 +39,17 @@ export class Relay {
     return sockets.length / 2;
   }
 
+  /** Nothing goes on to where this relay leads, while what comes from there still arrives; no connection ends. */
+  holdBack(): void {
+    this.#held = true;
+    for (const [near, far] of this.#ways) near.unpipe(far).pause();
+  }
+
+  letGo(): void {
+    this.#held = false;
+    for (const [near, far] of this.#ways) near.pipe(far);
+  }
+
   /** Nothing listens from here on, and every connection is destroyed. */
   async close(): Promise<void> {
     open.delete(this);
@@ -48,10 +62,12 @@ export class Relay {
   #relay(near: Socket): void {
     const far = connect(this.#to);
     this.connections += 1;
+    this.#ways.set(near, far);
+    near.on('close', () => this.#ways.delete(near));
     for (const [socket, other] of [[near, far], [far, near]] as const) {
       this.#sockets.add(socket);
       socket.setNoDelay(true);
-      socket.pipe(other);
+      if (socket !== near || !this.#held) socket.pipe(other);
       socket.on('error', () => other.destroy());
       socket.on('close', () => {
         this.#sockets.delete(socket);

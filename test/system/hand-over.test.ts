@@ -91,7 +91,7 @@ describeWhere([needsQemu(), needsAssembler(), needsRoot(), needsProgram('mount',
 
   test.each([['what it hands over', 'outgoing'], ['its own journal', 'ownership']])('the source’s disk is full when it writes %s: the guest runs on within seconds', (_, folder) => {
     const data = new SmallDisk('400m');
-    const small = new SmallDisk('32k', join(data.folder, folder));
+    const small = new SmallDisk('2m', join(data.folder, folder));
     return play(async (scene) => {
       await scene.migrate();
       await within(60_000, 'memory', scene.watch.reached('memory'));
@@ -151,17 +151,15 @@ describeWhere([needsQemu(), needsAssembler(), needsRoot(), needsProgram('mount',
       expect(await scene.outcome()).toBe('moved');
     }), 180_000);
 
-  test('reset while nobody knows whether the destination has taken over: it parks, and goes on when the destination is back', () => {
-    const data = new SmallDisk('400m');
-    const journals = new SmallDisk('32k', join(data.folder, 'ownership'));
-    return play(async (scene) => {
-      const { watch, lab } = scene;
+  test('reset while nobody knows whether the destination has taken over: it parks, and goes on when the destination is back', () =>
+    play(async (scene) => {
+      const { watch, lab, relay } = scene;
+      const loaded = watch.next('destination', isCompleted, () => relay.holdBack());
       await scene.migrate({ maxDowntimeMs: 30_000 });
-      await within(60_000, 'memory', watch.reached('memory'));
-      const makeRoom = journals.fill();
-      await within(60_000, 'handed over', watch.reached('handedOver'));
+      await within(60_000, 'what the destination has loaded', loaded);
+      await within(SOON_MS, 'handed over', watch.reached('handedOver'));
       await lab.kill('destination agent');
-      makeRoom();
+      relay.letGo();
       expect(watch.journalOf('destination')).not.toContain('mine');
       await scene.resetWorkflow();
       await until(PARKS_MS, 'it parks', async () => (await scene.progress())?.parked !== undefined);
@@ -169,6 +167,5 @@ describeWhere([needsQemu(), needsAssembler(), needsRoot(), needsProgram('mount',
       lab.startAgent(lab.b);
       await scene.settled();
       expect(['moved', 'stayed']).toContain(await scene.outcome());
-    }, { disks: { destination: { folder: data.folder, remove: async () => { await journals.remove(); await data.remove(); } } } });
-  }, 400_000);
+    }), 400_000);
 });
