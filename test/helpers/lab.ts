@@ -2,7 +2,7 @@
  * The whole system as processes of its own: a Temporal server, the control worker, two agents with their data folders.
  * For tests that kill, cut and fill. Everything is ended and removed after the test, and nothing may be left lying.
  */
-import { existsSync, mkdirSync, readdirSync, statSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { Client, Connection } from '@temporalio/client';
 import { Children, type Child, lastLine } from '../../src/cli/demo/children';
@@ -123,6 +123,12 @@ export class Lab {
 
   processOf(what: LabProcess): Pick<Child, 'process' | 'ended'> | undefined {
     return { 'source agent': this.a.agent, 'destination agent': this.b.agent, 'control worker': this.#control, 'Temporal server': this.#server }[what];
+  }
+
+  /** What its processes have written, each one's starts one behind the other. */
+  logs(): { readonly name: string; readonly text: string }[] {
+    const folder = join(this.folder, 'logs');
+    return readdirSync(folder).map((name) => ({ name, text: readFileSync(join(folder, name), 'utf8') }));
   }
 
   /** A VM of one disk (and a small memory image) on host a, sparse and partly compressible. */

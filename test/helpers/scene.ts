@@ -31,6 +31,7 @@ export interface SceneOptions {
 
 const SETTLED_MS = 90_000;
 const POLL_MS = 100;
+const LAST_LINES = 25;
 
 export class Scene {
   readonly lab: Lab;
@@ -190,6 +191,12 @@ export class Scene {
     expectOnePass(counts);
     expect(first).toBeGreaterThanOrEqual(Math.max(this.#countBefore, this.watch.countAtPause));
     if (onDisk !== undefined) expect([first, first - 1]).toContain(onDisk);
+  }
+
+  /** What was seen from outside, and the last words of every process. */
+  report(): string {
+    const said = this.lab.logs().map(({ name, text }) => `--- ${name}\n${text.trimEnd().split('\n').slice(-LAST_LINES).join('\n')}`);
+    return [...this.watch.log, ...said, ''].join('\n');
   }
 
   async end(): Promise<void> {

@@ -29,7 +29,7 @@ describeWhere([needsQemu(), needsAssembler(), needsRoot(), needsProgram('mount',
     try {
       await story(scene);
     } catch (error) {
-      process.stderr.write(`${scene.watch.log.join('\n')}\n`);
+      process.stderr.write(scene.report());
       throw error;
     } finally {
       await scene.end();
