@@ -34,6 +34,7 @@ const requestSchema = z.discriminatedUnion('method', [
 const progressSchema = z.object({ offset: z.int().min(0) });
 
 interface OpenFile {
+  readonly migration: DestinationMigration;
   readonly parameters: WorkingImageParameters;
   readonly handle: FileHandle;
   offset: number;
@@ -102,18 +103,18 @@ export class StandardReceiver {
     if (frame.type === 'extent') return this.#takeExtent(frame);
     const request = readMeta(requestSchema, frame);
     if (request.method === 'begin') {
-      this.#answer(frame, { ok: true, offset: await this.#begin(request.imageId) });
+      const migration = await this.#migration();
+      this.#answer(frame, { ok: true, offset: await migration.takeIn(() => this.#begin(migration, request.imageId)) });
       return;
     }
-    if (request.method === 'finish') await this.#finish(request.root);
+    if (request.method === 'finish') await (await this.#migration()).takeIn(() => this.#finish(request.root));
     else if (request.method === 'guest') await (await this.#migration()).receiveWholeGuest();
     else await (await this.#migration()).loadWholeGuest();
     this.#answer(frame, { ok: true });
   }
 
-  async #begin(imageId: string): Promise<number> {
+  async #begin(migration: DestinationMigration, imageId: string): Promise<number> {
     await this.#closeFile();
-    const migration = await this.#migration();
     await migration.yieldImage(imageId);
     const parameters = migration.parametersOf(imageId, false);
     await removeJournal(parameters.journalPath);
@@ -122,12 +123,13 @@ export class StandardReceiver {
     setSparseSize(handle.fd, parameters.image.sizeBytes);
     const saved = await readIfThere(progressPath(parameters));
     const offset = saved ? progressSchema.parse(JSON.parse(saved.toString('utf8'))).offset : 0;
-    this.#file = { parameters, handle, offset, durableOffset: offset, committedAt: performance.now() };
+    this.#file = { migration, parameters, handle, offset, durableOffset: offset, committedAt: performance.now() };
     return offset;
   }
 
   async #takeExtent(frame: Frame): Promise<void> {
     const file = this.#open();
+    if (!file.migration.takesData) await file.migration.assertTakesData();
     const { end } = await this.#context.pool.run({
       kind: 'writeExtent',
       file: { fd: file.handle.fd, sizeBytes: file.parameters.image.sizeBytes },
