@@ -60,6 +60,7 @@ export class WorkingImage {
   #failed: DwcpError | undefined;
   #decoding = 0;
   #verifiedRoot: string | undefined;
+  #finishing: Promise<void> | undefined;
   #closed = false;
   #received = false;
   /** Batch that wrote a block last; only for images that go on changing. */
@@ -157,26 +158,38 @@ export class WorkingImage {
     this.#onAccepted = handler;
   }
 
-  /** A source begins anew: what it sends now is newer than anything before. */
+  /** A source begins anew: what it sends now is newer than anything before, and what was verified may change again. */
   async beginPass(): Promise<void> {
-    if (!this.#lastBatch) return;
+    if (this.#closed) return;
     await this.#idle();
-    this.#lastBatch.fill(0);
+    this.#lastBatch?.fill(0);
     if (this.#verifiedRoot === undefined) return;
     this.#verifiedRoot = undefined;
     await rm(verifiedPath(this.parameters.journalPath), { force: true });
   }
 
-  /** Takes in a checked BATCH frame. @returns the blocks that must come again in full; @throws what the disk says */
+  /**
+   * Takes in a checked BATCH frame.
+   * @returns the blocks that must come again in full; @throws what the disk says, SUPERSEDED where nothing is written here any more
+   */
   async take(frame: Frame): Promise<readonly number[]> {
+    // What is being compared must not change under it.
+    while (this.#finishing) await this.#finishing.catch(() => undefined);
     if (this.#failed) throw this.#failed;
-    if (this.#closed || this.#verifiedRoot !== undefined) return [];
+    if (this.#closed || this.#verifiedRoot !== undefined) return this.#takeLate(frame);
     this.#decoding += 1;
     try {
       return await this.#inOrder(frame);
     } finally {
       this.#decoding -= 1;
     }
+  }
+
+  /** A second copy of what is here is as good as taken in. Of anything else nobody may believe that it was: it is not written. */
+  #takeLate({ meta, sequence }: Frame): readonly number[] {
+    const isHere = namedBlocks(meta).every(({ block, hash }) => block < this.held.blocks && (this.held.hashOf(block).equals(hash) || (this.#lastBatch?.[block] ?? 0) > sequence));
+    if (isHere) return [];
+    throw new DwcpError('SUPERSEDED', `Image ${this.parameters.image.imageId} is ${this.#closed ? 'closed' : 'complete'}: batch ${sequence} came too late`, { side: 'destination' });
   }
 
   /** One version of a block at a time; of an image that goes on changing, none that is older than what is there. */
@@ -267,6 +280,17 @@ export class WorkingImage {
    */
   async finish(root: string): Promise<void> {
     if (this.#verifiedRoot === root) return;
+    if (this.#closed) throw new DwcpError('SUPERSEDED', `Image ${this.parameters.image.imageId} is closed`, { side: 'destination' });
+    while (this.#finishing) await this.#finishing.catch(() => undefined);
+    this.#finishing = this.#compare(root);
+    try {
+      await this.#finishing;
+    } finally {
+      this.#finishing = undefined;
+    }
+  }
+
+  async #compare(root: string): Promise<void> {
     await this.#idle();
     await this.#commit();
     const found = await this.#pool.run({ kind: 'root', hashes: this.held.memory, sizeBytes: this.held.sizeBytes });

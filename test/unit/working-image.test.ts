@@ -103,3 +103,33 @@ describe('after a crash of the agent', () => {
     expect(new Set(await promised(folder))).toEqual(new Set([0]));
   });
 });
+
+describe('a batch that comes late', () => {
+  it('is as good as taken in where all of it is here, and is refused where it is not, once the image is complete', async () => {
+    const image = await opened(temporaryFolder(), false);
+    await image.take(batchOf(1, { 0: X, 1: Y }));
+    await image.finish(image.held.root());
+    expect(await image.take(batchOf(2, { 0: X }))).toEqual([]);
+    await expect(image.take(batchOf(3, { 0: X, 1: Z }))).rejects.toMatchObject({ code: 'SUPERSEDED' });
+  });
+
+  it('likewise once it is closed; of a running guest also where a newer version is here', async () => {
+    const image = await opened(temporaryFolder());
+    await image.take(batchOf(5, { 0: X }));
+    await image.close();
+    expect(await image.take(batchOf(6, { 0: X }))).toEqual([]);
+    expect(await image.take(batchOf(4, { 0: Y }))).toEqual([]);
+    await expect(image.take(batchOf(7, { 0: Y }))).rejects.toMatchObject({ code: 'SUPERSEDED' });
+    await expect(image.finish('f'.repeat(64))).rejects.toMatchObject({ code: 'SUPERSEDED' });
+  });
+
+  it('is not late any more when the source has begun anew: then it is written, and the image has to be compared again', async () => {
+    const folder = temporaryFolder();
+    const image = await opened(folder, false);
+    await image.take(batchOf(1, { 0: X }));
+    await image.finish(image.held.root());
+    await image.beginPass();
+    await image.take(batchOf(2, { 0: Z }));
+    expect([image.verifiedRoot, contentOf(folder, 0).equals(Z)]).toEqual([undefined, true]);
+  });
+});
