@@ -66,7 +66,8 @@ export class StandardReceiver {
       (received) => this.#enqueue(received),
       () => {
         this.#ended = true;
-        void this.yield().finally(onEnd);
+        // What could not be put away has been counted to the last commit only.
+        void this.yield().catch(() => undefined).finally(onEnd);
       },
       slab,
     );
@@ -79,14 +80,17 @@ export class StandardReceiver {
 
   /** Closes the file, after what has been received so far has been written. */
   yield(): Promise<void> {
-    this.#queue = this.#queue.then(() => this.#closeFile());
+    // A file that did not close must not be in the way of what comes next.
+    this.#queue = this.#queue.catch(() => undefined).then(() => this.#closeFile());
     return this.#queue;
   }
 
   #enqueue({ frame, run }: Received): void {
     this.#queue = this.#queue
+      .catch(() => undefined)
       .then(() => (this.#ended ? undefined : this.#take(frame)))
       .catch((error: unknown) => this.#refuse(frame, toDwcpError(error, 'INTERNAL', { side: 'destination' })))
+      .catch((error: unknown) => this.end(toDwcpError(error, 'INTERNAL', { side: 'destination' })))
       .finally(() => run && this.#slab.free(run));
   }
 
