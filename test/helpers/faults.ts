@@ -3,10 +3,10 @@
  * operators do at a bad moment. Each returns when the fault is over and all that was taken away is back.
  */
 import { readdirSync, readFileSync } from 'node:fs';
-import type { Fault } from './crash-matrix';
-import type { Side } from './guest-watch';
+import type { Fault, GuestFault, VmFault } from './crash-matrix';
 import { CrashDisk, fillDisk } from './host-disks';
-import type { Scene } from './scene';
+import type { MovingVm, Side } from './moving-vm';
+import { Scene } from './scene';
 import { after, until } from './waiting';
 
 /** Within maxDowntimeMs of the matrix's migrations, and longer than a heartbeat's silence may last. */
@@ -15,46 +15,60 @@ const HELD_LONG_MS = 12_000;
 const FULL_MS = 2_500;
 const RUNS_ON_WITHIN_MS = 10_000;
 
-export const INFLICT: Readonly<Record<Fault, (scene: Scene) => Promise<void>>> = {
+const OF_ANY_VM: Readonly<Record<VmFault, (vm: MovingVm) => Promise<void>>> = {
   'source agent': ({ lab }) => lab.killAndRestart('source agent'),
   'destination agent': ({ lab }) => lab.killAndRestart('destination agent'),
   'control worker': ({ lab }) => lab.killAndRestart('control worker'),
   'Temporal server': ({ lab }) => lab.killAndRestart('Temporal server'),
-  'source QEMU': (scene) => killGuest(scene, 'source'),
-  'destination QEMU': (scene) => killGuest(scene, 'destination'),
-  'link 1 s': (scene) => cutFor(scene, 1_000),
-  'link 30 s': (scene) => cutFor(scene, 30_000),
+  'link 1 s': (vm) => cutFor(vm, 1_000),
+  'link 30 s': (vm) => cutFor(vm, 30_000),
   'link for good': ({ relay }) => relay.close(),
-  cancel: (scene) => scene.cancel(),
+  cancel: (vm) => vm.cancel(),
   'full disk': ({ lab }) => fullFor(lab.b.dataDir),
   'source disk full': ({ lab }) => fullFor(lab.a.dataDir),
-  'workflow reset': (scene) => scene.resetWorkflow(),
-  'workflow terminate': (scene) => scene.terminateWorkflow(),
-  'second migrate': async (scene) => {
-    await scene.terminateWorkflow();
-    await scene.migrateAtOnce();
+  'workflow reset': (vm) => vm.resetWorkflow(),
+  'workflow terminate': (vm) => vm.terminateWorkflow(),
+  'second migrate': async (vm) => {
+    await vm.terminateWorkflow();
+    await vm.migrateAtOnce();
   },
-  'cancel then migrate': async (scene) => {
-    await scene.cancel();
-    await scene.migrateAtOnce();
+  'cancel then migrate': async (vm) => {
+    await vm.cancel();
+    await vm.migrateAtOnce();
   },
+  'source agent held': (vm) => holdAgent(vm, 'source', HELD_MS),
+  'destination agent held': (vm) => holdAgent(vm, 'destination', HELD_MS),
+  'source agent held long': (vm) => holdAgent(vm, 'source', HELD_LONG_MS),
+  'destination agent held long': (vm) => holdAgent(vm, 'destination', HELD_LONG_MS),
+  'source host crash': (vm) => crashHost(vm, 'source'),
+  'destination host crash': (vm) => crashHost(vm, 'destination'),
+};
+
+const OF_A_GUEST: Readonly<Record<GuestFault, (scene: Scene) => Promise<void>>> = {
+  'source QEMU': (scene) => killGuest(scene, 'source'),
+  'destination QEMU': (scene) => killGuest(scene, 'destination'),
+  'source QEMU held': (scene) => holdGuest(scene, 'source', HELD_MS),
+  'destination QEMU held': (scene) => holdGuest(scene, 'destination', HELD_MS),
+  'source QEMU held long': (scene) => holdGuest(scene, 'source', HELD_LONG_MS),
+  'destination QEMU held long': (scene) => holdGuest(scene, 'destination', HELD_LONG_MS),
   'operator stop': async ({ watch }) => {
     await watch.monitor('source').execute('stop').catch(() => undefined); // At its end the source's QEMU is gone.
   },
-  'source QEMU held': (scene) => holdGuest(scene, 'source', HELD_MS),
-  'destination QEMU held': (scene) => holdGuest(scene, 'destination', HELD_MS),
-  'source agent held': (scene) => holdAgent(scene, 'source', HELD_MS),
-  'destination agent held': (scene) => holdAgent(scene, 'destination', HELD_MS),
-  'source QEMU held long': (scene) => holdGuest(scene, 'source', HELD_LONG_MS),
-  'destination QEMU held long': (scene) => holdGuest(scene, 'destination', HELD_LONG_MS),
-  'source agent held long': (scene) => holdAgent(scene, 'source', HELD_LONG_MS),
-  'destination agent held long': (scene) => holdAgent(scene, 'destination', HELD_LONG_MS),
-  'source host crash': (scene) => crashHost(scene, 'source'),
-  'destination host crash': (scene) => crashHost(scene, 'destination'),
   'agent back without Temporal': agentBackAlone,
 };
 
-async function cutFor({ relay }: Scene, ms: number): Promise<void> {
+export function inflict(fault: Fault, vm: MovingVm): Promise<void> {
+  vm.note(`fault: ${fault}`);
+  if (!isOfGuest(fault)) return OF_ANY_VM[fault](vm);
+  if (vm instanceof Scene) return OF_A_GUEST[fault](vm);
+  throw new Error(`${fault} needs a guest that runs`);
+}
+
+function isOfGuest(fault: Fault): fault is GuestFault {
+  return fault in OF_A_GUEST;
+}
+
+async function cutFor({ relay }: MovingVm, ms: number): Promise<void> {
   await relay.close();
   await after(ms);
   await relay.listen();
@@ -77,7 +91,7 @@ async function holdGuest({ watch }: Scene, side: Side, ms: number): Promise<void
   watch.signal(side, 'SIGCONT');
 }
 
-export async function holdAgent({ lab }: Scene, side: Side, ms: number): Promise<void> {
+async function holdAgent({ lab }: MovingVm, side: Side, ms: number): Promise<void> {
   const agent = lab.processOf(`${side} agent`)?.process;
   agent?.kill('SIGSTOP');
   await after(ms);
@@ -85,7 +99,7 @@ export async function holdAgent({ lab }: Scene, side: Side, ms: number): Promise
 }
 
 /** Power is cut: agent and QEMUs end at once, what was not synced is gone; a moment later the host is up again. */
-export async function crashHost({ lab, disks }: Scene, side: Side): Promise<void> {
+export async function crashHost({ lab, disks }: MovingVm, side: Side): Promise<void> {
   const disk = disks[side];
   if (!(disk instanceof CrashDisk)) throw new Error(`the ${side} has no disk to crash on`);
   const agent = lab.processOf(`${side} agent`);
@@ -110,9 +124,10 @@ function qemusNaming(folder: string): number[] {
 }
 
 /** The source's agent comes back with no Temporal server to ask: where the guest is still its own, it runs within seconds. */
-async function agentBackAlone({ lab, watch }: Scene): Promise<void> {
+async function agentBackAlone(scene: Scene): Promise<void> {
+  const { lab, watch } = scene;
   await Promise.all([lab.kill('source agent'), lab.kill('Temporal server')]);
-  const owns = watch.journalOf('source').at(-1) === 'claimed';
+  const owns = scene.statesOf('source').at(-1) === 'claimed';
   lab.startAgent(lab.a);
   if (owns) await until(RUNS_ON_WITHIN_MS, 'without Temporal the guest runs on at the source, which owns it', () => watch.running.includes('source'));
   await lab.startServer();

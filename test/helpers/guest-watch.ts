@@ -11,9 +11,8 @@ import type { QmpEvent } from '../../src/hypervisor/qemu/qmp-schemas';
 import type { GuestState } from '../../src/model/guest-states';
 import { temporaryFolder } from './data';
 import { monitorPath } from './guest-lab';
-import type { LabHost } from './lab';
+import type { MovingVm, Side } from './moving-vm';
 
-export type Side = 'source' | 'destination';
 export type Matches = (event: QmpEvent) => boolean;
 
 export const isStop: Matches = ({ name }) => name === 'STOP';
@@ -29,10 +28,8 @@ interface Span {
 const LOOK_EVERY_MS = 3;
 
 export class GuestWatch {
-  readonly log: string[] = [];
   readonly spans: Span[] = [];
-  readonly #sides: Readonly<Record<Side, LabHost>>;
-  readonly #vmId: string;
+  readonly #vm: MovingVm;
   readonly #seen = new Set<GuestState>();
   readonly #wanted = new Map<GuestState, () => void>();
   readonly #timer: NodeJS.Timeout;
@@ -42,11 +39,9 @@ export class GuestWatch {
   #countAtPause = 0;
   #watched = false;
   #stopped = false;
-  migrationId = '';
 
-  constructor(vmId: string, source: LabHost, destination: LabHost) {
-    this.#vmId = vmId;
-    this.#sides = { source, destination };
+  constructor(vm: MovingVm) {
+    this.#vm = vm;
     this.#timer = setInterval(() => this.#look(), LOOK_EVERY_MS);
   }
 
@@ -79,7 +74,7 @@ export class GuestWatch {
   signal(side: Side, signal: NodeJS.Signals): void {
     const pid = this.#pids.get(side);
     if (pid === undefined) return;
-    this.note(`${signal} to the ${side}’s QEMU`);
+    this.#vm.note(`${signal} to the ${side}’s QEMU`);
     try {
       process.kill(pid, signal);
     } catch {
@@ -97,10 +92,6 @@ export class GuestWatch {
   /** How far it had counted when it was paused at the source last: nobody may go on from an earlier moment. */
   get countAtPause(): number {
     return this.#countAtPause;
-  }
-
-  note(text: string): void {
-    this.log.push(`${new Date().toISOString()} ${this.#vmId} ${text}`);
   }
 
   /** Moments at which both ran it. */
@@ -121,28 +112,13 @@ export class GuestWatch {
 
   #look(): void {
     for (const side of ['source', 'destination'] as const) {
-      const path = monitorPath(this.#sides[side], this.#vmId);
+      const path = monitorPath(this.#vm.hostOf(side), this.#vm.vmId);
       if (!this.#connected.has(side) && existsSync(path)) void this.#connect(side, path);
     }
-    const source = this.#journal(this.#sides.source);
-    const destination = this.#journal(this.#sides.destination);
-    if (source.includes('handed_over')) this.#reach('handedOver');
+    const destination = this.#vm.statesOf('destination');
+    if (this.#vm.statesOf('source').includes('handed_over')) this.#reach('handedOver');
     if (destination.includes('mine')) this.#reach('mine');
     if (destination.includes('installed')) this.#reach('installed');
-  }
-
-  /** The states that a host's journal holds of this migration. */
-  journalOf(side: Side): string[] {
-    return this.#journal(this.#sides[side]);
-  }
-
-  #journal(host: LabHost): string[] {
-    try {
-      const lines = readFileSync(join(host.dataDir, 'ownership', `${this.#vmId}.journal`), 'utf8').split('\n');
-      return lines.flatMap((line) => (line.includes(`"migrationId":"${this.migrationId}"`) ? [/"state":"(\w+)"/.exec(line)?.[1] ?? ''] : []));
-    } catch {
-      return [];
-    }
   }
 
   async #connect(side: Side, path: string): Promise<void> {
@@ -162,7 +138,8 @@ export class GuestWatch {
       if ((await qmp.execute('query-status')).running) this.#ran(side, true, Date.now(), 'runs');
       while (side === 'source' && !this.#watched && !qmp.ended) {
         const blocks = await qmp.execute('query-block');
-        if (blocks.some(({ inserted }) => (inserted?.['dirty-bitmaps']?.length ?? 0) > 0)) this.#watched = true;
+        const jobs = await qmp.execute('query-block-jobs');
+        if (jobs.length > 0 || blocks.some(({ inserted }) => (inserted?.['dirty-bitmaps']?.length ?? 0) > 0)) this.#watched = true;
         else await new Promise((resolve) => setTimeout(resolve, LOOK_EVERY_MS));
       }
       if (side === 'source') this.#reach('disks');
@@ -174,7 +151,7 @@ export class GuestWatch {
   #event(side: Side, event: QmpEvent): void {
     const { name, data, atMs } = event;
     for (const listener of [...this.#listeners]) listener(side, event);
-    this.note(`${side} ${name} ${JSON.stringify(data)}`);
+    this.#vm.note(`${side} ${name} ${JSON.stringify(data)}`);
     if (name === 'RESUME') this.#ran(side, true, atMs, 'RESUME');
     if (name === 'STOP' || name === 'SHUTDOWN') this.#ran(side, false, atMs, name);
     const status = name === 'MIGRATION' ? String(data.status) : '';
@@ -193,7 +170,7 @@ export class GuestWatch {
   #ran(side: Side, runs: boolean, atMs: number, why: string): void {
     const open = this.spans.find((span) => span.side === side && span.toMs === Infinity);
     if (runs === (open !== undefined)) return;
-    this.note(`${side} ${runs ? 'begins to run' : 'ceases to run'} (${why})`);
+    this.#vm.note(`${side} ${runs ? 'begins to run' : 'ceases to run'} (${why})`);
     if (open) open.toMs = atMs;
     else this.spans.push({ side, fromMs: atMs, toMs: Infinity });
   }
@@ -206,7 +183,7 @@ export class GuestWatch {
   #reach(state: GuestState): void {
     if (this.#seen.has(state)) return;
     this.#seen.add(state);
-    this.note(`state ${state}`);
+    this.#vm.note(`state ${state}`);
     this.#wanted.get(state)?.();
   }
 }

@@ -5,14 +5,17 @@
  */
 import { appendFileSync, mkdirSync } from 'node:fs';
 import { join } from 'node:path';
+import type { GuestState } from '../../src/model/guest-states';
 import { MIB } from '../../src/model/units';
 import { type Cell, cells, nameOf, type Outcome } from '../helpers/crash-matrix';
-import { INFLICT } from '../helpers/faults';
+import { inflict } from '../helpers/faults';
 import { CrashDisk, type HostDisk, SmallDisk } from '../helpers/host-disks';
+import type { HostDisks, MovingVm, Side } from '../helpers/moving-vm';
 import { describeWhere, needsProgram, needsRoot } from '../helpers/needs';
 import { buildCountingGuest, type CountingGuest, needsAssembler, needsQemu } from '../helpers/qemu';
 import { Scene } from '../helpers/scene';
-import type { Side } from '../helpers/guest-watch';
+import { type StoppedState, StoppedVm } from '../helpers/stopped-vm';
+import { within } from '../helpers/waiting';
 
 const PAGES = 2048;
 const FULL = process.env.DWCP_MATRIX === 'full';
@@ -32,33 +35,45 @@ describeWhere([needsQemu(), needsAssembler(), needsRoot(), needsProgram('mount',
   test.each(chosen.map((cell) => ({ ...cell, name: nameOf(cell) })))('$name', async (cell) => {
     number += 1;
     const startedAt = Date.now();
-    const scene = await Scene.start({ guest, vmId: `crash-${number}`, disks: { source: diskFor('source', cell), destination: diskFor('destination', cell) } });
+    const disks = { source: diskFor('source', cell), destination: diskFor('destination', cell) };
+    const vm = await start(cell, `crash-${number}`, disks);
     let outcome = 'not settled';
     try {
-      outcome = await runCell(scene, cell);
+      await vm.settled(cell.faults.includes('link for good') ? CANCEL_AFTER_MS : Infinity);
+      outcome = await vm.outcome();
       expect(cell.allowed).toContain(outcome as Outcome);
     } catch (error) {
       outcome = `FAILED (${outcome}): ${String(error).slice(0, 300)}`;
       throw error;
     } finally {
-      scene.watch.note(`outcome ${outcome}`);
-      write(cell, outcome, Date.now() - startedAt, scene.watch.log);
-      await scene.end();
+      vm.note(`outcome ${outcome}`);
+      write(cell, outcome, Date.now() - startedAt, vm);
+      await vm.end();
     }
   }, 240_000);
 
-  async function runCell(scene: Scene, { state, faults }: Cell): Promise<Outcome> {
-    const { watch, lab } = scene;
-    const slow = state === 'disks' || state === 'memory';
-    const id = await scene.migrate({ maxDowntimeMs: MAX_DOWNTIME_MS, bandwidthLimit: slow ? 6e6 : 0 });
-    if (state === 'converged') void lab.until(id, 'the switchover', ({ progress }) => progress?.phase === 'switchover', 60_000).then(() => watch.say('converged'), () => undefined);
-    await Promise.race([watch.reached(state), new Promise((_, reject) => setTimeout(() => reject(new Error(`state ${state} was not reached`)), 60_000).unref())]);
-    for (const fault of faults) watch.note(`fault: ${fault}`);
-    await Promise.all(faults.map((fault) => INFLICT[fault](scene)));
-    await scene.settled(faults.includes('link for good') ? CANCEL_AFTER_MS : Infinity);
-    return scene.outcome();
+  /** On its way, up to its cell's state, and its faults behind it. */
+  async function start(cell: Cell, vmId: string, disks: HostDisks): Promise<Scene | StoppedVm> {
+    const vm = cell.what.startsWith('guest') ? await Scene.start({ guest, vmId, disks }) : await StoppedVm.start(vmId, disks);
+    try {
+      const standard = cell.what.endsWith('standard transfer');
+      const slow = ['disks', 'memory', 'claimed', 'transfer'].includes(cell.state);
+      const id = await vm.migrate({ maxDowntimeMs: MAX_DOWNTIME_MS, bandwidthLimit: slow ? 6e6 : 0, enableDwcp: !standard });
+      await within(60_000, `state ${cell.state}`, vm instanceof Scene ? reached(vm, cell.state as GuestState, id) : vm.reached(cell.state as StoppedState));
+      await Promise.all(cell.faults.map((fault) => inflict(fault, vm)));
+      return vm;
+    } catch (error) {
+      write(cell, `FAILED: ${String(error).slice(0, 300)}`, 0, vm);
+      await vm.end();
+      throw error;
+    }
   }
 });
+
+function reached({ watch, lab }: Scene, state: GuestState, migrationId: string): Promise<void> {
+  if (state === 'converged') void lab.until(migrationId, 'the switchover', ({ progress }) => progress?.phase === 'switchover', 60_000).then(() => watch.say('converged'), () => undefined);
+  return watch.reached(state);
+}
 
 /** What a cell's faults do to a host's disk says what disk that is. */
 function diskFor(side: Side, { faults }: Cell): HostDisk | undefined {
@@ -67,11 +82,12 @@ function diskFor(side: Side, { faults }: Cell): HostDisk | undefined {
 }
 
 /** For the bench, which may be ended and goes on where it was: a line a cell, as soon as it is known. */
-function write(cell: Cell, outcome: string, ms: number, log: readonly string[]): void {
-  if (outcome.startsWith('FAILED')) process.stderr.write(`--- ${nameOf(cell)}\n${log.join('\n')}\n`);
+function write(cell: Cell, outcome: string, ms: number, vm: MovingVm): void {
+  const text = `=== ${nameOf(cell)}\n${outcome.startsWith('FAILED') ? vm.report() : `${vm.log.join('\n')}\n`}`;
+  if (outcome.startsWith('FAILED')) process.stderr.write(text);
   const out = process.env.DWCP_MATRIX_OUT;
   if (out === undefined) return;
   mkdirSync(out, { recursive: true });
   appendFileSync(join(out, 'crash-matrix.jsonl'), `${JSON.stringify({ cell: nameOf(cell), outcome, ms })}\n`);
-  appendFileSync(join(out, 'crash-matrix.log'), `--- ${nameOf(cell)}\n${log.join('\n')}\n`);
+  appendFileSync(join(out, 'crash-matrix.log'), text);
 }

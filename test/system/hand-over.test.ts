@@ -160,7 +160,7 @@ describeWhere([needsQemu(), needsAssembler(), needsRoot(), needsProgram('mount',
       await within(SOON_MS, 'handed over', watch.reached('handedOver'));
       await lab.kill('destination agent');
       relay.letGo();
-      expect(watch.journalOf('destination')).not.toContain('mine');
+      expect(scene.statesOf('destination')).not.toContain('mine');
       await scene.resetWorkflow();
       await until(PARKS_MS, 'it parks', async () => (await scene.progress())?.parked !== undefined);
       expect(watch.running).toEqual([]);
