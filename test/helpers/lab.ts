@@ -31,6 +31,8 @@ export interface LabOptions {
   readonly bDataDir?: string | undefined;
   /** Where the disks of VMs of host a lie. */
   readonly vmsFolder?: string | undefined;
+  /** It outlives its test, for the next. */
+  readonly keep?: boolean;
 }
 
 export type LabProcess = 'source agent' | 'destination agent' | 'control worker' | 'Temporal server';
@@ -50,10 +52,12 @@ export class Lab {
   #orchestrator: Orchestrator | undefined;
   readonly #env: Record<string, string> = {};
   readonly #vmsFolder: string;
+  readonly kept: boolean;
 
-  private constructor(folder: string, ports: readonly [number, number], { agentArgs = [], bArgs = [], aDataDir, bDataDir, vmsFolder }: LabOptions) {
+  private constructor(folder: string, ports: readonly [number, number], { agentArgs = [], bArgs = [], aDataDir, bDataDir, vmsFolder, keep = false }: LabOptions) {
     labs += 1;
     this.folder = folder;
+    this.kept = keep;
     this.children = new Children(join(folder, 'logs'));
     this.#vmsFolder = vmsFolder ?? join(folder, 'vms');
     this.a = { hostId: `a-${process.pid}-${labs}`, dataDir: aDataDir ?? join(folder, 'a'), port: ports[0], args: agentArgs, agent: undefined };
@@ -224,5 +228,9 @@ function filesBelow(root: string): string[] {
 }
 
 afterEach(async () => {
+  for (const lab of [...open]) if (!lab.kept) await lab.stop();
+});
+
+afterAll(async () => {
   for (const lab of [...open]) await lab.stop();
 });

@@ -3,7 +3,7 @@
  * all is settled, and which host calls the VM its own. A running guest is scene.ts's, a VM that stands still stopped-vm.ts's.
  */
 import { randomUUID } from 'node:crypto';
-import { readFileSync } from 'node:fs';
+import { readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import type { WorkflowExecutionDescription, WorkflowHandle } from '@temporalio/client';
 import { temporal } from '@temporalio/proto';
@@ -33,12 +33,12 @@ const SETTLED_MS = 90_000;
 const POLL_MS = 100;
 const LAST_LINES = 25;
 
-/** Agent b is reached at 127.0.0.2 through a relay to where it listens. */
-export async function startPlace(disks: HostDisks = {}): Promise<Place> {
+/** Agent b is reached at 127.0.0.2 through a relay to where it listens. @param keep it outlives its test, for the next */
+export async function startPlace(disks: HostDisks = {}, keep = false): Promise<Place> {
   const lab = await Lab.start({
-    own: true, bArgs: ['--advertise-address', '127.0.0.2'], aDataDir: disks.source?.folder, bDataDir: disks.destination?.folder, vmsFolder: disks.source && `${disks.source.folder}/vms`,
+    own: true, keep, bArgs: ['--advertise-address', '127.0.0.2'], aDataDir: disks.source?.folder, bDataDir: disks.destination?.folder, vmsFolder: disks.source && `${disks.source.folder}/vms`,
   });
-  const relay = new Relay({ host: '127.0.0.2', port: lab.b.port }, { host: '127.0.0.1', port: lab.b.port });
+  const relay = new Relay({ host: '127.0.0.2', port: lab.b.port }, { host: '127.0.0.1', port: lab.b.port }, keep);
   await relay.listen();
   return { lab, relay, disks };
 }
@@ -191,17 +191,24 @@ export abstract class MovingVm {
     return [...this.log, ...said, ''].join('\n');
   }
 
+  /** What runs of it ends, and its files go; the lab stays. */
+  async leave(): Promise<void> {
+    this.endGuest();
+    for (const folder of [this.lab.vmFolder(this.vmId), ...[this.lab.a, this.lab.b].map(({ dataDir }) => join(dataDir, 'images', this.vmId))]) rmSync(folder, { recursive: true, force: true });
+    if (!this.relay.listens) await this.relay.listen();
+  }
+
   async end(): Promise<void> {
     if (this.#ended) return;
     this.#ended = true;
     await this.relay.close();
-    this.beforeEnd();
+    this.endGuest();
     await this.lab.stop();
     for (const disk of Object.values(this.disks)) await disk?.remove();
   }
 
-  protected beforeEnd(): void {
-    // Nothing but processes of the lab.
+  protected endGuest(): void {
+    // Nothing runs but the lab.
   }
 }
 

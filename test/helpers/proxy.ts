@@ -14,11 +14,18 @@ export class Relay {
   readonly #ways = new Map<Socket, Socket>();
   #held = false;
   #server: Server | undefined;
+  readonly kept: boolean;
   connections = 0;
 
-  constructor(from: { host: string; port: number }, to: { host: string; port: number }) {
+  /** @param keep it outlives its test, for the next */
+  constructor(from: { host: string; port: number }, to: { host: string; port: number }, keep = false) {
     this.#from = from;
     this.#to = to;
+    this.kept = keep;
+  }
+
+  get listens(): boolean {
+    return this.#server !== undefined;
   }
 
   get port(): number {
@@ -78,5 +85,9 @@ export class Relay {
 }
 
 afterEach(async () => {
+  for (const relay of [...open]) if (!relay.kept) await relay.close();
+});
+
+afterAll(async () => {
   for (const relay of [...open]) await relay.close();
 });

@@ -22,10 +22,15 @@ export class Scene extends MovingVm {
   #countBefore = 0;
 
   static async start({ guest, vmId, disks }: SceneOptions): Promise<Scene> {
-    const scene = new Scene(await startPlace(disks), vmId, guest);
+    return Scene.at(await startPlace(disks), vmId, guest);
+  }
+
+  /** A guest more, where there is a lab already. */
+  static async at(place: Place, vmId: string, guest: CountingGuest): Promise<Scene> {
+    const scene = new Scene(place, vmId, guest);
     await startGuestOn(scene.lab, vmId, guest, false);
     // A VM has been on its host's disk for longer than a test.
-    if (disks?.source) execFileSync('sync', ['-f', disks.source.folder]);
+    if (place.disks.source) execFileSync('sync', ['-f', place.disks.source.folder]);
     await until(20_000, 'the guest counts', async () => (scene.#countBefore = await scene.watch.countAt('source').catch(() => 0)) > 1);
     return scene;
   }
@@ -67,7 +72,7 @@ export class Scene extends MovingVm {
     expect(this.watch.overlaps).toEqual([]);
   }
 
-  protected override beforeEnd(): void {
+  protected override endGuest(): void {
     this.watch.stop();
     killGuests();
   }

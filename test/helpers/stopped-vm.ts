@@ -7,7 +7,7 @@ import { VmRegistry } from '../../src/store/vm-registry';
 import { MIB } from '../../src/model/units';
 import type { Outcome } from './crash-matrix';
 import { sha256 } from './data';
-import { type HostDisks, MovingVm, type Place, startPlace } from './moving-vm';
+import { MovingVm, type Place } from './moving-vm';
 import { until } from './waiting';
 
 export const STOPPED_STATES = ['claimed', 'transfer', 'handedOver', 'mine', 'installed'] as const;
@@ -20,10 +20,9 @@ const SHARE = 0.3;
 export class StoppedVm extends MovingVm {
   readonly #hashes: readonly string[];
 
-  static async start(vmId: string, disks: HostDisks): Promise<StoppedVm> {
-    const place = await startPlace(disks);
+  static async at(place: Place, vmId: string): Promise<StoppedVm> {
     const { hashes } = await place.lab.defineVm(vmId, DISK_BYTES);
-    if (disks.source) execFileSync('sync', ['-f', disks.source.folder]);
+    if (place.disks.source) execFileSync('sync', ['-f', place.disks.source.folder]);
     return new StoppedVm(place, vmId, hashes);
   }
 

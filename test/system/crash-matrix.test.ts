@@ -10,7 +10,7 @@ import { MIB } from '../../src/model/units';
 import { type Cell, cells, nameOf, type Outcome } from '../helpers/crash-matrix';
 import { inflict } from '../helpers/faults';
 import { CrashDisk, type HostDisk, SmallDisk } from '../helpers/host-disks';
-import type { HostDisks, MovingVm, Side } from '../helpers/moving-vm';
+import { type HostDisks, type MovingVm, type Place, type Side, startPlace } from '../helpers/moving-vm';
 import { describeWhere, needsProgram, needsRoot } from '../helpers/needs';
 import { buildCountingGuest, type CountingGuest, needsAssembler, needsQemu } from '../helpers/qemu';
 import { Scene } from '../helpers/scene';
@@ -28,6 +28,7 @@ const CANCEL_AFTER_MS = 10_000;
 describeWhere([needsQemu(), needsAssembler(), needsRoot(), needsProgram('mount', 'mount'), needsProgram('mkfs.ext4', 'e2fsprogs')])('the crash matrix', () => {
   let guest: CountingGuest;
   let number = 0;
+  let shared: Place | undefined;
 
   beforeAll(() => (guest = buildCountingGuest(PAGES, 400, 24 * MIB, true)));
 
@@ -35,10 +36,11 @@ describeWhere([needsQemu(), needsAssembler(), needsRoot(), needsProgram('mount',
   test.each(chosen.map((cell) => ({ ...cell, name: nameOf(cell) })))('$name', async (cell) => {
     number += 1;
     const startedAt = Date.now();
-    const disks = { source: diskFor('source', cell), destination: diskFor('destination', cell) };
-    const vm = await start(cell, `crash-${number}`, disks);
+    const place = await placeFor(cell);
+    const vm = await (cell.what.startsWith('guest') ? Scene.at(place, `crash-${number}`, guest) : StoppedVm.at(place, `crash-${number}`));
     let outcome = 'not settled';
     try {
+      await faultsIn(vm, cell);
       await vm.settled(cell.faults.includes('link for good') ? CANCEL_AFTER_MS : Infinity);
       outcome = await vm.outcome();
       expect(cell.allowed).toContain(outcome as Outcome);
@@ -48,25 +50,27 @@ describeWhere([needsQemu(), needsAssembler(), needsRoot(), needsProgram('mount',
     } finally {
       vm.note(`outcome ${outcome}`);
       write(cell, outcome, Date.now() - startedAt, vm);
-      await vm.end();
+      if (place === shared && !outcome.startsWith('FAILED')) await vm.leave();
+      else {
+        if (place === shared) shared = undefined;
+        await vm.end();
+      }
     }
   }, 240_000);
 
-  /** On its way, up to its cell's state, and its faults behind it. */
-  async function start(cell: Cell, vmId: string, disks: HostDisks): Promise<Scene | StoppedVm> {
-    const vm = cell.what.startsWith('guest') ? await Scene.start({ guest, vmId, disks }) : await StoppedVm.start(vmId, disks);
-    try {
-      const standard = cell.what.endsWith('standard transfer');
-      const slow = ['disks', 'memory', 'claimed', 'transfer'].includes(cell.state);
-      const id = await vm.migrate({ maxDowntimeMs: MAX_DOWNTIME_MS, bandwidthLimit: slow ? 6e6 : 0, enableDwcp: !standard });
-      await within(60_000, `state ${cell.state}`, vm instanceof Scene ? reached(vm, cell.state as GuestState, id) : vm.reached(cell.state as StoppedState));
-      await Promise.all(cell.faults.map((fault) => inflict(fault, vm)));
-      return vm;
-    } catch (error) {
-      write(cell, `FAILED: ${String(error).slice(0, 300)}`, 0, vm);
-      await vm.end();
-      throw error;
-    }
+  /** Where its faults want a disk of its own, a lab of its own; else one that goes on for as long as nothing has failed there. */
+  async function placeFor(cell: Cell): Promise<Place> {
+    const disks: HostDisks = { source: diskFor('source', cell), destination: diskFor('destination', cell) };
+    if (disks.source || disks.destination) return startPlace(disks);
+    return (shared ??= await startPlace({}, true));
+  }
+
+  /** It moves, up to its cell's state; there the faults come. */
+  async function faultsIn(vm: Scene | StoppedVm, { what, state, faults }: Cell): Promise<void> {
+    const slow = ['disks', 'memory', 'claimed', 'transfer'].includes(state);
+    const id = await vm.migrate({ maxDowntimeMs: MAX_DOWNTIME_MS, bandwidthLimit: slow ? 6e6 : 0, enableDwcp: !what.endsWith('standard transfer') });
+    await within(60_000, `state ${state}`, vm instanceof Scene ? reached(vm, state as GuestState, id) : vm.reached(state as StoppedState));
+    await Promise.all(faults.map((fault) => inflict(fault, vm)));
   }
 });
 

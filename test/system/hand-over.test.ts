@@ -123,9 +123,10 @@ describeWhere([needsQemu(), needsAssembler(), needsRoot(), needsProgram('mount',
   test('cancelled between two rounds and migrated again at once: it arrives', () =>
     play(async (scene) => {
       const id = await scene.migrate({ bandwidthLimit: 6e6 });
-      await within(60_000, 'memory', scene.watch.reached('memory'));
-      await scene.lab.orchestrator.cancelMigration(id);
+      await within(60_000, 'memory', scene.watch.reached('memory').then(() => scene.relay.holdBack()));
+      await scene.cancel();
       const again = await scene.migrateAtOnce();
+      scene.relay.letGo();
       await within(SOON_MS, 'the cancel', expect(scene.lab.result(id)).rejects.toMatchObject({ code: 'CANCELLED' }));
       expect(await within(ARRIVES_MS, 'its end', scene.lab.result(again))).toMatchObject({ outcome: 'completed', path: 'dwcp' });
       await scene.settled();
