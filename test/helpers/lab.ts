@@ -31,7 +31,7 @@ export interface LabOptions {
   readonly bDataDir?: string | undefined;
   /** Where the disks of VMs of host a lie. */
   readonly vmsFolder?: string | undefined;
-  /** It outlives its test, for the next. */
+  /** It outlives its test, for the next; who has started it stops it. */
   readonly keep?: boolean;
 }
 
@@ -231,6 +231,3 @@ afterEach(async () => {
   for (const lab of [...open]) if (!lab.kept) await lab.stop();
 });
 
-afterAll(async () => {
-  for (const lab of [...open]) await lab.stop();
-});

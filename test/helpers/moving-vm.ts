@@ -33,7 +33,7 @@ const SETTLED_MS = 90_000;
 const POLL_MS = 100;
 const LAST_LINES = 25;
 
-/** Agent b is reached at 127.0.0.2 through a relay to where it listens. @param keep it outlives its test, for the next */
+/** Agent b is reached at 127.0.0.2 through a relay to where it listens. @param keep it outlives its test, for the next; endPlace() ends it */
 export async function startPlace(disks: HostDisks = {}, keep = false): Promise<Place> {
   const lab = await Lab.start({
     own: true, keep, bArgs: ['--advertise-address', '127.0.0.2'], aDataDir: disks.source?.folder, bDataDir: disks.destination?.folder, vmsFolder: disks.source && `${disks.source.folder}/vms`,
@@ -41,6 +41,11 @@ export async function startPlace(disks: HostDisks = {}, keep = false): Promise<P
   const relay = new Relay({ host: '127.0.0.2', port: lab.b.port }, { host: '127.0.0.1', port: lab.b.port }, keep);
   await relay.listen();
   return { lab, relay, disks };
+}
+
+export async function endPlace({ lab, relay }: Place): Promise<void> {
+  await relay.close();
+  await lab.stop();
 }
 
 /** The states that a host's journal holds of a migration, read from outside at any moment. */
@@ -201,9 +206,8 @@ export abstract class MovingVm {
   async end(): Promise<void> {
     if (this.#ended) return;
     this.#ended = true;
-    await this.relay.close();
     this.endGuest();
-    await this.lab.stop();
+    await endPlace(this);
     for (const disk of Object.values(this.disks)) await disk?.remove();
   }
 

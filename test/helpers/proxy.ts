@@ -88,6 +88,3 @@ afterEach(async () => {
   for (const relay of [...open]) if (!relay.kept) await relay.close();
 });
 
-afterAll(async () => {
-  for (const relay of [...open]) await relay.close();
-});

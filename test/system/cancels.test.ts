@@ -6,7 +6,7 @@ import { appendFileSync, mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { MIB } from '../../src/model/units';
 import { hasCode, toDwcpError } from '../../src/model/errors';
-import { startPlace } from '../helpers/moving-vm';
+import { endPlace, startPlace } from '../helpers/moving-vm';
 import { describeWhere } from '../helpers/needs';
 import { buildCountingGuest, needsAssembler, needsQemu } from '../helpers/qemu';
 import { Scene } from '../helpers/scene';
@@ -35,8 +35,7 @@ describeWhere([needsQemu(), needsAssembler()])('a cancel and a migration at once
       await scene.leave();
     }
     expect(failed).toEqual([]);
-    await place.relay.close();
-    await place.lab.stop();
+    await endPlace(place);
   }, (MOMENTS + 1) * EACH_MS);
 });
 

@@ -10,7 +10,7 @@ import { MIB } from '../../src/model/units';
 import { type Cell, cells, nameOf, type Outcome } from '../helpers/crash-matrix';
 import { inflict } from '../helpers/faults';
 import { CrashDisk, type HostDisk, SmallDisk } from '../helpers/host-disks';
-import { type HostDisks, type MovingVm, type Place, type Side, startPlace } from '../helpers/moving-vm';
+import { endPlace, type HostDisks, type MovingVm, type Place, type Side, startPlace } from '../helpers/moving-vm';
 import { describeWhere, needsProgram, needsRoot } from '../helpers/needs';
 import { buildCountingGuest, type CountingGuest, needsAssembler, needsQemu } from '../helpers/qemu';
 import { Scene } from '../helpers/scene';
@@ -31,6 +31,9 @@ describeWhere([needsQemu(), needsAssembler(), needsRoot(), needsProgram('mount',
   let shared: Place | undefined;
 
   beforeAll(() => (guest = buildCountingGuest(PAGES, 400, 24 * MIB, true)));
+  afterAll(async () => {
+    if (shared) await endPlace(shared);
+  });
 
   const chosen = cells(FULL).filter((cell) => (ONLY === undefined || nameOf(cell).includes(ONLY)) && !DONE.has(nameOf(cell)));
   test.each(chosen.map((cell) => ({ ...cell, name: nameOf(cell) })))('$name', async (cell) => {
