@@ -77,6 +77,8 @@ export class OutgoingStream {
   #acknowledged = false;
   #wasRunning = false;
   #stopped = false;
+  /** What the other side does with it now is not this side's matter. */
+  #allWritten = false;
   #back = Buffer.alloc(0);
 
   constructor(qemu: MigratingQemu, path: string, settings: MigrationSettings) {
@@ -180,6 +182,7 @@ export class OutgoingStream {
     this.#section('end', this.#left.splice(0));
     const registers = Buffer.from(JSON.stringify(this.#qemu.guest.registers));
     this.#socket.write(Buffer.concat([Buffer.from([SECTION.full]), u32(registers.length), registers, Buffer.from([SECTION.endOfFile])]));
+    this.#allWritten = true;
     this.#socket.end();
     this.#qemu.post('completes its migration', () => {
       if (this.status !== 'device') return;
@@ -212,7 +215,7 @@ export class OutgoingStream {
   }
 
   #fails(why: string): void {
-    if (this.isOver || this.status === 'cancelling') return;
+    if (this.isOver || this.#allWritten || this.status === 'cancelling') return;
     this.error = why;
     this.#qemu.post('sees its migration fail', () => this.#end('failed'), 5);
   }

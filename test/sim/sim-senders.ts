@@ -114,7 +114,7 @@ class BlockPump {
       if (!found) break;
       this.#looking += 1;
       this.#look(found.lane, found.block)
-        .catch((error: unknown) => this.#end(toDwcpError(error, 'INTERNAL')))
+        .catch((error: unknown) => this.#end(toDwcpError(error, 'ENCODER_FAILED', { side: 'source' })))
         .finally(() => {
           this.#looking -= 1;
           this.#pump();
