@@ -4,14 +4,15 @@
  */
 import { statfs } from 'node:fs/promises';
 import { activityInfo } from '@temporalio/activity';
-import { DwcpError, messageOf } from '../src/model/errors';
+import { DwcpError, hasCode, messageOf } from '../src/model/errors';
 import { inDoubtUnlessRefused } from '../src/sync/source-migration';
 import { BLOCK_SIZE_BYTES, type ImageSpec, looksOf, type VmImage, type VmLooks } from '../src/model/image';
 import { formatBytes } from '../src/model/units';
 import type { GuestSpec, StoppedGuest } from '../src/model/guest';
 import { GRANT_LIFETIME_MS } from '../src/model/timing';
 import type { BaselineListing, BaselineStore } from '../src/store/baselines';
-import { isOpenState, type OwnershipJournal } from '../src/store/ownership-journal';
+import { DESTINATION_TABLE, destinationState, isOpenState } from '../src/model/ownership-machine';
+import type { OwnedVm, OwnershipJournal } from '../src/store/ownership-journal';
 import type { VmRegistry } from '../src/store/vm-registry';
 import { keepBaselineCopy, type KeptCopy } from '../src/sync/baseline-copy';
 import type { CodecPool } from '../src/sync/codec-pool';
@@ -19,6 +20,7 @@ import type { DestinationHub } from '../src/sync/destination-hub';
 import { assertCanRun } from '../src/hypervisor/qemu/preflight';
 import { type RelocatedDisk, relocate, runPlaces } from '../src/hypervisor/qemu/guest-command';
 import type { DestinationRecord, Mode } from '../src/sync/destination-migration';
+import { OwnStep } from '../src/sync/own-step';
 import type { TakenOver } from '../src/sync/protocol';
 import type { Advertised, Destination } from '../src/sync/source-migration';
 import { type GrantPurpose, mintGrant } from '../src/transport/grants';
@@ -68,41 +70,49 @@ export function createDestinationActivities(deps: DestinationDependencies) {
 
   const grant = (purpose: GrantPurpose, subject: string): Destination => ({ ...deps.advertised, grant: mintGrant(deps.key, purpose, subject, GRANT_LIFETIME_MS) });
 
-  /** @throws VM_BUSY where another migration that is still open has the VM's place here */
-  async function assertFree(vmId: string, migrationId: string): Promise<void> {
-    const holder = async (): Promise<string | undefined> => {
-      const last = await ownership.last(vmId);
-      return last && last.migrationId !== migrationId && isOpenState(last.state) ? last.migrationId : hub.otherMigrationOf(vmId, migrationId);
-    };
-    if ((await holder()) === undefined) return;
-    await deps.sweep();
-    const other = await holder();
-    if (other !== undefined) throw new DwcpError('VM_BUSY', `Host ${deps.hostId} still receives ${vmId} for migration ${other}`);
+  /** Another migration that is still open and has the VM's place here. */
+  async function holderOf(vm: OwnedVm, migrationId: string): Promise<string | undefined> {
+    const last = await vm.last();
+    return last && last.migrationId !== migrationId && isOpenState(last.state) ? last.migrationId : hub.otherMigrationOf(vm.vmId, migrationId);
+  }
+
+  /** Inside the VM's lock: the record first, then the promise. A record without one is swept up; a promise without one would never be. */
+  async function promise(vm: OwnedVm, input: PrepareDestinationInput, workflowId: string): Promise<Destination> {
+    const { migrationId, vmId, mode, fence, sourceHost } = input;
+    const own = new OwnStep(vm, migrationId, await vm.last(migrationId), 'destination', DESTINATION_TABLE, destinationState);
+    if (own.state === 'mine' || own.state === 'installed') return grant('session', migrationId);
+    own.assert('prepare');
+    const known = await registry.find(vmId);
+    if (known?.presence === 'here') throw new DwcpError('VM_EXISTS', `VM ${vmId} lives on host ${deps.hostId} already`);
+    const holder = await holderOf(vm, migrationId);
+    if (holder !== undefined) throw new DwcpError('VM_BUSY', `Host ${deps.hostId} still receives ${vmId} for migration ${holder}`);
+    if (mode === 'migrate' && (await vm.fence()) > fence) throw new DwcpError('FENCED', `Host ${deps.hostId} has seen a newer migration of ${vmId}`);
+    const images = input.images.map((image) => ({ ...image, path: registry.imagePath(known, vmId, image.imageId) }));
+    await assertSpace(deps.dataDir, images, store, vmId);
+    const generation = Math.max(input.generation, known?.generation ?? 0) + 1;
+    const guest = input.guest && (await prepareGuest(vmId, input.guest, images, registry.runFolder(vmId), input.force));
+    const definition = input.stoppedGuest && definitionHere(input.stoppedGuest, images, registry.runFolder(vmId));
+    await hub.prepare({ ...looksOf(input), ...(guest && { guest }), ...(definition && { definition }), migrationId, vmId, mode, fence, generation, sourceHost, workflowId, images });
+    if (mode === 'migrate' && own.state === 'none') await own.happened('prepare', fence);
+    return grant('session', migrationId);
   }
 
   return withFailures(
     {
       /** Promises a place for the VM and says how to reach it. Again: the same promise, a fresh grant. */
-      prepareDestination: async (input: PrepareDestinationInput): Promise<Destination> => {
-        const { migrationId, vmId, mode, fence, sourceHost } = input;
-        const known = await registry.find(vmId);
-        const mine = await ownership.last(vmId, migrationId);
-        if (mine?.state === 'mine' || mine?.state === 'installed') return grant('session', migrationId);
-        if (mine?.state === 'abandoned') throw new DwcpError('ABANDONED', `This host has promised not to start ${vmId} for migration ${migrationId}`);
-        if (known?.presence === 'here') throw new DwcpError('VM_EXISTS', `VM ${vmId} lives on host ${deps.hostId} already`);
-        await assertFree(vmId, migrationId);
-        if (mode === 'migrate') {
-          if ((await ownership.fence(vmId)) > fence) throw new DwcpError('FENCED', `Host ${deps.hostId} has seen a newer migration of ${vmId}`);
-          if (!mine) await ownership.append(vmId, 'promised', migrationId, fence);
-        }
-        const images = input.images.map((image) => ({ ...image, path: registry.imagePath(known, vmId, image.imageId) }));
-        await assertSpace(deps.dataDir, images, store, vmId);
-        const generation = Math.max(input.generation, known?.generation ?? 0) + 1;
-        const guest = input.guest && (await prepareGuest(vmId, input.guest, images, registry.runFolder(vmId), input.force));
-        const definition = input.stoppedGuest && definitionHere(input.stoppedGuest, images, registry.runFolder(vmId));
-        await hub.prepare({ ...looksOf(input), ...(guest && { guest }), ...(definition && { definition }), migrationId, vmId, mode, fence, generation, sourceHost, workflowId: activityInfo().workflowExecution?.workflowId ?? '', images });
-        return grant('session', migrationId);
-      },
+      prepareDestination: async (input: PrepareDestinationInput): Promise<Destination> =>
+        withHeartbeat(
+          () => ({ doing: 'making room' }),
+          async () => {
+            const workflowId = activityInfo().workflowExecution?.workflowId ?? '';
+            const prepare = (): Promise<Destination> => ownership.exclusively(input.vmId, (vm) => promise(vm, input, workflowId));
+            return prepare().catch(async (error: unknown) => {
+              if (!hasCode(error, 'VM_BUSY')) throw error;
+              await deps.sweep();
+              return prepare();
+            });
+          },
+        ),
 
       /** Opens the working image of one image and says what it holds; measures a baseline, which reads all of it. */
       checkBaseline: async (input: { migrationId: string; imageId: string; useBaseline: boolean }): Promise<BaselineCheck> =>
@@ -163,7 +173,8 @@ export function createDestinationActivities(deps: DestinationDependencies) {
         ),
 
       /** @param input limitBytes 0 takes this host's own limit */
-      pruneBaselines: async (input: { limitBytes: number }): Promise<readonly BaselineListing[]> => store.prune(input.limitBytes || deps.storeLimit),
+      pruneBaselines: async (input: { limitBytes: number }): Promise<readonly BaselineListing[]> =>
+        withHeartbeat(() => ({ doing: 'removing the least recently used baselines' }), () => store.prune(input.limitBytes || deps.storeLimit)),
 
       /** A grant for streams that a peer establishes ahead. */
       grantPeer: (input: { sourceHost: string }): Promise<Destination> => Promise.resolve(grant('peer', input.sourceHost)),

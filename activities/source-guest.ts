@@ -5,13 +5,13 @@
 import { activityInfo } from '@temporalio/activity';
 import { z } from 'zod';
 import { DwcpError, toDwcpError } from '../src/model/errors';
-import type { GuestResult, GuestSpec } from '../src/model/guest';
+import type { GuestDefinition, GuestResult, GuestSpec } from '../src/model/guest';
+import type { HandOver } from '../src/model/hand-over';
 import { type ImageProgress, imageProgressSchema, type ImageResult } from '../src/model/migration';
 import type { LevelAndStreams, LinkMeasurement } from '../src/model/tiers';
 import { GuestHeadStart } from '../src/sync/guest-head-start';
 import type { GuestMove, GuestPort } from '../src/sync/guest-move';
 import { LiveMigration } from '../src/sync/live-migration';
-import { type Outgoing, readOutgoing, writeOutgoing } from '../src/sync/outgoing';
 import type { TakenOver } from '../src/sync/protocol';
 import type { SourceMigration } from '../src/sync/source-migration';
 import type { InspectedImage } from '../src/sync/source-ownership';
@@ -23,6 +23,8 @@ import { withFailures } from './to-failure';
 export interface GuestDependencies extends SourceDependencies {
   /** The source's half of a hand-over that is behind the point of no return. */
   readonly release: (input: HandOverInput, generation: number) => Promise<void>;
+  /** The guest's QEMU, in the hands of one migration. */
+  readonly connect: (migrationId: string, vmId: string, definition: GuestDefinition) => Promise<GuestPort>;
 }
 
 export interface RoundsInput extends LinkInput {
@@ -42,11 +44,11 @@ export interface MovedGuest {
   readonly images: readonly ImageResult[];
 }
 
-type Handed = Pick<Outgoing, 'roots' | 'live'>;
+type Handed = Pick<HandOver, 'roots' | 'live'>;
 
 const reportSchema = z.object({ v: z.literal(1), images: z.array(imageProgressSchema) });
 
-export function createGuestActivities({ hub, ownership, journal, registry, connectGuest, release, report, observe, dataDir }: GuestDependencies) {
+export function createGuestActivities({ hub, ownership, journal, registry, connect, release, report, observe }: GuestDependencies) {
   /** What operators see: each image, and the guest's own state with its memory. */
   const progress = (live: GuestMove | undefined, before: readonly ImageProgress[]): z.infer<typeof reportSchema> => {
     const now = live?.progress(before);
@@ -69,13 +71,13 @@ export function createGuestActivities({ hub, ownership, journal, registry, conne
     return live;
   };
 
-  const takeOver = async (input: HandOverInput, outgoing: Handed): Promise<MovedGuest> => {
+  const takeOver = async (input: HandOverInput, handedOver: Handed, signal: AbortSignal): Promise<MovedGuest> => {
     const migration = hub.open(input.migrationId, input.destination, input.options);
-    return released(input, outgoing, await migration.takeOver(input.vmId, outgoing.roots));
+    return released(input, handedOver, await migration.takeOver(input.vmId, handedOver.roots, signal));
   };
 
   /** The guest runs there: whatever fails here is tried again and never leads back. */
-  const released = async (input: HandOverInput, { live }: Handed, taken: TakenOver): Promise<MovedGuest> => {
+  const released = async (input: HandOverInput, handedOver: Handed, taken: TakenOver): Promise<MovedGuest> => {
     try {
       hub.live(input.migrationId)?.close();
       await release(input, taken.generation);
@@ -84,11 +86,28 @@ export function createGuestActivities({ hub, ownership, journal, registry, conne
       if (reason.spec.retry === 'operator') throw reason;
       throw new DwcpError('HANDOVER_IN_DOUBT', `The guest runs on the destination; releasing it here failed: ${reason.message}`, { phase: 'switchover', side: 'source', cause: reason });
     }
-    const downtimeMs = live && taken.resumedAtMs !== undefined ? Math.round(taken.resumedAtMs - live.pausedAtMs) : undefined;
+    return moved(handedOver, taken);
+  };
+
+  const moved = ({ live }: Handed, { resumedAtMs, responds }: Omit<TakenOver, 'generation'>): MovedGuest => {
+    const downtimeMs = live && resumedAtMs !== undefined ? Math.round(resumedAtMs - live.pausedAtMs) : undefined;
     return {
-      guest: { rounds: 0, reason: '', throttle: 0, ...live?.guest, responds: taken.responds ?? false, ...(downtimeMs !== undefined && { downtimeMs }) },
+      guest: { rounds: 0, reason: '', throttle: 0, ...live?.guest, responds: responds ?? false, ...(downtimeMs !== undefined && { downtimeMs }) },
       images: live?.images ?? [],
     };
+  };
+
+  /** What was handed over, also by an agent that is gone. */
+  const handed = async ({ vmId, migrationId }: Pick<HandOverInput, 'vmId' | 'migrationId'>): Promise<Handed> => (await journal.handOver(vmId, migrationId)) ?? { roots: {} };
+
+  /** The guest stands still and everything of it has arrived when the line is written. @throws what kept it from that; the guest may stand still yet */
+  const untilHandedOver = async ({ migrationId, vmId, destinationHost, destination }: HandOverInput, live: GuestMove, signal: AbortSignal): Promise<HandOver> => {
+    const { images: moved, roots, pausedAtMs, guest } = await live.pauseGuest(signal);
+    const images = moved.map((image) => ({ ...image, attempts: activityInfo().attempt }));
+    for (const result of images) observe({ kind: 'image', result });
+    const handOver = { destinationHost, destination, roots, live: { pausedAtMs, guest, images } };
+    await ownership.handOver(vmId, migrationId, handOver, () => live.standsStill());
+    return handOver;
   };
 
   return withFailures(
@@ -97,18 +116,18 @@ export function createGuestActivities({ hub, ownership, journal, registry, conne
       guestRounds: async (input: RoundsInput): Promise<{ rounds: number; reason: string }> => {
         const { migrationId, vmId, images, options, dwcp } = input;
         const before = lastReport(reportSchema)?.images ?? [];
-        const last = await journal.last(vmId, migrationId);
-        if (last?.state !== 'claimed') throw new DwcpError('ABANDONED', `Migration ${migrationId} has no claim on ${vmId} any more (${last?.state ?? 'none'})`);
         return withHeartbeat(
           () => progress(hub.live(migrationId), before),
           (signal) =>
-            hub.attempt(`${migrationId}/rounds`, signal, async (attempt) => {
+            hub.ownershipStep(migrationId, signal, async (attempt) => {
+              const last = await journal.last(vmId, migrationId);
+              if (last?.state !== 'claimed') throw new DwcpError('ABANDONED', `Migration ${migrationId} has no claim on ${vmId} any more (${last?.state ?? 'none'})`);
               const ahead = dwcp && hub.takeAhead(migrationId);
               await hub.endLive(migrationId);
               const definition = (await registry.getHere(vmId)).guest;
               if (!definition) throw new DwcpError('VM_UNKNOWN', `VM ${vmId} is no guest of this host`);
               const migration = hub.open(migrationId, input.destination, options);
-              const port = (): Promise<GuestPort> => connectGuest(vmId, definition);
+              const port = (): Promise<GuestPort> => connect(migrationId, vmId, definition);
               const live = dwcp
                 ? await liveMigration(input, dwcp, migration, ahead, port)
                 : new WholeGuestMove(migration, { images, options }, await port());
@@ -129,39 +148,38 @@ export function createGuestActivities({ hub, ownership, journal, registry, conne
         withHeartbeat(
           () => progress(hub.live(input.migrationId), []),
           (signal) =>
-            hub.attempt(`${input.migrationId}/switchover`, signal, async (attempt) => {
-              const { migrationId, vmId, destinationHost, destination } = input;
+            hub.ownershipStep(input.migrationId, signal, async (attempt) => {
+              const { migrationId, vmId } = input;
               const last = await journal.last(vmId, migrationId);
-              if (last?.state === 'handed_over') return takeOver(input, (await readOutgoing(dataDir, migrationId)) ?? { roots: {} });
-              if (last?.state === 'released') return { guest: { rounds: 0, reason: 'it had been moved already', throttle: 0, responds: true }, images: [] };
+              if (last?.state === 'handed_over') return takeOver(input, await handed(input), attempt);
+              if (last?.state === 'releasing' || last?.state === 'released') {
+                await ownership.completeRelease(vmId, migrationId);
+                return moved(await handed(input), { responds: true });
+              }
               if (last?.state !== 'claimed') throw new DwcpError('ABANDONED', `Migration ${migrationId} of ${vmId} was rolled back here`);
               const live = hub.live(migrationId);
               if (!live) throw new DwcpError('GUEST_RUNS_ON', 'The agent that led the rounds is gone; the guest runs on', { phase: 'switchover', side: 'source' });
-              const ready = await live.pauseGuest(attempt).catch(async (error: unknown) => {
+              const handOver = await untilHandedOver(input, live, attempt).catch(async (error: unknown) => {
+                // Whatever it was: nothing is handed over before its line is written, so the guest runs on. Where the line is there, it does not.
                 await hub.endLive(migrationId);
                 throw error;
               });
-              const images = ready.images.map((image) => ({ ...image, attempts: activityInfo().attempt }));
-              for (const result of images) observe({ kind: 'image', result });
-              const { roots, pausedAtMs, guest } = ready;
-              const outgoing = { destinationHost, destination, roots, live: { pausedAtMs, guest, images } };
-              await writeOutgoing(dataDir, migrationId, outgoing);
-              await ownership.handOver(vmId, migrationId);
-              return takeOver(input, outgoing);
+              return takeOver(input, handOver, attempt);
             }),
         ),
 
       /** What was handed over, where it was; for a hand-over that goes on by way of Temporal. */
       handedOverRoots: async (input: { migrationId: string; vmId: string }): Promise<Record<string, string> | undefined> => {
         const last = await journal.last(input.vmId, input.migrationId);
-        return last?.state === 'handed_over' ? (await readOutgoing(dataDir, input.migrationId))?.roots : undefined;
+        return last?.state === 'handed_over' ? (await handed(input)).roots : undefined;
       },
 
       /** The source's end of a hand-over that went by way of Temporal. */
       releaseGuest: async (input: HandOverInput & { taken: TakenOver }): Promise<MovedGuest> =>
         withHeartbeat(
           () => ({ doing: 'releasing the guest' }),
-          async () => released(input, (await readOutgoing(dataDir, input.migrationId)) ?? { roots: {} }, input.taken),
+          (signal) =>
+            hub.ownershipStep(input.migrationId, signal, async () => released(input, await handed(input), input.taken)),
         ),
     },
     { side: 'source' },

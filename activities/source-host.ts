@@ -20,13 +20,13 @@ import { ReferenceSources } from '../src/sync/reference-sources';
 import { LiveMigration } from '../src/sync/live-migration';
 import { imageResultOf, progressOf, standardProgressOf, standardResultOf } from '../src/sync/image-results';
 import { surveyLink } from '../src/sync/link-survey';
-import { removeOutgoing, writeOutgoing } from '../src/sync/outgoing';
 import { assumeImage, sampleImage } from '../src/sync/plan-sampler';
 import type { SourceHub } from '../src/sync/source-hub';
 import { GuestHeadStart } from '../src/sync/guest-head-start';
 import type { GuestPort } from '../src/sync/guest-move';
+import type { HandOver } from '../src/model/hand-over';
 import { type Destination, type SourceMigration, UNLIMITED } from '../src/sync/source-migration';
-import type { ClaimedVm, InspectedImage, SourceOwnership } from '../src/sync/source-ownership';
+import type { InspectedImage, SourceOwnership } from '../src/sync/source-ownership';
 import { StandardSender } from '../src/sync/standard-sender';
 import { lastReport, withHeartbeat } from './heartbeat';
 import type { ProgressReporter } from './progress-reporter';
@@ -38,14 +38,14 @@ export interface SourceDependencies {
   readonly ownership: SourceOwnership;
   readonly journal: OwnershipJournal;
   readonly registry: VmRegistry;
-  readonly connectGuest: (vmId: string, definition: GuestDefinition) => Promise<GuestPort>;
+  /** @param ifMayRun lets the guest go on only where it is this host's */
+  readonly connectGuest: (vmId: string, definition: GuestDefinition, ifMayRun: (letRunOn: () => Promise<void>) => Promise<boolean>) => Promise<GuestPort>;
   /** Reads a disk of a guest that does not run; undefined where its file is its content. */
   readonly serveStopped: (vmId: string, definition: GuestDefinition, path: string) => Promise<StillDisk | undefined>;
   readonly report: ProgressReporter;
   readonly observe: (event: SourceEvent) => void;
   /** Looks at once for what closed migrations have left, instead of waiting for the next sweep. */
   readonly sweep: () => Promise<void>;
-  readonly dataDir: string;
 }
 
 /** What the agent's metrics hear of. */
@@ -72,7 +72,7 @@ export interface TransferInput extends LinkInput {
 }
 
 export function createSourceActivities(dependencies: SourceDependencies) {
-  const { hub, ownership, report, observe, sweep, dataDir } = dependencies;
+  const { hub, ownership, report, observe, sweep } = dependencies;
   const open = ({ migrationId, destination, options }: LinkInput): SourceMigration => hub.open(migrationId, destination, options);
   const referencesTo = (disks: NonNullable<TransferInput['disks']>): SendImageRequest['references'] => {
     if (disks.length === 0) return undefined;
@@ -89,14 +89,14 @@ export function createSourceActivities(dependencies: SourceDependencies) {
 
   /** The source's halves of a hand-over: before the destination takes over, and after. Each may be asked for again. */
   const handOver = async ({ vmId, migrationId, destinationHost, destination, roots }: HandOverInput & { roots: Record<string, string> }): Promise<void> => {
-    await writeOutgoing(dataDir, migrationId, { destinationHost, destination, roots });
-    await ownership.handOver(vmId, migrationId);
+    await ownership.handOver(vmId, migrationId, { destinationHost, destination, roots });
   };
   const release = async (input: HandOverInput, generation: number): Promise<void> => {
     await ownership.release(input.vmId, input.migrationId, input.destinationHost, generation, open(input).sentManifests);
-    await removeOutgoing(dataDir, input.migrationId);
     await hub.close(input.migrationId);
   };
+  const connect = (migrationId: string, vmId: string, definition: GuestDefinition): Promise<GuestPort> =>
+    dependencies.connectGuest(vmId, definition, (letRunOn) => ownership.ifMayRun(vmId, migrationId, letRunOn));
 
   /** What a guest's move can begin with while the link is being established: from files, and, where no disk has to go first, its memory. */
   const beginAhead = async (migrationId: string, { vmId, vmType, guest: definition }: VmRecord, images: readonly InspectedImage[], guest: GuestSpec, options: MigrationOptions): Promise<void> => {
@@ -104,7 +104,7 @@ export function createSourceActivities(dependencies: SourceDependencies) {
     if (images.some(({ kind }) => kind === 'disk')) return;
     const headStart = hub.takeHeadStart(migrationId);
     if (!headStart) return;
-    const live = new LiveMigration({ vmId, vmType, images, guest, headStart, options }, await dependencies.connectGuest(vmId, definition));
+    const live = new LiveMigration({ vmId, vmType, images, guest, headStart, options }, await connect(migrationId, vmId, definition));
     hub.setAhead(migrationId, live);
     live.ahead().catch(() => undefined);
   };
@@ -115,27 +115,35 @@ export function createSourceActivities(dependencies: SourceDependencies) {
     hub.ahead(migrationId)?.sendAhead({ migration, start, linkBytesPerSecond: 0 });
   };
 
-  const guestActivities = createGuestActivities({ ...dependencies, release });
+  const guestActivities = createGuestActivities({ ...dependencies, connect, release });
   const imageActivities = withFailures(
     {
       /** Claims the VM for this migration, or only looks at it (warm-up, plan). @param input ahead: a guest moves by DWCP with these options, and what can be begun of it is */
-      prepareSource: async (input: { migrationId: string; vmId: string; claim: boolean; force?: boolean; ahead?: MigrationOptions }): Promise<PreparedSource> => {
-        if (input.claim) {
-          // The guest's monitor takes one client: what an earlier attempt has begun ends first.
-          await hub.endLive(input.migrationId);
-          const claim = (): Promise<ClaimedVm> => ownership.claim(input.vmId, input.migrationId, input.force);
-          const { vm, images, guest, stoppedGuest, fence, alreadyMoved } = await claim().catch(async (error: unknown) => {
-            if (!hasCode(error, 'VM_BUSY')) throw error;
-            await sweep();
-            return claim();
-          });
-          // From files alone, while the link is being established.
-          if (guest && input.ahead) await beginAhead(input.migrationId, vm, images, guest, input.ahead);
-          return { images, fence, alreadyMoved, generation: vm.generation, ...looksOf(vm), ...(guest && { guest }), ...(stoppedGuest && { stoppedGuest }) };
-        }
-        const { vm, images, guest } = await ownership.inspect(input.vmId, input.force);
-        return { images, fence: 0, alreadyMoved: false, generation: vm.generation, ...looksOf(vm), ...(guest && { guest }) };
-      },
+      prepareSource: async (input: { migrationId: string; vmId: string; claim: boolean; force?: boolean; ahead?: MigrationOptions }): Promise<PreparedSource> =>
+        withHeartbeat(
+          () => ({ doing: 'looking at the VM' }),
+          async (signal) => {
+            const { migrationId, vmId, force } = input;
+            if (!input.claim) {
+              const { vm, images, guest } = await ownership.inspect(vmId, force);
+              return { images, fence: 0, alreadyMoved: false, generation: vm.generation, ...looksOf(vm), ...(guest && { guest }) };
+            }
+            const claim = (): Promise<PreparedSource> =>
+              hub.ownershipStep(migrationId, signal, async () => {
+                // The guest's monitor takes one client: what an earlier attempt has begun ends first.
+                await hub.endLive(migrationId);
+                const { vm, images, guest, stoppedGuest, fence, alreadyMoved, handedOver } = await ownership.claim(vmId, migrationId, force, activityInfo().workflowExecution?.workflowId);
+                // From files alone, while the link is being established.
+                if (guest && input.ahead) await beginAhead(migrationId, vm, images, guest, input.ahead);
+                return { images, fence, alreadyMoved, generation: vm.generation, ...looksOf(vm), ...(guest && { guest }), ...(stoppedGuest && { stoppedGuest }), ...(handedOver && { handedOver }) };
+              });
+            return claim().catch(async (error: unknown) => {
+              if (!hasCode(error, 'VM_BUSY')) throw error;
+              await sweep();
+              return claim();
+            });
+          },
+        ),
 
       establishStreams: async (input: LinkInput): Promise<{ streams: number; fromPool: number }> =>
         withHeartbeat(
@@ -191,8 +199,7 @@ export function createSourceActivities(dependencies: SourceDependencies) {
           return now;
         };
         try {
-          const step = `${input.migrationId}/transfer/${image.imageId}`;
-          const sent = await withHeartbeat(progress, (signal) => hub.attempt(step, signal, (attempt) => sender.run(attempt)));
+          const sent = await withHeartbeat(progress, (signal) => hub.transferStep(input.migrationId, image.imageId, signal, (attempt) => sender.run(attempt)));
           const result = imageResultOf(sent, image.kind, before, activityInfo().attempt);
           observe({ kind: 'image', result });
           return result;
@@ -214,9 +221,8 @@ export function createSourceActivities(dependencies: SourceDependencies) {
           report(now);
           return now;
         };
-        const step = `${input.migrationId}/transfer/${image.imageId}`;
         try {
-          const sent = await withHeartbeat(progress, (signal) => hub.attempt(step, signal, (attempt) => sender.run(attempt)));
+          const sent = await withHeartbeat(progress, (signal) => hub.transferStep(input.migrationId, image.imageId, signal, (attempt) => sender.run(attempt)));
           migration.sentManifests.set(image.imageId, sent.manifest);
           return standardResultOf(sent, image.kind, before, activityInfo().attempt);
         } finally {
@@ -228,18 +234,21 @@ export function createSourceActivities(dependencies: SourceDependencies) {
       switchover: async (input: HandOverInput & { roots: Record<string, string> }): Promise<{ generation: number }> =>
         withHeartbeat(
           () => ({ doing: 'handing over' }),
-          async () => {
-            await handOver(input);
-            const { generation } = await open(input).takeOver(input.vmId, input.roots);
-            await release(input, generation);
-            return { generation };
-          },
+          (signal) =>
+            hub.ownershipStep(input.migrationId, signal, async (attempt) => {
+              await handOver(input);
+              const { generation } = await open(input).takeOver(input.vmId, input.roots, attempt);
+              await release(input, generation);
+              return { generation };
+            }),
         ),
 
       /** By Temporal instead of the data plane, step by step. */
-      handOver,
+      handOver: async (input: HandOverInput & { roots: Record<string, string> }): Promise<void> =>
+        withHeartbeat(() => ({ doing: 'handing over' }), (signal) => hub.ownershipStep(input.migrationId, signal, () => handOver(input))),
 
-      release: async (input: HandOverInput & { generation: number }): Promise<void> => withHeartbeat(() => ({ doing: 'releasing the VM' }), () => release(input, input.generation)),
+      release: async (input: HandOverInput & { generation: number }): Promise<void> =>
+        withHeartbeat(() => ({ doing: 'releasing the VM' }), (signal) => hub.ownershipStep(input.migrationId, signal, () => release(input, input.generation))),
 
       /** Warm-up: both sides record what is equal now as their baseline; the VM stays. */
       keepWarm: async (input: LinkInput & { images: readonly InspectedImage[] }): Promise<void> =>
@@ -252,14 +261,19 @@ export function createSourceActivities(dependencies: SourceDependencies) {
           },
         ),
 
-      rollBackSource: async (input: { migrationId: string; vmId: string; destinationAbandoned: boolean; note?: string }): Promise<void> => {
-        await hub.close(input.migrationId);
-        await ownership.rollBack(input.vmId, input.migrationId, input.destinationAbandoned, input.note);
-        await removeOutgoing(dataDir, input.migrationId);
-      },
+      rollBackSource: async (input: { migrationId: string; vmId: string; destinationAbandoned: boolean; note?: string }): Promise<void> =>
+        withHeartbeat(
+          () => ({ doing: 'rolling back' }),
+          (signal) =>
+            hub.ownershipStep(input.migrationId, signal, async () => {
+              await hub.close(input.migrationId);
+              await ownership.rollBack(input.vmId, input.migrationId, input.destinationAbandoned, input.note);
+            }),
+        ),
 
       /** Ends the session of a migration; streams go back to the pool. */
-      closeSource: (input: { migrationId: string }): Promise<void> => hub.close(input.migrationId),
+      closeSource: async (input: { migrationId: string }): Promise<void> =>
+        withHeartbeat(() => ({ doing: 'ending the session' }), (signal) => hub.ownershipStep(input.migrationId, signal, () => hub.close(input.migrationId))),
 
       setBandwidthLimit: (input: { migrationId: string; bytesPerSecond: number }): Promise<boolean> => {
         const migration = hub.find(input.migrationId);
@@ -299,6 +313,8 @@ export interface PreparedSource extends VmLooks {
   readonly fence: number;
   readonly generation: number;
   readonly alreadyMoved: boolean;
+  /** Set where it was handed over already and nobody knows what came of it: a workflow was reset. */
+  readonly handedOver?: HandOver;
 }
 
 export type SourceActivities = ReturnType<typeof createSourceActivities>;

@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Client, Connection } from '@temporalio/client';
 import { type Child, Children } from '../src/cli/demo/children';
-import { killGuestsNaming } from '../src/hypervisor/qemu/guest-process';
+import { killGuestsNaming } from '../src/hypervisor/qemu/process-table';
 import { startEmbeddedServer } from '../src/control/embedded-server';
 import { createOrchestrator, type MigrateOptions, type Orchestrator } from '../src/control/orchestrator';
 import type { ImageKind } from '../src/model/ids';

@@ -2,12 +2,17 @@
  * All timeouts and retry policies in one place. Every call gets a readable activity id and summary, since operators
  * address it by them.
  */
+import type { RetryPolicy } from '@temporalio/common';
 import { ActivityCancellationType, type ActivityOptions, proxyActivities } from '@temporalio/workflow';
 import type { ControlActivities, DestinationActivities, DictionaryActivities, SourceActivities } from '../activities';
+import type { ErrorCode } from '../src/model/error-codes';
 import { CONTROL_QUEUE, hostQueue } from '../src/model/names';
 import { HEARTBEAT_TIMEOUT_MS, HOST_PATIENCE_MS } from '../src/model/timing';
 
 const RETRY = { initialInterval: '1s', backoffCoefficient: 2, maximumInterval: '15s' } as const;
+
+const IN_DOUBT: ErrorCode = 'HANDOVER_IN_DOUBT';
+const UNLESS_IN_DOUBT: RetryPolicy = { ...RETRY, nonRetryableErrorTypes: [IN_DOUBT] };
 
 const COMMON = {
   scheduleToStartTimeout: HOST_PATIENCE_MS,
@@ -28,6 +33,8 @@ export const PRESETS = {
   handOver: { ...COMMON, startToCloseTimeout: '1h', retry: { ...RETRY, maximumAttempts: 20 } },
   /** A guest stands still: soon the destination is asked by another way. */
   guestHandOver: { ...COMMON, startToCloseTimeout: '1h', retry: { ...RETRY, maximumAttempts: 3 } },
+  /** Whoever rolls back has to know at once that it is in doubt: then the destination is asked, not the source again. */
+  rollBack: { ...COMMON, startToCloseTimeout: '1h', retry: UNLESS_IN_DOUBT },
   /** Nice to have done now; agents sweep up what is left undone. */
   courtesy: { ...COMMON, startToCloseTimeout: '1h', scheduleToStartTimeout: '20s', retry: { ...RETRY, maximumAttempts: 3 } },
 } as const;

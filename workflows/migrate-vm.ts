@@ -6,32 +6,33 @@
  *         else, where fallback is enabled -> standard transfer -> switchover -> complete
  *         else -> roll back, both sides cleaned up -> fail
  *
- * A cancel before the switchover rolls back; from there on the migration completes forward.
+ * A cancel before the switchover rolls back; from there on the migration completes forward. A workflow that was reset finds
+ * out at its start how far the hand-over had come, and goes on from there.
  */
 import { CancellationScope } from '@temporalio/workflow';
+import type { MovedGuest } from '../activities';
 import type { DwcpError } from '../src/model/errors';
-import type { GuestResult } from '../src/model/guest';
 import type { ImageResult, MigrationRequest, MigrationResult } from '../src/model/migration';
 import { completed, keepCopiesBeside, recordOutcome } from './complete';
 import { failWith, toCoded } from './failures';
 import { moveGuest, moveGuestWhole } from './move-guest';
 import { rollBack } from './roll-back';
 import { begin } from './start';
-import { switchover } from './switchover';
+import { goOnHandedOver, rootsOf, switchover } from './switchover';
 import type { TransferFlow } from './transfer-flow';
 
 export async function migrateVm(argument: MigrationRequest): Promise<MigrationResult> {
   const { flow, state, scope, startedAtMs } = begin(argument, 'migrate');
   let fallbackReason: DwcpError | undefined;
   let images: readonly ImageResult[] = [];
-  let guest: GuestResult | undefined;
+  let guest: MovedGuest | undefined;
   try {
     await scope.run(async () => {
-      const { alreadyMoved } = await flow.prepare(true);
-      if (alreadyMoved) return;
+      const { alreadyMoved, handedOver } = await flow.prepare(true);
+      if (alreadyMoved || handedOver) return;
       if (flow.options.enableDwcp) {
         try {
-          if (flow.prepared.guest) ({ guest, images } = await moveGuest(flow));
+          if (flow.prepared.guest) guest = await moveGuest(flow);
           else images = await dwcpTransfer(flow);
           return;
         } catch (error) {
@@ -40,24 +41,32 @@ export async function migrateVm(argument: MigrationRequest): Promise<MigrationRe
       }
       state.path = fallbackReason ? 'fallback' : 'standard';
       if (flow.prepared.guest) {
-        ({ guest, images } = await moveGuestWhole(flow));
+        guest = await moveGuestWhole(flow);
         return;
       }
       await flow.initialiseAmst();
       images = await flow.standardTransferImages();
     });
-    if (!guest) await CancellationScope.nonCancellable(() => switchover(flow, images));
-  } catch (error) {
-    return CancellationScope.nonCancellable(async () => {
-      const ended = await rollBack(flow, error);
-      await recordOutcome(flow, ended.code === 'CANCELLED' ? 'cancelled' : 'failed', 0, startedAtMs, fallbackReason);
-      await state.settle();
-      throw failWith(ended);
+    await CancellationScope.nonCancellable(async () => {
+      const { alreadyMoved, handedOver } = flow.prepared;
+      if (handedOver) guest = await goOnHandedOver(flow, handedOver);
+      else if (!guest && !alreadyMoved) await switchover(flow, rootsOf(images));
     });
+  } catch (error) {
+    const ended = await CancellationScope.nonCancellable(() => rollBack(flow, error));
+    if (!('moved' in ended)) {
+      return CancellationScope.nonCancellable(async () => {
+        await recordOutcome(flow, ended.code === 'CANCELLED' ? 'cancelled' : 'failed', 0, startedAtMs, fallbackReason);
+        await state.settle();
+        throw failWith(ended);
+      });
+    }
+    guest = ended.moved;
   }
+  images = guest?.images ?? images;
   return CancellationScope.nonCancellable(async () => {
     state.enter('complete');
-    const result = completed(flow, images, startedAtMs, fallbackReason, guest);
+    const result = completed(flow, images, startedAtMs, fallbackReason, guest?.guest);
     await keepCopiesBeside(flow, images);
     await recordOutcome(flow, 'completed', result.speedup, startedAtMs, fallbackReason);
     state.enter('closed');

@@ -2,25 +2,47 @@
  * The way back: the VM is the source's as before, the destination keeps what has arrived as baseline. Runs outside
  * cancellation. Forward steps and what undoes them: claim - roll back; promise - abandon; images - kept as baselines.
  */
+import { sleep } from '@temporalio/workflow';
 import { DwcpError } from '../src/model/errors';
 import { onDestination, onSource } from './activity-proxies';
+import type { MovedGuest } from '../activities';
 import { AbortedByOperator, toCoded } from './failures';
+import { goOnHandedOver } from './switchover';
 import type { TransferFlow } from './transfer-flow';
 
-/** @returns what the workflow ends with */
-export async function rollBack(flow: TransferFlow, error: unknown): Promise<DwcpError> {
+/**
+ * @returns what the workflow ends with, or that the VM has moved after all: a source that was asked to take it back, and had
+ * handed it over in an earlier run of this workflow, leaves that to the destination
+ */
+export async function rollBack(flow: TransferFlow, error: unknown): Promise<DwcpError | { readonly moved: MovedGuest | undefined }> {
   const { migrationId, vmId, sourceHost, destinationHost } = flow.state.identity;
-  const override = error instanceof AbortedByOperator && error.acceptTwoCopies;
-  const cause = toCoded(error);
-  const call = { activityId: 'roll-back-source', summary: `${sourceHost}: ${vmId} is its own again` };
-  // Where it was handed over, switchover() lets nobody come here without the destination's promise or the operator's word.
-  const input = { migrationId, vmId, destinationAbandoned: flow.handedOver, ...(override && { note: 'an operator accepted the risk of two copies' }) };
-  try {
-    await flow.step('roll_back', () => onSource(sourceHost, 'brief', call).rollBackSource(input));
-  } catch (failure) {
-    // The claim stays until the agent's sweep finds this workflow closed; saying so beats waiting for ever.
-    return new DwcpError(cause.code, `${cause.message} (and the source could not be rolled back yet: ${toCoded(failure).message})`, { side: cause.side, hint: cause.hint });
+  let decidedBy = error;
+  for (let round = 0; ; round += 1) {
+    if (round > 1) await sleep('5s', { summary: 'The hand-over is in doubt: ask again' });
+    const override = decidedBy instanceof AbortedByOperator && decidedBy.acceptTwoCopies;
+    const call = { activityId: 'roll-back-source', summary: `${sourceHost}: ${vmId} is its own again` };
+    // Where it was handed over, switchover() lets nobody come here without the destination's promise or the operator's word.
+    const input = { migrationId, vmId, destinationAbandoned: flow.handedOver, ...(override && { note: 'an operator accepted the risk of two copies' }) };
+    try {
+      await untilRolledBack(flow, () => onSource(sourceHost, 'rollBack', call).rollBackSource(input));
+      break;
+    } catch (failure) {
+      const coded = toCoded(failure);
+      if (coded.code !== 'HANDOVER_IN_DOUBT') {
+        const cause = toCoded(error);
+        // The claim stays until the agent's sweep finds this workflow closed; saying so beats waiting for ever.
+        return new DwcpError(cause.code, `${cause.message} (and the source could not be rolled back yet: ${coded.message})`, { side: cause.side, hint: cause.hint });
+      }
+    }
+    try {
+      const { alreadyMoved, handedOver } = await flow.prepare(true);
+      if (alreadyMoved) return { moved: undefined };
+      if (handedOver) return { moved: await goOnHandedOver(flow, handedOver) };
+    } catch (decision) {
+      decidedBy = decision;
+    }
   }
+  const cause = toCoded(error);
   if (flow.wasInitialised) {
     const abandon = { activityId: 'abandon-destination', summary: `${destinationHost}: keep what has arrived as baseline` };
     await onDestination(destinationHost, 'courtesy', abandon)
@@ -28,4 +50,16 @@ export async function rollBack(flow: TransferFlow, error: unknown): Promise<Dwcp
       .catch(() => undefined);
   }
   return cause;
+}
+
+/** As a step, but for a doubt: that is not waited for here. */
+async function untilRolledBack(flow: TransferFlow, rollBackSource: () => Promise<void>): Promise<void> {
+  let doubt: unknown;
+  await flow.step('roll_back', () =>
+    rollBackSource().catch((failure: unknown) => {
+      if (toCoded(failure).code !== 'HANDOVER_IN_DOUBT') throw failure;
+      doubt = failure;
+    }),
+  );
+  if (doubt !== undefined) throw doubt;
 }

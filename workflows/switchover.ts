@@ -3,6 +3,7 @@
  * begun, only the destination's durable promise (or an operator who accepts the risk) leads back.
  */
 import { sleep } from '@temporalio/workflow';
+import type { HandOver } from '../src/model/hand-over';
 import type { ImageResult } from '../src/model/migration';
 import type { MovedGuest } from '../activities';
 import type { ErrorCode } from '../src/model/error-codes';
@@ -13,11 +14,21 @@ import type { TransferFlow } from './transfer-flow';
 /** Said only before the source has handed over. Whatever else ends the step leads back with the destination's promise alone. */
 const NOT_HANDED_OVER: ReadonlySet<ErrorCode> = new Set(['GUEST_RUNS_ON', 'GUEST_LOST']);
 
+export function rootsOf(images: readonly ImageResult[]): Record<string, string> {
+  return Object.fromEntries(images.map(({ imageId, root }) => [imageId, root]));
+}
+
+/** Goes on with what an earlier run of this migration has handed over. @returns how a running guest moved @throws only where the source may take the VM back */
+export async function goOnHandedOver(flow: TransferFlow, handedOver: HandOver): Promise<MovedGuest | undefined> {
+  flow.goOnFrom(handedOver);
+  if (handedOver.live) return guestSwitchover(flow);
+  await switchover(flow, handedOver.roots);
+  return undefined;
+}
+
 /** Hands over a VM that stands still. @throws only where the source may take the VM back */
-export async function switchover(flow: TransferFlow, images: readonly ImageResult[]): Promise<void> {
-  if (flow.prepared.alreadyMoved) return;
+export async function switchover(flow: TransferFlow, roots: Record<string, string>): Promise<void> {
   const { sourceHost, destinationHost, vmId } = flow.state.identity;
-  const roots = Object.fromEntries(images.map(({ imageId, root }) => [imageId, root]));
   const call = { activityId: 'switchover', summary: `${vmId}: hand over to ${destinationHost}` };
   await untilDecided(flow, () =>
     flow.state.path === 'dwcp'

@@ -4,6 +4,7 @@
  */
 import type { LinkInput, PreparedSource } from '../activities';
 import type { MigrationState } from './migration-state';
+import type { HandOver } from '../src/model/hand-over';
 import { looksOf } from '../src/model/image';
 import type { DwcpError } from '../src/model/errors';
 import type { ImageResult } from '../src/model/migration';
@@ -54,6 +55,14 @@ export class TransferFlow {
     const call = { activityId: 'prepare-source', summary: claim ? `${sourceHost}: claim ${vmId} for this migration` : `${sourceHost}: look at ${vmId}` };
     this.#prepared = await this.step('start', () => onSource(sourceHost, 'quick', call).prepareSource({ migrationId, vmId, claim, force: this.options.force, ...(claim && this.options.enableDwcp && { ahead: this.options }) }));
     return this.#prepared;
+  }
+
+  /** A workflow that was reset finds its VM handed over: nothing is sent, the hand-over goes on as it was begun. */
+  goOnFrom({ destination }: HandOver): void {
+    const { migrationId, vmId } = this.state.identity;
+    this.#asked = true;
+    this.handedOver = true;
+    this.#input = { migrationId, vmId, destination, options: this.options };
   }
 
   /** Both sides prepare: place and promise at the destination, and a grant that lets the source in. */
@@ -168,7 +177,7 @@ export class TransferFlow {
     const { images, fence, generation, guest, stoppedGuest } = this.prepared;
     this.#asked = true;
     const call = { activityId: 'prepare-destination', summary: `${destinationHost}: make room for ${vmId} and let ${sourceHost} in` };
-    const destination = await onDestination(destinationHost, 'brief', call).prepareDestination({
+    const destination = await onDestination(destinationHost, 'quick', call).prepareDestination({
       migrationId, vmId, mode: mode === 'migrate' ? 'migrate' : 'warm', fence, generation, sourceHost,
       images: images.map(({ imageId, kind, sizeBytes }) => ({ imageId, kind, sizeBytes })),
       ...looksOf(this.prepared),

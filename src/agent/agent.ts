@@ -17,6 +17,8 @@ import { type Logger, temporalLogger } from '../telemetry/logger';
 import { agentMetrics, type MetricsServer, serveMetrics } from '../telemetry/metrics';
 import { RELEASE } from '../transport/hello';
 import { type HostParts, openHost } from './host';
+import { assertAlone, identityOf } from './only-agent';
+import { recoverUntilDone } from './recovery';
 import { Sweeper } from './sweeper';
 
 /** Bulk transfers, and beside them the short steps of other migrations. */
@@ -36,6 +38,8 @@ export async function startAgent(options: ProcessOptions, log: Logger): Promise<
   const host = await openHost(options, (migrationId, line) => log.info({ migrationId }, line));
   const stopping = new AbortController();
   const sources = new SourceHub(host.source);
+  const { registry, ownership: journal, store, driver, source } = host;
+  const ownership = new SourceOwnership({ registry, ownership: journal, store, pool: source.pool, holder: driver });
   const readings = agentMetrics({
     sessions: () => host.hub.sessionCount,
     activeStreams: () => sources.migrations.reduce((sum, migration) => sum + (migration.openSession?.stats.activeStreams ?? 0), 0),
@@ -52,7 +56,7 @@ export async function startAgent(options: ProcessOptions, log: Logger): Promise<
   let ready = false;
   const metrics = options.metricsPort > 0 ? await serveMetrics(readings.registry, options.metricsAddress, options.metricsPort, () => ready) : undefined;
   log.info({ hostId: host.hostId, dataDir: host.dataDir, dataPlane: `${options.listenAddress}:${host.advertised.port}`, advertised: `${host.advertised.address}:${host.advertised.port}`, queue: hostQueue(host.hostId), temporal: temporalTarget().address }, 'agent started');
-  const ended = runWorker({ host, options, sources, observe, log, signal: stopping.signal, onReady: () => (ready = true) }).finally(async () => {
+  const ended = runWorker({ host, options, sources, ownership, observe, log, signal: stopping.signal, onReady: () => (ready = true) }).finally(async () => {
     await sources.closeAll();
     await metrics?.close();
     await host.close();
@@ -64,6 +68,7 @@ interface WorkerParts {
   readonly host: HostParts;
   readonly options: ProcessOptions;
   readonly sources: SourceHub;
+  readonly ownership: SourceOwnership;
   readonly observe: (event: SourceEvent) => void;
   readonly log: Logger;
   readonly signal: AbortSignal;
@@ -71,7 +76,10 @@ interface WorkerParts {
 }
 
 async function runWorker(parts: WorkerParts): Promise<void> {
-  const { signal, log } = parts;
+  const { signal, log, host, ownership } = parts;
+  const connected = new AbortController();
+  // Guests do not wait for a server. From the first task on it is activities and the sweep that act.
+  const recovered = recoverUntilDone(host, ownership, log, AbortSignal.any([signal, connected.signal]));
   Runtime.install({ logger: temporalLogger(log), shutdownSignals: [] });
   let connection: NativeConnection;
   try {
@@ -80,6 +88,8 @@ async function runWorker(parts: WorkerParts): Promise<void> {
     if (signal.aborted) return;
     throw toDwcpError(error, 'CONTROL_PLANE_UNREACHABLE');
   }
+  connected.abort();
+  await recovered;
   const worker = await createWorker(parts, connection);
   signal.addEventListener('abort', () => worker.shutdown());
   if (signal.aborted) worker.shutdown();
@@ -90,12 +100,12 @@ async function runWorker(parts: WorkerParts): Promise<void> {
   }
 }
 
-async function createWorker({ host, options, sources, observe, log, signal, onReady }: WorkerParts, connection: NativeConnection): Promise<Worker> {
+async function createWorker({ host, options, sources, ownership, observe, log, signal, onReady }: WorkerParts, connection: NativeConnection): Promise<Worker> {
   const { namespace } = temporalTarget();
   const client = new Client({ connection, namespace });
   await selfTest(host.source.pool, host.dataDir);
   const { registry, ownership: journal, store, driver, source, hub, dataDir } = host;
-  const ownership = new SourceOwnership({ registry, ownership: journal, store, pool: source.pool, holder: driver });
+  await assertAlone(client, host);
   const sweeper = new Sweeper({ host, sources, ownership, client, log });
   const sweep = (): Promise<void> => sweeper.sweep();
   const timer = setInterval(() => void sweep().catch((error: unknown) => log.warn(toDwcpError(error, 'INTERNAL').report(), 'the sweep failed')), options.sweepInterval);
@@ -103,10 +113,10 @@ async function createWorker({ host, options, sources, observe, log, signal, onRe
   const worker = await Worker.create({
     connection,
     namespace,
-    identity: `agent ${host.hostId} ${RELEASE} (${process.pid})`,
+    identity: `${identityOf(host.hostId)} ${RELEASE} (${process.pid}) ${host.instance.instanceId}`,
     taskQueue: hostQueue(host.hostId),
     activities: {
-      ...createSourceActivities({ hub: sources, ownership, journal, registry, connectGuest: (vmId, definition) => driver.connectGuest(vmId, definition), serveStopped: (vmId, definition, path) => driver.serveStopped(vmId, definition, path), report: createProgressReporter(client), observe, sweep, dataDir }),
+      ...createSourceActivities({ hub: sources, ownership, journal, registry, connectGuest: (vmId, definition, ifMayRun) => driver.connectGuest(vmId, definition, ifMayRun), serveStopped: (vmId, definition, path) => driver.serveStopped(vmId, definition, path), report: createProgressReporter(client), observe, sweep }),
       ...createDictionaryActivities({ registry, store, dictionaries: source.dictionaries, pool: source.pool }),
       ...createDestinationActivities({
         hostId: host.hostId, dataDir, key: host.key, advertised: host.advertised, hub, registry, ownership: journal, store, pool: source.pool,

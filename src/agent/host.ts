@@ -17,6 +17,7 @@ import { BaselineStore } from '../store/baselines';
 import { readIfThere, removeTemporaries, writeDurably } from '../store/durable-file';
 import { lockFolder } from '../store/folder-lock';
 import { DictionaryStore } from '../store/dictionaries';
+import { beginInstance, epochsOf, type Instance } from '../store/instance';
 import { OwnershipJournal } from '../store/ownership-journal';
 import { PathHistory } from '../store/path-history';
 import { SealingKey } from '../store/sealing-key';
@@ -36,6 +37,7 @@ const SCHEDULE_EVERY_MS = 10_000;
 export interface HostParts {
   readonly hostId: string;
   readonly dataDir: string;
+  readonly instance: Instance;
   readonly key: Buffer;
   readonly advertised: Advertised;
   readonly registry: VmRegistry;
@@ -120,24 +122,41 @@ export function readTlsFiles({ tlsCert, tlsKey, tlsCa }: Pick<ProcessOptions, 't
   }
 }
 
-/** Opens a host's parts and starts listening. @throws CONFIG_INVALID where folder or port are taken */
+/** Opens a host's parts and starts listening. @throws CONFIG_INVALID where folder or port are taken; what had been opened is closed then */
 export async function openHost(options: ProcessOptions, explain?: SourceContext['explain']): Promise<HostParts> {
+  const opened: (() => unknown)[] = [];
+  const closeAll = async (): Promise<void> => {
+    for (const close of opened.splice(0).reverse()) await close();
+  };
+  try {
+    return { ...(await openParts(options, explain, opened)), close: closeAll };
+  } catch (error) {
+    await closeAll();
+    throw error;
+  }
+}
+
+/** @param opened takes what closes each part, in the order in which they were opened */
+async function openParts(options: ProcessOptions, explain: SourceContext['explain'], opened: (() => unknown)[]): Promise<Omit<HostParts, 'close'>> {
   const hostId = resolveHostId(options);
   const dataDir = resolveDataDir(options);
   const sourceAddresses = addressesOf(options.sourceAddresses);
   await assertOwn(sourceAddresses);
   const limit = new SharedLimit(options.hostBandwidthLimit);
   const sealingKey = SealingKey.read(options.baselineKeyFile);
-  const endSchedule = followSchedule(limit, options);
-  const unlock = lockFolder(dataDir);
+  opened.push(followSchedule(limit, options));
+  opened.push(lockFolder(dataDir));
   await removeTemporaries(dataDir);
+  const instance = await beginInstance(dataDir);
   const key = await agentKey(dataDir);
   const tls = readTlsFiles(options);
   const pool = new CodecPool(options.workerThreads);
+  opened.push(() => pool.close());
   const sendingSlab = new Slab(options.bufferMemory);
   const receivingSlab = new Slab(options.bufferMemory);
   const store = new BaselineStore(dataDir, { hostBytes: options.storeLimit, vmBytes: options.vmStoreLimit });
   const sealer = new BaselineSealer(store, pool, sealingKey);
+  opened.push(() => sealer.close());
   store.guardWith(sealer);
   const dictionaries = new DictionaryStore(dataDir);
   const bases = new BaseStore(dataDir);
@@ -151,19 +170,15 @@ export async function openHost(options: ProcessOptions, explain?: SourceContext[
     { dataDir, store, dictionaries, bases, ownership, registry, pool, activator: driver },
   );
   const listener: DataPlaneListener = new DataPlaneListener((hello, connection) => hub.admit(hello, connection), tls);
-  let port: number;
-  try {
-    port = await listener.listen(options.listenAddress, options.port);
-  } catch (error) {
-    endSchedule();
-    await pool.close();
-    unlock();
-    throw error;
-  }
+  opened.push(() => listener.close());
+  opened.push(() => peers.close());
+  opened.push(() => hub.close());
+  const port = await listener.listen(options.listenAddress, options.port);
   void sealer.sealAll();
   return {
     hostId,
     dataDir,
+    instance,
     key,
     advertised: advertised(options, port),
     registry,
@@ -172,17 +187,8 @@ export async function openHost(options: ProcessOptions, explain?: SourceContext[
     bases,
     driver,
     hub,
-    source: { hostId, peers, pool, slab: sendingSlab, store, dictionaries, bases, limit, history: new PathHistory(dataDir), sourceAddresses, ...(explain && { explain }) },
+    source: { hostId, peers, pool, slab: sendingSlab, store, dictionaries, bases, limit, history: new PathHistory(dataDir), nextEpoch: epochsOf(instance), sourceAddresses, ...(explain && { explain }) },
     bufferedBytes: () => ({ sending: sendingSlab.sizeBytes - sendingSlab.freeBytes, receiving: receivingSlab.sizeBytes - receivingSlab.freeBytes }),
     dropConnections: (oneOf) => listener.dropConnections(oneOf),
-    close: async () => {
-      endSchedule();
-      await hub.close();
-      await sealer.close();
-      peers.close();
-      await listener.close();
-      await pool.close();
-      unlock();
-    },
   };
 }

@@ -1,24 +1,21 @@
 /**
  * Cleans up what closed migrations have left on this host. A terminated workflow runs no clean-up of its own, so each
- * agent looks for itself: is the workflow that owned this still open? The rules are those of the hand-over; a sweep
- * never decides what the flow would not.
- *
- *   source, claimed       -> rolled back            destination, promised  -> abandoned, images kept as baseline
- *   source, handed over   -> the destination says   destination, mine      -> installation completed
- *                            installed: released; or promises not to start: rolled back; no answer: left as it is
+ * agent looks for itself: is the workflow that owned this still open? What is then done stands in the tables of
+ * src/model/ownership-machine.ts (`whenClosed`), and is a step like any other: it ends what is under way, and takes the locks.
  */
 import type { Client } from '@temporalio/client';
 import { WorkflowNotFoundError } from '@temporalio/client';
 import { readAttribute } from '../control/search-attributes';
 import { DwcpError, hasCode, toDwcpError } from '../model/errors';
 import { migrationWorkflowId } from '../model/names';
-import { isOpenState, type OwnershipEntry } from '../store/ownership-journal';
-import { readOutgoing } from '../sync/outgoing';
+import { DESTINATION_TABLE, destinationState, isOpenState, SOURCE_TABLE, sourceState } from '../model/ownership-machine';
 import type { SourceHub } from '../sync/source-hub';
 import { UNLIMITED } from '../sync/source-migration';
 import type { SourceOwnership } from '../sync/source-ownership';
 import type { Logger } from '../telemetry/logger';
 import type { HostParts } from './host';
+
+const NEVER = new AbortController().signal;
 
 export interface SweeperParts {
   readonly host: HostParts;
@@ -43,11 +40,19 @@ export class Sweeper {
   }
 
   async #sweep(): Promise<void> {
-    for (const migrationId of await this.#parts.host.hub.list()) await this.#try(migrationId, () => this.#sweepIncoming(migrationId));
-    for (const vm of await this.#parts.host.registry.list()) {
-      const last = await this.#parts.host.ownership.last(vm.vmId);
-      if (last && isOpenState(last.state)) await this.#try(last.migrationId, () => this.#sweepOutgoing(vm.vmId, last));
+    const { host, sources } = this.#parts;
+    for (const migrationId of await host.hub.list()) await this.#try(migrationId, () => this.#sweepIncoming(migrationId));
+    const open = new Set<string>();
+    for (const { vmId } of await host.registry.list()) {
+      await this.#try(vmId, async () => {
+        const last = await host.ownership.last(vmId);
+        if (!last || !isOpenState(last.state)) return;
+        open.add(last.migrationId);
+        if (SOURCE_TABLE[sourceState(last.state)].whenClosed !== 'nothing') await this.#try(last.migrationId, () => this.#sweepOutgoing(vmId, last.migrationId));
+      });
     }
+    // What an attempt has left in memory of a migration that has nothing here any more.
+    for (const id of sources.liveIds) if (!open.has(id)) await this.#try(id, () => sources.ownershipStep(id, NEVER, () => sources.close(id)));
   }
 
   async #try(migrationId: string, work: () => Promise<void>): Promise<void> {
@@ -63,41 +68,55 @@ export class Sweeper {
     const { host, log } = this.#parts;
     const migration = await host.hub.migration(migrationId);
     if (!migration || migration.record.mode === 'direct' || !migration.record.workflowId) return;
-    if (await this.#isOpen(migration.record.workflowId, migrationId)) return;
-    const { vmId, fence, mode } = migration.record;
+    const { vmId, fence, mode, workflowId } = migration.record;
+    const isOver = async (): Promise<boolean> => mode === 'migrate' && DESTINATION_TABLE[destinationState((await host.ownership.last(vmId, migrationId))?.state)].atStart !== 'nothing';
+    // Behind such a line nothing is left to decide, whoever leads the migration.
+    if (await isOver()) {
+      await host.hub.complete(migrationId);
+      log.info({ migrationId, vmId }, 'completed what a migration had left');
+      return;
+    }
+    if (await this.#isOpen(workflowId, migrationId)) return;
     host.hub.endSession(migrationId, new DwcpError('CANCELLED', `Migration ${migrationId} is closed`));
-    const last = await host.ownership.last(vmId, migrationId);
-    if (last?.state === 'mine') await migration.completeTakeOver();
-    else if (mode === 'migrate') await host.hub.abandon(migrationId, vmId, fence);
+    if (mode === 'migrate') await host.hub.abandon(migrationId, vmId, fence).catch((error: unknown) => this.#unlessTaken(error, migrationId));
     else await host.hub.dismiss(migrationId);
     log.info({ migrationId, vmId, mode }, 'cleaned up after a closed migration; what had arrived is kept as baseline');
   }
 
-  async #sweepOutgoing(vmId: string, last: OwnershipEntry): Promise<void> {
-    const { sources, ownership, log } = this.#parts;
-    const { migrationId } = last;
-    if (last.state !== 'claimed' && last.state !== 'handed_over') return;
-    if (await this.#isOpen(migrationWorkflowId(vmId), migrationId)) return;
-    if (last.state === 'claimed') {
+  /** Taken over since it was looked at: then that is completed. */
+  async #unlessTaken(error: unknown, migrationId: string): Promise<void> {
+    if (!hasCode(error, 'ALREADY_PAST_RETURN')) throw error;
+    await this.#parts.host.hub.complete(migrationId);
+  }
+
+  async #sweepOutgoing(vmId: string, migrationId: string): Promise<void> {
+    const { host, sources, ownership, log } = this.#parts;
+    if (await this.#isOpen((await host.ownership.workflowOf(vmId, migrationId)) ?? migrationWorkflowId(vmId), migrationId)) return;
+    await sources.ownershipStep(migrationId, NEVER, async () => {
+      // Whatever was under way has ended now, and may have changed what there is to do.
+      const state = sourceState((await host.ownership.last(vmId, migrationId))?.state);
       await sources.close(migrationId);
-      await ownership.rollBack(vmId, migrationId, false, 'its workflow is closed');
-    } else await this.#settleHandOver(vmId, last);
-    log.info({ migrationId, vmId, state: last.state }, 'settled what a closed migration had left');
+      const { whenClosed } = SOURCE_TABLE[state];
+      if (whenClosed === 'roll_back') await ownership.rollBack(vmId, migrationId, false, 'its workflow is closed');
+      if (whenClosed === 'taken_over') await ownership.completeRelease(vmId, migrationId);
+      if (whenClosed === 'ask the destination') await this.#settleHandOver(vmId, migrationId);
+      log.info({ migrationId, vmId, state }, 'settled what a closed migration had left');
+    });
   }
 
   /** The workflow ended in the middle of a hand-over: the destination's journal decides. */
-  async #settleHandOver(vmId: string, { migrationId, fence }: OwnershipEntry): Promise<void> {
+  async #settleHandOver(vmId: string, migrationId: string): Promise<void> {
     const { host, sources, ownership } = this.#parts;
-    const outgoing = await readOutgoing(host.dataDir, migrationId);
-    if (!outgoing) throw new DwcpError('HANDOVER_IN_DOUBT', `Nothing is known of where ${vmId} was handed to`, { side: 'source' });
-    const migration = sources.open(migrationId, outgoing.destination, UNLIMITED);
+    const [last, handOver] = await Promise.all([host.ownership.last(vmId, migrationId), host.ownership.handOver(vmId, migrationId)]);
+    if (!last || !handOver) throw new DwcpError('HANDOVER_IN_DOUBT', `Nothing is known of where ${vmId} was handed to`, { side: 'source' });
+    const migration = sources.open(migrationId, handOver.destination, UNLIMITED);
     try {
-      await (await migration.session('settle')).control.request('abandon', { vmId, fence });
+      await (await migration.session('settle')).control.request('abandon', { vmId, fence: last.fence });
       await ownership.rollBack(vmId, migrationId, true, 'its workflow is closed and the destination promised not to start it');
     } catch (error) {
       if (!hasCode(error, 'ALREADY_PAST_RETURN')) throw error;
-      const { generation } = await migration.takeOver(vmId, outgoing.roots);
-      await ownership.release(vmId, migrationId, outgoing.destinationHost, generation, migration.sentManifests);
+      const { generation } = await migration.takeOver(vmId, handOver.roots);
+      await ownership.release(vmId, migrationId, handOver.destinationHost, generation, migration.sentManifests);
     } finally {
       await sources.close(migrationId);
     }

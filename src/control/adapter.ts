@@ -76,7 +76,8 @@ export function createMigrationAdapter(config: AdapterConfig = {}): MigrationAda
   const store = new BaselineStore(dataDir);
   const dictionaries = new DictionaryStore(dataDir);
   const limit = new SharedLimit(process.hostBandwidthLimit);
-  const context: SourceContext = { hostId: hostname().slice(0, 100), peers, pool, slab, store, dictionaries, bases: new BaseStore(dataDir), limit, history: new PathHistory(dataDir), ...(config.explain && { explain: (_id, line) => config.explain?.(line) }) };
+  let epoch = 0;
+  const context: SourceContext = { hostId: hostname().slice(0, 100), peers, pool, slab, store, dictionaries, bases: new BaseStore(dataDir), limit, history: new PathHistory(dataDir), nextEpoch: () => (epoch = Math.max(Date.now(), epoch + 1)), ...(config.explain && { explain: (_id, line) => config.explain?.(line) }) };
 
   async function move(kind: ImageKind, vmId: string, image: AdapterImage, destination: AdapterDestination, onProgress?: (progress: SendProgress) => void, signal?: AbortSignal): Promise<SentImage> {
     const sessionId = destination.sessionId ?? randomUUID();

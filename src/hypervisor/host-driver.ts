@@ -14,7 +14,7 @@ import { runPlaces } from './qemu/guest-command';
 import { quitGuest } from './qemu/guest-process';
 import { IncomingGuest } from './qemu/incoming-guest';
 import { askAhead } from './qemu/preflight';
-import { type InspectedGuest, resumeGuest, SourceGuest } from './qemu/source-guest';
+import { type InspectedGuest, type MayRun, resumeGuest, SourceGuest } from './qemu/source-guest';
 import { StoppedDisk } from './qemu/stopped-disk';
 
 /** What QEMU calls the processors that Node calls otherwise. */
@@ -41,15 +41,16 @@ export class HostDriver extends ImageFilesDriver {
   }
 
   /** @throws GUEST_LOST where its QEMU is gone */
-  async connectGuest(vmId: string, definition: GuestDefinition): Promise<SourceGuest> {
+  async connectGuest(vmId: string, definition: GuestDefinition, ifMayRun: MayRun): Promise<SourceGuest> {
     if (!SourceGuest.isUp(definition)) throw new DwcpError('GUEST_LOST', `The QEMU of ${vmId} has ended: nobody listens at ${definition.qmpPath}`, { side: 'source' });
     const folder = this.#runFolder(vmId);
     mkdirSync(folder, { recursive: true, mode: 0o700 });
-    return SourceGuest.connect(definition, runPlaces(folder));
+    return SourceGuest.connect(definition, runPlaces(folder), ifMayRun);
   }
 
   async inspectGuest(vmId: string, definition: GuestDefinition, images: readonly VmImage[], force: boolean): Promise<InspectedGuest> {
-    const guest = await this.connectGuest(vmId, definition);
+    // A look lets nothing run and stops nothing.
+    const guest = await this.connectGuest(vmId, definition, () => Promise.resolve(false));
     try {
       return await guest.inspect(images, force);
     } finally {

@@ -2,7 +2,7 @@
  * Small files that must be whole or absent after a crash: written beside, synced, renamed, and the folder synced too.
  */
 import { randomUUID } from 'node:crypto';
-import { access, mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises';
+import { access, mkdir, open, readdir, readFile, rename, rm, stat, unlink } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { errnoOf } from '../model/errors';
 
@@ -29,8 +29,45 @@ export async function writeDurably(path: string, content: string | Buffer): Prom
   await syncFolder(dirname(path));
 }
 
+/** Makes a folder and every one above it that is missing; their names are durable when this returns. */
+export async function makeFolderDurably(path: string): Promise<void> {
+  const first = await mkdir(path, { recursive: true, mode: 0o700 });
+  if (first === undefined) return;
+  for (let made = path; ; made = dirname(made)) {
+    await syncFolder(dirname(made));
+    if (made === first) return;
+  }
+}
+
+/** Sets space aside for a file that has to be written also when the disk is full: put in place by replaceBySpare(). Idempotent. @throws DISK_FULL, as ENOSPC */
+export async function makeSpare(spare: string, sizeBytes: number): Promise<void> {
+  const known = await stat(spare).catch(() => undefined);
+  if (known && known.size >= sizeBytes) return;
+  await writeDurably(spare, Buffer.alloc(sizeBytes));
+}
+
+/** As writeDurably(), into space that was set aside. @returns false where there is none */
+export async function replaceBySpare(spare: string, path: string, content: Buffer): Promise<boolean> {
+  let file;
+  try {
+    file = await open(spare, 'r+');
+  } catch (error) {
+    if (isMissing(error)) return false;
+    throw error;
+  }
+  try {
+    await file.write(content, 0, content.length, 0);
+    await file.truncate(content.length);
+    await file.sync();
+  } finally {
+    await file.close();
+  }
+  await renameDurably(spare, path);
+  return true;
+}
+
 async function replace(path: string, content: string | Buffer): Promise<void> {
-  await mkdir(dirname(path), { recursive: true });
+  await makeFolderDurably(dirname(path));
   const temporary = `${path}.${randomUUID()}.tmp`;
   try {
     const file = await open(temporary, 'w', 0o600);
@@ -59,6 +96,17 @@ export async function renameDurably(from: string, to: string): Promise<void> {
   await rename(from, to);
   await syncFolder(dirname(to));
   if (dirname(from) !== dirname(to)) await syncFolder(dirname(from));
+}
+
+/** Removes a file that must not be there again after a crash; one that is not there costs nothing. */
+export async function removeDurably(path: string): Promise<void> {
+  try {
+    await unlink(path);
+  } catch (error) {
+    if (isMissing(error)) return;
+    throw error;
+  }
+  await syncFolder(dirname(path));
 }
 
 /** A file's content, or undefined where there is no such file. */

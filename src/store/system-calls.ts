@@ -16,12 +16,13 @@ const LOCK_EX_NB = 2 | 4;
 interface Koffi {
   load(library: string): { func(prototype: string): unknown };
   errno(): number;
-  readonly os: { readonly errno: { readonly ENXIO: number } };
+  readonly os: { readonly errno: { readonly ENXIO: number; readonly EAGAIN: number } };
 }
 
 interface LibC {
   readonly errno: () => number;
   readonly ENXIO: number;
+  readonly EWOULDBLOCK: number;
   readonly lseek: (fd: number, offset: number, whence: number) => number;
   readonly fallocate: (fd: number, mode: number, offset: number, length: number) => number;
   readonly flock: (fd: number, operation: number) => number;
@@ -38,6 +39,7 @@ function libc(): LibC | undefined {
       loaded = {
         errno: () => koffi.errno(),
         ENXIO: koffi.os.errno.ENXIO,
+        EWOULDBLOCK: koffi.os.errno.EAGAIN,
         lseek: library.func('int64_t lseek(int fd, int64_t offset, int whence)') as LibC['lseek'],
         fallocate: library.func('int fallocate(int fd, int mode, int64_t offset, int64_t length)') as LibC['fallocate'],
         flock: library.func('int flock(int fd, int operation)') as LibC['flock'],
@@ -82,10 +84,12 @@ export function cloneFile(from: string, to: string): boolean {
   }
 }
 
-/** Locks a file for as long as the descriptor lives. @returns false where another process holds it */
-export function tryLockFile(fd: number): boolean {
+/** Locks a file for as long as the descriptor lives. @returns `busy` where another process holds it, `unable` where this system cannot */
+export function tryLockFile(fd: number): 'locked' | 'busy' | 'unable' {
   const c = libc();
-  return !c || c.flock(fd, LOCK_EX_NB) === 0;
+  if (!c) return 'unable';
+  if (c.flock(fd, LOCK_EX_NB) === 0) return 'locked';
+  return c.errno() === c.EWOULDBLOCK ? 'busy' : 'unable';
 }
 
 /** Lets the other threads of this process go first, where the system allows it. Linux sets priorities per thread. */

@@ -5,13 +5,14 @@
  *   begin(set-up) -> batches -> load(device state): set-up and state on disk -> takeOver: started -> run
  *
  * `started` is written before the guest runs: a QEMU that is gone behind it has run, and the guest is lost as by a crash of
- * the host; without it everything is given to a fresh QEMU.
+ * the host; without it everything is given to a fresh QEMU, where the RAM image is what was verified.
  */
-import { rm } from 'node:fs/promises';
+import { rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
-import { DwcpError } from '../model/errors';
-import { readIfThere, writeDurably } from '../store/durable-file';
+import { quickHash } from '../encoder/hash';
+import { DwcpError, hasCode, toDwcpError } from '../model/errors';
+import { readIfThere, removeDurably, writeDurably } from '../store/durable-file';
 import type { WorkingImage } from './working-image';
 
 /** What the hypervisor's driver does for an arriving guest. */
@@ -24,11 +25,20 @@ export interface GuestReceiver {
   /** QEMU receives the guest by its own means, at these places of this host. @param disks image ids by path */
   receiveWhole(disks: ReadonlyMap<string, string>): Promise<WholePlaces>;
   loadWhole(): Promise<void>;
-  /** Finds what an earlier agent has left. */
-  adopt(): Promise<'loaded' | 'running' | undefined>;
+  /** The process that holds what was loaded. */
+  readonly process: ProcessIdentity | undefined;
+  /** Finds what an earlier agent has left; any other process there is not it. @throws QEMU_TIMEOUT where it lives and does not answer */
+  adopt(process: ProcessIdentity): Promise<'loaded' | 'running' | undefined>;
   run(): Promise<{ resumedAtMs: number; responds: boolean }>;
   release(): void;
+  /** What is loaded, or being loaded, is of the past. */
+  breakOff(): void;
   discard(): Promise<void>;
+}
+
+export interface ProcessIdentity {
+  readonly pid: number;
+  readonly startTicks: number;
 }
 
 export interface WholePlaces {
@@ -46,6 +56,8 @@ const stateSchema = z.union([
   /** QEMU has received and loaded it itself: there is nothing to load it from again. */
   z.strictObject({ whole: z.literal(true) }),
 ]);
+/** Which process has loaded which state: worth nothing once the host has gone down, so it need not be synced. */
+const loadedSchema = z.strictObject({ pid: z.int(), startTicks: z.number(), state: z.string() });
 const startedSchema = z.strictObject({ resumedAtMs: z.number().optional(), responds: z.boolean() });
 
 export class DestinationGuest {
@@ -73,12 +85,18 @@ export class DestinationGuest {
     return this.#receiver.leftBytes;
   }
 
+  /** A source begins anew: the device state of an earlier pause is of no use any more. */
+  async forgetState(): Promise<void> {
+    await removeDurably(this.#statePath);
+  }
+
   /** All pages have arrived and are verified: the device state goes to disk, and into QEMU. Idempotent. */
   async load(commands: Buffer, devices: Buffer): Promise<void> {
     if (!this.#setUp) throw new DwcpError('PROTOCOL_VIOLATION', 'The guest’s set-up has not come', { side: 'destination' });
     const { prefix, sectionId } = this.#setUp;
     const text = JSON.stringify({ prefix: prefix.toString('base64'), sectionId, commands: commands.toString('base64'), devices: devices.toString('base64') });
     await Promise.all([writeDurably(this.#statePath, text), this.#receiver.load({ commands, devices })]);
+    await this.#rememberLoaded(text);
   }
 
   /** QEMU receives it by its own means from now on; whatever came before is of no use any more. */
@@ -96,7 +114,9 @@ export class DestinationGuest {
 
   async loadWhole(): Promise<void> {
     await this.#receiver.loadWhole();
-    await writeDurably(this.#statePath, JSON.stringify({ whole: true }));
+    const text = JSON.stringify({ whole: true });
+    await writeDurably(this.#statePath, text);
+    await this.#rememberLoaded(text);
   }
 
   /** Whether QEMU itself has brought it, disks and all. */
@@ -105,30 +125,41 @@ export class DestinationGuest {
     return state !== undefined && 'whole' in state;
   }
 
-  /** Makes sure that a complete, paused QEMU is there, before the point of no return. @throws INTEGRITY_MISMATCH where it cannot */
-  async ensureLoaded(memory: () => Promise<WorkingImage>): Promise<void> {
+  /**
+   * Makes sure that a complete, paused QEMU is there. One that has to be loaded anew is given the RAM image only where that is
+   * what was verified: a crash of the host leaves some older mixture of it.
+   * @param verifiedRoot of the memory, as source and destination have agreed on it
+   * @throws INTEGRITY_MISMATCH where that cannot be
+   */
+  async ensureLoaded(memory: () => Promise<WorkingImage>, verifiedRoot: string | undefined): Promise<void> {
     const state = await this.#state();
     if (!state) throw new DwcpError('INTEGRITY_MISMATCH', 'The guest’s device state has not arrived', { side: 'destination' });
-    if ('whole' in state) {
-      if ((await this.#receiver.adopt()) === 'loaded') return;
-      throw new DwcpError('INTEGRITY_MISMATCH', 'The QEMU that had received the guest has ended', { side: 'destination' });
-    }
+    const loaded = await this.#loadedBefore();
+    if (loaded && (await this.#receiver.adopt(loaded)) === 'loaded') return;
+    if ('whole' in state) throw new DwcpError('INTEGRITY_MISMATCH', 'The QEMU that had received the guest has ended', { side: 'destination' });
+    const image = await memory();
+    if (verifiedRoot === undefined || image.verifiedRoot !== verifiedRoot) throw new DwcpError('INTEGRITY_MISMATCH', 'The RAM image here is not what was verified, and no QEMU holds the guest any more', { side: 'destination' });
     const { prefix, sectionId, commands, devices } = state;
     const fromBase64 = (value: string): Buffer => Buffer.from(value, 'base64');
-    if (!this.#setUp) {
-      if ((await this.#receiver.adopt()) === 'loaded') return;
-      this.begin(fromBase64(prefix), sectionId, await memory());
-    }
+    if (!this.#setUp) this.begin(fromBase64(prefix), sectionId, image);
     await this.#receiver.load({ commands: fromBase64(commands), devices: fromBase64(devices) });
+    await this.#rememberLoaded(JSON.stringify(state));
   }
 
-  /** Past the point of no return: lets the guest run, once. Idempotent. */
-  async start(memory: () => Promise<WorkingImage>): Promise<StartedGuest> {
+  /**
+   * Past the point of no return: lets the guest run, once. Idempotent.
+   * @throws NeverRan where it cannot be started here and has not run: then it may be given back
+   */
+  async start(memory: () => Promise<WorkingImage>, verifiedRoot: string | undefined): Promise<StartedGuest> {
     const before = await readIfThere(this.#startedPath);
     if (before) return this.#startedBefore(startedSchema.parse(JSON.parse(before.toString('utf8'))));
-    await this.ensureLoaded(memory);
+    try {
+      await this.ensureLoaded(memory, verifiedRoot);
+    } catch (error) {
+      throw neverRan(toDwcpError(error, 'QEMU_UNREACHABLE', { side: 'destination' }));
+    }
     await writeDurably(this.#startedPath, JSON.stringify({ responds: false }));
-    const started = await this.#receiver.run();
+    const started = await this.#run();
     await writeDurably(this.#startedPath, JSON.stringify(started));
     return started;
   }
@@ -138,16 +169,52 @@ export class DestinationGuest {
     this.#receiver.release();
   }
 
+  breakOff(): void {
+    this.#receiver.breakOff();
+  }
+
   async discard(): Promise<void> {
     await this.#receiver.discard();
-    await rm(this.#statePath, { force: true });
+    for (const path of [this.#startedPath, this.#loadedPath, this.#statePath]) await rm(path, { force: true });
   }
 
   /** A start that was begun before: it runs, or was about to, or has died since. */
   async #startedBefore(started: z.infer<typeof startedSchema>): Promise<StartedGuest> {
-    const found = await this.#receiver.adopt();
-    if (found === 'loaded') return { ...(await this.#receiver.run()), ...(started.resumedAtMs !== undefined && { resumedAtMs: started.resumedAtMs }) };
+    const loaded = await this.#loadedBefore();
+    const found = loaded && (await this.#receiver.adopt(loaded));
+    if (found === 'loaded') return { ...(await this.#run()), ...(started.resumedAtMs !== undefined && { resumedAtMs: started.resumedAtMs }) };
     return { resumedAtMs: started.resumedAtMs, responds: found === 'running' };
+  }
+
+  /** QEMU's own refusal is as good as never having been asked: the guest is paused yet. */
+  async #run(): Promise<StartedGuest> {
+    try {
+      return await this.#receiver.run();
+    } catch (error) {
+      if (!hasCode(error, 'QEMU_REFUSED')) throw error;
+      await removeDurably(this.#startedPath);
+      throw neverRan(error);
+    }
+  }
+
+  async #rememberLoaded(state: string): Promise<void> {
+    const { process } = this.#receiver;
+    if (process) await writeFile(this.#loadedPath, JSON.stringify({ ...process, state: digestOf(state) }));
+  }
+
+  /** The process that has loaded just this state, by its own word. */
+  async #loadedBefore(): Promise<ProcessIdentity | undefined> {
+    const [text, state] = await Promise.all([readIfThere(this.#loadedPath), readIfThere(this.#statePath)]);
+    if (!text || !state) return undefined;
+    let value: unknown;
+    try {
+      value = JSON.parse(text.toString('utf8'));
+    } catch {
+      return undefined; // Not whole: the host went down while it was written.
+    }
+    const loaded = loadedSchema.safeParse(value);
+    if (!loaded.success || loaded.data.state !== digestOf(state.toString('utf8'))) return undefined;
+    return { pid: loaded.data.pid, startTicks: loaded.data.startTicks };
   }
 
   async #state(): Promise<z.infer<typeof stateSchema> | undefined> {
@@ -159,7 +226,30 @@ export class DestinationGuest {
     return join(this.#folder, 'guest-state.json');
   }
 
+  get #loadedPath(): string {
+    return join(this.#folder, 'guest-loaded.json');
+  }
+
   get #startedPath(): string {
     return join(this.#folder, 'guest-started.json');
   }
+}
+
+function digestOf(text: string): string {
+  return quickHash(Buffer.from(text)).toString('hex');
+}
+
+/** The guest has not run on this host, and cannot: it is its source's again. */
+export class NeverRan extends Error {
+  readonly reason: DwcpError;
+
+  constructor(reason: DwcpError) {
+    super(reason.message);
+    this.reason = reason;
+  }
+}
+
+/** What ends with the agent says nothing about the guest. */
+function neverRan(reason: DwcpError): Error {
+  return reason.code === 'SUPERSEDED' || reason.code === 'CANCELLED' ? reason : new NeverRan(reason);
 }

@@ -7,7 +7,8 @@ import { connect } from 'node:net';
 import { HASH_BYTES, PAGE_HASH_BYTES } from '../encoder/hash';
 import { Packer, compressBound } from '../encoder/packer';
 import { shareDictionary } from '../encoder/trained-dictionary';
-import { DwcpError, toDwcpError } from '../model/errors';
+import { DwcpError, hasCode, toDwcpError } from '../model/errors';
+import { DESTINATION_TABLE, destinationState, isRefused } from '../model/ownership-machine';
 import { isMissing } from '../store/durable-file';
 import type { Answer, Message } from '../transport/control-channel';
 import type { Connection } from '../transport/connection';
@@ -22,6 +23,8 @@ import { type DestinationContext, DestinationMigration, type DestinationRecord, 
 import {
   abandonSchema, basePagesSchema, dictionarySchema, finishImageSchema, installImageSchema, manifestRequestSchema, MAX_PAGE_HASH_BLOCKS, MAX_SAMPLE_BYTES, guestBeginSchema, guestLoadSchema, openImageSchema, pageHashesSchema, readBody, referencesSchema, takeOverSchema, type TakenOver, takenOverSchema,
 } from './protocol';
+import { OwnStep } from './own-step';
+import { SessionWork } from './session-work';
 import { StandardReceiver } from './standard-receiver';
 import type { WorkingImage } from './working-image';
 
@@ -34,13 +37,23 @@ export interface HubOptions {
   readonly giveBack: (connection: Connection) => void;
 }
 
-type Handler = (message: Message, session: ReceivingSession) => Promise<Answer>;
+type Handler = (message: Message, session: ReceivingSession, signal: AbortSignal) => Promise<Answer>;
+
+/** What decides who owns a VM. */
+const SETTLING: ReadonlySet<string> = new Set(['take_over', 'abandon']);
+/** What takes nothing in. */
+const WITHOUT_RECORD: ReadonlySet<string> = new Set(['prepare', 'train']);
+/** Sessions whose newest attempt is remembered after they have ended. */
+const MAX_EPOCHS_KNOWN = 4096;
 
 export class DestinationHub {
   readonly #options: HubOptions;
   readonly #context: DestinationContext;
   readonly #migrations = new Map<string, Promise<DestinationMigration | undefined>>();
   readonly #sessions = new Map<string, ReceivingSession>();
+  /** What each session's newest attempt has under way; a newer one begins when that has ended. */
+  readonly #works = new Map<string, SessionWork>();
+  readonly #newestEpochs = new Map<string, number>();
   readonly #standard = new Map<string, StandardReceiver>();
   readonly #packer = new Packer();
 
@@ -57,25 +70,57 @@ export class DestinationHub {
     return [...this.#sessions.values()].reduce((sum, session) => sum + session.streamCount, 0);
   }
 
-  /** Makes a migration known; asking again for the same one changes nothing. */
+  /** Makes a migration known; asking again for the same one changes nothing. One object for each, whoever asks. */
   async prepare(record: DestinationRecord): Promise<DestinationMigration> {
     const known = await this.migration(record.migrationId);
     if (known) return known;
+    if (this.#migrations.has(record.migrationId)) return this.prepare(record);
     const migration = new DestinationMigration(record, this.#context);
-    await migration.save();
-    this.#migrations.set(record.migrationId, Promise.resolve(migration));
+    await this.#keep(record.migrationId, migration.save().then(() => migration));
     return migration;
   }
 
   /** A migration this host takes part in, also one from before a restart. */
-  async migration(migrationId: string): Promise<DestinationMigration | undefined> {
-    const known = await this.#migrations.get(migrationId);
-    if (known) return known;
-    const loading = DestinationMigration.load(migrationId, this.#context);
-    this.#migrations.set(migrationId, loading);
-    const loaded = await loading;
-    if (!loaded) this.#migrations.delete(migrationId);
-    return loaded;
+  migration(migrationId: string): Promise<DestinationMigration | undefined> {
+    return this.#migrations.get(migrationId) ?? this.#keep(migrationId, DestinationMigration.load(migrationId, this.#context));
+  }
+
+  #keep<T extends DestinationMigration | undefined>(migrationId: string, coming: Promise<T>): Promise<T> {
+    this.#migrations.set(migrationId, coming);
+    const forget = (): void => {
+      if (this.#migrations.get(migrationId) === coming) this.#migrations.delete(migrationId);
+    };
+    coming.then((migration) => migration ?? forget(), forget);
+    return coming;
+  }
+
+  /** Its record is gone: what still holds the object finds everything said in the journal. */
+  async #done(migrationId: string, migration: DestinationMigration): Promise<void> {
+    if ((await this.#migrations.get(migrationId)) === migration) this.#migrations.delete(migrationId);
+  }
+
+  /**
+   * When the agent starts, before it hears of Temporal: completes what a crash has left undone behind a line of the journal.
+   * @returns what could not be completed yet; the sweep tries it again
+   */
+  async recover(): Promise<readonly { readonly migrationId: string; readonly error: DwcpError }[]> {
+    const failed: { migrationId: string; error: DwcpError }[] = [];
+    for (const migrationId of await this.list()) {
+      try {
+        await this.complete(migrationId);
+      } catch (error) {
+        failed.push({ migrationId, error: toDwcpError(error, 'INTERNAL', { side: 'destination' }) });
+      }
+    }
+    return failed;
+  }
+
+  /** Completes what is behind a line of the journal and was left undone. @returns false where there is nothing of the kind */
+  async complete(migrationId: string): Promise<boolean> {
+    const migration = await this.migration(migrationId);
+    if (!migration || !(await migration.recover())) return false;
+    await this.#done(migrationId, migration);
+    return true;
   }
 
   /** Another migration with a record here for the same VM, whose files would be in the way. */
@@ -106,12 +151,17 @@ export class DestinationHub {
       const { ownership, registry } = this.#context;
       const last = await ownership.last(vmId, migrationId);
       if (last?.state === 'installed') return { generation: (await registry.get(vmId)).generation, ...startedOf(last.note) };
-      if (last?.state === 'abandoned') throw new DwcpError('ABANDONED', `This host has promised not to start ${vmId} for migration ${migrationId}`, { side: 'destination' });
+      const step = DESTINATION_TABLE[destinationState(last?.state)].on.take_over;
+      throw new DwcpError(isRefused(step) ? step.refused : 'MIGRATION_UNKNOWN', `This host does not start ${vmId} for migration ${migrationId} (${last?.state ?? 'unknown'})`, { side: 'destination' });
     }
-    const { record } = migration ?? (await this.#get(migrationId));
-    await migration?.takeOver(roots);
-    this.#migrations.delete(migrationId);
-    return { generation: record.generation, ...migration?.started };
+    try {
+      await migration.takeOver(roots);
+    } catch (error) {
+      if (hasCode(error, 'ABANDONED')) await this.#done(migrationId, migration);
+      throw error;
+    }
+    await this.#done(migrationId, migration);
+    return { generation: migration.record.generation, ...migration.started };
   }
 
   /**
@@ -124,13 +174,14 @@ export class DestinationHub {
     await this.#standard.get(migrationId)?.yield();
     if (migration) {
       await migration.abandon();
-      this.#migrations.delete(migrationId);
+      await this.#done(migrationId, migration);
       return;
     }
-    const { ownership } = this.#context;
-    const last = await ownership.last(vmId, migrationId);
-    if (last?.state === 'mine' || last?.state === 'installed') throw new DwcpError('ALREADY_PAST_RETURN', `${vmId} has been taken over by this host`, { side: 'destination' });
-    if (last?.state !== 'abandoned') await ownership.append(vmId, 'abandoned', migrationId, fence);
+    await this.#context.ownership.exclusively(vmId, async (vm) => {
+      const own = new OwnStep(vm, migrationId, await vm.last(migrationId), 'destination', DESTINATION_TABLE, destinationState);
+      own.assert('abandon');
+      if (own.state === 'none' || own.state === 'promised') await own.happened('abandon', fence);
+    });
   }
 
   /** Ends a migration's connections. */
@@ -142,14 +193,16 @@ export class DestinationHub {
   /** Ends a warm-up or a plan: what has arrived stays as baseline, nobody owned anything. */
   async dismiss(migrationId: string): Promise<void> {
     await this.#standard.get(migrationId)?.yield();
-    await (await this.migration(migrationId))?.abandon();
-    this.#migrations.delete(migrationId);
+    const migration = await this.migration(migrationId);
+    await migration?.abandon();
+    if (migration) await this.#done(migrationId, migration);
   }
 
   /** Judges a hello. @throws GRANT_INVALID, HELLO_REFUSED, SUPERSEDED */
   admit(hello: Hello, connection: Connection): Admitted {
     const { key, hostId, acceptDwcp } = this.#options;
-    checkGrant(key, hello.grant);
+    // What settles a hand-over is about a migration that was let in for it, however long ago.
+    checkGrant(key, hello.grant, hello.role === 'settle');
     const ofSession = hello.grant.purpose === 'session' && hello.grant.subject === hello.sessionId;
     const ofPeer = hello.grant.purpose === 'peer' && hello.role === 'idle' && hello.grant.subject === hello.sourceHost;
     if (!ofSession && !ofPeer) throw new DwcpError('GRANT_INVALID', 'The token is for another session');
@@ -184,25 +237,36 @@ export class DestinationHub {
   }
 
   #assertNewest(hello: Hello): void {
-    const current = this.#sessions.get(hello.sessionId);
-    if (current && current.epoch > hello.epoch) throw new DwcpError('SUPERSEDED', 'A newer attempt of the source holds this session', { side: 'destination' });
+    const newest = this.#newestEpochs.get(hello.sessionId) ?? 0;
+    if (newest > hello.epoch) throw new DwcpError('SUPERSEDED', 'A newer attempt of the source has held this session', { side: 'destination' });
   }
 
   #openSession(hello: Hello, connection: Connection): void {
     const { sessionId, epoch } = hello;
+    this.#newestEpochs.delete(sessionId);
+    this.#newestEpochs.set(sessionId, epoch);
+    for (const oldest of this.#newestEpochs.keys()) {
+      if (this.#newestEpochs.size <= MAX_EPOCHS_KNOWN) break;
+      this.#newestEpochs.delete(oldest);
+    }
     this.#sessions.get(sessionId)?.end(new DwcpError('SUPERSEDED', 'A newer attempt of the source took the session over'));
+    const work = new SessionWork(this.#works.get(sessionId));
+    this.#works.set(sessionId, work);
     const session: ReceivingSession = new ReceivingSession(
       sessionId,
       epoch,
       connection,
       this.#options.slab,
       {
-        request: (method, message) => this.#serve(session, method, message),
-        batch: (frame) => this.#takeBatch(sessionId, frame),
+        request: (method, message) => this.#serve(session, work, hello.role, method, message),
+        batch: (frame) => work.run(() => this.#takeBatch(sessionId, frame)),
       },
       {
         giveBack: this.#options.giveBack,
         ended: () => {
+          void work.end().then(() => {
+            if (this.#works.get(sessionId) === work) this.#works.delete(sessionId);
+          });
           if (this.#sessions.get(sessionId) === session) this.#sessions.delete(sessionId);
         },
       },
@@ -231,6 +295,7 @@ export class DestinationHub {
   async #takeBatch(sessionId: string, frame: Frame): Promise<readonly number[]> {
     const migration = await this.#get(sessionId);
     const image = await migration.imageByNumber(frame.meta.length >= 2 ? frame.meta.readUInt16BE(0) : 0);
+    if (!migration.takesData) await migration.assertTakesData();
     if (!image) throw new DwcpError('PROTOCOL_VIOLATION', 'A batch names an image that is not open', { side: 'destination' });
     return image.take(frame);
   }
@@ -241,10 +306,15 @@ export class DestinationHub {
     return migration;
   }
 
-  async #serve(session: ReceivingSession, method: string, message: Message): Promise<Answer> {
+  async #serve(session: ReceivingSession, work: SessionWork, role: Hello['role'], method: string, message: Message): Promise<Answer> {
     const handler = this.#handlers[method];
-    if (!handler) throw new DwcpError('PROTOCOL_VIOLATION', `Unknown request ${method.slice(0, 60)}`, { side: 'destination' });
-    return handler(message, session);
+    if (!handler || (role === 'settle' && !SETTLING.has(method))) throw new DwcpError('PROTOCOL_VIOLATION', `Unknown request ${method.slice(0, 60)}`, { side: 'destination' });
+    // Who owns the VM is asked inside its lock, by whichever attempt.
+    if (SETTLING.has(method)) return handler(message, session, work.signal);
+    return work.run(async () => {
+      if (!WITHOUT_RECORD.has(method)) await (await this.#get(session.id)).assertTakesData();
+      return handler(message, session, work.signal);
+    });
   }
 
   readonly #handlers: Readonly<Record<string, Handler>> = {
@@ -327,11 +397,11 @@ export class DestinationHub {
 
     guest_left: async (_message, session) => ({ body: { bytes: (await this.#get(session.id)).guestLeftBytes } }),
 
-    guest_load: async (message, session) => {
+    guest_load: async (message, session, signal) => {
       const { commandBytes, totalBytes } = readBody(guestLoadSchema, message);
       const state = Buffer.allocUnsafe(totalBytes);
       if (commandBytes > totalBytes || this.#packer.unpack(message.payload, state) !== totalBytes) throw new DwcpError('PROTOCOL_VIOLATION', 'A device state does not unpack to its length', { side: 'destination' });
-      await (await this.#get(session.id)).loadGuest(state.subarray(0, commandBytes), state.subarray(commandBytes));
+      await (await this.#get(session.id)).loadGuest(state.subarray(0, commandBytes), state.subarray(commandBytes), signal);
       return { body: {} };
     },
 

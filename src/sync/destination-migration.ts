@@ -1,6 +1,7 @@
 /**
  * One migration as its destination sees it: a record on disk, the working images, and the steps of the hand-over that
- * happen here. Every step may be asked for again and gives the same answer. States: src/store/ownership-journal.ts.
+ * happen here. Every step may be asked for again and gives the same answer. Carries out DESTINATION_TABLE of
+ * src/model/ownership-machine.ts: what changes who owns the VM happens inside the VM's lock.
  */
 import { type FileHandle, open, rm } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -14,12 +15,14 @@ import type { BaseStore } from '../store/base-disks';
 import type { BaselineStore } from '../store/baselines';
 import { readIfThere, writeDurably } from '../store/durable-file';
 import type { DictionaryStore } from '../store/dictionaries';
+import { DESTINATION_TABLE, type DestinationEvent, type DestinationState, destinationState } from '../model/ownership-machine';
 import type { OwnershipJournal } from '../store/ownership-journal';
 import type { VmRegistry } from '../store/vm-registry';
 import { BaseOffer, type OfferedBase } from './base-offer';
 import type { ReferenceSource } from './codec-jobs';
 import type { CodecPool } from './codec-pool';
-import { DestinationGuest, type GuestReceiver, type StartedGuest, type WholePlaces } from './destination-guest';
+import { DestinationGuest, type GuestReceiver, NeverRan, type StartedGuest, type WholePlaces } from './destination-guest';
+import { OwnStep } from './own-step';
 import type { referencesSchema } from './protocol';
 import { sampleOf } from './reference-sources';
 import { installImage, installLinked, keepUnjournaled, linkInPlace, makeWorkFile, unlinkFromPlace } from './installed-image';
@@ -49,6 +52,8 @@ export const destinationRecordSchema = z.strictObject({
   guest: z.strictObject({ command: guestDefinitionSchema.shape.command, ramBlocks: z.array(ramBlockSchema), qmpPath: z.string().min(1), sharedFiles: z.array(sharedFileSchema), setUp: guestSpecSchema.shape.setUp }).optional(),
 });
 export type DestinationRecord = z.infer<typeof destinationRecordSchema>;
+
+type DestinationStep = OwnStep<DestinationState, DestinationEvent>;
 
 /** Of one migration at a time. */
 const MAX_DICTIONARIES = 4;
@@ -88,6 +93,8 @@ export class DestinationMigration {
   readonly #sharedFiles = new Map<string, FileHandle>();
   #step: Promise<unknown> = Promise.resolve();
   #started: StartedGuest | undefined;
+  /** No data is taken in any more: the VM has been taken over, or given up. */
+  #closedToData = false;
 
   constructor(record: DestinationRecord, context: DestinationContext) {
     this.record = record;
@@ -109,6 +116,17 @@ export class DestinationMigration {
 
   async save(): Promise<void> {
     await writeDurably(join(this.#folder(), 'record.json'), JSON.stringify(this.record, null, 1));
+  }
+
+  /** Before anything that a source sends is taken in. @throws ABANDONED where the VM is not promised any more */
+  async assertTakesData(): Promise<void> {
+    const { vmId, migrationId, mode } = this.record;
+    const state = mode === 'migrate' ? destinationState((await this.#context.ownership.last(vmId, migrationId))?.state) : 'promised';
+    if (this.#closedToData || !DESTINATION_TABLE[state].takesData) throw new DwcpError('ABANDONED', `Migration ${migrationId} of ${vmId} is "${state}" here (${DESTINATION_TABLE[state].meaning}): nothing of it is received any more`, { side: 'destination' });
+  }
+
+  get takesData(): boolean {
+    return !this.#closedToData;
   }
 
   /** The working image of an image, opened on first use; one that a full disk has stopped is opened anew. */
@@ -190,6 +208,7 @@ export class DestinationMigration {
 
   /** The set-up of a running guest: its QEMU is started and fed from now on. All its images are open. */
   async beginGuest(prefix: Buffer, sectionId: number): Promise<void> {
+    await this.#theGuest.forgetState();
     for (const { imageId, path } of this.record.images) if (imageId !== MEMORY_IMAGE_ID) await linkInPlace(path);
     this.#theGuest.begin(prefix, sectionId, await this.image(MEMORY_IMAGE_ID, true));
   }
@@ -199,17 +218,24 @@ export class DestinationMigration {
     return this.#theGuest.leftBytes;
   }
 
-  /** All images of a guest are verified: its device state is loaded. Idempotent. */
-  loadGuest(commands: Buffer, devices: Buffer): Promise<void> {
-    return this.#inTurn(() => this.#theGuest.load(commands, devices));
+  /** All images of a guest are verified: its device state is loaded. Idempotent. @param signal the source has given it up: nobody waits for QEMU any more */
+  loadGuest(commands: Buffer, devices: Buffer, signal: AbortSignal): Promise<void> {
+    return this.#inTurn(async () => {
+      const breakOff = (): void => this.#theGuest.breakOff();
+      signal.throwIfAborted();
+      signal.addEventListener('abort', breakOff, { once: true });
+      try {
+        await this.#theGuest.load(commands, devices);
+      } finally {
+        signal.removeEventListener('abort', breakOff);
+      }
+    });
   }
 
   /** The standard transfer of a running guest begins: its QEMU receives it by its own means, onto empty disks. */
   receiveWholeGuest(): Promise<void> {
     return this.#inTurn(async () => {
-      const { vmId, migrationId } = this.record;
-      const last = await this.#context.ownership.last(vmId, migrationId);
-      if (last?.state !== 'promised') throw new DwcpError('ABANDONED', `Migration ${migrationId} of ${vmId} is ${last?.state ?? 'unknown'} here: nothing of it is received any more`, { side: 'destination' });
+      await this.assertTakesData();
       const disks = new Map<string, string>();
       await this.#theGuest.discard();
       for (const { path } of this.record.images) await unlinkFromPlace(path);
@@ -245,27 +271,36 @@ export class DestinationMigration {
 
   /**
    * Takes the VM over: past this the source may never resume. All images are verified, with the roots given.
-   * @throws ABANDONED, FENCED, INTEGRITY_MISMATCH, and then nothing has changed
+   * @throws FENCED, INTEGRITY_MISMATCH, and then nothing has changed; ABANDONED where it will never be started here
    */
   takeOver(roots: Readonly<Record<string, string>>): Promise<void> {
-    return this.#inTurn(async () => {
-      const { vmId, migrationId, fence } = this.record;
-      const last = await this.#context.ownership.last(vmId, migrationId);
-      if (last?.state === 'installed') return;
-      if (last?.state === 'abandoned') throw new DwcpError('ABANDONED', `This host has promised not to start ${vmId} for migration ${migrationId}`, { side: 'destination' });
-      if (last?.state !== 'mine') {
-        if ((await this.#context.ownership.fence(vmId)) > fence) throw new DwcpError('FENCED', `A newer migration of ${vmId} has been here`, { side: 'destination' });
-        if (!(await this.#guest?.cameWhole())) await Promise.all(this.record.images.map(({ imageId }) => this.#assertVerified(imageId, roots[imageId])));
-        await this.#guest?.ensureLoaded(() => this.image(MEMORY_IMAGE_ID, true));
-        await this.#context.ownership.append(vmId, 'mine', migrationId, fence);
+    return this.#exclusively(async (own) => {
+      own.assert('take_over');
+      if (own.state === 'installed') return;
+      const { fence, images } = this.record;
+      if (own.state === 'promised') {
+        if ((await own.vm.fence()) > fence) throw new DwcpError('FENCED', `A newer migration of ${own.vm.vmId} has been here`, { side: 'destination' });
+        const whole = await this.#guest?.cameWhole();
+        if (!whole) await Promise.all(images.map(({ imageId }) => this.#assertVerified(imageId, roots[imageId])));
+        const memoryRoot = this.#guest && !whole ? roots[MEMORY_IMAGE_ID] : undefined;
+        await this.#guest?.ensureLoaded(() => this.image(MEMORY_IMAGE_ID, true), memoryRoot);
+        this.#closedToData = true;
+        await own.happened('take_over', fence, memoryRoot === undefined ? {} : { memoryRoot });
       }
-      await this.#install();
+      await this.#install(own);
     });
   }
 
-  /** Completes what a crash after `mine` has left undone. */
-  completeTakeOver(): Promise<void> {
-    return this.#inTurn(() => this.#install());
+  /** Completes what a crash has left undone behind `mine` or behind the last line; nothing where nothing is. @returns whether the record is done with */
+  recover(): Promise<boolean> {
+    return this.#exclusively(async (own) => {
+      const { atStart } = DESTINATION_TABLE[own.state];
+      if (atStart === 'take_over') await this.#install(own);
+      else if (atStart === 'installed') await this.#forget();
+      else if (atStart === 'abandon' && this.record.mode === 'migrate') await this.#giveUp();
+      else return false;
+      return true;
+    });
   }
 
   /** Warm-up: what has been verified becomes the baseline. */
@@ -288,18 +323,22 @@ export class DestinationMigration {
    * @throws ALREADY_PAST_RETURN where the VM is this host's already
    */
   abandon(): Promise<void> {
-    return this.#inTurn(async () => {
-      const { vmId, migrationId, fence, mode } = this.record;
-      const last = await this.#context.ownership.last(vmId, migrationId);
-      if (last?.state === 'mine' || last?.state === 'installed') {
-        throw new DwcpError('ALREADY_PAST_RETURN', `${vmId} has been taken over by this host`, { side: 'destination' });
+    return this.#exclusively(async (own) => {
+      if (this.record.mode === 'migrate') {
+        own.assert('abandon');
+        this.#closedToData = true;
+        if (own.state === 'none' || own.state === 'promised') await own.happened('abandon', this.record.fence);
       }
-      if (mode === 'migrate' && last?.state !== 'abandoned') await this.#context.ownership.append(vmId, 'abandoned', migrationId, fence);
-      await this.#guest?.discard();
-      if (this.#guest) for (const { path } of this.record.images) await unlinkFromPlace(path);
-      await this.#keepAll();
-      await this.#forget();
+      await this.#giveUp();
     });
+  }
+
+  async #giveUp(): Promise<void> {
+    this.#closedToData = true;
+    await this.#guest?.discard();
+    if (this.#guest) for (const { path } of this.record.images) await unlinkFromPlace(path);
+    await this.#keepAll();
+    await this.#forget();
   }
 
   /** Closes files; nothing is decided. */
@@ -330,14 +369,15 @@ export class DestinationMigration {
     await this.#forget();
   }
 
-  async #install(): Promise<void> {
-    const { vmId, migrationId, fence, generation, guest } = this.record;
-    const { store, pool, registry, ownership, activator } = this.#context;
+  async #install(own: DestinationStep): Promise<void> {
+    const { vmId, fence, generation, guest } = this.record;
+    const { store, pool, registry, activator } = this.#context;
+    this.#closedToData = true;
     const whole = await this.#guest?.cameWhole();
     // What QEMU brings by itself has no RAM image.
     const images = this.record.images.filter(({ kind }) => !whole || kind === 'disk');
     // A guest waits for nothing but its own start; what is left to do concerns files only.
-    this.#started = await this.#guest?.start(() => this.image(MEMORY_IMAGE_ID, true));
+    this.#started = await this.#start(own);
     for (const { imageId } of images) {
       const parameters = this.parametersOf(imageId, true);
       const image = await this.#open.get(imageId)?.catch(() => undefined);
@@ -349,9 +389,21 @@ export class DestinationMigration {
     await activator.activate(images);
     const definition = guest ? { command: guest.command, qmpPath: guest.qmpPath } : this.record.definition;
     await registry.put({ vmId, images: images.map(({ imageId, kind, path }) => ({ imageId, kind, path })), presence: 'here', generation, ...looksOf(this.record), ...(definition && { guest: definition }) });
-    await ownership.append(vmId, 'installed', migrationId, fence, this.#started && JSON.stringify(this.#started));
+    await own.happened('installed', fence, this.#started && { note: JSON.stringify(this.#started) });
     this.#guest?.release();
     await this.#forget();
+  }
+
+  /** Lets the guest run. One that cannot be started here is given back: its source still has it, standing still. @throws ABANDONED then */
+  async #start(own: DestinationStep): Promise<StartedGuest | undefined> {
+    try {
+      return await this.#guest?.start(() => this.image(MEMORY_IMAGE_ID, true), own.entry?.memoryRoot);
+    } catch (error) {
+      if (!(error instanceof NeverRan)) throw error;
+      await own.happened('cannot_start', this.record.fence, { note: error.reason.message });
+      await this.#giveUp();
+      throw new DwcpError('ABANDONED', `This host cannot start ${own.vm.vmId}, and has given it back: ${error.reason.message}`, { side: 'destination', cause: error.reason });
+    }
   }
 
   async #keepAll(): Promise<void> {
@@ -387,6 +439,12 @@ export class DestinationMigration {
     const next = this.#step.catch(() => undefined).then(step);
     this.#step = next;
     return next;
+  }
+
+  /** As inTurn(), and inside the VM's lock. */
+  #exclusively<T>(step: (own: DestinationStep) => Promise<T>): Promise<T> {
+    const { vmId, migrationId } = this.record;
+    return this.#inTurn(() => this.#context.ownership.exclusively(vmId, async (vm) => step(new OwnStep(vm, migrationId, await vm.last(migrationId), 'destination', DESTINATION_TABLE, destinationState))));
   }
 
   #folder(): string {

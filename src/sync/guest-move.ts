@@ -3,7 +3,7 @@
  * (DWCP), whole-guest-move.ts (the standard transfer: QEMU's own migration).
  */
 import type { DwcpErrorFields } from '../model/errors';
-import { DwcpError } from '../model/errors';
+import { DwcpError, hasCode, toDwcpError } from '../model/errors';
 import type { GuestProgress, GuestResult, RamBlock } from '../model/guest';
 import type { VmImage } from '../model/image';
 import type { ImageProgress, ImageResult } from '../model/migration';
@@ -50,8 +50,12 @@ export interface GuestPort {
   info(): Promise<{ rounds: number; remainingBytes: number; dirtyBytesPerSecond: number; throttle: number }>;
   /** The guest may be slowed down from now on. */
   allowThrottle(): Promise<void>;
-  pause(): Promise<number>;
+  /** Lets the guest be stopped. @param stopped hears of the moment, before QEMU is ready to go on @throws GUEST_PAUSED where somebody else had stopped it */
+  pause(stopped: (atMs: number) => void): Promise<void>;
   complete(): Promise<{ commands: Buffer; devices: Buffer }>;
+  /** Whether the guest cannot go on by itself any more: its migration has completed, or its QEMU is gone. */
+  standsStill(): Promise<boolean>;
+  /** As before anything. @throws ABANDONED where the journal does not say that it may run here */
   runOn(): Promise<void>;
   close(): void;
 }
@@ -77,7 +81,9 @@ export interface GuestMove {
    * @throws GUEST_RUNS_ON, GUEST_LOST
    */
   pauseGuest(signal: AbortSignal): Promise<ReadyToHandOver>;
-  /** Ends it before the hand-over: the guest runs on here. Idempotent. */
+  /** Whether the guest cannot go on by itself any more. */
+  standsStill(): Promise<boolean>;
+  /** Ends it: the guest runs on here, unless it was handed over. Idempotent. @throws what kept it from running on */
   breakOff(): Promise<void>;
   /** After the destination runs it: lets go of the guest here, which stands still. */
   close(): void;
@@ -87,21 +93,59 @@ export function runsOn(why: string, fields: DwcpErrorFields = {}): DwcpError {
   return new DwcpError('GUEST_RUNS_ON', `The switchover was broken off: ${why}`, { ...fields, phase: 'switchover', side: 'source' });
 }
 
-/** Breaks a switchover off. @returns what to throw: what an operator must see as it is, all else as GUEST_RUNS_ON */
-export async function brokenOff(move: GuestMove, reason: DwcpError): Promise<DwcpError> {
-  await move.breakOff();
-  return reason.code === 'GUEST_LOST' || reason.spec.retry === 'operator' ? reason : runsOn(reason.message, { cause: reason });
+/** The guest goes on here, unless it is not this host's any more. @throws what kept it from running on */
+export async function letRunOn(guest: GuestPort): Promise<void> {
+  try {
+    await guest.runOn();
+  } catch (error) {
+    if (!hasCode(error, 'ABANDONED')) throw error;
+  }
 }
 
-/** A guest is not kept waiting for longer than its operator allows: then it runs on, and is tried again. */
-export async function withinBudget<T>(work: Promise<T>, maxDowntimeMs: number): Promise<T> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new DwcpError('REQUEST_TIMEOUT', `the pause would have lasted longer than maxDowntimeMs (${maxDowntimeMs} ms)`)), Math.max(1_000, maxDowntimeMs));
-  });
+/** Breaks a switchover off. @returns what to throw: what an operator must see as it is, all else as GUEST_RUNS_ON */
+export async function brokenOff(move: GuestMove, reason: DwcpError): Promise<DwcpError> {
   try {
-    return await Promise.race([work, late]);
-  } finally {
-    clearTimeout(timer);
+    await move.breakOff();
+  } catch (error) {
+    // It may stand still yet: not said to run on, and tried again.
+    return toDwcpError(error, 'QEMU_UNREACHABLE', { phase: 'switchover', side: 'source' });
+  }
+  return reason.code === 'GUEST_LOST' || reason.code === 'GUEST_PAUSED' || reason.spec.retry === 'operator' ? reason : runsOn(reason.message, { cause: reason });
+}
+
+const LEAST_BUDGET_MS = 1_000;
+
+/** How long a guest is kept waiting, from its stop on, whatever is waited for: then it runs on, and is tried again. */
+export class PauseBudget {
+  readonly #maxDowntimeMs: number;
+  #timer: NodeJS.Timeout | undefined;
+  #over: (error: DwcpError) => void = () => undefined;
+
+  constructor(maxDowntimeMs: number) {
+    this.#maxDowntimeMs = maxDowntimeMs;
+  }
+
+  /** The guest has stopped. @param atMs by this host's clock */
+  begin(atMs: number): void {
+    const leftMs = Math.max(LEAST_BUDGET_MS, this.#maxDowntimeMs) - (Date.now() - atMs);
+    this.#timer ??= setTimeout(() => this.#over(new DwcpError('REQUEST_TIMEOUT', `the pause would have lasted longer than maxDowntimeMs (${this.#maxDowntimeMs} ms)`)), Math.max(0, leftMs));
+  }
+
+  /** @throws when the time is over, or the signal says so; the work goes on by itself then and is not heard any more */
+  async within<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
+    work.catch(() => undefined);
+    let abort = (): void => undefined;
+    const ended = new Promise<never>((_, reject) => {
+      this.#over = reject;
+      abort = () => reject(toDwcpError(signal.reason, 'CANCELLED'));
+      signal.addEventListener('abort', abort);
+      if (signal.aborted) abort();
+    });
+    try {
+      return await Promise.race([work, ended]);
+    } finally {
+      clearTimeout(this.#timer);
+      signal.removeEventListener('abort', abort);
+    }
   }
 }

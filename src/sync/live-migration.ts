@@ -17,7 +17,7 @@ import type { MigrationOptions } from '../model/options';
 import type { LevelAndStreams } from '../model/tiers';
 import { clamp, KIB, MIB } from '../model/units';
 import type { SendingSession } from '../transport/sending-session';
-import { type GuestMove, type GuestPort, type ReadyToHandOver, brokenOff, runsOn, withinBudget } from './guest-move';
+import { type GuestMove, type GuestPort, letRunOn, PauseBudget, type ReadyToHandOver, brokenOff, runsOn } from './guest-move';
 import { imageResultOf, progressOf } from './image-results';
 import { LiveDisks } from './live-disks';
 import { FeedLag } from './feed-lag';
@@ -85,8 +85,9 @@ export class LiveMigration implements GuestMove {
   #info = { rounds: 0, remainingBytes: 0, dirtyBytesPerSecond: 0, throttle: 0 };
   /** Rounds judged so far; QEMU itself counts how often it has looked at its dirty log. */
   #round = 0;
-  #handedOver = false;
+  readonly #ending = new AbortController();
   #ended = false;
+  #breakingOff: Promise<void> | undefined;
 
   constructor(request: LiveRequest, guest: GuestPort) {
     this.#request = request;
@@ -118,7 +119,7 @@ export class LiveMigration implements GuestMove {
   /** Sets the memory stream going before the link stands. It comes no further than may be on the way later. */
   ahead(): Promise<void> {
     this.#ahead ??= this.#beginAhead();
-    this.#aheadTimer ??= setTimeout(() => void this.breakOff(), AHEAD_PATIENCE_MS);
+    this.#aheadTimer ??= setTimeout(() => void this.breakOff().catch(() => undefined), AHEAD_PATIENCE_MS);
     return this.#ahead;
   }
 
@@ -139,6 +140,7 @@ export class LiveMigration implements GuestMove {
 
   async rounds(signal: AbortSignal): Promise<void> {
     if (this.#state === 'converged') return;
+    this.#throwIfEnded();
     if (!this.#ahead) await this.#prepare();
     await (this.#begun ??= this.#begin());
     await this.#until(() => this.#opened.size === this.#request.images.length, signal);
@@ -150,7 +152,6 @@ export class LiveMigration implements GuestMove {
 
   async pauseGuest(signal: AbortSignal): Promise<ReadyToHandOver> {
     const { sender, roots, pausedAtMs } = await this.#pauseAndFinish(signal);
-    this.#handedOver = true;
     this.#state = 'loaded';
     sender.remember();
     return {
@@ -160,16 +161,28 @@ export class LiveMigration implements GuestMove {
     };
   }
 
-  async breakOff(): Promise<void> {
-    if (this.#ended) return;
+  standsStill(): Promise<boolean> {
+    return this.#guest.standsStill();
+  }
+
+  breakOff(): Promise<void> {
+    if (!this.#ended) this.#breakingOff ??= this.#breakOff();
+    return this.#breakingOff ?? Promise.resolve();
+  }
+
+  async #breakOff(): Promise<void> {
     this.#ended = true;
     clearTimeout(this.#aheadTimer);
-    await this.#ahead?.catch(() => undefined);
+    this.#ending.abort(superseded());
     this.#sending.abort(superseded());
+    await this.#ahead?.catch(() => undefined);
     await this.#begun?.catch(() => undefined);
-    if (!this.#handedOver) await this.#guest.runOn().catch((error: unknown) => this.#fail(toDwcpError(error, 'QEMU_UNREACHABLE')));
-    await this.#sent?.catch(() => undefined);
-    this.#guest.close();
+    try {
+      await letRunOn(this.#guest);
+    } finally {
+      await this.#sent?.catch(() => undefined);
+      this.#guest.close();
+    }
   }
 
   close(): void {
@@ -312,17 +325,15 @@ export class LiveMigration implements GuestMove {
   async #pauseAndFinish(signal: AbortSignal): Promise<{ sender: GuestSender; roots: Record<string, string>; pausedAtMs: number }> {
     const sender = this.#sender;
     if (this.#state !== 'converged' || !sender || !this.#sent) throw runsOn('the rounds were not at their end here');
+    const budget = new PauseBudget(this.#request.options.maxDowntimeMs);
     try {
       await this.#lastLook(signal);
       this.#disks.hurry();
       this.#memory.feed.hurry();
       this.#state = 'paused';
       this.#memory.brake.letGo();
-      const pausedAtMs = await this.#guest.pause();
-      const finished = this.#finish(sender, this.#sent);
-      finished.catch(() => undefined);
-      const roots = await withinBudget(finished, this.#request.options.maxDowntimeMs);
-      return { sender, roots, pausedAtMs };
+      const finished = await budget.within(this.#pauseAndSend(sender, this.#sent, budget), AbortSignal.any([signal, this.#ending.signal]));
+      return { sender, ...finished };
     } catch (error) {
       throw await brokenOff(this, this.#failure ?? toDwcpError(error, 'INTERNAL'));
     }
@@ -354,16 +365,25 @@ export class LiveMigration implements GuestMove {
     return clamp(((this.#link?.linkBytesPerSecond ?? 0) * SENT_IN_PASSING_SECONDS) / share, AHEAD_AT_THE_END_BYTES, 2 * AHEAD_AT_THE_END_BYTES);
   }
 
-  async #finish(sender: GuestSender, sent: Promise<void>): Promise<Record<string, string>> {
+  async #pauseAndSend(sender: GuestSender, sent: Promise<void>, budget: PauseBudget): Promise<{ roots: Record<string, string>; pausedAtMs: number }> {
+    let pausedAtMs = 0;
+    await this.#guest.pause((atMs) => {
+      pausedAtMs = atMs;
+      budget.begin(atMs);
+    });
+    this.#throwIfEnded();
     await this.#disks.lastRound();
+    this.#throwIfEnded();
     const { commands, devices } = await this.#guest.complete();
     this.#state = 'completed';
     await sent;
     await this.#setUpSent;
     const [session, roots] = await Promise.all([this.#link?.migration.session(), sender.roots()]);
+    this.#throwIfEnded();
     if (!session) throw new DwcpError('INTERNAL', 'no session');
     await sender.finish(session, roots, commands, devices);
-    return roots;
+    this.#throwIfEnded();
+    return { roots, pausedAtMs };
   }
 
   async #look(): Promise<void> {
@@ -380,6 +400,11 @@ export class LiveMigration implements GuestMove {
 
   #throwIfFailed(): void {
     if (this.#failure) throw this.#failure;
+  }
+
+  /** What goes on by itself after it was broken off does nothing more. */
+  #throwIfEnded(): void {
+    if (this.#ended) throw superseded();
   }
 
   #fail(error: DwcpError): void {

@@ -1,6 +1,7 @@
 /**
  * The sending half of an agent: the migrations that leave this host, one object each, and the rule that of two attempts
- * at the same step the newer wins: the older is told to stop and has stopped before the newer begins.
+ * at the same step the newer wins: the older is told to stop and has stopped before the newer begins. Everything that touches
+ * a migration's guest, or who owns its VM, is one such step, whoever asks: activities, the sweep, the agent's own end.
  */
 import { DwcpError } from '../model/errors';
 import type { GuestHeadStart } from './guest-head-start';
@@ -47,10 +48,29 @@ export class SourceHub {
 
   /** Ends a migration here: its guest runs on unless it was handed over, its streams go back to the pool. */
   async close(migrationId: string): Promise<void> {
+    await this.#endTransfers(migrationId);
     await this.endLive(migrationId);
     this.#headStarts.delete(migrationId);
     this.#migrations.get(migrationId)?.close();
     this.#migrations.delete(migrationId);
+  }
+
+  /** The step that claims, moves, hands over, releases or rolls back: one attempt at a time for each migration. */
+  ownershipStep<T>(migrationId: string, signal: AbortSignal, run: (signal: AbortSignal) => Promise<T>): Promise<T> {
+    return this.attempt(`${migrationId}/ownership`, signal, run);
+  }
+
+  /** The transfer of one image that nothing writes. */
+  transferStep<T>(migrationId: string, imageId: string, signal: AbortSignal, run: (signal: AbortSignal) => Promise<T>): Promise<T> {
+    return this.attempt(`${migrationId}/transfer/${imageId}`, signal, run);
+  }
+
+  async #endTransfers(migrationId: string): Promise<void> {
+    for (const [step, { abort, ended }] of [...this.#attempts]) {
+      if (!step.startsWith(`${migrationId}/transfer/`)) continue;
+      abort.abort(new DwcpError('SUPERSEDED', 'The migration ends here'));
+      await ended.catch(() => undefined);
+    }
   }
 
   /** Runs an attempt at a step after the one before it has stopped. The signal given ends with either. */
@@ -114,15 +134,30 @@ export class SourceHub {
     this.#lives.set(migrationId, live);
   }
 
-  /** Ends what a migration does with its guest; before the hand-over the guest runs on here. */
-  async endLive(migrationId: string): Promise<void> {
-    const live = this.#lives.get(migrationId);
-    this.#lives.delete(migrationId);
-    await this.takeAhead(migrationId)?.breakOff();
-    await live?.breakOff();
+  /** Migrations whose guest's rounds have begun here. */
+  get liveIds(): readonly string[] {
+    return [...new Set([...this.#lives.keys(), ...this.#aheads.keys()])];
   }
 
+  /**
+   * Ends what a migration does with its guest; before the hand-over the guest runs on here. Its session ends too: what belongs
+   * to it at the destination is broken off there, and refused afterwards.
+   * @throws what keeps the guest from running on; asked again it is tried again
+   */
+  async endLive(migrationId: string): Promise<void> {
+    const moves = [this.takeAhead(migrationId), this.#lives.get(migrationId)].filter((move) => move !== undefined);
+    this.#lives.delete(migrationId);
+    if (moves.length === 0) return;
+    try {
+      for (const move of moves) await move.breakOff();
+    } finally {
+      this.#migrations.get(migrationId)?.endSession();
+    }
+  }
+
+  /** The agent ends: guests that were not handed over run on. */
   async closeAll(): Promise<void> {
-    for (const id of new Set([...this.#lives.keys(), ...this.#aheads.keys(), ...this.#migrations.keys()])) await this.close(id);
+    const never = new AbortController().signal;
+    for (const id of new Set([...this.liveIds, ...this.#migrations.keys()])) await this.ownershipStep(id, never, () => this.close(id)).catch(() => undefined);
   }
 }

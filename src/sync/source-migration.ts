@@ -35,6 +35,8 @@ export interface SourceContext {
   /** What all migrations of this host may send together. */
   readonly limit: SharedLimit;
   readonly history: PathHistory;
+  /** Numbers the sessions that this host opens: each is higher than all before it, also over a restart. */
+  readonly nextEpoch: () => number;
   /** Hears one line for each decision about a migration's transfer. */
   readonly explain?: (migrationId: string, line: string) => void;
   /** Addresses of this host, one for each path in turn; the routing table chooses where there are none. */
@@ -82,7 +84,6 @@ export class SourceMigration {
   #firstPath = 0;
   #session: SendingSession | undefined;
   #opening: Promise<SendingSession> | undefined;
-  #lastEpoch = 0;
   #closed = false;
 
   /** @param priority weight among the migrations that share the host's limit */
@@ -101,6 +102,10 @@ export class SourceMigration {
   /** A later attempt brings a fresh grant. */
   renew(destination: Destination): void {
     this.#destination = destination;
+  }
+
+  get isClosed(): boolean {
+    return this.#closed;
   }
 
   get openSession(): SendingSession | undefined {
@@ -158,26 +163,31 @@ export class SourceMigration {
    * Asks the destination to take the VM over.
    * @throws ABANDONED, FENCED where it says that it has not; HANDOVER_IN_DOUBT in every other case
    */
-  async takeOver(vmId: string, roots: Record<string, string>): Promise<TakenOver> {
+  async takeOver(vmId: string, roots: Record<string, string>, signal?: AbortSignal): Promise<TakenOver> {
     try {
       const session = await this.session();
-      return readBody(takenOverSchema, await session.control.request('take_over', takeOverSchema.parse({ vmId, roots })));
+      const answer = session.control.request('take_over', takeOverSchema.parse({ vmId, roots }));
+      return readBody(takenOverSchema, await (signal ? unlessAborted(answer, signal) : answer));
     } catch (error) {
       throw inDoubtUnlessRefused(error, vmId);
     }
   }
 
-  close(): void {
-    this.#closed = true;
-    this.#share.leave();
+  /** What it carried is over; the next question opens another, which the destination knows to be newer. */
+  endSession(): void {
     this.#session?.close();
     this.#session = undefined;
   }
 
+  close(): void {
+    this.#closed = true;
+    this.#share.leave();
+    this.endSession();
+  }
+
   async #open(role: 'control' | 'settle'): Promise<SendingSession> {
     if (this.#closed) throw new DwcpError('SUPERSEDED', `Migration ${this.migrationId} is closed on this host`);
-    // Strictly rising, also over a restart of this agent, as long as the host's clock does not go back.
-    this.#lastEpoch = Math.max(Date.now(), this.#lastEpoch + 1);
+    const epoch = this.context.nextEpoch();
     const { grant, furtherPaths = [] } = this.#destination;
     const { sourceAddresses = [] } = this.context;
     const paths = [this.#destination, ...furtherPaths].map(({ address, port }, index): PeerAddress => ({ address, port, localAddress: sourceAddresses[index % sourceAddresses.length] }));
@@ -186,7 +196,11 @@ export class SourceMigration {
     this.#session = undefined;
     const turned = [...paths.slice(this.#firstPath), ...paths.slice(0, this.#firstPath)] as [PeerAddress, ...PeerAddress[]];
     try {
-      const session = await SendingSession.open(this.context.peers, turned, { sessionId: this.migrationId, epoch: this.#lastEpoch, sourceHost: this.context.hostId, grant }, role);
+      const session = await SendingSession.open(this.context.peers, turned, { sessionId: this.migrationId, epoch, sourceHost: this.context.hostId, grant }, role);
+      if (this.isClosed) {
+        session.close();
+        throw new DwcpError('SUPERSEDED', `Migration ${this.migrationId} was closed on this host meanwhile`);
+      }
       session.setBucket(this.bucket);
       this.#session = session;
       return session;
@@ -214,6 +228,16 @@ export function inDoubtUnlessRefused(error: unknown, vmId: string): DwcpError {
   if (reason.code === 'INTEGRITY_MISMATCH') return new DwcpError('ABANDONED', `The destination does not take ${vmId} over: ${reason.message}`, { phase: 'switchover', side: 'destination', cause: reason });
   if (NOT_TAKEN_OVER.has(reason.code)) return reason;
   return new DwcpError('HANDOVER_IN_DOUBT', `The destination has not said whether it took ${vmId} over: ${reason.message}`, { phase: 'switchover', side: 'source', cause: reason });
+}
+
+/** Not waited for any longer than the signal lets it; what was asked goes on. @throws why it was aborted */
+function unlessAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const abort = (): void => reject(toDwcpError(signal.reason, 'CANCELLED'));
+    signal.addEventListener('abort', abort, { once: true });
+    if (signal.aborted) abort();
+    void work.then(resolve, reject).finally(() => signal.removeEventListener('abort', abort));
+  });
 }
 
 function pause(ms: number, signal?: AbortSignal): Promise<void> {

@@ -1,18 +1,24 @@
 /**
- * The source's half of the hand-over: claiming a VM for a migration, handing it over, releasing it or taking it back.
- * Each step is durable before its effect and may be asked for again. States: src/store/ownership-journal.ts.
+ * The source's half of the hand-over: claiming a VM for a migration, handing it over, releasing it or taking it back. Carries
+ * out SOURCE_TABLE of src/model/ownership-machine.ts: each step is checked, written and done inside the VM's lock, on disk
+ * before its effect, and may be asked for again.
  */
 import { rm } from 'node:fs/promises';
 import { DwcpError } from '../model/errors';
+import type { HandOver } from '../model/hand-over';
 import { type GuestDefinition, type GuestSpec, MEMORY_IMAGE_ID, RamLayout, type StoppedGuest } from '../model/guest';
 import { type VmImage } from '../model/image';
+import { isOpenState, SOURCE_TABLE, type SourceEvent, type SourceState, sourceState } from '../model/ownership-machine';
 import type { BaselineStore } from '../store/baselines';
 import { exists } from '../store/durable-file';
 import type { Manifest } from '../store/manifest';
-import { isOpenState, type OwnershipEntry, type OwnershipJournal } from '../store/ownership-journal';
+import type { OwnershipEntry, OwnershipJournal } from '../store/ownership-journal';
 import type { VmRecord, VmRegistry } from '../store/vm-registry';
 import type { CodecPool } from './codec-pool';
 import { measureFile } from './measure-file';
+import { OwnStep } from './own-step';
+
+type SourceStep = OwnStep<SourceState, SourceEvent>;
 
 /** Keeps a VM from running, and lets it; the hypervisor's driver is one. */
 export interface VmHolder {
@@ -38,6 +44,8 @@ export interface ClaimedVm {
   readonly fence: number;
   /** True where this migration has moved the VM already: a workflow was reset behind the point of no return. */
   readonly alreadyMoved: boolean;
+  /** Set where it was handed over, and nobody knows yet what came of it: the hand-over goes on, nothing is sent. */
+  readonly handedOver?: HandOver | undefined;
   /** Set where a QEMU runs it: then it is moved while it runs. */
   readonly guest?: GuestSpec | undefined;
   /** Set where it is a guest that does not run. */
@@ -79,42 +87,79 @@ export class SourceOwnership {
 
   /**
    * Makes the VM this migration's: it does not run, or is a guest that is moved while it runs; no other migration gets it.
+   * @param workflowId what leads the migration, for the sweep
    * @throws VM_UNKNOWN, VM_NOT_HERE, VM_BUSY, VM_RUNNING, IMAGE_UNREADABLE
    */
-  async claim(vmId: string, migrationId: string, force = false): Promise<ClaimedVm> {
-    const { registry, ownership, holder } = this.#context;
-    const mine = await ownership.last(vmId, migrationId);
-    if (mine?.state === 'released') return { vm: await registry.get(vmId), images: [], fence: mine.fence, alreadyMoved: true };
-    const last = await ownership.last(vmId);
-    const open = last && isOpenState(last.state) ? last : undefined;
-    if (open && open.migrationId !== migrationId) throw new DwcpError('VM_BUSY', `VM ${vmId} belongs to migration ${open.migrationId} (${open.state})`, { side: 'source' });
-    const { vm, images, guest, stoppedGuest } = await this.inspect(vmId, force);
-    if (open) return { vm, images, guest, stoppedGuest, fence: open.fence, alreadyMoved: false };
-    if (!guest) await holder.hold(images);
-    const claimed = await ownership.append(vmId, 'claimed', migrationId, (await ownership.fence(vmId)) + 1);
-    return { vm, images, guest, stoppedGuest, fence: claimed.fence, alreadyMoved: false };
+  claim(vmId: string, migrationId: string, force = false, workflowId?: string): Promise<ClaimedVm> {
+    const { registry, holder } = this.#context;
+    return this.#exclusively(vmId, migrationId, async (own) => {
+      const { entry } = own;
+      if (own.state === 'released' || own.state === 'releasing') {
+        await this.#finishRelease(own, undefined, new Map());
+        return { vm: await registry.get(vmId), images: [], fence: entry?.fence ?? 0, alreadyMoved: true };
+      }
+      const last = await own.vm.last();
+      if (last && isOpenState(last.state) && last.migrationId !== migrationId) throw new DwcpError('VM_BUSY', `VM ${vmId} belongs to migration ${last.migrationId} (${last.state})`, { side: 'source' });
+      if (own.state === 'handed_over') return { vm: await registry.get(vmId), images: [], fence: entry?.fence ?? 0, alreadyMoved: false, handedOver: entry?.handOver };
+      own.assert('claim');
+      const { vm, images, guest, stoppedGuest } = await this.inspect(vmId, force);
+      if (own.state === 'claimed') return { vm, images, guest, stoppedGuest, fence: entry?.fence ?? 0, alreadyMoved: false };
+      if (!guest) await holder.hold(images);
+      const claimed = await own.happened('claim', (await own.vm.fence()) + 1, workflowId === undefined ? {} : { workflowId });
+      return { vm, images, guest, stoppedGuest, fence: claimed.fence, alreadyMoved: false };
+    });
   }
 
-  /** Says durably that the VM is handed over: from here on this host may not let it run by itself. @throws ABANDONED */
-  async handOver(vmId: string, migrationId: string): Promise<OwnershipEntry> {
-    const last = await this.#own(vmId, migrationId);
-    if (last.state === 'handed_over' || last.state === 'released') return last;
-    if (last.state !== 'claimed') throw new DwcpError('ABANDONED', `Migration ${migrationId} of ${vmId} was rolled back here`, { side: 'source' });
-    return this.#context.ownership.append(vmId, 'handed_over', migrationId, last.fence);
+  /**
+   * Says durably that the VM is handed over: from here on this host may not let it run by itself.
+   * @param standsStill of a running guest: whether it does, asked where nobody can let it go on meanwhile
+   * @throws ABANDONED; GUEST_RUNS_ON where it does not stand still
+   */
+  handOver(vmId: string, migrationId: string, handOver: HandOver, standsStill?: () => Promise<boolean>): Promise<OwnershipEntry> {
+    return this.#exclusively(vmId, migrationId, async (own) => {
+      own.assert('hand_over');
+      if (own.state !== 'claimed') return own.entryOrThrow();
+      await own.assertLast();
+      if (standsStill && !(await standsStill())) throw new DwcpError('GUEST_RUNS_ON', `The guest of ${vmId} does not stand still: it is not handed over`, { phase: 'switchover', side: 'source' });
+      return own.happened('hand_over', own.entryOrThrow().fence, { handOver });
+    });
   }
 
-  /** The destination runs it: the images become baselines, the VM is away. */
-  async release(vmId: string, migrationId: string, movedTo: string, generation: number, manifests: ReadonlyMap<string, Manifest>): Promise<void> {
-    const { registry, ownership, store, pool, holder } = this.#context;
-    const last = await this.#own(vmId, migrationId);
-    if (last.state === 'released') return;
-    if (last.state !== 'handed_over') throw new DwcpError('ABANDONED', `Migration ${migrationId} of ${vmId} was rolled back here`, { side: 'source' });
+  /** Runs what lets the guest go on, where this migration's line says that it may run here, and nobody can change that meanwhile. @returns whether it was run */
+  ifMayRun(vmId: string, migrationId: string, letRunOn: () => Promise<void>): Promise<boolean> {
+    return this.#exclusively(vmId, migrationId, async (own) => {
+      if (!SOURCE_TABLE[own.state].mayRun || !(await own.isLast())) return false;
+      await letRunOn();
+      return true;
+    });
+  }
+
+  /** The destination runs it: the images become baselines, the VM is away. Past its first line nothing leads back. */
+  release(vmId: string, migrationId: string, movedTo: string, generation: number, manifests: ReadonlyMap<string, Manifest>): Promise<void> {
+    return this.#exclusively(vmId, migrationId, (own) => this.#finishRelease(own, { movedTo, generation }, manifests));
+  }
+
+  /** What a crash in the middle of a release has left undone; nothing where there is none. */
+  completeRelease(vmId: string, migrationId: string): Promise<void> {
+    return this.#exclusively(vmId, migrationId, async (own) => {
+      if (own.state === 'releasing') await this.#finishRelease(own, undefined, new Map());
+    });
+  }
+
+  /** @param moved undefined where the line `releasing` says it */
+  async #finishRelease(own: SourceStep, moved: { readonly movedTo: string; readonly generation: number } | undefined, manifests: ReadonlyMap<string, Manifest>): Promise<void> {
+    const { registry, store, pool, holder } = this.#context;
+    const { vmId } = own.vm;
+    own.assert('taken_over');
+    if (own.state === 'released') return;
+    await own.assertLast();
+    const { fence, movedTo = '', generation = 0 } = own.state === 'releasing' ? own.entryOrThrow() : await own.happened('taken_over', own.entryOrThrow().fence, moved);
     const known = await registry.get(vmId);
     if (known.guest && holder.isGuestUp(known.guest)) await holder.quitGuest(known.guest);
     const vm = known.guest ? withMemory(known, registry.imagePath(known, vmId, MEMORY_IMAGE_ID)) : known;
     for (const { imageId, kind, path } of vm.images) {
       if (!(await exists(path))) continue;
-      const [inspected] = await this.#context.holder.inspect([{ imageId, kind, path }]);
+      const [inspected] = await holder.inspect([{ imageId, kind, path }]);
       if (!inspected) continue;
       const sent = manifests.get(imageId);
       // A file of another form than its content (qcow2) stays where it is and is no baseline.
@@ -123,7 +168,7 @@ export class SourceOwnership {
       await store.adopt(path, path, { vmId, imageId, kind, sizeBytes: inspected.sizeBytes, generation, complete: true }, manifest);
     }
     await registry.put({ ...vm, presence: 'away', movedTo, generation });
-    await ownership.append(vmId, 'released', migrationId, last.fence);
+    await own.happened('released', fence);
   }
 
   /** After a warm-up: remembers the hashes that both sides hold, so that the next question needs no manifest. */
@@ -138,31 +183,40 @@ export class SourceOwnership {
   }
 
   /**
-   * Takes the VM back: as it was before the migration.
+   * Takes the VM back: as it was before the migration, its guest running on. Not over before that holds: asked again, it is tried again.
    * @param destinationAbandoned the destination has promised durably not to start it; needed once it was handed over
-   * @throws HANDOVER_IN_DOUBT where it was handed over and nothing is promised; ALREADY_PAST_RETURN after release
+   * @throws HANDOVER_IN_DOUBT where it was handed over and nothing is promised; ALREADY_PAST_RETURN once it is being released
    */
-  async rollBack(vmId: string, migrationId: string, destinationAbandoned: boolean, note?: string): Promise<void> {
-    const { registry, ownership, holder } = this.#context;
-    const last = await ownership.last(vmId, migrationId);
-    if (!last || last.state === 'rolled_back') return;
-    if (last.state === 'released') throw new DwcpError('ALREADY_PAST_RETURN', `VM ${vmId} has moved already`, { side: 'source' });
-    if (last.state === 'handed_over' && !destinationAbandoned) {
-      throw new DwcpError('HANDOVER_IN_DOUBT', `VM ${vmId} was handed over, and the destination has not promised to leave it`, { side: 'source' });
-    }
-    const vm = await registry.get(vmId);
-    await ownership.append(vmId, 'rolled_back', migrationId, last.fence, note);
-    await holder.resume(vm.images);
-    if (!vm.guest) return;
-    await holder.resumeGuest(vm.guest);
-    // What the stream had brought of its memory is at the destination; here it only takes space.
-    await rm(registry.imagePath(vm, vmId, MEMORY_IMAGE_ID), { force: true });
+  rollBack(vmId: string, migrationId: string, destinationAbandoned: boolean, note?: string): Promise<void> {
+    const { registry, holder } = this.#context;
+    return this.#exclusively(vmId, migrationId, async (own) => {
+      const event = destinationAbandoned ? 'roll_back_promised' : 'roll_back';
+      own.assert(event);
+      if (own.state === 'none' || own.state === 'rolled_back') return;
+      await own.assertLast();
+      const { fence } = own.entryOrThrow();
+      if (own.state !== 'rolling_back') await own.happened(event, fence, note === undefined ? {} : { note });
+      const vm = await registry.get(vmId);
+      await holder.resume(vm.images);
+      if (vm.guest) {
+        await holder.resumeGuest(vm.guest);
+        // What the stream had brought of its memory is at the destination; here it only takes space.
+        await rm(registry.imagePath(vm, vmId, MEMORY_IMAGE_ID), { force: true });
+      }
+      await own.happened('runs_again', fence);
+    });
   }
 
-  async #own(vmId: string, migrationId: string): Promise<OwnershipEntry> {
-    const last = await this.#context.ownership.last(vmId, migrationId);
-    if (last) return last;
-    throw new DwcpError('MIGRATION_UNKNOWN', `Migration ${migrationId} has no claim on ${vmId} on this host`, { side: 'source' });
+  /** What a guest that a dead agent has left standing still needs: it runs on, where it is this host's own. @returns false where its QEMU is gone or another owns it */
+  async resumeClaimed(vmId: string, migrationId: string): Promise<boolean> {
+    const { guest } = await this.#context.registry.get(vmId);
+    let isUp = false;
+    if (guest) await this.ifMayRun(vmId, migrationId, async () => void (isUp = await this.#context.holder.resumeGuest(guest)));
+    return isUp;
+  }
+
+  #exclusively<T>(vmId: string, migrationId: string, work: (own: SourceStep) => Promise<T>): Promise<T> {
+    return this.#context.ownership.exclusively(vmId, async (vm) => work(new OwnStep(vm, migrationId, await vm.last(migrationId), 'source', SOURCE_TABLE, sourceState)));
   }
 }
 

@@ -13,7 +13,7 @@ import { type ImageSpec, PAGE_SIZE_BYTES, type VmImage } from '../model/image';
 import type { ImageProgress, ImageResult } from '../model/migration';
 import type { MigrationOptions } from '../model/options';
 import { listenForTunnels, type Tunnel } from '../transport/tunnel';
-import { type GuestMove, type GuestPort, type MirrorProgress, type ReadyToHandOver, brokenOff, runsOn, withinBudget } from './guest-move';
+import { type GuestMove, type GuestPort, letRunOn, type MirrorProgress, PauseBudget, type ReadyToHandOver, brokenOff, runsOn } from './guest-move';
 import { standardProgressOf, standardResultOf } from './image-results';
 import { pause, type SourceMigration } from './source-migration';
 import { openTunnel, StandardChannel } from './standard-channel';
@@ -44,8 +44,9 @@ export class WholeGuestMove implements GuestMove {
   #decision: ConvergenceDecision | undefined;
   #state: GuestProgress['state'] = 'disks';
   #failure: DwcpError | undefined;
-  #handedOver = false;
+  readonly #ending = new AbortController();
   #ended = false;
+  #breakingOff: Promise<void> | undefined;
 
   constructor(migration: SourceMigration, request: WholeGuestRequest, guest: GuestPort) {
     this.#migration = migration;
@@ -91,15 +92,12 @@ export class WholeGuestMove implements GuestMove {
     this.#state = 'converged';
   }
 
-  async pauseGuest(): Promise<ReadyToHandOver> {
+  async pauseGuest(signal: AbortSignal): Promise<ReadyToHandOver> {
     if (this.#state !== 'converged') throw runsOn('the rounds were not at their end here');
+    const budget = new PauseBudget(this.#request.options.maxDowntimeMs);
     try {
       this.#state = 'paused';
-      const pausedAtMs = await this.#guest.pause();
-      const finished = this.#finish();
-      finished.catch(() => undefined);
-      await withinBudget(finished, this.#request.options.maxDowntimeMs);
-      this.#handedOver = true;
+      const pausedAtMs = await budget.within(this.#pauseAndSend(budget), AbortSignal.any([signal, this.#ending.signal]));
       this.#state = 'loaded';
       return { roots: {}, pausedAtMs, guest: { rounds: this.#round, reason: this.reason, throttle: this.#info.throttle }, images: this.#request.images.map((image) => this.#resultOf(image)) };
     } catch (error) {
@@ -107,11 +105,23 @@ export class WholeGuestMove implements GuestMove {
     }
   }
 
-  async breakOff(): Promise<void> {
-    if (this.#ended) return;
+  standsStill(): Promise<boolean> {
+    return this.#guest.standsStill();
+  }
+
+  breakOff(): Promise<void> {
+    if (!this.#ended) this.#breakingOff ??= this.#breakOff();
+    return this.#breakingOff ?? Promise.resolve();
+  }
+
+  async #breakOff(): Promise<void> {
     this.#ended = true;
-    if (!this.#handedOver) await this.#guest.runOn().catch((error: unknown) => (this.#failure ??= toDwcpError(error, 'QEMU_UNREACHABLE')));
-    this.#letGo();
+    this.#ending.abort(superseded());
+    try {
+      await letRunOn(this.#guest);
+    } finally {
+      this.#letGo();
+    }
   }
 
   close(): void {
@@ -159,14 +169,23 @@ export class WholeGuestMove implements GuestMove {
     }
   }
 
-  async #finish(): Promise<void> {
+  async #pauseAndSend(budget: PauseBudget): Promise<number> {
     const channel = this.#channel;
     if (!channel) throw new DwcpError('INTERNAL', 'the guest’s transfer has not begun');
+    let pausedAtMs = 0;
+    await this.#guest.pause((atMs) => {
+      pausedAtMs = atMs;
+      budget.begin(atMs);
+    });
+    this.#throwIfEnded();
     await this.#guest.finishMirrors();
+    this.#throwIfEnded();
     await this.#guest.complete();
     this.#state = 'completed';
     await this.#memory?.end();
     await channel.ask({ method: 'guest_loaded' });
+    this.#throwIfEnded();
+    return pausedAtMs;
   }
 
   get #rate(): number {
@@ -203,11 +222,22 @@ export class WholeGuestMove implements GuestMove {
     this.#guest.close();
   }
 
+  #throwIfEnded(): void {
+    if (this.#ended) throw superseded();
+  }
+
   #throwIfFailed(): void {
     if (this.#failure) throw this.#failure;
   }
 
   #fail(error: DwcpError): void {
-    if (!this.#ended && !this.#handedOver) this.#failure ??= error;
+    if (this.#ended || this.#state === 'loaded') return;
+    this.#failure ??= error;
+    // Whoever waits with the guest stopped hears of it at once; once it has completed, its QEMU is not needed any more.
+    if (error.code === 'GUEST_LOST' && this.#state === 'paused') this.#ending.abort(error);
   }
+}
+
+function superseded(): DwcpError {
+  return new DwcpError('SUPERSEDED', 'The move of the guest was broken off');
 }

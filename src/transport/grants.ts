@@ -27,12 +27,12 @@ export function mintGrant(key: Buffer, purpose: GrantPurpose, subject: string, l
   return { purpose, subject, expiresAtMs, token: sign(key, purpose, subject, expiresAtMs).toString('base64url') };
 }
 
-/** @throws GRANT_INVALID where the token is not this agent's, is for something else, or has expired */
-export function checkGrant(key: Buffer, grant: Grant): void {
+/** @param mayHaveExpired where it only has to be this agent's @throws GRANT_INVALID where the token is not this agent's, is for something else, or has expired */
+export function checkGrant(key: Buffer, grant: Grant, mayHaveExpired = false): void {
   const expected = sign(key, grant.purpose, grant.subject, grant.expiresAtMs);
   const given = Buffer.from(grant.token, 'base64url');
   if (given.length !== expected.length || !timingSafeEqual(given, expected)) {
     throw new DwcpError('GRANT_INVALID', 'The session’s token is not one of this agent');
   }
-  if (grant.expiresAtMs < Date.now()) throw new DwcpError('GRANT_INVALID', 'The session’s token has expired');
+  if (!mayHaveExpired && grant.expiresAtMs < Date.now()) throw new DwcpError('GRANT_INVALID', 'The session’s token has expired');
 }

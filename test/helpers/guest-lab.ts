@@ -4,7 +4,8 @@
  */
 import { copyFileSync, existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { findListener, killGuestsNaming, startGuestProcess } from '../../src/hypervisor/qemu/guest-process';
+import { startGuestProcess } from '../../src/hypervisor/qemu/guest-process';
+import { findListener, killGuestsNaming } from '../../src/hypervisor/qemu/process-table';
 import { runPlaces } from '../../src/hypervisor/qemu/guest-command';
 import { QmpClient } from '../../src/hypervisor/qemu/qmp-client';
 import { VmRegistry } from '../../src/store/vm-registry';

@@ -3,6 +3,8 @@
  */
 import { compileMigrationOptions, type MigrationOptions } from '../../src/model/options';
 import { type ImageSpec, looksOf } from '../../src/model/image';
+import type { HandOver } from '../../src/model/hand-over';
+import type { OwnershipState } from '../../src/model/ownership-machine';
 import { selectLevelAndStreams } from '../../src/model/tiers';
 import { ScanFeed } from '../../src/sync/change-feed';
 import { ImageSender, type SendImageRequest, type SentImage } from '../../src/sync/image-sender';
@@ -22,7 +24,7 @@ export interface Move {
 export async function prepareMove(migrationId: string, vmId: string, source: TestHost, destination: TestHost): Promise<Move> {
   const { images, fence, vm } = await source.sourceOwnership.claim(vmId, migrationId);
   const known = await destination.registry.find(vmId);
-  if (!(await destination.ownership.last(vmId, migrationId))) await destination.ownership.append(vmId, 'promised', migrationId, fence);
+  if (!(await destination.ownership.last(vmId, migrationId))) await writeLine(destination, vmId, 'promised', migrationId, fence);
   const specs = images.map(({ imageId, kind, sizeBytes }) => ({ imageId, kind, sizeBytes, path: destination.registry.imagePath(known, vmId, imageId) }));
   await destination.hub.prepare({ migrationId, vmId, mode: 'migrate', fence, generation: vm.generation + 1, sourceHost: source.hostId, images: specs, ...looksOf(vm) });
   return { migrationId, vmId, source, destination, images, fence };
@@ -53,6 +55,15 @@ async function referencesOf({ images, source }: Move, kind: string): Promise<Sen
   return { sources, numberOf: (imageId) => images.findIndex((image) => image.imageId === imageId) };
 }
 
+/** A line of a journal, as the agent would write it. */
+export async function writeLine({ ownership }: TestHost, vmId: string, state: OwnershipState, migrationId: string, fence: number): Promise<void> {
+  await ownership.exclusively(vmId, (vm) => vm.append(state, migrationId, fence));
+}
+
+export function handOverTo({ migrationId, destination }: Pick<Move, 'migrationId' | 'destination'>): HandOver {
+  return { destinationHost: destination.hostId, destination: destination.destinationFor(migrationId), roots: {} };
+}
+
 /** All images, then the hand-over. */
 export async function moveVm(migrationId: string, vmId: string, source: TestHost, destination: TestHost, options: Partial<MigrationOptions> = {}): Promise<SentImage[]> {
   const move = await prepareMove(migrationId, vmId, source, destination);
@@ -64,7 +75,7 @@ export async function moveVm(migrationId: string, vmId: string, source: TestHost
 
 export async function handOver(move: Move, sent: readonly SentImage[]): Promise<void> {
   const { source, destination, vmId, migrationId } = move;
-  await source.sourceOwnership.handOver(vmId, migrationId);
+  await source.sourceOwnership.handOver(vmId, migrationId, handOverTo(move));
   const migration = source.sources.open(migrationId, destination.destinationFor(migrationId), UNLIMITED);
   const { generation } = await migration.takeOver(vmId, Object.fromEntries(sent.map(({ imageId, root }) => [imageId, root])));
   await source.sourceOwnership.release(vmId, migrationId, destination.hostId, generation, migration.sentManifests);

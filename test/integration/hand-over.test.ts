@@ -9,7 +9,7 @@ import type { SentImage } from '../../src/sync/image-sender';
 import { UNLIMITED } from '../../src/sync/source-migration';
 import { sha256, temporaryFolder, writeImage } from '../helpers/data';
 import { startHost, type TestHost } from '../helpers/hosts';
-import { handOver, type Move, moveVm, prepareMove, sendImage } from '../helpers/moves';
+import { handOver, handOverTo, type Move, moveVm, prepareMove, sendImage, writeLine } from '../helpers/moves';
 
 const SIZE = 10 * 65_536;
 
@@ -65,7 +65,7 @@ describe('the source', () => {
   it('does not take back a VM it has handed over, until the destination has promised to leave it', async () => {
     const here = await lab();
     const { move, sent } = await ready(here);
-    await here.a.sourceOwnership.handOver('vm', 'm1');
+    await here.a.sourceOwnership.handOver('vm', 'm1', handOverTo(move));
     const a = await restart(here.a);
     await expect(a.sourceOwnership.rollBack('vm', 'm1', false)).rejects.toMatchObject({ code: 'HANDOVER_IN_DOUBT' });
     await here.b.hub.abandon('m1', 'vm', move.fence);
@@ -87,8 +87,8 @@ describe('the source', () => {
   it('says in doubt when no answer comes, and finishes when it asks again', async () => {
     const here = await lab();
     const content = sha256(here.disk);
-    const { sent } = await ready(here);
-    await here.a.sourceOwnership.handOver('vm', 'm1');
+    const { move, sent } = await ready(here);
+    await here.a.sourceOwnership.handOver('vm', 'm1', handOverTo(move));
     const reach = here.b.destinationFor('m1');
     await here.a.sources.close('m1');
     await here.b.close();
@@ -129,7 +129,7 @@ describe('the destination', () => {
     const here = await lab();
     const content = sha256(here.disk);
     const { move, sent } = await ready(here);
-    await here.b.ownership.append('vm', 'mine', 'm1', move.fence);
+    await writeLine(here.b, 'vm', 'mine', 'm1', move.fence);
     await here.a.sources.close('m1');
     const b = await restart(here.b);
     await expect(b.hub.abandon('m1', 'vm', move.fence)).rejects.toMatchObject({ code: 'ALREADY_PAST_RETURN' });
@@ -141,7 +141,7 @@ describe('the destination', () => {
   it('refuses an older migration once it has seen a newer one', async () => {
     const here = await lab();
     const { sent } = await ready(here);
-    await here.b.ownership.append('vm', 'promised', 'm9', 9);
+    await writeLine(here.b, 'vm', 'promised', 'm9', 9);
     const migration = here.a.sources.open('m1', here.b.destinationFor('m1'), UNLIMITED);
     await expect(migration.takeOver('vm', rootsOf(sent))).rejects.toMatchObject({ code: 'FENCED' });
     expect(await mayRun(here.b)).toBe(false);
@@ -172,7 +172,7 @@ it('never lets both sides run the VM, whatever happens in whatever order', async
       const migration = a.sources.open('m1', b.destinationFor('m1'), UNLIMITED);
       // As the flow does it: each step only on the strength of what the one before it has answered.
       const run: Record<typeof action, () => Promise<unknown>> = {
-        handOver: () => a.sourceOwnership.handOver('vm', 'm1'),
+        handOver: () => a.sourceOwnership.handOver('vm', 'm1', handOverTo(move)),
         takeOver: async () => {
           if ((await a.ownership.last('vm', 'm1'))?.state === 'handed_over') taken = (await migration.takeOver('vm', rootsOf(sent))).generation;
         },

@@ -115,7 +115,8 @@ describeWhere([needsQemu(), needsAssembler()])('a running guest', () => {
     await until('passes while the stream is held', async () => (await firstCount(source)) >= before + 2);
     outgoing.release();
 
-    const stopped = await outgoing.letSwitchOver();
+    let stoppedAtMs = 0;
+    await outgoing.letSwitchOver((atMs) => (stoppedAtMs = atMs));
     expect(await source.qmp.execute('query-status')).toMatchObject({ running: false });
     expect(ram.ended).toBe(false);
     await outgoing.complete();
@@ -131,14 +132,14 @@ describeWhere([needsQemu(), needsAssembler()])('a running guest', () => {
 
     const resumed = destination.qmp.event('RESUME', ({ name }) => name === 'RESUME', 5000);
     await destination.qmp.execute('cont');
-    expect((await resumed).atMs).toBeGreaterThan(stopped.atMs);
+    expect((await resumed).atMs).toBeGreaterThan(stoppedAtMs);
     await until('passes at the destination', async () => (await firstCount(destination)) > counts[0]! + 1);
     expect(await running(source)).toBe(false);
   });
 
   test('runs on at the source when the migration is cancelled, also when it was stopped for the switchover already', async () => {
     const { source, outgoing } = await startMoving();
-    await outgoing.letSwitchOver();
+    await outgoing.letSwitchOver(() => undefined);
     expect(await running(source)).toBe(false);
     await outgoing.cancel();
     await until('the guest running', () => running(source));

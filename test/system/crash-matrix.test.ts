@@ -6,7 +6,7 @@
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { findListener } from '../../src/hypervisor/qemu/guest-process';
+import { findListener } from '../../src/hypervisor/qemu/process-table';
 import { MIB } from '../../src/model/units';
 import { cells, type Cell, type Fault, type Outcome } from '../helpers/crash-matrix';
 import { temporaryFolder } from '../helpers/data';

@@ -7,7 +7,8 @@ import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync } from '
 import { join } from 'node:path';
 import { linuxGuestCommand, makeLinuxGuest, serialLine, ticksOf } from '../../src/cli/demo/linux-guest';
 import { runPlaces } from '../../src/hypervisor/qemu/guest-command';
-import { findListener, startGuestProcess } from '../../src/hypervisor/qemu/guest-process';
+import { startGuestProcess } from '../../src/hypervisor/qemu/guest-process';
+import { findListener } from '../../src/hypervisor/qemu/process-table';
 import { MIB } from '../../src/model/units';
 import { VmRegistry } from '../../src/store/vm-registry';
 import { ask, expectCounting, isRunning, monitorPath, rememberFolder, startGuestOn } from '../helpers/guest-lab';

@@ -70,9 +70,9 @@ describe('block journal', () => {
 describe('ownership journal', () => {
   it('remembers the last state of a VM and of each migration, and the highest fence', async () => {
     const journal = new OwnershipJournal(temporaryFolder());
-    await journal.append('vm', 'claimed', 'm1', 1);
-    await journal.append('vm', 'rolled_back', 'm1', 1);
-    await journal.append('vm', 'promised', 'm2', 5);
+    await journal.exclusively('vm', (vm) => vm.append('claimed', 'm1', 1));
+    await journal.exclusively('vm', (vm) => vm.append('rolled_back', 'm1', 1));
+    await journal.exclusively('vm', (vm) => vm.append('promised', 'm2', 5));
     expect((await journal.last('vm'))?.state).toBe('promised');
     expect((await journal.last('vm', 'm1'))?.state).toBe('rolled_back');
     expect(await journal.fence('vm')).toBe(5);
@@ -82,7 +82,7 @@ describe('ownership journal', () => {
   it('refuses to read a damaged line instead of forgetting who owns the VM', async () => {
     const folder = temporaryFolder();
     const journal = new OwnershipJournal(folder);
-    await journal.append('vm', 'mine', 'm1', 1);
+    await journal.exclusively('vm', (vm) => vm.append('mine', 'm1', 1));
     const path = join(folder, 'ownership', 'vm.journal');
     writeFileSync(path, readFileSync(path, 'utf8').replace('mine', 'none'));
     await expect(journal.last('vm')).rejects.toMatchObject({ code: 'JOURNAL_CORRUPT' });

@@ -18,7 +18,7 @@ import { MIB, formatBitRate, formatBytes, formatDuration } from '../../model/uni
 import { hitsText } from '../follow';
 import type { Output } from '../output';
 import { table } from '../output';
-import { killGuestsNaming } from '../../hypervisor/qemu/guest-process';
+import { killGuestsNaming } from '../../hypervisor/qemu/process-table';
 import { Children } from './children';
 import { ensureQemu, QEMU_INSTALL_LINE } from './qemu-package';
 import { GuestDemo, type GuestLeg, guestSummary } from './running-guest';

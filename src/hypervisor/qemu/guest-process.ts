@@ -3,10 +3,11 @@
  * belongs to the host, not to the agent: an agent that dies leaves it running.
  */
 import { spawn } from 'node:child_process';
-import { closeSync, existsSync, openSync, readFileSync, readdirSync, readlinkSync, rmSync } from 'node:fs';
+import { closeSync, existsSync, openSync, readFileSync, rmSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { DwcpError, hasCode, messageOf } from '../../model/errors';
 import { ownArguments, type RunPlaces, runPlaces } from './guest-command';
+import { findListener, isAlive, killProcess, type ProcessIdentity, startTicksOf } from './process-table';
 import { QmpClient } from './qmp-client';
 
 /** Linux, sockaddr_un. */
@@ -17,7 +18,7 @@ const QUIT_TIMEOUT_MS = 10_000;
 export interface StartedGuest {
   readonly places: RunPlaces;
   readonly qmp: QmpClient;
-  readonly pid: number;
+  readonly process: ProcessIdentity;
 }
 
 /**
@@ -45,7 +46,8 @@ export async function startGuestProcess(command: readonly string[], runFolder: s
     }
     await new Promise((resolve) => setTimeout(resolve, 15));
   }
-  return { places, qmp: await connectSoon(places.qmpPath), pid: child.pid ?? 0 };
+  const pid = child.pid ?? 0;
+  return { places, qmp: await connectSoon(places.qmpPath), process: { pid, startTicks: startTicksOf(pid) ?? -1 } };
 }
 
 /** The socket is there a moment before QEMU listens on it. */
@@ -70,9 +72,8 @@ function lastLine(path: string): string {
  */
 export async function quitGuest(qmpPath: string, evenRunning = false): Promise<void> {
   if (!existsSync(qmpPath)) return;
-  let pid: number | undefined;
+  const found = findListener(qmpPath);
   try {
-    pid = findListener(qmpPath)?.pid;
     const qmp = await QmpClient.connect(qmpPath);
     if ((await qmp.execute('query-status')).running && !evenRunning) {
       qmp.close();
@@ -84,53 +85,20 @@ export async function quitGuest(qmpPath: string, evenRunning = false): Promise<v
     qmp.close();
   } catch (error) {
     if (hasCode(error, 'GUEST_REFUSED')) throw error;
-    // Nobody answers: what is left of it is ended by its process id, where it has one.
+    // Nobody answers: what is left of it is ended by its process, where it has one.
   }
-  for (const deadline = performance.now() + QUIT_TIMEOUT_MS; pid !== undefined && existsSync(`/proc/${pid}/exe`); ) {
-    if (performance.now() > deadline) process.kill(pid, 'SIGKILL');
-    await new Promise((resolve) => setTimeout(resolve, 20));
-    if (performance.now() > deadline + QUIT_TIMEOUT_MS) break;
-  }
+  if (found) await untilEnded(found, QUIT_TIMEOUT_MS);
 }
 
-/** Ends every QEMU whose command names one of these folders, whatever it is doing: for demos, benches and tests. */
-export function killGuestsNaming(folders: readonly string[]): void {
-  for (const pid of readdirSync('/proc').filter((name) => /^\d+$/.test(name))) {
-    try {
-      const command = readFileSync(`/proc/${pid}/cmdline`, 'utf8');
-      if ((command.split('\0')[0] ?? '').includes('qemu-system') && folders.some((folder) => command.includes(folder))) process.kill(Number(pid), 'SIGKILL');
-    } catch {
-      continue; // It has ended meanwhile.
-    }
-  }
+/** Ends a QEMU that waits for a guest and has never run one, at once, whether it answers or not. */
+export async function endIncoming(process: ProcessIdentity): Promise<void> {
+  killProcess(process);
+  await untilEnded(process, QUIT_TIMEOUT_MS);
 }
 
-export interface FoundGuest {
-  readonly pid: number;
-  readonly command: string[];
-}
-
-/** The process that listens on a UNIX socket, and its command line; undefined where there is none that may be seen. */
-export function findListener(socketPath: string): FoundGuest | undefined {
-  const inodes = new Set(
-    readFileSync('/proc/net/unix', 'utf8').split('\n').flatMap((line) => {
-      const fields = line.trim().split(/\s+/);
-      return fields[7] === socketPath && fields[3] === '00010000' ? [fields[6] ?? ''] : [];
-    }),
-  );
-  if (inodes.size === 0) return undefined;
-  for (const name of readdirSync('/proc')) {
-    if (!/^\d+$/.test(name)) continue;
-    try {
-      for (const fd of readdirSync(`/proc/${name}/fd`)) {
-        const inode = /^socket:\[(\d+)\]$/.exec(readlinkSync(`/proc/${name}/fd/${fd}`))?.[1];
-        if (inode === undefined || !inodes.has(inode)) continue;
-        const command = readFileSync(`/proc/${name}/cmdline`, 'utf8').split('\0');
-        return { pid: Number(name), command: command.slice(0, -1) };
-      }
-    } catch {
-      continue; // It has ended meanwhile, or is another user's.
-    }
-  }
-  return undefined;
+async function untilEnded(process: ProcessIdentity, patienceMs: number): Promise<void> {
+  const deadline = performance.now() + patienceMs;
+  while (isAlive(process) && performance.now() < deadline) await new Promise((resolve) => setTimeout(resolve, 20));
+  killProcess(process);
+  while (isAlive(process) && performance.now() < deadline + patienceMs) await new Promise((resolve) => setTimeout(resolve, 20));
 }

@@ -6,15 +6,15 @@
  *   begin -> feeding (any number of times, from any QEMU) -> load -> loaded -> run -> running
  *              ^------ QEMU has died: a fresh one, everything fed again ------+
  */
-import { existsSync } from 'node:fs';
 import { DwcpError, hasCode, toDwcpError } from '../../model/errors';
 import type { RamLayout } from '../../model/guest';
 import { BLOCK_SIZE_BYTES } from '../../model/image';
 import { readStretch } from './guest-memory';
 import { runPlaces } from './guest-command';
-import { quitGuest, startGuestProcess } from './guest-process';
+import { endIncoming, quitGuest, startGuestProcess } from './guest-process';
 import { IncomingMigration } from './incoming-migration';
 import { PAGE_BYTES } from './migration-stream-format';
+import { isAlive, type ProcessIdentity } from './process-table';
 import { QmpClient } from './qmp-client';
 import { startWholeReceiver, untilWholeLoaded } from './whole-receiver';
 
@@ -57,7 +57,14 @@ export class IncomingGuest {
   #incoming: IncomingMigration | undefined;
   #feeding: Promise<void> = Promise.resolve();
   #active = false;
-  #loaded = false;
+  #process: ProcessIdentity | undefined;
+  /** What its QEMU has loaded, whole; it is of one pause, as the state is. */
+  #loaded: DeviceState | 'whole' | undefined;
+  #loading = false;
+  /** Ends the waiting for a QEMU that is given up. */
+  #givenUp = new AbortController();
+  /** Grows where what was loaded, or was being loaded, belongs to the past. */
+  #attempt = 0;
   #restarts = 0;
   #failed: DwcpError | undefined;
   #closed = false;
@@ -68,7 +75,8 @@ export class IncomingGuest {
   }
 
   /**
-   * Begins to feed from the image file; asked again with the same set-up it goes on.
+   * Begins to feed from the image file; asked again with the same set-up it goes on. What was loaded before, or is being loaded
+   * now, is of an earlier pause: it ends, and a fresh QEMU is given everything.
    * @param isZero whether a block of the file is known to be zeros: reading a hole costs memory and time
    */
   begin(setUp: GuestSetUp, fd: number, isZero: (block: number) => boolean): void {
@@ -76,8 +84,9 @@ export class IncomingGuest {
     this.#isZero = isZero;
     const known = this.#setUp;
     this.#setUp = setUp;
-    if (known && !known.prefix.equals(setUp.prefix)) this.#startOver();
-    if (known?.prefix.equals(setUp.prefix) && this.#loaded) this.#startOver();
+    this.#failed = undefined;
+    this.#restarts = 0;
+    if (this.#loading || this.#loaded !== undefined || (known && !known.prefix.equals(setUp.prefix))) this.#supersede();
     this.#kick();
   }
 
@@ -94,24 +103,54 @@ export class IncomingGuest {
     return blocks * BLOCK_SIZE_BYTES;
   }
 
+  /** The QEMU that has been given the guest. */
+  get process(): ProcessIdentity | undefined {
+    return this.#process;
+  }
+
   /**
    * Everything has arrived: feeds what is left, then the device state. The guest is paused and complete. Idempotent.
-   * @throws QEMU_REFUSED where QEMU does not take it
+   * @throws QEMU_REFUSED where QEMU does not take it; SUPERSEDED where begin() or discard() has come in between
    */
   async load(state: DeviceState): Promise<void> {
-    for (;;) {
-      if (this.#loaded && (await this.#alive())) return;
-      this.#loaded = false;
-      try {
-        await this.#drain();
-        await this.#incoming?.finish([state.commands], [state.devices]);
-        this.#incoming = undefined;
-        this.#loaded = true;
-        return;
-      } catch (error) {
-        this.#restart(toDwcpError(error, 'QEMU_UNREACHABLE'));
-      }
+    if (this.#loaded !== undefined) {
+      if (sameState(this.#loaded, state) && (await this.#alive())) return;
+      this.#supersede();
     }
+    const attempt = this.#attempt;
+    this.#loading = true;
+    try {
+      while (this.#loaded === undefined) {
+        try {
+          await this.#loadOnce(state);
+          if (attempt === this.#attempt) this.#loaded = state;
+        } catch (error) {
+          if (attempt === this.#attempt) this.#restart(toDwcpError(error, 'QEMU_UNREACHABLE'));
+        }
+        if (attempt !== this.#attempt) throw superseded();
+      }
+    } finally {
+      if (attempt === this.#attempt) this.#loading = false;
+    }
+  }
+
+  async #loadOnce(state: DeviceState): Promise<void> {
+    await this.#drain();
+    const incoming = this.#incoming;
+    if (!incoming) throw new DwcpError('QEMU_UNREACHABLE', 'The QEMU that was fed is gone', { side: 'destination' });
+    await this.#orGivenUp(incoming.finish([state.commands], [state.devices]));
+    if (this.#incoming === incoming) this.#incoming = undefined;
+  }
+
+  /** A QEMU that is given up is not waited for. */
+  #orGivenUp<T>(work: Promise<T>): Promise<T> {
+    const { signal } = this.#givenUp;
+    return new Promise((resolve, reject) => {
+      const abort = (): void => reject(superseded());
+      signal.addEventListener('abort', abort, { once: true });
+      if (signal.aborted) abort();
+      void work.then(resolve, reject).finally(() => signal.removeEventListener('abort', abort));
+    });
   }
 
   /**
@@ -120,40 +159,41 @@ export class IncomingGuest {
    */
   async receiveWhole(disks: ReadonlyMap<string, string>): Promise<WholePlaces> {
     const { command, runFolder } = this.#options;
-    this.#incoming?.abort();
-    this.#incoming = undefined;
     this.#setUp = undefined;
-    this.#loaded = false;
+    this.#supersede();
     this.#qmp?.close();
     const places = runPlaces(runFolder);
-    await quitGuest(places.qmpPath);
-    this.#qmp = await startWholeReceiver(command, runFolder, disks);
+    await this.#endQemu();
+    const { qmp, process } = await startWholeReceiver(command, runFolder, disks);
+    this.#qmp = qmp;
+    this.#process = process;
     return { memoryPath: places.incomingPath, disksPath: places.nbdPath };
   }
 
   /** What QEMU receives itself has arrived and is loaded; the guest is paused and complete. Idempotent. @throws QEMU_REFUSED */
   async loadWhole(): Promise<void> {
-    const qmp = this.#qmp;
+    const [qmp, attempt] = [this.#qmp, this.#attempt];
     if (!qmp) throw new DwcpError('GUEST_LOST', 'No QEMU receives the guest', { side: 'destination' });
-    await untilWholeLoaded(qmp);
-    this.#loaded = true;
+    await this.#orGivenUp(untilWholeLoaded(qmp));
+    if (attempt !== this.#attempt) throw superseded();
+    this.#loaded = 'whole';
   }
 
-  /** Connects to a QEMU that an earlier agent has left loaded and paused, or running. @returns undefined where there is none */
-  async adopt(): Promise<'loaded' | 'running' | undefined> {
-    const { qmpPath } = runPlaces(this.#options.runFolder);
-    if (this.#qmp && !this.#qmp.ended) return this.#loaded ? 'loaded' : undefined;
-    if (!existsSync(qmpPath)) return undefined;
+  /**
+   * Connects to a QEMU that an earlier agent has left loaded and paused, or running. Any other that listens there is not it.
+   * @returns undefined where it has ended, or is not loaded; @throws QEMU_UNREACHABLE, QEMU_TIMEOUT where it lives and does not answer
+   */
+  async adopt(process: ProcessIdentity): Promise<'loaded' | 'running' | undefined> {
+    if (!isAlive(process)) return undefined;
     try {
-      this.#qmp = await QmpClient.connect(qmpPath);
+      if (!this.#qmp || this.#qmp.ended) this.#qmp = await QmpClient.connect(runPlaces(this.#options.runFolder).qmpPath);
       const { status, running } = await this.#qmp.execute('query-status');
+      this.#process = process;
       if (running) return 'running';
-      if (status !== 'paused') return undefined;
-      this.#loaded = true;
-      return 'loaded';
-    } catch {
-      this.#qmp = undefined;
-      return undefined;
+      return status === 'paused' ? 'loaded' : undefined;
+    } catch (error) {
+      if (!isAlive(process)) return undefined;
+      throw error;
     }
   }
 
@@ -177,22 +217,40 @@ export class IncomingGuest {
     this.#qmp?.close();
   }
 
+  /** What is loaded, or being loaded, is of the past: the next that is loaded is given to a fresh QEMU. */
+  breakOff(): void {
+    if (this.#loading || this.#loaded !== undefined) this.#supersede();
+  }
+
   /** Ends the guest's QEMU, which has not run. */
   async discard(): Promise<void> {
     this.#closed = true;
-    this.#incoming?.abort();
-    this.#incoming = undefined;
+    this.#supersede();
     await this.#feeding.catch(() => undefined);
     this.#qmp?.close();
-    await quitGuest(runPlaces(this.#options.runFolder).qmpPath);
+    await this.#endQemu();
+  }
+
+  /** One that was started here and has not run is ended at once; one that an earlier agent has left, by its monitor. */
+  async #endQemu(): Promise<void> {
+    if (this.#process) await endIncoming(this.#process);
+    else await quitGuest(runPlaces(this.#options.runFolder).qmpPath);
+    this.#process = undefined;
   }
 
   #kick(): void {
-    if (this.#active || this.#closed || !this.#setUp || this.#loaded) return;
+    if (this.#active || this.#closed || !this.#setUp || this.#loaded !== undefined || this.#failed) return;
     this.#active = true;
+    const attempt = this.#attempt;
     this.#feeding = this.#feed()
-      .catch((error: unknown) => this.#restart(toDwcpError(error, 'QEMU_UNREACHABLE')))
-      .finally(() => (this.#active = false));
+      .catch((error: unknown) => {
+        if (attempt === this.#attempt) this.#restart(toDwcpError(error, 'QEMU_UNREACHABLE'));
+      })
+      .finally(() => {
+        this.#active = false;
+        // What began anew meanwhile found this one at work.
+        if (attempt !== this.#attempt) this.#kick();
+      });
     this.#feeding.catch(() => undefined);
   }
 
@@ -232,7 +290,7 @@ export class IncomingGuest {
   async #drain(): Promise<void> {
     do {
       this.#kick();
-      await this.#feeding;
+      await this.#orGivenUp(this.#feeding);
       if (this.#failed) throw this.#failed;
     } while (this.#pending.includes(1) || !this.#incoming);
   }
@@ -240,25 +298,35 @@ export class IncomingGuest {
   async #ensureIncoming(): Promise<void> {
     if (this.#incoming) return;
     const { command, runFolder } = this.#options;
-    if (!this.#setUp) throw new DwcpError('QEMU_PROTOCOL', 'The set-up of the guest’s stream has not come', { side: 'destination' });
     this.#qmp?.close();
-    await quitGuest(runPlaces(runFolder).qmpPath);
-    const { qmp, places } = await startGuestProcess(command, runFolder, true);
+    await this.#endQemu();
+    const { qmp, places, process } = await startGuestProcess(command, runFolder, true);
     this.#qmp = qmp;
+    this.#process = process;
     qmp.onEnd(() => {
       if (this.#qmp !== qmp || this.#closed) return;
       this.#startOver();
       this.#kick();
     });
+    if (!this.#setUp) throw new DwcpError('QEMU_PROTOCOL', 'The set-up of the guest’s stream has not come', { side: 'destination' });
     this.#pending.fill(1);
     this.#incoming = await IncomingMigration.open(qmp, places.incomingPath, this.#setUp.prefix, this.#setUp.sectionId);
   }
 
+  /** What is being loaded, or is loaded, is of the past: whoever waits for it hears so, and the next is given everything. */
+  #supersede(): void {
+    this.#attempt += 1;
+    this.#loading = false;
+    this.#startOver();
+  }
+
   /** The QEMU that was fed is of no use any more: the next is given everything. */
   #startOver(): void {
+    this.#givenUp.abort(superseded());
+    this.#givenUp = new AbortController();
     this.#incoming?.abort();
     this.#incoming = undefined;
-    this.#loaded = false;
+    this.#loaded = undefined;
     this.#pending.fill(1);
   }
 
@@ -276,4 +344,12 @@ export class IncomingGuest {
     if (!this.#qmp || this.#qmp.ended) return false;
     return this.#qmp.execute('query-status').then(() => true, () => false);
   }
+}
+
+function sameState(known: DeviceState | 'whole', { commands, devices }: DeviceState): boolean {
+  return known !== 'whole' && known.commands.equals(commands) && known.devices.equals(devices);
+}
+
+function superseded(): DwcpError {
+  return new DwcpError('SUPERSEDED', 'The guest was begun anew, or given up', { side: 'destination' });
 }

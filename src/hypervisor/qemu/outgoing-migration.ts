@@ -34,6 +34,8 @@ const TRICKLE_BYTES_PER_SECOND = 4096;
 const HARDLY_THROTTLED = { 'cpu-throttle-initial': 1, 'cpu-throttle-increment': 1, 'max-cpu-throttle': 1 };
 const THROTTLED = { 'cpu-throttle-initial': 20, 'cpu-throttle-increment': 10, 'max-cpu-throttle': 99 };
 const STATE_TIMEOUT_MS = 120_000;
+/** Run states in which a guest stands still for its migration; in any other somebody else has stopped it. */
+const STOPPED_FOR_MIGRATION: ReadonlySet<string> = new Set(['running', 'finish-migrate', 'postmigrate']);
 /**
  * What a destination says on the return path (be16 type, be16 length, data; migration.c, mig_rp_message_type): that it is
  * ready for the switchover, and that it says no more. Held back, the first keeps a guest that writes nothing from being
@@ -59,6 +61,7 @@ export class OutgoingMigration {
   #acknowledges = false;
   #status = 'none';
   #stopped: QmpEvent | undefined;
+  #onStopped: ((atMs: number) => void) | undefined;
   #failed: ((error: DwcpError) => void) | undefined;
   #stopListening: (() => void) | undefined;
   readonly #autoConverge: boolean;
@@ -85,7 +88,7 @@ export class OutgoingMigration {
     await this.#listen();
     this.#stopListening = this.#qmp.onEvent((event) => {
       if (event.name === 'MIGRATION') this.#status = String(event.data.status);
-      if (event.name === 'STOP') this.#stopped = event;
+      if (event.name === 'STOP') this.#noteStop(event);
     });
     const present = await this.#qmp.execute('query-migrate-capabilities');
     this.#acknowledges = present.some(({ capability }) => capability === 'switchover-ack');
@@ -127,16 +130,30 @@ export class OutgoingMigration {
 
   /**
    * Lets QEMU stop the guest at the end of the round it is in. The stream must be read meanwhile.
-   * @returns QEMU's event of the guest's stop: where downtime begins
+   * @param stopped hears of QEMU's time of the guest's stop, where downtime begins, before QEMU is ready to go on
+   * @throws GUEST_PAUSED where the guest had been stopped by somebody else
    */
-  async letSwitchOver(): Promise<QmpEvent> {
+  async letSwitchOver(stopped: (atMs: number) => void): Promise<void> {
+    this.#onStopped = stopped;
+    if (this.#stopped) stopped(this.#stopped.atMs);
     if (this.#status !== 'pre-switchover') {
       const reached = this.#reaches('pre-switchover');
       if (this.#acknowledges) this.#socket?.write(Buffer.concat([SWITCHOVER_ACK, SAYS_NO_MORE]));
       await Promise.all([reached, this.#qmp.execute('migrate-set-parameters', { 'downtime-limit': AT_ONCE_MS })]);
     }
-    if (!this.#stopped) throw new DwcpError('QEMU_PROTOCOL', 'QEMU is ready to switch over and has not said that the guest stopped', { side: 'source' });
-    return this.#stopped;
+    // QEMU says nothing of the stop of a guest that stands still already.
+    if (!this.#stopped) throw pausedByOthers();
+  }
+
+  /** QEMU stops the guest for its migration, or an operator does: then the migration ends, and the guest stays as it is. */
+  #noteStop(event: QmpEvent): void {
+    this.#qmp.execute('query-status').then(({ status }) => {
+      if (STOPPED_FOR_MIGRATION.has(status)) return;
+      this.#failed?.(pausedByOthers());
+      this.#failed = undefined;
+    }, () => undefined);
+    this.#stopped = event;
+    this.#onStopped?.(event.atMs);
   }
 
   /** From `pre-switchover`: the last pages and the device state. Past this QEMU never starts the guest by itself. */
@@ -150,7 +167,8 @@ export class OutgoingMigration {
   async cancel(): Promise<void> {
     const { status } = await this.info();
     if (status !== undefined && !['none', 'cancelled', 'failed', 'completed'].includes(status)) {
-      const cancelled = this.#reaches('cancelled', 'failed');
+      // In its last moments, with the device state on its way, a migration is through before a cancel reaches it.
+      const cancelled = this.#reaches('cancelled', 'failed', 'completed');
       this.release();
       await Promise.all([cancelled, this.#qmp.execute('migrate_cancel')]);
     }
@@ -216,4 +234,8 @@ export class OutgoingMigration {
     this.#server = undefined;
     rmSync(this.#path, { force: true });
   }
+}
+
+function pausedByOthers(): DwcpError {
+  return new DwcpError('GUEST_PAUSED', 'Somebody has paused the guest while it was being moved; it stays as it is', { side: 'source' });
 }

@@ -12,7 +12,7 @@ import { clearExports, DiskExports, type DiskReader, guestDiskOf } from './disk-
 import { guestOwn, namedFiles, pinMachine } from './guest-command';
 import { clearMirrors, DiskMirrors } from './disk-mirror';
 import { GuestMemory, type GuestMemoryEvents } from './guest-memory';
-import { findListener } from './guest-process';
+import { findListener } from './process-table';
 import { MigrationStreamReader } from './migration-stream-reader';
 import { OutgoingMigration } from './outgoing-migration';
 import { QmpClient } from './qmp-client';
@@ -22,6 +22,10 @@ const OLDEST_QEMU = [7, 2] as const;
 const STOPPED_BY_MIGRATION: ReadonlySet<string> = new Set(['postmigrate', 'finish-migrate']);
 const MAX_SHARED_FILES = 16;
 const PROBE_TIMEOUT_MS = 10_000;
+const LOOK_TIMEOUT_MS = 5_000;
+
+/** Runs what it is given where the guest may run here, and nobody can change that meanwhile. @returns whether it was run */
+export type MayRun = (letRunOn: () => Promise<void>) => Promise<boolean>;
 
 export interface GuestPlaces {
   readonly nbdPath: string;
@@ -50,11 +54,12 @@ export class SourceGuest {
   #memory: GuestMemory | undefined;
   #outgoing: OutgoingMigration | undefined;
   #mirrors: DiskMirrors | undefined;
+  readonly #ifMayRun: MayRun;
   #failed: (error: DwcpError) => void = () => undefined;
 
-  /** @throws QEMU_UNREACHABLE */
-  static async connect(definition: GuestDefinition, places: GuestPlaces): Promise<SourceGuest> {
-    return new SourceGuest(definition, places, await QmpClient.connect(definition.qmpPath));
+  /** @param ifMayRun lets the guest go on only where the journal says that it is this host's @throws QEMU_UNREACHABLE */
+  static async connect(definition: GuestDefinition, places: GuestPlaces, ifMayRun: MayRun): Promise<SourceGuest> {
+    return new SourceGuest(definition, places, await QmpClient.connect(definition.qmpPath), ifMayRun);
   }
 
   /** Whether the guest's QEMU is there, in whatever state. */
@@ -62,7 +67,8 @@ export class SourceGuest {
     return existsSync(definition.qmpPath) && findListener(definition.qmpPath) !== undefined;
   }
 
-  private constructor(definition: GuestDefinition, places: GuestPlaces, qmp: QmpClient) {
+  private constructor(definition: GuestDefinition, places: GuestPlaces, qmp: QmpClient, ifMayRun: MayRun) {
+    this.#ifMayRun = ifMayRun;
     this.#definition = definition;
     this.#places = places;
     this.#qmp = qmp;
@@ -117,6 +123,7 @@ export class SourceGuest {
 
   /** Sets QEMU's migration going: memory comes to the image file and is named as it changes. */
   async startMemory(path: string, ramBlocks: readonly RamBlock[], blankPages: (fd: number) => Uint8Array, settled: Uint8Array, autoConverge: boolean, events: GuestMemoryEvents): Promise<void> {
+    await this.#assertRunning();
     this.#memory = new GuestMemory(path, new RamLayout(ramBlocks), blankPages, settled, events);
     this.#outgoing = new OutgoingMigration(this.#qmp, this.#places.outgoingPath, new MigrationStreamReader(this.#memory), autoConverge);
     await this.#outgoing.start();
@@ -124,6 +131,7 @@ export class SourceGuest {
 
   /** QEMU's own migration, whose stream goes on as it is: read one chunk at a time, the next when the one before is on its way, or when that takes long. */
   async startWhole(take: (chunk: Buffer) => Promise<void>, autoConverge: boolean): Promise<void> {
+    await this.#assertRunning();
     let chunksOnTheWay = 0;
     const outgoing = new OutgoingMigration(this.#qmp, this.#places.outgoingPath, {
       feed: (chunk) => {
@@ -177,10 +185,17 @@ export class SourceGuest {
     return this.#outgoing?.allowThrottle() ?? Promise.resolve();
   }
 
-  /** Lets QEMU stop the guest. @returns when it did, by QEMU's clock */
-  async pause(): Promise<number> {
+  /** Lets QEMU stop the guest. @param stopped hears when it did, by QEMU's clock @throws GUEST_PAUSED */
+  async pause(stopped: (atMs: number) => void): Promise<void> {
     if (!this.#outgoing) throw new DwcpError('INTERNAL', 'the guest’s memory has not been started');
-    return (await this.#outgoing.letSwitchOver()).atMs;
+    await this.#outgoing.letSwitchOver(stopped);
+  }
+
+  /** Whether nothing but a `cont` lets the guest go on any more: its migration has completed, or its QEMU is gone. */
+  async standsStill(): Promise<boolean> {
+    if (this.#qmp.ended && !SourceGuest.isUp(this.#definition)) return true;
+    const { status } = await this.#qmp.execute('query-status', {}, LOOK_TIMEOUT_MS);
+    return status === 'postmigrate';
   }
 
   /** The last pages, and the device state. Past this the guest does not start by itself any more. */
@@ -190,11 +205,14 @@ export class SourceGuest {
     return { commands: Buffer.concat(this.#memory?.commands ?? []), devices: Buffer.concat(this.#memory?.devicePieces ?? []) };
   }
 
-  /** Whatever has been begun is taken back: the guest runs as before. Idempotent. @throws GUEST_LOST where it is gone */
+  /** Whatever has been begun is taken back: the guest runs as before. Idempotent. @throws ABANDONED where it is not this host's; GUEST_LOST where it is gone */
   async runOn(): Promise<void> {
-    await this.#exports?.close();
-    await this.#outgoing?.cancel();
-    await letRunOn(this.#qmp);
+    const mayRun = await this.#ifMayRun(async () => {
+      await this.#exports?.close();
+      await this.#outgoing?.cancel();
+      await letRunOn(this.#qmp);
+    });
+    if (!mayRun) throw new DwcpError('ABANDONED', 'The guest is not this host’s to let run', { side: 'source' });
   }
 
   /** Lets go of the monitor; the guest stays as it is. */
@@ -284,6 +302,7 @@ async function letRunOn(qmp: QmpClient): Promise<void> {
     if (status === 'postmigrate' || attempt > 20) await qmp.execute('cont').catch(() => undefined);
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
+  throw new DwcpError('QEMU_TIMEOUT', 'The guest stands still after its migration, and QEMU does not let it go on', { side: 'source' });
 }
 
 /**

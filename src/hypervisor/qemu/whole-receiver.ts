@@ -6,17 +6,18 @@ import { rmSync } from 'node:fs';
 import { DwcpError } from '../../model/errors';
 import { guestDiskOf } from './disk-export';
 import { runPlaces } from './guest-command';
-import { startGuestProcess } from './guest-process';
+import { type StartedGuest, startGuestProcess } from './guest-process';
 import type { QmpClient } from './qmp-client';
 
 const LOAD_TIMEOUT_MS = 120_000;
 const LOOK_EVERY_MS = 20;
 
 /** @param disks image ids by path @throws QEMU_REFUSED */
-export async function startWholeReceiver(command: readonly string[], runFolder: string, disks: ReadonlyMap<string, string>): Promise<QmpClient> {
+export async function startWholeReceiver(command: readonly string[], runFolder: string, disks: ReadonlyMap<string, string>): Promise<StartedGuest> {
   const { nbdPath } = runPlaces(runFolder);
   rmSync(nbdPath, { force: true });
-  const { qmp } = await startGuestProcess(command, runFolder, true);
+  const started = await startGuestProcess(command, runFolder, true);
+  const { qmp } = started;
   try {
     await qmp.execute('nbd-server-start', { addr: { type: 'unix', data: { path: nbdPath } } });
     for (const device of await qmp.execute('query-block')) {
@@ -24,7 +25,7 @@ export async function startWholeReceiver(command: readonly string[], runFolder: 
       const imageId = disk && disks.get(disk.path);
       if (imageId !== undefined) await qmp.execute('block-export-add', { type: 'nbd', id: `dwcp-${imageId}`, 'node-name': disk?.node, name: imageId, writable: true });
     }
-    return qmp;
+    return started;
   } catch (error) {
     qmp.close();
     throw error;

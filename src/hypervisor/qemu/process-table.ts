@@ -1,0 +1,81 @@
+/**
+ * The processes of this host as /proc shows them: who listens on a socket, whether that is still the one that was meant, and
+ * its end. A process id alone is nobody: it is given anew, so it goes with the time at which the process began.
+ */
+import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
+
+/** One process and no other, also after its number has been given to another. */
+export interface ProcessIdentity {
+  readonly pid: number;
+  /** Clock ticks from the start of the system to that of the process (proc(5), stat, field 22). */
+  readonly startTicks: number;
+}
+
+export interface FoundGuest extends ProcessIdentity {
+  readonly command: string[];
+}
+
+/** When a process began; undefined where there is none of that id. */
+export function startTicksOf(pid: number): number | undefined {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
+    // The name, in brackets, may hold anything; what follows it begins with field 3.
+    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+    // A zombie has ended; its parent has not looked yet.
+    return fields[0] === 'Z' ? undefined : Number(fields[19]);
+  } catch {
+    return undefined;
+  }
+}
+
+export function isAlive({ pid, startTicks }: ProcessIdentity): boolean {
+  return startTicksOf(pid) === startTicks;
+}
+
+/** SIGKILL, to this process and to no other that has its number by now. */
+export function killProcess(process_: ProcessIdentity): void {
+  if (!isAlive(process_)) return;
+  try {
+    process.kill(process_.pid, 'SIGKILL');
+  } catch {
+    // It has ended meanwhile.
+  }
+}
+
+/** Ends every QEMU whose command names one of these folders, whatever it is doing: for demos, benches and tests. */
+export function killGuestsNaming(folders: readonly string[]): void {
+  for (const pid of readdirSync('/proc').filter((name) => /^\d+$/.test(name))) {
+    try {
+      const command = readFileSync(`/proc/${pid}/cmdline`, 'utf8');
+      if ((command.split('\0')[0] ?? '').includes('qemu-system') && folders.some((folder) => command.includes(folder))) process.kill(Number(pid), 'SIGKILL');
+    } catch {
+      continue; // It has ended meanwhile.
+    }
+  }
+}
+
+/** The process that listens on a UNIX socket, and its command line; undefined where there is none that may be seen. */
+export function findListener(socketPath: string): FoundGuest | undefined {
+  const inodes = new Set(
+    readFileSync('/proc/net/unix', 'utf8').split('\n').flatMap((line) => {
+      const fields = line.trim().split(/\s+/);
+      return fields[7] === socketPath && fields[3] === '00010000' ? [fields[6] ?? ''] : [];
+    }),
+  );
+  if (inodes.size === 0) return undefined;
+  for (const name of readdirSync('/proc')) {
+    if (!/^\d+$/.test(name)) continue;
+    try {
+      for (const fd of readdirSync(`/proc/${name}/fd`)) {
+        const inode = /^socket:\[(\d+)\]$/.exec(readlinkSync(`/proc/${name}/fd/${fd}`))?.[1];
+        if (inode === undefined || !inodes.has(inode)) continue;
+        const command = readFileSync(`/proc/${name}/cmdline`, 'utf8').split('\0');
+        const startTicks = startTicksOf(Number(name));
+        if (startTicks !== undefined) return { pid: Number(name), startTicks, command: command.slice(0, -1) };
+      }
+    } catch {
+      continue; // It has ended meanwhile, or is another user's.
+    }
+  }
+  return undefined;
+}

@@ -1,0 +1,24 @@
+/**
+ * What a source writes down with its line `handed_over`: where the VM was handed to, what it consists of, and what a running
+ * guest's result is made from. Enough to go on with the hand-over where agent and workflow are gone. It holds a grant, so only
+ * the agent's user may read the journal.
+ */
+import { z } from 'zod';
+import { guestResultSchema } from './guest';
+import { hostIdSchema, imageIdSchema } from './ids';
+import { imageResultSchema } from './migration';
+
+const pathSchema = z.strictObject({ address: z.string(), port: z.int() });
+
+export const handOverSchema = z.strictObject({
+  destinationHost: hostIdSchema,
+  destination: pathSchema.extend({
+    furtherPaths: z.array(pathSchema).readonly().optional(),
+    grant: z.strictObject({ purpose: z.enum(['session', 'peer']), subject: z.string(), expiresAtMs: z.number(), token: z.string() }),
+  }),
+  /** Roots of the images that both sides have agreed on; none where QEMU itself has brought them. */
+  roots: z.record(imageIdSchema, z.string()),
+  /** Of a running guest. */
+  live: z.object({ pausedAtMs: z.number(), guest: guestResultSchema.omit({ downtimeMs: true, responds: true }), images: z.array(imageResultSchema) }).optional(),
+});
+export type HandOver = z.infer<typeof handOverSchema>;
