@@ -93,6 +93,7 @@ function temporalModules(life: Life, temporal: SimTemporal): Readonly<Record<str
   class Client {
     readonly options = client.options;
     readonly workflow = client.workflow;
+    readonly workflowService = { describeTaskQueue: () => Promise.resolve({ pollers: [] }) };
   }
   const create = ({ taskQueue, activities }: { readonly taskQueue: string; readonly activities: Activities }): Promise<unknown> => {
     temporal.registerWorker(life, taskQueue, activities);

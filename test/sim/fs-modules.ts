@@ -225,7 +225,7 @@ export function createFsModules(life: Life, files: ProcessFiles, freeBytes: () =
       return true;
     },
     cloneFile: () => false,
-    tryLockFile: (fd: number) => files.tryLock(fd),
+    tryLockFile: (fd: number) => (files.tryLock(fd) ? 'locked' : 'busy'),
     yieldToOtherThreads: () => undefined,
     setSparseSize: (fd: number, sizeBytes: number) => files.truncate(fd, sizeBytes),
   });

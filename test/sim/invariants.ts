@@ -18,9 +18,9 @@ interface Entry {
 }
 
 /** By the last line of a journal, the VM is that host's. */
-const OWNS = new Set(['claimed', 'rolled_back', 'mine', 'installed']);
+const OWNS = new Set(['claimed', 'rolling_back', 'rolled_back', 'mine', 'installed']);
 /** Something of a migration is left to do. */
-const OPEN = new Set(['claimed', 'handed_over', 'promised', 'mine', 'releasing']);
+const OPEN = new Set(['claimed', 'handed_over', 'promised', 'mine', 'releasing', 'rolling_back']);
 const LOOK_AT_IMAGES_EVERY = 8;
 
 export class Invariants {
@@ -169,7 +169,7 @@ function textIn(host: SimHost, node: Inode): string {
 }
 
 function entriesOf(host: SimHost, node: Inode): Entry[] {
-  return textIn(host, node).split('\n').flatMap((line) => (line === '' ? [] : [JSON.parse(line.slice(line.indexOf('{'))) as Entry]));
+  return textIn(host, node).split('\n').flatMap((line) => (line.includes('{') ? [JSON.parse(line.slice(line.indexOf('{'))) as Entry] : []));
 }
 
 interface RegistryRecord {
