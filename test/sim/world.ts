@@ -108,9 +108,9 @@ export class World {
     old.kill();
   }
 
-  /** The QEMU that the guest would be lost with: it runs, or is the only one that has it. */
+  /** A QEMU that the guest may be lost with: it has it, or is about to start it. */
   #holdsTheGuest(qemu: SimQemu): boolean {
-    return qemu.state === 'running' || qemu.state === 'paused' || qemu.state === 'finish-migrate' || qemu.state === 'postmigrate';
+    return qemu.state === 'prelaunch' ? !qemu.command.includes('-incoming') : qemu.state !== 'inmigrate';
   }
 
   #qemuChanged(qemu: SimQemu, how: string): void {
