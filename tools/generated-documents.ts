@@ -9,6 +9,7 @@ import { errorReportSchema } from '../src/model/errors';
 import { abortMigrationSchema, imageProgressSchema, migrationProgressSchema, migrationRequestSchema, migrationResultSchema, retryStepSchema, setBandwidthLimitSchema } from '../src/model/migration';
 import { CONTROL_QUEUE, hostQueue, MESSAGES, migrationWorkflowId, SEARCH_ATTRIBUTES, warmWorkflowId, WORKFLOWS } from '../src/model/names';
 import { GUEST_STATES, type GuestStateSpec } from '../src/model/guest-states';
+import { DESTINATION_EVENTS, DESTINATION_TABLE, isRefused, type Row, SOURCE_EVENTS, SOURCE_TABLE, type Step } from '../src/model/ownership-machine';
 import { describe, MIGRATION_OPTIONS, type OptionSpec, PROCESS_OPTIONS } from '../src/model/options';
 
 const NOTICE = '<!-- Made by `npm run docs`; change the table in the source, not this file. -->';
@@ -38,9 +39,53 @@ every state the agents go on without them, and the step that waits for them is t
 
 ${markdownTable(['state', 'the guest runs', 'on disk by then', 'source agent dies', 'destination agent dies', 'source QEMU dies', 'destination QEMU dies', 'link is cut'], rows)}
 
-The tests walk this table: \`test/helpers/crash-matrix.ts\` has to name every state (it does not compile otherwise), \`npm run bench
--- matrix\` kills, cuts and fills in each of them while a monitor watches both QEMUs.
+${ownership()}
+
+The tests walk these tables: \`test/helpers/crash-matrix.ts\` has to name every state (it does not compile otherwise), \`npm run bench
+-- matrix\` kills, cuts and fills in each of them while a monitor watches both QEMUs. \`npm run bench -- model\` searches the tables of ownership through
+all orders of two attempts, crashes, resets and terminates; \`npm run bench -- sim\` runs the code that follows them in a simulated world.
 `;
+}
+
+function stepText<S, E extends string>(from: string, step: Step<S, E>): string {
+  if (isRefused(step)) return `\`${step.refused}\``;
+  const effects = step.effects.length === 0 ? '' : `: ${step.effects.join(', ')}`;
+  return step.to === from ? `stays${effects}` : `**${String(step.to)}**${effects}`;
+}
+
+function ownershipTable<State extends string, Event extends string, E extends string>(table: Readonly<Record<State, Row<State, Event, E>>>, events: readonly Event[], may: (state: State) => string): string {
+  const states = Object.keys(table) as State[];
+  const rows = states.map((state) => {
+    const { meaning, on, atStart, whenClosed } = table[state];
+    return [`\`${state}\``, meaning, may(state), ...events.map((event) => stepText(state, on[event])), atStart, whenClosed];
+  });
+  return markdownTable(['state', 'what it means', 'allowed', ...events.map((event) => `\`${event}\``), 'when the agent starts', 'when the workflow is closed'], rows);
+}
+
+/** The tables that journals, activities, recovery and sweep carry out. */
+function ownership(): string {
+  const said = (...allowed: readonly (string | false)[]): string => allowed.filter((each) => each !== false).join('; ') || 'nothing';
+  return `## Who owns the VM
+
+What an event leads to in each state, on either side (\`src/model/ownership-machine.ts\`). A state in bold is a line of the journal (\`<data>/ownership/<vm>.journal\`),
+on disk before what stands behind it is done; a code is what the event is refused with. Each is checked, written and done inside the VM's lock. A guest is
+told to run only where the VM's *last* line allows it.
+
+### At the source
+
+${ownershipTable(SOURCE_TABLE, SOURCE_EVENTS, (state) => said(SOURCE_TABLE[state].mayRun && 'the guest may be let run', SOURCE_TABLE[state].open && 'no other migration gets the VM'))}
+
+### At the destination
+
+${ownershipTable(DESTINATION_TABLE, DESTINATION_EVENTS, (state) => said(DESTINATION_TABLE[state].takesData && 'data is taken in', DESTINATION_TABLE[state].mayRun && 'the guest may be started', DESTINATION_TABLE[state].open && 'no other migration gets the VM'))}
+
+### What holds in every state
+
+- At most one of the two QEMUs runs the guest. Never do both journals say that their host may run it.
+- A promise not to start it (\`abandoned\`, \`given_back\`) is never broken.
+- What runs has memory and disks of one moment: a QEMU is loaded with what was verified, or the VM is given back.
+- Nothing of an owner's is a baseline, which may be pruned.
+- Where a guest stands still, somebody will act: the step that holds it, the agent when it starts, the sweep, or an operator who has been told.`;
 }
 
 function configuration(): string {

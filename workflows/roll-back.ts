@@ -3,12 +3,16 @@
  * cancellation. Forward steps and what undoes them: claim - roll back; promise - abandon; images - kept as baselines.
  */
 import { sleep } from '@temporalio/workflow';
+import type { ErrorCode } from '../src/model/error-codes';
 import { DwcpError } from '../src/model/errors';
 import { onDestination, onSource } from './activity-proxies';
 import type { MovedGuest } from '../activities';
 import { AbortedByOperator, toCoded } from './failures';
 import { goOnHandedOver } from './switchover';
 import type { TransferFlow } from './transfer-flow';
+
+/** It was handed over, or has moved: a workflow that was reset does not know. */
+const NOT_ITS_TO_TAKE_BACK: ReadonlySet<ErrorCode> = new Set(['HANDOVER_IN_DOUBT', 'ALREADY_PAST_RETURN']);
 
 /**
  * @returns what the workflow ends with, or that the VM has moved after all: a source that was asked to take it back, and had
@@ -28,7 +32,7 @@ export async function rollBack(flow: TransferFlow, error: unknown): Promise<Dwcp
       break;
     } catch (failure) {
       const coded = toCoded(failure);
-      if (coded.code !== 'HANDOVER_IN_DOUBT') {
+      if (!NOT_ITS_TO_TAKE_BACK.has(coded.code)) {
         const cause = toCoded(error);
         // The claim stays until the agent's sweep finds this workflow closed; saying so beats waiting for ever.
         return new DwcpError(cause.code, `${cause.message} (and the source could not be rolled back yet: ${coded.message})`, { side: cause.side, hint: cause.hint });
@@ -57,7 +61,7 @@ async function untilRolledBack(flow: TransferFlow, rollBackSource: () => Promise
   let doubt: unknown;
   await flow.step('roll_back', () =>
     rollBackSource().catch((failure: unknown) => {
-      if (toCoded(failure).code !== 'HANDOVER_IN_DOUBT') throw failure;
+      if (!NOT_ITS_TO_TAKE_BACK.has(toCoded(failure).code)) throw failure;
       doubt = failure;
     }),
   );

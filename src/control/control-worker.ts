@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { Client } from '@temporalio/client';
 import { type NativeConnection, Runtime, Worker } from '@temporalio/worker';
 import { createControlActivities } from '../../activities';
+import { onAbort } from '../model/abort';
 import { DwcpError, toDwcpError, messageOf } from '../model/errors';
 import { CONTROL_QUEUE } from '../model/names';
 import type { ProcessOptions } from '../model/options';
@@ -57,8 +58,7 @@ export async function startControl(options: ProcessOptions, log: Logger): Promis
       shutdownGraceTime: '1s',
       shutdownForceTime: '10s',
     });
-    stopping.signal.addEventListener('abort', () => worker.shutdown());
-    if (stopping.signal.aborted) worker.shutdown();
+    onAbort(stopping.signal, () => worker.shutdown());
     ready = true;
     log.info({ queue: CONTROL_QUEUE }, 'taking work');
     try {

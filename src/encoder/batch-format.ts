@@ -103,9 +103,12 @@ function readEntry(meta: Buffer, index: number): BatchEntry {
   return entry;
 }
 
-/** The block numbers that a head names, unchecked: what is wrong with them readBatchHead() says. */
-export function batchBlocks(meta: Buffer): number[] {
-  return Array.from({ length: Math.max(0, Math.floor((meta.length - BATCH_HEAD_BYTES) / ENTRY_BYTES)) }, (_, index) => meta.readUInt32BE(BATCH_HEAD_BYTES + index * ENTRY_BYTES));
+/** The blocks that a head names and what they shall be, unchecked: what is wrong with them readBatchHead() says. */
+export function namedBlocks(meta: Buffer): Pick<BatchEntry, 'block' | 'hash'>[] {
+  return Array.from({ length: Math.max(0, Math.floor((meta.length - BATCH_HEAD_BYTES) / ENTRY_BYTES)) }, (_, index) => {
+    const at = BATCH_HEAD_BYTES + index * ENTRY_BYTES;
+    return { block: meta.readUInt32BE(at), hash: meta.subarray(at + 12, at + 12 + HASH_BYTES) };
+  });
 }
 
 /** Reads and checks a batch's head. @throws PROTOCOL_VIOLATION */

@@ -18,6 +18,7 @@ export interface GuestStateSpec {
 }
 
 const NEW_ROUNDS = 'QEMU’s migration ends by itself, the guest runs on; rounds begin again and find most of it at the destination';
+const RUNS_ON_AT_START = 'when it is back it lets the guest run on, before it has heard of Temporal; rounds begin again and find most of it at the destination';
 const REPLAYED = 'a fresh QEMU is started and given the RAM image; the source goes on';
 const LOST_BEFORE = 'the guest is lost as by a crash of its host; the migration fails with GUEST_LOST and starts nothing';
 const WAITS = 'QEMU’s stream is held; the session is opened again and sends what is missing';
@@ -39,16 +40,16 @@ export const GUEST_STATES = {
   },
   paused: {
     title: 'the guest is stopped (pre-switchover)', runsAt: 'nowhere', durable: 'as before',
-    sourceAgent: NEW_ROUNDS, destinationAgent: `within maxDowntimeMs ${REPLAYED}; else the guest runs on at the source and rounds begin again`, sourceQemu: LOST_BEFORE, destinationQemu: REPLAYED,
+    sourceAgent: RUNS_ON_AT_START, destinationAgent: `within maxDowntimeMs ${REPLAYED}; else the guest runs on at the source and rounds begin again`, sourceQemu: LOST_BEFORE, destinationQemu: REPLAYED,
     link: 'within maxDowntimeMs it goes on; else the guest runs on at the source and rounds begin again',
   },
   completed: {
     title: 'QEMU has given its last page and the device state', runsAt: 'nowhere', durable: 'as before',
-    sourceAgent: 'the guest is let go on at the source, rounds begin again', destinationAgent: 'as paused', sourceQemu: LOST_BEFORE, destinationQemu: REPLAYED, link: 'as paused',
+    sourceAgent: RUNS_ON_AT_START, destinationAgent: 'as paused', sourceQemu: LOST_BEFORE, destinationQemu: REPLAYED, link: 'as paused',
   },
   loaded: {
     title: 'everything has arrived, the destination’s QEMU has loaded it', runsAt: 'nowhere', durable: 'destination: disks whole and verified, set-up and device state',
-    sourceAgent: 'the guest is let go on at the source, rounds begin again', destinationAgent: 'finds its loaded QEMU again, or loads a fresh one from the RAM image',
+    sourceAgent: RUNS_ON_AT_START, destinationAgent: 'finds its loaded QEMU again, or loads a fresh one from the RAM image',
     sourceQemu: 'the hand-over goes on: nothing of the guest is needed there any more', destinationQemu: 'a fresh one is loaded from the RAM image before `mine`', link: 'as paused',
   },
   handedOver: {
@@ -57,8 +58,8 @@ export const GUEST_STATES = {
   },
   mine: {
     title: 'the destination has taken over: the point of no return', runsAt: 'nowhere', durable: 'destination: mine',
-    sourceAgent: ASKED_AGAIN, destinationAgent: 'lets the guest run when it is back', sourceQemu: 'no effect',
-    destinationQemu: 'a fresh one is loaded from the RAM image, unless the guest has run already: then it is lost as by a crash of its host', link: BY_CONTROL_PLANE,
+    sourceAgent: ASKED_AGAIN, destinationAgent: 'lets the guest run when it is back, before it has heard of Temporal', sourceQemu: 'no effect',
+    destinationQemu: 'a fresh one is loaded from the RAM image, where that is what was verified; else the VM is given back and runs on at the source. Where the guest has run already it is lost as by a crash of its host', link: BY_CONTROL_PLANE,
   },
   started: {
     title: 'the guest runs on the destination', runsAt: 'destination', durable: 'destination: started',

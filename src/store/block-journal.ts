@@ -2,14 +2,19 @@
  * The destination's journal of one image: which blocks are durable, with their hashes. It is the truth about what has
  * arrived; a block stands in it only after the image's data has been synced. Big-endian:
  *
- *   head:    8 "DWCPJRN1"   4 length of JSON   JSON (BlockJournalHead)   8 XXH3-64 of all that
- *   record:  4 block   16 BLAKE3 of its content   4 check: first bytes of XXH3-64(block, hash, salt of the head)
+ *   head:     8 "DWCPJRN1"   4 length of JSON   JSON (BlockJournalHead)   8 XXH3-64 of all that
+ *   record:   4 block   16 BLAKE3 of its content   4 check: first bytes of XXH3-64(block, hash, salt of the head)
+ *   retract:  4 2^31 + number of a stretch of STRETCH_BLOCKS blocks   16 zero   4 check likewise
  *
  * Reading stops at the first record that does not check: what a crash cut off was never promised.
+ *
+ * A promise must hold for what is in the file, also when blocks are overwritten and the host or its agent dies before the
+ * new content stands here. So before the first promised block of a stretch is overwritten its stretch is retracted, durably
+ * and for good: none of its blocks is promised any more, by records before or behind it, and whoever opens the image reads
+ * them from the file. That costs one sync for each stretch that is written twice, not one for each batch.
  */
-import { open, type FileHandle } from 'node:fs/promises';
+import { mkdir, open, type FileHandle } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import { mkdir } from 'node:fs/promises';
 import { z } from 'zod';
 import { HASH_BYTES, quickHash } from '../encoder/hash';
 import { DwcpError } from '../model/errors';
@@ -19,6 +24,11 @@ import { readIfThere, syncFolder } from './durable-file';
 const MAGIC = Buffer.from('DWCPJRN1', 'latin1');
 const RECORD_BYTES = 24;
 const SALT_BYTES = 8;
+/** 256 MiB: 4096 stretches at most in a TiB, and little to read again for a guest that writes in few places. */
+export const STRETCH_BLOCKS = 4096;
+/** Above every block number (MAX_IMAGE_BYTES). */
+const RETRACT = 2 ** 31;
+const NO_HASH = Buffer.alloc(HASH_BYTES);
 
 const headSchema = z.strictObject({
   migrationId: z.string(),
@@ -61,17 +71,27 @@ function decodeHead(bytes: Buffer): { head: BlockJournalHead; end: number; salt:
   return { head: headSchema.parse(JSON.parse(bytes.subarray(12, end).toString('utf8'))), end: end + SALT_BYTES, salt };
 }
 
+function stretchOf(block: number): number {
+  return Math.floor(block / STRETCH_BLOCKS);
+}
+
 export class BlockJournal {
   readonly head: BlockJournalHead;
   readonly #file: FileHandle;
   readonly #salt: Buffer;
   #position: number;
+  /** Stretches that have been retracted durably. */
+  readonly #retracted: Set<number>;
+  /** Stretches that the next sync retracts, for all who wait for it. */
+  #retracting: { readonly stretches: Set<number>; readonly done: Promise<void> } | undefined;
+  #writing: Promise<unknown> = Promise.resolve();
 
-  private constructor(head: BlockJournalHead, file: FileHandle, salt: Buffer, position: number) {
+  private constructor(head: BlockJournalHead, file: FileHandle, salt: Buffer, position: number, retracted: Set<number>) {
     this.head = head;
     this.#file = file;
     this.#salt = salt;
     this.#position = position;
+    this.#retracted = retracted;
   }
 
   /** Starts a journal; it is durable when this returns. */
@@ -79,14 +99,19 @@ export class BlockJournal {
     await mkdir(dirname(path), { recursive: true });
     const bytes = encodeHead(head);
     const file = await open(path, 'w+', 0o600);
-    await file.write(bytes, 0, bytes.length, 0);
-    await file.sync();
-    await syncFolder(dirname(path));
-    return new BlockJournal(head, file, bytes.subarray(bytes.length - SALT_BYTES), bytes.length);
+    try {
+      await file.write(bytes, 0, bytes.length, 0);
+      await file.sync();
+      await syncFolder(dirname(path));
+    } catch (error) {
+      await file.close();
+      throw error;
+    }
+    return new BlockJournal(head, file, bytes.subarray(bytes.length - SALT_BYTES), bytes.length, new Set());
   }
 
   /**
-   * Opens a journal and hands every durable block to `seen`.
+   * Opens a journal and hands every block that is still promised to `seen`.
    * @returns undefined where there is none, or where a crash left not even its head
    * @throws JOURNAL_CORRUPT where a record names a block outside the image
    */
@@ -94,31 +119,71 @@ export class BlockJournal {
     const bytes = await readIfThere(path);
     const start = bytes && decodeHead(bytes);
     if (!bytes || !start) return undefined;
-    let at = start.end;
-    for (; at + RECORD_BYTES <= bytes.length; at += RECORD_BYTES) {
-      const record = bytes.subarray(at, at + 20);
-      if (checkOf(record, start.salt).compare(bytes, at + 20, at + 24, 0, 4) !== 0) break;
-      const block = record.readUInt32BE(0);
-      if (block >= blockCount(start.head.image.sizeBytes)) {
-        throw new DwcpError('JOURNAL_CORRUPT', `${path} names block ${block}, which its image does not have`, { side: 'destination' });
-      }
-      seen({ block, hash: record.subarray(4, 20) });
+    const blocks = blockCount(start.head.image.sizeBytes);
+    const retracted = new Set<number>();
+    let end = start.end;
+    for (; end + RECORD_BYTES <= bytes.length; end += RECORD_BYTES) {
+      if (checkOf(bytes.subarray(end, end + 20), start.salt).compare(bytes, end + 20, end + 24, 0, 4) !== 0) break;
+      const block = bytes.readUInt32BE(end);
+      if (block >= RETRACT) retracted.add(block - RETRACT);
+      else if (block >= blocks) throw new DwcpError('JOURNAL_CORRUPT', `${path} names block ${block}, which its image does not have`, { side: 'destination' });
+    }
+    for (let at = start.end; at < end; at += RECORD_BYTES) {
+      const block = bytes.readUInt32BE(at);
+      if (block < RETRACT && !retracted.has(stretchOf(block))) seen({ block, hash: bytes.subarray(at + 4, at + 20) });
     }
     const file = await open(path, 'r+');
-    await file.truncate(at);
-    return new BlockJournal(start.head, file, start.salt, at);
+    try {
+      await file.truncate(end);
+    } catch (error) {
+      await file.close();
+      throw error;
+    }
+    return new BlockJournal(start.head, file, start.salt, end, retracted);
   }
 
-  /** Adds blocks whose data is durable already; they are promised when this returns. */
-  async append(blocks: readonly JournalledBlock[]): Promise<void> {
-    const out = Buffer.allocUnsafe(blocks.length * RECORD_BYTES);
-    for (const [index, block] of blocks.entries()) encodeRecord(out, index * RECORD_BYTES, block, this.#salt);
-    await this.#file.write(out, 0, out.length, this.#position);
-    await this.#file.datasync();
-    this.#position += out.length;
+  /** Adds blocks whose data is durable already; they are promised when this returns, but for those of retracted stretches. */
+  append(blocks: readonly JournalledBlock[]): Promise<void> {
+    return this.#inTurn(() => this.#write(blocks.filter(({ block }) => !this.#retracted.has(stretchOf(block)))));
+  }
+
+  /** These blocks were promised and are about to be overwritten: when this returns nothing here says any more what they hold. */
+  async retract(blocks: readonly number[]): Promise<void> {
+    const stretches = new Set(blocks.map(stretchOf).filter((stretch) => !this.#retracted.has(stretch)));
+    if (stretches.size === 0) return;
+    // Whoever comes while a sync is going on shares the next one.
+    this.#retracting ??= this.#retractNext();
+    for (const stretch of stretches) this.#retracting.stretches.add(stretch);
+    await this.#retracting.done;
   }
 
   async close(): Promise<void> {
     await this.#file.close();
+  }
+
+  #retractNext(): { readonly stretches: Set<number>; readonly done: Promise<void> } {
+    const stretches = new Set<number>();
+    const done = this.#inTurn(async () => {
+      this.#retracting = undefined;
+      await this.#write([...stretches].map((stretch) => ({ block: RETRACT + stretch, hash: NO_HASH })));
+      for (const stretch of stretches) this.#retracted.add(stretch);
+    });
+    return { stretches, done };
+  }
+
+  #inTurn<T>(step: () => Promise<T>): Promise<T> {
+    const next = this.#writing.catch(() => undefined).then(step);
+    this.#writing = next;
+    return next;
+  }
+
+  async #write(records: readonly JournalledBlock[]): Promise<void> {
+    if (records.length === 0) return;
+    const out = Buffer.allocUnsafe(records.length * RECORD_BYTES);
+    for (const [index, record] of records.entries()) encodeRecord(out, index * RECORD_BYTES, record, this.#salt);
+    // A disk that fills up takes a part without an error, and what stands behind half a record is never read.
+    for (let at = 0; at < out.length; ) at += (await this.#file.write(out, at, out.length - at, this.#position + at)).bytesWritten;
+    await this.#file.datasync();
+    this.#position += out.length;
   }
 }

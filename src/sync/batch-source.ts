@@ -234,6 +234,15 @@ export class BatchSource implements SessionSupplier {
 
   /** Starts what may be started: bounded by threads, by what streams can take soon, and by the slab. */
   #pump(): void {
+    try {
+      this.#startWork();
+    } catch (error) {
+      // Called from timers and from others' callbacks, where it would end the agent instead of this transfer.
+      this.#fail(toDwcpError(error, 'INTERNAL', { side: 'source' }));
+    }
+  }
+
+  #startWork(): void {
     const { pool } = this.#context;
     this.#askForPages();
     while (!this.#failed && this.#jobs < 2 * pool.threads) {
@@ -289,9 +298,9 @@ export class BatchSource implements SessionSupplier {
     const { pool, slab, settings, encoded } = this.#context;
     const { feed, source, held, shadow, pages, references, bases, versions, imageNumber } = work.lane;
     const id = this.#nextBatch++;
-    const chosen = settings();
     this.#jobs += 1;
     try {
+      const chosen = settings();
       if (input) await feed.load?.(work.blocks, input.bytes);
       const result = await pool.run({
         kind: 'encode',
@@ -312,14 +321,13 @@ export class BatchSource implements SessionSupplier {
         sequence: id,
         out: { memory: slab.memory, offset: run.offset, length: run.bytes.length },
       });
-      this.#jobs -= 1;
       encoded(result, chosen.level);
       this.#sendOn(work, id, run, result);
     } catch (error) {
-      this.#jobs -= 1;
       slab.free(run);
       this.#fail(toDwcpError(error, 'ENCODER_FAILED', { side: 'source' }));
     } finally {
+      this.#jobs -= 1;
       if (input) slab.free(input);
     }
     this.#pump();

@@ -155,7 +155,10 @@ export class DestinationHub {
       throw new DwcpError(isRefused(step) ? step.refused : 'MIGRATION_UNKNOWN', `This host does not start ${vmId} for migration ${migrationId} (${last?.state ?? 'unknown'})`, { side: 'destination' });
     }
     try {
-      await migration.takeOver(roots);
+      await migration.takeOver(roots, async () => {
+        await this.#standard.get(migrationId)?.yield();
+        await this.#works.get(migrationId)?.idle();
+      });
     } catch (error) {
       if (hasCode(error, 'ABANDONED')) await this.#done(migrationId, migration);
       throw error;

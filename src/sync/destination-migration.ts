@@ -95,6 +95,7 @@ export class DestinationMigration {
   #started: StartedGuest | undefined;
   /** No data is taken in any more: the VM has been taken over, or given up. */
   #closedToData = false;
+  #takingOver = 0;
 
   constructor(record: DestinationRecord, context: DestinationContext) {
     this.record = record;
@@ -122,11 +123,19 @@ export class DestinationMigration {
   async assertTakesData(): Promise<void> {
     const { vmId, migrationId, mode } = this.record;
     const state = mode === 'migrate' ? destinationState((await this.#context.ownership.last(vmId, migrationId))?.state) : 'promised';
-    if (this.#closedToData || !DESTINATION_TABLE[state].takesData) throw new DwcpError('ABANDONED', `Migration ${migrationId} of ${vmId} is "${state}" here (${DESTINATION_TABLE[state].meaning}): nothing of it is received any more`, { side: 'destination' });
+    if (!this.takesData || !DESTINATION_TABLE[state].takesData) throw new DwcpError('ABANDONED', `Migration ${migrationId} of ${vmId} is "${state}" here (${DESTINATION_TABLE[state].meaning}): nothing of it is received any more`, { side: 'destination' });
+  }
+
+  /** What writes an image: one such thing at a time, and none once the VM is not promised any more. @throws ABANDONED */
+  takeIn<T>(work: () => Promise<T>): Promise<T> {
+    return this.#inTurn(async () => {
+      await this.assertTakesData();
+      return work();
+    });
   }
 
   get takesData(): boolean {
-    return !this.#closedToData;
+    return !this.#closedToData && this.#takingOver === 0;
   }
 
   /** The working image of an image, opened on first use; one that a full disk has stopped is opened anew. */
@@ -271,24 +280,33 @@ export class DestinationMigration {
 
   /**
    * Takes the VM over: past this the source may never resume. All images are verified, with the roots given.
+   * @param dataEnded waits for what is being taken in
    * @throws FENCED, INTEGRITY_MISMATCH, and then nothing has changed; ABANDONED where it will never be started here
    */
-  takeOver(roots: Readonly<Record<string, string>>): Promise<void> {
-    return this.#exclusively(async (own) => {
-      own.assert('take_over');
-      if (own.state === 'installed') return;
-      const { fence, images } = this.record;
-      if (own.state === 'promised') {
-        if ((await own.vm.fence()) > fence) throw new DwcpError('FENCED', `A newer migration of ${own.vm.vmId} has been here`, { side: 'destination' });
-        const whole = await this.#guest?.cameWhole();
-        if (!whole) await Promise.all(images.map(({ imageId }) => this.#assertVerified(imageId, roots[imageId])));
-        const memoryRoot = this.#guest && !whole ? roots[MEMORY_IMAGE_ID] : undefined;
-        await this.#guest?.ensureLoaded(() => this.image(MEMORY_IMAGE_ID, true), memoryRoot);
-        this.#closedToData = true;
-        await own.happened('take_over', fence, memoryRoot === undefined ? {} : { memoryRoot });
-      }
-      await this.#install(own);
-    });
+  async takeOver(roots: Readonly<Record<string, string>>, dataEnded: () => Promise<void>): Promise<void> {
+    // What is looked at stays as it is: nothing new is taken in from here on, unless the look says no.
+    this.#takingOver += 1;
+    try {
+      await dataEnded();
+      await this.#exclusively(async (own) => {
+        own.assert('take_over');
+        if (own.state === 'installed') return;
+        if (own.state === 'promised') await this.#becomeMine(own, roots);
+        await this.#install(own);
+      });
+    } finally {
+      this.#takingOver -= 1;
+    }
+  }
+
+  async #becomeMine(own: DestinationStep, roots: Readonly<Record<string, string>>): Promise<void> {
+    const { fence, images } = this.record;
+    if ((await own.vm.fence()) > fence) throw new DwcpError('FENCED', `A newer migration of ${own.vm.vmId} has been here`, { side: 'destination' });
+    const whole = await this.#guest?.cameWhole();
+    if (!whole) await Promise.all(images.map(({ imageId }) => this.#assertVerified(imageId, roots[imageId])));
+    const memoryRoot = this.#guest && !whole ? roots[MEMORY_IMAGE_ID] : undefined;
+    await this.#guest?.ensureLoaded(() => this.image(MEMORY_IMAGE_ID, true), memoryRoot);
+    await own.happened('take_over', fence, memoryRoot === undefined ? {} : { memoryRoot });
   }
 
   /** Completes what a crash has left undone behind `mine` or behind the last line; nothing where nothing is. @returns whether the record is done with */

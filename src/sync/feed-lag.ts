@@ -21,8 +21,15 @@ export class FeedLag {
   ask(session: SendingSession | undefined): void {
     if (this.#asking || !session) return;
     this.#asking = true;
-    session.control.request('guest_left', {})
-      .then((answer) => (this.#bytes = readBody(guestLeftSchema, answer).bytes), () => (this.#bytes = Infinity))
-      .finally(() => (this.#asking = false));
+    void this.#ask(session).finally(() => (this.#asking = false));
+  }
+
+  /** Never throws: whoever asks does not wait for it, and an answer that cannot be read says no more than none. */
+  async #ask(session: SendingSession): Promise<void> {
+    try {
+      this.#bytes = readBody(guestLeftSchema, await session.control.request('guest_left', {})).bytes;
+    } catch {
+      this.#bytes = Infinity;
+    }
   }
 }

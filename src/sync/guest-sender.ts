@@ -4,6 +4,7 @@
  * and what becomes of the guest, is live-migration.ts's.
  */
 import { compressBound, Packer } from '../encoder/packer';
+import { onAbort } from '../model/abort';
 import { DwcpError, hasCode, toDwcpError } from '../model/errors';
 import { BLOCK_SIZE_BYTES, type ImageSpec } from '../model/image';
 import type { MigrationOptions } from '../model/options';
@@ -214,8 +215,7 @@ export class GuestSender {
     );
     this.#source = source;
     const ending = new AbortController();
-    const forward = (): void => ending.abort(signal.reason);
-    signal.addEventListener('abort', forward);
+    const stopListening = onAbort(signal, () => ending.abort(signal.reason));
     source.onFailure((error) => ending.abort(error));
     this.#request.begun(session).catch((error: unknown) => ending.abort(error));
     const stopPacing = this.#pacing.drive(session, (wantedBytes) => source.brake(wantedBytes));
@@ -228,7 +228,7 @@ export class GuestSender {
       await source.idle();
       this.#nextBatch = source.nextBatchId;
       stopPacing();
-      signal.removeEventListener('abort', forward);
+      stopListening();
     }
   }
 

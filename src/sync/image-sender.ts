@@ -4,6 +4,7 @@
  * on with what is missing. Starting it again from nothing does the same, which is what makes the activity idempotent.
  */
 import { type FileHandle, open } from 'node:fs/promises';
+import { onAbort } from '../model/abort';
 import { hasCode, toDwcpError } from '../model/errors';
 import type { ImageSpec } from '../model/image';
 import type { MigrationOptions } from '../model/options';
@@ -189,8 +190,7 @@ export class ImageSender {
       this.#nextBatch,
     );
     const ending = new AbortController();
-    const forward = (): void => ending.abort(signal.reason);
-    signal.addEventListener('abort', forward);
+    const stopListening = onAbort(signal, () => ending.abort(signal.reason));
     source.onFailure((error) => ending.abort(error));
     const stopPacing = this.#pacing.drive(session);
     try {
@@ -201,7 +201,7 @@ export class ImageSender {
     } finally {
       this.#nextBatch = source.nextBatchId;
       stopPacing();
-      signal.removeEventListener('abort', forward);
+      stopListening();
     }
     feed.assertUnchanged();
     const root = await pool.run({ kind: 'root', hashes: this.#source.memory, sizeBytes: image.sizeBytes });

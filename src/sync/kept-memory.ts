@@ -42,7 +42,7 @@ export async function recallMemory(vmId: string, path: string, sizeBytes: number
   }
   const believed = Uint8Array.from(trusted);
   if (usable) for (const block of filled) believed[block] = 1;
-  const measured = (usable ? measure(usable, sizeBytes, filled, manifest, shared, pool) : Promise.resolve()).catch(() => undefined).finally(() => handle?.close());
+  const measured = (usable ? measure(usable, sizeBytes, filled, manifest, shared, pool) : Promise.resolve()).finally(() => handle?.close()).catch(() => undefined);
   return { manifest, pages: new PageTable(manifest.blocks), believed, trusted, measured };
 }
 

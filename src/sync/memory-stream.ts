@@ -34,8 +34,9 @@ export class MemoryStream {
   /** As it was before anything; what the kept RAM image says of the destination is believed until the destination is asked. */
   async prepare(): Promise<void> {
     const { looked, kept } = this.#headStart;
-    void this.brake.beginSlowly(looked);
-    void looked.then(() => this.#outlook.begin());
+    // Neither is waited for: without them blocks come in a worse order, and that is all.
+    this.brake.beginSlowly(looked).catch(() => undefined);
+    looked.then(() => this.#outlook.begin()).catch(() => undefined);
     this.settled.believe(await kept);
   }
 

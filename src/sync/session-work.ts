@@ -32,10 +32,15 @@ export class SessionWork {
     }
   }
 
+  /** What is under way now has ended when this resolves. */
+  async idle(): Promise<void> {
+    await this.#earlier;
+    await Promise.allSettled([...this.#underWay]);
+  }
+
   /** Breaks off what can be. @returns when everything has ended, also of those before it */
   async end(): Promise<void> {
     if (!this.signal.aborted) this.#abort.abort(new DwcpError('SUPERSEDED', 'The session that asked for it has ended', { side: 'destination' }));
-    await this.#earlier;
-    await Promise.allSettled([...this.#underWay]);
+    await this.idle();
   }
 }

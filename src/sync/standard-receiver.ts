@@ -34,6 +34,7 @@ const requestSchema = z.discriminatedUnion('method', [
 const progressSchema = z.object({ offset: z.int().min(0) });
 
 interface OpenFile {
+  readonly migration: DestinationMigration;
   readonly parameters: WorkingImageParameters;
   readonly handle: FileHandle;
   offset: number;
@@ -65,7 +66,8 @@ export class StandardReceiver {
       (received) => this.#enqueue(received),
       () => {
         this.#ended = true;
-        void this.yield().finally(onEnd);
+        // What could not be put away has been counted to the last commit only.
+        void this.yield().catch(() => undefined).finally(onEnd);
       },
       slab,
     );
@@ -78,14 +80,17 @@ export class StandardReceiver {
 
   /** Closes the file, after what has been received so far has been written. */
   yield(): Promise<void> {
-    this.#queue = this.#queue.then(() => this.#closeFile());
+    // A file that did not close must not be in the way of what comes next.
+    this.#queue = this.#queue.catch(() => undefined).then(() => this.#closeFile());
     return this.#queue;
   }
 
   #enqueue({ frame, run }: Received): void {
     this.#queue = this.#queue
+      .catch(() => undefined)
       .then(() => (this.#ended ? undefined : this.#take(frame)))
       .catch((error: unknown) => this.#refuse(frame, toDwcpError(error, 'INTERNAL', { side: 'destination' })))
+      .catch((error: unknown) => this.end(toDwcpError(error, 'INTERNAL', { side: 'destination' })))
       .finally(() => run && this.#slab.free(run));
   }
 
@@ -102,18 +107,18 @@ export class StandardReceiver {
     if (frame.type === 'extent') return this.#takeExtent(frame);
     const request = readMeta(requestSchema, frame);
     if (request.method === 'begin') {
-      this.#answer(frame, { ok: true, offset: await this.#begin(request.imageId) });
+      const migration = await this.#migration();
+      this.#answer(frame, { ok: true, offset: await migration.takeIn(() => this.#begin(migration, request.imageId)) });
       return;
     }
-    if (request.method === 'finish') await this.#finish(request.root);
+    if (request.method === 'finish') await (await this.#migration()).takeIn(() => this.#finish(request.root));
     else if (request.method === 'guest') await (await this.#migration()).receiveWholeGuest();
     else await (await this.#migration()).loadWholeGuest();
     this.#answer(frame, { ok: true });
   }
 
-  async #begin(imageId: string): Promise<number> {
+  async #begin(migration: DestinationMigration, imageId: string): Promise<number> {
     await this.#closeFile();
-    const migration = await this.#migration();
     await migration.yieldImage(imageId);
     const parameters = migration.parametersOf(imageId, false);
     await removeJournal(parameters.journalPath);
@@ -122,12 +127,13 @@ export class StandardReceiver {
     setSparseSize(handle.fd, parameters.image.sizeBytes);
     const saved = await readIfThere(progressPath(parameters));
     const offset = saved ? progressSchema.parse(JSON.parse(saved.toString('utf8'))).offset : 0;
-    this.#file = { parameters, handle, offset, durableOffset: offset, committedAt: performance.now() };
+    this.#file = { migration, parameters, handle, offset, durableOffset: offset, committedAt: performance.now() };
     return offset;
   }
 
   async #takeExtent(frame: Frame): Promise<void> {
     const file = this.#open();
+    if (!file.migration.takesData) await file.migration.assertTakesData();
     const { end } = await this.#context.pool.run({
       kind: 'writeExtent',
       file: { fd: file.handle.fd, sizeBytes: file.parameters.image.sizeBytes },

@@ -2,6 +2,7 @@
  * The source's half of the standard transfer: one TCP connection, the image in order, as it is. Holes are named, not
  * sent; nothing is compressed, compared or adapted. Protocol: standard-receiver.ts.
  */
+import { onAbort } from '../model/abort';
 import { DwcpError, toDwcpError } from '../model/errors';
 import { BLOCK_SIZE_BYTES, blockCount, type ImageSpec } from '../model/image';
 import { MIB } from '../model/units';
@@ -73,11 +74,10 @@ export class StandardSender {
   /** @throws the coded error that ended it; the destination keeps what is durable, and the next run begins there */
   async run(signal: AbortSignal): Promise<StandardResult> {
     const startedAt = performance.now();
-    const abort = (): void => this.#channel?.destroy(toDwcpError(signal.reason, 'CANCELLED'));
-    signal.addEventListener('abort', abort);
+    let stopListening = (): void => undefined;
     try {
       const channel = await this.#open();
-      if (signal.aborted) abort();
+      stopListening = onAbort(signal, () => channel.destroy(toDwcpError(signal.reason, 'CANCELLED')));
       const begun = await channel.ask({ method: 'begin', imageId: this.#image.imageId });
       await this.#sendAll(channel, begun.offset ?? 0);
       this.#feed.assertUnchanged();
@@ -85,7 +85,7 @@ export class StandardSender {
       await channel.ask({ method: 'finish', root });
       return { ...this.progress, began: begun.offset ? 'resumed' : 'empty', doneBytes: this.#image.sizeBytes, root, manifest: this.#manifest, seconds: (performance.now() - startedAt) / 1000 };
     } finally {
-      signal.removeEventListener('abort', abort);
+      stopListening();
       this.#channel?.destroy(new DwcpError('SESSION_LOST', 'The standard transfer has ended'));
     }
   }

@@ -2,16 +2,19 @@
  * An image while it is being received: a working file beside the image's own place, the hashes of what it holds, and the
  * journal of what of that is durable. Nothing is seen at the image's own place before it is complete and verified.
  *
- *   opening:  journal there?  yes -> its blocks are trusted, all others measured   (resume: nothing durable comes again)
+ *   opening:  journal there?  yes -> what it promises is trusted, all else measured   (resume: nothing durable comes again)
  *                             no  -> the baseline's content becomes the working file, by rename, and is measured;
  *                                    without one an empty sparse file
- *   then:     batches -> verify -> write -> (sync, journal) ... finish(root) -> installed-image.ts, or keepAsBaseline()
+ *   then:     batches -> verify -> (promised before? retract) -> write -> (sync, journal) ... finish(root) -> installed-image.ts,
+ *             or keepAsBaseline()
  *
- * Measuring, not remembering, is what makes a torn write or a tampered baseline harmless.
+ * Measuring, not remembering, is what makes a torn write or a tampered baseline harmless. `held` is true to the file at any
+ * time: set behind each write, measured again where a write may have been broken off, and at opening promised only by a
+ * journal that takes every promise back before the block is overwritten.
  */
 import { type FileHandle, constants, mkdir, open, rm, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import { batchBlocks } from '../encoder/batch-format';
+import { namedBlocks } from '../encoder/batch-format';
 import type { SharedDictionary } from '../encoder/trained-dictionary';
 import { DwcpError, toDwcpError } from '../model/errors';
 import { type ImageSpec, blockCount } from '../model/image';
@@ -57,21 +60,28 @@ export class WorkingImage {
   #failed: DwcpError | undefined;
   #decoding = 0;
   #verifiedRoot: string | undefined;
+  #finishing: Promise<void> | undefined;
   #closed = false;
   #received = false;
-  /** Batch that wrote a block last, and batches that are being written now; only for images that go on changing. */
+  /** Batch that wrote a block last; only for images that go on changing. */
   readonly #lastBatch: Uint32Array | undefined;
+  /** The batch that is writing a block now. */
   readonly #writing = new Map<number, Promise<unknown>>();
+  /** One byte a block: 1 where the journal promises it, or is about to. */
+  readonly #promised: Uint8Array;
+  /** Something of the file may not have reached the disk, also what an earlier agent has left in memory. */
+  #unsynced = true;
   #onAccepted: ((blocks: readonly number[]) => void) | undefined;
   #references: readonly ReferenceSource[] = [];
   #dictionaries: readonly SharedDictionary[] = [];
 
   private constructor(
-    parameters: WorkingImageParameters, state: WorkingState, held: Manifest, store: BaselineStore, pool: CodecPool, handle: FileHandle, journal: BlockJournal,
+    parameters: WorkingImageParameters, state: WorkingState, held: Manifest, promised: Uint8Array, store: BaselineStore, pool: CodecPool, handle: FileHandle, journal: BlockJournal,
   ) {
     this.parameters = parameters;
     this.#opened = state;
     this.held = held;
+    this.#promised = promised;
     this.#store = store;
     this.#pool = pool;
     this.#handle = handle;
@@ -81,29 +91,34 @@ export class WorkingImage {
 
   /** Opens or creates the working image and learns what it holds. @throws DISK_FULL, IMAGE_UNWRITABLE, JOURNAL_CORRUPT */
   static async open(parameters: WorkingImageParameters, store: BaselineStore, pool: CodecPool): Promise<WorkingImage> {
+    const { image, imagePath, journalPath } = parameters;
+    let journal: BlockJournal | undefined;
+    let handle: FileHandle | undefined;
     try {
-      const { image, imagePath, journalPath } = parameters;
       const held = new Manifest(image.sizeBytes);
       const durable = new SharedArrayBuffer(blockCount(image.sizeBytes));
       const marks = new Uint8Array(durable);
-      let journal = await BlockJournal.open(journalPath, ({ block, hash }) => {
+      journal = await BlockJournal.open(journalPath, ({ block, hash }) => {
         held.set(block, hash);
         marks[block] = 1;
       });
       const resumed = journal !== undefined && (await restoreWorkFile(journal, imagePath)) && journal.head.image.sizeBytes === image.sizeBytes;
       if (!journal || !resumed) {
         await journal?.close();
+        journal = undefined;
         held.hashes.fill(0);
         marks.fill(0);
         journal = await beginAnew(parameters, store);
       }
-      const handle = await open(workPathOf(imagePath), constants.O_RDWR | constants.O_CREAT, 0o600);
+      handle = await open(workPathOf(imagePath), constants.O_RDWR | constants.O_CREAT, 0o600);
       setSparseSize(handle.fd, image.sizeBytes);
       await measure(handle.fd, held, pool, durable);
-      const opened = new WorkingImage(parameters, resumed ? 'resumed' : journal.head.base, held, store, pool, handle, journal);
+      const opened = new WorkingImage(parameters, resumed ? 'resumed' : journal.head.base, held, marks, store, pool, handle, journal);
       if (resumed) await opened.#recallVerified();
       return opened;
     } catch (error) {
+      await journal?.close().catch(() => undefined);
+      await handle?.close().catch(() => undefined);
       throw toDwcpError(error, 'IMAGE_UNWRITABLE', { side: 'destination' });
     }
   }
@@ -143,37 +158,51 @@ export class WorkingImage {
     this.#onAccepted = handler;
   }
 
-  /** A source begins anew: what it sends now is newer than anything before. */
+  /** A source begins anew: what it sends now is newer than anything before, and what was verified may change again. */
   async beginPass(): Promise<void> {
-    if (!this.#lastBatch) return;
+    if (this.#closed) return;
     await this.#idle();
-    this.#lastBatch.fill(0);
+    this.#lastBatch?.fill(0);
     if (this.#verifiedRoot === undefined) return;
     this.#verifiedRoot = undefined;
     await rm(verifiedPath(this.parameters.journalPath), { force: true });
   }
 
-  /** Takes in a checked BATCH frame. @returns the blocks that must come again in full; @throws what the disk says */
+  /**
+   * Takes in a checked BATCH frame.
+   * @returns the blocks that must come again in full; @throws what the disk says, SUPERSEDED where nothing is written here any more
+   */
   async take(frame: Frame): Promise<readonly number[]> {
+    // What is being compared must not change under it.
+    while (this.#finishing) await this.#finishing.catch(() => undefined);
     if (this.#failed) throw this.#failed;
-    if (this.#closed || this.#verifiedRoot !== undefined) return [];
+    if (this.#closed || this.#verifiedRoot !== undefined) return this.#takeLate(frame);
     this.#decoding += 1;
     try {
-      return this.#lastBatch ? await this.#inOrder(this.#lastBatch, frame) : await this.#decode(frame);
+      return await this.#inOrder(frame);
     } finally {
       this.#decoding -= 1;
     }
   }
 
-  /** One version of a block at a time, and none that is older than what is there. */
-  async #inOrder(lastBatch: Uint32Array, frame: Frame): Promise<readonly number[]> {
-    const blocks = batchBlocks(frame.meta).filter((block) => block < lastBatch.length);
-    const isStale = (): boolean => blocks.some((block) => (lastBatch[block] ?? 0) > frame.sequence);
+  /** A second copy of what is here is as good as taken in. Of anything else nobody may believe that it was: it is not written. */
+  #takeLate({ meta, sequence }: Frame): readonly number[] {
+    const isHere = namedBlocks(meta).every(({ block, hash }) => block < this.held.blocks && (this.held.hashOf(block).equals(hash) || (this.#lastBatch?.[block] ?? 0) > sequence));
+    if (isHere) return [];
+    throw new DwcpError('SUPERSEDED', `Image ${this.parameters.image.imageId} is ${this.#closed ? 'closed' : 'complete'}: batch ${sequence} came too late`, { side: 'destination' });
+  }
+
+  /** One version of a block at a time; of an image that goes on changing, none that is older than what is there. */
+  async #inOrder(frame: Frame): Promise<readonly number[]> {
+    const named = namedBlocks(frame.meta).filter(({ block }) => block < this.held.blocks);
+    const blocks = named.map(({ block }) => block);
+    const isStale = (): boolean => blocks.some((block) => (this.#lastBatch?.[block] ?? 0) > frame.sequence);
     for (let others = this.#writersOf(blocks); others.length > 0 && !isStale(); others = this.#writersOf(blocks)) await Promise.allSettled(others);
     if (isStale()) return [];
-    const writing = this.#decode(frame);
+    const overwritten = named.filter(({ block, hash }) => this.#promised[block] === 1 && !this.held.hashOf(block).equals(hash));
+    const writing = this.#write(frame, blocks, overwritten.map(({ block }) => block));
     for (const block of blocks) {
-      lastBatch[block] = frame.sequence;
+      if (this.#lastBatch) this.#lastBatch[block] = frame.sequence;
       this.#writing.set(block, writing);
     }
     try {
@@ -185,6 +214,30 @@ export class WorkingImage {
 
   #writersOf(blocks: readonly number[]): Promise<unknown>[] {
     return [...new Set(blocks.flatMap((block) => this.#writing.get(block) ?? []))];
+  }
+
+  /** Takes promises back before it overwrites what was promised; where it is broken off, looks at what is there now. */
+  async #write(frame: Frame, blocks: readonly number[], overwritten: readonly number[]): Promise<readonly number[]> {
+    try {
+      await this.#journal.retract(overwritten);
+    } catch (error) {
+      throw this.#fail(error);
+    }
+    try {
+      return await this.#decode(frame);
+    } catch (error) {
+      await this.#lookAgain(blocks);
+      throw error;
+    }
+  }
+
+  async #lookAgain(blocks: readonly number[]): Promise<void> {
+    try {
+      for (const block of blocks) await this.#pool.run({ kind: 'measure', file: this.#file(), first: block, count: 1, hashes: this.held.memory });
+      this.#onAccepted?.(blocks);
+    } catch (error) {
+      this.#fail(error);
+    }
   }
 
   async #decode(frame: Frame): Promise<readonly number[]> {
@@ -199,7 +252,11 @@ export class WorkingImage {
     this.#received ||= accepted.length > 0;
     this.#onAccepted?.(accepted);
     if (this.#isVolatile) return refused;
-    for (const block of accepted) this.#pending.push({ block, hash: Buffer.from(this.held.hashOf(block)) });
+    this.#unsynced ||= accepted.length > 0;
+    for (const block of accepted) {
+      this.#promised[block] = 1;
+      this.#pending.push({ block, hash: Buffer.from(this.held.hashOf(block)) });
+    }
     this.#scheduleCommit();
     return refused;
   }
@@ -223,6 +280,17 @@ export class WorkingImage {
    */
   async finish(root: string): Promise<void> {
     if (this.#verifiedRoot === root) return;
+    if (this.#closed) throw new DwcpError('SUPERSEDED', `Image ${this.parameters.image.imageId} is closed`, { side: 'destination' });
+    while (this.#finishing) await this.#finishing.catch(() => undefined);
+    this.#finishing = this.#compare(root);
+    try {
+      await this.#finishing;
+    } finally {
+      this.#finishing = undefined;
+    }
+  }
+
+  async #compare(root: string): Promise<void> {
     await this.#idle();
     await this.#commit();
     const found = await this.#pool.run({ kind: 'root', hashes: this.held.memory, sizeBytes: this.held.sizeBytes });
@@ -278,16 +346,22 @@ export class WorkingImage {
     this.#timer = undefined;
     this.#committing = this.#committing.catch(() => undefined).then(async () => {
       const blocks = this.#pending.splice(0);
-      if (blocks.length === 0) return;
+      if (!this.#unsynced || this.#isVolatile) return;
+      this.#unsynced = false;
       try {
         await this.#handle.datasync();
         await this.#journal.append(blocks);
       } catch (error) {
-        this.#failed = toDwcpError(error, 'IMAGE_UNWRITABLE', { side: 'destination' });
-        throw this.#failed;
+        throw this.#fail(error);
       }
     });
     return this.#committing;
+  }
+
+  /** Kept for the next take(); the image has to be closed, and opened again. */
+  #fail(error: unknown): DwcpError {
+    this.#failed ??= toDwcpError(error, 'IMAGE_UNWRITABLE', { side: 'destination' });
+    return this.#failed;
   }
 }
 

@@ -166,7 +166,9 @@ export class ReceivingSession {
       for (const block of refused) this.#refused.push({ batch: frame.sequence, block });
       this.#verified.push(frame.sequence);
       this.#soon ??= setTimeout(() => this.#report(false), REPORT_SOON_MS);
-    }, (error: unknown) => this.#failed(error)).finally(() => run && this.#slab.free(run));
+    }, (error: unknown) => this.#failed(error))
+      .catch((error: unknown) => this.end(toDwcpError(error, 'INTERNAL', { side: 'destination' })))
+      .finally(() => run && this.#slab.free(run));
   }
 
   #failed(error: unknown): void {

@@ -4,6 +4,7 @@
  * those of path-streams.ts. A path that is out is no failure while another lives; a dead control connection ends the
  * session, and whoever runs the sync opens the next, by another path where there is one.
  */
+import { onAbort } from '../model/abort';
 import { DwcpError, errorReportSchema, fromReport, toDwcpError } from '../model/errors';
 import { clamp } from '../model/units';
 import { type Answer, ControlChannel, type Message } from './control-channel';
@@ -201,8 +202,7 @@ export class SendingSession implements PathOwner {
     this.#supplier = supplier;
     this.#reissued = new Set();
     this.#aliveAt = performance.now();
-    const abort = (): void => this.#transferDone?.(toDwcpError(signal.reason, 'CANCELLED'));
-    signal.addEventListener('abort', abort);
+    const stopListening = onAbort(signal, () => this.#transferDone?.(toDwcpError(signal.reason, 'CANCELLED')));
     try {
       await new Promise<void>((resolve, reject) => {
         this.#transferDone = (error) => (error ? reject(error) : resolve());
@@ -210,7 +210,7 @@ export class SendingSession implements PathOwner {
         this.#checkFinished();
       });
     } finally {
-      signal.removeEventListener('abort', abort);
+      stopListening();
       this.#transferDone = undefined;
       this.#supplier = undefined;
       for (const stream of this.#streams()) stream.wake();

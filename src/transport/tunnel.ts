@@ -65,15 +65,18 @@ export class Tunnel {
 
   /** Lets the other agent's side and a socket of this host talk to each other until both have ended. */
   join(socket: Socket): void {
+    // One listener for all of the tunnel: one frame waits at a time, and in a busy one thousands do so in turn.
+    let goOn: () => void = () => undefined;
+    socket.on('drain', () => goOn()).on('close', () => goOn());
     this.#hear({
-      take: (bytes) => (socket.write(bytes) ? undefined : new Promise((resolve) => socket.once('drain', resolve).once('close', resolve))),
+      take: (bytes) => (socket.destroyed || socket.write(bytes) ? undefined : new Promise((resolve) => (goOn = resolve))),
       ended: () => socket.end(),
     });
     socket.on('data', (chunk: Buffer) => {
       socket.pause();
-      void this.send(chunk).then(() => socket.resume());
+      this.send(chunk).then(() => socket.resume()).catch((error: unknown) => this.destroy(toDwcpError(error, 'INTERNAL')));
     });
-    socket.on('end', () => void this.end());
+    socket.on('end', () => void this.end().catch((error: unknown) => this.destroy(toDwcpError(error, 'INTERNAL'))));
     socket.on('error', (error) => this.destroy(toDwcpError(error, 'QEMU_UNREACHABLE')));
     socket.on('close', () => this.#connection.closed || setTimeout(() => this.destroy(new DwcpError('SESSION_LOST', 'The socket of this tunnel has closed')), LINGER_MS).unref());
     this.#connection.socket.once('close', () => socket.destroy());
@@ -100,7 +103,7 @@ export class Tunnel {
       const waiting = this.#knownTaker ? give(this.#knownTaker) : this.#taker.then(give);
       if (!waiting) return;
       this.#connection.hold();
-      void waiting.then(() => this.#listen());
+      waiting.then(() => this.#listen()).catch((error: unknown) => this.destroy(toDwcpError(error, 'INTERNAL')));
     }, this.#ended);
   }
 

@@ -47,9 +47,10 @@ export class Lab {
   }
 
   /** @param own a server of its own, which may be killed; else the one that all workflow tests share */
-  static async start(options: { own?: boolean; agentArgs?: readonly string[]; bArgs?: readonly string[]; bDataDir?: string } = {}): Promise<Lab> {
+  static async start(options: { own?: boolean; agentArgs?: readonly string[]; bArgs?: readonly string[]; aDataDir?: string; bDataDir?: string } = {}): Promise<Lab> {
     const lab = new Lab(temporaryFolder(), [await freePort(), await freePort()], options.agentArgs ?? []);
     open.add(lab);
+    if (options.aDataDir !== undefined) Object.assign(lab.a, { dataDir: options.aDataDir });
     if (options.bDataDir !== undefined) Object.assign(lab.b, { dataDir: options.bDataDir });
     if (options.own ?? false) await lab.startServer();
     else lab.#env.TEMPORAL_ADDRESS = process.env.DWCP_TEST_TEMPORAL ?? '';

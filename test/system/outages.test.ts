@@ -80,17 +80,17 @@ describeWhere([needsRoot(), needsProgram('mount', 'mount')])('a full disk at the
     await lab.stop();
   });
 
-  test('in the middle of the hand-over leaves it in doubt; a cancel then does not roll back, and with space again it completes forward', async () => {
+  test('in the middle of the hand-over, where the VM is put on record, leaves it in doubt; a cancel then does not roll back, and with space again it completes forward', async () => {
     const folder = temporaryFolder();
-    const ownership = join(folder, 'b', 'ownership');
-    mkdirSync(ownership, { recursive: true });
-    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=32k', 'tmpfs', ownership]);
-    mounted.push(ownership);
+    const vms = join(folder, 'b', 'vms');
+    mkdirSync(vms, { recursive: true });
+    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=32k', 'tmpfs', vms]);
+    mounted.push(vms);
     const lab = await Lab.start({ own: true, bDataDir: join(folder, 'b') });
     const { hashes } = await lab.defineVm('doubt', DISK_BYTES);
     const id = await lab.migrate('doubt', { bandwidthLimit: 4e6 });
     await lab.untilShare(id, 0.3);
-    const filler = join(ownership, 'filler');
+    const filler = join(vms, 'filler');
     expect(() => writeFileSync(filler, Buffer.alloc(1024 * 1024))).toThrow('ENOSPC');
     await lab.until(id, 'the switchover', ({ progress }) => progress?.phase === 'switchover');
     await lab.orchestrator.cancelMigration(id);
@@ -102,6 +102,24 @@ describeWhere([needsRoot(), needsProgram('mount', 'mount')])('a full disk at the
     expect((await lab.result(id)).outcome).toBe('completed');
     expect(lab.hashesOnB('doubt')).toEqual(hashes);
     await lab.untilClean();
+    await lab.stop();
+  });
+
+  test('where the journals of ownership lie does not hold a hand-over up: their space was set aside', async () => {
+    const folder = temporaryFolder();
+    const journals = ['a', 'b'].map((side) => join(folder, side, 'ownership'));
+    for (const path of journals) {
+      mkdirSync(path, { recursive: true });
+      execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=1m', 'tmpfs', path]);
+      mounted.push(path);
+    }
+    const lab = await Lab.start({ own: true, aDataDir: join(folder, 'a'), bDataDir: join(folder, 'b') });
+    const { hashes } = await lab.defineVm('reserved', DISK_BYTES);
+    const id = await lab.migrate('reserved', { bandwidthLimit: 4e6 });
+    await lab.untilShare(id, 0.3);
+    for (const path of journals) expect(() => writeFileSync(join(path, 'filler'), Buffer.alloc(4 * 1024 * 1024))).toThrow('ENOSPC');
+    expect((await lab.result(id)).outcome).toBe('completed');
+    expect(lab.hashesOnB('reserved')).toEqual(hashes);
     await lab.stop();
   });
 });

@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto';
 import fc from 'fast-check';
 import { BatchDecoder } from '../../src/encoder/batch-decoder';
 import { BatchEncoder, encodedBound } from '../../src/encoder/batch-encoder';
-import { batchBlocks, readBatchHead } from '../../src/encoder/batch-format';
+import { namedBlocks, readBatchHead } from '../../src/encoder/batch-format';
 import { blockHash, quickHash } from '../../src/encoder/hash';
 import { applyReferences, encodeReferences, NOT_REFERRED } from '../../src/encoder/references';
 import { ReferenceIndex, shareReferences } from '../../src/sync/reference-index';
@@ -54,7 +54,7 @@ test('a batch refers instead of carrying, and a reference that means something e
   const addresses = [5, 6, ...Array.from({ length: 14 }, () => NOT_REFERRED)];
   const out = Buffer.alloc(encodedBound(1));
   const { metaBytes, payloadBytes, account } = new BatchEncoder().encode(0, [{ block: 2, bytes: block, hash: blockHash(block), references: addresses }], { compress: true, level: 1, delta: true, deltaThreshold: 0.7 }, out);
-  expect([account.blocks.references, payloadBytes < PAGE + 100, batchBlocks(out.subarray(0, metaBytes))]).toEqual([1, true, [2]]);
+  expect([account.blocks.references, payloadBytes < PAGE + 100, namedBlocks(out.subarray(0, metaBytes)).map(({ block }) => block)]).toEqual([1, true, [2]]);
   const decode = (readReferences: typeof read): { written: Buffer | undefined; refused: number[] } => {
     let written: Buffer | undefined;
     const refused: number[] = [];

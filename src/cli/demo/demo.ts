@@ -11,6 +11,7 @@ import { createServer } from 'node:net';
 import { Client, Connection } from '@temporalio/client';
 import { freePort, startEmbeddedServer } from '../../control/embedded-server';
 import { createOrchestrator, type Orchestrator } from '../../control/orchestrator';
+import { onAbort } from '../../model/abort';
 import { DwcpError } from '../../model/errors';
 import type { MigrationResult } from '../../model/migration';
 import { BLOCK_SIZE_BYTES } from '../../model/image';
@@ -61,7 +62,7 @@ export async function runDemo({ keep, output, signal, diskBytes }: DemoOptions):
     killGuestsNaming([folder]);
     if (!kept) rmSync(folder, { recursive: true, force: true });
   };
-  const interrupted = new Promise<never>((_, reject) => signal.addEventListener('abort', () => reject(new DwcpError('CANCELLED', 'Interrupted; everything is stopped and removed'))));
+  const interrupted = new Promise<never>((_, reject) => onAbort(signal, () => reject(new DwcpError('CANCELLED', 'Interrupted; everything is stopped and removed'))));
   interrupted.catch(() => undefined);
   try {
     const demo = new Demo(folder, children, output, diskBytes);

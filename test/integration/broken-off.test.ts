@@ -1,0 +1,64 @@
+/**
+ * Transfers that are told to stop, at the moments when nobody is listening yet: they stop all the same, and do not go on
+ * or wait for ever.
+ */
+import { open } from 'node:fs/promises';
+import { DwcpError } from '../../src/model/errors';
+import { compileMigrationOptions } from '../../src/model/options';
+import { selectLevelAndStreams } from '../../src/model/tiers';
+import { ScanFeed } from '../../src/sync/change-feed';
+import { GuestSender } from '../../src/sync/guest-sender';
+import { ImageSender } from '../../src/sync/image-sender';
+import { LiveFeed } from '../../src/sync/live-feed';
+import { type SourceMigration, UNLIMITED } from '../../src/sync/source-migration';
+import { shareVersions } from '../../src/sync/version-cache';
+import { diskLab, SIZE } from '../helpers/disk-lab';
+import { prepareMove } from '../helpers/moves';
+
+const options = compileMigrationOptions({ bandwidthLimit: 0 });
+const start = selectLevelAndStreams({ rttMs: 0.2, bandwidthBytesPerSecond: 1e8 }, options, true);
+const image = { imageId: 'vda', kind: 'disk' as const, sizeBytes: SIZE };
+
+async function ready(): Promise<{ migration: SourceMigration; disk: string }> {
+  const here = await diskLab();
+  await prepareMove('m1', 'vm', here.a, here.b);
+  const migration = here.a.sources.open('m1', here.b.destinationFor('m1'), UNLIMITED);
+  await (await migration.session()).establish(2);
+  return { migration, disk: here.disk };
+}
+
+describe('a transfer that is cancelled while it is being set up', () => {
+  const cancelled = new DwcpError('CANCELLED', 'not wanted any more');
+
+  it('of a stopped image ends with the reason', async () => {
+    const { migration, disk } = await ready();
+    const feed = await ScanFeed.open(disk, SIZE);
+    const abort = new AbortController();
+    const restart = feed.restart.bind(feed);
+    // The destination has said what it holds; nothing is sent yet.
+    feed.restart = (settled) => {
+      abort.abort(cancelled);
+      restart(settled);
+    };
+    const sender = new ImageSender(migration, { vmId: 'vm', image, path: disk, feed, start, options, linkBytesPerSecond: 1e8 });
+    await expect(sender.run(abort.signal)).rejects.toBe(cancelled);
+    await feed.close();
+  });
+
+  it('of a running guest ends with the reason, though its feeds stay open', async () => {
+    const { migration, disk } = await ready();
+    const file = await open(disk);
+    const feed = new LiveFeed({ file: { fd: file.fd, sizeBytes: SIZE } });
+    const abort = new AbortController();
+    const sender = new GuestSender(migration, {
+      vmId: 'vm', versions: shareVersions(1), diskPaths: [], references: undefined, images: [{ image, feed }], start, options, linkBytesPerSecond: 1e8,
+      opened: () => {
+        abort.abort(cancelled);
+        return Promise.resolve();
+      },
+      begun: () => Promise.resolve(),
+    });
+    await expect(sender.run(abort.signal)).rejects.toBe(cancelled);
+    await file.close();
+  });
+});
