@@ -46,6 +46,8 @@ export class DiskModel {
   readonly root: Inode;
   /** No new block can be had. */
   full = false;
+  /** Rises with every change. */
+  generation = 0;
   readonly #now: () => number;
   #nextIno = 1;
   #changes: NameChange[] = [];
@@ -91,6 +93,7 @@ export class DiskModel {
   }
 
   #change(folders: readonly Inode[], apply: () => void): void {
+    this.generation += 1;
     this.#changes.push({ folders, apply });
   }
 
@@ -210,6 +213,7 @@ export class DiskModel {
 
   /** The host crashes: of what was not synced, some is there. */
   crash(random: () => number): void {
+    this.generation += 1;
     const inOrder = random() < 0.5;
     const upTo = Math.floor(random() * (this.#changes.length + 1));
     for (const [index, { apply }] of this.#changes.entries()) if (inOrder ? index < upTo : random() < 0.5) apply();
@@ -252,6 +256,7 @@ export class DiskModel {
   }
 
   #changed(node: Inode): void {
+    this.generation += 1;
     node.version += 1;
     node.mtimeMs = this.#now();
     if (node.dirty) return;

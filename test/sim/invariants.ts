@@ -17,6 +17,13 @@ interface Entry {
   readonly migrationId: string;
 }
 
+interface JournalSeen {
+  generation: number;
+  readonly node: Inode | undefined;
+  readonly version: number;
+  readonly entries: readonly Entry[];
+}
+
 /** By the last line of a journal, the VM is that host's. */
 const OWNS = new Set(['claimed', 'rolling_back', 'rolled_back', 'mine', 'installed']);
 /** Something of a migration is left to do. */
@@ -30,7 +37,7 @@ export class Invariants {
   /** Told when a journal has a new line. */
   onJournal: (host: HostName, entry: Entry) => void = () => undefined;
   readonly #world: World;
-  readonly #journals: Record<HostName, { node: Inode | undefined; version: number; entries: readonly Entry[] }> = { a: { node: undefined, version: -1, entries: [] }, b: { node: undefined, version: -1, entries: [] } };
+  readonly #journals: Record<HostName, JournalSeen> = { a: { generation: -1, node: undefined, version: -1, entries: [] }, b: { generation: -1, node: undefined, version: -1, entries: [] } };
   #looks = 0;
 
   constructor(world: World) {
@@ -108,11 +115,14 @@ export class Invariants {
 
   #readJournal(name: HostName): void {
     const host = this.#world.hosts[name];
-    const node = find(host, `${host.dataDir}/ownership/${VM_ID}.journal`);
     const known = this.#journals[name];
+    const { generation } = host.disk;
+    if (generation === known.generation) return;
+    known.generation = generation;
+    const node = find(host, `${host.dataDir}/ownership/${VM_ID}.journal`);
     if (node === known.node && node?.version === known.version) return;
     const before = known.entries.length;
-    this.#journals[name] = { node, version: node?.version ?? -1, entries: node ? entriesOf(host, node) : [] };
+    this.#journals[name] = { generation, node, version: node?.version ?? -1, entries: node ? entriesOf(host, node) : [] };
     const { entries } = this.#journals[name];
     for (const entry of entries.slice(before)) {
       this.#world.scheduler.trace(`the journal of ${name} says ${entry.state} (${entry.migrationId})`);

@@ -97,7 +97,7 @@ function chanceOf(seed: number): () => number {
 
 export function describePlan({ vm, second, faults, temporal }: Plan): string {
   const what = vm.running ? `a running guest ${vm.diskBlocks > 0 ? `with a disk of ${vm.diskBlocks} blocks` : 'without a disk'}` : `a stopped VM of ${vm.diskBlocks} blocks`;
-  const planned = faults.map(({ kind, host, at, behind, lastsMs }) => `${kind} ${host} (${at.of} ${at.number} + ${behind}, ${Math.round(lastsMs)} ms)`);
+  const planned = faults.map(({ kind, host, at, behind, lastsMs }) => `${kind} ${host} (${at.of === 'state' ? at.state : `${at.of} ${at.number}`} + ${behind}, ${Math.round(lastsMs)} ms)`);
   const ofTemporal = Object.entries(temporal).map(([kind, count]) => `${kind} x${count}`);
   return [what, second ? `then ${second}` : 'once', ...planned, ...ofTemporal].join('; ');
 }

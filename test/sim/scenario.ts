@@ -8,7 +8,7 @@ import { type Invariants, registryOf } from './invariants';
 import type { SimQemu } from './qemu';
 import type { HostName, VmLook, World } from './world';
 
-export const FAULT_KINDS = ['agent', 'host', 'qemu', 'freeze', 'cut', 'full', 'stop', 'control'] as const;
+export const FAULT_KINDS = ['agent', 'host', 'qemu', 'freeze', 'cut', 'full', 'stop', 'control', 'terminate', 'reset', 'cancel', 'apart'] as const;
 export type FaultKind = (typeof FAULT_KINDS)[number];
 
 export interface Plan {
@@ -18,16 +18,25 @@ export interface Plan {
   readonly temporal: Partial<FaultBudget>;
 }
 
+/** A number of steps, of changes of a QEMU, of lines of journals; or the first line of a journal that says just that. */
+type Moment = { readonly of: 'step' | 'qemu' | 'journal'; readonly number: number } | { readonly of: 'state'; readonly state: string };
+
 export interface PlannedFault {
   readonly kind: FaultKind;
   readonly host: HostName;
-  readonly at: { readonly of: 'step' | 'qemu' | 'journal'; readonly number: number };
+  readonly at: Moment;
   /** Steps behind that. */
   readonly behind: number;
   readonly lastsMs: number;
 }
 
 const TEMPORAL_FAULTS: readonly (keyof FaultBudget)[] = ['heartbeatsLost', 'lateResults', 'lateCancels', 'unreachable', 'evictions', 'terminations', 'resets', 'cancels'];
+
+const HAND_OVER_STATES = ['claimed', 'promised', 'handed_over', 'handed_over', 'mine', 'mine', 'installed', 'releasing', 'rolling_back', 'abandoned'];
+
+function momentOf(of: 'step' | 'qemu' | 'journal', random: () => number): Moment {
+  return { of, number: of === 'step' ? Math.floor(4_000 * random() ** 2) : 1 + Math.floor(random() * (of === 'qemu' ? 8 : 9)) };
+}
 
 /** Draws a plan. @param random of the seed @param only kinds of faults that may happen; all where nothing is said */
 export function planOf(random: () => number, only?: readonly string[]): Plan {
@@ -36,15 +45,13 @@ export function planOf(random: () => number, only?: readonly string[]): Plan {
   const running = random() < 0.8;
   const vm = { running, diskBlocks: running ? pick([0, 0, 2, 3]) : pick([2, 3]) };
   const kinds = allowed(FAULT_KINDS);
-  const count = kinds.length === 0 ? 0 : pick([0, 1, 1, 2, 2, 3]);
-  const faults = Array.from({ length: count }, (): PlannedFault => {
-    const of = pick(['step', 'qemu', 'journal'] as const);
-    return {
-      kind: pick(kinds), host: pick(['a', 'b'] as const),
-      at: { of, number: of === 'step' ? Math.floor(4_000 * random() ** 2) : 1 + Math.floor(random() * (of === 'qemu' ? 8 : 9)) },
-      behind: Math.floor(60 * random() ** 3), lastsMs: 50 * 2_000 ** random(),
-    };
-  });
+  // Half of all seeds look at the hand-over itself.
+  const close = random() < 0.5;
+  const count = kinds.length === 0 ? 0 : close ? pick([1, 2, 2, 3]) : pick([0, 1, 1, 2, 2, 3]);
+  const faults = Array.from({ length: count }, (): PlannedFault => ({
+    kind: pick(kinds), host: pick(['a', 'b'] as const), at: close && random() < 0.7 ? { of: 'state', state: pick(HAND_OVER_STATES) } : momentOf(pick(['step', 'qemu', 'journal'] as const), random),
+    behind: Math.floor(60 * random() ** 3), lastsMs: 50 * 2_000 ** random(),
+  }));
   const temporal: Partial<FaultBudget> = {};
   const temporalKinds = allowed(TEMPORAL_FAULTS);
   if (temporalKinds.length > 0) for (let times = pick([0, 0, 1, 1, 2]); times > 0; times -= 1) {
@@ -70,7 +77,10 @@ export class Course {
     this.#world = world;
     this.#plan = plan;
     this.#waiting = [...plan.faults];
-    invariants.onJournal = () => this.#count('journal');
+    invariants.onJournal = (_, { state }) => {
+      this.#count('journal');
+      this.#begin(({ at }) => at.of === 'state' && at.state === state);
+    };
     world.onQemu = (qemu, how) => {
       invariants.qemuChanged(qemu, how);
       this.#count('qemu');
@@ -115,9 +125,15 @@ export class Course {
     this.#stopped.clear();
   }
 
+  /** From the first migration on: what happens to a VM that is being started is no matter of a hand-over. */
   #count(of: 'step' | 'qemu' | 'journal'): void {
+    if (this.#migrations === 0) return;
     this.#counts[of] += 1;
-    for (const fault of this.#waiting.filter(({ at }) => at.of === of && at.number === this.#counts[of])) {
+    if (this.#waiting.length > 0) this.#begin(({ at }) => at.of === of && at.number === this.#counts[of]);
+  }
+
+  #begin(isTime: (fault: PlannedFault) => boolean): void {
+    for (const fault of this.#waiting.filter(isTime)) {
       this.#waiting.splice(this.#waiting.indexOf(fault), 1);
       this.#due.push({ step: this.#counts.step + fault.behind, fault });
     }
@@ -130,11 +146,29 @@ export class Course {
     const qemu = qemus.length > 0 ? scheduler.pick(qemus) : undefined;
     switch (kind) {
       case 'agent':
-        world.killAgent(host);
+        world.killAgent(host, lastsMs);
         return;
       case 'host':
-        world.crashHost(host);
+        world.crashHost(host, lastsMs);
         return;
+      case 'terminate':
+        if (world.workflow?.status === 'RUNNING') world.workflow.terminate();
+        return;
+      case 'reset':
+        if (world.workflow) world.workflow.reset(Math.floor(scheduler.random() * (world.workflow.history.length + 1)), { reapply: scheduler.random() < 0.8 });
+        return;
+      case 'cancel':
+        if (world.workflow?.status !== 'RUNNING') return;
+        if (scheduler.random() < 0.5) world.workflow.cancel();
+        else world.workflow.signal(MESSAGES.cancelSignal);
+        return;
+      case 'apart': {
+        const life = world.agents[host]?.life;
+        if (!life?.alive) return;
+        world.temporal.setReachable(life, false);
+        this.#until(`Temporal reaches ${host} again`, lastsMs, () => world.temporal.setReachable(life, true));
+        return;
+      }
       case 'qemu':
         if (qemu) world.killQemu(qemu);
         return;

@@ -6,6 +6,10 @@ import { MUTANTS } from './mutants';
 import { describePlan, programOf, runSeed } from './run';
 import type { FoundSeed, SeedsReport } from './seeds';
 
+/** Of a long story. */
+const FIRST_LINES = 180;
+const LAST_LINES = 40;
+
 function run([first = 0, count = 0, stride = 1, mutant = -1]: readonly number[], only: readonly string[]): void {
   const program = programOf(MUTANTS[mutant]?.edits ?? []);
   const outcomes: Record<string, number> = {};
@@ -22,7 +26,8 @@ function run([first = 0, count = 0, stride = 1, mutant = -1]: readonly number[],
 
 function tell(seed: number, mutant: number, everyStep: boolean): void {
   const { story, violation, steps, simulatedSeconds } = runSeed(seed, { traced: true, everyStep, program: programOf(MUTANTS[mutant]?.edits ?? []) });
-  process.stdout.write(`${story.join('\n')}\n${violation ? `${violation.kind}: ${violation.text}` : 'all is well'}, ${steps} steps, ${simulatedSeconds.toFixed(0)} s of its own time\n`);
+  const lines = everyStep || story.length <= FIRST_LINES + LAST_LINES ? story : [...story.slice(0, FIRST_LINES), `          ... (${story.length - FIRST_LINES - LAST_LINES} lines)`, ...story.slice(-LAST_LINES)];
+  process.stdout.write(`${lines.join('\n')}\n${violation ? `${violation.kind}: ${violation.text}` : 'all is well'}, ${steps} steps, ${simulatedSeconds.toFixed(0)} s of its own time\n`);
   if (violation) process.exitCode = 1;
 }
 

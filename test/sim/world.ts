@@ -38,9 +38,8 @@ export class World {
   control: Life;
   /** Told of every change of what a QEMU does. */
   onQemu: (qemu: SimQemu, how: string) => void = () => undefined;
-  /** An agent that ends is started again. */
-  supervised = true;
   readonly #program: Program;
+  readonly #restartMs: Record<HostName, number | undefined> = { a: undefined, b: undefined };
   #migrations = 0;
 
   constructor(seed: number, program: Program, vm: VmLook, options?: SchedulerOptions) {
@@ -71,17 +70,22 @@ export class World {
       failed: (_, error) => this.scheduler.trace(`the agent of ${name} ends: ${error instanceof Error ? error.message : String(error)}`),
     });
     this.agents[name].life.onEnd(() => {
-      if (this.supervised) this.scheduler.post(undefined, `the supervisor of ${name}`, () => this.startAgent(name), 500 + 4_000 * this.scheduler.random());
+      const delayMs = this.#restartMs[name] ?? 500 + 4_000 * this.scheduler.random();
+      this.#restartMs[name] = undefined;
+      this.scheduler.post(undefined, `the supervisor of ${name}`, () => this.startAgent(name), delayMs);
     });
   }
 
-  killAgent(name: HostName): void {
-    this.scheduler.trace(`the agent of ${name} is killed`);
+  /** @param awayMs until it is started again */
+  killAgent(name: HostName, awayMs: number): void {
+    this.scheduler.trace(`the agent of ${name} is killed, and is away for ${Math.round(awayMs)} ms`);
+    this.#restartMs[name] = awayMs;
     this.agents[name]?.life.kill();
   }
 
-  crashHost(name: HostName): void {
-    this.scheduler.trace(`host ${name} crashes`);
+  crashHost(name: HostName, awayMs: number): void {
+    this.scheduler.trace(`host ${name} crashes, and is away for ${Math.round(awayMs)} ms`);
+    this.#restartMs[name] = awayMs;
     if (this.hosts[name].qemus.some((qemu) => this.#holdsTheGuest(qemu))) this.truth.lost = true;
     this.hosts[name].crash();
   }
