@@ -122,10 +122,10 @@ export function createGuestActivities({ hub, ownership, journal, registry, conne
             hub.ownershipStep(migrationId, signal, async (attempt) => {
               const last = await journal.last(vmId, migrationId);
               if (last?.state !== 'claimed') throw new DwcpError('ABANDONED', `Migration ${migrationId} has no claim on ${vmId} any more (${last?.state ?? 'none'})`);
-              const ahead = dwcp && hub.takeAhead(migrationId);
-              await hub.endLive(migrationId);
               const definition = (await registry.getHere(vmId)).guest;
               if (!definition) throw new DwcpError('VM_UNKNOWN', `VM ${vmId} is no guest of this host`);
+              const ahead = dwcp && hub.takeAhead(migrationId);
+              await hub.endLive(migrationId);
               const migration = hub.open(migrationId, input.destination, options);
               const port = (): Promise<GuestPort> => connect(migrationId, vmId, definition);
               const live = dwcp

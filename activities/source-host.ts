@@ -187,8 +187,8 @@ export function createSourceActivities(dependencies: SourceDependencies) {
         const { path, ...image } = input.image;
         const migration = open(input);
         const before = lastReport(imageProgressSchema);
-        const feed = await still(input.vmId, input.image);
         const vmType = (await dependencies.registry.find(input.vmId))?.vmType;
+        const feed = await still(input.vmId, input.image);
         const sender = new ImageSender(migration, {
           vmId: input.vmId, vmType, image, path, feed, start: input.start, options: input.options, linkBytesPerSecond: input.link.bandwidthBytesPerSecond, references: referencesTo(input.disks ?? []),
         });

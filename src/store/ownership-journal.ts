@@ -44,7 +44,7 @@ const entrySchema = detailsSchema.extend({
 export type OwnershipEntry = z.infer<typeof entrySchema>;
 
 /** Entries kept per VM: some dozens of migrations. */
-const KEPT_ENTRIES = 200;
+const KEPT_ENTRIES = 60;
 /** Lines that follow on one that opens a migration: handed over, releasing, released; or rolling back, rolled back. */
 const SPARES = 3;
 const SPARE_BYTES = 96 * 1024;

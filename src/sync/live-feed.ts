@@ -71,8 +71,9 @@ export class LiveFeed implements BlockFeed {
     this.#cursors = new FeedCursors(this.#dirty);
   }
 
+  /** What the destination holds of an earlier attempt may be named before there is a file to read from: it is left until then. */
   get remaining(): number {
-    return this.#dirtyCount;
+    return this.file.fd < 0 && !this.load ? 0 : this.#dirtyCount;
   }
 
   get open(): boolean {
@@ -147,6 +148,7 @@ export class LiveFeed implements BlockFeed {
   /** The file that blocks are read from, where it was not there at the beginning. */
   setFile(fd: number): void {
     this.file = { fd, sizeBytes: this.file.sizeBytes };
+    if (this.#dirtyCount > 0) this.#more();
   }
 
   /** The destination holds this block as it is here: it is looked at only once it changes. */
@@ -206,7 +208,7 @@ export class LiveFeed implements BlockFeed {
   }
 
   next(blocks: number, enoughToSend = false): BlockSelection | undefined {
-    if (this.#dirtyCount === 0) return undefined;
+    if (this.remaining === 0) return undefined;
     for (const outlook of this.#turns(enoughToSend)) {
       const cursor = outlook === UNKNOWN && !this.#small ? this.#cursors.choose(this.#dirtyCount, enoughToSend) : this.#placeIn[outlook];
       // Those of an outlook may all be on the way in an older version.

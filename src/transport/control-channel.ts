@@ -63,6 +63,7 @@ export class ControlChannel {
   #nextId = 1;
   #heardAt = performance.now();
   #serving = 0;
+  #releasedWith: DwcpError | undefined;
 
   constructor(connection: Connection, handlers: ControlHandlers, silenceLimitMs = SILENCE_LIMIT_MS) {
     this.#silenceLimitMs = silenceLimitMs;
@@ -74,7 +75,7 @@ export class ControlChannel {
   }
 
   get closed(): boolean {
-    return this.#connection.closed;
+    return this.#releasedWith !== undefined || this.#connection.closed;
   }
 
   /** Least round trip of the last half minute; undefined before the first answer. */
@@ -95,7 +96,7 @@ export class ControlChannel {
 
   /** Asks the other side. @throws what it threw, SESSION_LOST where the channel ends before the answer */
   request(method: string, body: Record<string, unknown>, payload?: Buffer): Promise<Message> {
-    if (this.closed) return Promise.reject(lost());
+    if (this.closed) return Promise.reject(lost(this.#releasedWith));
     if (this.#pending.size >= MAX_PENDING) return Promise.reject(new DwcpError('INTERNAL', `More than ${MAX_PENDING} requests are open`));
     const id = this.#nextId++;
     return new Promise((resolve, reject) => {
@@ -118,9 +119,17 @@ export class ControlChannel {
     this.#connection.endWith(refusedFrame(error), error);
   }
 
-  /** Stops using the connection and leaves it open for whoever takes it over. */
-  release(): void {
+  /**
+   * Stops using the connection and leaves it open for whoever takes it over: questions that are open end with the reason.
+   * @returns false where it is of no use to anybody, since an answer is still to come or to be given
+   */
+  release(reason = new DwcpError('SESSION_LOST', 'The session has ended')): boolean {
+    const unused = this.#pending.size === 0 && this.#serving === 0;
     clearInterval(this.#pinger);
+    this.#releasedWith = reason;
+    for (const pending of this.#pending.values()) pending.reject(reason);
+    this.#pending.clear();
+    return unused;
   }
 
   #beat(): void {
@@ -174,7 +183,7 @@ export class ControlChannel {
         (answer) => buildFrame('response', frame.sequence, json({ ...answer.body, ok: true }), answer.payload),
         (error: unknown) => buildFrame('response', frame.sequence, json({ ok: false, error: toDwcpError(error, 'INTERNAL').report() })),
       )
-      .then((answer) => this.#connection.write(answer))
+      .then((answer) => (this.#releasedWith ? undefined : this.#connection.write(answer)))
       .catch((error: unknown) => this.destroy(toDwcpError(error, 'INTERNAL')))
       .finally(() => (this.#serving -= 1));
   }

@@ -194,7 +194,7 @@ export class SendingSession implements PathOwner {
 
   /**
    * Lets streams pull from a supplier until it is finished.
-   * @throws SESSION_LOST, PATH_OUTAGE, what the destination ended the session with, or the signal's reason
+   * @throws SESSION_LOST, PATH_OUTAGE, what the destination ended the session with, SUPERSEDED where it is closed here, or the signal's reason
    */
   async transfer(supplier: SessionSupplier, signal: AbortSignal): Promise<void> {
     signal.throwIfAborted();
@@ -217,14 +217,18 @@ export class SendingSession implements PathOwner {
     }
   }
 
-  /** Ends the session. Connections with nothing on the way go back to the pool, others are closed. */
+  /** Ends the session, and a transfer that still runs. Connections with nothing on the way go back to the pool, others are closed. */
   close(): void {
     if (this.#endedWith) return;
-    this.#endedWith = new DwcpError('SESSION_LOST', 'The session was closed on this side');
+    // Not SESSION_LOST: whoever is told that opens the next one.
+    const reason = new DwcpError('SUPERSEDED', 'The session was closed on this side');
+    this.#endedWith = reason;
     clearInterval(this.#ticker);
-    for (const path of this.#paths) path.close(this.#endedWith, true);
-    this.control.release();
-    this.pool.giveBack(this.#peer, this.#controlConnection);
+    // Streams that pull may be handed a batch any moment, which is nothing for a connection of the pool.
+    for (const path of this.#paths) path.close(reason, !this.transferring);
+    if (this.control.release(reason)) this.pool.giveBack(this.#peer, this.#controlConnection);
+    else this.#controlConnection.destroy(reason);
+    this.#transferDone?.(reason);
   }
 
   /** Ends the session at once, whatever is on the way. */

@@ -62,3 +62,25 @@ describe('a transfer that is cancelled while it is being set up', () => {
     await file.close();
   });
 });
+
+describe('a migration that is closed here while it is being sent', () => {
+  it('ends the transfer at once, and what was asked of the destination too', async () => {
+    const here = await diskLab();
+    await prepareMove('m1', 'vm', here.a, here.b);
+    const migration = here.a.sources.open('m1', here.b.destinationFor('m1'), { ...UNLIMITED, bandwidthLimit: 1_000_000 });
+    const session = await migration.session();
+    await session.establish(2);
+    const feed = await ScanFeed.open(here.disk, SIZE);
+    const sender = new ImageSender(migration, { vmId: 'vm', image, path: here.disk, feed, start, options, linkBytesPerSecond: 1e6 });
+    const running = sender.run(new AbortController().signal);
+    running.catch(() => undefined);
+    while (sender.progress.linkBytes < 500_000) await new Promise((resolve) => setTimeout(resolve, 20));
+    const asked = session.control.request('guest_left', {});
+    asked.catch(() => undefined);
+    migration.close();
+    await expect(running).rejects.toMatchObject({ code: 'SUPERSEDED' });
+    await expect(asked).rejects.toMatchObject({ code: 'SUPERSEDED' });
+    await expect(session.control.request('guest_left', {})).rejects.toMatchObject({ code: 'SUPERSEDED' });
+    await feed.close();
+  });
+});

@@ -10,7 +10,7 @@ import { ReferenceIndex, shareReferences } from '../../src/sync/reference-index'
 import { StreamBrake } from '../../src/sync/stream-brake';
 
 const BLOCKS = 32;
-const feed = (): LiveFeed => new LiveFeed({ file: { fd: -1, sizeBytes: BLOCKS * BLOCK_SIZE_BYTES } });
+const feed = (fd = 0): LiveFeed => new LiveFeed({ file: { fd, sizeBytes: BLOCKS * BLOCK_SIZE_BYTES } });
 const listOf = (selection: ReturnType<LiveFeed['next']>): number[] => {
   if (!selection) return [];
   return 'list' in selection ? [...selection.list] : Array.from({ length: selection.count }, (_, index) => selection.first + index);
@@ -24,6 +24,18 @@ test('names a block that has changed on the way only after it has been confirmed
   expect(live.next(8)).toBeUndefined();
   live.confirmed([3, 4]);
   expect(listOf(live.next(8))).toEqual([3]);
+});
+
+test('gives nothing of a file that is not there yet, and says so when it is', () => {
+  const live = feed(-1);
+  let more = 0;
+  live.onMore(() => (more += 1));
+  live.changed(3, 2);
+  expect([live.next(8), live.remaining]).toEqual([undefined, 0]);
+  const before = more;
+  live.setFile(7);
+  expect(more).toBe(before + 1);
+  expect(listOf(live.next(8))).toEqual([3, 4]);
 });
 
 test('leaves out the block that is being written', () => {
@@ -99,7 +111,7 @@ describe('a long backlog of which a half is known to the destination', () => {
   const isKnown = (block: number): boolean => block < LONG / 2;
   /** Takes batches until all is looked at. @returns whether each was asked for by waiting streams, and what had to be sent of it */
   const goThrough = (streamsWait: (sent: readonly number[]) => boolean): { readonly sent: readonly number[]; readonly seen: ReadonlySet<number> } => {
-    const live = new LiveFeed({ file: { fd: -1, sizeBytes: LONG * BLOCK_SIZE_BYTES } });
+    const live = new LiveFeed({ file: { fd: 0, sizeBytes: LONG * BLOCK_SIZE_BYTES } });
     live.changed(0, LONG);
     const [sent, seen] = [[] as number[], new Set<number>()];
     for (;;) {
@@ -137,7 +149,7 @@ describe('a long backlog of which a half is known to the destination', () => {
 });
 
 test('a round is not at its end while much of what QEMU has given is on the way', () => {
-  const live = new LiveFeed({ file: { fd: -1, sizeBytes: 128 * BLOCK_SIZE_BYTES } });
+  const live = new LiveFeed({ file: { fd: 0, sizeBytes: 128 * BLOCK_SIZE_BYTES } });
   const brake = new StreamBrake(live, { hold: () => undefined, release: () => undefined });
   live.changed(0, 128);
   expect(brake.isThrough).toBe(false);

@@ -6,7 +6,6 @@ import { BaselineStore } from '../../src/store/baselines';
 import { BlockJournal, type JournalledBlock } from '../../src/store/block-journal';
 import { nextData, nextHole, punchHole } from '../../src/store/system-calls';
 import { Manifest } from '../../src/store/manifest';
-import { OwnershipJournal } from '../../src/store/ownership-journal';
 import { VmRegistry } from '../../src/store/vm-registry';
 import { randomBlock, temporaryFolder, writeImage } from '../helpers/data';
 import { openSync } from 'node:fs';
@@ -64,28 +63,6 @@ describe('block journal', () => {
     truncateSync(path, 20);
     expect(await readBack(path)).toBeUndefined();
     expect(await readBack(join(temporaryFolder(), 'none'))).toBeUndefined();
-  });
-});
-
-describe('ownership journal', () => {
-  it('remembers the last state of a VM and of each migration, and the highest fence', async () => {
-    const journal = new OwnershipJournal(temporaryFolder());
-    await journal.exclusively('vm', (vm) => vm.append('claimed', 'm1', 1));
-    await journal.exclusively('vm', (vm) => vm.append('rolled_back', 'm1', 1));
-    await journal.exclusively('vm', (vm) => vm.append('promised', 'm2', 5));
-    expect((await journal.last('vm'))?.state).toBe('promised');
-    expect((await journal.last('vm', 'm1'))?.state).toBe('rolled_back');
-    expect(await journal.fence('vm')).toBe(5);
-    expect(await journal.last('other')).toBeUndefined();
-  });
-
-  it('refuses to read a damaged line instead of forgetting who owns the VM', async () => {
-    const folder = temporaryFolder();
-    const journal = new OwnershipJournal(folder);
-    await journal.exclusively('vm', (vm) => vm.append('mine', 'm1', 1));
-    const path = join(folder, 'ownership', 'vm.journal');
-    writeFileSync(path, readFileSync(path, 'utf8').replace('mine', 'none'));
-    await expect(journal.last('vm')).rejects.toMatchObject({ code: 'JOURNAL_CORRUPT' });
   });
 });
 
