@@ -50,7 +50,7 @@ export class SimAgent {
       life.kill();
     };
     const load = program.start(createGlobals(life, host.scheduler, { hostName: host.name, kill: (pid, signal) => host.signal(pid, signal) }), replacementsFor(host, life, program, temporal));
-    const { startAgent } = load<{ startAgent: (options: ProcessOptions, log: unknown) => Promise<{ ended: Promise<void> }> }>('src/agent/agent');
+    const startAgent = load('src/agent/agent').startAgent as (options: ProcessOptions, log: unknown) => Promise<{ ended: Promise<void> }>;
     startAgent(optionsOf(host), { info: say('info'), warn: say('warn'), error: say('error'), debug: () => undefined, trace: () => undefined }).then((agent) => agent.ended.then(() => ended('it has stopped'), ended), ended);
   }
 }

@@ -82,7 +82,7 @@ export function createFsModules(life: Life, files: ProcessFiles, freeBytes: () =
         try {
           resolve(act());
         } catch (error) {
-          reject(error as Error);
+          reject(error);
         }
       });
     });

@@ -24,7 +24,7 @@ export type Globals = Readonly<Record<(typeof SHADOWED)[number], unknown>>;
 /** @returns the module in place of the product's own or a package's; undefined for none */
 export type Replacement = (name: string, load: Load) => unknown;
 /** @param name below the compiled root, as `src/agent/host` */
-export type Load = <T = Record<string, unknown>>(name: string) => T;
+export type Load = (name: string) => Readonly<Record<string, unknown>>;
 
 type Wrapper = (exports: unknown, require: (id: string) => unknown, module: { exports: unknown }, ...globals: unknown[]) => void;
 

@@ -254,7 +254,7 @@ export class ProcessSockets {
       if (socket.destroyed) return;
       const listener = this.#files.find(path)?.listener as Listener | undefined;
       if (!listener?.life.alive) {
-        socket.destroy(Object.assign(failure(this.#files.exists(path) ? 'ECONNREFUSED' : 'ENOENT', 'connect', path)));
+        socket.destroy(failure(this.#files.exists(path) ? 'ECONNREFUSED' : 'ENOENT', 'connect', path));
         return;
       }
       const other = new SimSocket(listener.life, this.#scheduler);

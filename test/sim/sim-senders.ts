@@ -188,8 +188,9 @@ function progressOf(lane: Lane): SendProgress {
 
 export function senderModules(parts: Parts): Readonly<Record<string, Module>> {
   const { load } = parts;
-  const manifestOf = (sizeBytes: number): Manifest => new (load<{ Manifest: new (sizeBytes: number) => Manifest }>('src/store/manifest').Manifest)(sizeBytes);
-  const { learnHeld } = load<{ learnHeld: (...args: unknown[]) => Promise<{ imageNumber: number; state: SentImage['began']; manifest: Manifest }> }>('src/sync/held-manifest');
+  const Manifests = load('src/store/manifest').Manifest as new (sizeBytes: number) => Manifest;
+  const manifestOf = (sizeBytes: number): Manifest => new Manifests(sizeBytes);
+  const learnHeld = load('src/sync/held-manifest').learnHeld as (...args: unknown[]) => Promise<{ imageNumber: number; state: SentImage['began']; manifest: Manifest }>;
   const laneOf = (image: ImageSpec, feed: BlockFeed, pages: PageTable | undefined): Lane => ({ image, feed, source: manifestOf(image.sizeBytes), pages, held: manifestOf(image.sizeBytes), number: 0, began: 'empty', hashed: new Set(), looked: 0, verified: 0 });
   const sessionOf = async (migration: SourceMigration, signal: AbortSignal): Promise<SimSendingSession> => (await migration.sessionPatiently(signal)) as unknown as SimSendingSession;
   const isPassing = (signal: AbortSignal, error: unknown): boolean => !signal.aborted && hasCode(error, 'SESSION_LOST', 'PATH_OUTAGE', 'FRAME_CORRUPT', 'INTEGRITY_MISMATCH');
@@ -207,7 +208,7 @@ export function senderModules(parts: Parts): Readonly<Record<string, Module>> {
     constructor(migration: SourceMigration, request: GuestSendRequest) {
       this.#migration = migration;
       this.#request = request;
-      const PageTables = load<{ PageTable: new (blocks: number) => PageTable }>('src/sync/page-table').PageTable;
+      const PageTables = load('src/sync/page-table').PageTable as new (blocks: number) => PageTable;
       this.#lanes = request.images.map(({ image, feed }) => laneOf(image, feed, image.kind === 'memory' ? new PageTables(Math.ceil(image.sizeBytes / BLOCK_SIZE_BYTES)) : undefined));
     }
 
