@@ -5,7 +5,7 @@
  */
 import { HEARTBEAT_THROTTLE_MS } from '../../../src/model/timing';
 import { activitySdk, commonSdk, type Failure, fromPayload, milliseconds, type Payload, type ScheduleActivity, toFailure, toPayload } from './sdk';
-import type { ActivityOutcome, SimWorker, Surroundings, Task } from './types';
+import { type ActivityOutcome, postTo, type SimWorker, type Surroundings, type Task } from './types';
 import type { Workers } from './workers';
 
 /** How much later than the server a worker itself ends an attempt that is out of time. */
@@ -91,7 +91,7 @@ export class ActivityAttempt {
     const { scheduler, hop, faults } = this.#surroundings;
     if (faults.strikes('heartbeatsLost')) this.loseHeartbeats(faults.spell(3_000, 60_000));
     if (faults.strikes('lateResults')) this.delayResult(faults.spell(500, 60_000));
-    scheduler.post(this.worker.process, `begin ${this.label}`, () => this.#run(), hop());
+    postTo(scheduler, this.worker.process, `begin ${this.label}`, () => this.#run(), hop());
   }
 
   #run(): void {
@@ -100,7 +100,7 @@ export class ActivityAttempt {
     scheduler.trace(`${this.worker.process.name}: ${this.label} begins`);
     this.#state = 'running';
     const startToClose = milliseconds(command.startToCloseTimeout);
-    if (startToClose > 0) this.#attemptLimit = scheduler.post(this.worker.process, `${this.label} out of time`, () => this.#stop('TIMED_OUT'), startToClose + LOCAL_PATIENCE_MS);
+    if (startToClose > 0) this.#attemptLimit = postTo(scheduler, this.worker.process, `${this.label} out of time`, () => this.#stop('TIMED_OUT'), startToClose + LOCAL_PATIENCE_MS);
     this.#awaitHeartbeat();
     this.#perform().then(
       (result) => this.#end({ kind: 'completed', result }),
@@ -144,7 +144,7 @@ export class ActivityAttempt {
     const { scheduler, hop, faults } = this.#surroundings;
     const { process } = this.worker;
     this.#unsentDetails = undefined;
-    this.#throttled = scheduler.post(process, `${this.label} may beat again`, () => {
+    this.#throttled = postTo(scheduler, process, `${this.label} may beat again`, () => {
       this.#throttled = undefined;
       if (this.#unsentDetails && this.running) this.#send(this.#unsentDetails);
     }, HEARTBEAT_THROTTLE_MS);
@@ -153,7 +153,7 @@ export class ActivityAttempt {
       const { cancelRequested, notFound } = this.#owner.heartbeat(this, details);
       if (!cancelRequested && !notFound) return;
       const late = faults.strikes('lateCancels') ? faults.spell(500, 30_000) : 0;
-      scheduler.post(process, `tell ${this.label} to stop`, () => this.#stop(notFound ? 'NOT_FOUND' : 'CANCELLED'), hop() + late);
+      postTo(scheduler, process, `tell ${this.label} to stop`, () => this.#stop(notFound ? 'NOT_FOUND' : 'CANCELLED'), hop() + late);
     }, hop());
   }
 
@@ -161,7 +161,7 @@ export class ActivityAttempt {
     const timeoutMs = milliseconds(this.#options.command.heartbeatTimeout);
     if (timeoutMs === 0) return;
     this.#heartbeatLimit?.cancel();
-    this.#heartbeatLimit = this.#surroundings.scheduler.post(this.worker.process, `${this.label} has been silent`, () => this.#stop('TIMED_OUT'), timeoutMs + LOCAL_PATIENCE_MS);
+    this.#heartbeatLimit = postTo(this.#surroundings.scheduler, this.worker.process, `${this.label} has been silent`, () => this.#stop('TIMED_OUT'), timeoutMs + LOCAL_PATIENCE_MS);
   }
 
   #stop(reason: StopReason): void {
@@ -195,7 +195,7 @@ export class ActivityAttempt {
     if (this.#workers.isReachable(process)) {
       scheduler.post(undefined, `result of ${this.label}`, () => this.#owner.report(this, outcome, this.#lastDetails), delayMs + hop());
     } else if (scheduler.nowMs < untilMs) {
-      scheduler.post(process, `hand in ${this.label} again`, () => this.#report(outcome, untilMs, delayMs), REPORT_AGAIN_MS);
+      postTo(scheduler, process, `hand in ${this.label} again`, () => this.#report(outcome, untilMs, delayMs), REPORT_AGAIN_MS);
     } else scheduler.trace(`${process.name}: the result of ${this.label} never reaches Temporal`);
   }
 }

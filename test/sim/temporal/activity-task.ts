@@ -4,16 +4,17 @@
  * may still run: what it says later is refused.
  */
 import { ActivityAttempt, type AttemptOwner, describeOutcome, type HeartbeatReply } from './activity-attempt';
-import { type Failure, milliseconds, type Payload, type ScheduleActivity } from './sdk';
+import { type Failure, milliseconds, type Payload, protoSdk, type ScheduleActivity } from './sdk';
 import type { ActivityOutcome, SimWorker, Surroundings, Task } from './types';
 import type { QueuedTask, Workers } from './workers';
 
-/** Numbers of the server's protocol. */
-const TIMEOUTS = { START_TO_CLOSE: 1, SCHEDULE_TO_START: 2, SCHEDULE_TO_CLOSE: 3, HEARTBEAT: 4 } as const;
-const RETRY_STATES = { NON_RETRYABLE_FAILURE: 2, TIMEOUT: 3, MAXIMUM_ATTEMPTS_REACHED: 4, CANCEL_REQUESTED: 7 } as const;
+const { RetryState, TimeoutType } = protoSdk.temporal.api.enums.v1;
+const TIMEOUTS = {
+  START_TO_CLOSE: TimeoutType.TIMEOUT_TYPE_START_TO_CLOSE, SCHEDULE_TO_START: TimeoutType.TIMEOUT_TYPE_SCHEDULE_TO_START, SCHEDULE_TO_CLOSE: TimeoutType.TIMEOUT_TYPE_SCHEDULE_TO_CLOSE, HEARTBEAT: TimeoutType.TIMEOUT_TYPE_HEARTBEAT,
+} as const;
 
 type TimeoutName = keyof typeof TIMEOUTS;
-type RetryState = (typeof RETRY_STATES)[keyof typeof RETRY_STATES];
+type RetryEnd = NonNullable<NonNullable<Failure['activityFailureInfo']>['retryState']>;
 
 const DEFAULT_RETRY = { initialMs: 1_000, coefficient: 2, maximumOfInitial: 100 };
 
@@ -93,7 +94,7 @@ export class ActivityTask implements AttemptOwner, QueuedTask {
     else if (outcome.kind === 'failed') {
       this.#heartbeatDetails = lastDetails ?? this.#heartbeatDetails;
       this.#failed(outcome.failure);
-    } else if (this.#cancelRequested) this.#resolve({ kind: 'cancelled', failure: this.#activityFailure('Activity cancelled', outcome.failure, RETRY_STATES.CANCEL_REQUESTED) });
+    } else if (this.#cancelRequested) this.#resolve({ kind: 'cancelled', failure: this.#activityFailure('Activity cancelled', outcome.failure, RetryState.RETRY_STATE_CANCEL_REQUESTED) });
     else this.#surroundings.scheduler.trace(`temporal: ${attempt.label} says cancelled, and nobody cancelled it: refused`);
   }
 
@@ -101,7 +102,7 @@ export class ActivityTask implements AttemptOwner, QueuedTask {
   requestCancel(): void {
     if (this.#done) return;
     this.#cancelRequested = true;
-    if (!this.#current) this.#resolve({ kind: 'cancelled', failure: this.#activityFailure('Activity cancelled', { canceledFailureInfo: {} }, RETRY_STATES.CANCEL_REQUESTED) });
+    if (!this.#current) this.#resolve({ kind: 'cancelled', failure: this.#activityFailure('Activity cancelled', { canceledFailureInfo: {} }, RetryState.RETRY_STATE_CANCEL_REQUESTED) });
   }
 
   /** Its workflow is closed: nobody waits for it. What runs of it goes on until it hears so. */
@@ -131,7 +132,7 @@ export class ActivityTask implements AttemptOwner, QueuedTask {
     this.#surroundings.scheduler.trace(`temporal: ${this.label} #${this.#number}: ${name} timeout${this.#current?.running ? ', while it runs on' : ''}`);
     const failure: Failure = { message: `activity ${name} timeout`, timeoutFailureInfo: { timeoutType: TIMEOUTS[name], ...(this.#heartbeatDetails && { lastHeartbeatDetails: { payloads: [this.#heartbeatDetails] } }) } };
     if (name === 'START_TO_CLOSE' || name === 'HEARTBEAT') this.#failed(failure);
-    else this.#resolve({ kind: 'failed', failure: this.#activityFailure('Activity task timed out', failure, RETRY_STATES.TIMEOUT) });
+    else this.#resolve({ kind: 'failed', failure: this.#activityFailure('Activity task timed out', failure, RetryState.RETRY_STATE_TIMEOUT) });
   }
 
   #failed(failure: Failure): void {
@@ -148,12 +149,12 @@ export class ActivityTask implements AttemptOwner, QueuedTask {
     }));
   }
 
-  #mayRetry(failure: Failure): RetryState | undefined {
+  #mayRetry(failure: Failure): RetryEnd | undefined {
     const { maximumAttempts, nonRetryableErrorTypes } = this.command.retryPolicy ?? {};
     const info = failure.applicationFailureInfo;
-    if (info?.nonRetryable || (info?.type && nonRetryableErrorTypes?.includes(info.type))) return RETRY_STATES.NON_RETRYABLE_FAILURE;
-    if (this.#cancelRequested) return RETRY_STATES.CANCEL_REQUESTED;
-    if (maximumAttempts && this.#number >= maximumAttempts) return RETRY_STATES.MAXIMUM_ATTEMPTS_REACHED;
+    if (info?.nonRetryable || (info?.type && nonRetryableErrorTypes?.includes(info.type))) return RetryState.RETRY_STATE_NON_RETRYABLE_FAILURE;
+    if (this.#cancelRequested) return RetryState.RETRY_STATE_CANCEL_REQUESTED;
+    if (maximumAttempts && this.#number >= maximumAttempts) return RetryState.RETRY_STATE_MAXIMUM_ATTEMPTS_REACHED;
     return undefined;
   }
 
@@ -165,7 +166,7 @@ export class ActivityTask implements AttemptOwner, QueuedTask {
     return Math.min(maximumMs, initialMs * (backoffCoefficient || DEFAULT_RETRY.coefficient) ** (this.#number - 1));
   }
 
-  #activityFailure(message: string, cause: Failure, retryState: RetryState): Failure {
+  #activityFailure(message: string, cause: Failure, retryState: RetryEnd): Failure {
     const { activityId, activityType } = this.command;
     return { message, cause, activityFailureInfo: { activityId: activityId ?? '', activityType: { name: activityType ?? '' }, identity: this.#current?.worker.process.name ?? '', retryState } };
   }

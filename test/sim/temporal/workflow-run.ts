@@ -6,7 +6,7 @@ import type { ActivityAttempt } from './activity-attempt';
 import { type ActivityOwner, ActivityTask } from './activity-task';
 import { assertSame, type Batch, entriesOf, type Fork, forkAt, openWork } from './history';
 import { type Command, commonSdk, type Failure, fromFailure, fromPayload, milliseconds, type ScheduleActivity, toPayloads } from './sdk';
-import type { ActivityOutcome, HistoryEntry, Input, RunStatus, SimProcess, SimWorker, Surroundings, Task } from './types';
+import { type ActivityOutcome, type HistoryEntry, type Input, postTo, type RunStatus, type SimProcess, type SimWorker, type Surroundings, type Task } from './types';
 import { WorkflowInstance } from './workflow-instance';
 import type { QueuedTask, Workers } from './workers';
 
@@ -166,7 +166,7 @@ export class WorkflowRun implements ActivityOwner, QueuedTask {
     const batch = [...this.#pending];
     const task = {};
     this.#task = task;
-    scheduler.post(process, `workflow task of ${this.label}`, () => this.#carryOut(task, process, batch), hop());
+    postTo(scheduler, process, `workflow task of ${this.label}`, () => this.#carryOut(task, process, batch), hop());
     this.#taskTimer = scheduler.post(undefined, `workflow task timeout of ${this.label}`, () => {
       if (this.#task === task) this.#failTask('nobody completed it in time');
     }, TASK_TIMEOUT_MS);
