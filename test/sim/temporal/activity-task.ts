@@ -3,7 +3,7 @@
  * as its retry policy says, and ends with one outcome for the workflow. An attempt that has timed out is forgotten here and
  * may still run: what it says later is refused.
  */
-import { ActivityAttempt, type AttemptOwner, describeOutcome, type HeartbeatReply } from './activity-attempt';
+import { ActivityAttempt, type AttemptOwner, describeOutcome, type StopReason } from './activity-attempt';
 import { type Failure, milliseconds, type Payload, protoSdk, type ScheduleActivity } from './sdk';
 import type { ActivityOutcome, SimWorker, Surroundings, Task } from './types';
 import type { QueuedTask, Workers } from './workers';
@@ -35,8 +35,12 @@ export class ActivityTask implements AttemptOwner, QueuedTask {
   readonly #workers: Workers;
   readonly #taskQueue: string;
   #number = 0;
+  /** The present attempt has not been taken yet. */
+  #queued = false;
   #current: ActivityAttempt | undefined;
   #cancelRequested = false;
+  #paused = false;
+  #resetRequested = false;
   #done = false;
   #heartbeatDetails: Payload | undefined;
   /** Of the present attempt; all end with it. */
@@ -63,6 +67,7 @@ export class ActivityTask implements AttemptOwner, QueuedTask {
   take(worker: SimWorker): void {
     const { faults, scheduler } = this.#surroundings;
     this.#clearTimers();
+    this.#queued = false;
     const { workflowId, runId, workflowType } = this.#owner;
     const attempt = new ActivityAttempt({ number: this.#number, command: this.command, workflowId, runId, workflowType, heartbeatDetails: this.#heartbeatDetails }, worker, this, this.#surroundings, this.#workers);
     this.#current = attempt;
@@ -78,11 +83,13 @@ export class ActivityTask implements AttemptOwner, QueuedTask {
     }
   }
 
-  heartbeat(attempt: ActivityAttempt, details: Payload): HeartbeatReply {
-    if (this.#current !== attempt) return { cancelRequested: false, notFound: true };
+  heartbeat(attempt: ActivityAttempt, details: Payload): StopReason | undefined {
+    if (this.#current !== attempt) return 'NOT_FOUND';
     this.#heartbeatDetails = details;
     this.#awaitHeartbeat();
-    return { cancelRequested: this.#cancelRequested, notFound: false };
+    if (this.#cancelRequested) return 'CANCELLED';
+    if (this.#resetRequested) return 'RESET';
+    return this.#paused ? 'PAUSED' : undefined;
   }
 
   report(attempt: ActivityAttempt, outcome: ActivityOutcome, lastDetails: Payload | undefined): void {
@@ -105,6 +112,32 @@ export class ActivityTask implements AttemptOwner, QueuedTask {
     if (!this.#current) this.#resolve({ kind: 'cancelled', failure: this.#activityFailure('Activity cancelled', { canceledFailureInfo: {} }, RetryState.RETRY_STATE_CANCEL_REQUESTED) });
   }
 
+  /** An operator's pause: no further attempt, and what runs is interrupted with its next heartbeat. */
+  pause(): void {
+    this.#surroundings.scheduler.trace(`temporal: ${this.label} is paused`);
+    this.#paused = true;
+    if (!this.#current) this.#clearTimers();
+    this.#workers.withdraw(this.#taskQueue, this);
+  }
+
+  unpause(): void {
+    if (!this.#paused || this.#done) return;
+    this.#surroundings.scheduler.trace(`temporal: ${this.label} is not paused any more`);
+    this.#paused = false;
+    if (this.#current) return;
+    if (this.#queued) this.#number -= 1;
+    this.#enqueue();
+  }
+
+  /** An operator's reset of the activity: its attempts begin at 1 again, at once or with the next heartbeat of what runs. */
+  reset(): void {
+    if (this.#done) return;
+    this.#surroundings.scheduler.trace(`temporal: ${this.label} is reset`);
+    this.#paused = false;
+    if (this.#current) this.#resetRequested = true;
+    else this.#beginAnew();
+  }
+
   /** Its workflow is closed: nobody waits for it. What runs of it goes on until it hears so. */
   close(): void {
     this.#done = true;
@@ -114,8 +147,18 @@ export class ActivityTask implements AttemptOwner, QueuedTask {
     this.#workers.withdraw(this.#taskQueue, this);
   }
 
+  #beginAnew(): void {
+    this.#resetRequested = false;
+    this.#number = 0;
+    this.#clearTimers();
+    this.#workers.withdraw(this.#taskQueue, this);
+    this.#enqueue();
+  }
+
   #enqueue(): void {
     this.#number += 1;
+    this.#queued = true;
+    if (this.#paused) return;
     const limitMs = milliseconds(this.command.scheduleToStartTimeout);
     if (limitMs > 0) this.#timers.push(this.#after(limitMs, 'schedule to start', () => this.#timedOut('SCHEDULE_TO_START')));
     this.#workers.offer(this.#taskQueue, this);
@@ -136,6 +179,11 @@ export class ActivityTask implements AttemptOwner, QueuedTask {
   }
 
   #failed(failure: Failure): void {
+    if (this.#resetRequested && !failure.applicationFailureInfo?.nonRetryable) {
+      this.#current = undefined;
+      this.#beginAnew();
+      return;
+    }
     const end = this.#mayRetry(failure);
     if (end !== undefined) {
       this.#resolve({ kind: 'failed', failure: this.#activityFailure(failure.timeoutFailureInfo ? 'Activity task timed out' : 'Activity task failed', failure, end) });

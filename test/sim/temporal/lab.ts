@@ -13,7 +13,7 @@ import type { ErrorCode } from '../../../src/model/error-codes';
 import { DwcpError } from '../../../src/model/errors';
 import { CONTROL_QUEUE, hostQueue } from '../../../src/model/names';
 import { HEARTBEAT_TICK_MS } from '../../../src/model/timing';
-import { SimScheduler } from '../scheduler';
+import { type SchedulerOptions, SimScheduler } from '../scheduler';
 import { createSimTemporal, type SimTemporal, type SimWorkflowHandle } from './sim-temporal';
 
 const WORKFLOWS = join(__dirname, '..', '..', '..', 'workflows', 'index.js');
@@ -65,8 +65,9 @@ export class Lab {
   /** The most attempts of one activity that ran at once. */
   most = 0;
 
-  constructor(seed: number) {
-    this.scheduler = new SimScheduler(seed, { traced: true });
+  /** Without stalls, unless they are asked for: a test says itself what goes wrong. */
+  constructor(seed: number, { stallsPerHundred = 0 }: SchedulerOptions = {}) {
+    this.scheduler = new SimScheduler(seed, { traced: true, stallsPerHundred });
     this.temporal = createSimTemporal(this.scheduler, (modules) => load(WORKFLOWS, modules, () => this.temporal.workflowNowMs));
     this.control = this.startControl();
     for (const name of ['a', 'b']) this.startHost(name);

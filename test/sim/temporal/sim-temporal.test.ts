@@ -34,7 +34,7 @@ test('the same seed tells the same story, another one another', async () => {
     lab.temporal.faults.rate = 0.3;
     Object.assign(lab.temporal.faults.budget, { heartbeatsLost: 2, lateResults: 2, evictions: 2, resets: 1 });
     lab.migrate();
-    await lab.until(() => lab.run.status !== 'RUNNING' && lab.scheduler.nowMs > Date.UTC(2031, 0, 1) + 100_000 || !lab.scheduler.step());
+    await lab.pass(200_000);
     return lab.scheduler.story.join('\n');
   };
   expect(await story(7)).toBe(await story(7));
@@ -261,6 +261,46 @@ test('an agent without Temporal works on: its result is handed in late, or lost'
   expect(lab.ran.filter((line) => line.includes(' switchover ')).length).toBeGreaterThan(1);
 });
 
+test('an activity is paused, and its attempts are counted from 1 again where it is reset', async () => {
+  const lab = new Lab(77);
+  lab.behaviours.set('transferImage', () => lab.wait('a', 30_000).then(() => undefined));
+  lab.migrate();
+  await lab.until(() => lab.ran.some((line) => line.includes('transferImage')));
+  lab.run.activities[0]!.pause();
+  await lab.pass(60_000);
+  expect(lab.temporal.running).toEqual([]);
+  lab.run.activities[0]!.unpause();
+  await lab.pass(3_000);
+  lab.run.activities[0]!.reset();
+  expect((await lab.closed()).status).toBe('COMPLETED');
+  expect(lab.ran.filter((line) => line.includes('transferImage')).map((line) => line.slice(-2))).toEqual(['#1', '#2', '#1']);
+});
+
+test('a task that gets lost on its way, and a worker that shuts down', async () => {
+  const lab = new Lab(78);
+  Object.assign(lab.temporal.faults, { rate: 1 });
+  lab.temporal.faults.budget.lostTasks = 1;
+  lab.behaviours.set('transferImage', (attempt) => lab.wait('a', attempt === 1 ? 30_000 : 10).then(() => undefined));
+  lab.migrate();
+  await lab.until(() => lab.ran.some((line) => line.includes('transferImage')));
+  expect(lab.ran[0]).toBe('a prepareSource prepare-source #2');
+  lab.temporal.shutDown(lab.hosts.get('a')!);
+  await lab.pass(2_000);
+  expect(lab.temporal.running).toEqual([]);
+  lab.startHost('a');
+  expect((await lab.closed()).status).toBe('COMPLETED');
+  expect(lab.scheduler.story.join('\n')).toContain('failed WorkerShutdown');
+});
+
+test('code that replays otherwise is told of', async () => {
+  const lab = new Lab(79);
+  lab.migrate();
+  await lab.until(() => lab.run.history.length >= 3 && lab.run.activities.length > 0);
+  lab.run.evict();
+  Object.assign(lab.run.activities[0]!.command, { activityId: 'another' });
+  await expect(lab.closed()).rejects.toThrow('does not replay');
+});
+
 test('a control worker that dies is replaced, and the workflow replayed', async () => {
   const lab = new Lab(75);
   lab.migrate();
@@ -295,10 +335,10 @@ test('a client is told what a run is, by whom it is asked and whether it reaches
 });
 
 test.each(Array.from({ length: 60 }, (_, seed) => seed + 1000))('seed %d: whatever goes wrong, the workflow comes to an end', async (seed) => {
-  const lab = new Lab(seed);
+  const lab = new Lab(seed, { stallsPerHundred: 2 });
   const { faults, problems } = lab.temporal;
   faults.rate = 0.15;
-  Object.assign(faults.budget, { heartbeatsLost: 2, lateResults: 2, lateCancels: 2, unreachable: 1, evictions: 4, terminations: seed % 2, resets: 2, cancels: 1 });
+  Object.assign(faults.budget, { heartbeatsLost: 2, lateResults: 2, lateCancels: 2, unreachable: 1, evictions: 4, lostTasks: 2, activityPauses: 1, activityResets: 2, terminations: seed % 2, resets: 2, cancels: 1 });
   lab.guest = seed % 3 === 0;
   lab.behaviours.set(lab.scheduler.pick(['transferImage', 'guestRounds', 'prepareDestination', 'switchover', 'guestSwitchover']), (attempt) => {
     if (lab.scheduler.random() < 0.3 && attempt < 5) lab.failing(lab.scheduler.pick(['PEER_UNREACHABLE', 'GUEST_RUNS_ON', 'DISK_FULL', 'HANDOVER_IN_DOUBT', 'ENCODER_FAILED', 'GRANT_INVALID']));
