@@ -43,6 +43,10 @@ export interface SchedulerOptions {
   readonly stallsPerHundred?: number;
 }
 
+/** Short stalls are as likely as long ones. */
+const SHORTEST_STALL_MS = 0.1;
+const LONGEST_STALLS = 20_000;
+
 export const START_MS = Date.UTC(2031, 0, 1);
 
 /** Runs what is in the queues of nextTick and of promises, to the last of it. Only from a macrotask. */
@@ -124,7 +128,7 @@ export class SimScheduler implements Scheduler {
         this.#advance(next.atMs);
         continue;
       }
-      if (next && this.random() < this.#stalls) this.#advance(next.atMs);
+      if (next && this.random() < this.#stalls) this.#advance(Math.min(next.atMs, this.#nowMs + SHORTEST_STALL_MS * LONGEST_STALLS ** this.random()));
       const at = this.#ready.length === 1 ? 0 : Math.floor(this.random() * this.#ready.length);
       const event = this.#ready[at] as Event;
       const last = this.#ready.pop() as Event;
