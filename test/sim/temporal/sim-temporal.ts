@@ -12,7 +12,8 @@
  *   const run = temporal.startWorkflow('migrateVm', migrationWorkflowId('vm'), [request]);
  *   temporal.faults.budget.resets = 1;          // and what else may happen by chance
  *
- * Kill a process by making `alive` false; its restart is another SimProcess, registered anew. Import this before anything
+ * Kill a process by making `alive` false; its restart is another SimProcess, registered anew. One that has post() takes its
+ * events itself, and may hold them while it is suspended. A server that is away is setReachable(false) of all. Import this before anything
  * else that loads @temporalio/workflow. Steps are made from a macrotask. Timers of simulated processes keep the async context
  * of who set them (AsyncResource.bind): heartbeats come from an interval. A Date for workflows reads `workflowNowMs`.
  * `problems` is empty at the end, or the workflow's code is wrong; a workflow task that fails, or a replay that differs,
@@ -102,7 +103,6 @@ class Server implements SimTemporal, RunHost {
   }
 
   get running(): readonly ActivityAttempt[] {
-    this.#attempts = this.#attempts.filter((attempt) => attempt.unfinished);
     return this.#attempts.filter((attempt) => attempt.running);
   }
 
@@ -168,7 +168,7 @@ class Server implements SimTemporal, RunHost {
   }
 
   attempted(attempt: ActivityAttempt): void {
-    this.#attempts.push(attempt);
+    this.#attempts = [...this.#attempts.filter((other) => other.unfinished), attempt];
     for (const listener of this.#listeners) listener(attempt);
   }
 
