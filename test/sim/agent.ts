@@ -60,7 +60,6 @@ function replacementsFor(host: SimHost, life: Life, program: Program, temporal: 
   const files = host.files(life);
   const fs = createFsModules(life, files, () => FREE_BYTES);
   const sockets = new ProcessSockets(life, files, scheduler);
-  const globals = createGlobals(life, scheduler, { hostName: host.name, kill: (pid, signal) => host.signal(pid, signal) });
   const fixed: Record<string, Module> = {
     'node:fs': fs.fs,
     'node:fs/promises': fs.promises,
@@ -68,18 +67,15 @@ function replacementsFor(host: SimHost, life: Life, program: Program, temporal: 
     'node:crypto': cryptoModule(scheduler),
     'node:os': osModule(host.name),
     'node:child_process': childProcessModule(host, life, files),
+    'node:worker_threads': workerThreadsModule(life, program, { fs: fs.fs, systemCalls: fs.systemCalls }),
     'src/store/system-calls': fs.systemCalls,
     'src/hypervisor/nbd-client': nbdClientModule(host, life),
     ...transportModules(network, life),
     ...temporalModules(life, temporal),
     ...STUBS,
   };
-  const workerThreads = workerThreadsModule(life, (parentPort) => {
-    program.start(globals, (name, load) => (name === 'node:worker_threads' ? { parentPort } : replacement(name, load)))('src/sync/codec-worker');
-  });
   let senders: Readonly<Record<string, Module>> | undefined;
   const replacement: Replacement = (name, load: Load) => {
-    if (name === 'node:worker_threads') return workerThreads;
     if (name === 'src/sync/guest-sender' || name === 'src/sync/image-sender') return (senders ??= senderModules({ life, files, load }))[name];
     const found = fixed[name];
     if (!found && name.startsWith('node:') && !REAL.has(name)) throw new Error(`sim: ${name} is not simulated`);

@@ -56,6 +56,12 @@ class Timer {
   }
 }
 
+/** A call back in the async context of now: an activity's heartbeats come from a timer of its own. */
+function inContext(act: () => void): () => void {
+  const resource = new AsyncResource('SimTimer');
+  return () => resource.runInAsyncScope(act);
+}
+
 export interface ProcessPowers {
   /** Signals a process of the same host. @throws ESRCH */
   kill(pid: number, signal: string | number): void;
@@ -64,11 +70,11 @@ export interface ProcessPowers {
 
 export function createGlobals(life: Life, scheduler: Scheduler, powers: ProcessPowers): Globals {
   const setTimeout = (act: (...args: unknown[]) => void, ms = 0, ...args: unknown[]): Timer => {
-    const bound = AsyncResource.bind(() => act(...args));
+    const bound = inContext(() => act(...args));
     return new Timer(() => life.post('timer', bound, Math.max(1, ms)));
   };
   const setInterval = (act: (...args: unknown[]) => void, ms = 0, ...args: unknown[]): Timer => {
-    const bound = AsyncResource.bind(() => act(...args));
+    const bound = inContext(() => act(...args));
     const timer: Timer = new Timer(() => life.post('interval', () => {
       timer.rearm();
       bound();
@@ -76,7 +82,7 @@ export function createGlobals(life: Life, scheduler: Scheduler, powers: ProcessP
     return timer;
   };
   const setImmediate = (act: (...args: unknown[]) => void, ...args: unknown[]): Timer => {
-    const bound = AsyncResource.bind(() => act(...args));
+    const bound = inContext(() => act(...args));
     return new Timer(() => life.post('immediate', bound));
   };
   const clear = (timer: unknown): void => {

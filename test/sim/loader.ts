@@ -66,13 +66,14 @@ export class Program {
         module.exports = hostRequire(join(ROOT, `${name}.js`));
         return module.exports;
       }
-      const from = dirname(join(ROOT, name));
+      const file = join(ROOT, `${name}.js`);
+      const from = dirname(file);
       const requireFrom = (id: string): unknown => {
         if (id.startsWith('.')) return load(inRoot(from, id));
         if (!outside.has(id)) outside.set(id, replacement(id, load as Load) ?? hostRequire(id));
         return outside.get(id);
       };
-      this.#wrapper(name)(module.exports, requireFrom, module, join(ROOT, `${name}.js`), from, ...values);
+      this.#wrapper(name)(module.exports, requireFrom, module, file, from, ...values);
       return module.exports;
     };
     return load as Load;
@@ -106,9 +107,16 @@ export class Program {
 
 const hostRequire = createRequire(__filename);
 
+const namesBefore = new Map<string, string>();
+
 function inRoot(from: string, id: string): string {
+  const key = `${from} ${id}`;
+  const known = namesBefore.get(key);
+  if (known !== undefined) return known;
   const path = relative(ROOT, join(from, id));
-  return path.endsWith('activities') || path.endsWith('workflows') ? `${path}/index` : path;
+  const name = path.endsWith('activities') || path.endsWith('workflows') ? `${path}/index` : path;
+  namesBefore.set(key, name);
+  return name;
 }
 
 function applyEdit(source: string, { file, find, replace, count = 1 }: Edit): string {

@@ -8,6 +8,7 @@ import { DwcpError } from '../../src/model/errors';
 import { type Module, only } from './fs-modules';
 import type { SimHost } from './host';
 import type { Life } from './life';
+import { type Globals, type Program, SHADOWED } from './loader';
 import { nbdServersOf, type QemuDisk, type SimQemu } from './qemu';
 import type { ProcessFiles } from './sim-fs';
 
@@ -39,11 +40,41 @@ export function childProcessModule(host: SimHost, life: Life, files: ProcessFile
   return only('node:child_process', { spawn, execFile });
 }
 
-/** @param run loads the worker's own module, with `parentPort` as given */
-export function workerThreadsModule(life: Life, run: (parentPort: unknown) => void): Module {
-  class Worker extends EventEmitter {
-    #inbox: ((message: unknown) => void) | undefined;
+/** What the one worker module that all lives share sees as its files, for the time of a job. */
+export interface CodecFiles {
+  readonly fs: Module;
+  readonly systemCalls: Module;
+}
 
+let current: CodecFiles | undefined;
+const codecs = new WeakMap<Program, (message: unknown) => readonly unknown[]>();
+
+/** A job is done in one go and leaves nothing behind, so its code (and its buffers) need not be loaded for each life. */
+function codecOf(program: Program): (message: unknown) => readonly unknown[] {
+  const known = codecs.get(program);
+  if (known) return known;
+  let inbox: (message: unknown) => void = () => undefined;
+  let replies: unknown[] = [];
+  const parentPort = { on: (_event: string, listener: (message: unknown) => void) => (inbox = listener), postMessage: (reply: unknown) => void replies.push(reply) };
+  const through = (of: () => Module): Module => new Proxy({}, { get: (_target, name) => of()[name as string] });
+  const none = (): never => {
+    throw new Error('sim: a codec job outside a job');
+  };
+  const fs = through(() => current?.fs ?? none());
+  const systemCalls = through(() => current?.systemCalls ?? none());
+  const globals = Object.fromEntries(SHADOWED.map((name) => [name, undefined]));
+  program.start({ ...globals, performance: { now: () => 0 }, process } as unknown as Globals, (name) => (name === 'node:worker_threads' ? { parentPort } : name === 'node:fs' ? fs : name === 'src/store/system-calls' ? systemCalls : undefined))('src/sync/codec-worker');
+  const run = (message: unknown): readonly unknown[] => {
+    replies = [];
+    inbox(message);
+    return replies;
+  };
+  codecs.set(program, run);
+  return run;
+}
+
+export function workerThreadsModule(life: Life, program: Program, files: CodecFiles): Module {
+  class Worker extends EventEmitter {
     unref(): void {
       return;
     }
@@ -58,18 +89,14 @@ export function workerThreadsModule(life: Life, run: (parentPort: unknown) => vo
     }
 
     postMessage(message: unknown): void {
-      life.post('a worker thread does a job', () => this.#start()(message));
-    }
-
-    #start(): (message: unknown) => void {
-      if (this.#inbox) return this.#inbox;
-      let inbox: (message: unknown) => void = () => undefined;
-      run({
-        on: (_event: string, listener: (message: unknown) => void) => (inbox = listener),
-        postMessage: (reply: unknown) => void life.post('a worker thread answers', () => this.emit('message', reply)),
+      life.post('a worker thread does a job', () => {
+        current = files;
+        try {
+          for (const reply of codecOf(program)(message)) life.post('a worker thread answers', () => this.emit('message', reply));
+        } finally {
+          current = undefined;
+        }
       });
-      this.#inbox = inbox;
-      return inbox;
     }
   }
   return only('node:worker_threads', { Worker, parentPort: undefined, isMainThread: true, threadId: 0 });

@@ -55,6 +55,10 @@ const runMicrotasks = (process as unknown as { _tickCallback: () => void })._tic
 export class SimScheduler implements Scheduler {
   readonly traced: boolean;
   readonly story: string[] = [];
+  /** The event that is acting, or acted last. */
+  current: { readonly owner: SimProcess | undefined; readonly label: string } | undefined;
+  /** Hears what an event throws; without it that ends the step. */
+  onUncaught: ((error: unknown) => void) | undefined;
   readonly #everyStep: boolean;
   readonly #stalls: number;
   readonly #ready: Event[] = [];
@@ -110,7 +114,13 @@ export class SimScheduler implements Scheduler {
     if (!event) return false;
     this.#steps += 1;
     if (this.#everyStep) this.trace(`   . ${event.owner?.name ?? ''} ${event.label}`);
-    event.act();
+    this.current = event;
+    try {
+      event.act();
+    } catch (error) {
+      if (!this.onUncaught) throw error;
+      this.onUncaught(error);
+    }
     runMicrotasks();
     return true;
   }

@@ -1,34 +1,23 @@
 /** A try. */
-import { Program } from './loader';
-import { World } from './world';
-
-function one(program: Program, seed: number, mode: string, traced: boolean): { steps: number; ms: number; world: World } {
-  const t0 = performance.now();
-  const world = new World(seed, program, { running: mode === 'live' || mode === 'memory', diskBlocks: mode === 'memory' ? 0 : 3 }, { traced, everyStep: process.env.EVERY === '1' });
-  world.startAgent('a');
-  world.startAgent('b');
-  world.scheduler.post(undefined, 'start', () => void world.migrate('a', 'b'), 1000);
-  for (let step = 0; step < Number(process.env.STEPS ?? 20000); step += 1) {
-    if (!world.scheduler.step()) break;
-    if (world.workflow && world.workflow.status !== 'RUNNING') break;
-  }
-  return { steps: world.scheduler.steps, ms: performance.now() - t0, world };
-}
+import { programOf, runSeed, describePlan } from './run';
 
 function main(): void {
-  const [seed = '1', mode = 'stopped', count = '0'] = process.argv.slice(2);
-  const program = new Program();
-  if (count === '0') {
-    const { world, steps, ms } = one(program, Number(seed), mode, true);
-    for (const line of world.scheduler.story) console.log(line);
-    console.log(steps, 'steps', ms, 'ms', world.workflow?.status, JSON.stringify(world.workflow?.result ?? null)?.slice(0, 300), world.workflow?.failure);
-    return;
-  }
+  const [first = '1', count = '1', only] = process.argv.slice(2);
+  const program = programOf();
   const t0 = performance.now();
   let steps = 0;
-  for (let n = 0; n < Number(count); n += 1) { const r = one(program, Number(seed) + n, mode, false); steps += r.steps; if (r.world.workflow?.status !== 'COMPLETED') console.log(Number(seed) + n, r.world.workflow?.status, r.steps); }
-  const ms = performance.now() - t0;
-  console.log(ms / Number(count), 'ms a seed', steps / Number(count), 'steps', (ms * 1000) / steps, 'us a step');
+  const kinds = new Map<string, number[]>();
+  const outcomes = new Map<string, number>();
+  for (let seed = Number(first); seed < Number(first) + Number(count); seed += 1) {
+    const result = runSeed(seed, { program, traced: count === '1', everyStep: process.env.EVERY === '1', ...(only !== undefined && { only: only.split(',') }) });
+    steps += result.steps;
+    outcomes.set(result.outcome, (outcomes.get(result.outcome) ?? 0) + 1);
+    if (count === '1') for (const line of result.story) console.log(line);
+    if (result.violation) { const key = result.violation.kind + ': ' + result.violation.text.replace(/[0-9]+/g, 'N').slice(0, 200); kinds.set(key, [...(kinds.get(key) ?? []), seed]); }
+    if (process.env.SLOW && result.steps > 6000) console.log(seed, result.steps, result.simulatedSeconds, describePlan(result.plan));
+  }
+  for (const [key, seeds] of [...kinds].sort((a, b) => b[1].length - a[1].length)) console.log(seeds.length, key, seeds.slice(0, 8).join(' '));
+  const { user, system } = process.cpuUsage();
+  console.log(Object.fromEntries(outcomes), 'cpu ms a seed', (user + system) / 1000 / Number(count), 'wall', (performance.now() - t0) / Number(count), 'steps', steps / Number(count));
 }
 setImmediate(main);
-process.on('unhandledRejection', (e) => { console.log('UNHANDLED', e); });

@@ -6,7 +6,7 @@ import { createControlActivities } from '../../activities';
 import { ownArguments, runPlaces } from '../../src/hypervisor/qemu/guest-command';
 import { CONTROL_QUEUE, migrationWorkflowId } from '../../src/model/names';
 import { SimAgent } from './agent';
-import { diskOffset, Guest, type Truth } from './guest';
+import { diskOffset, type Truth } from './guest';
 import { SimHost } from './host';
 import { Life } from './life';
 import { type Globals, type Program, SHADOWED } from './loader';
@@ -33,11 +33,11 @@ export class World {
   readonly temporal: SimTemporal;
   readonly truth: Truth = { last: { count: 1, position: 0 }, lost: false };
   readonly vm: VmLook;
+  /** Its disk as it was installed. */
+  readonly original: Buffer | undefined;
   control: Life;
   /** Told of every change of what a QEMU does. */
   onQemu: (qemu: SimQemu, how: string) => void = () => undefined;
-  /** Told of what never may be, as soon as somebody sees it. */
-  onFault: (text: string) => void = () => undefined;
   /** An agent that ends is started again. */
   supervised = true;
   readonly #program: Program;
@@ -46,6 +46,7 @@ export class World {
   constructor(seed: number, program: Program, vm: VmLook, options?: SchedulerOptions) {
     this.#program = program;
     this.vm = vm;
+    this.original = vm.diskBlocks > 0 ? contentOf(vm.diskBlocks) : undefined;
     this.scheduler = new SimScheduler(seed, options);
     const { scheduler } = this;
     this.network = new Network(scheduler, scheduler.pick([0.4, 5, 40]));
@@ -163,7 +164,7 @@ export class World {
       files.close(folder);
     };
     const disk = '/vms/vm/disk.img';
-    if (diskBlocks > 0) write(disk, contentOf(diskBlocks));
+    if (this.original) write(disk, this.original);
     const places = runPlaces(`${host.dataDir}/run/${VM_ID}`);
     const command = ['qemu-system-x86_64', '-machine', 'q35', '-m', '128K', ...(diskBlocks > 0 ? ['-drive', `file=${disk},format=raw,if=ide`] : [])];
     const images = diskBlocks > 0 ? [{ imageId: 'vda', kind: 'disk', path: disk }] : [];
@@ -181,5 +182,3 @@ function contentOf(blocks: number): Buffer {
   for (let block = 0; block < blocks; block += 1) if (block % 3 !== 2) content.fill(`block ${block} `, diskOffset(block) + 8 * 1024, diskOffset(block) + 9 * 1024);
   return content;
 }
-
-export { Guest };
