@@ -3,9 +3,11 @@
  * heartbeats at most once a second, the reply to one carrying a cancel, timeouts of its own. An attempt that Temporal has
  * given up runs on like any other until it hears of it. What Temporal makes of all that is activity-task.ts.
  */
+import { ActivityCancellationDetails, type ActivityCancellationDetailsHolder } from '@temporalio/common/lib/activity-cancellation-details';
+import { isAbortError } from '@temporalio/common/lib/type-helpers';
 import { HEARTBEAT_THROTTLE_MS } from '../../../src/model/timing';
 import { activitySdk, commonSdk, type Failure, fromPayload, milliseconds, type Payload, type ScheduleActivity, toFailure, toPayload } from './sdk';
-import type { ActivityOutcome, SimWorker, Surroundings, Task } from './types';
+import { type ActivityOutcome, postTo, type SimWorker, type Surroundings, type Task } from './types';
 import type { Workers } from './workers';
 
 /** How much later than the server a worker itself ends an attempt that is out of time. */
@@ -14,14 +16,13 @@ const LOCAL_PATIENCE_MS = 5_000;
 const REPORT_PATIENCE_MS = 10_000;
 const REPORT_AGAIN_MS = 1_000;
 
-export interface HeartbeatReply {
-  readonly cancelRequested: boolean;
-  readonly notFound: boolean;
-}
+/** Why an attempt should stop, as the SDK names it. */
+export type StopReason = 'CANCELLED' | 'NOT_FOUND' | 'TIMED_OUT' | 'PAUSED' | 'RESET' | 'WORKER_SHUTDOWN';
 
 /** The server's end of an attempt. */
 export interface AttemptOwner {
-  heartbeat(attempt: ActivityAttempt, details: Payload): HeartbeatReply;
+  /** @returns why it should stop, if it should */
+  heartbeat(attempt: ActivityAttempt, details: Payload): StopReason | undefined;
   report(attempt: ActivityAttempt, outcome: ActivityOutcome, lastDetails: Payload | undefined): void;
 }
 
@@ -34,7 +35,9 @@ export interface AttemptOptions {
   readonly heartbeatDetails: Payload | undefined;
 }
 
-type StopReason = 'CANCELLED' | 'NOT_FOUND' | 'TIMED_OUT';
+/** What an attempt fails with that stops for another reason than a cancel. */
+const FAILURES: Partial<Record<StopReason, string>> = { PAUSED: 'ActivityPause', RESET: 'ActivityReset', WORKER_SHUTDOWN: 'WorkerShutdown' };
+const DETAILS = { CANCELLED: 'cancelRequested', NOT_FOUND: 'notFound', TIMED_OUT: 'timedOut', PAUSED: 'paused', RESET: 'reset', WORKER_SHUTDOWN: 'workerShutdown' } as const;
 
 export class ActivityAttempt {
   readonly number: number;
@@ -47,6 +50,7 @@ export class ActivityAttempt {
   readonly #abort = new AbortController();
   #state: 'coming' | 'running' | 'ended' = 'coming';
   #stopReason: StopReason | undefined;
+  readonly #details: ActivityCancellationDetailsHolder = {};
   #lastDetails: Payload | undefined;
   #unsentDetails: Payload | undefined;
   #throttled: Task | undefined;
@@ -91,7 +95,12 @@ export class ActivityAttempt {
     const { scheduler, hop, faults } = this.#surroundings;
     if (faults.strikes('heartbeatsLost')) this.loseHeartbeats(faults.spell(3_000, 60_000));
     if (faults.strikes('lateResults')) this.delayResult(faults.spell(500, 60_000));
-    scheduler.post(this.worker.process, `begin ${this.label}`, () => this.#run(), hop());
+    if (faults.strikes('lostTasks')) {
+      scheduler.trace(`temporal: ${this.label} is given to ${this.worker.process.name}, which never hears of it`);
+      this.#state = 'ended';
+      return;
+    }
+    postTo(scheduler, this.worker.process, `begin ${this.label}`, () => this.#run(), hop());
   }
 
   #run(): void {
@@ -100,7 +109,7 @@ export class ActivityAttempt {
     scheduler.trace(`${this.worker.process.name}: ${this.label} begins`);
     this.#state = 'running';
     const startToClose = milliseconds(command.startToCloseTimeout);
-    if (startToClose > 0) this.#attemptLimit = scheduler.post(this.worker.process, `${this.label} out of time`, () => this.#stop('TIMED_OUT'), startToClose + LOCAL_PATIENCE_MS);
+    if (startToClose > 0) this.#attemptLimit = postTo(scheduler, this.worker.process, `${this.label} out of time`, () => this.stop('TIMED_OUT'), startToClose + LOCAL_PATIENCE_MS);
     this.#awaitHeartbeat();
     this.#perform().then(
       (result) => this.#end({ kind: 'completed', result }),
@@ -115,7 +124,7 @@ export class ActivityAttempt {
     if (!run) throw commonSdk.ApplicationFailure.create({ type: 'NotFoundError', message: `Activity function ${command.activityType ?? ''} is not registered on this Worker` });
     const cancelled = new Promise<never>((_, reject) => this.#abort.signal.addEventListener('abort', () => reject(this.#abort.signal.reason)));
     cancelled.catch(() => undefined);
-    const context = new activitySdk.Context(this.#info(), cancelled, this.#abort.signal, (details: unknown) => this.#heartbeat(details), undefined, SILENT, commonSdk.noopMetricMeter, {});
+    const context = new activitySdk.Context(this.#info(), cancelled, this.#abort.signal, (details: unknown) => this.#heartbeat(details), undefined, SILENT, commonSdk.noopMetricMeter, this.#details);
     return toPayload(await activitySdk.asyncLocalStorage.run(context, () => run(...args)));
   }
 
@@ -144,16 +153,16 @@ export class ActivityAttempt {
     const { scheduler, hop, faults } = this.#surroundings;
     const { process } = this.worker;
     this.#unsentDetails = undefined;
-    this.#throttled = scheduler.post(process, `${this.label} may beat again`, () => {
+    this.#throttled = postTo(scheduler, process, `${this.label} may beat again`, () => {
       this.#throttled = undefined;
       if (this.#unsentDetails && this.running) this.#send(this.#unsentDetails);
     }, HEARTBEAT_THROTTLE_MS);
     if (scheduler.nowMs < this.#deafUntilMs || !this.#workers.isReachable(process)) return;
     scheduler.post(undefined, `heartbeat of ${this.label}`, () => {
-      const { cancelRequested, notFound } = this.#owner.heartbeat(this, details);
-      if (!cancelRequested && !notFound) return;
+      const reason = this.#owner.heartbeat(this, details);
+      if (!reason) return;
       const late = faults.strikes('lateCancels') ? faults.spell(500, 30_000) : 0;
-      scheduler.post(process, `tell ${this.label} to stop`, () => this.#stop(notFound ? 'NOT_FOUND' : 'CANCELLED'), hop() + late);
+      postTo(scheduler, process, `tell ${this.label} to stop`, () => this.stop(reason), hop() + late);
     }, hop());
   }
 
@@ -161,19 +170,25 @@ export class ActivityAttempt {
     const timeoutMs = milliseconds(this.#options.command.heartbeatTimeout);
     if (timeoutMs === 0) return;
     this.#heartbeatLimit?.cancel();
-    this.#heartbeatLimit = this.#surroundings.scheduler.post(this.worker.process, `${this.label} has been silent`, () => this.#stop('TIMED_OUT'), timeoutMs + LOCAL_PATIENCE_MS);
+    this.#heartbeatLimit = postTo(this.#surroundings.scheduler, this.worker.process, `${this.label} has been silent`, () => this.stop('TIMED_OUT'), timeoutMs + LOCAL_PATIENCE_MS);
   }
 
-  #stop(reason: StopReason): void {
+  /** Aborts its signal. */
+  stop(reason: StopReason): void {
     if (!this.running || this.#stopReason) return;
     this.#surroundings.scheduler.trace(`${this.worker.process.name}: ${this.label} is told to stop: ${reason}`);
     this.#stopReason = reason;
+    this.#details.details = new ActivityCancellationDetails({ [DETAILS[reason]]: true });
     this.#abort.abort(new commonSdk.CancelledFailure(reason));
   }
 
   #outcomeOf(error: unknown): ActivityOutcome {
-    const aborted = error instanceof Error && error.name === 'AbortError';
-    if (this.#stopReason && (error instanceof commonSdk.CancelledFailure || aborted)) return { kind: 'cancelled', failure: aborted ? { canceledFailureInfo: {} } : toFailure(error) };
+    const aborted = isAbortError(error);
+    if (this.#stopReason && (error instanceof commonSdk.CancelledFailure || aborted)) {
+      const type = FAILURES[this.#stopReason];
+      if (type && !aborted) return { kind: 'failed', failure: toFailure(commonSdk.ApplicationFailure.create({ type, message: `Activity stopped: ${this.#stopReason}` })) };
+      return { kind: 'cancelled', failure: aborted ? { canceledFailureInfo: {} } : toFailure(error) };
+    }
     const failure: Failure = toFailure(commonSdk.ensureApplicationFailure(error));
     return { kind: 'failed', failure };
   }
@@ -195,7 +210,7 @@ export class ActivityAttempt {
     if (this.#workers.isReachable(process)) {
       scheduler.post(undefined, `result of ${this.label}`, () => this.#owner.report(this, outcome, this.#lastDetails), delayMs + hop());
     } else if (scheduler.nowMs < untilMs) {
-      scheduler.post(process, `hand in ${this.label} again`, () => this.#report(outcome, untilMs, delayMs), REPORT_AGAIN_MS);
+      postTo(scheduler, process, `hand in ${this.label} again`, () => this.#report(outcome, untilMs, delayMs), REPORT_AGAIN_MS);
     } else scheduler.trace(`${process.name}: the result of ${this.label} never reaches Temporal`);
   }
 }

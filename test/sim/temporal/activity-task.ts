@@ -3,17 +3,18 @@
  * as its retry policy says, and ends with one outcome for the workflow. An attempt that has timed out is forgotten here and
  * may still run: what it says later is refused.
  */
-import { ActivityAttempt, type AttemptOwner, describeOutcome, type HeartbeatReply } from './activity-attempt';
-import { type Failure, milliseconds, type Payload, type ScheduleActivity } from './sdk';
+import { ActivityAttempt, type AttemptOwner, describeOutcome, type StopReason } from './activity-attempt';
+import { type Failure, milliseconds, type Payload, protoSdk, type ScheduleActivity } from './sdk';
 import type { ActivityOutcome, SimWorker, Surroundings, Task } from './types';
 import type { QueuedTask, Workers } from './workers';
 
-/** Numbers of the server's protocol. */
-const TIMEOUTS = { START_TO_CLOSE: 1, SCHEDULE_TO_START: 2, SCHEDULE_TO_CLOSE: 3, HEARTBEAT: 4 } as const;
-const RETRY_STATES = { NON_RETRYABLE_FAILURE: 2, TIMEOUT: 3, MAXIMUM_ATTEMPTS_REACHED: 4, CANCEL_REQUESTED: 7 } as const;
+const { RetryState, TimeoutType } = protoSdk.temporal.api.enums.v1;
+const TIMEOUTS = {
+  START_TO_CLOSE: TimeoutType.TIMEOUT_TYPE_START_TO_CLOSE, SCHEDULE_TO_START: TimeoutType.TIMEOUT_TYPE_SCHEDULE_TO_START, SCHEDULE_TO_CLOSE: TimeoutType.TIMEOUT_TYPE_SCHEDULE_TO_CLOSE, HEARTBEAT: TimeoutType.TIMEOUT_TYPE_HEARTBEAT,
+} as const;
 
 type TimeoutName = keyof typeof TIMEOUTS;
-type RetryState = (typeof RETRY_STATES)[keyof typeof RETRY_STATES];
+type RetryEnd = NonNullable<NonNullable<Failure['activityFailureInfo']>['retryState']>;
 
 const DEFAULT_RETRY = { initialMs: 1_000, coefficient: 2, maximumOfInitial: 100 };
 
@@ -34,8 +35,12 @@ export class ActivityTask implements AttemptOwner, QueuedTask {
   readonly #workers: Workers;
   readonly #taskQueue: string;
   #number = 0;
+  /** The present attempt has not been taken yet. */
+  #queued = false;
   #current: ActivityAttempt | undefined;
   #cancelRequested = false;
+  #paused = false;
+  #resetRequested = false;
   #done = false;
   #heartbeatDetails: Payload | undefined;
   /** Of the present attempt; all end with it. */
@@ -62,6 +67,7 @@ export class ActivityTask implements AttemptOwner, QueuedTask {
   take(worker: SimWorker): void {
     const { faults, scheduler } = this.#surroundings;
     this.#clearTimers();
+    this.#queued = false;
     const { workflowId, runId, workflowType } = this.#owner;
     const attempt = new ActivityAttempt({ number: this.#number, command: this.command, workflowId, runId, workflowType, heartbeatDetails: this.#heartbeatDetails }, worker, this, this.#surroundings, this.#workers);
     this.#current = attempt;
@@ -77,11 +83,13 @@ export class ActivityTask implements AttemptOwner, QueuedTask {
     }
   }
 
-  heartbeat(attempt: ActivityAttempt, details: Payload): HeartbeatReply {
-    if (this.#current !== attempt) return { cancelRequested: false, notFound: true };
+  heartbeat(attempt: ActivityAttempt, details: Payload): StopReason | undefined {
+    if (this.#current !== attempt) return 'NOT_FOUND';
     this.#heartbeatDetails = details;
     this.#awaitHeartbeat();
-    return { cancelRequested: this.#cancelRequested, notFound: false };
+    if (this.#cancelRequested) return 'CANCELLED';
+    if (this.#resetRequested) return 'RESET';
+    return this.#paused ? 'PAUSED' : undefined;
   }
 
   report(attempt: ActivityAttempt, outcome: ActivityOutcome, lastDetails: Payload | undefined): void {
@@ -93,7 +101,7 @@ export class ActivityTask implements AttemptOwner, QueuedTask {
     else if (outcome.kind === 'failed') {
       this.#heartbeatDetails = lastDetails ?? this.#heartbeatDetails;
       this.#failed(outcome.failure);
-    } else if (this.#cancelRequested) this.#resolve({ kind: 'cancelled', failure: this.#activityFailure('Activity cancelled', outcome.failure, RETRY_STATES.CANCEL_REQUESTED) });
+    } else if (this.#cancelRequested) this.#resolve({ kind: 'cancelled', failure: this.#activityFailure('Activity cancelled', outcome.failure, RetryState.RETRY_STATE_CANCEL_REQUESTED) });
     else this.#surroundings.scheduler.trace(`temporal: ${attempt.label} says cancelled, and nobody cancelled it: refused`);
   }
 
@@ -101,7 +109,33 @@ export class ActivityTask implements AttemptOwner, QueuedTask {
   requestCancel(): void {
     if (this.#done) return;
     this.#cancelRequested = true;
-    if (!this.#current) this.#resolve({ kind: 'cancelled', failure: this.#activityFailure('Activity cancelled', { canceledFailureInfo: {} }, RETRY_STATES.CANCEL_REQUESTED) });
+    if (!this.#current) this.#resolve({ kind: 'cancelled', failure: this.#activityFailure('Activity cancelled', { canceledFailureInfo: {} }, RetryState.RETRY_STATE_CANCEL_REQUESTED) });
+  }
+
+  /** An operator's pause: no further attempt, and what runs is interrupted with its next heartbeat. */
+  pause(): void {
+    this.#surroundings.scheduler.trace(`temporal: ${this.label} is paused`);
+    this.#paused = true;
+    if (!this.#current) this.#clearTimers();
+    this.#workers.withdraw(this.#taskQueue, this);
+  }
+
+  unpause(): void {
+    if (!this.#paused || this.#done) return;
+    this.#surroundings.scheduler.trace(`temporal: ${this.label} is not paused any more`);
+    this.#paused = false;
+    if (this.#current) return;
+    if (this.#queued) this.#number -= 1;
+    this.#enqueue();
+  }
+
+  /** An operator's reset of the activity: its attempts begin at 1 again, at once or with the next heartbeat of what runs. */
+  reset(): void {
+    if (this.#done) return;
+    this.#surroundings.scheduler.trace(`temporal: ${this.label} is reset`);
+    this.#paused = false;
+    if (this.#current) this.#resetRequested = true;
+    else this.#beginAnew();
   }
 
   /** Its workflow is closed: nobody waits for it. What runs of it goes on until it hears so. */
@@ -113,8 +147,18 @@ export class ActivityTask implements AttemptOwner, QueuedTask {
     this.#workers.withdraw(this.#taskQueue, this);
   }
 
+  #beginAnew(): void {
+    this.#resetRequested = false;
+    this.#number = 0;
+    this.#clearTimers();
+    this.#workers.withdraw(this.#taskQueue, this);
+    this.#enqueue();
+  }
+
   #enqueue(): void {
     this.#number += 1;
+    this.#queued = true;
+    if (this.#paused) return;
     const limitMs = milliseconds(this.command.scheduleToStartTimeout);
     if (limitMs > 0) this.#timers.push(this.#after(limitMs, 'schedule to start', () => this.#timedOut('SCHEDULE_TO_START')));
     this.#workers.offer(this.#taskQueue, this);
@@ -131,10 +175,15 @@ export class ActivityTask implements AttemptOwner, QueuedTask {
     this.#surroundings.scheduler.trace(`temporal: ${this.label} #${this.#number}: ${name} timeout${this.#current?.running ? ', while it runs on' : ''}`);
     const failure: Failure = { message: `activity ${name} timeout`, timeoutFailureInfo: { timeoutType: TIMEOUTS[name], ...(this.#heartbeatDetails && { lastHeartbeatDetails: { payloads: [this.#heartbeatDetails] } }) } };
     if (name === 'START_TO_CLOSE' || name === 'HEARTBEAT') this.#failed(failure);
-    else this.#resolve({ kind: 'failed', failure: this.#activityFailure('Activity task timed out', failure, RETRY_STATES.TIMEOUT) });
+    else this.#resolve({ kind: 'failed', failure: this.#activityFailure('Activity task timed out', failure, RetryState.RETRY_STATE_TIMEOUT) });
   }
 
   #failed(failure: Failure): void {
+    if (this.#resetRequested && !failure.applicationFailureInfo?.nonRetryable) {
+      this.#current = undefined;
+      this.#beginAnew();
+      return;
+    }
     const end = this.#mayRetry(failure);
     if (end !== undefined) {
       this.#resolve({ kind: 'failed', failure: this.#activityFailure(failure.timeoutFailureInfo ? 'Activity task timed out' : 'Activity task failed', failure, end) });
@@ -148,12 +197,12 @@ export class ActivityTask implements AttemptOwner, QueuedTask {
     }));
   }
 
-  #mayRetry(failure: Failure): RetryState | undefined {
+  #mayRetry(failure: Failure): RetryEnd | undefined {
     const { maximumAttempts, nonRetryableErrorTypes } = this.command.retryPolicy ?? {};
     const info = failure.applicationFailureInfo;
-    if (info?.nonRetryable || (info?.type && nonRetryableErrorTypes?.includes(info.type))) return RETRY_STATES.NON_RETRYABLE_FAILURE;
-    if (this.#cancelRequested) return RETRY_STATES.CANCEL_REQUESTED;
-    if (maximumAttempts && this.#number >= maximumAttempts) return RETRY_STATES.MAXIMUM_ATTEMPTS_REACHED;
+    if (info?.nonRetryable || (info?.type && nonRetryableErrorTypes?.includes(info.type))) return RetryState.RETRY_STATE_NON_RETRYABLE_FAILURE;
+    if (this.#cancelRequested) return RetryState.RETRY_STATE_CANCEL_REQUESTED;
+    if (maximumAttempts && this.#number >= maximumAttempts) return RetryState.RETRY_STATE_MAXIMUM_ATTEMPTS_REACHED;
     return undefined;
   }
 
@@ -165,7 +214,7 @@ export class ActivityTask implements AttemptOwner, QueuedTask {
     return Math.min(maximumMs, initialMs * (backoffCoefficient || DEFAULT_RETRY.coefficient) ** (this.#number - 1));
   }
 
-  #activityFailure(message: string, cause: Failure, retryState: RetryState): Failure {
+  #activityFailure(message: string, cause: Failure, retryState: RetryEnd): Failure {
     const { activityId, activityType } = this.command;
     return { message, cause, activityFailureInfo: { activityId: activityId ?? '', activityType: { name: activityType ?? '' }, identity: this.#current?.worker.process.name ?? '', retryState } };
   }

@@ -4,7 +4,7 @@
  */
 import type { SimProcess } from '../scheduler';
 import { commonSdk } from './sdk';
-import type { Surroundings } from './types';
+import { postTo, type Surroundings } from './types';
 import type { WorkflowRun } from './workflow-run';
 import type { Workers } from './workers';
 
@@ -84,9 +84,9 @@ export class ClientFactory {
   #call<T>(process: SimProcess | undefined, label: string, act: () => T): Promise<T> {
     const { scheduler, hop } = this.#surroundings;
     return new Promise<T>((resolve, reject) => {
-      const answer = (settle: () => void): void => void scheduler.post(process, `answer to ${label}`, () => settle(), hop());
+      const answer = (settle: () => void): void => void postTo(scheduler, process, `answer to ${label}`, () => settle(), hop());
       if (process && !this.#workers.isReachable(process)) {
-        scheduler.post(process, `${label} is given up`, () => reject(new Error(`14 UNAVAILABLE: Temporal does not answer (${label})`)), GIVE_UP_MS);
+        postTo(scheduler, process, `${label} is given up`, () => reject(new Error(`14 UNAVAILABLE: Temporal does not answer (${label})`)), GIVE_UP_MS);
         return;
       }
       scheduler.post(undefined, label, () => {

@@ -7,6 +7,8 @@ import type { Scheduler } from '../scheduler';
 export interface FaultBudget {
   /** An attempt's heartbeats do not arrive for a while: Temporal begins the next attempt beside it. */
   heartbeatsLost: number;
+  /** An attempt is given to a worker and gets lost on the way. */
+  lostTasks: number;
   /** What an attempt ended with arrives late, perhaps after the next one has begun. */
   lateResults: number;
   /** An attempt hears late that it is not wanted any more. */
@@ -15,6 +17,10 @@ export interface FaultBudget {
   unreachable: number;
   /** The control worker forgets a workflow, and replays it from its history. */
   evictions: number;
+  /** An operator pauses an activity for a while: what runs of it is interrupted. */
+  activityPauses: number;
+  /** An operator resets an activity: what runs of it is interrupted, attempts are counted from 1 again. */
+  activityResets: number;
   /** An operator ends a workflow without a clean-up. */
   terminations: number;
   /** An operator resets a workflow, open or closed, to any earlier result. */
@@ -26,7 +32,7 @@ export interface FaultBudget {
 export type FaultKind = keyof FaultBudget;
 
 export class FaultInjector {
-  readonly budget: FaultBudget = { heartbeatsLost: 0, lateResults: 0, lateCancels: 0, unreachable: 0, evictions: 0, terminations: 0, resets: 0, cancels: 0 };
+  readonly budget: FaultBudget = { heartbeatsLost: 0, lostTasks: 0, lateResults: 0, lateCancels: 0, unreachable: 0, evictions: 0, activityPauses: 0, activityResets: 0, terminations: 0, resets: 0, cancels: 0 };
   /** Of one opportunity, the probability that a fault with budget left happens. */
   rate = 0.05;
   readonly #scheduler: Scheduler;

@@ -2,7 +2,7 @@
  * The history of a run: what happened and what its code answered, workflow task by workflow task. Says what is still open
  * after it, what a reset keeps of it, and whether a replay answers the same.
  */
-import { type Command, milliseconds, type ScheduleActivity } from './sdk';
+import { type Command, type commonSdk, milliseconds, type ScheduleActivity } from './sdk';
 import type { HistoryEntry, Input } from './types';
 
 /** One completed workflow task. */
@@ -10,6 +10,8 @@ export interface Batch {
   readonly inputs: readonly Input[];
   readonly commands: readonly Command[];
   readonly atMs: number;
+  /** As it left them. */
+  readonly searchAttributes: commonSdk.TypedSearchAttributes;
 }
 
 export interface Fork {
@@ -35,7 +37,8 @@ export function entriesOf(inputs: readonly Input[]): HistoryEntry[] {
  * out anew. As the real server does, messages that came later are given to the new run too, unless `reapply` is false.
  */
 export function forkAt(batches: readonly Batch[], pending: readonly Input[], k: number, reapply: boolean): Fork {
-  const all = [...batches.map(({ inputs }) => inputs), pending];
+  // An update that no workflow task has accepted is in no history.
+  const all = [...batches.map(({ inputs }) => inputs), pending.filter(({ kind }) => kind !== 'update')];
   let left = k;
   for (const [number, inputs] of all.entries()) {
     const cut = cutOf(inputs, left);
@@ -60,7 +63,7 @@ function cutOf(inputs: readonly Input[], k: number): number | undefined {
 export function openWork({ retained, pending }: Fork): OpenWork {
   const activities = new Map<number, { command: ScheduleActivity; cancelRequested: boolean }>();
   const timers = new Map<number, { seq: number; dueMs: number }>();
-  for (const { inputs, commands, atMs } of [...retained, { inputs: pending, commands: [], atMs: 0 }]) {
+  for (const { inputs, commands, atMs } of [...retained, { inputs: pending, commands: [] as Command[], atMs: 0 }]) {
     for (const input of inputs) {
       if (input.kind === 'activity') activities.delete(input.seq);
       if (input.kind === 'timer') timers.delete(input.seq);

@@ -12,7 +12,8 @@
  *   const run = temporal.startWorkflow('migrateVm', migrationWorkflowId('vm'), [request]);
  *   temporal.faults.budget.resets = 1;          // and what else may happen by chance
  *
- * Kill a process by making `alive` false; its restart is another SimProcess, registered anew. Import this before anything
+ * Kill a process by making `alive` false; its restart is another SimProcess, registered anew. One that has post() takes its
+ * events itself, and may hold them while it is suspended. A server that is away is setReachable(false) of all. Import this before anything
  * else that loads @temporalio/workflow. Steps are made from a macrotask. Timers of simulated processes keep the async context
  * of who set them (AsyncResource.bind): heartbeats come from an interval. A Date for workflows reads `workflowNowMs`.
  * `problems` is empty at the end, or the workflow's code is wrong; a workflow task that fails, or a replay that differs,
@@ -20,12 +21,13 @@
  */
 import type { Scheduler, SimProcess } from '../scheduler';
 import type { ActivityAttempt } from './activity-attempt';
+import type { ActivityTask } from './activity-task';
 import { currentActivator } from './async-context';
 import { ClientFactory, type SimClient } from './client';
 import { FaultInjector } from './faults';
 import type { Fork } from './history';
 import { activitySdk, type Command, commonSdk, protoSdk, toPayloads, workflowSdk } from './sdk';
-import type { Activities, ActivityOutcome, Surroundings } from './types';
+import { type Activities, type ActivityOutcome, postTo, type Surroundings } from './types';
 import { type RunHost, WorkflowRun } from './workflow-run';
 import { Workers } from './workers';
 import { CONTROL_QUEUE, MESSAGES } from '../../../src/model/names';
@@ -52,6 +54,8 @@ export interface SimTemporal {
   readonly workflowNowMs: number;
   clientOf(process?: SimProcess): SimClient;
   registerWorker(process: SimProcess, taskQueue: string, activities: Activities): void;
+  /** SIGTERM: takes no more work; after the grace what it runs is told to stop, and reports that. When it ends is the process's own business. */
+  shutDown(process: SimProcess, graceMs?: number): void;
   /** Whether Temporal and that process reach each other; it lives and works on either way. */
   setReachable(process: SimProcess, reachable: boolean): void;
   /** @throws WorkflowExecutionAlreadyStartedError while one of that id is open */
@@ -99,7 +103,6 @@ class Server implements SimTemporal, RunHost {
   }
 
   get running(): readonly ActivityAttempt[] {
-    this.#attempts = this.#attempts.filter((attempt) => attempt.unfinished);
     return this.#attempts.filter((attempt) => attempt.running);
   }
 
@@ -113,6 +116,14 @@ class Server implements SimTemporal, RunHost {
 
   registerWorker(process: SimProcess, taskQueue: string, activities: Activities): void {
     this.workers.register({ process, taskQueue, activities });
+  }
+
+  shutDown(process: SimProcess, graceMs = 1_000): void {
+    this.#scheduler.trace(`temporal: the worker of ${process.name} shuts down`);
+    this.workers.remove(process);
+    postTo(this.#scheduler, process, `${process.name} stops its activities`, () => {
+      for (const attempt of this.running) if (attempt.worker.process === process) attempt.stop('WORKER_SHUTDOWN');
+    }, graceMs);
   }
 
   setReachable(process: SimProcess, reachable: boolean): void {
@@ -157,7 +168,7 @@ class Server implements SimTemporal, RunHost {
   }
 
   attempted(attempt: ActivityAttempt): void {
-    this.#attempts.push(attempt);
+    this.#attempts = [...this.#attempts.filter((other) => other.unfinished), attempt];
     for (const listener of this.#listeners) listener(attempt);
   }
 
@@ -185,6 +196,14 @@ class Server implements SimTemporal, RunHost {
       }, faults.spell(1, 60_000));
     };
     if (faults.strikes('evictions')) later('evict', (run) => run.evict());
+    const activity = (act: (task: ActivityTask) => void): void => later('an operator looks at an activity', (run) => {
+      if (run.activities.length > 0) act(this.#scheduler.pick(run.activities));
+    });
+    if (faults.strikes('activityResets')) activity((task) => task.reset());
+    if (faults.strikes('activityPauses')) activity((task) => {
+      task.pause();
+      this.#scheduler.post(undefined, 'unpause', () => task.unpause(), faults.spell(100, 120_000));
+    });
     if (faults.strikes('terminations')) later('terminate', (run) => {
       if (run.status === 'RUNNING') run.terminate();
     });

@@ -1,8 +1,8 @@
 /**
  * What the parts of the simulated Temporal tell each other: what a workflow takes in, what is remembered of a run, what a
- * worker is, and what the server's parts need of their surroundings.
+ * worker is, how a process is given something to do, and what the server's parts need of their surroundings.
  */
-import type { Scheduler, SimProcess } from '../scheduler';
+import type { Scheduler, SimProcess, Task } from '../scheduler';
 import type { FaultInjector } from './faults';
 import type { Failure, Payload } from './sdk';
 
@@ -43,6 +43,16 @@ export interface SimWorker {
   readonly process: SimProcess;
   readonly taskQueue: string;
   readonly activities: Activities;
+}
+
+/** A process whose events wait while it is suspended takes them itself. */
+interface Acting extends SimProcess {
+  post?(label: string, act: () => void, delayMs?: number): Task;
+}
+
+export function postTo(scheduler: Scheduler, process: SimProcess | undefined, label: string, act: () => void, delayMs?: number): Task {
+  const acting: Acting | undefined = process;
+  return acting?.post ? acting.post(label, act, delayMs) : scheduler.post(process, label, act, delayMs);
 }
 
 export interface Surroundings {

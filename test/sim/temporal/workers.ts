@@ -21,7 +21,7 @@ export class Workers {
   }
 
   register(worker: SimWorker): void {
-    this.#workers = this.#workers.filter(({ process }) => process.alive && process !== worker.process).concat(worker, this.#workers.filter(({ process, taskQueue }) => process === worker.process && taskQueue !== worker.taskQueue));
+    this.#workers = [...this.#workers.filter(({ process, taskQueue }) => process.alive && (process !== worker.process || taskQueue !== worker.taskQueue)), worker];
     this.#poll(worker.taskQueue);
   }
 
@@ -39,6 +39,11 @@ export class Workers {
     const waiting = this.#waiting.get(taskQueue) ?? [];
     this.#waiting.set(taskQueue, [...waiting, task]);
     this.#poll(taskQueue);
+  }
+
+  /** It takes nothing any more. */
+  remove(process: SimProcess): void {
+    this.#workers = this.#workers.filter((worker) => worker.process !== process);
   }
 
   withdraw(taskQueue: string, task: QueuedTask): void {

@@ -6,7 +6,7 @@ import type { ActivityAttempt } from './activity-attempt';
 import { type ActivityOwner, ActivityTask } from './activity-task';
 import { assertSame, type Batch, entriesOf, type Fork, forkAt, openWork } from './history';
 import { type Command, commonSdk, type Failure, fromFailure, fromPayload, milliseconds, type ScheduleActivity, toPayloads } from './sdk';
-import type { ActivityOutcome, HistoryEntry, Input, RunStatus, SimProcess, SimWorker, Surroundings, Task } from './types';
+import { type ActivityOutcome, type HistoryEntry, type Input, postTo, type RunStatus, type SimProcess, type SimWorker, type Surroundings, type Task } from './types';
 import { WorkflowInstance } from './workflow-instance';
 import type { QueuedTask, Workers } from './workers';
 
@@ -70,6 +70,7 @@ export class WorkflowRun implements ActivityOwner, QueuedTask {
     this.label = `${options.workflowId} (${options.runId})`;
     this.#batches = [...fork.retained];
     this.#pending = [...fork.pending];
+    this.#searchAttributes = fork.retained.at(-1)?.searchAttributes ?? this.#searchAttributes;
     const { activities, timers } = openWork(fork);
     for (const { command, cancelRequested } of activities) {
       this.#schedule(command);
@@ -93,8 +94,8 @@ export class WorkflowRun implements ActivityOwner, QueuedTask {
   get searchAttributes(): Readonly<Record<string, unknown>> { return Object.fromEntries(this.#searchAttributes.getAll().map(({ key, value }) => [key.name, value])); }
   get parked(): boolean { return this.#status === 'RUNNING' && this.searchAttributes['NeedsOperator'] === true; }
   get history(): readonly HistoryEntry[] { return entriesOf([...this.#batches.flatMap(({ inputs }) => inputs), ...this.#pending]); }
-  /** Attempts that Temporal still waits for; zombies are not among them. */
-  get attempts(): readonly ActivityAttempt[] { return [...this.#activities.values()].flatMap(({ current }) => current ?? []); }
+  /** Activities that have not ended, for an operator to pause or reset. */
+  get activities(): readonly ActivityTask[] { return [...this.#activities.values()]; }
 
   /** @throws WorkflowNotFoundError where the run is closed */
   signal(name: string, ...args: unknown[]): void {
@@ -166,7 +167,7 @@ export class WorkflowRun implements ActivityOwner, QueuedTask {
     const batch = [...this.#pending];
     const task = {};
     this.#task = task;
-    scheduler.post(process, `workflow task of ${this.label}`, () => this.#carryOut(task, process, batch), hop());
+    postTo(scheduler, process, `workflow task of ${this.label}`, () => this.#carryOut(task, process, batch), hop());
     this.#taskTimer = scheduler.post(undefined, `workflow task timeout of ${this.label}`, () => {
       if (this.#task === task) this.#failTask('nobody completed it in time');
     }, TASK_TIMEOUT_MS);
@@ -219,7 +220,7 @@ export class WorkflowRun implements ActivityOwner, QueuedTask {
     const accepted = new Set(commands.map(({ updateResponse }) => updateResponse?.accepted && updateResponse.protocolInstanceId));
     const rejected = new Set(commands.map(({ updateResponse }) => updateResponse?.rejected && updateResponse.protocolInstanceId).filter((id) => !accepted.has(id)));
     this.#pending = this.#pending.slice(batch.length);
-    this.#batches.push({ inputs: batch.filter((input) => input.kind !== 'update' || !rejected.has(input.id)), commands, atMs });
+    this.#batches.push({ inputs: batch.filter((input) => input.kind !== 'update' || !rejected.has(input.id)), commands, atMs, searchAttributes: instance.searchAttributes });
     this.#searchAttributes = instance.searchAttributes;
     this.#details = instance.details;
     for (const command of commands) if (this.#status === 'RUNNING') this.#obey(command, commands);
