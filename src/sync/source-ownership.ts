@@ -4,7 +4,7 @@
  * before its effect, and may be asked for again.
  */
 import { rm } from 'node:fs/promises';
-import { DwcpError } from '../model/errors';
+import { DwcpError, hasCode } from '../model/errors';
 import type { HandOver } from '../model/hand-over';
 import { type GuestDefinition, type GuestSpec, MEMORY_IMAGE_ID, RamLayout, type StoppedGuest } from '../model/guest';
 import { type VmImage } from '../model/image';
@@ -159,7 +159,11 @@ export class SourceOwnership {
     const vm = known.guest ? withMemory(known, registry.imagePath(known, vmId, MEMORY_IMAGE_ID)) : known;
     for (const { imageId, kind, path } of vm.images) {
       if (!(await exists(path))) continue;
-      const [inspected] = await holder.inspect([{ imageId, kind, path }]);
+      // What cannot be read (a RAM image that a crash has left empty) is no baseline; the VM has moved all the same.
+      const [inspected] = await holder.inspect([{ imageId, kind, path }]).catch((error: unknown) => {
+        if (hasCode(error, 'IMAGE_UNREADABLE')) return [];
+        throw error;
+      });
       if (!inspected) continue;
       const sent = manifests.get(imageId);
       // A file of another form than its content (qcow2) stays where it is and is no baseline.
