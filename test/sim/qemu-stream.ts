@@ -21,8 +21,7 @@ export interface MigratingQemu {
   connect(path: string): SimSocket;
   /** The guest goes on a little. */
   letGuestRun(): void;
-  /** @returns whether it ran */
-  stopForMigration(): boolean;
+  stopForMigration(): void;
   resumeAfterMigration(): void;
   completed(): void;
   event(name: string, data: Readonly<Record<string, unknown>>): void;
@@ -75,7 +74,6 @@ export class OutgoingStream {
   /** Pages to send in this round, by number; those of the ROM behind those of the RAM. */
   #left: number[];
   #acknowledged = false;
-  #wasRunning = false;
   #stopped = false;
   /** What the other side does with it now is not this side's matter. */
   #allWritten = false;
@@ -165,7 +163,7 @@ export class OutgoingStream {
 
   #stop(): void {
     const again = this.#left;
-    this.#wasRunning = this.#qemu.stopForMigration();
+    this.#qemu.stopForMigration();
     this.#stopped = true;
     this.#round();
     this.#left = [...new Set([...again, ...this.#left])];
@@ -224,7 +222,7 @@ export class OutgoingStream {
     if (this.isOver) return;
     this.#socket.destroy();
     this.#enter(status);
-    if (this.#stopped && this.#wasRunning) this.#qemu.post('resumes by itself', () => this.#qemu.resumeAfterMigration(), status === 'failed' ? 10 : 0);
+    if (this.#stopped) this.#qemu.post('resumes by itself', () => this.#qemu.resumeAfterMigration(), status === 'failed' ? 10 : 0);
   }
 }
 

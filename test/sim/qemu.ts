@@ -66,6 +66,8 @@ export class SimQemu {
   #downtimeLimitMs = 300;
   #outgoing: OutgoingStream | undefined;
   #incomingStatus: string | undefined;
+  /** Before its migration stopped it. */
+  #stateBefore: RunState = 'running';
   #stopNbd: (() => void) | undefined;
   /** Told to go on before what comes in was whole. */
   #autostart: boolean;
@@ -155,14 +157,14 @@ export class SimQemu {
     letGuestRun: () => qemu.letGuestRun(),
     stopForMigration: () => {
       const ran = qemu.state === 'running';
+      qemu.#stateBefore = qemu.state;
       qemu.#set('finish-migrate', 'stands still for its migration');
       if (ran) qemu.#monitors.event('STOP');
-      return ran;
     },
     resumeAfterMigration: () => {
       if (qemu.state !== 'finish-migrate') return;
-      qemu.#set('running', 'goes on by itself: its migration has ended');
-      qemu.#monitors.event('RESUME');
+      qemu.#set(qemu.#stateBefore, 'is as it was before its migration, which has ended');
+      if (qemu.state === 'running') qemu.#monitors.event('RESUME');
     },
     completed: () => qemu.#set('postmigrate', 'has sent all of its guest'),
     event: (name, data) => qemu.#monitors.event(name, data),

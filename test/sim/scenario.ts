@@ -121,8 +121,7 @@ export class Course {
     this.#world.scheduler.trace('nothing goes wrong any more');
     for (const kind of TEMPORAL_FAULTS) this.#world.temporal.faults.budget[kind] = 0;
     for (const undo of [...this.#undo]) undo();
-    for (const qemu of this.#stopped) if (qemu.life.alive && qemu.state === 'paused') qemu.operator('cont');
-    this.#stopped.clear();
+    this.#letGoOn();
   }
 
   /** From the first migration on: what happens to a VM that is being started is no matter of a hand-over. */
@@ -198,11 +197,17 @@ export class Course {
         if (!running) return;
         running.operator('stop');
         this.#stopped.add(running);
-        this.#until(`the operator lets it go on, on ${running.hostName}`, lastsMs, () => {
-          this.#stopped.delete(running);
-          if (running.life.alive && running.state === 'paused') running.operator('cont');
-        });
+        this.#until(`the operator wants it to go on, on ${running.hostName}`, lastsMs, () => this.#letGoOn());
       }
+    }
+  }
+
+  /** Guests that an operator has stopped; one that a migration has in hand then goes on later. */
+  #letGoOn(): void {
+    for (const qemu of this.#stopped) {
+      if (qemu.life.alive && qemu.state !== 'paused' && qemu.state !== 'running') continue;
+      this.#stopped.delete(qemu);
+      if (qemu.life.alive) qemu.operator('cont');
     }
   }
 
@@ -227,6 +232,7 @@ export class Course {
     this.#world.scheduler.post(undefined, 'an operator looks', () => {
       const { workflow } = this.#world;
       if (workflow?.parked) this.#answer();
+      if (this.#over) this.#letGoOn();
       if (!this.#over && this.#wantsSecond && this.#migrations === 1 && workflow && workflow.status !== 'RUNNING') this.#second();
       this.#operatorLooks();
     }, 2_000 + 20_000 * this.#world.scheduler.random());
