@@ -82,10 +82,11 @@ export function createDestinationActivities(deps: DestinationDependencies) {
     const own = new OwnStep(vm, migrationId, await vm.last(migrationId), 'destination', DESTINATION_TABLE, destinationState);
     if (own.state === 'mine' || own.state === 'installed') return grant('session', migrationId);
     own.assert('prepare');
+    // One that is still open may be about to leave: that is settled first.
+    const holder = await holderOf(vm, migrationId);
+    if (holder !== undefined) throw new DwcpError('VM_BUSY', `Host ${deps.hostId} still has ${vmId} in its hands for migration ${holder}`);
     const known = await registry.find(vmId);
     if (known?.presence === 'here') throw new DwcpError('VM_EXISTS', `VM ${vmId} lives on host ${deps.hostId} already`);
-    const holder = await holderOf(vm, migrationId);
-    if (holder !== undefined) throw new DwcpError('VM_BUSY', `Host ${deps.hostId} still receives ${vmId} for migration ${holder}`);
     if (mode === 'migrate' && (await vm.fence()) > fence) throw new DwcpError('FENCED', `Host ${deps.hostId} has seen a newer migration of ${vmId}`);
     const images = input.images.map((image) => ({ ...image, path: registry.imagePath(known, vmId, image.imageId) }));
     await assertSpace(deps.dataDir, images, store, vmId);

@@ -55,7 +55,7 @@ function checkOf(before: string, text: string): string {
 
 function encode(entries: readonly OwnershipEntry[]): Buffer {
   let check = '';
-  const last = entries.at(-1)?.migrationId;
+  const last = withPart(entries).at(-1)?.migrationId;
   const lines = entries.map((entry) => {
     const { handOver, ...rest } = entry;
     const json = JSON.stringify(handOver && entry.migrationId === last ? entry : rest);
@@ -136,9 +136,10 @@ export class OwnershipJournal {
     }
   }
 
-  /** The last entry of a VM, or of one migration of it. */
+  /** The last entry of one migration of a VM; or of all that have had a part in it here. */
   async last(vmId: string, migrationId?: string): Promise<OwnershipEntry | undefined> {
-    return (await this.entries(vmId)).filter((entry) => migrationId === undefined || entry.migrationId === migrationId).at(-1);
+    const entries = await this.entries(vmId);
+    return (migrationId === undefined ? withPart(entries) : entries.filter((entry) => entry.migrationId === migrationId)).at(-1);
   }
 
   /** What a migration has handed over; undefined where it has not, or where another has come since. */
@@ -153,7 +154,7 @@ export class OwnershipJournal {
 
   /** The highest fence this host has seen for a VM. */
   async fence(vmId: string): Promise<number> {
-    return Math.max(0, ...(await this.entries(vmId)).map((entry) => entry.fence));
+    return Math.max(0, ...withPart(await this.entries(vmId)).map((entry) => entry.fence));
   }
 
   /** One at a time for each VM; not to be asked for again inside. */
@@ -164,7 +165,7 @@ export class OwnershipJournal {
   async #write(vmId: string, entries: readonly OwnershipEntry[]): Promise<void> {
     const path = this.#path(vmId);
     const content = encode(entries);
-    const [before, after] = [entries.at(-2), entries.at(-1)].map((entry) => entry !== undefined && isOpenState(entry.state));
+    const [before, after] = [entries.slice(0, -1), entries].map((list) => withPart(list).at(-1)).map((entry) => entry !== undefined && isOpenState(entry.state));
     const spares = Array.from({ length: SPARES }, (_, index) => this.#sparePath(vmId, index + 1));
     // What opens a migration says at once where the disk has no room; what follows finds the room that was set aside.
     const opens = after && !before;
@@ -190,6 +191,12 @@ export class OwnershipJournal {
   #knownPath(vmId: string): string {
     return join(this.#folder, `${vmId}.known`);
   }
+}
+
+/** A promise never to start a VM that was not promised before is kept, and changes nothing for those who have a part in it. */
+function withPart(entries: readonly OwnershipEntry[]): readonly OwnershipEntry[] {
+  const parts = new Set(entries.filter(({ state }) => state !== 'abandoned').map(({ migrationId }) => migrationId));
+  return entries.filter(({ migrationId }) => parts.has(migrationId));
 }
 
 function corrupt(path: string, what: string): DwcpError {

@@ -19,7 +19,7 @@ import { type Hello, RELEASE, SESSION_PROTOCOL } from '../transport/hello';
 import { ReceivingSession } from '../transport/receiving-session';
 import type { Slab } from '../transport/slab';
 import { Tunnel } from '../transport/tunnel';
-import { type DestinationContext, DestinationMigration, type DestinationRecord, destinationRecordSchema, migrationFolder } from './destination-migration';
+import { type DestinationContext, DestinationMigration, type DestinationRecord, destinationRecordSchema, migrationFolder, removeRecord } from './destination-migration';
 import {
   abandonSchema, basePagesSchema, dictionarySchema, finishImageSchema, installImageSchema, manifestRequestSchema, MAX_PAGE_HASH_BLOCKS, MAX_SAMPLE_BYTES, guestBeginSchema, guestLoadSchema, openImageSchema, pageHashesSchema, readBody, referencesSchema, takeOverSchema, type TakenOver, takenOverSchema,
 } from './protocol';
@@ -107,7 +107,9 @@ export class DestinationHub {
     const failed: { migrationId: string; error: DwcpError }[] = [];
     for (const migrationId of await this.list()) {
       try {
-        await this.complete(migrationId);
+        if (await this.migration(migrationId)) await this.complete(migrationId);
+        // A crash cut it off while it was made or forgotten.
+        else await removeRecord(this.#context.dataDir, migrationId);
       } catch (error) {
         failed.push({ migrationId, error: toDwcpError(error, 'INTERNAL', { side: 'destination' }) });
       }

@@ -13,7 +13,7 @@ import { hostIdSchema, migrationIdSchema, tenantSchema, vmIdSchema, vmTypeSchema
 import { imageSpecSchema, looksOf } from '../model/image';
 import type { BaseStore } from '../store/base-disks';
 import type { BaselineStore } from '../store/baselines';
-import { readIfThere, writeDurably } from '../store/durable-file';
+import { exists, readIfThere, syncFolder, writeDurably } from '../store/durable-file';
 import type { DictionaryStore } from '../store/dictionaries';
 import { DESTINATION_TABLE, type DestinationEvent, type DestinationState, destinationState } from '../model/ownership-machine';
 import type { OwnershipJournal } from '../store/ownership-journal';
@@ -78,6 +78,12 @@ export interface DestinationContext {
 
 export function migrationFolder(dataDir: string): string {
   return join(dataDir, 'incoming');
+}
+
+/** The record and what lies beside it; not there again after a crash. */
+export async function removeRecord(dataDir: string, migrationId: string): Promise<void> {
+  await rm(join(migrationFolder(dataDir), migrationId), { recursive: true, force: true });
+  if (await exists(migrationFolder(dataDir))) await syncFolder(migrationFolder(dataDir));
 }
 
 export class DestinationMigration {
@@ -444,7 +450,7 @@ export class DestinationMigration {
 
   async #forget(): Promise<void> {
     for (const { imageId } of this.record.images) await removeJournal(this.parametersOf(imageId, true).journalPath);
-    await rm(this.#folder(), { recursive: true, force: true });
+    await removeRecord(this.#context.dataDir, this.record.migrationId);
   }
 
   get #theGuest(): DestinationGuest {

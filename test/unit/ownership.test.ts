@@ -91,6 +91,23 @@ describe('ownership journal', () => {
     expect(await journal.handOver('vm', 'm1')).toBeUndefined();
   });
 
+  it('lets a promise about a migration that has never been here hide nothing of the one that is', async () => {
+    const folder = temporaryFolder();
+    const journal = new OwnershipJournal(folder);
+    const handOver = { destinationHost: 'b', destination: { address: 'x', port: 1, grant: { purpose: 'session' as const, subject: 'm1', expiresAtMs: 1, token: 't' } }, roots: {} };
+    await write(journal, 'claimed', 'm1', 1);
+    await write(journal, 'handed_over', 'm1', 1, { handOver });
+    await write(journal, 'abandoned', 'm2', 7);
+    expect((await journal.last('vm'))?.state).toBe('handed_over');
+    expect((await journal.last('vm', 'm2'))?.state).toBe('abandoned');
+    expect(await journal.fence('vm')).toBe(1);
+    expect(await journal.handOver('vm', 'm1')).toEqual(handOver);
+    expect(readdirSync(join(folder, 'ownership')).filter((name) => name.includes('spare'))).not.toEqual([]);
+    await write(journal, 'promised', 'm3', 3);
+    await write(journal, 'abandoned', 'm3', 3);
+    expect((await journal.last('vm'))?.migrationId).toBe('m3');
+  });
+
   it('leaves no space set aside once a migration is over', async () => {
     const folder = temporaryFolder();
     const journal = new OwnershipJournal(folder);

@@ -68,6 +68,8 @@ export class IncomingGuest {
   #restarts = 0;
   #failed: DwcpError | undefined;
   #closed = false;
+  /** The guest was told to run: a QEMU that ends from then on is not replaced. */
+  #toldToRun = false;
 
   constructor(options: IncomingGuestOptions) {
     this.#options = options;
@@ -202,6 +204,7 @@ export class IncomingGuest {
     const qmp = this.#qmp;
     if (!qmp) throw new DwcpError('GUEST_LOST', 'There is no QEMU that could run the guest', { side: 'destination' });
     const before = await qmp.execute('query-status');
+    this.#toldToRun = true;
     if (before.running) return { resumedAtMs: Date.now(), responds: true };
     const resumed = qmp.event('RESUME', ({ name }) => name === 'RESUME', RESUME_TIMEOUT_MS);
     const [{ atMs }] = await Promise.all([resumed, qmp.execute('cont')]);
@@ -304,7 +307,7 @@ export class IncomingGuest {
     this.#qmp = qmp;
     this.#process = process;
     qmp.onEnd(() => {
-      if (this.#qmp !== qmp || this.#closed) return;
+      if (this.#qmp !== qmp || this.#closed || this.#toldToRun) return;
       this.#startOver();
       this.#kick();
     });

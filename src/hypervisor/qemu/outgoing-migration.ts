@@ -61,6 +61,8 @@ export class OutgoingMigration {
   #acknowledges = false;
   #status = 'none';
   #stopped: QmpEvent | undefined;
+  /** A stop has been heard of, and QEMU is asked what for. */
+  #lookingAtStop: Promise<void> = Promise.resolve();
   #onStopped: ((atMs: number) => void) | undefined;
   #failed: ((error: DwcpError) => void) | undefined;
   #stopListening: (() => void) | undefined;
@@ -88,7 +90,7 @@ export class OutgoingMigration {
     await this.#listen();
     this.#stopListening = this.#qmp.onEvent((event) => {
       if (event.name === 'MIGRATION') this.#status = String(event.data.status);
-      if (event.name === 'STOP') this.#noteStop(event);
+      if (event.name === 'STOP') this.#lookingAtStop = this.#noteStop(event);
     });
     const present = await this.#qmp.execute('query-migrate-capabilities');
     this.#acknowledges = present.some(({ capability }) => capability === 'switchover-ack');
@@ -141,19 +143,21 @@ export class OutgoingMigration {
       if (this.#acknowledges) this.#socket?.write(Buffer.concat([SWITCHOVER_ACK, SAYS_NO_MORE]));
       await Promise.all([reached, this.#qmp.execute('migrate-set-parameters', { 'downtime-limit': AT_ONCE_MS })]);
     }
+    await this.#lookingAtStop;
     // QEMU says nothing of the stop of a guest that stands still already.
     if (!this.#stopped) throw pausedByOthers();
   }
 
   /** QEMU stops the guest for its migration, or an operator does: then the migration ends, and the guest stays as it is. */
-  #noteStop(event: QmpEvent): void {
-    this.#qmp.execute('query-status').then(({ status }) => {
-      if (STOPPED_FOR_MIGRATION.has(status)) return;
-      this.#failed?.(pausedByOthers());
-      this.#failed = undefined;
-    }, () => undefined);
-    this.#stopped = event;
-    this.#onStopped?.(event.atMs);
+  async #noteStop(event: QmpEvent): Promise<void> {
+    const status = await this.#qmp.execute('query-status').then((answer) => answer.status, () => undefined);
+    if (status === undefined || STOPPED_FOR_MIGRATION.has(status)) {
+      this.#stopped = event;
+      this.#onStopped?.(event.atMs);
+      return;
+    }
+    this.#failed?.(pausedByOthers());
+    this.#failed = undefined;
   }
 
   /** From `pre-switchover`: the last pages and the device state. Past this QEMU never starts the guest by itself. */

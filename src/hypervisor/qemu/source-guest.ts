@@ -126,6 +126,7 @@ export class SourceGuest {
     await this.#assertRunning();
     this.#memory = new GuestMemory(path, new RamLayout(ramBlocks), blankPages, settled, events);
     this.#outgoing = new OutgoingMigration(this.#qmp, this.#places.outgoingPath, new MigrationStreamReader(this.#memory), autoConverge);
+    this.#outgoing.onFailure((error) => this.#failed(error));
     await this.#outgoing.start();
   }
 
@@ -144,6 +145,7 @@ export class SourceGuest {
       },
     }, autoConverge);
     this.#outgoing = outgoing;
+    outgoing.onFailure((error) => this.#failed(error));
     await outgoing.start();
   }
 
