@@ -163,8 +163,9 @@ export class SimQemu {
     },
     resumeAfterMigration: () => {
       if (qemu.state !== 'finish-migrate') return;
-      qemu.#set(qemu.#stateBefore, 'is as it was before its migration, which has ended');
-      if (qemu.state === 'running') qemu.#monitors.event('RESUME');
+      const before = qemu.#stateBefore;
+      qemu.#set(before, 'is as it was before its migration, which has ended');
+      if (before === 'running') qemu.#monitors.event('RESUME');
     },
     completed: () => qemu.#set('postmigrate', 'has sent all of its guest'),
     event: (name, data) => qemu.#monitors.event(name, data),
