@@ -22,5 +22,6 @@ module.exports = {
     project('workflow', { globalSetup: '<rootDir>/test/helpers/server-up.js', globalTeardown: '<rootDir>/test/helpers/server-down.js' }),
     project('deploy'),
     project('system'),
+    project('sim'),
   ],
 };

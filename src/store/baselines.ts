@@ -12,7 +12,7 @@ import { join } from 'node:path';
 import { z } from 'zod';
 import { DwcpError } from '../model/errors';
 import { imageIdSchema, imageKindSchema, vmIdSchema } from '../model/ids';
-import { isMissing, namesIn, readIfThere, renameDurably, writeDurably } from './durable-file';
+import { exists, isMissing, namesIn, readIfThere, renameDurably, writeDurably } from './durable-file';
 import { Manifest } from './manifest';
 import { type ContentCipher, type Seal, sealSchema } from './sealing-key';
 
@@ -201,8 +201,11 @@ export class BaselineStore {
   /** Turns a file into the content of a baseline: renames it into place, then records it. */
   async adopt(from: string, imagePath: string, record: Omit<BaselineRecord, 'lastUsedAtMs' | 'root' | 'contentPath' | 'seal'>, manifest: Manifest): Promise<void> {
     const contentPath = baselinePathOf(imagePath);
-    await this.forget(record.vmId, record.imageId, true);
-    if (from !== contentPath) await renameDurably(from, contentPath);
+    // An earlier try may have come as far as the rename: what lies there then is what was to be kept.
+    const isThere = from === contentPath || !(await exists(from));
+    await this.forget(record.vmId, record.imageId, !isThere);
+    if (!isThere) await renameDurably(from, contentPath);
+    if (!(await exists(contentPath))) return;
     await this.put({ ...record, contentPath }, manifest);
   }
 

@@ -78,13 +78,16 @@ export function blocksInMemory(sizeBytes: number, selection: BlockSelection, byt
 export class BlockWriter {
   readonly #file: ImageFile;
   readonly #written: (block: number, hash: Buffer) => void;
+  readonly #writing: (block: number) => void;
   #first = 0;
   #bytes: Buffer | undefined;
   #hashes: Buffer[] = [];
 
-  constructor(file: ImageFile, written: (block: number, hash: Buffer) => void) {
+  /** @param writing hears of a block before the first of its bytes is in the file */
+  constructor(file: ImageFile, written: (block: number, hash: Buffer) => void, writing: (block: number) => void = () => undefined) {
     this.#file = file;
     this.#written = written;
+    this.#writing = writing;
   }
 
   /** @param stable whether `bytes` stays as it is until flush() */
@@ -107,6 +110,7 @@ export class BlockWriter {
 
   flush(): void {
     if (!this.#bytes) return;
+    for (let block = this.#first; block < this.#first + this.#hashes.length; block += 1) this.#writing(block);
     writeFully(this.#file.fd, this.#bytes, this.#first * BLOCK_SIZE_BYTES);
     for (const [index, hash] of this.#hashes.entries()) this.#written(this.#first + index, hash);
     this.#bytes = undefined;

@@ -1,26 +1,34 @@
 /**
- * The worker threads of an agent and the line of jobs before them. A job goes to the thread with the fewest; a thread
- * that dies fails its jobs and is replaced.
+ * The worker threads of an agent and the line of jobs before them. A job goes to the thread with the fewest. Where a thread
+ * dies its jobs go to another: doing one twice does no harm, and most died for no fault of theirs. The one that was at work is
+ * given a second thread only: what kills two would kill all, one after the other.
  */
 import { join } from 'node:path';
 import { availableParallelism } from 'node:os';
 import { Worker } from 'node:worker_threads';
-import { DwcpError, fromReport, type ErrorReport, messageOf } from '../model/errors';
+import { DwcpError, fromReport, type ErrorReport, messageOf, toDwcpError } from '../model/errors';
 import type { CodecJob, CodecJobs, CodecResult } from './codec-jobs';
 
 interface Pending {
   readonly job: CodecJob;
   readonly resolve: (result: CodecResult) => void;
   readonly reject: (error: DwcpError) => void;
+  /** Threads that have died at it. */
+  deaths: number;
 }
 
 interface Lane {
-  worker: Worker;
+  /** Started when there is something to do: one that dies at once must not be started over and over. */
+  worker: Worker | undefined;
+  /** In the order in which the thread does them. */
   readonly jobs: Map<number, Pending>;
 }
 
 /** A second job in a thread's line hides the time that messages take. */
 const JOBS_PER_LANE = 2;
+const MOST_DEATHS = 2;
+
+const WORKER = join(__dirname, 'codec-worker.js');
 
 type Reply = { readonly id: number } & ({ readonly result: CodecResult } | { readonly error: ErrorReport });
 
@@ -34,59 +42,59 @@ export class CodecPool {
   /** @param threads 0 takes one a processor */
   constructor(threads: number) {
     this.threads = threads > 0 ? threads : availableParallelism();
-    for (let lane = 0; lane < this.threads; lane += 1) this.#lanes.push(this.#open());
+    for (let lane = 0; lane < this.threads; lane += 1) this.#lanes.push({ worker: undefined, jobs: new Map() });
+    for (const lane of this.#lanes) this.#start(lane);
   }
 
-  /** @throws the coded error of the job; INTERNAL where its thread died */
+  /** @throws the coded error of the job; ENCODER_FAILED or INTERNAL where two threads died at it */
   run<K extends keyof CodecJobs>(job: CodecJobs[K]['job'] & { readonly kind: K }): Promise<CodecJobs[K]['result']> {
     if (this.#closed) return Promise.reject(new DwcpError('SUPERSEDED', 'The agent stops'));
     return new Promise((resolve, reject) => {
-      this.#waiting.push({ job, resolve, reject });
+      this.#waiting.push({ job, resolve, reject, deaths: 0 });
       this.#dispatch();
     });
   }
 
   async close(): Promise<void> {
     this.#closed = true;
-    await Promise.all(this.#lanes.map((lane) => lane.worker.terminate()));
+    await Promise.all(this.#lanes.map(async (lane) => lane.worker?.terminate()));
     const error = new DwcpError('SUPERSEDED', 'The agent stops');
     for (const pending of [...this.#waiting.splice(0), ...this.#lanes.flatMap((lane) => [...lane.jobs.values()])]) pending.reject(error);
   }
 
-  #open(): Lane {
-    const lane: Lane = { worker: this.#start(), jobs: new Map() };
-    this.#listen(lane);
-    return lane;
-  }
-
-  #start(): Worker {
-    const worker = new Worker(join(__dirname, 'codec-worker.js'), { resourceLimits: { maxYoungGenerationSizeMb: 8, maxOldGenerationSizeMb: 128 } });
+  #start(lane: Lane): Worker {
+    const worker = new Worker(WORKER, { resourceLimits: { maxYoungGenerationSizeMb: 8, maxOldGenerationSizeMb: 128 } });
     worker.unref();
+    let reason: unknown = 'it ended';
+    worker.on('message', (reply: Reply) => this.#settle(lane, reply));
+    worker.on('error', (error) => (reason = error));
+    // Behind the error: by then every reply that it still gave has been heard.
+    worker.on('exit', () => this.#buried(lane, reason));
+    lane.worker = worker;
     return worker;
-  }
-
-  #listen(lane: Lane): void {
-    lane.worker.on('message', (reply: Reply) => this.#settle(lane, reply));
-    lane.worker.on('error', (error) => this.#replace(lane, error));
   }
 
   #settle(lane: Lane, reply: Reply): void {
     const pending = lane.jobs.get(reply.id);
     lane.jobs.delete(reply.id);
-    if (lane.jobs.size === 0) lane.worker.unref();
+    if (lane.jobs.size === 0) lane.worker?.unref();
     if ('error' in reply) pending?.reject(fromReport(reply.error));
     else pending?.resolve(reply.result);
     this.#dispatch();
   }
 
-  #replace(lane: Lane, error: unknown): void {
+  #buried(lane: Lane, reason: unknown): void {
+    lane.worker = undefined;
     if (this.#closed) return;
-    const reason = new DwcpError('INTERNAL', `A worker thread died: ${messageOf(error)}`, { cause: error });
-    const lost = [...lane.jobs.values()];
+    const [first, ...rest] = lane.jobs.values();
     lane.jobs.clear();
-    lane.worker = this.#start();
-    this.#listen(lane);
-    for (const pending of lost) pending.reject(reason);
+    this.#waiting.unshift(...rest);
+    if (first) {
+      first.deaths += 1;
+      if (first.deaths < MOST_DEATHS) this.#waiting.unshift(first);
+      else first.reject(fatal(first.job, reason));
+    }
+    this.#dispatch();
   }
 
   #dispatch(): void {
@@ -96,9 +104,21 @@ export class CodecPool {
       const pending = this.#waiting.shift();
       if (!pending) return;
       const id = this.#nextId++;
+      const worker = lane.worker ?? this.#start(lane);
       lane.jobs.set(id, pending);
-      lane.worker.ref();
-      lane.worker.postMessage({ id, job: pending.job });
+      worker.ref();
+      try {
+        worker.postMessage({ id, job: pending.job });
+      } catch (error) {
+        lane.jobs.delete(id);
+        pending.reject(toDwcpError(error, 'INTERNAL'));
+      }
     }
   }
+}
+
+/** Only what the codec itself does may be done by the standard transfer instead. */
+function fatal({ kind }: CodecJob, cause: unknown): DwcpError {
+  const code = kind === 'encode' || kind === 'decode' ? 'ENCODER_FAILED' : 'INTERNAL';
+  return new DwcpError(code, `${MOST_DEATHS} worker threads died at the same job (${kind}): ${messageOf(cause)}`, { cause });
 }

@@ -41,6 +41,8 @@ const packer = new Packer();
 let sampleScratch: Buffer | undefined;
 
 const shadowHash = Buffer.alloc(HASH_BYTES);
+/** Of no content. */
+const IN_FLUX = Buffer.alloc(HASH_BYTES, 0xff);
 const ownPageHashes = Buffer.alloc(PAGE_HASHES_PER_BLOCK);
 
 function encode(job: EncodeJob): EncodeResult {
@@ -165,10 +167,12 @@ function decode(job: DecodeJob): DecodeResult {
   const held = new Manifest(job.file.sizeBytes, job.held);
   const accepted: number[] = [];
   const refused: number[] = [];
+  // A thread that dies at it leaves a block that nothing is equal to and no delta builds on, not one that claims its old content.
+  const inFlux = (block: number): void => held.set(block, IN_FLUX);
   const writer = new BlockWriter(job.file, (block, hash) => {
     held.set(block, hash);
     accepted.push(block);
-  });
+  }, inFlux);
   const image = {
     sizeBytes: job.file.sizeBytes,
     hashOf: (block: number): Buffer => held.hashOf(block),
@@ -187,6 +191,7 @@ function decode(job: DecodeJob): DecodeResult {
       if (held.hashOf(block).equals(hash)) accepted.push(block);
       else if (bytes) writer.write(block, bytes, hash, stable);
       else {
+        inFlux(block);
         clearBlock(job.file, block);
         held.set(block, ZERO_HASH);
         accepted.push(block);

@@ -51,6 +51,9 @@ export interface StartedGuest {
   readonly responds: boolean;
 }
 
+/** How often a guest that has not run is loaded and told to. */
+const STARTS = 2;
+
 const stateSchema = z.union([
   z.strictObject({ prefix: z.base64(), sectionId: z.int(), commands: z.base64(), devices: z.base64() }),
   /** QEMU has received and loaded it itself: there is nothing to load it from again. */
@@ -153,15 +156,22 @@ export class DestinationGuest {
   async start(memory: () => Promise<WorkingImage>, verifiedRoot: string | undefined): Promise<StartedGuest> {
     const before = await readIfThere(this.#startedPath);
     if (before) return this.#startedBefore(startedSchema.parse(JSON.parse(before.toString('utf8'))));
-    try {
-      await this.ensureLoaded(memory, verifiedRoot);
-    } catch (error) {
-      throw neverRan(toDwcpError(error, 'QEMU_UNREACHABLE', { side: 'destination' }));
+    for (let left = STARTS; ; left -= 1) {
+      try {
+        await this.ensureLoaded(memory, verifiedRoot);
+      } catch (error) {
+        throw neverRan(toDwcpError(error, 'QEMU_UNREACHABLE', { side: 'destination' }));
+      }
+      await writeDurably(this.#startedPath, JSON.stringify({ responds: false }));
+      try {
+        const started = await this.#run();
+        await writeDurably(this.#startedPath, JSON.stringify(started));
+        return started;
+      } catch (error) {
+        // One that has died since it was loaded is replaced; one that refuses twice will not take it.
+        if (!(error instanceof NeverRan) || left <= 1) throw error;
+      }
     }
-    await writeDurably(this.#startedPath, JSON.stringify({ responds: false }));
-    const started = await this.#run();
-    await writeDurably(this.#startedPath, JSON.stringify(started));
-    return started;
   }
 
   /** It is here for good: the agent lets go of its monitor. */

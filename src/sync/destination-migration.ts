@@ -218,14 +218,22 @@ export class DestinationMigration {
   async beginGuestAhead(): Promise<void> {
     const setUp = this.record.guest?.setUp;
     if (!setUp || this.record.images.some(({ imageId }) => !this.#open.has(imageId)) || this.#guest?.begun) return;
-    await this.beginGuest(Buffer.from(setUp.prefix, 'base64'), setUp.sectionId);
+    await this.#beginGuest(Buffer.from(setUp.prefix, 'base64'), setUp.sectionId, true);
   }
 
   /** The set-up of a running guest: its QEMU is started and fed from now on. All its images are open. */
-  async beginGuest(prefix: Buffer, sectionId: number): Promise<void> {
-    await this.#theGuest.forgetState();
-    for (const { imageId, path } of this.record.images) if (imageId !== MEMORY_IMAGE_ID) await linkInPlace(path);
-    this.#theGuest.begin(prefix, sectionId, await this.image(MEMORY_IMAGE_ID, true));
+  beginGuest(prefix: Buffer, sectionId: number): Promise<void> {
+    return this.#beginGuest(prefix, sectionId, false);
+  }
+
+  /** @param ahead nothing is done where somebody has begun it meanwhile */
+  #beginGuest(prefix: Buffer, sectionId: number, ahead: boolean): Promise<void> {
+    return this.takeIn(async () => {
+      if (ahead && this.#theGuest.begun) return;
+      await this.#theGuest.forgetState();
+      for (const { imageId, path } of this.record.images) if (imageId !== MEMORY_IMAGE_ID) await linkInPlace(path);
+      this.#theGuest.begin(prefix, sectionId, await this.image(MEMORY_IMAGE_ID, true));
+    });
   }
 
   /** What a guest's QEMU has not been given yet of its memory. */
@@ -410,7 +418,8 @@ export class DestinationMigration {
       if (whole) await installLinked(parameters, store);
       else if ((await readIfThere(parameters.journalPath)) !== undefined) await installImage(parameters, generation, store, pool, held);
     }
-    await activator.activate(images);
+    // A guest's RAM image is of no more use for it here, whatever a crash has made of it.
+    await activator.activate(guest ? images.filter(({ kind }) => kind === 'disk') : images);
     const definition = guest ? { command: guest.command, qmpPath: guest.qmpPath } : this.record.definition;
     await registry.put({ vmId, images: images.map(({ imageId, kind, path }) => ({ imageId, kind, path })), presence: 'here', generation, ...looksOf(this.record), ...(definition && { guest: definition }) });
     await own.happened('installed', fence, this.#started && { note: JSON.stringify(this.#started) });

@@ -68,6 +68,8 @@ export class IncomingGuest {
   #restarts = 0;
   #failed: DwcpError | undefined;
   #closed = false;
+  /** The monitor of the QEMU that has the guest, loaded and paused, or running. */
+  #holdsGuest: QmpClient | undefined;
   /** The guest was told to run: a QEMU that ends from then on is not replaced. */
   #toldToRun = false;
 
@@ -125,7 +127,7 @@ export class IncomingGuest {
       while (this.#loaded === undefined) {
         try {
           await this.#loadOnce(state);
-          if (attempt === this.#attempt) this.#loaded = state;
+          if (attempt === this.#attempt) this.#isLoaded(state);
         } catch (error) {
           if (attempt === this.#attempt) this.#restart(toDwcpError(error, 'QEMU_UNREACHABLE'));
         }
@@ -178,7 +180,12 @@ export class IncomingGuest {
     if (!qmp) throw new DwcpError('GUEST_LOST', 'No QEMU receives the guest', { side: 'destination' });
     await this.#orGivenUp(untilWholeLoaded(qmp));
     if (attempt !== this.#attempt) throw superseded();
-    this.#loaded = 'whole';
+    this.#isLoaded('whole');
+  }
+
+  #isLoaded(state: DeviceState | 'whole'): void {
+    this.#loaded = state;
+    this.#holdsGuest = this.#qmp;
   }
 
   /**
@@ -191,18 +198,22 @@ export class IncomingGuest {
       if (!this.#qmp || this.#qmp.ended) this.#qmp = await QmpClient.connect(runPlaces(this.#options.runFolder).qmpPath);
       const { status, running } = await this.#qmp.execute('query-status');
       this.#process = process;
-      if (running) return 'running';
-      return status === 'paused' ? 'loaded' : undefined;
+      if (!running && status !== 'paused') return undefined;
+      this.#holdsGuest = this.#qmp;
+      return running ? 'running' : 'loaded';
     } catch (error) {
       if (!isAlive(process)) return undefined;
       throw error;
     }
   }
 
-  /** Lets the guest run; past the point of no return only. Idempotent. @returns QEMU's time of it, once it has been seen to */
+  /**
+   * Lets the guest run; past the point of no return only. Idempotent. @returns QEMU's time of it, once it has been seen to
+   * @throws QEMU_REFUSED where it has not run: QEMU says so, or the one that had loaded it has ended since
+   */
   async run(): Promise<{ resumedAtMs: number; responds: boolean }> {
-    const qmp = this.#qmp;
-    if (!qmp) throw new DwcpError('GUEST_LOST', 'There is no QEMU that could run the guest', { side: 'destination' });
+    const qmp = this.#holdsGuest;
+    if (!qmp || qmp.ended) throw new DwcpError('QEMU_REFUSED', 'The QEMU that had loaded the guest has ended before it was told to run it', { side: 'destination' });
     const before = await qmp.execute('query-status');
     this.#toldToRun = true;
     if (before.running) return { resumedAtMs: Date.now(), responds: true };
@@ -330,6 +341,7 @@ export class IncomingGuest {
     this.#incoming?.abort();
     this.#incoming = undefined;
     this.#loaded = undefined;
+    this.#holdsGuest = undefined;
     this.#pending.fill(1);
   }
 
