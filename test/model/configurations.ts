@@ -2,7 +2,7 @@
  * What the search of the hand-over lets happen: small sets that CI goes through in a minute, wider ones for
  * `npm run bench -- model`.
  */
-import type { Configuration } from './hand-over-model';
+import type { Configuration } from './hand-over-settings';
 
 export const IN_CI: Readonly<Record<string, Configuration>> = {
   crash: { budget: { agentCrash: 1, hostCrash: 1, zombie: 1, abort: 1 } },
