@@ -1,8 +1,11 @@
 /**
  * A running guest's disk as an image that changes: a scan of all of it, then round after round what the guest has written.
  * In the last round, with the guest stopped, what is left is read at once, so that the hypervisor may let go of the disk
- * while it is still being sent.
+ * while it is still being sent. Nothing here waits for what will not come: not for a sender that has ended (its signal says so),
+ * nor behind a read that has failed.
  */
+import { onAbort } from '../model/abort';
+import { type DwcpError, toDwcpError } from '../model/errors';
 import { BLOCK_SIZE_BYTES, blockCount, blockLength, type ImageSpec, type VmImage } from '../model/image';
 import { MIB } from '../model/units';
 import type { BlockSelection } from './block-selection';
@@ -31,6 +34,7 @@ export class LiveDisk {
   readonly #port: DiskPort;
   readonly #last = new Map<number, Buffer>();
   #loading = 0;
+  #failed: DwcpError | undefined;
 
   constructor(image: ImageSpec & VmImage, port: DiskPort) {
     this.image = image;
@@ -61,25 +65,42 @@ export class LiveDisk {
     return extents.reduce((sum, { length }) => sum + length, 0);
   }
 
-  /** The guest is stopped: names and reads what is left. After this the hypervisor may close the disk. */
-  async lastRound(): Promise<void> {
-    await this.nextRound();
-    while (this.feed.remaining * BLOCK_SIZE_BYTES > MAX_LAST_BYTES) await new Promise((resolve) => setTimeout(resolve, 5));
-    await Promise.all(
+  /**
+   * The guest is stopped: names and reads what is left. After this the hypervisor may close the disk.
+   * @param ended tells when nothing is sent any more: what has not been taken by then never will be
+   * @throws the reason of that, or what a read of the disk has failed with
+   */
+  async lastRound(ended?: AbortSignal): Promise<void> {
+    await orEnded(this.nextRound(), ended);
+    await this.#until(() => this.feed.remaining * BLOCK_SIZE_BYTES <= MAX_LAST_BYTES, 5, ended);
+    const left = Promise.all(
       this.feed.dirtyBlocks().map(async (block) => {
         const bytes = Buffer.allocUnsafe(blockLength(this.image.sizeBytes, block));
         await this.#port.read(block * BLOCK_SIZE_BYTES, bytes);
         this.#last.set(block, bytes);
       }),
     );
-    while (this.#loading > 0) await new Promise((resolve) => setTimeout(resolve, 1));
+    await orEnded(left, ended);
+    await this.#until(() => this.#loading === 0, 1, ended);
     this.feed.end();
+  }
+
+  async #until(holds: () => boolean, lookEveryMs: number, ended: AbortSignal | undefined): Promise<void> {
+    while (!holds()) {
+      if (ended?.aborted) throw toDwcpError(ended.reason, 'CANCELLED');
+      if (this.#failed) throw this.#failed;
+      await new Promise((resolve) => setTimeout(resolve, lookEveryMs));
+    }
   }
 
   async #load(selection: BlockSelection, into: Buffer): Promise<void> {
     this.#loading += 1;
     try {
       await loadBlocks(selection, into, this.image.sizeBytes, (offset, part) => this.#read(offset, part));
+    } catch (error) {
+      // Whoever reads hears of it too, and ends the transfer: nothing takes from this feed any more.
+      this.#failed ??= toDwcpError(error, 'IMAGE_UNREADABLE', { side: 'source' });
+      throw error;
     } finally {
       this.#loading -= 1;
     }
@@ -90,5 +111,19 @@ export class LiveDisk {
     const kept = Array.from({ length: blockCount(into.length) }, (_, index) => this.#last.get(first + index));
     if (!kept.every((bytes) => bytes !== undefined)) return this.#port.read(offset, into);
     for (const [index, bytes] of kept.entries()) bytes.copy(into, index * BLOCK_SIZE_BYTES);
+  }
+}
+
+/** What a port that has lost its other end may never settle, with an end. */
+async function orEnded<T>(work: Promise<T>, ended: AbortSignal | undefined): Promise<T> {
+  if (!ended) return work;
+  let stopListening = (): void => undefined;
+  const end = new Promise<never>((_, reject) => {
+    stopListening = onAbort(ended, () => reject(toDwcpError(ended.reason, 'CANCELLED')));
+  });
+  try {
+    return await Promise.race([work, end]);
+  } finally {
+    stopListening();
   }
 }
