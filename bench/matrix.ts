@@ -93,7 +93,7 @@ function buildHash(): string {
   return hash.digest('hex').slice(0, 16);
 }
 
-/** One for each kind of move: states down, faults across. */
+/** One for each kind of move: faults down, states across. */
 function tables(rows: readonly Row[]): string {
   const split = rows.map(({ cell, outcome }) => {
     const [what = '', state = '', fault = ''] = cell.split(': ');
@@ -103,6 +103,6 @@ function tables(rows: readonly Row[]): string {
     const own = split.filter((each) => each.what === what);
     const faults = [...new Set(own.map(({ fault }) => fault))];
     const states = [...new Set(own.map(({ state }) => state))];
-    return `${what}\n${table([['state', ...faults], ...states.map((state) => [state, ...faults.map((fault) => own.find((each) => each.state === state && each.fault === fault)?.outcome ?? '')])])}`;
+    return `${what}\n${table([['', ...states], ...faults.map((fault) => [fault, ...states.map((state) => own.find((each) => each.state === state && each.fault === fault)?.outcome ?? '')])])}`;
   }).join('\n');
 }
