@@ -18,6 +18,7 @@ module.exports = {
     project('contract'),
     project('integration'),
     project('qemu'),
+    project('model'),
     project('replay'),
     project('workflow', { globalSetup: '<rootDir>/test/helpers/server-up.js', globalTeardown: '<rootDir>/test/helpers/server-down.js' }),
     project('deploy'),

@@ -4,7 +4,7 @@
  */
 import type { Configuration } from './hand-over-settings';
 
-export const IN_CI: Readonly<Record<string, Configuration>> = {
+export const IN_CI = {
   crash: { budget: { agentCrash: 1, hostCrash: 1, zombie: 1, abort: 1 } },
   terminate: { budget: { terminate: 1, agentCrash: 1, zombie: 1 } },
   reset: { budget: { reset: 1, agentCrash: 1, zombie: 1, abort: 1 } },
@@ -13,7 +13,7 @@ export const IN_CI: Readonly<Record<string, Configuration>> = {
   override: { budget: { acceptTwoCopies: 1, agentCrash: 1, zombie: 1 } },
   back: { second: 'back', budget: { zombie: 1, agentCrash: 1 } },
   again: { second: 'again', budget: { zombie: 1, terminate: 1 } },
-};
+} as const satisfies Readonly<Record<string, Configuration>>;
 
 export const WIDE: Readonly<Record<string, Configuration>> = {
   crashes: { budget: { agentCrash: 2, hostCrash: 2, qemuDeath: 1, zombie: 1, abort: 1, cancel: 1 } },

@@ -27,7 +27,7 @@ export interface Violation {
 export interface Explored {
   readonly states: number;
   readonly transitions: number;
-  /** False where the limit cut it off. */
+  /** False where the limit cut it off, or a violation was enough. */
   readonly complete: boolean;
   readonly violations: readonly Violation[];
   /** @returns how many states have no way to a good one, and the shortest way to the first of them */
@@ -102,12 +102,15 @@ class StateSet {
   }
 }
 
+/** Found once: in Jest's contexts a global is slow to find. */
+const { imul } = Math;
+
 /** FNV-1a with a last stir. */
 function hash(state: Uint8Array): number {
   let h = 0x811c9dc5;
-  for (const byte of state) h = Math.imul(h ^ byte, 0x01000193);
+  for (const byte of state) h = imul(h ^ byte, 0x01000193);
   h ^= h >>> 15;
-  h = Math.imul(h, 0x2c1b3c6d);
+  h = imul(h, 0x2c1b3c6d);
   return (h ^ (h >>> 12)) >>> 0;
 }
 
@@ -127,7 +130,11 @@ class Numbers {
   }
 }
 
-export function explore(model: Model, limit = 20_000_000): Explored {
+/** Beyond that a search is cut off: some GB. */
+export const MOST_STATES = 20_000_000;
+
+/** @param options.untilViolated the first violation ends it */
+export function explore(model: Model, { limit = MOST_STATES, untilViolated = false }: { readonly limit?: number; readonly untilViolated?: boolean } = {}): Explored {
   const set = new StateSet(model.bytes);
   const found = new Map<string, { index: number; states: number }>();
   const note = (index: number): void => {
@@ -150,7 +157,7 @@ export function explore(model: Model, limit = 20_000_000): Explored {
   let transitions = 0;
   intern(model.initial, -1);
   let expanded = 0;
-  for (; expanded < set.count && set.count <= limit; expanded += 1) {
+  for (; expanded < set.count && set.count <= limit && !(untilViolated && found.size > 0); expanded += 1) {
     starts.push(to.length);
     const state = set.at(expanded).slice();
     const index = expanded;

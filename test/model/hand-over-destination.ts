@@ -136,6 +136,8 @@ function takeOverAnswered({ w, m }: Turn, answer: 'ok' | 'refused' | 'error'): v
 
 function abandons(turn: Turn): void {
   const { w, m } = turn;
+  // Preparing holds the VM's lock from its look to its line.
+  if (turn.of('promised') > 0) return;
   switch (turn.of('abandon')) {
     case 1: turn.fair('B: abandon: the line', () => (w.atDestination(m, 'abandon') === undefined ? w.set('abandon', m, 2) : promiseAnswered(turn, 'past'))); break;
     case 2: turn.fair('B: abandoned: its QEMU is ended, the record forgotten', () => { w.discard(m); w.forget(m); promiseAnswered(turn, 'ok'); }); break;
@@ -158,15 +160,16 @@ function promiseAnswered({ w, m }: Turn, answer: 'ok' | 'past'): void {
   if (asker === FOR_SWEEP && w.step(w.t, m) === 'sweep' && w.get('pc', m) === 3) w.set('pc', m, answer === 'ok' ? 4 : 5);
 }
 
-/** Data that an attempt has sent before it ended. */
+/** Data that an older attempt has sent: where the VM is promised, that attempt's session has been ended with it. */
 function lateData(turn: Turn): void {
   const { w, s, m, a, b } = turn;
   const { t } = w;
+  const state = w.destination(s, m);
   if (turn.of('dataLate') === 1) turn.fair('B: data of an older attempt arrives', () => {
     w.set('dataLate', m, 0);
-    if (w.get('record', m) === 0 || (w.holds('closed to data') && !w.tables.destination[w.destination(t, m)].takesData)) return;
+    if (w.get('record', m) === 0 || (w.holds('closed to data') && !w.tables.destination[state].takesData)) return;
     if (w.get('memory', m) === 1) w.set('memory', m, 3);
     if (byte(t, w.qemu + b) === LOADED) t[w.qemu + b] = GONE;
   });
-  else if (turn.of('memory') === 1 && !w.holds('closed to data') && byte(s, w.up + a) === 1) turn.fair('A: data of an older attempt is on its way', () => w.set('dataLate', m, 1));
+  else if (turn.of('memory') === 1 && byte(s, w.up + a) === 1 && (!w.holds('closed to data') || (state !== 'promised' && w.tables.destination[state].takesData))) turn.fair('A: data of an older attempt is on its way', () => w.set('dataLate', m, 1));
 }

@@ -5,7 +5,7 @@
 import { BY_TEMPORAL } from './hand-over-destination';
 import { byte, GONE, MAY_BE_LOST, type Out, type World } from './hand-over-state';
 
-const OF_SOURCE = ['step', 'pc', 'live', 'late'] as const;
+const OF_SOURCE = ['step', 'pc', 'promise', 'live', 'late'] as const;
 const OF_DESTINATION = ['take', 'takeFor', 'abandon', 'abandonFor', 'abandonSent', 'takeSent', 'promised', 'dataLate'] as const;
 
 export function faults(w: World, s: Uint8Array, host: number, out: Out): void {

@@ -8,7 +8,7 @@
 import { destinationMoves } from './hand-over-destination';
 import { faults } from './hand-over-faults';
 import { flowMoves } from './hand-over-flow';
-import type { Configuration } from './hand-over-settings';
+import { type Configuration, TABLES } from './hand-over-settings';
 import { sourceMoves } from './hand-over-source';
 import { byte, CLOSED, flowCode, GONE, MAY_BE_LOST, type Out, OVERRIDE, RESUMED_LATE, RUNS, Turn, World } from './hand-over-state';
 import type { Model } from './explore';
@@ -21,6 +21,8 @@ export interface HandOverModel extends Model {
   settled(state: Uint8Array): boolean;
   /** As settled, and nothing is left lying. */
   clean(state: Uint8Array): boolean;
+  /** A migration has reached what it is for. */
+  moved(state: Uint8Array): boolean;
   /** The workflow waits for its operator. */
   parked(state: Uint8Array): boolean;
   describe(state: Uint8Array): string;
@@ -36,6 +38,7 @@ export function handOverModel(configuration: Configuration): HandOverModel {
     violated: (s) => violated(w, s),
     settled: (s) => isSettled(w, s),
     clean: (s) => isSettled(w, s) && migrations.every((m) => w.of(s, 'record', m) === 0),
+    moved: (s) => migrations.some((m) => w.flow(s, m) === 'DONE'),
     parked: (s) => migrations.some((m) => w.flow(s, m) === 'parked'),
     describe: (s) => [
       ...HOSTS.map((host) => `${'AB'[host] ?? ''}: ${byte(s, w.up + host) === 1 ? 'up' : 'down'}, ${QEMU_NAMES[byte(s, w.qemu + host)] ?? ''}, ${byte(s, w.here + host) === 1 ? 'here' : 'away'}`),
@@ -82,7 +85,7 @@ function violated(w: World, s: Uint8Array): string[] {
   return bad;
 }
 
-/** Nobody has anything left to do. */
+/** Nobody has anything left to do; what counts as such the code's own tables say, whichever are searched. */
 function isOver(w: World, s: Uint8Array): boolean {
   for (let m = 0; m < w.count; m += 1) {
     const flow = w.flow(s, m);
@@ -92,7 +95,7 @@ function isOver(w: World, s: Uint8Array): boolean {
   return HOSTS.every((host) => {
     const m = byte(s, w.last + host) - 1;
     if (byte(s, w.up + host) === 0 || byte(s, w.recovering + host) === 1) return false;
-    return m < 0 || !w.rowOn(s, host, m).open;
+    return m < 0 || !w.isOpen(s, host, m, TABLES);
   });
 }
 

@@ -118,7 +118,7 @@ function rollBack(turn: Turn): void {
     case 0: turn.fair('A: roll back: what moves the guest ends', () => { w.endLive(m); w.set('pc', m, 1); }); break;
     case 1: turn.fair('A: roll back: the line', () => {
       const before = w.source(s, m);
-      const refused = w.atSource(m, turn.of('handedOver') === 1 ? 'roll_back_promised' : 'roll_back');
+      const refused = w.atSource(m, turn.of('promise') === 1 ? 'roll_back_promised' : 'roll_back');
       if (refused !== undefined) { w.stepEnds(m, () => w.setFlow(m, refused === 'HANDOVER_IN_DOUBT' || refused === 'ALREADY_PAST_RETURN' ? 'prepare' : 'FAILED')); return; }
       if (w.source(w.t, m) === 'none' || before === 'rolled_back') { w.stepEnds(m, then); return; }
       w.set('pc', m, w.holds('roll back again') ? 2 : 3);

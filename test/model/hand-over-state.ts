@@ -4,7 +4,7 @@
  * -faults to say.
  */
 import {
-  DESTINATION_STATES, type DestinationEvent, type DestinationState, isRefused, type Row, SOURCE_STATES, type SourceEvent, type SourceState,
+  DESTINATION_STATES, type DestinationEvent, type DestinationState, isRefused, SOURCE_STATES, type SourceEvent, type SourceState,
 } from '../../src/model/ownership-machine';
 import type { Kind } from './explore';
 import { type BudgetName, BUDGETS, type Configuration, type Rule, type Tables, TABLES } from './hand-over-settings';
@@ -30,7 +30,7 @@ export type Step = (typeof STEPS)[number];
 export const stepCode = (step: Step): number => STEPS.indexOf(step);
 
 const PER_MIGRATION = [
-  'flow', 'handedOver', 'asked', 'cancel', 'tries', 'step', 'pc', 'heard', 'live', 'late', 'promised', 'record', 'memory', 'started', 'takeSent', 'take', 'takeFor', 'abandonSent', 'abandon', 'abandonFor', 'dataLate', 'told',
+  'flow', 'handedOver', 'asked', 'cancel', 'tries', 'step', 'pc', 'promise', 'heard', 'live', 'late', 'promised', 'record', 'memory', 'started', 'takeSent', 'take', 'takeFor', 'abandonSent', 'abandon', 'abandonFor', 'dataLate', 'told',
 ] as const;
 export type Field = (typeof PER_MIGRATION)[number];
 
@@ -130,15 +130,15 @@ export class World {
     return byte(s, this.last + host) === m + 1;
   }
 
-  /** The row of a migration's line on a host. */
-  rowOn(s: Uint8Array, host: number, m: number): Row<string, string, string> {
-    return this.sourceOf(m) === host ? this.tables.source[this.source(s, m)] : this.tables.destination[this.destination(s, m)];
+  /** Whether a migration's line on a host leaves the VM in its hands. */
+  isOpen(s: Uint8Array, host: number, m: number, tables: Tables = this.tables): boolean {
+    return (this.sourceOf(m) === host ? tables.source[this.source(s, m)] : tables.destination[this.destination(s, m)]).open;
   }
 
   /** Another migration still has the VM in its hands on a host. */
   isHeld(s: Uint8Array, host: number, m: number): boolean {
     const other = byte(s, this.last + host) - 1;
-    return other >= 0 && other !== m && this.rowOn(s, host, other).open;
+    return other >= 0 && other !== m && this.isOpen(s, host, other);
   }
 
   // ---- what is done to the buffer
@@ -201,16 +201,18 @@ export class World {
     this.letRunOn(m);
   }
 
+  /** What it is told of a promise is what the workflow knows now. */
   begin(m: number, step: Step): void {
     this.set('step', m, stepCode(step));
     this.set('pc', m, 0);
+    this.set('promise', m, step === 'roll back' ? this.get('handedOver', m) : 0);
     this.set('heard', m, 1);
   }
 
   /** The end of a source's step: the workflow hears of it where it still waits for this attempt. */
   stepEnds(m: number, then: () => void): void {
     const heard = this.get('heard', m) === 1;
-    for (const name of ['step', 'pc', 'heard'] as const) this.set(name, m, 0);
+    for (const name of ['step', 'pc', 'promise', 'heard'] as const) this.set(name, m, 0);
     if (heard) then();
   }
 

@@ -64,25 +64,27 @@ export function switchover(turn: Turn): void {
   }
 }
 
-/** An attempt beside the one that should be alone, where that rule is left out: it has paused the guest and goes on to hand over. */
+/** An attempt beside the one that should be alone, where that rule is left out: it has paused the guest, and goes on to hand over or lets it run on. */
 export function lateSwitchover(turn: Turn): void {
-  const { w, m, a, b } = turn;
+  const { w, s, m, a, b } = turn;
   const { t } = w;
   const pc = turn.of('late') - 1;
-  if (pc === 3 && turn.destinationUp && turn.of('record') === 1) turn.fair('B: loads it, for the older attempt', () => { t[w.qemu + b] = LOADED; t[w.good + b] = 1; w.set('memory', m, 1); w.set('late', m, 6); });
-  else if (pc === 5) turn.fair('A: the older attempt hands over', () => {
-    if (w.holds('only what stands still') && byte(t, w.qemu + a) === RUNS) w.set('late', m, 0);
+  const loads = pc === 3 && turn.destinationUp && turn.of('record') === 1 && w.tables.destination[w.destination(s, m)].takesData;
+  if (loads) turn.fair('B: loads it, for the older attempt', () => { t[w.qemu + b] = LOADED; t[w.good + b] = 1; w.set('memory', m, 1); w.set('late', m, 6); });
+  if (pc === 5) turn.fair('A: the older attempt hands over', () => {
+    if (w.holds('only what stands still') && (byte(t, w.qemu + a) === RUNS || byte(t, w.qemu + a) === PAUSED)) w.set('late', m, 0);
     else w.set('late', m, w.atSource(m, 'hand_over') === undefined ? 7 : 0);
   });
-  else if (pc === 6) turn.fair('A: the older attempt sends take_over', () => { w.set('takeSent', m, 1); w.set('late', m, 0); });
-  else if (pc !== 3) turn.fair('A: the older attempt ends', () => w.set('late', m, 0));
+  if (pc === 6) turn.fair('A: the older attempt sends take_over', () => { w.set('takeSent', m, 1); w.set('late', m, 0); });
+  else turn.fair('A: the older attempt ends, what it has paused runs on', () => { w.set('late', m, 0); w.endLive(m); });
 }
 
 export function release(turn: Turn, then: () => void): void {
   const { w, m, a } = turn;
   const { t } = w;
   const to = (at: number): void => w.set('pc', m, at);
-  switch (Math.max(turn.of('pc'), RELEASES)) {
+  const pc = turn.of('pc');
+  switch (pc < RELEASES ? RELEASES : pc) {
     case RELEASES: turn.fair('A: release: the line', () => {
       if (w.source(t, m) === 'released') w.stepEnds(m, then);
       else if (!w.isLast(t, a, m) || w.atSource(m, 'taken_over') !== undefined) w.stepEnds(m, () => w.setFlow(m, 'promise?'));
