@@ -199,7 +199,7 @@ export abstract class MovingVm {
   /** What runs of it ends, and its files go; the lab stays. */
   async leave(): Promise<void> {
     this.endGuest();
-    for (const folder of [this.lab.vmFolder(this.vmId), ...[this.lab.a, this.lab.b].map(({ dataDir }) => join(dataDir, 'images', this.vmId))]) rmSync(folder, { recursive: true, force: true });
+    for (const folder of [this.lab.vmFolder(this.vmId), ...[this.lab.a, this.lab.b].map(({ dataDir }) => join(dataDir, 'images', this.vmId))]) rmSync(folder, { recursive: true, force: true, maxRetries: 10, retryDelay: 100 });
     if (!this.relay.listens) await this.relay.listen();
   }
 

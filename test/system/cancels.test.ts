@@ -21,6 +21,8 @@ describeWhere([needsQemu(), needsAssembler()])('a cancel and a migration at once
   test(`at ${MOMENTS} moments of a move: it arrives`, async () => {
     const guest = buildCountingGuest(2048, 400, 12 * MIB, true);
     const place = await startPlace();
+    // The first also waits for the agents to be there.
+    await undisturbed(await Scene.at(place, 'first', guest));
     const wholeMs = await undisturbed(await Scene.at(place, 'whole', guest));
     const failed: string[] = [];
     for (let moment = 0; moment < MOMENTS; moment += 1) {
@@ -36,14 +38,16 @@ describeWhere([needsQemu(), needsAssembler()])('a cancel and a migration at once
     }
     expect(failed).toEqual([]);
     await endPlace(place);
-  }, (MOMENTS + 1) * EACH_MS);
+  }, (MOMENTS + 2) * EACH_MS);
 });
 
 async function undisturbed(scene: Scene): Promise<number> {
   const startedAt = Date.now();
   await scene.lab.result(await scene.migrate({ bandwidthLimit: BYTES_PER_SECOND }));
+  const wholeMs = Date.now() - startedAt;
+  await scene.settled();
   await scene.leave();
-  return Date.now() - startedAt;
+  return wholeMs;
 }
 
 async function cancelledAt(scene: Scene, afterMs: number): Promise<string> {
