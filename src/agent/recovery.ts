@@ -3,6 +3,7 @@
  * on where it is this host's own, and what stands behind a line of a journal is completed. Which: `atStart` in the tables of
  * src/model/ownership-machine.ts. Nothing is decided here.
  */
+import { onAbort } from '../model/abort';
 import { toDwcpError } from '../model/errors';
 import { SOURCE_TABLE, sourceState } from '../model/ownership-machine';
 import type { SourceOwnership } from '../sync/source-ownership';
@@ -19,10 +20,10 @@ export async function recoverUntilDone(host: HostParts, ownership: SourceOwnersh
     if (failed.length === 0) return;
     await new Promise<void>((resolve) => {
       const timer = setTimeout(resolve, TRY_AGAIN_MS);
-      signal.addEventListener('abort', () => {
+      onAbort(signal, () => {
         clearTimeout(timer);
         resolve();
-      }, { once: true });
+      });
     });
   }
 }

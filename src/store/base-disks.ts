@@ -5,13 +5,14 @@
  *   <data>/bases/<name>.json    what it is
  *   <data>/bases/<name>.pages   8 bytes a page (XXH3-64): 2 MiB for each GiB
  */
-import { rm, stat } from 'node:fs/promises';
+import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { PAGE_HASH_BYTES } from '../encoder/hash';
 import { baseNameSchema, tenantSchema } from '../model/ids';
 import { pagesOfBlocks } from '../model/image';
 import { namesIn, readIfThere, writeDurably } from './durable-file';
+import { removeDurably } from './durable-folder';
 
 const baseSchema = z.strictObject({
   name: baseNameSchema,
@@ -39,8 +40,7 @@ export class BaseStore {
   }
 
   async forget(name: string): Promise<void> {
-    await rm(join(this.#folder, `${name}.json`), { force: true });
-    await rm(join(this.#folder, `${name}.pages`), { force: true });
+    await removeDurably(join(this.#folder, `${name}.json`), join(this.#folder, `${name}.pages`));
   }
 
   async list(): Promise<BaseDisk[]> {

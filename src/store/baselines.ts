@@ -13,6 +13,7 @@ import { z } from 'zod';
 import { DwcpError } from '../model/errors';
 import { imageIdSchema, imageKindSchema, vmIdSchema } from '../model/ids';
 import { exists, isMissing, namesIn, readIfThere, renameDurably, writeDurably } from './durable-file';
+import { removeDurably } from './durable-folder';
 import { Manifest } from './manifest';
 import { type ContentCipher, type Seal, sealSchema } from './sealing-key';
 
@@ -157,9 +158,8 @@ export class BaselineStore {
   async forget(vmId: string, imageId: string, keepContent: boolean): Promise<void> {
     await this.#guard?.release(vmId, imageId);
     const record = await this.#read(vmId, imageId);
-    await rm(this.#path(vmId, imageId, 'json'), { force: true });
-    await rm(this.#path(vmId, imageId, 'manifest'), { force: true });
-    if (record?.contentPath && !keepContent) await rm(record.contentPath, { force: true });
+    await removeDurably(this.#path(vmId, imageId, 'json'), this.#path(vmId, imageId, 'manifest'));
+    if (record?.contentPath && !keepContent) await removeDurably(record.contentPath);
   }
 
   async list(): Promise<BaselineListing[]> {

@@ -13,13 +13,14 @@
  * and for good: none of its blocks is promised any more, by records before or behind it, and whoever opens the image reads
  * them from the file. That costs one sync for each stretch that is written twice, not one for each batch.
  */
-import { mkdir, open, type FileHandle } from 'node:fs/promises';
+import { open, type FileHandle } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { z } from 'zod';
 import { HASH_BYTES, quickHash } from '../encoder/hash';
 import { DwcpError } from '../model/errors';
 import { blockCount, imageSpecSchema } from '../model/image';
-import { readIfThere, syncFolder } from './durable-file';
+import { readIfThere } from './durable-file';
+import { makeFolderDurably, syncFolder } from './durable-folder';
 
 const MAGIC = Buffer.from('DWCPJRN1', 'latin1');
 const RECORD_BYTES = 24;
@@ -96,7 +97,7 @@ export class BlockJournal {
 
   /** Starts a journal; it is durable when this returns. */
   static async create(path: string, head: BlockJournalHead): Promise<BlockJournal> {
-    await mkdir(dirname(path), { recursive: true });
+    await makeFolderDurably(dirname(path));
     const bytes = encodeHead(head);
     const file = await open(path, 'w+', 0o600);
     try {

@@ -8,7 +8,7 @@
  *   <data>/dictionaries/<vmType>/samples/<ms>.pages  what they were trained on, 4 KiB each; new ones replace old ones by age
  *   <data>/dictionaries/received/<hash>.dict         from sources
  */
-import { mkdir, rm, stat } from 'node:fs/promises';
+import { rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { blockHash } from '../encoder/hash';
@@ -17,6 +17,7 @@ import { DwcpError } from '../model/errors';
 import { vmTypeSchema } from '../model/ids';
 import { KIB } from '../model/units';
 import { namesIn, readIfThere, writeDurably } from './durable-file';
+import { makeFolderDurably, removeDurably } from './durable-folder';
 
 /** Larger ones are forgotten at the low levels that they serve, without an error (compression.md section 10, trap 1). */
 export const MAX_DICTIONARY_BYTES = 60 * KIB;
@@ -88,7 +89,7 @@ export class DictionaryStore {
     const { hash } = dictionaryOf(bytes);
     const known = await this.#version(vmType);
     const version = versionSchema.parse({ vmType, version: (known?.version ?? 0) + 1, hash, sizeBytes: bytes.length, samples, gain, trainedAtMs: Date.now() });
-    await mkdir(join(this.#folder, vmType), { recursive: true });
+    await makeFolderDurably(join(this.#folder, vmType));
     await writeDurably(this.#path(vmType, hash), bytes);
     await writeDurably(join(this.#folder, vmType, 'current.json'), JSON.stringify(version, null, 1));
     await this.#keepLatest(vmType, hash, KEPT_VERSIONS);
@@ -103,14 +104,14 @@ export class DictionaryStore {
   async receive(hash: string, bytes: Buffer): Promise<ActiveDictionary> {
     const dictionary = dictionaryOf(bytes);
     if (dictionary.hash !== hash || bytes.length > MAX_DICTIONARY_BYTES) throw new DwcpError('PROTOCOL_VIOLATION', `A dictionary of ${bytes.length} bytes does not hash to ${hash.slice(0, 40)}`, { side: 'destination' });
-    await mkdir(join(this.#folder, RECEIVED), { recursive: true });
+    await makeFolderDurably(join(this.#folder, RECEIVED));
     await writeDurably(this.#path(RECEIVED, hash), bytes);
     await this.#keepLatest(RECEIVED, hash, KEPT_RECEIVED);
     return dictionary;
   }
 
   async forget(vmType: string): Promise<void> {
-    await rm(join(this.#folder, vmType), { recursive: true, force: true });
+    await removeDurably(join(this.#folder, vmType));
   }
 
   #path(folder: string, hash: string): string {

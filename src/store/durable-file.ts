@@ -2,20 +2,12 @@
  * Small files that must be whole or absent after a crash: written beside, synced, renamed, and the folder synced too.
  */
 import { randomUUID } from 'node:crypto';
-import { access, mkdir, open, readdir, readFile, rename, rm, stat, unlink } from 'node:fs/promises';
+import { access, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { errnoOf } from '../model/errors';
+import { makeFolderDurably, syncFolder } from './durable-folder';
 
 const TEMPORARY = /\.[0-9a-f]{8}-[0-9a-f-]{27}\.tmp$/;
-
-export async function syncFolder(path: string): Promise<void> {
-  const folder = await open(path, 'r');
-  try {
-    await folder.sync();
-  } finally {
-    await folder.close();
-  }
-}
 
 /** Replaces a file as a whole; after a crash either the old or the new content is there. */
 export async function writeDurably(path: string, content: string | Buffer): Promise<void> {
@@ -27,16 +19,6 @@ export async function writeDurably(path: string, content: string | Buffer): Prom
     await replace(path, content);
   }
   await syncFolder(dirname(path));
-}
-
-/** Makes a folder and every one above it that is missing; their names are durable when this returns. */
-export async function makeFolderDurably(path: string): Promise<void> {
-  const first = await mkdir(path, { recursive: true, mode: 0o700 });
-  if (first === undefined) return;
-  for (let made = path; ; made = dirname(made)) {
-    await syncFolder(dirname(made));
-    if (made === first) return;
-  }
 }
 
 /** Sets space aside for a file that has to be written also when the disk is full: put in place by replaceBySpare(). Idempotent. @throws DISK_FULL, as ENOSPC */
@@ -96,17 +78,6 @@ export async function renameDurably(from: string, to: string): Promise<void> {
   await rename(from, to);
   await syncFolder(dirname(to));
   if (dirname(from) !== dirname(to)) await syncFolder(dirname(from));
-}
-
-/** Removes a file that must not be there again after a crash; one that is not there costs nothing. */
-export async function removeDurably(path: string): Promise<void> {
-  try {
-    await unlink(path);
-  } catch (error) {
-    if (isMissing(error)) return;
-    throw error;
-  }
-  await syncFolder(dirname(path));
 }
 
 /** A file's content, or undefined where there is no such file. */

@@ -3,7 +3,7 @@
  * that has moved away stays known, so that it comes back to its own places. Who may change what during a migration is
  * the ownership journal's matter.
  */
-import { readdir, rm } from 'node:fs/promises';
+import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { DwcpError } from '../model/errors';
@@ -11,6 +11,7 @@ import { guestDefinitionSchema } from '../model/guest';
 import { hostIdSchema, tenantSchema, vmIdSchema, vmTypeSchema } from '../model/ids';
 import { vmImageSchema, type VmImage } from '../model/image';
 import { isMissing, readIfThere, writeDurably } from './durable-file';
+import { removeDurably } from './durable-folder';
 
 const recordSchema = z.strictObject({
   vmId: vmIdSchema,
@@ -66,7 +67,7 @@ export class VmRegistry {
   }
 
   async remove(vmId: string): Promise<void> {
-    await rm(join(this.#folder, `${vmId}.json`), { force: true });
+    await removeDurably(join(this.#folder, `${vmId}.json`));
   }
 
   async list(): Promise<VmRecord[]> {

@@ -3,10 +3,11 @@
  * system shares extents, else by copy where space and the store's limit allow. Each copied block is checked; what the
  * VM has written meanwhile is left out.
  */
-import { open, rename, rm, stat, statfs } from 'node:fs/promises';
+import { type FileHandle, open, rm, stat, statfs } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { MAX_BATCH_BLOCKS } from '../encoder/batch-format';
 import { type Baseline, type BaselineStore, baselinePathOf } from '../store/baselines';
+import { renameDurably } from '../store/durable-file';
 import { cloneFile, setSparseSize } from '../store/system-calls';
 import type { CodecPool } from './codec-pool';
 
@@ -44,21 +45,29 @@ export async function keepBaselineCopy(
 
 async function copy({ manifest }: Baseline, imagePath: string, temporary: string, pool: CodecPool, signal: AbortSignal): Promise<void> {
   const { sizeBytes, memory: hashes, blocks } = manifest;
-  const [from, target] = await Promise.all([open(imagePath, 'r'), open(temporary, 'w', 0o600)]);
+  const from = await open(imagePath, 'r');
+  let target: FileHandle | undefined;
   try {
+    target = await open(temporary, 'w', 0o600);
     setSparseSize(target.fd, sizeBytes);
     for (let first = 0; first < blocks; first += MAX_BATCH_BLOCKS) {
       signal.throwIfAborted();
       await pool.run({ kind: 'copy', file: { fd: from.fd, sizeBytes }, toFd: target.fd, first, count: Math.min(MAX_BATCH_BLOCKS, blocks - first), hashes });
     }
   } finally {
-    await Promise.all([from.close(), target.close()]);
+    await Promise.all([from.close(), target?.close()]);
   }
 }
 
 async function record({ record: known, manifest }: Baseline, imagePath: string, temporary: string, store: BaselineStore, kept: KeptCopy): Promise<KeptCopy> {
   const contentPath = baselinePathOf(imagePath);
-  await rename(temporary, contentPath);
+  const handle = await open(temporary, 'r+');
+  try {
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+  await renameDurably(temporary, contentPath);
   const { vmId, imageId, kind, sizeBytes, generation, complete } = known;
   await store.put({ vmId, imageId, kind, sizeBytes, generation, complete, contentPath }, manifest);
   return kept;

@@ -7,13 +7,15 @@ import { type FileHandle, open, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import type { SharedDictionary } from '../encoder/trained-dictionary';
+import { onAbort } from '../model/abort';
 import { DwcpError } from '../model/errors';
 import { guestDefinitionSchema, guestSpecSchema, MEMORY_IMAGE_ID, type RamBlock, ramBlockSchema, sharedFileSchema } from '../model/guest';
 import { hostIdSchema, migrationIdSchema, tenantSchema, vmIdSchema, vmTypeSchema } from '../model/ids';
 import { imageSpecSchema, looksOf } from '../model/image';
 import type { BaseStore } from '../store/base-disks';
 import type { BaselineStore } from '../store/baselines';
-import { exists, readIfThere, syncFolder, writeDurably } from '../store/durable-file';
+import { exists, readIfThere, writeDurably } from '../store/durable-file';
+import { syncFolder } from '../store/durable-folder';
 import type { DictionaryStore } from '../store/dictionaries';
 import { DESTINATION_TABLE, type DestinationEvent, type DestinationState, destinationState } from '../model/ownership-machine';
 import type { OwnershipJournal } from '../store/ownership-journal';
@@ -244,13 +246,12 @@ export class DestinationMigration {
   /** All images of a guest are verified: its device state is loaded. Idempotent. @param signal the source has given it up: nobody waits for QEMU any more */
   loadGuest(commands: Buffer, devices: Buffer, signal: AbortSignal): Promise<void> {
     return this.#inTurn(async () => {
-      const breakOff = (): void => this.#theGuest.breakOff();
       signal.throwIfAborted();
-      signal.addEventListener('abort', breakOff, { once: true });
+      const stopListening = onAbort(signal, () => this.#theGuest.breakOff());
       try {
         await this.#theGuest.load(commands, devices);
       } finally {
-        signal.removeEventListener('abort', breakOff);
+        stopListening();
       }
     });
   }

@@ -2,6 +2,7 @@
  * What moves a running guest, whichever way, and what the hypervisor's driver does for it. The ways: live-migration.ts
  * (DWCP), whole-guest-move.ts (the standard transfer: QEMU's own migration).
  */
+import { unlessAborted } from '../model/abort';
 import type { DwcpErrorFields } from '../model/errors';
 import { DwcpError, hasCode, toDwcpError } from '../model/errors';
 import type { GuestProgress, GuestResult, RamBlock } from '../model/guest';
@@ -133,19 +134,11 @@ export class PauseBudget {
 
   /** @throws when the time is over, or the signal says so; the work goes on by itself then and is not heard any more */
   async within<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
-    work.catch(() => undefined);
-    let abort = (): void => undefined;
-    const ended = new Promise<never>((_, reject) => {
-      this.#over = reject;
-      abort = () => reject(toDwcpError(signal.reason, 'CANCELLED'));
-      signal.addEventListener('abort', abort);
-      if (signal.aborted) abort();
-    });
+    const late = new Promise<never>((_, reject) => (this.#over = reject));
     try {
-      return await Promise.race([work, ended]);
+      return await unlessAborted(Promise.race([work, late]), signal);
     } finally {
       clearTimeout(this.#timer);
-      signal.removeEventListener('abort', abort);
     }
   }
 }

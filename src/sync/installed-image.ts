@@ -2,12 +2,13 @@
  * What becomes of an image's files where they are not being received: put at the image's own place, kept as baseline, given
  * both names while a guest's QEMU has it open, taken away. Receiving is working-image.ts's.
  */
-import { constants, link, mkdir, open, rm, stat } from 'node:fs/promises';
+import { constants, link, open, rm, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { DwcpError } from '../model/errors';
 import { type BaselineStore, baselinePathOf, workPathOf } from '../store/baselines';
 import { BlockJournal } from '../store/block-journal';
 import { exists, renameDurably, writeDurably } from '../store/durable-file';
+import { makeFolderDurably, removeDurably, syncFolder } from '../store/durable-folder';
 import type { Manifest } from '../store/manifest';
 import { setSparseSize } from '../store/system-calls';
 import type { CodecPool } from './codec-pool';
@@ -24,10 +25,10 @@ export async function installImage(
   const { imageId, kind, sizeBytes } = image;
   if (await exists(workPathOf(imagePath))) await renameDurably(workPathOf(imagePath), imagePath);
   // A guest's disk is at its place already, under both names: then the rename has done nothing.
-  await rm(workPathOf(imagePath), { force: true });
+  await removeDurably(workPathOf(imagePath));
   const held = known ?? (await measureFile(imagePath, sizeBytes, pool));
   await store.forget(vmId, imageId, false);
-  await rm(baselinePathOf(imagePath), { force: true });
+  await removeDurably(baselinePathOf(imagePath));
   await store.put({ vmId, imageId, kind, sizeBytes, generation, complete: true }, held);
   await removeJournal(journalPath);
 }
@@ -41,11 +42,14 @@ export async function sealWorkFile({ migrationId, image, imagePath, journalPath 
   const held = await measureFile(workPathOf(imagePath), image.sizeBytes, pool);
   if (held.root() !== root) throw new DwcpError('INTEGRITY_MISMATCH', `Image ${image.imageId} differs from the source after the standard transfer`, { side: 'destination' });
   const journal = await BlockJournal.create(journalPath, { migrationId, image, base: 'empty' });
-  for (let block = 0; block < held.blocks; block += COMMIT_AFTER_BLOCKS) {
-    const part = Array.from({ length: Math.min(COMMIT_AFTER_BLOCKS, held.blocks - block) }, (_, index) => block + index);
-    await journal.append(part.map((each) => ({ block: each, hash: held.hashOf(each) })));
+  try {
+    for (let block = 0; block < held.blocks; block += COMMIT_AFTER_BLOCKS) {
+      const part = Array.from({ length: Math.min(COMMIT_AFTER_BLOCKS, held.blocks - block) }, (_, index) => block + index);
+      await journal.append(part.map((each) => ({ block: each, hash: held.hashOf(each) })));
+    }
+  } finally {
+    await journal.close();
   }
-  await journal.close();
   await writeDurably(verifiedPath(journalPath), root);
 }
 
@@ -53,36 +57,44 @@ export async function sealWorkFile({ migrationId, image, imagePath, journalPath 
 export async function keepUnjournaled({ vmId, image, imagePath }: WorkingImageParameters, generation: number, store: BaselineStore, pool: CodecPool): Promise<void> {
   const workPath = workPathOf(imagePath);
   if (!(await exists(workPath))) return;
-  if (await exists(baselinePathOf(imagePath))) return rm(workPath);
+  if (await exists(baselinePathOf(imagePath))) return removeDurably(workPath);
   const { imageId, kind, sizeBytes } = image;
   await store.adopt(workPath, imagePath, { vmId, imageId, kind, sizeBytes, generation, complete: false }, await measureFile(workPath, sizeBytes, pool));
 }
 
-/** An empty working file of an image, for somebody else to fill. */
+/** An empty working file of an image, for somebody else to fill; it is there after a crash, and nothing in it. */
 export async function makeWorkFile(imagePath: string, sizeBytes: number): Promise<void> {
-  await mkdir(dirname(imagePath), { recursive: true });
+  await makeFolderDurably(dirname(imagePath));
   await rm(workPathOf(imagePath), { force: true });
   const handle = await open(workPathOf(imagePath), constants.O_RDWR | constants.O_CREAT, 0o600);
-  setSparseSize(handle.fd, sizeBytes);
-  await handle.close();
+  try {
+    setSparseSize(handle.fd, sizeBytes);
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+  await syncFolder(dirname(imagePath));
 }
 
 /** An image that is at its place already and nobody has hashed: the working name goes, and the baseline it replaces. */
 export async function installLinked({ vmId, image, imagePath }: WorkingImageParameters, store: BaselineStore): Promise<void> {
-  await rm(workPathOf(imagePath), { force: true });
+  await removeDurably(workPathOf(imagePath));
   await store.forget(vmId, image.imageId, false);
 }
 
 /** Gives a working file its image's own name too: a guest's QEMU opens its disks under the names that they keep. */
 export async function linkInPlace(imagePath: string): Promise<void> {
   const [work, place] = await Promise.all([stat(workPathOf(imagePath)), stat(imagePath).catch(() => undefined)]);
-  if (place?.ino === work.ino) return;
-  await rm(imagePath, { force: true });
-  await link(workPathOf(imagePath), imagePath);
+  if (place?.ino !== work.ino) {
+    await rm(imagePath, { force: true });
+    await link(workPathOf(imagePath), imagePath);
+  }
+  // Past the point of no return the guest's disk has no other name to be found under.
+  await syncFolder(dirname(imagePath));
 }
 
 /** Takes the second name away again. */
 export async function unlinkFromPlace(imagePath: string): Promise<void> {
   const [work, place] = await Promise.all([stat(workPathOf(imagePath)).catch(() => undefined), stat(imagePath).catch(() => undefined)]);
-  if (work && place?.ino === work.ino) await rm(imagePath, { force: true });
+  if (work && place?.ino === work.ino) await removeDurably(imagePath);
 }

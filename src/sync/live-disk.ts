@@ -4,7 +4,7 @@
  * while it is still being sent. Nothing here waits for what will not come: not for a sender that has ended (its signal says so),
  * nor behind a read that has failed.
  */
-import { onAbort } from '../model/abort';
+import { unlessAborted } from '../model/abort';
 import { type DwcpError, toDwcpError } from '../model/errors';
 import { BLOCK_SIZE_BYTES, blockCount, blockLength, type ImageSpec, type VmImage } from '../model/image';
 import { MIB } from '../model/units';
@@ -71,7 +71,7 @@ export class LiveDisk {
    * @throws the reason of that, or what a read of the disk has failed with
    */
   async lastRound(ended?: AbortSignal): Promise<void> {
-    await orEnded(this.nextRound(), ended);
+    await (ended ? unlessAborted(this.nextRound(), ended) : this.nextRound());
     await this.#until(() => this.feed.remaining * BLOCK_SIZE_BYTES <= MAX_LAST_BYTES, 5, ended);
     const left = Promise.all(
       this.feed.dirtyBlocks().map(async (block) => {
@@ -80,7 +80,7 @@ export class LiveDisk {
         this.#last.set(block, bytes);
       }),
     );
-    await orEnded(left, ended);
+    await (ended ? unlessAborted(left, ended) : left);
     await this.#until(() => this.#loading === 0, 1, ended);
     this.feed.end();
   }
@@ -111,19 +111,5 @@ export class LiveDisk {
     const kept = Array.from({ length: blockCount(into.length) }, (_, index) => this.#last.get(first + index));
     if (!kept.every((bytes) => bytes !== undefined)) return this.#port.read(offset, into);
     for (const [index, bytes] of kept.entries()) bytes.copy(into, index * BLOCK_SIZE_BYTES);
-  }
-}
-
-/** What a port that has lost its other end may never settle, with an end. */
-async function orEnded<T>(work: Promise<T>, ended: AbortSignal | undefined): Promise<T> {
-  if (!ended) return work;
-  let stopListening = (): void => undefined;
-  const end = new Promise<never>((_, reject) => {
-    stopListening = onAbort(ended, () => reject(toDwcpError(ended.reason, 'CANCELLED')));
-  });
-  try {
-    return await Promise.race([work, end]);
-  } finally {
-    stopListening();
   }
 }

@@ -372,7 +372,7 @@ export class LiveMigration implements GuestMove {
       budget.begin(atMs);
     });
     this.#throwIfEnded();
-    await this.#disks.lastRound();
+    await this.#disks.lastRound(this.#sending.signal);
     this.#throwIfEnded();
     const { commands, devices } = await this.#guest.complete();
     this.#state = 'completed';

@@ -3,6 +3,7 @@
  * at the same step the newer wins: the older is told to stop and has stopped before the newer begins. Everything that touches
  * a migration's guest, or who owns its VM, is one such step, whoever asks: activities, the sweep, the agent's own end.
  */
+import { onAbort } from '../model/abort';
 import { DwcpError } from '../model/errors';
 import type { GuestHeadStart } from './guest-head-start';
 import type { GuestMove } from './guest-move';
@@ -77,9 +78,7 @@ export class SourceHub {
   async attempt<T>(step: string, signal: AbortSignal, run: (signal: AbortSignal) => Promise<T>): Promise<T> {
     const earlier = this.#attempts.get(step);
     const abort = new AbortController();
-    const forward = (): void => abort.abort(signal.reason);
-    signal.addEventListener('abort', forward);
-    if (signal.aborted) forward();
+    const stopListening = onAbort(signal, () => abort.abort(signal.reason));
     const running = (async (): Promise<T> => {
       earlier?.abort.abort(new DwcpError('SUPERSEDED', `A newer attempt takes over ${step}`));
       await earlier?.ended.catch(() => undefined);
@@ -91,7 +90,7 @@ export class SourceHub {
     try {
       return await running;
     } finally {
-      signal.removeEventListener('abort', forward);
+      stopListening();
       if (this.#attempts.get(step) === attempt) this.#attempts.delete(step);
     }
   }

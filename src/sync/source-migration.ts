@@ -2,6 +2,7 @@
  * One migration as its source sees it: the session to the destination, opened when first needed and again after a
  * loss, the pace, and what has been measured of the link. What is sent through it is image-sender.ts's business.
  */
+import { unlessAborted } from '../model/abort';
 import type { ErrorCode } from '../model/error-codes';
 import { DwcpError, toDwcpError } from '../model/errors';
 import { MIGRATION_OPTIONS, type MigrationOptions } from '../model/options';
@@ -228,16 +229,6 @@ export function inDoubtUnlessRefused(error: unknown, vmId: string): DwcpError {
   if (reason.code === 'INTEGRITY_MISMATCH') return new DwcpError('ABANDONED', `The destination does not take ${vmId} over: ${reason.message}`, { phase: 'switchover', side: 'destination', cause: reason });
   if (NOT_TAKEN_OVER.has(reason.code)) return reason;
   return new DwcpError('HANDOVER_IN_DOUBT', `The destination has not said whether it took ${vmId} over: ${reason.message}`, { phase: 'switchover', side: 'source', cause: reason });
-}
-
-/** Not waited for any longer than the signal lets it; what was asked goes on. @throws why it was aborted */
-function unlessAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
-  return new Promise((resolve, reject) => {
-    const abort = (): void => reject(toDwcpError(signal.reason, 'CANCELLED'));
-    signal.addEventListener('abort', abort, { once: true });
-    if (signal.aborted) abort();
-    void work.then(resolve, reject).finally(() => signal.removeEventListener('abort', abort));
-  });
 }
 
 function pause(ms: number, signal?: AbortSignal): Promise<void> {

@@ -6,13 +6,14 @@
  *   REQUEST begin {imageId} -> {offset}    EXTENT ... EXTENT    EVENT written {offset}    REQUEST finish {root} -> {}
  *   a running guest:    REQUEST guest -> {}    (tunnels: destination-hub.ts)    REQUEST guest_loaded -> {}
  */
-import { type FileHandle, constants, mkdir, open, rm } from 'node:fs/promises';
+import { type FileHandle, constants, open } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { z } from 'zod';
 import { DwcpError, toDwcpError } from '../model/errors';
 import { imageIdSchema } from '../model/ids';
 import { workPathOf } from '../store/baselines';
 import { readIfThere, writeDurably } from '../store/durable-file';
+import { makeFolderDurably, removeDurably, syncFolder } from '../store/durable-folder';
 import { setSparseSize } from '../store/system-calls';
 import type { Connection, Received } from '../transport/connection';
 import { buildFrame, type Frame, type FrameType } from '../transport/frame';
@@ -122,13 +123,19 @@ export class StandardReceiver {
     await migration.yieldImage(imageId);
     const parameters = migration.parametersOf(imageId, false);
     await removeJournal(parameters.journalPath);
-    await mkdir(dirname(parameters.imagePath), { recursive: true });
+    await makeFolderDurably(dirname(parameters.imagePath));
     const handle = await open(workPathOf(parameters.imagePath), constants.O_RDWR | constants.O_CREAT, 0o600);
-    setSparseSize(handle.fd, parameters.image.sizeBytes);
-    const saved = await readIfThere(progressPath(parameters));
-    const offset = saved ? progressSchema.parse(JSON.parse(saved.toString('utf8'))).offset : 0;
-    this.#file = { migration, parameters, handle, offset, durableOffset: offset, committedAt: performance.now() };
-    return offset;
+    try {
+      setSparseSize(handle.fd, parameters.image.sizeBytes);
+      await syncFolder(dirname(parameters.imagePath));
+      const saved = await readIfThere(progressPath(parameters));
+      const offset = saved ? progressSchema.parse(JSON.parse(saved.toString('utf8'))).offset : 0;
+      this.#file = { migration, parameters, handle, offset, durableOffset: offset, committedAt: performance.now() };
+      return offset;
+    } catch (error) {
+      await handle.close();
+      throw error;
+    }
   }
 
   async #takeExtent(frame: Frame): Promise<void> {
@@ -151,7 +158,7 @@ export class StandardReceiver {
       await sealWorkFile(file.parameters, root, this.#context.pool);
     } catch (error) {
       // What is there cannot be trusted: the next attempt begins at the start.
-      await rm(progressPath(file.parameters), { force: true });
+      await removeDurably(progressPath(file.parameters));
       throw error;
     } finally {
       await this.#closeFile();

@@ -12,7 +12,7 @@
  * time: set behind each write, measured again where a write may have been broken off, and at opening promised only by a
  * journal that takes every promise back before the block is overwritten.
  */
-import { type FileHandle, constants, mkdir, open, rm, writeFile } from 'node:fs/promises';
+import { type FileHandle, constants, open, rm, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { namedBlocks } from '../encoder/batch-format';
 import type { SharedDictionary } from '../encoder/trained-dictionary';
@@ -21,6 +21,7 @@ import { type ImageSpec, blockCount } from '../model/image';
 import { type BaselineStore, baselinePathOf, workPathOf } from '../store/baselines';
 import { BlockJournal, type JournalledBlock } from '../store/block-journal';
 import { exists, readIfThere, renameDurably, writeDurably } from '../store/durable-file';
+import { makeFolderDurably, removeDurably, syncFolder } from '../store/durable-folder';
 import { Manifest } from '../store/manifest';
 import { setSparseSize } from '../store/system-calls';
 import type { Frame } from '../transport/frame';
@@ -102,7 +103,8 @@ export class WorkingImage {
         held.set(block, hash);
         marks[block] = 1;
       });
-      const resumed = journal !== undefined && (await restoreWorkFile(journal, imagePath)) && journal.head.image.sizeBytes === image.sizeBytes;
+      // Without its file a journal promises nothing: a crash has left it behind, or come before the baseline was renamed.
+      const resumed = journal?.head.image.sizeBytes === image.sizeBytes && (await exists(workPathOf(imagePath)));
       if (!journal || !resumed) {
         await journal?.close();
         journal = undefined;
@@ -112,6 +114,7 @@ export class WorkingImage {
       }
       handle = await open(workPathOf(imagePath), constants.O_RDWR | constants.O_CREAT, 0o600);
       setSparseSize(handle.fd, image.sizeBytes);
+      await syncFolder(dirname(imagePath));
       await measure(handle.fd, held, pool, durable);
       const opened = new WorkingImage(parameters, resumed ? 'resumed' : journal.head.base, held, marks, store, pool, handle, journal);
       if (resumed) await opened.#recallVerified();
@@ -165,7 +168,7 @@ export class WorkingImage {
     this.#lastBatch?.fill(0);
     if (this.#verifiedRoot === undefined) return;
     this.#verifiedRoot = undefined;
-    await rm(verifiedPath(this.parameters.journalPath), { force: true });
+    await removeDurably(verifiedPath(this.parameters.journalPath));
   }
 
   /**
@@ -371,21 +374,12 @@ export function verifiedPath(journalPath: string): string {
 }
 
 export async function removeJournal(journalPath: string): Promise<void> {
-  await rm(verifiedPath(journalPath), { force: true });
-  await rm(journalPath, { force: true });
+  await removeDurably(verifiedPath(journalPath), journalPath);
 }
 
-/** After a crash between starting the journal and renaming the baseline, does what was left undone. */
-async function restoreWorkFile(journal: BlockJournal, imagePath: string): Promise<boolean> {
-  if (await exists(workPathOf(imagePath))) return true;
-  if (journal.head.base !== 'baseline' || !(await exists(baselinePathOf(imagePath)))) return false;
-  await renameDurably(baselinePathOf(imagePath), workPathOf(imagePath));
-  return true;
-}
-
-/** Starts a journal, then gives it a working file: the baseline's content where there is one and it is wanted. */
+/** Starts a journal, then gives it a working file: the baseline's content where there is one and it is wanted. Once it is open its name is synced. */
 async function beginAnew({ migrationId, vmId, image, imagePath, journalPath, useBaseline }: WorkingImageParameters, store: BaselineStore): Promise<BlockJournal> {
-  await mkdir(dirname(imagePath), { recursive: true });
+  await makeFolderDurably(dirname(imagePath));
   await removeJournal(journalPath);
   const fromBaseline = useBaseline && (await store.openContent(vmId, image.imageId)) && (await exists(baselinePathOf(imagePath)));
   const journal = await BlockJournal.create(journalPath, { migrationId, image, base: fromBaseline ? 'baseline' : 'empty' });

@@ -3,11 +3,11 @@
  * written and not journalled yet. A crash is played by copying its folder while it is open.
  */
 import { execFileSync } from 'node:child_process';
-import { cpSync, readFileSync } from 'node:fs';
+import { closeSync, cpSync, openSync, readFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { blockHash } from '../../src/encoder/hash';
 import { BLOCK_SIZE_BYTES, type ImageSpec } from '../../src/model/image';
-import { BaselineStore, workPathOf } from '../../src/store/baselines';
+import { BaselineStore, baselinePathOf, workPathOf } from '../../src/store/baselines';
 import { BlockJournal, STRETCH_BLOCKS } from '../../src/store/block-journal';
 import { CodecPool } from '../../src/sync/codec-pool';
 import { WorkingImage } from '../../src/sync/working-image';
@@ -92,6 +92,24 @@ describe('after a crash of the agent', () => {
     const again = await opened(after);
     await again.take(batchOf(1, { 0: Z }));
     expect((await opened(crashed(after))).held.hashOf(0).equals(blockHash(Z))).toBe(true);
+  });
+
+  it('a journal whose working file has become the baseline promises nothing of what has become of that', async () => {
+    const folder = temporaryFolder();
+    const [content, journal] = [baselinePathOf(join(folder, 'disk.img')), join(folder, 'vda.journal')];
+    const first = await opened(folder);
+    await first.keepAsBaseline(1);
+    const second = await opened(folder);
+    await second.take(batchOf(1, { 0: X }));
+    await second.finish(second.held.root());
+    cpSync(journal, `${journal}.kept`);
+    await second.keepAsBaseline(2);
+    // As it lay there before: the crash came first. The content has been sealed since, or written to.
+    cpSync(`${journal}.kept`, journal);
+    const file = openSync(content, 'r+');
+    writeSync(file, Y, 0, Y.length, 0);
+    closeSync(file);
+    expect((await opened(folder)).held.hashOf(0).equals(blockHash(Y))).toBe(true);
   });
 
   it('a block that comes twice with the same content stays promised', async () => {

@@ -6,6 +6,7 @@
  *   begin -> feeding (any number of times, from any QEMU) -> load -> loaded -> run -> running
  *              ^------ QEMU has died: a fresh one, everything fed again ------+
  */
+import { unlessAborted } from '../../model/abort';
 import { DwcpError, hasCode, toDwcpError } from '../../model/errors';
 import type { RamLayout } from '../../model/guest';
 import { BLOCK_SIZE_BYTES } from '../../model/image';
@@ -142,19 +143,8 @@ export class IncomingGuest {
     await this.#drain();
     const incoming = this.#incoming;
     if (!incoming) throw new DwcpError('QEMU_UNREACHABLE', 'The QEMU that was fed is gone', { side: 'destination' });
-    await this.#orGivenUp(incoming.finish([state.commands], [state.devices]));
+    await unlessAborted(incoming.finish([state.commands], [state.devices]), this.#givenUp.signal);
     if (this.#incoming === incoming) this.#incoming = undefined;
-  }
-
-  /** A QEMU that is given up is not waited for. */
-  #orGivenUp<T>(work: Promise<T>): Promise<T> {
-    const { signal } = this.#givenUp;
-    return new Promise((resolve, reject) => {
-      const abort = (): void => reject(superseded());
-      signal.addEventListener('abort', abort, { once: true });
-      if (signal.aborted) abort();
-      void work.then(resolve, reject).finally(() => signal.removeEventListener('abort', abort));
-    });
   }
 
   /**
@@ -178,7 +168,7 @@ export class IncomingGuest {
   async loadWhole(): Promise<void> {
     const [qmp, attempt] = [this.#qmp, this.#attempt];
     if (!qmp) throw new DwcpError('GUEST_LOST', 'No QEMU receives the guest', { side: 'destination' });
-    await this.#orGivenUp(untilWholeLoaded(qmp));
+    await unlessAborted(untilWholeLoaded(qmp), this.#givenUp.signal);
     if (attempt !== this.#attempt) throw superseded();
     this.#isLoaded('whole');
   }
@@ -304,7 +294,7 @@ export class IncomingGuest {
   async #drain(): Promise<void> {
     do {
       this.#kick();
-      await this.#orGivenUp(this.#feeding);
+      await unlessAborted(this.#feeding, this.#givenUp.signal);
       if (this.#failed) throw this.#failed;
     } while (this.#pending.includes(1) || !this.#incoming);
   }
