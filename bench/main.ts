@@ -11,13 +11,15 @@ import { benchLive } from './live';
 import { benchLoopback } from './loopback';
 import { benchMatrix } from './matrix';
 import { benchMemory } from './memory';
+import { benchModel } from './model';
 import { benchSim } from './sim';
 import { benchTransport } from './transport';
 import { benchTuner } from './tuner';
 import { benchWan } from './wan';
 
 const BENCHES: Readonly<Record<string, (json: boolean, args: readonly string[]) => Promise<void>>> = {
-  wan: benchWan, live: benchLive, matrix: benchMatrix, loopback: benchLoopback, memory: benchMemory, kills: benchKills, 'event-loop': benchEventLoop, draw: benchDraw, transport: benchTransport, anchors: benchAnchors, tuner: benchTuner, encoding: benchEncoding, levels: benchLevels, sim: benchSim,
+  wan: benchWan, live: benchLive, matrix: benchMatrix, loopback: benchLoopback, memory: benchMemory, kills: benchKills, 'event-loop': benchEventLoop, draw: benchDraw, transport: benchTransport, anchors: benchAnchors, tuner: benchTuner, encoding: benchEncoding, levels: benchLevels,
+  model: benchModel, sim: benchSim,
 };
 
 async function main([name = '', ...args]: readonly string[]): Promise<void> {

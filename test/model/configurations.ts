@@ -12,6 +12,7 @@ export const IN_CI = {
   disk: { budget: { diskFull: 1, cannotStart: 1, agentCrash: 1, cancel: 1, abort: 1 } },
   override: { budget: { acceptTwoCopies: 1, agentCrash: 1, zombie: 1 } },
   back: { second: 'back', budget: { zombie: 1, agentCrash: 1 } },
+  backTerminate: { second: 'back', budget: { terminate: 1, agentCrash: 1 } },
   again: { second: 'again', budget: { zombie: 1, terminate: 1 } },
 } as const satisfies Readonly<Record<string, Configuration>>;
 

@@ -178,7 +178,8 @@ export class World {
     if (isRefused(step)) return step.refused;
     if (step.to !== state) {
       this.t[this.#destinationLine + m] = DESTINATION_STATES.indexOf(step.to);
-      this.t[this.last + (1 - this.sourceOf(m))] = m + 1;
+      // A promise about a migration that has never been here is kept, and is not the VM's last line (OwnershipJournal.last).
+      if (state !== 'none' || event !== 'abandon') this.t[this.last + (1 - this.sourceOf(m))] = m + 1;
     }
     return undefined;
   }
