@@ -77,6 +77,7 @@ export class SourceOwnership {
     if (!holder.isGuestUp(vm.guest)) {
       const diskPaths = Object.fromEntries(disks.map(({ imageId, path }) => [imageId, path]));
       const { images, rawDisks } = await holder.inspectStopped(vm.guest, disks);
+      if (images.length === 0) throw new DwcpError('GUEST_LOST', `The guest of ${vmId} has ended, and it has no disk: there is nothing to move`, { side: 'source' });
       return { vm, images, stoppedGuest: { command: vm.guest.command, diskPaths, rawDisks: [...rawDisks] } };
     }
     const { spec, disks: sizes } = await holder.inspectGuest(vmId, vm.guest, disks, force);
