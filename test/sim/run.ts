@@ -28,7 +28,7 @@ export interface SimOptions {
 
 /** With faults. */
 const DISTURBED_MS = 400_000;
-const MOST_STEPS = 40_000;
+const MOST_STEPS = 400_000;
 /** Without: sweeps, patience with hosts, retries have to be through by then. */
 const SETTLED_WITHIN_MS = 1_500_000;
 const LOOK_EVERY = 40;
