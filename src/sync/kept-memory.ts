@@ -9,6 +9,7 @@ import { PAGES_PER_BLOCK } from '../model/image';
 import type { BaselineStore } from '../store/baselines';
 import { Manifest } from '../store/manifest';
 import type { CodecPool } from './codec-pool';
+import { allEnded } from './measure-file';
 import { PageTable } from './page-table';
 import { blankPagesOf } from './ram-image-pages';
 
@@ -31,6 +32,15 @@ export async function recallMemory(vmId: string, path: string, sizeBytes: number
   const baseline = await store.open(vmId, MEMORY_IMAGE_ID);
   const manifest = baseline?.record.sizeBytes === sizeBytes ? baseline.manifest : new Manifest(sizeBytes);
   const handle = await open(path, 'r').catch(() => undefined);
+  try {
+    return await recall(handle, sizeBytes, manifest, pool);
+  } catch (error) {
+    await handle?.close();
+    throw error;
+  }
+}
+
+async function recall(handle: FileHandle | undefined, sizeBytes: number, manifest: Manifest, pool: CodecPool): Promise<KeptMemory> {
   const usable = handle && (await handle.stat()).size === sizeBytes ? handle : undefined;
   const blank = usable && blankPagesOf(usable.fd, sizeBytes);
   const shared = new SharedArrayBuffer(manifest.blocks);
@@ -54,5 +64,5 @@ async function measure(handle: FileHandle, sizeBytes: number, blocks: readonly n
       await pool.run({ kind: 'recall', file: { fd: handle.fd, sizeBytes }, list, hashes: manifest.memory, trusted });
     }
   };
-  await Promise.all(Array.from({ length: LANES }, lane));
+  await allEnded(Array.from({ length: LANES }, lane));
 }

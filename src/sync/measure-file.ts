@@ -31,7 +31,13 @@ export async function measure(fd: number, held: Manifest, pool: CodecPool, skip?
       await pool.run({ kind: 'measure', file: { fd, sizeBytes: held.sizeBytes }, ...next.value, hashes: held.memory, skip });
     }
   };
-  await Promise.all(Array.from({ length: MEASURE_LANES * pool.threads }, lane));
+  await allEnded(Array.from({ length: MEASURE_LANES * pool.threads }, lane));
+}
+
+/** Waits for all of them, also where one fails: the file that they read is closed next, and its number given to another. @throws what failed first */
+export async function allEnded(lanes: readonly Promise<void>[]): Promise<void> {
+  await Promise.allSettled(lanes);
+  await Promise.all(lanes);
 }
 
 /** Runs of blocks that may hold data, each small enough for one job; blocks in holes get the zero hash right here. */

@@ -9,6 +9,7 @@ import { BLOCK_SIZE_BYTES, blockCount, type ImageSpec, PAGE_SIZE_BYTES, PAGES_PE
 import type { SharedFile } from '../model/guest';
 import type { SendingSession } from '../transport/sending-session';
 import type { CodecPool } from './codec-pool';
+import { allEnded } from './measure-file';
 import { readBody, referencesAnsweredSchema, referencesSchema } from './protocol';
 import { MAX_PAGES, shareReferences, type SharedReferences } from './reference-index';
 
@@ -90,7 +91,7 @@ async function indexFile({ path, sizeBytes }: SharedFile, from: number, shared: 
         await pool.run({ kind: 'index', file: { fd: handle.fd, sizeBytes }, first, count: Math.min(INDEX_BLOCKS, blocks - first), shared, from });
       }
     };
-    await Promise.all(Array.from({ length: pool.threads }, lane));
+    await allEnded(Array.from({ length: pool.threads }, lane));
   } finally {
     await handle.close();
   }

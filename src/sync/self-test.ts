@@ -96,7 +96,12 @@ function contentOf(first: number): Buffer {
 async function scratch(folder: string, name: string, sizeBytes: number): Promise<FileHandle> {
   const path = join(folder, `self-test-${name}.tmp`);
   const file = await open(path, 'w+', 0o600);
-  await rm(path);
-  await file.truncate(sizeBytes);
-  return file;
+  try {
+    await rm(path);
+    await file.truncate(sizeBytes);
+    return file;
+  } catch (error) {
+    await file.close();
+    throw error;
+  }
 }

@@ -68,7 +68,12 @@ export class BatchAssembly {
     if (batch.missing.size > 0) return undefined;
     this.#incomplete.delete(sequence);
     this.#bytes -= totalBytes;
-    return { frame: openFrame(readHeader(batch.bytes, BATCH_ONLY), batch.bytes), run: batch.run };
+    try {
+      return { frame: openFrame(readHeader(batch.bytes, BATCH_ONLY), batch.bytes), run: batch.run };
+    } catch (error) {
+      this.#slab.free(batch.run);
+      throw error;
+    }
   }
 
   close(): void {

@@ -156,4 +156,18 @@ describe('a batch in parts', () => {
     damage(meta);
     expect(() => assembly.add({ ...second!, meta })).toThrow('A part of a batch');
   });
+
+  it('that make no batch give their memory back', () => {
+    const slab = new Slab(MIB);
+    const assembly = new BatchAssembly(slab);
+    const [first, ...others] = partsOf(5, batchFrame(5, 2 * PART_BYTES)).map(opened);
+    const payload = Buffer.from(first!.payload);
+    // Its type.
+    payload.writeUInt8(99, 3);
+    assembly.add({ ...first!, payload });
+    const last = others.pop()!;
+    for (const part of others) assembly.add(part);
+    expect(() => assembly.add(last)).toThrow('type 99');
+    expect(slab.freeBytes).toBe(slab.sizeBytes);
+  });
 });

@@ -85,8 +85,13 @@ export class DiskReader {
   static async open(qmp: QmpClient, nbdPath: string, imageId: string, disk: GuestDisk): Promise<DiskReader> {
     await qmp.execute('transaction', { actions: [{ type: 'block-dirty-bitmap-add', data: { node: disk.node, name: `${PREFIX}1`, granularity: 65_536 } }] });
     await qmp.execute('block-export-add', { type: 'nbd', id: `${PREFIX}${imageId}`, 'node-name': disk.node, name: imageId, writable: false });
-    const readers = await Promise.all(Array.from({ length: READERS }, () => NbdClient.connect(nbdPath, imageId)));
-    return new DiskReader(qmp, nbdPath, imageId, disk, readers);
+    const connecting = Array.from({ length: READERS }, () => NbdClient.connect(nbdPath, imageId));
+    try {
+      return new DiskReader(qmp, nbdPath, imageId, disk, await Promise.all(connecting));
+    } catch (error) {
+      for (const reader of connecting) reader.then((open) => open.close()).catch(() => undefined);
+      throw error;
+    }
   }
 
   private constructor(qmp: QmpClient, nbdPath: string, exportName: string, disk: GuestDisk, readers: NbdClient[]) {
@@ -123,9 +128,11 @@ export class DiskReader {
     await this.#qmp.execute('block-export-add', { type: 'nbd', id, 'node-name': node, name, writable: false, bitmaps: [last] });
     try {
       const client = await NbdClient.connect(this.#nbdPath, name, `qemu:dirty-bitmap:${last}`);
-      const extents = await client.extents();
-      client.close();
-      return extents.filter(({ flags }) => (flags & DIRTY) !== 0);
+      try {
+        return (await client.extents()).filter(({ flags }) => (flags & DIRTY) !== 0);
+      } finally {
+        client.close();
+      }
     } finally {
       await this.#remove(id, node, last);
     }

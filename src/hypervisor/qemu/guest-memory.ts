@@ -56,9 +56,14 @@ export class GuestMemory implements MigrationStreamHandler {
   constructor(path: string, layout: RamLayout, blankPages: (fd: number) => Uint8Array, settled: Uint8Array, events: GuestMemoryEvents) {
     mkdirSync(dirname(path), { recursive: true });
     this.fd = openSync(path, constants.O_RDWR | constants.O_CREAT, 0o600);
-    ftruncateSync(this.fd, layout.sizeBytes);
     this.layout = layout;
-    this.#blank = blankPages(this.fd);
+    try {
+      ftruncateSync(this.fd, layout.sizeBytes);
+      this.#blank = blankPages(this.fd);
+    } catch (error) {
+      closeSync(this.fd);
+      throw error;
+    }
     this.#named = settled;
     this.#pristine = Uint8Array.from(settled);
     this.#events = events;

@@ -44,6 +44,7 @@ export class StoppedDisk {
         }
         for (const reader of readers) reader.close();
         server.kill('SIGKILL');
+        rmSync(socketPath, { force: true });
         throw unreadable(path, failed ?? error);
       }
     }
