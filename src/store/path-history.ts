@@ -25,18 +25,22 @@ export class PathHistory {
     return this.#rows;
   }
 
-  /** Adds a row; rows of concurrent transfers are written one after the other. */
+  /**
+   * Adds a row; rows of concurrent transfers are written one after the other.
+   * @throws where it cannot be written: it is known to this process all the same, and the next row brings all to disk
+   */
   async add(row: PathRow): Promise<void> {
     const rows = [...(await this.rows()), pathRowSchema.parse(row)].slice(-MAX_ROWS);
     this.#rows = Promise.resolve(rows);
-    this.#writing = this.#writing.then(() => writeDurably(this.#path, `${JSON.stringify(rows)}\n`));
+    // Of one that failed its own caller has heard.
+    this.#writing = this.#writing.catch(() => undefined).then(() => writeDurably(this.#path, `${JSON.stringify(rows)}\n`));
     await this.#writing;
   }
 
   async #read(): Promise<PathRow[]> {
-    const text = await readIfThere(this.#path);
-    if (!text) return [];
     try {
+      const text = await readIfThere(this.#path);
+      if (!text) return [];
       return z.array(pathRowSchema).parse(JSON.parse(text.toString('utf8'))).slice(-MAX_ROWS);
     } catch {
       return [];
