@@ -10,6 +10,8 @@ import type { SimSocket } from './sim-net';
 
 const SECTION_ID = 2;
 const PAGES_AT_ONCE = 12;
+/** A QEMU that is left waiting goes through ever smaller rounds; each costs steps and shows nothing new. */
+const SLOWEST_ROUND_MS = 300;
 const ACK_TYPE = 7;
 /** A limit this long means: at the end of this round. */
 const AT_ONCE_MS = 100_000;
@@ -151,7 +153,7 @@ export class OutgoingStream {
     this.#round();
     const mayStop = !this.settings.waitsForAck || this.#acknowledged;
     if (mayStop && (this.settings.downtimeLimitMs >= AT_ONCE_MS || this.#left.length === 0)) this.#stop();
-    else this.#again(this.#left.length === 0 ? 20 + 40 * this.#qemu.random() : 1);
+    else this.#again(this.#left.length === 0 ? 20 + 40 * this.#qemu.random() : Math.min(SLOWEST_ROUND_MS, 1 + this.rounds ** 1.5 / 8));
   }
 
   #round(): void {

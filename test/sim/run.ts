@@ -74,7 +74,7 @@ export function runSeed(seed: number, { traced = false, everyStep = false, progr
     if (steps % LOOK_EVERY === 0) left = invariants.unsettled();
     return left !== undefined;
   }, settleBy);
-  const violation = invariants.violation ?? (left === undefined ? undefined : { kind: 'it does not settle', text: left });
+  const violation = invariants.violation ?? (left === undefined ? undefined : { kind: steps < MOST_STEPS ? 'it does not settle' : 'it never rests', text: left });
   if (violation && !invariants.violation) scheduler.trace(`VIOLATION ${violation.kind}: ${violation.text}`);
   const problem = world.temporal.problems[0];
   listening = undefined;
