@@ -27,10 +27,15 @@ async function tryMutants(first: number, count: number): Promise<void> {
   const usual = new Set((await runSeeds({ first, count })).found.map(({ seed }) => seed));
   for (const [index, { name }] of MUTANTS.entries()) {
     const isNew = ({ seed }: FoundSeed): boolean => !usual.has(seed);
-    const { found } = await runSeeds({ first, count, mutant: index, until: isNew });
-    const caught = found.find(isNew);
-    process.stdout.write(`${String(index).padStart(2)}  ${caught ? `found by seed ${caught.seed} (${caught.kind})` : 'LIVES'}  ${name}\n`);
-    if (!caught) process.exitCode = 1;
+    let outcome = 'DOES NOT FIT';
+    try {
+      const caught = (await runSeeds({ first, count, mutant: index, until: isNew })).found.find(isNew);
+      outcome = caught ? `found by seed ${caught.seed} (${caught.kind})` : 'LIVES';
+      if (!caught) process.exitCode = 1;
+    } catch {
+      process.exitCode = 1;
+    }
+    process.stdout.write(`${String(index).padStart(2)}  ${outcome}  ${name}\n`);
   }
 }
 

@@ -1,7 +1,7 @@
 /**
  * A host's file system as two views: what programs see, and what a crash of the host leaves. Data of a file gets from the one
- * to the other by a sync of the file, names by a sync of their folder (which, as on ext4, takes the folder's own name along);
- * what was not synced is kept or lost at random. Paths, descriptors and Node's ways of asking are sim-fs.ts's.
+ * to the other by a sync of the file, names by a sync of their folder (which, on half of all hosts and as on ext4, takes the
+ * folder's own name along); what was not synced is kept or lost at random. Paths, descriptors and Node's ways of asking are sim-fs.ts's.
  */
 export const PAGE = 4096;
 
@@ -46,6 +46,8 @@ export class DiskModel {
   readonly root: Inode;
   /** No new block can be had. */
   full = false;
+  /** A synced folder has its own name too, as on ext4; else that is its parent's, as POSIX has it. */
+  keepsOwnNames = true;
   /** Rises with every change. */
   generation = 0;
   readonly #now: () => number;
@@ -185,7 +187,7 @@ export class DiskModel {
 
   #syncNames(folder: Inode): void {
     if (this.#changes.length === 0) return;
-    const folders = new Set([folder, ...this.#above(folder)]);
+    const folders = new Set([folder, ...(this.keepsOwnNames ? this.#above(folder) : [])]);
     for (let size = -1; size !== folders.size; ) {
       size = folders.size;
       for (const { folders: of } of this.#changes) if (of.some((each) => folders.has(each))) for (const each of of) folders.add(each);

@@ -51,6 +51,7 @@ export class World {
     this.network = new Network(scheduler, scheduler.pick([0.4, 5, 40]));
     const watch = { qemuChanged: (qemu: SimQemu, how: string): void => this.#qemuChanged(qemu, how) };
     this.hosts = { a: new SimHost('a', scheduler, this.network, watch, () => this.truth), b: new SimHost('b', scheduler, this.network, watch, () => this.truth) };
+    for (const host of [this.hosts.a, this.hosts.b]) host.disk.keepsOwnNames = scheduler.random() < 0.5;
     this.temporal = createSimTemporal(scheduler, (modules) => this.#workflows(modules));
     this.control = this.#startControl();
     this.#placeVm();
@@ -163,9 +164,8 @@ export class World {
       files.write(fd, content, 0, content.length, 0);
       files.sync(fd);
       files.close(fd);
-      const folder = files.open(path.slice(0, path.lastIndexOf('/')));
-      files.sync(folder);
-      files.close(folder);
+      for (let at = path.lastIndexOf('/'); at > 0; at = path.lastIndexOf('/', at - 1)) host.disk.sync(files.get(path.slice(0, at), 'open'));
+      host.disk.sync(host.disk.root);
     };
     const disk = '/vms/vm/disk.img';
     if (this.original) write(disk, this.original);
@@ -173,7 +173,9 @@ export class World {
     const command = ['qemu-system-x86_64', '-machine', 'q35', '-m', '128K', ...(diskBlocks > 0 ? ['-drive', `file=${disk},format=raw,if=ide`] : [])];
     const images = diskBlocks > 0 ? [{ imageId: 'vda', kind: 'disk', path: disk }] : [];
     write(`${host.dataDir}/vms/${VM_ID}.json`, Buffer.from(JSON.stringify({ vmId: VM_ID, images, presence: 'here', generation: 0, guest: { command, qmpPath: places.qmpPath } })));
-    this.hosts.b.files(this.hosts.b.start('installer', [])).makeFolder(this.hosts.b.dataDir, true);
+    const there = this.hosts.b.files(this.hosts.b.start('installer', []));
+    there.makeFolder(this.hosts.b.dataDir, true);
+    for (const path of ['/', '/var', this.hosts.b.dataDir]) this.hosts.b.disk.sync(there.get(path, 'open'));
     if (!running) return;
     files.makeFolder(`${host.dataDir}/run/${VM_ID}`, true);
     host.startQemu([...command, ...ownArguments(places, false)], () => undefined);
