@@ -3,7 +3,7 @@
  * under its name is written in its folder, and that the folder is, in the one above it.
  */
 import { mkdir, open, rm } from 'node:fs/promises';
-import { dirname, resolve } from 'node:path';
+import { dirname, resolve, sep } from 'node:path';
 import { errnoOf } from '../model/errors';
 
 export async function syncFolder(path: string): Promise<void> {
@@ -15,20 +15,34 @@ export async function syncFolder(path: string): Promise<void> {
   }
 }
 
+/** Folders whose names are known to be there after a crash, as this process has seen to it. */
+const durable = new Set<string>();
+const MOST_KNOWN = 10_000;
+
 /** Makes a folder and what is missing above it; all of that is there after a crash. */
 export async function makeFolderDurably(path: string): Promise<void> {
   const folder = resolve(path);
   const first = await mkdir(folder, { recursive: true });
-  if (first === undefined) return;
-  for (let made = folder; ; made = dirname(made)) {
-    await syncFolder(dirname(made));
-    if (made === resolve(first) || made === dirname(made)) return;
+  // That a folder is there says nothing: another may have made it a moment ago, or an agent that was killed before its sync.
+  if (first === undefined && durable.has(folder)) return;
+  for (let name = folder; name !== dirname(name); name = dirname(name)) {
+    const mayBeOurs = first !== undefined && name.length >= resolve(first).length;
+    if (!mayBeOurs && durable.has(name)) break;
+    await syncFolder(dirname(name)).catch((error: unknown) => {
+      // A folder that this agent may not even list, and has made nothing in.
+      if (mayBeOurs || !['EACCES', 'EPERM'].includes(errnoOf(error) ?? '')) throw error;
+    });
   }
+  if (durable.size >= MOST_KNOWN) durable.clear();
+  for (let name = folder; name !== dirname(name); name = dirname(name)) durable.add(name);
 }
 
 /** Removes files or folders, those that are there; none of them comes back after a crash. */
 export async function removeDurably(...paths: readonly string[]): Promise<void> {
-  for (const path of paths) await rm(path, { recursive: true, force: true });
+  for (const path of paths.map((each) => resolve(each))) {
+    for (const folder of durable) if (folder === path || folder.startsWith(path + sep)) durable.delete(folder);
+    await rm(path, { recursive: true, force: true });
+  }
   // Also where nothing was there any more: an agent that died right behind its rm had not come to this.
   for (const folder of new Set(paths.map(dirname))) {
     await syncFolder(folder).catch((error: unknown) => {

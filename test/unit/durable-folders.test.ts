@@ -10,7 +10,7 @@ import { BaseStore } from '../../src/store/base-disks';
 import { BaselineStore, baselinePathOf, workPathOf } from '../../src/store/baselines';
 import { BlockJournal } from '../../src/store/block-journal';
 import { DictionaryStore } from '../../src/store/dictionaries';
-import { makeFolderDurably } from '../../src/store/durable-folder';
+import { makeFolderDurably, removeDurably } from '../../src/store/durable-folder';
 import { Manifest } from '../../src/store/manifest';
 import { VmRegistry } from '../../src/store/vm-registry';
 import { keepBaselineCopy } from '../../src/sync/baseline-copy';
@@ -71,6 +71,16 @@ describe('is durable when the act is over:', () => {
     const folder = temporaryFolder();
     const made = [join(folder, 'a'), join(folder, 'a', 'b'), join(folder, 'a', 'b', 'c')];
     expect(await after(() => makeFolderDurably(made[2]!), ...made)).toEqual(['there', 'there', 'there']);
+  });
+
+  test('a folder that another has made a moment ago, or an agent that was killed before its sync; also made anew', async () => {
+    const folder = temporaryFolder();
+    const made = [join(folder, 'a'), join(folder, 'a', 'b')];
+    for (const again of [false, true]) {
+      if (again) await removeDurably(made[0]!);
+      mkdirSync(made[1]!, { recursive: true });
+      expect(await after(() => makeFolderDurably(made[1]!), ...made)).toEqual(['there', 'there']);
+    }
   });
 
   test('a journal, with the folder that it has made for it', async () => {
