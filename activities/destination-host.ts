@@ -106,6 +106,7 @@ export function createDestinationActivities(deps: DestinationDependencies) {
           () => ({ doing: 'making room' }),
           async () => {
             const workflowId = activityInfo().workflowExecution?.workflowId ?? '';
+            await hub.endIdleDirect(input.vmId);
             const prepare = (): Promise<Destination> => ownership.exclusively(input.vmId, (vm) => promise(vm, input, workflowId));
             return prepare().catch(async (error: unknown) => {
               if (!hasCode(error, 'VM_BUSY')) throw error;

@@ -8,6 +8,7 @@ import type { ControlActivities, DestinationActivities, DictionaryActivities, So
 import type { ErrorCode } from '../src/model/error-codes';
 import { CONTROL_QUEUE, hostQueue } from '../src/model/names';
 import { HEARTBEAT_TIMEOUT_MS, HOST_PATIENCE_MS } from '../src/model/timing';
+import { atHost } from './failures';
 
 const RETRY = { initialInterval: '1s', backoffCoefficient: 2, maximumInterval: '15s' } as const;
 
@@ -51,17 +52,27 @@ function options(preset: Preset, { activityId, summary }: Call): ActivityOptions
   return { ...rest, ...(heartbeatTimeout !== undefined && { heartbeatTimeout }), activityId, summary };
 }
 
+/** Activities whose failures say on which host they were to run. */
+function onHost<A extends object>(hostId: string, activities: A): A {
+  return new Proxy(activities, {
+    get: (all, name) => {
+      const activity: unknown = Reflect.get(all, name);
+      return typeof activity === 'function' ? (...input: readonly unknown[]) => atHost(hostId, Reflect.apply(activity, all, input) as Promise<unknown>) : activity;
+    },
+  });
+}
+
 export function onSource(hostId: string, preset: Preset, call: Call): SourceActivities {
-  return proxyActivities<SourceActivities>({ ...options(preset, call), taskQueue: hostQueue(hostId) });
+  return onHost(hostId, proxyActivities<SourceActivities>({ ...options(preset, call), taskQueue: hostQueue(hostId) }));
 }
 
 export function onDestination(hostId: string, preset: Preset, call: Call): DestinationActivities {
-  return proxyActivities<DestinationActivities>({ ...options(preset, call), taskQueue: hostQueue(hostId) });
+  return onHost(hostId, proxyActivities<DestinationActivities>({ ...options(preset, call), taskQueue: hostQueue(hostId) }));
 }
 
 /** Minutes of one thread, with heartbeats; a host that is away is not waited for, a host without zstd not asked again. */
 export function onDictionaries(hostId: string, call: Call): DictionaryActivities {
-  return proxyActivities<DictionaryActivities>({ ...options('courtesy', call), retry: { ...RETRY, maximumAttempts: 2 }, taskQueue: hostQueue(hostId) });
+  return onHost(hostId, proxyActivities<DictionaryActivities>({ ...options('courtesy', call), retry: { ...RETRY, maximumAttempts: 2 }, taskQueue: hostQueue(hostId) }));
 }
 
 export function onControl(call: Call): ControlActivities {

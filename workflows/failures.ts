@@ -24,11 +24,35 @@ export function toCoded(error: unknown): DwcpError {
   const cause = error instanceof ActivityFailure ? error.cause : error;
   if (cause instanceof ApplicationFailure) return ofApplication(cause);
   if (cause instanceof TimeoutFailure) {
-    const host = error instanceof ActivityFailure ? error.activityType : 'activity';
-    return new DwcpError('HOST_UNAVAILABLE', `${host}: no agent of that host took the work in time`, { side: 'control' });
+    return new DwcpError('HOST_UNAVAILABLE', ofTimeout(cause, error), { side: 'control' });
   }
   if (cause instanceof CancelledFailure) return new DwcpError('CANCELLED', 'The migration was cancelled', { side: 'control' });
   return new DwcpError('INTERNAL', messageOf(error), { side: 'control' });
+}
+
+/** Where the activity of each failure was to run. */
+const hosts = new WeakMap<Error, string>();
+
+/** Keeps in mind on which host an activity was to run, for what is said of its failure. */
+export function atHost<T>(hostId: string, running: Promise<T>): Promise<T> {
+  running.catch((error: unknown) => {
+    if (error instanceof Error) hosts.set(error, hostId);
+  });
+  return running;
+}
+
+/** What an activity that ran out of its time has shown of its host: that nobody took it, or that whoever took it fell silent. */
+function ofTimeout({ timeoutType }: TimeoutFailure, error: unknown): string {
+  const work = error instanceof ActivityFailure ? error.activityType : 'the work';
+  const agent = `agent of host ${(error instanceof Error && hosts.get(error)) || 'unknown'}`;
+  switch (timeoutType) {
+    case 'HEARTBEAT':
+      return `The ${agent} fell silent in the midst of ${work}`;
+    case 'START_TO_CLOSE':
+      return `The ${agent} did not end ${work} in the time it has`;
+    default:
+      return `No ${agent} took ${work} in time`;
+  }
 }
 
 function ofApplication(failure: ApplicationFailure): DwcpError {

@@ -6,6 +6,7 @@ import { Client } from '@temporalio/client';
 import { type NativeConnection, Runtime, Worker } from '@temporalio/worker';
 import { createDestinationActivities, createDictionaryActivities, createProgressReporter, createSourceActivities, type SourceEvent } from '../../activities';
 import { connectWorker, temporalTarget } from '../control/connection';
+import { onAbort } from '../model/abort';
 import { toDwcpError } from '../model/errors';
 import { hostQueue } from '../model/names';
 import type { ProcessOptions } from '../model/options';
@@ -91,8 +92,7 @@ async function runWorker(parts: WorkerParts): Promise<void> {
   connected.abort();
   await recovered;
   const worker = await createWorker(parts, connection);
-  signal.addEventListener('abort', () => worker.shutdown());
-  if (signal.aborted) worker.shutdown();
+  onAbort(signal, () => worker.shutdown());
   try {
     await worker.run();
   } finally {
@@ -109,7 +109,7 @@ async function createWorker({ host, options, sources, ownership, observe, log, s
   const sweeper = new Sweeper({ host, sources, ownership, client, log });
   const sweep = (): Promise<void> => sweeper.sweep();
   const timer = setInterval(() => void sweep().catch((error: unknown) => log.warn(toDwcpError(error, 'INTERNAL').report(), 'the sweep failed')), options.sweepInterval);
-  signal.addEventListener('abort', () => clearInterval(timer));
+  onAbort(signal, () => clearInterval(timer));
   const worker = await Worker.create({
     connection,
     namespace,

@@ -67,7 +67,12 @@ export class Sweeper {
   async #sweepIncoming(migrationId: string): Promise<void> {
     const { host, log } = this.#parts;
     const migration = await host.hub.migration(migrationId);
-    if (!migration || migration.record.mode === 'direct' || !migration.record.workflowId) return;
+    if (!migration) return;
+    if (migration.record.mode === 'direct') {
+      if (await host.hub.endOldDirect(migration)) log.info({ migrationId }, 'ended a direct session that nobody goes on with; what had arrived is kept as baseline');
+      return;
+    }
+    if (!migration.record.workflowId) return;
     const { vmId, fence, mode, workflowId } = migration.record;
     const isOver = async (): Promise<boolean> => mode === 'migrate' && DESTINATION_TABLE[destinationState((await host.ownership.last(vmId, migrationId))?.state)].atStart !== 'nothing';
     // Behind such a line nothing is left to decide, whoever leads the migration.

@@ -77,7 +77,7 @@ export function createMigrationAdapter(config: AdapterConfig = {}): MigrationAda
   const dictionaries = new DictionaryStore(dataDir);
   const limit = new SharedLimit(process.hostBandwidthLimit);
   let epoch = 0;
-  const context: SourceContext = { hostId: hostname().slice(0, 100), peers, pool, slab, store, dictionaries, bases: new BaseStore(dataDir), limit, history: new PathHistory(dataDir), nextEpoch: () => (epoch = Math.max(Date.now(), epoch + 1)), ...(config.explain && { explain: (_id, line) => config.explain?.(line) }) };
+  const context: SourceContext = { hostId: hostname().slice(0, 100), peers, pool, slab, store, dictionaries, bases: new BaseStore(dataDir), limit, history: new PathHistory(dataDir), nextEpoch: () => (epoch = Math.max(Date.now(), epoch + 1)), ...(config.explain && { explain: (_id, line) => unheard(() => config.explain?.(line)) }) };
 
   async function move(kind: ImageKind, vmId: string, image: AdapterImage, destination: AdapterDestination, onProgress?: (progress: SendProgress) => void, signal?: AbortSignal): Promise<SentImage> {
     const sessionId = destination.sessionId ?? randomUUID();
@@ -85,12 +85,17 @@ export function createMigrationAdapter(config: AdapterConfig = {}): MigrationAda
     const migration = new SourceMigration(sessionId, { address: destination.address, port: destination.port ?? PROCESS_OPTIONS.port.default, grant, ...(destination.furtherPaths && { furtherPaths: destination.furtherPaths }) }, options, context);
     const input = await asFile(image);
     const abort = signal ?? new AbortController().signal;
+    let arrived = false;
     try {
       const spec = imageSpecSchema.parse({ imageId: kind, kind, sizeBytes: (await stat(input.path)).size });
-      return await send(migration, vmId, spec, input.path, abort, onProgress);
+      const sent = await send(migration, vmId, spec, input.path, abort, onProgress);
+      arrived = true;
+      return sent;
     } catch (error) {
       throw toDwcpError(error, 'IMAGE_UNREADABLE', { side: 'source' });
     } finally {
+      // What nobody can go on with is ended at once; where that is not heard, the agent ends it after a day.
+      if (arrived || destination.sessionId === undefined) await migration.openSession?.control.request('abandon', { vmId, fence: 0 }).catch(() => undefined);
       migration.close();
       await input.dispose();
     }
@@ -106,11 +111,12 @@ export function createMigrationAdapter(config: AdapterConfig = {}): MigrationAda
     const start = selectLevelAndStreams(link, options, options.enableCompression);
     const feed = await ScanFeed.open(path, image.sizeBytes);
     const sender = new ImageSender(migration, { vmId, image, path, feed, start, options, linkBytesPerSecond: link.bandwidthBytesPerSecond });
-    const timer = onProgress && setInterval(() => onProgress(sender.progress), PROGRESS_EVERY_MS);
+    const tell = (): void => onProgress && unheard(() => onProgress(sender.progress));
+    const timer = setInterval(tell, PROGRESS_EVERY_MS);
     try {
       const sent = await sender.run(signal);
       await (await migration.sessionPatiently(signal)).control.request('install_image', { imageId: image.imageId });
-      onProgress?.(sender.progress);
+      tell();
       return sent;
     } finally {
       clearInterval(timer);
@@ -127,6 +133,15 @@ export function createMigrationAdapter(config: AdapterConfig = {}): MigrationAda
       await pool.close();
     },
   };
+}
+
+/** A caller's own function that fails ends no transfer. */
+function unheard(tell: () => void): void {
+  try {
+    tell();
+  } catch {
+    // Its own affair: there is nobody here who could tell it.
+  }
 }
 
 function compileOrRefuse(given: Partial<MigrationOptions>): MigrationOptions {

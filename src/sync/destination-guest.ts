@@ -7,7 +7,7 @@
  * `started` is written before the guest runs: a QEMU that is gone behind it has run, and the guest is lost as by a crash of
  * the host; without it everything is given to a fresh QEMU, where the RAM image is what was verified.
  */
-import { rm, writeFile } from 'node:fs/promises';
+import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { quickHash } from '../encoder/hash';
@@ -106,7 +106,7 @@ export class DestinationGuest {
   /** QEMU receives it by its own means from now on; whatever came before is of no use any more. */
   async receiveWhole(disks: ReadonlyMap<string, string>): Promise<WholePlaces> {
     this.#setUp = undefined;
-    await rm(this.#statePath, { force: true });
+    await removeDurably(this.#statePath);
     this.#places = await this.#receiver.receiveWhole(disks);
     return this.#places;
   }
@@ -186,7 +186,7 @@ export class DestinationGuest {
 
   async discard(): Promise<void> {
     await this.#receiver.discard();
-    for (const path of [this.#startedPath, this.#loadedPath, this.#statePath]) await rm(path, { force: true });
+    await removeDurably(this.#startedPath, this.#loadedPath, this.#statePath);
   }
 
   /** A start that was begun before: it runs, or was about to, or has died since. */

@@ -9,6 +9,7 @@ import { Packer, compressBound } from '../encoder/packer';
 import { shareDictionary } from '../encoder/trained-dictionary';
 import { DwcpError, hasCode, toDwcpError } from '../model/errors';
 import { DESTINATION_TABLE, destinationState, isRefused } from '../model/ownership-machine';
+import { GRANT_LIFETIME_MS } from '../model/timing';
 import { isMissing } from '../store/durable-file';
 import type { Answer, Message } from '../transport/control-channel';
 import type { Connection } from '../transport/connection';
@@ -76,8 +77,19 @@ export class DestinationHub {
     if (known) return known;
     if (this.#migrations.has(record.migrationId)) return this.prepare(record);
     const migration = new DestinationMigration(record, this.#context);
-    await this.#keep(record.migrationId, migration.save().then(() => migration));
+    await this.#keep(record.migrationId, this.#save(migration));
     return migration;
+  }
+
+  /** A record that could not be written leaves no folder that would pass for one. */
+  async #save(migration: DestinationMigration): Promise<DestinationMigration> {
+    try {
+      await migration.save();
+      return migration;
+    } catch (error) {
+      await removeRecord(this.#context.dataDir, migration.record.migrationId).catch(() => undefined);
+      throw error;
+    }
   }
 
   /** A migration this host takes part in, also one from before a restart. */
@@ -131,6 +143,22 @@ export class DestinationHub {
       if (id !== migrationId && (await this.migration(id))?.record.vmId === vmId) return id;
     }
     return undefined;
+  }
+
+  /** Ends direct sessions to images of a VM, or to some of them, that nobody holds: they are in nobody's way. What has arrived stays as baseline. */
+  async endIdleDirect(vmId: string, images?: DestinationRecord['images']): Promise<void> {
+    for (const id of await this.list()) {
+      const record = (await this.migration(id))?.record;
+      if (record?.mode === 'direct' && record.vmId === vmId && (!images || shareImages(record.images, images)) && !this.#sessions.has(id)) await this.dismiss(id);
+    }
+  }
+
+  /** As endIdleDirect(), of one session that was begun longer ago than a grant lasts. @returns whether it has ended */
+  async endOldDirect(migration: DestinationMigration): Promise<boolean> {
+    const { migrationId } = migration.record;
+    if (this.#sessions.has(migrationId) || Date.now() - (await migration.savedAtMs()) < GRANT_LIFETIME_MS) return false;
+    await this.dismiss(migrationId);
+    return true;
   }
 
   /** Ids of all migrations with a record on this host. */
@@ -420,6 +448,7 @@ export class DestinationHub {
       if (record.mode !== 'direct' || record.migrationId !== session.id) throw new DwcpError('PROTOCOL_VIOLATION', 'Only a direct session prepares itself', { side: 'destination' });
       const known = await this.#context.registry.find(record.vmId);
       if (known?.presence === 'here') throw new DwcpError('VM_EXISTS', `VM ${record.vmId} lives on this host: its images are not overwritten`, { side: 'destination' });
+      await this.#assertFree(record);
       const images = record.images.map((image) => ({ ...image, path: this.#context.registry.imagePath(undefined, record.vmId, image.imageId) }));
       await this.prepare({ ...record, images });
       return { body: {} };
@@ -439,11 +468,25 @@ export class DestinationHub {
     },
   };
 
+  /** @throws VM_BUSY where another migration, or another direct session to the same images, has them in its hands */
+  async #assertFree({ migrationId, vmId, images }: DestinationRecord): Promise<void> {
+    await this.endIdleDirect(vmId, images);
+    for (const id of await this.list()) {
+      const other = id === migrationId ? undefined : (await this.migration(id))?.record;
+      if (other?.vmId !== vmId || (other.mode === 'direct' && !shareImages(other.images, images))) continue;
+      throw new DwcpError('VM_BUSY', `Host ${this.#options.hostId} has images of ${vmId} in its hands for ${id}`, { side: 'destination' });
+    }
+  }
+
   async #image(session: ReceivingSession, number: number): Promise<WorkingImage> {
     const image = await (await this.#get(session.id)).imageByNumber(number);
     if (!image) throw new DwcpError('PROTOCOL_VIOLATION', `Image ${number} is not open`, { side: 'destination' });
     return image;
   }
+}
+
+function shareImages(some: DestinationRecord['images'], others: DestinationRecord['images']): boolean {
+  return some.some(({ imageId }) => others.some((other) => other.imageId === imageId));
 }
 
 /** How a guest began to run here, as the journal's last line remembers it. */

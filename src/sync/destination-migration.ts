@@ -3,7 +3,7 @@
  * happen here. Every step may be asked for again and gives the same answer. Carries out DESTINATION_TABLE of
  * src/model/ownership-machine.ts: what changes who owns the VM happens inside the VM's lock.
  */
-import { type FileHandle, open, rm } from 'node:fs/promises';
+import { type FileHandle, open, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import type { SharedDictionary } from '../encoder/trained-dictionary';
@@ -14,8 +14,8 @@ import { hostIdSchema, migrationIdSchema, tenantSchema, vmIdSchema, vmTypeSchema
 import { imageSpecSchema, looksOf } from '../model/image';
 import type { BaseStore } from '../store/base-disks';
 import type { BaselineStore } from '../store/baselines';
-import { exists, readIfThere, writeDurably } from '../store/durable-file';
-import { syncFolder } from '../store/durable-folder';
+import { readIfThere, writeDurably } from '../store/durable-file';
+import { removeDurably } from '../store/durable-folder';
 import type { DictionaryStore } from '../store/dictionaries';
 import { DESTINATION_TABLE, type DestinationEvent, type DestinationState, destinationState } from '../model/ownership-machine';
 import type { OwnershipJournal } from '../store/ownership-journal';
@@ -84,8 +84,7 @@ export function migrationFolder(dataDir: string): string {
 
 /** The record and what lies beside it; not there again after a crash. */
 export async function removeRecord(dataDir: string, migrationId: string): Promise<void> {
-  await rm(join(migrationFolder(dataDir), migrationId), { recursive: true, force: true });
-  if (await exists(migrationFolder(dataDir))) await syncFolder(migrationFolder(dataDir));
+  await removeDurably(join(migrationFolder(dataDir), migrationId));
 }
 
 export class DestinationMigration {
@@ -125,6 +124,11 @@ export class DestinationMigration {
 
   async save(): Promise<void> {
     await writeDurably(join(this.#folder(), 'record.json'), JSON.stringify(this.record, null, 1));
+  }
+
+  /** When it was begun here; the Unix time. */
+  async savedAtMs(): Promise<number> {
+    return (await stat(join(this.#folder(), 'record.json'))).mtimeMs;
   }
 
   /** Before anything that a source sends is taken in. @throws ABANDONED where the VM is not promised any more */
@@ -347,6 +351,7 @@ export class DestinationMigration {
       const image = await this.image(imageId, true);
       if (image.verifiedRoot === undefined) throw new DwcpError('INTEGRITY_MISMATCH', `Image ${imageId} is not verified`, { side: 'destination' });
       await image.close();
+      this.#open.delete(imageId);
       await installImage(image.parameters, this.record.generation, this.#context.store, this.#context.pool, image.held);
     });
   }

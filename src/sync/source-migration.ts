@@ -132,7 +132,7 @@ export class SourceMigration {
         return await this.session();
       } catch (error) {
         const reason = toDwcpError(error, 'PEER_UNREACHABLE');
-        if (reason.spec.retry !== 'transient' || reason.code === 'GRANT_INVALID' || performance.now() > giveUpAt) throw reason;
+        if (this.isClosed || reason.spec.retry !== 'transient' || reason.code === 'GRANT_INVALID' || performance.now() > giveUpAt) throw reason;
         await pause(Math.min(MAX_BACKOFF_MS, 250 * 2 ** attempt), signal);
       }
     }

@@ -3,7 +3,6 @@
  * out SOURCE_TABLE of src/model/ownership-machine.ts: each step is checked, written and done inside the VM's lock, on disk
  * before its effect, and may be asked for again.
  */
-import { rm } from 'node:fs/promises';
 import { DwcpError, hasCode } from '../model/errors';
 import type { HandOver } from '../model/hand-over';
 import { type GuestDefinition, type GuestSpec, MEMORY_IMAGE_ID, RamLayout, type StoppedGuest } from '../model/guest';
@@ -11,6 +10,7 @@ import { type VmImage } from '../model/image';
 import { isOpenState, SOURCE_TABLE, type SourceEvent, type SourceState, sourceState } from '../model/ownership-machine';
 import type { BaselineStore } from '../store/baselines';
 import { exists } from '../store/durable-file';
+import { removeDurably } from '../store/durable-folder';
 import type { Manifest } from '../store/manifest';
 import type { OwnershipEntry, OwnershipJournal } from '../store/ownership-journal';
 import type { VmRecord, VmRegistry } from '../store/vm-registry';
@@ -206,7 +206,7 @@ export class SourceOwnership {
       if (vm.guest) {
         await holder.resumeGuest(vm.guest);
         // What the stream had brought of its memory is at the destination; here it only takes space.
-        await rm(registry.imagePath(vm, vmId, MEMORY_IMAGE_ID), { force: true });
+        await removeDurably(registry.imagePath(vm, vmId, MEMORY_IMAGE_ID));
       }
       await own.happened('runs_again', fence);
     });

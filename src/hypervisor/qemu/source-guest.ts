@@ -5,7 +5,7 @@
  *   inspect   watchDisks -> startMemory -> (rounds) -> pause -> complete        runOn: from anywhere
  */
 import { existsSync, statSync } from 'node:fs';
-import { DwcpError, hasCode, messageOf } from '../../model/errors';
+import { DwcpError, hasCode, messageOf, toDwcpError } from '../../model/errors';
 import { type DiskFormat, type GuestDefinition, type GuestSpec, type RamBlock, RamLayout, type SharedFile } from '../../model/guest';
 import type { VmImage } from '../../model/image';
 import { clearExports, DiskExports, type DiskReader, guestDiskOf } from './disk-export';
@@ -138,10 +138,13 @@ export class SourceGuest {
       feed: (chunk) => {
         chunksOnTheWay += 1;
         outgoing.hold();
-        void take(chunk).then(() => {
-          chunksOnTheWay -= 1;
-          if (chunksOnTheWay === 0) outgoing.release();
-        });
+        take(chunk).then(
+          () => {
+            chunksOnTheWay -= 1;
+            if (chunksOnTheWay === 0) outgoing.release();
+          },
+          (error: unknown) => this.#failed(toDwcpError(error, 'SESSION_LOST', { side: 'source' })),
+        );
       },
     }, autoConverge);
     this.#outgoing = outgoing;

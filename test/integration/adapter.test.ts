@@ -1,0 +1,84 @@
+/** The adapter: an image straight to an agent, and nothing left at it that would be in a later migration's way. */
+import { readFileSync, utimesSync } from 'node:fs';
+import { join } from 'node:path';
+import { type AdapterDestination, createMigrationAdapter, type MigrationAdapter } from '../../src/control/adapter';
+import { sha256, temporaryFolder, writeImage } from '../helpers/data';
+import { startHost, type TestHost } from '../helpers/hosts';
+import { until } from '../helpers/waiting';
+
+const SIZE = 12 * 1024 * 1024;
+let adapter: MigrationAdapter;
+let host: TestHost;
+let image: string;
+let destination: AdapterDestination;
+
+beforeEach(async () => {
+  const folder = temporaryFolder();
+  image = join(folder, 'image');
+  writeImage(image, SIZE, 1);
+  host = await startHost('b', join(folder, 'b'));
+  adapter = createMigrationAdapter({
+    dwcp: { bandwidthLimit: 0 },
+    dataDir: join(folder, 'adapter'),
+    explain: () => {
+      throw new Error('the caller’s own affair');
+    },
+  });
+  const { address, port } = host.destinationFor('any');
+  destination = { address, port, agentKey: host.key };
+});
+
+afterEach(() => adapter.close());
+
+const place = (kind: string): string => join(host.dataDir, 'images', 'vm', `${kind}.img`);
+
+it('brings a disk and a memory image to their places at once, forgets both, and a caller’s functions that fail change nothing', async () => {
+  const failing = (): void => {
+    throw new Error('the caller’s own affair');
+  };
+  await Promise.all([adapter.migrateVmDisk('vm', image, destination, failing), adapter.migrateVmMemory('vm', readFileSync(image), destination, failing)]);
+  expect([sha256(place('disk')), sha256(place('memory'))]).toEqual([sha256(image), sha256(image)]);
+  expect(await host.hub.list()).toEqual([]);
+});
+
+async function breakOff(sessionId?: string): Promise<void> {
+  const abort = new AbortController();
+  const slow = createMigrationAdapter({ dwcp: { bandwidthLimit: 8_000_000 } });
+  const sending = slow.migrateVmDisk('vm', image, { ...destination, ...(sessionId !== undefined && { sessionId }) }, ({ linkBytes }) => linkBytes > 500_000 && abort.abort(), abort.signal);
+  await expect(sending).rejects.toMatchObject({ code: 'CANCELLED' });
+  await slow.close();
+}
+
+it('a transfer that nobody can go on with leaves a baseline and no record', async () => {
+  await breakOff();
+  expect(await host.hub.list()).toEqual([]);
+});
+
+it('one with a session id goes on where it was', async () => {
+  await breakOff('mine');
+  expect(await host.hub.list()).toEqual(['mine']);
+  const sent = await adapter.migrateVmDisk('vm', image, { ...destination, sessionId: 'mine' });
+  expect(sha256(place('disk'))).toBe(sha256(image));
+  expect(sent.began).toBe('resumed');
+});
+
+it('one that nobody goes on with gives way to a migration of the VM, and is ended after a day', async () => {
+  await breakOff('left');
+  await until(10_000, 'the session has ended', () => host.hub.sessionCount === 0);
+  await host.hub.endIdleDirect('another');
+  expect(await host.hub.endOldDirect((await host.hub.migration('left'))!)).toBe(false);
+  expect(await host.hub.list()).toEqual(['left']);
+  const dayBefore = new Date(Date.now() - 25 * 3_600_000);
+  utimesSync(join(host.dataDir, 'incoming', 'left', 'record.json'), dayBefore, dayBefore);
+  expect(await host.hub.endOldDirect((await host.hub.migration('left'))!)).toBe(true);
+  expect(await host.hub.list()).toEqual([]);
+  await breakOff('again');
+  await until(10_000, 'the session has ended', () => host.hub.sessionCount === 0);
+  await host.hub.endIdleDirect('vm');
+  expect(await host.hub.list()).toEqual([]);
+});
+
+it('refuses a VM whose images another migration has in its hands', async () => {
+  await host.hub.prepare({ migrationId: 'other', vmId: 'vm', mode: 'warm', fence: 1, generation: 1, sourceHost: 'a', workflowId: 'w', images: [{ imageId: 'vda', kind: 'disk', sizeBytes: SIZE, path: place('vda') }] });
+  await expect(adapter.migrateVmDisk('vm', image, destination)).rejects.toMatchObject({ code: 'VM_BUSY' });
+});
