@@ -20,6 +20,7 @@ import type { DestinationHub } from '../src/sync/destination-hub';
 import { assertCanRun } from '../src/hypervisor/qemu/preflight';
 import { type RelocatedDisk, relocate, runPlaces } from '../src/hypervisor/qemu/guest-command';
 import type { DestinationRecord, Mode } from '../src/sync/destination-migration';
+import { endIdleDirect } from '../src/sync/direct-sessions';
 import { OwnStep } from '../src/sync/own-step';
 import type { TakenOver } from '../src/sync/protocol';
 import type { Advertised, Destination } from '../src/sync/source-migration';
@@ -106,7 +107,7 @@ export function createDestinationActivities(deps: DestinationDependencies) {
           () => ({ doing: 'making room' }),
           async () => {
             const workflowId = activityInfo().workflowExecution?.workflowId ?? '';
-            await hub.endIdleDirect(input.vmId);
+            await endIdleDirect(hub, input.vmId);
             const prepare = (): Promise<Destination> => ownership.exclusively(input.vmId, (vm) => promise(vm, input, workflowId));
             return prepare().catch(async (error: unknown) => {
               if (!hasCode(error, 'VM_BUSY')) throw error;
@@ -123,6 +124,7 @@ export function createDestinationActivities(deps: DestinationDependencies) {
           async () => {
             const migration = await hub.migration(input.migrationId);
             if (!migration) throw new DwcpError('MIGRATION_UNKNOWN', `Host ${deps.hostId} takes no part in migration ${input.migrationId}`);
+            await migration.assertTakesData();
             const { held, state } = await migration.image(input.imageId, input.useBaseline);
             await migration.beginGuestAhead();
             let blocks = 0;

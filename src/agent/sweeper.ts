@@ -9,6 +9,7 @@ import { readAttribute } from '../control/search-attributes';
 import { DwcpError, hasCode, toDwcpError } from '../model/errors';
 import { migrationWorkflowId } from '../model/names';
 import { DESTINATION_TABLE, destinationState, isOpenState, SOURCE_TABLE, sourceState } from '../model/ownership-machine';
+import { endOldDirect } from '../sync/direct-sessions';
 import type { SourceHub } from '../sync/source-hub';
 import { UNLIMITED } from '../sync/source-migration';
 import type { SourceOwnership } from '../sync/source-ownership';
@@ -69,7 +70,7 @@ export class Sweeper {
     const migration = await host.hub.migration(migrationId);
     if (!migration) return;
     if (migration.record.mode === 'direct') {
-      if (await host.hub.endOldDirect(migration)) log.info({ migrationId }, 'ended a direct session that nobody goes on with; what had arrived is kept as baseline');
+      if (await endOldDirect(host.hub, migration)) log.info({ migrationId }, 'ended a direct session that nobody goes on with; what had arrived is kept as baseline');
       return;
     }
     if (!migration.record.workflowId) return;

@@ -28,8 +28,8 @@ export interface GuestReceiver {
   loadWhole(): Promise<void>;
   /** The process that holds what was loaded. */
   readonly process: ProcessIdentity | undefined;
-  /** Finds what an earlier agent has left; any other process there is not it. @throws QEMU_TIMEOUT where it lives and does not answer */
-  adopt(process: ProcessIdentity): Promise<'loaded' | 'running' | undefined>;
+  /** Finds what an earlier agent has left; any other process there is not it. @returns undefined where it has ended; @throws QEMU_TIMEOUT where it lives and does not answer */
+  adopt(process: ProcessIdentity): Promise<'loaded' | 'running' | 'neither' | undefined>;
   run(): Promise<{ resumedAtMs: number; responds: boolean }>;
   release(): void;
   /** What is loaded, or being loaded, is of the past. */
@@ -194,6 +194,8 @@ export class DestinationGuest {
     const loaded = await this.#loadedBefore();
     const found = loaded && (await this.#receiver.adopt(loaded));
     if (found === 'loaded') return { ...(await this.#run()), ...(started.resumedAtMs !== undefined && { resumedAtMs: started.resumedAtMs }) };
+    // It has ended. Whoever waits for a guest in its place waits for nothing.
+    if (found === undefined) await this.#receiver.discard();
     return { resumedAtMs: started.resumedAtMs, responds: found === 'running' };
   }
 

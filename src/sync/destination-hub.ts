@@ -9,7 +9,6 @@ import { Packer, compressBound } from '../encoder/packer';
 import { shareDictionary } from '../encoder/trained-dictionary';
 import { DwcpError, hasCode, toDwcpError } from '../model/errors';
 import { DESTINATION_TABLE, destinationState, isRefused } from '../model/ownership-machine';
-import { GRANT_LIFETIME_MS } from '../model/timing';
 import { isMissing } from '../store/durable-file';
 import type { Answer, Message } from '../transport/control-channel';
 import type { Connection } from '../transport/connection';
@@ -21,6 +20,7 @@ import { ReceivingSession } from '../transport/receiving-session';
 import type { Slab } from '../transport/slab';
 import { Tunnel } from '../transport/tunnel';
 import { type DestinationContext, DestinationMigration, type DestinationRecord, destinationRecordSchema, migrationFolder, removeRecord } from './destination-migration';
+import { assertImagesFree } from './direct-sessions';
 import {
   abandonSchema, basePagesSchema, dictionarySchema, finishImageSchema, installImageSchema, manifestRequestSchema, MAX_PAGE_HASH_BLOCKS, MAX_SAMPLE_BYTES, guestBeginSchema, guestLoadSchema, openImageSchema, pageHashesSchema, readBody, referencesSchema, takeOverSchema, type TakenOver, takenOverSchema,
 } from './protocol';
@@ -132,7 +132,13 @@ export class DestinationHub {
   /** Completes what is behind a line of the journal and was left undone. @returns false where there is nothing of the kind */
   async complete(migrationId: string): Promise<boolean> {
     const migration = await this.migration(migrationId);
-    if (!migration || !(await migration.recover())) return false;
+    try {
+      if (!migration || !(await migration.recover())) return false;
+    } catch (error) {
+      // It could not be started here and has been given back: that is over too.
+      if (migration && hasCode(error, 'ABANDONED')) await this.#done(migrationId, migration);
+      throw error;
+    }
     await this.#done(migrationId, migration);
     return true;
   }
@@ -145,20 +151,9 @@ export class DestinationHub {
     return undefined;
   }
 
-  /** Ends direct sessions to images of a VM, or to some of them, that nobody holds: they are in nobody's way. What has arrived stays as baseline. */
-  async endIdleDirect(vmId: string, images?: DestinationRecord['images']): Promise<void> {
-    for (const id of await this.list()) {
-      const record = (await this.migration(id))?.record;
-      if (record?.mode === 'direct' && record.vmId === vmId && (!images || shareImages(record.images, images)) && !this.#sessions.has(id)) await this.dismiss(id);
-    }
-  }
-
-  /** As endIdleDirect(), of one session that was begun longer ago than a grant lasts. @returns whether it has ended */
-  async endOldDirect(migration: DestinationMigration): Promise<boolean> {
-    const { migrationId } = migration.record;
-    if (this.#sessions.has(migrationId) || Date.now() - (await migration.savedAtMs()) < GRANT_LIFETIME_MS) return false;
-    await this.dismiss(migrationId);
-    return true;
+  /** Whether a source holds a session of this id. */
+  holds(sessionId: string): boolean {
+    return this.#sessions.has(sessionId);
   }
 
   /** Ids of all migrations with a record on this host. */
@@ -448,7 +443,7 @@ export class DestinationHub {
       if (record.mode !== 'direct' || record.migrationId !== session.id) throw new DwcpError('PROTOCOL_VIOLATION', 'Only a direct session prepares itself', { side: 'destination' });
       const known = await this.#context.registry.find(record.vmId);
       if (known?.presence === 'here') throw new DwcpError('VM_EXISTS', `VM ${record.vmId} lives on this host: its images are not overwritten`, { side: 'destination' });
-      await this.#assertFree(record);
+      await assertImagesFree(this, record, this.#options.hostId);
       const images = record.images.map((image) => ({ ...image, path: this.#context.registry.imagePath(undefined, record.vmId, image.imageId) }));
       await this.prepare({ ...record, images });
       return { body: {} };
@@ -468,25 +463,11 @@ export class DestinationHub {
     },
   };
 
-  /** @throws VM_BUSY where another migration, or another direct session to the same images, has them in its hands */
-  async #assertFree({ migrationId, vmId, images }: DestinationRecord): Promise<void> {
-    await this.endIdleDirect(vmId, images);
-    for (const id of await this.list()) {
-      const other = id === migrationId ? undefined : (await this.migration(id))?.record;
-      if (other?.vmId !== vmId || (other.mode === 'direct' && !shareImages(other.images, images))) continue;
-      throw new DwcpError('VM_BUSY', `Host ${this.#options.hostId} has images of ${vmId} in its hands for ${id}`, { side: 'destination' });
-    }
-  }
-
   async #image(session: ReceivingSession, number: number): Promise<WorkingImage> {
     const image = await (await this.#get(session.id)).imageByNumber(number);
     if (!image) throw new DwcpError('PROTOCOL_VIOLATION', `Image ${number} is not open`, { side: 'destination' });
     return image;
   }
-}
-
-function shareImages(some: DestinationRecord['images'], others: DestinationRecord['images']): boolean {
-  return some.some(({ imageId }) => others.some((other) => other.imageId === imageId));
 }
 
 /** How a guest began to run here, as the journal's last line remembers it. */

@@ -103,6 +103,8 @@ export class DestinationMigration {
   /** No data is taken in any more: the VM has been taken over, or given up. */
   #closedToData = false;
   #takingOver = 0;
+  /** Its record is gone, or going. */
+  #forgotten = false;
 
   constructor(record: DestinationRecord, context: DestinationContext) {
     this.record = record;
@@ -152,16 +154,22 @@ export class DestinationMigration {
 
   /** The working image of an image, opened on first use; one that a full disk has stopped is opened anew. */
   async image(imageId: string, useBaseline: boolean): Promise<WorkingImage> {
-    const known = await this.#open.get(imageId)?.catch(() => undefined);
+    const before = this.#open.get(imageId);
+    const known = await before?.catch(() => undefined);
+    if (this.#open.get(imageId) !== before) return this.image(imageId, useBaseline);
     if (known && !known.failed) return known;
-    await known?.close();
-    const opening = WorkingImage.open(this.parametersOf(imageId, useBaseline), this.#context.store, this.#context.pool).then((image) => {
-      image.unpacksWith(this.#dictionaries);
-      image.refersTo(this.#references);
-      return image;
-    });
+    if (this.#forgotten) throw new DwcpError('ABANDONED', `Migration ${this.record.migrationId} is over here: nothing of it is opened any more`, { side: 'destination' });
+    const opening = this.#openAnew(imageId, useBaseline, known);
     this.#open.set(imageId, opening);
     return opening;
+  }
+
+  async #openAnew(imageId: string, useBaseline: boolean, failed: WorkingImage | undefined): Promise<WorkingImage> {
+    await failed?.close();
+    const image = await WorkingImage.open(this.parametersOf(imageId, useBaseline), this.#context.store, this.#context.pool);
+    image.unpacksWith(this.#dictionaries);
+    image.refersTo(this.#references);
+    return image;
   }
 
   /** The image of a number that the source uses in batches; undefined while it is not open. */
@@ -223,7 +231,9 @@ export class DestinationMigration {
   /** All images are open: the guest's QEMU is started and fed what is held of its memory before anything is sent. Idempotent. */
   async beginGuestAhead(): Promise<void> {
     const setUp = this.record.guest?.setUp;
-    if (!setUp || this.record.images.some(({ imageId }) => !this.#open.has(imageId)) || this.#guest?.begun) return;
+    if (!setUp || this.#guest?.begun) return;
+    const open = await Promise.all(this.record.images.map(async ({ imageId }) => this.#open.get(imageId)?.catch(() => undefined)));
+    if (!open.every((image) => image && !image.failed)) return;
     await this.#beginGuest(Buffer.from(setUp.prefix, 'base64'), setUp.sectionId, true);
   }
 
@@ -401,12 +411,6 @@ export class DestinationMigration {
     }
   }
 
-  /** Ends the record of a migration that needs it no more. */
-  async forget(): Promise<void> {
-    await this.close();
-    await this.#forget();
-  }
-
   async #install(own: DestinationStep): Promise<void> {
     const { vmId, fence, generation, guest } = this.record;
     const { store, pool, registry, activator } = this.#context;
@@ -463,7 +467,10 @@ export class DestinationMigration {
     throw new DwcpError('INTEGRITY_MISMATCH', `Image ${imageId} has not been verified here with the root that the source names`, { side: 'destination' });
   }
 
+  /** Ends the record of a migration that needs it no more: what is being opened is waited for, and nothing is opened afterwards. */
   async #forget(): Promise<void> {
+    this.#forgotten = true;
+    await this.close();
     for (const { imageId } of this.record.images) await removeJournal(this.parametersOf(imageId, true).journalPath);
     await removeRecord(this.#context.dataDir, this.record.migrationId);
   }

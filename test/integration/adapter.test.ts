@@ -2,6 +2,7 @@
 import { readFileSync, utimesSync } from 'node:fs';
 import { join } from 'node:path';
 import { type AdapterDestination, createMigrationAdapter, type MigrationAdapter } from '../../src/control/adapter';
+import { endIdleDirect, endOldDirect } from '../../src/sync/direct-sessions';
 import { sha256, temporaryFolder, writeImage } from '../helpers/data';
 import { startHost, type TestHost } from '../helpers/hosts';
 import { until } from '../helpers/waiting';
@@ -65,16 +66,16 @@ it('one with a session id goes on where it was', async () => {
 it('one that nobody goes on with gives way to a migration of the VM, and is ended after a day', async () => {
   await breakOff('left');
   await until(10_000, 'the session has ended', () => host.hub.sessionCount === 0);
-  await host.hub.endIdleDirect('another');
-  expect(await host.hub.endOldDirect((await host.hub.migration('left'))!)).toBe(false);
+  await endIdleDirect(host.hub, 'another');
+  expect(await endOldDirect(host.hub, (await host.hub.migration('left'))!)).toBe(false);
   expect(await host.hub.list()).toEqual(['left']);
   const dayBefore = new Date(Date.now() - 25 * 3_600_000);
   utimesSync(join(host.dataDir, 'incoming', 'left', 'record.json'), dayBefore, dayBefore);
-  expect(await host.hub.endOldDirect((await host.hub.migration('left'))!)).toBe(true);
+  expect(await endOldDirect(host.hub, (await host.hub.migration('left'))!)).toBe(true);
   expect(await host.hub.list()).toEqual([]);
   await breakOff('again');
   await until(10_000, 'the session has ended', () => host.hub.sessionCount === 0);
-  await host.hub.endIdleDirect('vm');
+  await endIdleDirect(host.hub, 'vm');
   expect(await host.hub.list()).toEqual([]);
 });
 

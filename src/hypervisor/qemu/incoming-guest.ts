@@ -180,15 +180,15 @@ export class IncomingGuest {
 
   /**
    * Connects to a QEMU that an earlier agent has left loaded and paused, or running. Any other that listens there is not it.
-   * @returns undefined where it has ended, or is not loaded; @throws QEMU_UNREACHABLE, QEMU_TIMEOUT where it lives and does not answer
+   * @returns undefined where it has ended, `neither` where it lives and has no guest to let run; @throws QEMU_UNREACHABLE, QEMU_TIMEOUT where it lives and does not answer
    */
-  async adopt(process: ProcessIdentity): Promise<'loaded' | 'running' | undefined> {
+  async adopt(process: ProcessIdentity): Promise<'loaded' | 'running' | 'neither' | undefined> {
     if (!isAlive(process)) return undefined;
     try {
       if (!this.#qmp || this.#qmp.ended) this.#qmp = await QmpClient.connect(runPlaces(this.#options.runFolder).qmpPath);
       const { status, running } = await this.#qmp.execute('query-status');
       this.#process = process;
-      if (!running && status !== 'paused') return undefined;
+      if (!running && status !== 'paused') return 'neither';
       this.#holdsGuest = this.#qmp;
       return running ? 'running' : 'loaded';
     } catch (error) {
@@ -203,15 +203,26 @@ export class IncomingGuest {
    */
   async run(): Promise<{ resumedAtMs: number; responds: boolean }> {
     const qmp = this.#holdsGuest;
-    if (!qmp || qmp.ended) throw new DwcpError('QEMU_REFUSED', 'The QEMU that had loaded the guest has ended before it was told to run it', { side: 'destination' });
-    const before = await qmp.execute('query-status');
-    this.#toldToRun = true;
+    if (!qmp || qmp.ended) throw endedBefore();
+    const before = await this.#beforeIsToldToRun(qmp);
     if (before.running) return { resumedAtMs: Date.now(), responds: true };
     const resumed = qmp.event('RESUME', ({ name }) => name === 'RESUME', RESUME_TIMEOUT_MS);
     const [{ atMs }] = await Promise.all([resumed, qmp.execute('cont')]);
     await qmp.execute('announce-self', { initial: 50, max: 550, rounds: 5, step: 100 }).catch(() => undefined);
     const { running } = await qmp.execute('query-status');
     return { resumedAtMs: atMs, responds: running };
+  }
+
+  async #beforeIsToldToRun(qmp: QmpClient): Promise<{ readonly running: boolean }> {
+    this.#toldToRun = true;
+    try {
+      return await qmp.execute('query-status');
+    } catch (error) {
+      if (!qmp.ended) throw error;
+      // Asked, not told: it has not run, and the next QEMU may have it.
+      this.#toldToRun = false;
+      throw endedBefore();
+    }
   }
 
   /** Leaves the guest's QEMU as it is. */
@@ -353,6 +364,10 @@ export class IncomingGuest {
 
 function sameState(known: DeviceState | 'whole', { commands, devices }: DeviceState): boolean {
   return known !== 'whole' && known.commands.equals(commands) && known.devices.equals(devices);
+}
+
+function endedBefore(): DwcpError {
+  return new DwcpError('QEMU_REFUSED', 'The QEMU that had loaded the guest has ended before it was told to run it', { side: 'destination' });
 }
 
 function superseded(): DwcpError {
