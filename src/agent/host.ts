@@ -15,6 +15,7 @@ import type { ProcessOptions } from '../model/options';
 import { BaseStore } from '../store/base-disks';
 import { BaselineStore } from '../store/baselines';
 import { readIfThere, removeTemporaries, writeDurably } from '../store/durable-file';
+import { syncFolders } from '../store/durable-folder';
 import { lockFolder } from '../store/folder-lock';
 import { DictionaryStore } from '../store/dictionaries';
 import { beginInstance, epochsOf, type Instance } from '../store/instance';
@@ -147,6 +148,7 @@ async function openParts(options: ProcessOptions, explain: SourceContext['explai
   opened.push(followSchedule(limit, options));
   opened.push(lockFolder(dataDir));
   await removeTemporaries(dataDir);
+  await syncFolders(dataDir);
   const instance = await beginInstance(dataDir);
   const key = await agentKey(dataDir);
   const tls = readTlsFiles(options);

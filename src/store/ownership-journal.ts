@@ -18,6 +18,7 @@ import { type HandOver, handOverSchema } from '../model/hand-over';
 import { hostIdSchema, migrationIdSchema } from '../model/ids';
 import { isOpenState, OWNERSHIP_STATES, type OwnershipState } from '../model/ownership-machine';
 import { exists, makeSpare, readIfThere, replaceBySpare, writeDurably } from './durable-file';
+import { syncFolder } from './durable-folder';
 import { VmLocks } from './vm-locks';
 
 const detailsSchema = z.strictObject({
@@ -116,6 +117,9 @@ export class OwnedVm {
 export class OwnershipJournal {
   readonly #folder: string;
   readonly #locks = new VmLocks();
+  /** Behind a write that has failed what can be read may be its line, which is not durable yet: the folder is synced first. */
+  #failedWrites = 0;
+  #settledWrites = 0;
 
   constructor(dataDir: string) {
     this.#folder = join(dataDir, 'ownership');
@@ -124,6 +128,9 @@ export class OwnershipJournal {
   /** Every entry of a VM, oldest first. @throws JOURNAL_CORRUPT where anything of it is damaged or missing */
   async entries(vmId: string): Promise<OwnershipEntry[]> {
     const path = this.#path(vmId);
+    const failed = this.#failedWrites;
+    if (failed > this.#settledWrites && (await exists(this.#folder))) await syncFolder(this.#folder);
+    this.#settledWrites = failed;
     const text = await readIfThere(path);
     if (!text) {
       if (await exists(this.#knownPath(vmId))) throw corrupt(path, 'it is gone');
@@ -159,7 +166,16 @@ export class OwnershipJournal {
 
   /** One at a time for each VM; not to be asked for again inside. */
   exclusively<T>(vmId: string, work: (vm: OwnedVm) => Promise<T>): Promise<T> {
-    return this.#locks.run(vmId, () => work(new OwnedVm(vmId, this, (entries) => this.#write(vmId, entries))));
+    return this.#locks.run(vmId, () => work(new OwnedVm(vmId, this, (entries) => this.#writeOrDoubt(vmId, entries))));
+  }
+
+  async #writeOrDoubt(vmId: string, entries: readonly OwnershipEntry[]): Promise<void> {
+    try {
+      await this.#write(vmId, entries);
+    } catch (error) {
+      this.#failedWrites += 1;
+      throw error;
+    }
   }
 
   async #write(vmId: string, entries: readonly OwnershipEntry[]): Promise<void> {

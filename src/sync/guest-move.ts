@@ -4,6 +4,7 @@
  */
 import { unlessAborted } from '../model/abort';
 import type { DwcpErrorFields } from '../model/errors';
+import { clamp } from '../model/units';
 import { DwcpError, hasCode, toDwcpError } from '../model/errors';
 import type { GuestProgress, GuestResult, RamBlock } from '../model/guest';
 import type { VmImage } from '../model/image';
@@ -128,8 +129,10 @@ export class PauseBudget {
 
   /** The guest has stopped. @param atMs by this host's clock */
   begin(atMs: number): void {
-    const leftMs = Math.max(LEAST_BUDGET_MS, this.#maxDowntimeMs) - (Date.now() - atMs);
-    this.#timer ??= setTimeout(() => this.#over(new DwcpError('REQUEST_TIMEOUT', `the pause would have lasted longer than maxDowntimeMs (${this.#maxDowntimeMs} ms)`)), Math.max(0, leftMs));
+    // A clock that is set meanwhile neither shortens nor lengthens a pause by more than the pause.
+    const wholeMs = Math.max(LEAST_BUDGET_MS, this.#maxDowntimeMs);
+    const leftMs = wholeMs - clamp(Date.now() - atMs, 0, wholeMs);
+    this.#timer ??= setTimeout(() => this.#over(new DwcpError('REQUEST_TIMEOUT', `the pause would have lasted longer than maxDowntimeMs (${this.#maxDowntimeMs} ms)`)), leftMs);
   }
 
   /** @throws when the time is over, or the signal says so; the work goes on by itself then and is not heard any more */

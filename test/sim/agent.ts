@@ -49,7 +49,7 @@ export class SimAgent {
       failed(host, error);
       life.kill();
     };
-    const load = program.start(createGlobals(life, host.scheduler, { hostName: host.name, kill: (pid, signal) => host.signal(pid, signal) }), replacementsFor(host, life, program, temporal));
+    const load = program.start(createGlobals(life, host.scheduler, { hostName: host.name, clockOffsetMs: () => host.clockOffsetMs, kill: (pid, signal) => host.signal(pid, signal) }), replacementsFor(host, life, program, temporal));
     const startAgent = load('src/agent/agent').startAgent as (options: ProcessOptions, log: unknown) => Promise<{ ended: Promise<void> }>;
     startAgent(optionsOf(host), { info: say('info'), warn: say('warn'), error: say('error'), debug: () => undefined, trace: () => undefined }).then((agent) => agent.ended.then(() => ended('it has stopped'), ended), ended);
   }

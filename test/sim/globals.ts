@@ -66,6 +66,8 @@ export interface ProcessPowers {
   /** Signals a process of the same host. @throws ESRCH */
   kill(pid: number, signal: string | number): void;
   readonly hostName: string;
+  /** What the host's clock shows beyond the true time. */
+  clockOffsetMs(): number;
 }
 
 export function createGlobals(life: Life, scheduler: Scheduler, powers: ProcessPowers): Globals {
@@ -88,7 +90,7 @@ export function createGlobals(life: Life, scheduler: Scheduler, powers: ProcessP
   const clear = (timer: unknown): void => {
     if (timer instanceof Timer) timer.cancel();
   };
-  const now = (): number => Math.floor(scheduler.nowMs);
+  const now = (): number => Math.floor(scheduler.nowMs + powers.clockOffsetMs());
   const SimDate = class extends Date {
     constructor(...args: readonly [] | readonly [string | number | Date]) {
       if (args.length === 0) super(now());

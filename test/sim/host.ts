@@ -29,6 +29,8 @@ export class SimHost {
   readonly disk: DiskModel;
   readonly scheduler: SimScheduler;
   readonly network: Network;
+  /** What its clock shows beyond the true time. */
+  clockOffsetMs = 0;
   readonly #processes = new Map<number, Process>();
   readonly #watch: HostWatch;
   readonly #truthOf: (command: readonly string[]) => Truth;
@@ -63,7 +65,7 @@ export class SimHost {
     const life = new Life(`${this.name}'s QEMU`, this.#pid(), this.scheduler);
     const files = this.files(life);
     const qemu: SimQemu = new SimQemu({
-      life, files, scheduler: this.scheduler, disk: this.disk, sockets: new ProcessSockets(life, files, this.scheduler), command, truth: this.#truthOf(command), hostName: this.name, say,
+      life, files, scheduler: this.scheduler, disk: this.disk, sockets: new ProcessSockets(life, files, this.scheduler), command, truth: this.#truthOf(command), hostName: this.name, clock: () => this.scheduler.nowMs + this.clockOffsetMs, say,
       changed: (changed, how) => this.#watch.qemuChanged(changed, how),
     });
     this.#add({ life, command, qemu });

@@ -52,8 +52,8 @@ export class Invariants {
 
   /** A QEMU has changed what it does. */
   qemuChanged(qemu: SimQemu, how: string): void {
-    if (qemu.state !== 'running') return;
-    if (!this.twoAccepted && this.#world.qemus.filter(({ running }) => running).length > 1) this.#found('two copies run', `on ${qemu.hostName} it ${how} while it runs on the other host`);
+    if (qemu.state !== 'running' || this.twoAccepted) return;
+    if (this.#world.qemus.filter(({ running }) => running).length > 1) this.#found('two copies run', `on ${qemu.hostName} it ${how} while it runs on the other host`);
     const flaw = how === 'starts' ? undefined : qemu.flaw();
     if (flaw !== undefined) this.#found('a wrong guest runs', `on ${qemu.hostName} it ${how}, and ${flaw}`);
   }
@@ -75,6 +75,8 @@ export class Invariants {
     if (temporal.running.length > 0) return 'activities still run';
     const running = qemus.filter((qemu) => qemu.running);
     if (vm.running && running.length === 0 && !truth.lost) return 'nobody runs the guest';
+    // Where it lives, and which of two is to go, is for the operator who has accepted that.
+    if (this.twoAccepted) return undefined;
     const idle = qemus.find((qemu) => !qemu.running);
     if (idle) return `a QEMU on ${idle.hostName} is left, ${idle.state}`;
     for (const name of ['a', 'b'] as const) {

@@ -25,6 +25,8 @@ export interface QemuParts {
   readonly command: readonly string[];
   readonly truth: Truth;
   readonly hostName: string;
+  /** What the host's clock shows. */
+  readonly clock: () => number;
   /** Hears of every change of its run state, before anything else happens. */
   readonly changed: (qemu: SimQemu, how: string) => void;
   /** What it says on its standard error, as it ends. */
@@ -78,7 +80,7 @@ export class SimQemu {
     this.hostName = parts.hostName;
     this.command = parts.command;
     this.guest = new Guest(RAM_BYTES, parts.truth);
-    this.#monitors = new QmpServer(parts.life, parts.scheduler);
+    this.#monitors = new QmpServer(parts.life, parts.clock);
     this.#autostart = !parts.command.includes('-S');
     parts.life.onEnd(() => this.#set('ended', 'its QEMU ends'));
   }

@@ -4,7 +4,6 @@
  */
 import type { Life } from './life';
 import type { Listener, ProcessSockets, SimSocket } from './sim-net';
-import type { SimScheduler } from './scheduler';
 
 /** A refusal in QEMU's words. */
 export class QmpRefusal extends Error {}
@@ -79,11 +78,11 @@ class Monitor {
 export class QmpServer {
   readonly #monitors: Monitor[] = [];
   readonly #life: Life;
-  readonly #scheduler: SimScheduler;
+  readonly #clock: () => number;
 
-  constructor(life: Life, scheduler: SimScheduler) {
+  constructor(life: Life, clock: () => number) {
     this.#life = life;
-    this.#scheduler = scheduler;
+    this.#clock = clock;
   }
 
   listen(sockets: ProcessSockets, path: string, execute: Execute): void {
@@ -93,8 +92,9 @@ export class QmpServer {
   }
 
   event(name: string, data: Readonly<Record<string, unknown>> = {}): void {
-    const seconds = Math.floor(this.#scheduler.nowMs / 1_000);
-    const line = `${JSON.stringify({ event: name, data, timestamp: { seconds, microseconds: Math.floor((this.#scheduler.nowMs - seconds * 1_000) * 1_000) } })}\r\n`;
+    const nowMs = this.#clock();
+    const seconds = Math.floor(nowMs / 1_000);
+    const line = `${JSON.stringify({ event: name, data, timestamp: { seconds, microseconds: Math.floor((nowMs - seconds * 1_000) * 1_000) } })}\r\n`;
     for (const monitor of this.#monitors) monitor.announce(line);
   }
 }

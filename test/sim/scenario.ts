@@ -8,7 +8,7 @@ import { type Invariants, registryOf } from './invariants';
 import type { SimQemu } from './qemu';
 import type { HostName, VmLook, World } from './world';
 
-export const FAULT_KINDS = ['agent', 'host', 'qemu', 'freeze', 'cut', 'full', 'stop', 'control', 'terminate', 'reset', 'cancel', 'apart'] as const;
+export const FAULT_KINDS = ['agent', 'host', 'qemu', 'freeze', 'cut', 'full', 'stop', 'control', 'terminate', 'reset', 'cancel', 'apart', 'stall', 'clock'] as const;
 export type FaultKind = (typeof FAULT_KINDS)[number];
 
 export interface Plan {
@@ -18,7 +18,7 @@ export interface Plan {
   readonly temporal: Partial<FaultBudget>;
 }
 
-/** A number of steps, of changes of a QEMU, of lines of journals; or the first line of a journal that says just that. */
+/** A number of steps, of changes of a QEMU, of lines of journals; or the first line of a journal, or change of a QEMU, of that name. */
 type Moment = { readonly of: 'step' | 'qemu' | 'journal'; readonly number: number } | { readonly of: 'state'; readonly state: string };
 
 export interface PlannedFault {
@@ -32,7 +32,12 @@ export interface PlannedFault {
 
 const TEMPORAL_FAULTS: readonly (keyof FaultBudget)[] = ['heartbeatsLost', 'lateResults', 'lateCancels', 'unreachable', 'evictions', 'terminations', 'resets', 'cancels'];
 
-const HAND_OVER_STATES = ['claimed', 'promised', 'handed_over', 'handed_over', 'mine', 'mine', 'installed', 'releasing', 'rolling_back', 'abandoned'];
+const HAND_OVER_STATES = ['claimed', 'promised', 'handed_over', 'handed_over', 'mine', 'mine', 'installed', 'releasing', 'rolling_back', 'rolled_back', 'abandoned', 'given_back', 'stands still for its migration', 'has loaded its guest', 'has loaded its guest', 'is let run', 'is let run'];
+/** What tears a hand-over apart most thoroughly. */
+const HEAVY_KINDS: readonly FaultKind[] = ['agent', 'host', 'host', 'terminate', 'terminate', 'reset', 'cut'];
+/** An operator who knows the risk takes it that often. */
+const TAKES_THE_RISK = 0.15;
+const CLOCK_JUMPS_MS = [-7_200_000, -60_000, -2_000, 2_000, 60_000, 7_200_000];
 
 function momentOf(of: 'step' | 'qemu' | 'journal', random: () => number): Moment {
   return { of, number: of === 'step' ? Math.floor(4_000 * random() ** 2) : 1 + Math.floor(random() * (of === 'qemu' ? 8 : 9)) };
@@ -45,12 +50,15 @@ export function planOf(random: () => number, only?: readonly string[]): Plan {
   const running = random() < 0.8;
   const vm = { running, diskBlocks: running ? pick([0, 0, 2, 3]) : pick([2, 3]) };
   const kinds = allowed(FAULT_KINDS);
+  const heavy = allowed(HEAVY_KINDS);
   // Half of all seeds look at the hand-over itself.
   const close = random() < 0.5;
   const count = kinds.length === 0 ? 0 : close ? pick([1, 2, 2, 3]) : pick([0, 1, 1, 2, 2, 3]);
+  // Of those half again have all their faults about one moment.
+  const meeting = close && random() < 0.5 ? pick(HAND_OVER_STATES) : undefined;
   const faults = Array.from({ length: count }, (): PlannedFault => ({
-    kind: pick(kinds), host: pick(['a', 'b'] as const), at: close && random() < 0.7 ? { of: 'state', state: pick(HAND_OVER_STATES) } : momentOf(pick(['step', 'qemu', 'journal'] as const), random),
-    behind: Math.floor(60 * random() ** 3), lastsMs: 50 * 2_000 ** random(),
+    kind: pick(close && heavy.length > 0 && random() < 0.5 ? heavy : kinds), host: pick(['a', 'b'] as const), at: close && random() < 0.7 ? { of: 'state', state: meeting ?? pick(HAND_OVER_STATES) } : momentOf(pick(['step', 'qemu', 'journal'] as const), random),
+    behind: close && random() < 0.4 ? Math.floor(5 * random()) : Math.floor(60 * random() ** 3), lastsMs: 50 * 2_000 ** random(),
   }));
   const temporal: Partial<FaultBudget> = {};
   const temporalKinds = allowed(TEMPORAL_FAULTS);
@@ -65,6 +73,7 @@ export function planOf(random: () => number, only?: readonly string[]): Plan {
 export class Course {
   readonly #world: World;
   readonly #plan: Plan;
+  readonly #invariants: Invariants;
   readonly #counts = { step: 0, qemu: 0, journal: 0 };
   #due: { readonly step: number; readonly fault: PlannedFault }[] = [];
   readonly #waiting: PlannedFault[];
@@ -76,6 +85,7 @@ export class Course {
   constructor(world: World, plan: Plan, invariants: Invariants) {
     this.#world = world;
     this.#plan = plan;
+    this.#invariants = invariants;
     this.#waiting = [...plan.faults];
     invariants.onJournal = (_, { state }) => {
       this.#count('journal');
@@ -84,6 +94,7 @@ export class Course {
     world.onQemu = (qemu, how) => {
       invariants.qemuChanged(qemu, how);
       this.#count('qemu');
+      if (this.#migrations > 0) this.#begin(({ at }) => at.of === 'state' && at.state === how);
     };
     Object.assign(world.temporal.faults.budget, plan.temporal);
     world.startAgent('a');
@@ -168,6 +179,20 @@ export class Course {
         this.#until(`Temporal reaches ${host} again`, lastsMs, () => world.temporal.setReachable(life, true));
         return;
       }
+      case 'stall': {
+        const life = world.agents[host]?.life;
+        if (!life?.alive) return;
+        scheduler.trace(`the agent of ${host} stands still for ${Math.round(lastsMs)} ms`);
+        life.suspend();
+        this.#until(`the agent of ${host} goes on`, lastsMs, () => life.resume());
+        return;
+      }
+      case 'clock': {
+        const ms = scheduler.pick(CLOCK_JUMPS_MS);
+        scheduler.trace(`the clock of ${host} jumps by ${ms} ms`);
+        world.hosts[host].clockOffsetMs += ms;
+        return;
+      }
       case 'qemu':
         if (qemu) world.killQemu(qemu);
         return;
@@ -242,7 +267,12 @@ export class Course {
     const { workflow, scheduler } = this.#world;
     const [name, what] = scheduler.random() < 0.6 ? [MESSAGES.retryStep, 'says: try again'] : [MESSAGES.abortMigration, 'aborts it'];
     scheduler.trace(`the operator ${what}`);
-    workflow?.update(name, {}).catch(() => undefined);
+    const acceptTwoCopies = name === MESSAGES.abortMigration && scheduler.random() < TAKES_THE_RISK;
+    if (acceptTwoCopies) {
+      scheduler.trace('and accepts that it may run twice');
+      this.#invariants.twoAccepted = true;
+    }
+    workflow?.update(name, acceptTwoCopies ? { acceptTwoCopies } : {}).catch(() => undefined);
   }
 
   #second(): void {

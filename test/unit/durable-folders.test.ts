@@ -6,11 +6,13 @@ import { existsSync, mkdirSync, readlinkSync, writeFileSync } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { BLOCK_SIZE_BYTES, type ImageSpec } from '../../src/model/image';
+import type { OwnershipState } from '../../src/model/ownership-machine';
 import { BaseStore } from '../../src/store/base-disks';
 import { BaselineStore, baselinePathOf, workPathOf } from '../../src/store/baselines';
 import { BlockJournal } from '../../src/store/block-journal';
 import { DictionaryStore } from '../../src/store/dictionaries';
-import { makeFolderDurably, removeDurably } from '../../src/store/durable-folder';
+import { makeFolderDurably, removeDurably, syncFolders } from '../../src/store/durable-folder';
+import { OwnershipJournal } from '../../src/store/ownership-journal';
 import { Manifest } from '../../src/store/manifest';
 import { VmRegistry } from '../../src/store/vm-registry';
 import { keepBaselineCopy } from '../../src/sync/baseline-copy';
@@ -27,18 +29,24 @@ afterAll(() => pool.close());
 let seen = new Map<string, boolean>();
 let watched: readonly string[] = [];
 
-beforeEach(async () => {
+let handles: FileHandle;
+
+beforeAll(async () => {
   const any = await open('/', 'r');
-  const handles = Object.getPrototypeOf(any) as FileHandle;
+  handles = Object.getPrototypeOf(any) as FileHandle;
   await any.close();
+});
+
+function watchSyncs(): void {
   const sync = handles.sync;
   jest.spyOn(handles, 'sync').mockImplementation(async function (this: FileHandle) {
     const folder = readlinkSync(`/proc/self/fd/${this.fd}`);
     for (const path of watched) if (dirname(path) === folder) seen.set(path, existsSync(path));
     await sync.call(this);
   });
-});
+}
 
+beforeEach(watchSyncs);
 afterEach(() => jest.restoreAllMocks());
 
 /** What of these names is durable once the act is over: `there`, `gone`, or `unsaid`. */
@@ -63,6 +71,7 @@ function place(): Place {
   return { folder, imagePath, store: new BaselineStore(folder), parameters: { migrationId: 'm1', vmId: 'vm', image: DISK, imagePath, journalPath: join(folder, 'incoming', 'vda.journal'), useBaseline: true } };
 }
 
+const writeLineTo = (journal: OwnershipJournal, state: OwnershipState, fence: number): Promise<unknown> => journal.exclusively('vm', (vm) => vm.append(state, 'm1', fence));
 const file = (path: string): void => writeFileSync(path, Buffer.alloc(DISK.sizeBytes, 1));
 const record = { vmId: 'vm', imageId: 'vda', kind: 'disk' as const, sizeBytes: DISK.sizeBytes, generation: 1, complete: true };
 
@@ -81,6 +90,26 @@ describe('is durable when the act is over:', () => {
       mkdirSync(made[1]!, { recursive: true });
       expect(await after(() => makeFolderDurably(made[1]!), ...made)).toEqual(['there', 'there']);
     }
+  });
+
+  test('what an earlier agent may have died in front of', async () => {
+    const folder = temporaryFolder();
+    const paths = [join(folder, 'file'), join(folder, 'ownership', 'vm.journal')];
+    mkdirSync(dirname(paths[1]!));
+    for (const path of paths) writeFileSync(path, '');
+    expect(await after(() => syncFolders(folder), ...paths)).toEqual(['there', 'there']);
+  });
+
+  test('a line of a journal whose folder could not be synced, before it is believed', async () => {
+    const folder = temporaryFolder();
+    const journal = new OwnershipJournal(folder);
+    const path = join(folder, 'ownership', 'vm.journal');
+    await writeLineTo(journal, 'claimed', 1);
+    const failing = jest.spyOn(handles, 'sync').mockRejectedValue(Object.assign(new Error('EIO'), { code: 'EIO' }));
+    await expect(writeLineTo(journal, 'handed_over', 1)).rejects.toThrow('EIO');
+    failing.mockRestore();
+    watchSyncs();
+    expect(await after(() => journal.last('vm'), path)).toEqual(['there']);
   });
 
   test('a journal, with the folder that it has made for it', async () => {
