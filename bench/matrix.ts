@@ -1,7 +1,8 @@
 /**
  * `npm run bench -- matrix`: the whole crash matrix (test/system/crash-matrix.test.ts), as tables of states and faults, with the
  * log of the monitor that watched both QEMUs. It goes on where an earlier run of the same build was ended; --fresh begins anew,
- * DWCP_MATRIX_ONLY takes the cells whose name holds a text. `--cancels 40`: a cancel at so many moments of a move, and a
+ * DWCP_MATRIX_ONLY takes the cells whose name holds a text, --side-by-side 3 goes through as many at a time, each with hosts and a
+ * Temporal of its own: most of a cell is waiting. `--cancels 40`: a cancel at so many moments of a move, and a
  * migration at once behind each (test/system/cancels.test.ts).
  */
 import { spawn } from 'node:child_process';
@@ -37,7 +38,8 @@ export async function benchMatrix(json: boolean, args: readonly string[]): Promi
   const done = linesOf<Row>(file).filter(({ outcome }) => !outcome.startsWith('FAILED')).map(({ cell }) => cell);
   if (done.length > 0) say(`${done.length} cells are done already; --fresh begins anew`);
   const startedAt = performance.now();
-  const code = await jest('crash-matrix', { DWCP_MATRIX: 'full', DWCP_MATRIX_DONE: done.join('\n') });
+  const sideBySide = args.includes('--side-by-side') ? Number(args[args.indexOf('--side-by-side') + 1]) || 2 : 1;
+  const codes = await Promise.all(Array.from({ length: sideBySide }, (_, index) => jest('crash-matrix', { DWCP_MATRIX: 'full', DWCP_MATRIX_DONE: done.join('\n'), DWCP_MATRIX_SHARE: `${index}/${sideBySide}` })));
   // A cell that failed is gone through again by the next run: its last outcome counts.
   const rows = [...new Map(linesOf<Row>(file).map((row) => [row.cell, row])).values()];
   const failed = rows.filter(({ outcome }) => outcome.startsWith('FAILED'));
@@ -47,7 +49,7 @@ export async function benchMatrix(json: boolean, args: readonly string[]): Promi
   process.stdout.write(`${text}\n`);
   say(`this run: ${minutes(performance.now() - startedAt)}; the monitor's log: ${join(OUT, 'crash-matrix.log')}`);
   if (json) process.stdout.write(`${JSON.stringify({ bench: 'matrix', rows: rows.map(({ cell, outcome, ms }) => ({ name: cell, outcome, seconds: ms / 1000, verified: !outcome.startsWith('FAILED') })) })}\n`);
-  if (code !== 0 || failed.length > 0) throw new Error(`${failed.length} cells failed`);
+  if (codes.some((code) => code !== 0) || failed.length > 0) throw new Error(`${failed.length} cells failed`);
 }
 
 async function benchCancels(json: boolean, moments: number): Promise<void> {

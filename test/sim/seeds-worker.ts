@@ -4,7 +4,7 @@
  */
 import { MUTANTS } from './mutants';
 import { describePlan, programOf, runSeed } from './run';
-import type { FoundSeed, SeedsReport } from './seeds';
+import type { BegunSeed, FoundSeed, SeedsReport } from './seeds';
 
 /** Of a long story. */
 const FIRST_LINES = 180;
@@ -15,7 +15,9 @@ function run([first = 0, count = 0, stride = 1, mutant = -1]: readonly number[],
   const outcomes: Record<string, number> = {};
   let steps = 0;
   for (let index = 0; index < count; index += 1) {
-    const result = runSeed(first + index * stride, { program, ...(only.length > 0 && { only }) });
+    const seed = first + index * stride;
+    say({ begins: seed } satisfies BegunSeed);
+    const result = runSeed(seed, { program, ...(only.length > 0 && { only }) });
     steps += result.steps;
     outcomes[result.outcome] = (outcomes[result.outcome] ?? 0) + 1;
     if (result.violation) say({ seed: result.seed, ...result.violation, plan: describePlan(result.plan) } satisfies FoundSeed);
@@ -31,7 +33,7 @@ function tell(seed: number, mutant: number, everyStep: boolean): void {
   if (violation) process.exitCode = 1;
 }
 
-function say(value: FoundSeed | SeedsReport): void {
+function say(value: FoundSeed | SeedsReport | BegunSeed): void {
   process.stdout.write(`${JSON.stringify(value)}\n`);
 }
 

@@ -13,6 +13,10 @@ export interface FoundSeed {
   readonly plan: string;
 }
 
+export interface BegunSeed {
+  readonly begins: number;
+}
+
 export interface SeedsReport {
   readonly seeds: number;
   readonly steps: number;
@@ -32,6 +36,8 @@ export interface SeedsRequest {
 }
 
 const GC = ['--max-semi-space-size=32'];
+/** Most that one seed takes by far. */
+const SEED_MS = 60_000;
 const WORKER = join(__dirname, 'seeds-worker.js');
 
 /** Runs seeds in processes of their own, so that they use all processors and leave nothing behind. */
@@ -50,12 +56,24 @@ function runWorker(args: readonly string[], until: SeedsRequest['until']): Promi
     let report: SeedsReport | undefined;
     let rest = '';
     let enough = false;
+    let [begun, at] = [0, -1];
+    // Some promise that begets the next one for ever: no step of the simulation ends it.
+    const hangs = setTimeout(() => {
+      found.push({ seed: at, kind: 'it hangs', text: 'a step does not end', plan: '' });
+      enough = true;
+      child.kill('SIGKILL');
+    }, SEED_MS);
     child.stdout.on('data', (chunk: Buffer) => {
       const lines = (rest + chunk.toString('utf8')).split('\n');
       rest = lines.pop() ?? '';
       for (const line of lines) {
-        const value = JSON.parse(line) as FoundSeed | SeedsReport;
+        const value = JSON.parse(line) as FoundSeed | SeedsReport | BegunSeed;
+        hangs.refresh();
         if ('seeds' in value) report = value;
+        else if ('begins' in value) {
+          begun += 1;
+          at = value.begins;
+        }
         else {
           found.push(value);
           if (until?.(value)) {
@@ -67,8 +85,9 @@ function runWorker(args: readonly string[], until: SeedsRequest['until']): Promi
     });
     child.once('error', reject);
     child.once('close', (code) => {
+      clearTimeout(hangs);
       if (report) resolve({ ...report, found });
-      else if (enough) resolve({ seeds: 0, steps: 0, cpuMs: 0, outcomes: {}, found });
+      else if (enough) resolve({ seeds: begun, steps: 0, cpuMs: 0, outcomes: {}, found });
       else reject(new Error(`A worker of the simulation ended with ${code ?? 'a signal'}`));
     });
   });

@@ -22,6 +22,8 @@ const FULL = process.env.DWCP_MATRIX === 'full';
 const ONLY = process.env.DWCP_MATRIX_ONLY;
 /** Cells that an earlier run has been through, one name a line. */
 const DONE = new Set((process.env.DWCP_MATRIX_DONE ?? '').split('\n'));
+/** Of so many who go through it at once, the how manieth this is. */
+const [SHARE = 0, SHARES = 1] = (process.env.DWCP_MATRIX_SHARE ?? '0/1').split('/').map(Number);
 const MAX_DOWNTIME_MS = 6_000;
 const CANCEL_AFTER_MS = 10_000;
 
@@ -35,7 +37,7 @@ describeWhere([needsQemu(), needsAssembler(), needsRoot(), needsProgram('mount',
     if (shared) await endPlace(shared);
   });
 
-  const chosen = cells(FULL).filter((cell) => (ONLY === undefined || nameOf(cell).includes(ONLY)) && !DONE.has(nameOf(cell)));
+  const chosen = cells(FULL).filter((cell) => (ONLY === undefined || nameOf(cell).includes(ONLY)) && !DONE.has(nameOf(cell))).filter((_, index) => index % SHARES === SHARE);
   test.each(chosen.map((cell) => ({ ...cell, name: nameOf(cell) })))('$name', async (cell) => {
     number += 1;
     const startedAt = Date.now();
