@@ -5,7 +5,7 @@
 import { statfs } from 'node:fs/promises';
 import { activityInfo } from '@temporalio/activity';
 import { DwcpError, hasCode, messageOf } from '../src/model/errors';
-import { inDoubtUnlessRefused } from '../src/sync/source-migration';
+import { inDoubtUnlessRefused } from '../src/sync/in-doubt';
 import { BLOCK_SIZE_BYTES, type ImageSpec, looksOf, type VmImage, type VmLooks } from '../src/model/image';
 import { formatBytes } from '../src/model/units';
 import type { GuestSpec, StoppedGuest } from '../src/model/guest';
@@ -23,7 +23,7 @@ import type { DestinationRecord, Mode } from '../src/sync/destination-migration'
 import { endIdleDirect } from '../src/sync/direct-sessions';
 import { OwnStep } from '../src/sync/own-step';
 import type { TakenOver } from '../src/sync/protocol';
-import type { Advertised, Destination } from '../src/sync/source-migration';
+import type { Advertised, Destination } from '../src/sync/source-context';
 import { type GrantPurpose, mintGrant } from '../src/transport/grants';
 import { withHeartbeat } from './heartbeat';
 import { withFailures } from './to-failure';

@@ -4,4 +4,5 @@ export { createDestinationActivities, type BaselineCheck, type DestinationActivi
 export { createDictionaryActivities, type DictionaryActivities } from './dictionaries';
 export { createProgressReporter } from './progress-reporter';
 export { type MovedGuest, type RoundsInput } from './source-guest';
-export { createSourceActivities, type LinkInput, type PreparedSource, type SourceActivities, type SourceDependencies, type SourceEvent } from './source-host';
+export { createSourceActivities, type SourceActivities } from './source-host';
+export { type LinkInput, type PreparedSource, type SourceDependencies, type SourceEvent } from './source-inputs';

@@ -17,7 +17,7 @@ import type { SourceMigration } from '../src/sync/source-migration';
 import type { InspectedImage } from '../src/sync/source-ownership';
 import { WholeGuestMove } from '../src/sync/whole-guest-move';
 import { lastReport, withHeartbeat } from './heartbeat';
-import type { HandOverInput, LinkInput, SourceDependencies } from './source-host';
+import type { HandOverInput, LinkInput, SourceDependencies } from './source-inputs';
 import { withFailures } from './to-failure';
 
 export interface GuestDependencies extends SourceDependencies {

@@ -6,70 +6,30 @@ import { activityInfo } from '@temporalio/activity';
 import { hasCode } from '../src/model/errors';
 import type { ImageProgress, ImageResult } from '../src/model/migration';
 import { imageProgressSchema } from '../src/model/migration';
-import type { GuestDefinition, GuestSpec, StoppedGuest } from '../src/model/guest';
-import { type ImageSpec, looksOf, type VmLooks } from '../src/model/image';
+import type { GuestDefinition, GuestSpec } from '../src/model/guest';
+import { type ImageSpec, looksOf } from '../src/model/image';
 import type { LinkSurvey } from '../src/model/link-survey';
 import type { MigrationOptions } from '../src/model/options';
 import { type MigrationPlan, planMigration } from '../src/model/plan';
-import { type LevelAndStreams, type LinkMeasurement, selectLevelAndStreams } from '../src/model/tiers';
-import type { OwnershipJournal } from '../src/store/ownership-journal';
-import type { VmRecord, VmRegistry } from '../src/store/vm-registry';
-import { ScanFeed, type StillDisk, type StillFeed } from '../src/sync/change-feed';
+import { type LinkMeasurement, selectLevelAndStreams } from '../src/model/tiers';
+import type { VmRecord } from '../src/store/vm-registry';
+import { ScanFeed, type StillFeed } from '../src/sync/change-feed';
 import { ImageSender, type SendImageRequest } from '../src/sync/image-sender';
 import { ReferenceSources } from '../src/sync/reference-sources';
 import { LiveMigration } from '../src/sync/live-migration';
 import { imageResultOf, progressOf, standardProgressOf, standardResultOf } from '../src/sync/image-results';
 import { surveyLink } from '../src/sync/link-survey';
 import { assumeImage, sampleImage } from '../src/sync/plan-sampler';
-import type { SourceHub } from '../src/sync/source-hub';
 import { GuestHeadStart } from '../src/sync/guest-head-start';
 import type { GuestPort } from '../src/sync/guest-move';
-import type { HandOver } from '../src/model/hand-over';
-import { type Destination, type SourceMigration, UNLIMITED } from '../src/sync/source-migration';
-import type { InspectedImage, SourceOwnership } from '../src/sync/source-ownership';
+import { type Destination, UNLIMITED } from '../src/sync/source-context';
+import type { SourceMigration } from '../src/sync/source-migration';
+import type { InspectedImage } from '../src/sync/source-ownership';
 import { StandardSender } from '../src/sync/standard-sender';
 import { lastReport, withHeartbeat } from './heartbeat';
-import type { ProgressReporter } from './progress-reporter';
 import { createGuestActivities } from './source-guest';
+import type { HandOverInput, LinkInput, PreparedSource, SourceDependencies, TransferInput } from './source-inputs';
 import { withFailures } from './to-failure';
-
-export interface SourceDependencies {
-  readonly hub: SourceHub;
-  readonly ownership: SourceOwnership;
-  readonly journal: OwnershipJournal;
-  readonly registry: VmRegistry;
-  /** @param ifMayRun lets the guest go on only where it is this host's */
-  readonly connectGuest: (vmId: string, definition: GuestDefinition, ifMayRun: (letRunOn: () => Promise<void>) => Promise<boolean>) => Promise<GuestPort>;
-  /** Reads a disk of a guest that does not run; undefined where its file is its content. */
-  readonly serveStopped: (vmId: string, definition: GuestDefinition, path: string) => Promise<StillDisk | undefined>;
-  readonly report: ProgressReporter;
-  readonly observe: (event: SourceEvent) => void;
-  /** Looks at once for what closed migrations have left, instead of waiting for the next sweep. */
-  readonly sweep: () => Promise<void>;
-}
-
-/** What the agent's metrics hear of. */
-export type SourceEvent = { readonly kind: 'progress'; readonly progress: ImageProgress } | { readonly kind: 'image'; readonly result: ImageResult };
-
-/** What every activity that uses the link needs to open it, after a restart of the agent too. */
-export interface LinkInput {
-  readonly migrationId: string;
-  readonly vmId: string;
-  readonly destination: Destination;
-  readonly options: MigrationOptions;
-}
-
-export interface HandOverInput extends LinkInput {
-  readonly destinationHost: string;
-}
-
-export interface TransferInput extends LinkInput {
-  readonly image: ImageSpec & { readonly path: string };
-  readonly start: LevelAndStreams;
-  readonly link: LinkMeasurement;
-  /** Disks that the destination has by now, each with its number in this migration: the image's pages may be found there. */
-  readonly disks?: readonly (ImageSpec & { readonly path: string; readonly number: number })[] | undefined;
-}
 
 export function createSourceActivities(dependencies: SourceDependencies) {
   const { hub, ownership, report, observe, sweep } = dependencies;
@@ -302,19 +262,6 @@ export function createSourceActivities(dependencies: SourceDependencies) {
     { side: 'source' },
   );
   return { ...imageActivities, ...guestActivities };
-}
-
-export interface PreparedSource extends VmLooks {
-  readonly images: readonly InspectedImage[];
-  /** Set where a QEMU runs the VM. */
-  readonly guest?: GuestSpec;
-  /** Set where the VM is a guest that does not run. */
-  readonly stoppedGuest?: StoppedGuest;
-  readonly fence: number;
-  readonly generation: number;
-  readonly alreadyMoved: boolean;
-  /** Set where it was handed over already and nobody knows what came of it: a workflow was reset. */
-  readonly handedOver?: HandOver;
 }
 
 export type SourceActivities = ReturnType<typeof createSourceActivities>;

@@ -6,7 +6,7 @@ import { MEMORY_IMAGE_ID, type SharedFile } from '../model/guest';
 import type { ImageSpec } from '../model/image';
 import { type KeptMemory, recallMemory } from './kept-memory';
 import { ReferenceSources } from './reference-sources';
-import type { SourceContext } from './source-migration';
+import type { SourceContext } from './source-context';
 
 export class GuestHeadStart {
   readonly references: ReferenceSources;

@@ -5,7 +5,8 @@
 import { toDwcpError } from '../model/errors';
 import type { LinkSurvey } from '../model/link-survey';
 import type { SendingSession } from '../transport/sending-session';
-import { pause, type SourceMigration } from './source-migration';
+import type { SourceMigration } from './source-migration';
+import { wait } from './wait';
 
 const PROBE_BYTES = 64 * 1024;
 /** Of each measurement: slow start is over by then on most paths. */
@@ -37,9 +38,9 @@ async function flood(session: SendingSession, streams: number, seconds: number, 
   session.setTargets(session.stats.paths.map(() => streams));
   const until = performance.now() + seconds * 1000;
   const writing = session.writeProbes(PROBE_BYTES, () => performance.now() < until && !signal.aborted && !session.ended);
-  await pause(LEFT_OUT_MS, signal);
+  await wait(LEFT_OUT_MS, signal);
   const [bytesBefore, before] = [session.arrivedBytes, performance.now()];
-  await pause(Math.max(0, until - performance.now()), signal);
+  await wait(Math.max(0, until - performance.now()), signal);
   const bytesPerSecond = ((session.arrivedBytes - bytesBefore) * 1000) / (performance.now() - before);
   await writing.catch((error: unknown) => Promise.reject(toDwcpError(error, 'SESSION_LOST')));
   return bytesPerSecond;

@@ -25,7 +25,8 @@ import type { GuestHeadStart } from './guest-head-start';
 import { GuestSender } from './guest-sender';
 import { MemoryStream } from './memory-stream';
 import { blankPagesOf } from './ram-image-pages';
-import { pause, type SourceMigration } from './source-migration';
+import type { SourceMigration } from './source-migration';
+import { wait } from './wait';
 import { AHEAD_AT_THE_END_BYTES } from './stream-brake';
 
 export interface LiveRequest {
@@ -269,7 +270,7 @@ export class LiveMigration implements GuestMove {
     let convergedAt: number | undefined;
     this.#round = 0;
     for (;;) {
-      await pause(this.#memory.brake.isNearlyThrough ? LOOK_OFTEN_MS : LOOK_EVERY_MS, signal);
+      await wait(this.#memory.brake.isNearlyThrough ? LOOK_OFTEN_MS : LOOK_EVERY_MS, signal);
       this.#throwIfFailed();
       this.#feedLag.ask(this.#sender?.session);
       await this.#look();
@@ -354,7 +355,7 @@ export class LiveMigration implements GuestMove {
     while (performance.now() < giveUpAt) {
       await this.#look();
       if (this.#leftBytes <= this.#worthPausing() && (this.#sender?.largestOnTheWay ?? 0) <= SMALL_BATCH_BYTES) return;
-      await pause(10, signal);
+      await wait(10, signal);
       this.#throwIfFailed();
     }
   }
@@ -393,7 +394,7 @@ export class LiveMigration implements GuestMove {
 
   async #until(holds: () => boolean, signal: AbortSignal): Promise<void> {
     while (!holds()) {
-      await pause(10, signal);
+      await wait(10, signal);
       this.#throwIfFailed();
     }
   }

@@ -3,56 +3,20 @@
  * loss, the pace, and what has been measured of the link. What is sent through it is image-sender.ts's business.
  */
 import { unlessAborted } from '../model/abort';
-import type { ErrorCode } from '../model/error-codes';
 import { DwcpError, toDwcpError } from '../model/errors';
-import { MIGRATION_OPTIONS, type MigrationOptions } from '../model/options';
 import type { LinkMeasurement } from '../model/tiers';
 import { KIB } from '../model/units';
-import type { BaseStore } from '../store/base-disks';
-import type { BaselineStore } from '../store/baselines';
-import type { DictionaryStore } from '../store/dictionaries';
 import type { Manifest } from '../store/manifest';
-import type { PathHistory } from '../store/path-history';
 import { type PeerAddress, pathName } from '../transport/endpoint';
-import type { Grant } from '../transport/grants';
-import type { PeerPool } from '../transport/peer-pool';
 import { SendingSession } from '../transport/sending-session';
-import type { LimitShare, SharedLimit } from '../transport/shared-limit';
-import type { Slab } from '../transport/slab';
+import type { LimitShare } from '../transport/shared-limit';
 import { predictStreams } from '../transport/stream-predictor';
 import { TokenBucket } from '../transport/token-bucket';
 import type { BasePages } from './base-pages';
-import type { CodecPool } from './codec-pool';
+import { inDoubtUnlessRefused } from './in-doubt';
 import { readBody, type TakenOver, takenOverSchema, takeOverSchema, trainSchema } from './protocol';
-
-export interface SourceContext {
-  readonly hostId: string;
-  readonly peers: PeerPool;
-  readonly pool: CodecPool;
-  readonly slab: Slab;
-  readonly store: BaselineStore;
-  readonly dictionaries: DictionaryStore;
-  readonly bases: BaseStore;
-  /** What all migrations of this host may send together. */
-  readonly limit: SharedLimit;
-  readonly history: PathHistory;
-  /** Numbers the sessions that this host opens: each is higher than all before it, also over a restart. */
-  readonly nextEpoch: () => number;
-  /** Hears one line for each decision about a migration's transfer. */
-  readonly explain?: (migrationId: string, line: string) => void;
-  /** Addresses of this host, one for each path in turn; the routing table chooses where there are none. */
-  readonly sourceAddresses?: readonly string[];
-}
-
-/** How other agents reach one. */
-export interface Advertised extends PeerAddress {
-  /** Further addresses of the same agent, each a path of its own. */
-  readonly furtherPaths?: readonly PeerAddress[] | undefined;
-}
-
-export interface Destination extends Advertised {
-  readonly grant: Grant;
-}
+import type { Destination, SourceContext, TransferLimits } from './source-context';
+import { wait } from './wait';
 
 /** How long a lost session is opened again and again before the activity gives up and leaves it to Temporal. */
 const OUTAGE_PATIENCE_MS = 60_000;
@@ -62,12 +26,6 @@ const MAX_TRAIN_BYTES_PER_STREAM = 14_000;
 const TRAIN_BYTES = 128 * KIB;
 const PINGS = 5;
 const PING_GAP_MS = 5;
-/** Answers that are given before the point of no return only. Anything else leaves it open on which side of it we are. */
-const NOT_TAKEN_OVER: ReadonlySet<ErrorCode> = new Set(['ABANDONED', 'FENCED']);
-
-export type TransferLimits = Pick<MigrationOptions, 'bandwidthLimit' | 'priority'>;
-/** None of its own: what settles or measures something; the host's limit holds all the same. */
-export const UNLIMITED: TransferLimits = { bandwidthLimit: 0, priority: MIGRATION_OPTIONS.priority.default };
 
 export class SourceMigration {
   readonly migrationId: string;
@@ -133,7 +91,7 @@ export class SourceMigration {
       } catch (error) {
         const reason = toDwcpError(error, 'PEER_UNREACHABLE');
         if (this.isClosed || reason.spec.retry !== 'transient' || reason.code === 'GRANT_INVALID' || performance.now() > giveUpAt) throw reason;
-        await pause(Math.min(MAX_BACKOFF_MS, 250 * 2 ** attempt), signal);
+        await wait(Math.min(MAX_BACKOFF_MS, 250 * 2 ** attempt), signal);
       }
     }
   }
@@ -143,7 +101,7 @@ export class SourceMigration {
     const session = await this.session();
     for (let ping = 0; ping < PINGS; ping += 1) {
       session.control.ping();
-      await pause(PING_GAP_MS);
+      await wait(PING_GAP_MS);
     }
     const [arrivedBefore, before] = [session.arrivedBytes, performance.now()];
     const perStream = Math.min(MAX_TRAIN_BYTES_PER_STREAM, Math.ceil(TRAIN_BYTES / Math.max(1, session.stats.openStreams)));
@@ -213,37 +171,12 @@ export class SourceMigration {
 
   async #awaitTrain(session: SendingSession, sent: number): Promise<{ bytes: number; spanMs: number }> {
     // Twice the round trip and a little more: late frames of the train are not worth waiting for.
-    await pause(Math.min(2000, 50 + 2 * session.rttMs));
+    await wait(Math.min(2000, 50 + 2 * session.rttMs));
     for (let attempt = 0; attempt < 20; attempt += 1) {
       const train = readBody(trainSchema, await session.control.request('train', {}));
       if (train.bytes >= sent * 0.5) return train;
-      await pause(50);
+      await wait(50);
     }
     return { bytes: 0, spanMs: 0 };
   }
 }
-
-/** What a failed attempt at a hand-over means: only some answers say for certain that it has not happened. */
-export function inDoubtUnlessRefused(error: unknown, vmId: string): DwcpError {
-  const reason = toDwcpError(error, 'SESSION_LOST');
-  if (reason.code === 'INTEGRITY_MISMATCH') return new DwcpError('ABANDONED', `The destination does not take ${vmId} over: ${reason.message}`, { phase: 'switchover', side: 'destination', cause: reason });
-  if (NOT_TAKEN_OVER.has(reason.code)) return reason;
-  return new DwcpError('HANDOVER_IN_DOUBT', `The destination has not said whether it took ${vmId} over: ${reason.message}`, { phase: 'switchover', side: 'source', cause: reason });
-}
-
-function pause(ms: number, signal?: AbortSignal): Promise<void> {
-  if (signal?.aborted) return Promise.reject(toDwcpError(signal.reason, 'CANCELLED'));
-  return new Promise((resolve, reject) => {
-    const timer = setTimeout(() => {
-      signal?.removeEventListener('abort', abort);
-      resolve();
-    }, ms);
-    const abort = (): void => {
-      clearTimeout(timer);
-      reject(toDwcpError(signal?.reason, 'CANCELLED'));
-    };
-    signal?.addEventListener('abort', abort, { once: true });
-  });
-}
-
-export { pause };

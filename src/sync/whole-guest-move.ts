@@ -15,7 +15,8 @@ import type { MigrationOptions } from '../model/options';
 import { listenForTunnels, type Tunnel } from '../transport/tunnel';
 import { type GuestMove, type GuestPort, letRunOn, type MirrorProgress, PauseBudget, type ReadyToHandOver, brokenOff, runsOn } from './guest-move';
 import { standardProgressOf, standardResultOf } from './image-results';
-import { pause, type SourceMigration } from './source-migration';
+import type { SourceMigration } from './source-migration';
+import { wait } from './wait';
 import { openTunnel, StandardChannel } from './standard-channel';
 
 export interface WholeGuestRequest {
@@ -140,7 +141,7 @@ export class WholeGuestMove implements GuestMove {
     this.#server = await listenForTunnels(this.#guest.mirrorPath, dial, (error) => this.#fail(error));
     await this.#guest.mirrorDisks(this.#disks);
     do {
-      await pause(LOOK_EVERY_MS, signal);
+      await wait(LOOK_EVERY_MS, signal);
       this.#throwIfFailed();
       this.#mirrors = await this.#guest.mirrors();
     } while (!this.#mirrors.every(({ ready }) => ready));
@@ -150,7 +151,7 @@ export class WholeGuestMove implements GuestMove {
     let judged = 1;
     let before: number | undefined;
     for (;;) {
-      await pause(LOOK_EVERY_MS, signal);
+      await wait(LOOK_EVERY_MS, signal);
       this.#throwIfFailed();
       this.#info = await this.#guest.info();
       this.#mirrors = await this.#guest.mirrors();

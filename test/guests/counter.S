@@ -1,9 +1,10 @@
 /*
  * A guest of one boot sector: counts passes, and in each writes the count into the first word of every page of a range,
- * in rising order, without pause. So at any moment the pages, read in order, hold one count up to some page and the count
+ * in rising order. So at any moment the pages, read in order, hold one count up to some page and the count
  * before from there on; a page that is older was lost. Every 64th pass it prints a dot on the serial port. Where it is told
  * a sector of its disk, each pass ends with the count written there, word by word: its disk is of one moment with its memory.
  *
+ *   0x7de8  u32  pages behind which it rests until the PC's timer ticks (18.2 times a second), its processor halted; 0: it never does
  *   0x7dec  u32  sector below 2^24 that takes the count, through the first IDE controller's ports; 0: none
  *   0x7df0  u32  number of pages (patched by whoever starts it)
  *   0x7df4  u32  idle turns between two pages: sets how fast memory gets dirty
@@ -33,6 +34,14 @@ protected:
 	movw %ax, %es
 	movw %ax, %ss
 	movl $0x7c00, %esp
+	movl $tick + 0x80000, 0x6040    /* interrupt 8, where the firmware has left the timer */
+	movl $0x8e00, 0x6044
+	lidtl idt_pointer
+	movb $0xfe, %al
+	outb %al, $0x21
+	movb $0xff, %al
+	outb %al, $0xa1
+	movl burst, %esi
 	xorl %ebx, %ebx
 pass:
 	incl %ebx
@@ -49,6 +58,13 @@ idle_turn:
 	pause
 	jmp idle_turn
 next:
+	decl %esi
+	jnz rested
+	movl burst, %esi
+	sti
+	hlt
+	cli
+rested:
 	decl %ecx
 	jnz page
 	movl sector, %ecx
@@ -95,6 +111,13 @@ written:
 	outb %al, %dx
 	jmp pass
 
+tick:
+	pushl %eax
+	movb $0x20, %al
+	outb %al, $0x20
+	popl %eax
+	iretl
+
 	.align 8
 gdt:
 	.quad 0
@@ -104,7 +127,12 @@ gdt_pointer:
 	.word 23
 	.long gdt
 
-	.org 0x1ec
+idt_pointer:
+	.word 0x47
+	.long 0x6000
+
+	.org 0x1e8
+burst:	.long 0
 sector:	.long 0
 pages:	.long 1024
 idle:	.long 0

@@ -9,7 +9,7 @@ import { selectLevelAndStreams } from '../../src/model/tiers';
 import { ScanFeed } from '../../src/sync/change-feed';
 import { ImageSender, type SendImageRequest, type SentImage } from '../../src/sync/image-sender';
 import { ReferenceSources } from '../../src/sync/reference-sources';
-import { UNLIMITED } from '../../src/sync/source-migration';
+import { UNLIMITED } from '../../src/sync/source-context';
 import type { TestHost } from './hosts';
 
 export interface Move {

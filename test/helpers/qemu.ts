@@ -39,15 +39,27 @@ export interface CountingGuest {
 const COUNT_SECTOR = 1024;
 
 /**
- * The guest as a bootable disk. @param idleTurns between two pages: more of them dirty memory more slowly
+ * Of a counting guest. One that rests costs next to no processor, and is as fast on a busy machine as on a quiet one; one that
+ * turns idly takes a whole one, and shows what a guest does that is throttled.
+ */
+export interface Pace {
+  /** Pages that it writes in each 1/18.2 second. */
+  readonly pagesPerTick?: number;
+  /** Between two pages; 400 of them make some 3,000 pages a second. */
+  readonly idleTurns?: number;
+}
+
+/**
+ * The guest as a bootable disk. @param pace how fast it dirties memory
  * @param writesDisk it writes each count to its disk too; it needs a machine with IDE for that
  */
-export function buildCountingGuest(pages: number, idleTurns: number, diskBytes = 1024 * 1024, writesDisk = false): CountingGuest {
+export function buildCountingGuest(pages: number, { idleTurns = 0, pagesPerTick = 0 }: Pace, diskBytes = 1024 * 1024, writesDisk = false): CountingGuest {
   const folder = temporaryFolder();
   const [object, binary] = [join(folder, 'counter.o'), join(folder, 'counter.img')];
   execFileSync('as', ['--32', '-o', object, join(GUESTS, 'counter.S')]);
   execFileSync('ld', ['-m', 'elf_i386', '-Ttext', '0x7c00', '--oformat', 'binary', '-o', binary, object]);
   const sector = readFileSync(binary);
+  sector.writeUInt32LE(pagesPerTick, 0x1e8);
   sector.writeUInt32LE(writesDisk ? COUNT_SECTOR : 0, 0x1ec);
   sector.writeUInt32LE(pages, 0x1f0);
   sector.writeUInt32LE(idleTurns, 0x1f4);

@@ -6,7 +6,7 @@ import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import type { SentImage } from '../../src/sync/image-sender';
-import { UNLIMITED } from '../../src/sync/source-migration';
+import { UNLIMITED } from '../../src/sync/source-context';
 import { sha256, temporaryFolder, writeImage } from '../helpers/data';
 import { startHost, type TestHost } from '../helpers/hosts';
 import { handOver, handOverTo, type Move, moveVm, prepareMove, sendImage, writeLine } from '../helpers/moves';

@@ -77,7 +77,7 @@ const running = async ({ qmp }: RunningGuest): Promise<boolean> => (await qmp.ex
 
 describeWhere([needsQemu(), needsAssembler()])('a running guest', () => {
   let guest: CountingGuest;
-  beforeAll(() => (guest = buildCountingGuest(PAGES, 20)));
+  beforeAll(() => (guest = buildCountingGuest(PAGES, { idleTurns: 20 })));
 
   async function startMoving(autoConverge = false): Promise<{ source: RunningGuest; ram: RamImage; outgoing: OutgoingMigration }> {
     const source = await startGuest(guest, MEMORY_MIB);

@@ -8,7 +8,7 @@ import { buildCountingGuest, type CountingGuest, needsAssembler, needsQemu, star
 
 describeWhere([needsQemu(), needsAssembler()])('a real monitor', () => {
   let guest: CountingGuest;
-  beforeAll(() => (guest = buildCountingGuest(16, 1000)));
+  beforeAll(() => (guest = buildCountingGuest(16, { idleTurns: 1000 })));
 
   test('answers commands, refuses with its own words, reports stop and resume with their time', async () => {
     const { qmp } = await startGuest(guest, 32);

@@ -84,7 +84,7 @@ async function moveThroughRelay(source: RunningGuest, destination: RunningGuest,
 
 describeWhere([needsQemu(), needsAssembler()])('a migration stream through reader and writer', () => {
   test('the guest goes on at the destination with every page as it was', async () => {
-    const guest = buildCountingGuest(PAGES, 300);
+    const guest = buildCountingGuest(PAGES, { idleTurns: 300 });
     const incoming = join(temporaryFolder(), 'incoming');
     const source = await startGuest(guest, MEMORY_MIB);
     const destination = await startGuest(guest, MEMORY_MIB, `unix:${incoming}`);

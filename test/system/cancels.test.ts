@@ -19,7 +19,7 @@ const EACH_MS = 150_000;
 
 describeWhere([needsQemu(), needsAssembler()])('a cancel and a migration at once', () => {
   test(`at ${MOMENTS} moments of a move: it arrives`, async () => {
-    const guest = buildCountingGuest(2048, 400, 12 * MIB, true);
+    const guest = buildCountingGuest(2048, { pagesPerTick: 160 }, 12 * MIB, true);
     const place = await startPlace();
     // The first also waits for the agents to be there.
     await undisturbed(await Scene.at(place, 'first', guest));

@@ -32,7 +32,7 @@ describeWhere([needsQemu(), needsAssembler(), needsRoot(), needsProgram('mount',
   let number = 0;
   let shared: Place | undefined;
 
-  beforeAll(() => (guest = buildCountingGuest(PAGES, 400, 24 * MIB, true)));
+  beforeAll(() => (guest = buildCountingGuest(PAGES, { pagesPerTick: 160 }, 24 * MIB, true)));
   afterAll(async () => {
     if (shared) await endPlace(shared);
   });

@@ -21,7 +21,7 @@ const PARKS_MS = 180_000;
 describeWhere([needsQemu(), needsAssembler(), needsRoot(), needsProgram('mount', 'mount'), needsProgram('mkfs.ext4', 'e2fsprogs')])('the hand-over', () => {
   let guest: CountingGuest;
   let scenes = 0;
-  beforeAll(() => (guest = buildCountingGuest(PAGES, 400, 24 * MIB, true)));
+  beforeAll(() => (guest = buildCountingGuest(PAGES, { pagesPerTick: 160 }, 24 * MIB, true)));
 
   async function play(story: (scene: Scene) => Promise<void>, options: Partial<SceneOptions> = {}): Promise<void> {
     scenes += 1;

@@ -22,7 +22,7 @@ const LINUX = { memoryMiB: 192, diskMiB: 96, filesMiB: 24, randomMiB: 8, dirtyKi
 describeWhere([needsQemu(), needsAssembler()])('a guest whose pause would be longer than allowed', () => {
   test('is parked with the figures and runs on undisturbed; a longer pause lets it move', async () => {
     const lab = await Lab.start({ own: true });
-    await startGuestOn(lab, 'hard', buildCountingGuest(PAGES, 200));
+    await startGuestOn(lab, 'hard', buildCountingGuest(PAGES, { idleTurns: 200 }));
     const id = await lab.migrate('hard', { maxDowntimeMs: 20, autoConverge: false });
     const { progress } = await lab.until(id, 'parked', (status) => status.progress?.parked !== undefined);
     expect(progress?.parked).toMatchObject({ step: 'transfer', error: { code: 'GUEST_NOT_CONVERGING', message: expect.stringContaining('pause expected') as unknown } });
@@ -39,7 +39,7 @@ describeWhere([needsQemu(), needsAssembler()])('a guest whose pause would be lon
 describeWhere([needsQemu(), needsAssembler()])('a guest that goes back and forth', () => {
   test('twenty times under load leaves nothing over: no file, no process, no socket, no descriptor, and counts on', async () => {
     const lab = await Lab.start({ own: true });
-    await startGuestOn(lab, 'often', buildCountingGuest(PAGES, 200));
+    await startGuestOn(lab, 'often', buildCountingGuest(PAGES, { idleTurns: 200 }));
     let counted = await expectCounting(lab.a, 'often', PAGES, 2);
     const left: Leftovers[] = [];
     for (let round = 0; round < 10; round += 1) {
@@ -91,7 +91,7 @@ describeWhere([needsQemu(), needsProgram('e2fsck', 'e2fsprogs')])('a Linux guest
 describeWhere([needsQemu(), needsAssembler()])('the standard transfer of a running guest', () => {
   test.each(['source agent', 'destination agent', 'destination QEMU'] as const)('begins anew after the %s was killed in its midst, and one of the two runs', async (victim) => {
     const lab = await Lab.start({ own: true });
-    await startGuestOn(lab, 'anew', buildCountingGuest(PAGES, 200, 16 * MIB));
+    await startGuestOn(lab, 'anew', buildCountingGuest(PAGES, { idleTurns: 200 }, 16 * MIB));
     const before = await expectCounting(lab.a, 'anew', PAGES, 2);
     const id = await lab.migrate('anew', { enableDwcp: false, bandwidthLimit: 4e6, maxDowntimeMs: 10_000 });
     await lab.until(id, 'some of the disk there', ({ live }) => live.some(({ imageId, linkBytes }) => imageId === 'vda' && linkBytes > 4e6));

@@ -16,7 +16,7 @@ const PAGES = 2048;
 
 describeWhere([needsQemu(), needsAssembler()])('a running guest', () => {
   let guest: CountingGuest;
-  beforeAll(() => (guest = buildCountingGuest(PAGES, 200)));
+  beforeAll(() => (guest = buildCountingGuest(PAGES, { idleTurns: 200 })));
 
   test('moves while it runs, and back onto its baseline, with every page', async () => {
     const lab = await Lab.start({ own: true });
@@ -91,7 +91,7 @@ describeWhere([needsQemu(), needsAssembler()])('a running guest', () => {
 
   test('a cancel while its memory is on its way lets it run on where it is, and what has arrived stays as baseline', async () => {
     const lab = await Lab.start({ own: true });
-    await startGuestOn(lab, 'cancelled', buildCountingGuest(PAGES, 200, 24 * 1024 * 1024));
+    await startGuestOn(lab, 'cancelled', buildCountingGuest(PAGES, { idleTurns: 200 }, 24 * 1024 * 1024));
     const before = await expectCounting(lab.a, 'cancelled', PAGES, 2);
     const id = await lab.migrate('cancelled', { bandwidthLimit: 3e6 });
     await lab.until(id, 'some of it there', ({ live }) => live.some(({ imageId, linkBytes }) => imageId === 'vda' && linkBytes > 3e6));
