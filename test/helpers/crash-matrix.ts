@@ -1,6 +1,7 @@
 /**
  * The crash matrix as data: every state of a guest's move, every fault, and what may come of it. A state that is added to
- * src/model/guest-states.ts and not named here does not compile; nor does a fault that nothing inflicts (faults.ts).
+ * src/model/guest-states.ts and not named here does not compile; nor does a fault that nothing inflicts (faults.ts). That nothing is
+ * allowed which the tables of the hand-over exclude is test/unit/crash-matrix.test.ts's to say.
  *
  *   moved   it is at the destination, where a guest runs      stayed   the same at the source
  *   held    the guest stands still where an operator has stopped it, and goes on from there      lost   its QEMU was what was killed

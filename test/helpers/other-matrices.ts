@@ -15,13 +15,14 @@ const STILL: Row<VmFault> = {
   'source agent held': MOVED, 'destination agent held': MOVED, 'source agent held long': MOVED, 'destination agent held long': MOVED, 'source host crash': MOVED, 'destination host crash': MOVED,
 };
 const STILL_TAKEN: Row<VmFault> = { ...STILL, 'link for good': EITHER, 'source disk full': MOVED, cancel: MOVED, 'workflow terminate': MOVED };
+const STILL_MINE: Row<VmFault> = { ...STILL_TAKEN, 'link for good': MOVED };
 
 const STOPPED: Readonly<Record<StoppedState, Row<VmFault>>> = {
   claimed: STILL,
   transfer: STILL,
   handedOver: { ...STILL_TAKEN, 'workflow terminate': EITHER },
-  mine: STILL_TAKEN,
-  installed: STILL_TAKEN,
+  mine: STILL_MINE,
+  installed: STILL_MINE,
 };
 
 const STOPPED_STANDARD: readonly VmFault[] = ['source agent', 'destination agent', 'Temporal server', 'link 1 s', 'cancel', 'workflow reset', 'workflow terminate', 'second migrate', 'cancel then migrate', 'source host crash', 'destination host crash'];
@@ -39,7 +40,7 @@ const WHOLE_TAKEN: Row<WholeFault> = {
   ...WHOLE_PAUSED, 'source QEMU': ['moved'], cancel: MOVED, 'operator stop': MOVED, 'source host crash': MOVED, 'link 1 s': MOVED, 'destination agent': MOVED, 'destination QEMU held': MOVED,
   'destination QEMU': ['moved', 'stayed', 'lost'], 'destination host crash': ['moved', 'stayed', 'lost'],
 };
-const WHOLE_RUNNING: Row<WholeFault> = { ...WHOLE_TAKEN, 'workflow terminate': MOVED, 'destination QEMU': ['lost'], 'destination host crash': ['lost'] };
+const WHOLE_RUNNING: Row<WholeFault> = { ...WHOLE_TAKEN, 'agent back without Temporal': MOVED, 'workflow terminate': MOVED, 'destination QEMU': ['lost'], 'destination host crash': ['lost'] };
 
 const WHOLE = {
   disks: WHOLE_BEFORE, memory: WHOLE_BEFORE, paused: WHOLE_PAUSED, completed: WHOLE_PAUSED, handedOver: WHOLE_TAKEN, mine: { ...WHOLE_TAKEN, 'workflow terminate': MOVED }, started: WHOLE_RUNNING,

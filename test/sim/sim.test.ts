@@ -5,7 +5,7 @@ import { execFileSync } from 'node:child_process';
 import { join } from 'node:path';
 import { runSeeds } from './seeds';
 
-const SEEDS = Number(process.env.DWCP_SIM_SEEDS ?? 200);
+const SEEDS = Number(process.env.DWCP_SIM_SEEDS ?? 2_000);
 const FIRST = Number(process.env.DWCP_SIM_FIRST ?? 1);
 
 test('no seed violates anything', async () => {
