@@ -15,7 +15,7 @@ import { DESTINATION_TABLE, destinationState, isOpenState } from '../src/model/o
 import type { OwnedVm, OwnershipJournal } from '../src/store/ownership-journal';
 import type { VmRegistry } from '../src/store/vm-registry';
 import { keepBaselineCopy, type KeptCopy } from '../src/sync/baseline-copy';
-import type { CodecPool } from '../src/sync/codec-pool';
+import type { CodecPool } from '../src/sync/codec/codec-pool';
 import type { DestinationHub } from '../src/sync/destination-hub';
 import { assertCanRun } from '../src/hypervisor/qemu/preflight';
 import { type RelocatedDisk, relocate, runPlaces } from '../src/hypervisor/qemu/guest-command';

@@ -12,7 +12,7 @@ import { findTool } from '../src/cli/demo/tools';
 import { MIB } from '../src/model/units';
 import { BLOCK_SIZE_BYTES, blockCount } from '../src/model/image';
 import { Manifest } from '../src/store/manifest';
-import { CodecPool } from '../src/sync/codec-pool';
+import { CodecPool } from '../src/sync/codec/codec-pool';
 import { Slab } from '../src/transport/slab';
 import { report, type Row, say } from './report';
 

@@ -11,7 +11,7 @@ import { toDwcpError } from '../model/errors';
 import { hostQueue } from '../model/names';
 import type { ProcessOptions } from '../model/options';
 import { HEARTBEAT_THROTTLE_MS } from '../model/timing';
-import { selfTest } from '../sync/self-test';
+import { selfTest } from '../sync/codec/self-test';
 import { SourceHub } from '../sync/source-hub';
 import { SourceOwnership } from '../sync/source-ownership';
 import { type Logger, temporalLogger } from '../telemetry/logger';

@@ -25,7 +25,7 @@ import { SealingKey } from '../store/sealing-key';
 import { VmRegistry } from '../store/vm-registry';
 import { copyPathOf } from '../sync/baseline-copy';
 import { BaselineSealer } from '../sync/baseline-sealer';
-import { CodecPool } from '../sync/codec-pool';
+import { CodecPool } from '../sync/codec/codec-pool';
 import { DestinationHub } from '../sync/destination-hub';
 import type { Advertised, SourceContext } from '../sync/source-context';
 import { DataPlaneListener, type TlsFiles } from '../transport/endpoint';

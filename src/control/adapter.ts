@@ -17,7 +17,7 @@ import { BaselineStore } from '../store/baselines';
 import { DictionaryStore, vmTypeOf } from '../store/dictionaries';
 import { PathHistory } from '../store/path-history';
 import { ScanFeed } from '../sync/change-feed';
-import { CodecPool } from '../sync/codec-pool';
+import { CodecPool } from '../sync/codec/codec-pool';
 import { ImageSender, type SendProgress, type SentImage } from '../sync/image-sender';
 import type { SourceContext } from '../sync/source-context';
 import { SourceMigration } from '../sync/source-migration';

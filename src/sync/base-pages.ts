@@ -10,7 +10,7 @@ import { toDwcpError } from '../model/errors';
 import { PAGE_SIZE_BYTES, pagesOfBlocks } from '../model/image';
 import type { SendingSession } from '../transport/sending-session';
 import { basePagesSchema, basesOfferedSchema, MAX_BASE_PAGES, readBody } from './protocol';
-import { ReferenceIndex, shareReferences, type SharedReferences } from './reference-index';
+import { ReferenceIndex, shareReferences, type SharedReferences } from './codec/reference-index';
 import type { SourceMigration } from './source-migration';
 
 const SAMPLE_PAGES = 256;

@@ -2,8 +2,8 @@
 import { open } from 'node:fs/promises';
 import { DwcpError, toDwcpError } from '../model/errors';
 import type { BaseDisk, BaseStore } from '../store/base-disks';
-import type { CodecPool } from './codec-pool';
-import { measure } from './measure-file';
+import type { CodecPool } from './codec/codec-pool';
+import { measure } from './codec/measure-file';
 import { Manifest } from '../store/manifest';
 
 const JOB_BLOCKS = 256;

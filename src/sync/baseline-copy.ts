@@ -9,7 +9,7 @@ import { MAX_BATCH_BLOCKS } from '../encoder/batch-format';
 import { type Baseline, type BaselineStore, baselinePathOf } from '../store/baselines';
 import { renameDurably } from '../store/durable-file';
 import { cloneFile, setSparseSize } from '../store/system-calls';
-import type { CodecPool } from './codec-pool';
+import type { CodecPool } from './codec/codec-pool';
 
 export interface KeptCopy {
   readonly kept: 'clone' | 'copy' | 'no';

@@ -11,8 +11,8 @@ import { type Baseline, type BaselineRecord, type BaselineStore, type ContentAcc
 import { exists } from '../store/durable-file';
 import type { Manifest } from '../store/manifest';
 import type { ContentCipher, SealingKey } from '../store/sealing-key';
-import type { SealJob } from './codec-jobs';
-import type { CodecPool } from './codec-pool';
+import type { SealJob } from './codec/codec-jobs';
+import type { CodecPool } from './codec/codec-pool';
 
 interface Sealing {
   readonly name: string;

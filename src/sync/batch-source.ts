@@ -23,10 +23,10 @@ import type { SessionSupplier } from '../transport/sending-session';
 import type { Run, Slab } from '../transport/slab';
 import type { BatchCounts } from './batch-counts';
 import type { BlockFeed } from './change-feed';
-import { type BlockSelection, blocksBut, countOf } from './block-selection';
-import type { EncodeJob, EncodeResult } from './codec-jobs';
-import type { CodecPool } from './codec-pool';
-import type { PageTable } from './page-table';
+import { type BlockSelection, blocksBut, countOf } from './codec/block-selection';
+import type { EncodeJob, EncodeResult } from './codec/codec-jobs';
+import type { CodecPool } from './codec/codec-pool';
+import type { PageTable } from './codec/page-table';
 
 /** Blocks whose page hashes are asked for in one request. */
 const PAGE_HASH_BATCH = 64;

@@ -21,8 +21,8 @@ import { DESTINATION_TABLE, type DestinationEvent, type DestinationState, destin
 import type { OwnershipJournal } from '../store/ownership-journal';
 import type { VmRegistry } from '../store/vm-registry';
 import { BaseOffer, type OfferedBase } from './base-offer';
-import type { ReferenceSource } from './codec-jobs';
-import type { CodecPool } from './codec-pool';
+import type { ReferenceSource } from './codec/codec-jobs';
+import type { CodecPool } from './codec/codec-pool';
 import { DestinationGuest, type GuestReceiver, NeverRan, type StartedGuest, type WholePlaces } from './destination-guest';
 import { OwnStep } from './own-step';
 import type { referencesSchema } from './protocol';

@@ -18,11 +18,11 @@ import { BatchSource } from './batch-source';
 import { askPageHashes, learnHeld } from './held-manifest';
 import type { SendProgress, SentImage } from './image-sender';
 import type { LiveFeed } from './live-feed';
-import { PageTable } from './page-table';
+import { PageTable } from './codec/page-table';
 import { Pacing } from './pacing';
 import type { ReferenceSources } from './reference-sources';
 import type { SourceMigration } from './source-migration';
-import type { SharedVersions } from './version-cache';
+import type { SharedVersions } from './codec/version-cache';
 
 export interface GuestImage {
   readonly image: ImageSpec;

@@ -17,7 +17,7 @@ import { type BatchCounts, noCounts } from './batch-counts';
 import { BatchSource } from './batch-source';
 import { activeDictionary } from './active-dictionary';
 import type { StillFeed } from './change-feed';
-import type { BlockSelection } from './block-selection';
+import type { BlockSelection } from './codec/block-selection';
 import { askPageHashes, learnHeld } from './held-manifest';
 import { Pacing } from './pacing';
 import { learnBases } from './base-pages';

@@ -11,8 +11,8 @@ import { exists, renameDurably, writeDurably } from '../store/durable-file';
 import { makeFolderDurably, removeDurably, syncFolder } from '../store/durable-folder';
 import type { Manifest } from '../store/manifest';
 import { setSparseSize } from '../store/system-calls';
-import type { CodecPool } from './codec-pool';
-import { measureFile } from './measure-file';
+import type { CodecPool } from './codec/codec-pool';
+import { measureFile } from './codec/measure-file';
 import { COMMIT_AFTER_BLOCKS, removeJournal, verifiedPath, type WorkingImageParameters } from './working-image';
 
 /**

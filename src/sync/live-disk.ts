@@ -8,7 +8,7 @@ import { unlessAborted } from '../model/abort';
 import { type DwcpError, toDwcpError } from '../model/errors';
 import { BLOCK_SIZE_BYTES, blockCount, blockLength, type ImageSpec, type VmImage } from '../model/image';
 import { MIB } from '../model/units';
-import type { BlockSelection } from './block-selection';
+import type { BlockSelection } from './codec/block-selection';
 import { loadBlocks } from './change-feed';
 import { LiveFeed } from './live-feed';
 

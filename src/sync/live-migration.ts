@@ -24,7 +24,7 @@ import { FeedLag } from './feed-lag';
 import type { GuestHeadStart } from './guest-head-start';
 import { GuestSender } from './guest-sender';
 import { MemoryStream } from './memory-stream';
-import { blankPagesOf } from './ram-image-pages';
+import { blankPagesOf } from './codec/blank-pages';
 import type { SourceMigration } from './source-migration';
 import { wait } from './wait';
 import { AHEAD_AT_THE_END_BYTES } from './stream-brake';

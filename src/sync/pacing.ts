@@ -11,7 +11,7 @@ import type { PathStats } from '../transport/path-streams';
 import type { SendingSession } from '../transport/sending-session';
 import { AdaptiveTuner, type Held, type TunerBounds } from '../transport/stream-tuner';
 import type { TokenBucket } from '../transport/token-bucket';
-import type { EncodeResult } from './codec-jobs';
+import type { EncodeResult } from './codec/codec-jobs';
 import { IdleProcessors } from './idle-processors';
 
 const ADAPT_EVERY_MS = 200;

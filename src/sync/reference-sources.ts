@@ -8,10 +8,10 @@ import { quickHash } from '../encoder/hash';
 import { BLOCK_SIZE_BYTES, blockCount, type ImageSpec, PAGE_SIZE_BYTES, PAGES_PER_BLOCK, pagesOfBlocks } from '../model/image';
 import type { SharedFile } from '../model/guest';
 import type { SendingSession } from '../transport/sending-session';
-import type { CodecPool } from './codec-pool';
-import { allEnded } from './measure-file';
+import type { CodecPool } from './codec/codec-pool';
+import { allEnded } from './codec/measure-file';
 import { readBody, referencesAnsweredSchema, referencesSchema } from './protocol';
-import { MAX_PAGES, shareReferences, type SharedReferences } from './reference-index';
+import { MAX_PAGES, shareReferences, type SharedReferences } from './codec/reference-index';
 
 const SAMPLE_PAGES = 64;
 /** Blocks of a file that one job makes findable. */

@@ -11,7 +11,7 @@ import type { Grant } from '../transport/grants';
 import type { PeerPool } from '../transport/peer-pool';
 import type { SharedLimit } from '../transport/shared-limit';
 import type { Slab } from '../transport/slab';
-import type { CodecPool } from './codec-pool';
+import type { CodecPool } from './codec/codec-pool';
 
 export interface SourceContext {
   readonly hostId: string;

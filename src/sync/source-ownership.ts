@@ -14,8 +14,8 @@ import { removeDurably } from '../store/durable-folder';
 import type { Manifest } from '../store/manifest';
 import type { OwnershipEntry, OwnershipJournal } from '../store/ownership-journal';
 import type { VmRecord, VmRegistry } from '../store/vm-registry';
-import type { CodecPool } from './codec-pool';
-import { measureFile } from './measure-file';
+import type { CodecPool } from './codec/codec-pool';
+import { measureFile } from './codec/measure-file';
 import { OwnStep } from './own-step';
 
 type SourceStep = OwnStep<SourceState, SourceEvent>;

@@ -10,7 +10,7 @@ import { Manifest } from '../store/manifest';
 import { HEADER_BYTES, sealFrame } from '../transport/frame';
 import type { Run } from '../transport/slab';
 import type { StillFeed } from './change-feed';
-import { EXTENT_META_BYTES, writeExtentMeta } from './extent-format';
+import { EXTENT_META_BYTES, writeExtentMeta } from './codec/extent-format';
 import type { SourceMigration } from './source-migration';
 import { StandardChannel } from './standard-channel';
 

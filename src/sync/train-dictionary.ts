@@ -15,7 +15,7 @@ import { PAGE_SIZE_BYTES } from '../model/image';
 import { MIB } from '../model/units';
 import { DictionaryStore, type DictionaryVersion, MAX_DICTIONARY_BYTES } from '../store/dictionaries';
 import { nextData } from '../store/system-calls';
-import type { CodecPool } from './codec-pool';
+import type { CodecPool } from './codec/codec-pool';
 
 /** Below it a dictionary costs more than it brings. */
 export const LEAST_GAIN = 0.03;

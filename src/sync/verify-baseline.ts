@@ -3,7 +3,7 @@ import { open } from 'node:fs/promises';
 import type { Baseline, ContentAccess } from '../store/baselines';
 import { isMissing } from '../store/durable-file';
 import { sealBlocks } from './baseline-sealer';
-import type { CodecPool } from './codec-pool';
+import type { CodecPool } from './codec/codec-pool';
 
 export type BaselineVerdict =
   | { readonly state: 'whole'; readonly blocks: number }

@@ -25,9 +25,9 @@ import { makeFolderDurably, removeDurably, syncFolder } from '../store/durable-f
 import { Manifest } from '../store/manifest';
 import { setSparseSize } from '../store/system-calls';
 import type { Frame } from '../transport/frame';
-import type { ReferenceSource } from './codec-jobs';
-import type { CodecPool } from './codec-pool';
-import { measure } from './measure-file';
+import type { ReferenceSource } from './codec/codec-jobs';
+import type { CodecPool } from './codec/codec-pool';
+import { measure } from './codec/measure-file';
 
 export interface WorkingImageParameters {
   readonly migrationId: string;

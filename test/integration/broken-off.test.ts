@@ -12,7 +12,7 @@ import { ImageSender } from '../../src/sync/image-sender';
 import { LiveFeed } from '../../src/sync/live-feed';
 import { UNLIMITED } from '../../src/sync/source-context';
 import type { SourceMigration } from '../../src/sync/source-migration';
-import { shareVersions } from '../../src/sync/version-cache';
+import { shareVersions } from '../../src/sync/codec/version-cache';
 import { diskLab, SIZE } from '../helpers/disk-lab';
 import { prepareMove } from '../helpers/moves';
 

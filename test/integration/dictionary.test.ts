@@ -5,7 +5,7 @@
  */
 import { closeSync, mkdirSync, openSync, readdirSync, writeFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
-import { CodecPool } from '../../src/sync/codec-pool';
+import { CodecPool } from '../../src/sync/codec/codec-pool';
 import { DictionaryStore } from '../../src/store/dictionaries';
 import { trainDictionary } from '../../src/sync/train-dictionary';
 import { WorkingImage } from '../../src/sync/working-image';

@@ -1,7 +1,7 @@
 /** What an agent finds out of itself before it takes work. */
 import { readdir } from 'node:fs/promises';
-import { CodecPool } from '../../src/sync/codec-pool';
-import { selfTest } from '../../src/sync/self-test';
+import { CodecPool } from '../../src/sync/codec/codec-pool';
+import { selfTest } from '../../src/sync/codec/self-test';
 import { temporaryFolder } from '../helpers/data';
 
 let pool: CodecPool;

@@ -114,7 +114,7 @@ class SimSlab {
 
 /** Parts of an agent that a hand-over has nothing to do with. */
 const STUBS: Readonly<Record<string, Module>> = {
-  'src/sync/self-test': { selfTest: () => Promise.resolve() },
+  'src/sync/codec/self-test': { selfTest: () => Promise.resolve() },
   'src/telemetry/metrics': { agentMetrics: () => ({ registry: {}, imageTransferred: () => undefined }), serveMetrics: () => Promise.resolve({ port: 0, close: () => Promise.resolve() }) },
   'src/telemetry/logger': { temporalLogger: () => ({}) },
   'src/transport/slab': { Slab: SimSlab },

@@ -63,7 +63,7 @@ function codecOf(program: Program): (message: unknown) => readonly unknown[] {
   const fs = through(() => current?.fs ?? none());
   const systemCalls = through(() => current?.systemCalls ?? none());
   const globals = Object.fromEntries(SHADOWED.map((name) => [name, undefined]));
-  program.start({ ...globals, performance: { now: () => 0 }, process } as unknown as Globals, (name) => (name === 'node:worker_threads' ? { parentPort } : name === 'node:fs' ? fs : name === 'src/store/system-calls' ? systemCalls : undefined))('src/sync/codec-worker');
+  program.start({ ...globals, performance: { now: () => 0 }, process } as unknown as Globals, (name) => (name === 'node:worker_threads' ? { parentPort } : name === 'node:fs' ? fs : name === 'src/store/system-calls' ? systemCalls : undefined))('src/sync/codec/codec-worker');
   const run = (message: unknown): readonly unknown[] => {
     replies = [];
     inbox(message);

@@ -13,7 +13,7 @@ import type { Manifest } from '../../src/store/manifest';
 import type { BlockFeed } from '../../src/sync/change-feed';
 import type { GuestSendRequest } from '../../src/sync/guest-sender';
 import type { SendImageRequest, SendProgress, SentImage } from '../../src/sync/image-sender';
-import type { PageTable } from '../../src/sync/page-table';
+import type { PageTable } from '../../src/sync/codec/page-table';
 import type { SourceMigration } from '../../src/sync/source-migration';
 import type { Frame } from '../../src/transport/frame';
 import type { Module } from './fs-modules';
@@ -208,7 +208,7 @@ export function senderModules(parts: Parts): Readonly<Record<string, Module>> {
     constructor(migration: SourceMigration, request: GuestSendRequest) {
       this.#migration = migration;
       this.#request = request;
-      const PageTables = load('src/sync/page-table').PageTable as new (blocks: number) => PageTable;
+      const PageTables = load('src/sync/codec/page-table').PageTable as new (blocks: number) => PageTable;
       this.#lanes = request.images.map(({ image, feed }) => laneOf(image, feed, image.kind === 'memory' ? new PageTables(Math.ceil(image.sizeBytes / BLOCK_SIZE_BYTES)) : undefined));
     }
 

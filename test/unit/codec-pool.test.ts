@@ -4,8 +4,8 @@ import { open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { BLOCK_SIZE_BYTES } from '../../src/model/image';
 import { Manifest } from '../../src/store/manifest';
-import { CodecPool } from '../../src/sync/codec-pool';
-import type { MeasureJob } from '../../src/sync/codec-jobs';
+import { CodecPool } from '../../src/sync/codec/codec-pool';
+import type { MeasureJob } from '../../src/sync/codec/codec-jobs';
 import { randomBlock, temporaryFolder } from '../helpers/data';
 
 const MANY_BLOCKS = 3_000_000;

@@ -16,7 +16,7 @@ import { OwnershipJournal } from '../../src/store/ownership-journal';
 import { Manifest } from '../../src/store/manifest';
 import { VmRegistry } from '../../src/store/vm-registry';
 import { keepBaselineCopy } from '../../src/sync/baseline-copy';
-import { CodecPool } from '../../src/sync/codec-pool';
+import { CodecPool } from '../../src/sync/codec/codec-pool';
 import { installImage, installLinked, keepUnjournaled, linkInPlace, makeWorkFile, unlinkFromPlace } from '../../src/sync/installed-image';
 import { WorkingImage } from '../../src/sync/working-image';
 import { temporaryFolder } from '../helpers/data';

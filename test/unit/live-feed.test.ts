@@ -6,7 +6,7 @@ import { quickHash } from '../../src/encoder/hash';
 import { BLOCK_SIZE_BYTES, PAGE_SIZE_BYTES, PAGES_PER_BLOCK } from '../../src/model/image';
 import { BlockOutlook } from '../../src/sync/block-outlook';
 import { LiveFeed, type Outlook } from '../../src/sync/live-feed';
-import { ReferenceIndex, shareReferences } from '../../src/sync/reference-index';
+import { ReferenceIndex, shareReferences } from '../../src/sync/codec/reference-index';
 import { StreamBrake } from '../../src/sync/stream-brake';
 
 const BLOCKS = 32;

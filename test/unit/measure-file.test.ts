@@ -4,8 +4,8 @@ import { open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { BLOCK_SIZE_BYTES } from '../../src/model/image';
 import { Manifest } from '../../src/store/manifest';
-import type { CodecPool } from '../../src/sync/codec-pool';
-import { measure } from '../../src/sync/measure-file';
+import type { CodecPool } from '../../src/sync/codec/codec-pool';
+import { measure } from '../../src/sync/codec/measure-file';
 import { temporaryFolder } from '../helpers/data';
 
 test('measuring that fails in one place ends when all that was begun has ended', async () => {

@@ -11,7 +11,7 @@ import { Manifest } from '../../src/store/manifest';
 import { noCounts } from '../../src/sync/batch-counts';
 import { BatchSource } from '../../src/sync/batch-source';
 import type { BlockFeed } from '../../src/sync/change-feed';
-import { CodecPool } from '../../src/sync/codec-pool';
+import { CodecPool } from '../../src/sync/codec/codec-pool';
 import { FeedLag } from '../../src/sync/feed-lag';
 import type { SendingSession } from '../../src/transport/sending-session';
 import { Slab } from '../../src/transport/slab';

@@ -6,7 +6,7 @@ import { BatchEncoder, encodedBound } from '../../src/encoder/batch-encoder';
 import { namedBlocks, readBatchHead } from '../../src/encoder/batch-format';
 import { blockHash, quickHash } from '../../src/encoder/hash';
 import { applyReferences, encodeReferences, NOT_REFERRED } from '../../src/encoder/references';
-import { ReferenceIndex, shareReferences } from '../../src/sync/reference-index';
+import { ReferenceIndex, shareReferences } from '../../src/sync/codec/reference-index';
 
 const PAGE = 4096;
 const elsewhere = randomBytes(64 * PAGE);

@@ -2,7 +2,7 @@
 import { randomBytes } from 'node:crypto';
 import { blockHash } from '../../src/encoder/hash';
 import { BLOCK_SIZE_BYTES } from '../../src/model/image';
-import { shareVersions, VERSION_CACHE_BYTES, VersionCache } from '../../src/sync/version-cache';
+import { shareVersions, VERSION_CACHE_BYTES, VersionCache } from '../../src/sync/codec/version-cache';
 
 const PLACES = VERSION_CACHE_BYTES / BLOCK_SIZE_BYTES;
 

@@ -7,7 +7,7 @@ import { formatBytes, parseSizeBytes } from '../../model/units';
 import { BaselineStore, type BaselineListing } from '../../store/baselines';
 import { SealingKey } from '../../store/sealing-key';
 import { BaselineSealer } from '../../sync/baseline-sealer';
-import { CodecPool } from '../../sync/codec-pool';
+import { CodecPool } from '../../sync/codec/codec-pool';
 import { type BaselineVerdict, verifyBaseline } from '../../sync/verify-baseline';
 import { table } from '../output';
 import { addOptions } from '../settings';

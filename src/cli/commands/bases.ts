@@ -7,7 +7,7 @@ import { PROCESS_OPTIONS } from '../../model/options';
 import { formatBytes } from '../../model/units';
 import { BaseStore } from '../../store/base-disks';
 import { registerBase } from '../../sync/base-registration';
-import { CodecPool } from '../../sync/codec-pool';
+import { CodecPool } from '../../sync/codec/codec-pool';
 import { table } from '../output';
 import { addOptions } from '../settings';
 import { type Flags, PLACE, placeOf } from './place';

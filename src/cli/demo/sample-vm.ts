@@ -6,7 +6,7 @@ import { closeSync, createReadStream, cpSync, existsSync, ftruncateSync, mkdirSy
 import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import { MIB } from '../../model/units';
-import { writeFully } from '../../sync/block-io';
+import { writeFully } from '../../sync/codec/block-io';
 import type { Children } from './children';
 
 /** Where real files are found on any Linux machine, in the order in which they are taken. */

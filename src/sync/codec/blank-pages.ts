@@ -1,8 +1,8 @@
 /**
  * Which pages of a RAM image file are holes: they are zero without being read, and need not be written to become so.
  */
-import { PAGE_SIZE_BYTES } from '../model/image';
-import { nextData, nextHole } from '../store/system-calls';
+import { PAGE_SIZE_BYTES } from '../../model/image';
+import { nextData, nextHole } from '../../store/system-calls';
 
 export function blankPagesOf(fd: number, sizeBytes: number): Uint8Array {
   const blank = new Uint8Array(sizeBytes / PAGE_SIZE_BYTES).fill(1);

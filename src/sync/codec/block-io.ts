@@ -3,10 +3,10 @@
  * written, neighbours go in one call.
  */
 import { readSync, writeSync } from 'node:fs';
-import { DwcpError } from '../model/errors';
-import { BLOCK_SIZE_BYTES, blockLength } from '../model/image';
-import { applyCipher } from '../store/sealing-key';
-import { nextData, punchHole } from '../store/system-calls';
+import { DwcpError } from '../../model/errors';
+import { BLOCK_SIZE_BYTES, blockLength } from '../../model/image';
+import { applyCipher } from '../../store/sealing-key';
+import { nextData, punchHole } from '../../store/system-calls';
 import { type BlockSelection, blocksOf, runsOf } from './block-selection';
 import type { ImageFile } from './codec-jobs';
 

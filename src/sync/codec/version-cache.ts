@@ -6,9 +6,9 @@
  * Two threads may meet at a place; what comes of it is a delta against other bytes, which the destination refuses by the
  * block's hash and is sent in full.
  */
-import { HASH_BYTES } from '../encoder/hash';
-import { BLOCK_SIZE_BYTES } from '../model/image';
-import { MIB } from '../model/units';
+import { HASH_BYTES } from '../../encoder/hash';
+import { BLOCK_SIZE_BYTES } from '../../model/image';
+import { MIB } from '../../model/units';
 
 /** Most that one image's versions take. */
 export const VERSION_CACHE_BYTES = 64 * MIB;

@@ -6,11 +6,11 @@
 import { randomFillSync } from 'node:crypto';
 import { type FileHandle, open, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { encodedBound } from '../encoder/batch-encoder';
-import { DwcpError, messageOf } from '../model/errors';
-import { BLOCK_SIZE_BYTES, PAGE_SIZE_BYTES } from '../model/image';
-import { Manifest } from '../store/manifest';
-import { HEADER_BYTES, readHeader } from '../transport/frame';
+import { encodedBound } from '../../encoder/batch-encoder';
+import { DwcpError, messageOf } from '../../model/errors';
+import { BLOCK_SIZE_BYTES, PAGE_SIZE_BYTES } from '../../model/image';
+import { Manifest } from '../../store/manifest';
+import { HEADER_BYTES, readHeader } from '../../transport/frame';
 import type { CodecPool } from './codec-pool';
 import { PageTable } from './page-table';
 import { shareReferences } from './reference-index';

@@ -3,22 +3,22 @@
  * image I/O of an agent happens here, so that the main thread stays free for sockets and heartbeats.
  */
 import { parentPort } from 'node:worker_threads';
-import { emptyAccount, NO_TIMES } from '../encoder/account';
-import { BatchDecoder } from '../encoder/batch-decoder';
-import { BatchEncoder, type BlockToEncode, type HeldVersion } from '../encoder/batch-encoder';
-import { MAX_BATCH_BLOCKS, batchMetaBytes, readBatchHead } from '../encoder/batch-format';
-import { HASH_BYTES, PAGE_HASH_BYTES, ZERO_HASH, manifestRoot, writeBlockHash } from '../encoder/hash';
-import { compressBound, Packer } from '../encoder/packer';
-import { writePageHashes } from '../encoder/page-patch';
-import { NOT_REFERRED } from '../encoder/references';
-import { fromShared, type TrainedDictionary } from '../encoder/trained-dictionary';
-import { isZero } from '../encoder/zero';
-import { DwcpError, errnoOf, toDwcpError } from '../model/errors';
-import { BLOCK_SIZE_BYTES, PAGE_SIZE_BYTES, PAGES_PER_BLOCK, blockCount, blockLength } from '../model/image';
-import { Manifest } from '../store/manifest';
-import { applyCipher } from '../store/sealing-key';
-import { yieldToOtherThreads } from '../store/system-calls';
-import { HEADER_BYTES, sealFrame } from '../transport/frame';
+import { emptyAccount, NO_TIMES } from '../../encoder/account';
+import { BatchDecoder } from '../../encoder/batch-decoder';
+import { BatchEncoder, type BlockToEncode, type HeldVersion } from '../../encoder/batch-encoder';
+import { MAX_BATCH_BLOCKS, batchMetaBytes, readBatchHead } from '../../encoder/batch-format';
+import { HASH_BYTES, PAGE_HASH_BYTES, ZERO_HASH, manifestRoot, writeBlockHash } from '../../encoder/hash';
+import { compressBound, Packer } from '../../encoder/packer';
+import { writePageHashes } from '../../encoder/page-patch';
+import { NOT_REFERRED } from '../../encoder/references';
+import { fromShared, type TrainedDictionary } from '../../encoder/trained-dictionary';
+import { isZero } from '../../encoder/zero';
+import { DwcpError, errnoOf, toDwcpError } from '../../model/errors';
+import { BLOCK_SIZE_BYTES, PAGE_SIZE_BYTES, PAGES_PER_BLOCK, blockCount, blockLength } from '../../model/image';
+import { Manifest } from '../../store/manifest';
+import { applyCipher } from '../../store/sealing-key';
+import { yieldToOtherThreads } from '../../store/system-calls';
+import { HEADER_BYTES, sealFrame } from '../../transport/frame';
 import { blocksInMemory, BlockWriter, clearBlock, clearRange, readBlocks, readFully, writeFully } from './block-io';
 import type {
   CodecJob, CodecResult, CopyJob, DecodeJob, DictionaryGainJob, DecodeResult, EncodeJob, EncodeResult, IndexJob, MeasureJob, PageHashJob, ReadExtentJob, RecallJob, ReferenceSource, RootJob, SampleJob, SampleResult, SealJob, SealResult, WriteExtentJob,

@@ -3,9 +3,9 @@
  * changed pages: 128 bytes a block, in shared memory. Worker threads write the hashes of what they send beside; they
  * count only once the destination has confirmed the version.
  */
-import { PAGE_HASH_BYTES } from '../encoder/hash';
-import { writePageHashes } from '../encoder/page-patch';
-import { PAGES_PER_BLOCK } from '../model/image';
+import { PAGE_HASH_BYTES } from '../../encoder/hash';
+import { writePageHashes } from '../../encoder/page-patch';
+import { PAGES_PER_BLOCK } from '../../model/image';
 
 const PAGE_ENTRY_BYTES = PAGES_PER_BLOCK * PAGE_HASH_BYTES;
 

@@ -2,11 +2,11 @@
  * The hashes of what a file really holds, learnt by reading it on the worker threads; holes are not read.
  */
 import { open } from 'node:fs/promises';
-import { MAX_BATCH_BLOCKS } from '../encoder/batch-format';
-import { HASH_BYTES } from '../encoder/hash';
-import { BLOCK_SIZE_BYTES } from '../model/image';
-import { Manifest } from '../store/manifest';
-import { nextData, nextHole } from '../store/system-calls';
+import { MAX_BATCH_BLOCKS } from '../../encoder/batch-format';
+import { HASH_BYTES } from '../../encoder/hash';
+import { BLOCK_SIZE_BYTES } from '../../model/image';
+import { Manifest } from '../../store/manifest';
+import { nextData, nextHole } from '../../store/system-calls';
 import type { CodecPool } from './codec-pool';
 
 const MEASURE_LANES = 2;

@@ -10,7 +10,7 @@
  *   20     32   SHA-256 of the payload; zero for a hole
  */
 import { createHash } from 'node:crypto';
-import { DwcpError } from '../model/errors';
+import { DwcpError } from '../../model/errors';
 
 export const EXTENT_META_BYTES = 52;
 const DIGEST_BYTES = 32;

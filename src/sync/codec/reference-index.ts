@@ -5,9 +5,9 @@
  *
  * Memory: 16 bytes a page (4 MiB for each GiB of a source), at most MAX_PAGES of them (64 MiB); what lies behind is not found.
  */
-import { PAGE_HASH_BYTES, quickHash } from '../encoder/hash';
-import { NOT_REFERRED } from '../encoder/references';
-import { PAGE_SIZE_BYTES } from '../model/image';
+import { PAGE_HASH_BYTES, quickHash } from '../../encoder/hash';
+import { NOT_REFERRED } from '../../encoder/references';
+import { PAGE_SIZE_BYTES } from '../../model/image';
 
 export const MAX_PAGES = 4 * 1024 * 1024;
 /** A page that finds no place within so many is left out. */

@@ -6,7 +6,7 @@
 import { join } from 'node:path';
 import { availableParallelism } from 'node:os';
 import { Worker } from 'node:worker_threads';
-import { DwcpError, fromReport, type ErrorReport, messageOf, toDwcpError } from '../model/errors';
+import { DwcpError, fromReport, type ErrorReport, messageOf, toDwcpError } from '../../model/errors';
 import type { CodecJob, CodecJobs, CodecResult } from './codec-jobs';
 
 interface Pending {
