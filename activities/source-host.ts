@@ -13,7 +13,7 @@ import type { MigrationOptions } from '../src/model/options';
 import { type MigrationPlan, planMigration } from '../src/model/plan';
 import { type LinkMeasurement, selectLevelAndStreams } from '../src/model/tiers';
 import type { VmRecord } from '../src/store/vm-registry';
-import { ScanFeed, type StillFeed } from '../src/sync/change-feed';
+import { ScanFeed, type StillFeed } from '../src/sync/feeds/block-feed';
 import { ImageSender, type SendImageRequest } from '../src/sync/image-sender';
 import { ReferenceSources } from '../src/sync/reference-sources';
 import { LiveMigration } from '../src/sync/live-migration';

@@ -9,7 +9,7 @@ import type { MigrationOptions } from '../src/model/options';
 import type { LevelAndStreams, LinkMeasurement } from '../src/model/tiers';
 import type { OwnershipJournal } from '../src/store/ownership-journal';
 import type { VmRegistry } from '../src/store/vm-registry';
-import type { StillDisk } from '../src/sync/change-feed';
+import type { StillDisk } from '../src/sync/feeds/block-feed';
 import type { GuestPort } from '../src/sync/guest-move';
 import type { Destination } from '../src/sync/source-context';
 import type { SourceHub } from '../src/sync/source-hub';

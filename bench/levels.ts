@@ -11,7 +11,7 @@ import { freePort } from '../src/control/embedded-server';
 import { compileMigrationOptions, PROCESS_OPTIONS, withDefaults } from '../src/model/options';
 import { LEVEL_LADDER, selectLevelAndStreams, TIERS } from '../src/model/tiers';
 import { MIB } from '../src/model/units';
-import { ScanFeed } from '../src/sync/change-feed';
+import { ScanFeed } from '../src/sync/feeds/block-feed';
 import { ImageSender } from '../src/sync/image-sender';
 import { SourceMigration } from '../src/sync/source-migration';
 import { mintGrant } from '../src/transport/grants';

@@ -9,7 +9,7 @@ import { createMigrationAdapter } from '../src/control/adapter';
 import { hasCode } from '../src/model/errors';
 import { compileMigrationOptions, PROCESS_OPTIONS, withDefaults } from '../src/model/options';
 import { selectLevelAndStreams } from '../src/model/tiers';
-import { ScanFeed } from '../src/sync/change-feed';
+import { ScanFeed } from '../src/sync/feeds/block-feed';
 import { ImageSender, type SendProgress } from '../src/sync/image-sender';
 import { SourceMigration } from '../src/sync/source-migration';
 import { mintGrant } from '../src/transport/grants';

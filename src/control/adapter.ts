@@ -16,7 +16,7 @@ import { BaseStore } from '../store/base-disks';
 import { BaselineStore } from '../store/baselines';
 import { DictionaryStore, vmTypeOf } from '../store/dictionaries';
 import { PathHistory } from '../store/path-history';
-import { ScanFeed } from '../sync/change-feed';
+import { ScanFeed } from '../sync/feeds/block-feed';
 import { CodecPool } from '../sync/codec/codec-pool';
 import { ImageSender, type SendProgress, type SentImage } from '../sync/image-sender';
 import type { SourceContext } from '../sync/source-context';

@@ -22,7 +22,7 @@ import type { OutgoingBatch } from '../transport/sending-stream';
 import type { SessionSupplier } from '../transport/sending-session';
 import type { Run, Slab } from '../transport/slab';
 import type { BatchCounts } from './batch-counts';
-import type { BlockFeed } from './change-feed';
+import type { BlockFeed } from './feeds/block-feed';
 import { type BlockSelection, blocksBut, countOf } from './codec/block-selection';
 import type { EncodeJob, EncodeResult } from './codec/codec-jobs';
 import type { CodecPool } from './codec/codec-pool';

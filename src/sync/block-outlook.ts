@@ -8,7 +8,7 @@
 import { PAGE_HASH_BYTES, quickHash } from '../encoder/hash';
 import { NOT_REFERRED } from '../encoder/references';
 import { PAGE_SIZE_BYTES, PAGES_PER_BLOCK } from '../model/image';
-import type { Outlook } from './live-feed';
+import type { Outlook } from './feeds/live-feed';
 import { ReferenceIndex, type SharedReferences } from './codec/reference-index';
 
 /** One in each half of a block. */

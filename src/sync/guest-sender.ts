@@ -17,7 +17,7 @@ import { type BatchCounts, noCounts } from './batch-counts';
 import { BatchSource } from './batch-source';
 import { askPageHashes, learnHeld } from './held-manifest';
 import type { SendProgress, SentImage } from './image-sender';
-import type { LiveFeed } from './live-feed';
+import type { LiveFeed } from './feeds/live-feed';
 import { PageTable } from './codec/page-table';
 import { Pacing } from './pacing';
 import type { ReferenceSources } from './reference-sources';

@@ -16,7 +16,7 @@ import type { SendingSession } from '../transport/sending-session';
 import { type BatchCounts, noCounts } from './batch-counts';
 import { BatchSource } from './batch-source';
 import { activeDictionary } from './active-dictionary';
-import type { StillFeed } from './change-feed';
+import type { StillFeed } from './feeds/block-feed';
 import type { BlockSelection } from './codec/block-selection';
 import { askPageHashes, learnHeld } from './held-manifest';
 import { Pacing } from './pacing';

@@ -9,8 +9,8 @@ import { type DwcpError, toDwcpError } from '../model/errors';
 import { BLOCK_SIZE_BYTES, blockCount, blockLength, type ImageSpec, type VmImage } from '../model/image';
 import { MIB } from '../model/units';
 import type { BlockSelection } from './codec/block-selection';
-import { loadBlocks } from './change-feed';
-import { LiveFeed } from './live-feed';
+import { loadBlocks } from './feeds/block-feed';
+import { LiveFeed } from './feeds/live-feed';
 
 interface Extent {
   readonly offset: number;

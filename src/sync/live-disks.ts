@@ -3,7 +3,7 @@
  */
 import type { ImageSpec, VmImage } from '../model/image';
 import { type DiskPort, LiveDisk } from './live-disk';
-import type { LiveFeed } from './live-feed';
+import type { LiveFeed } from './feeds/live-feed';
 
 export class LiveDisks {
   readonly #disks: LiveDisk[] = [];

@@ -11,7 +11,7 @@ import { blockCount, PAGES_PER_BLOCK } from '../model/image';
 import { BlockOutlook } from './block-outlook';
 import type { GuestHeadStart } from './guest-head-start';
 import type { MemoryEvents } from './guest-move';
-import { LiveFeed } from './live-feed';
+import { LiveFeed } from './feeds/live-feed';
 import { SettledMemory } from './settled-memory';
 import { type Reader, StreamBrake } from './stream-brake';
 

@@ -6,7 +6,7 @@ import { MAX_BATCH_BLOCKS } from '../encoder/batch-format';
 import { BLOCK_SIZE_BYTES, type ImageSpec, blockCount } from '../model/image';
 import type { ImageSample } from '../model/plan';
 import type { SourceMigration } from './source-migration';
-import type { StillFeed } from './change-feed';
+import type { StillFeed } from './feeds/block-feed';
 import { learnHeld } from './held-manifest';
 
 /** Stretches of four neighbours, spread evenly: 16 MiB of reading, whatever the size of the image. */

@@ -9,7 +9,7 @@ import { blockHash } from '../encoder/hash';
 import { blockCount } from '../model/image';
 import type { Manifest } from '../store/manifest';
 import type { KeptMemory } from './kept-memory';
-import type { LiveFeed } from './live-feed';
+import type { LiveFeed } from './feeds/live-feed';
 import type { PageTable } from './codec/page-table';
 import { type SharedVersions, shareVersions, VersionCache } from './codec/version-cache';
 

@@ -6,7 +6,7 @@ import { type ImageSpec, looksOf } from '../../src/model/image';
 import type { HandOver } from '../../src/model/hand-over';
 import type { OwnershipState } from '../../src/model/ownership-machine';
 import { selectLevelAndStreams } from '../../src/model/tiers';
-import { ScanFeed } from '../../src/sync/change-feed';
+import { ScanFeed } from '../../src/sync/feeds/block-feed';
 import { ImageSender, type SendImageRequest, type SentImage } from '../../src/sync/image-sender';
 import { ReferenceSources } from '../../src/sync/reference-sources';
 import { UNLIMITED } from '../../src/sync/source-context';

@@ -10,7 +10,7 @@ import { compressBound, Packer } from '../../src/encoder/packer';
 import { DwcpError, hasCode, toDwcpError } from '../../src/model/errors';
 import { BLOCK_SIZE_BYTES, blockLength, type ImageSpec } from '../../src/model/image';
 import type { Manifest } from '../../src/store/manifest';
-import type { BlockFeed } from '../../src/sync/change-feed';
+import type { BlockFeed } from '../../src/sync/feeds/block-feed';
 import type { GuestSendRequest } from '../../src/sync/guest-sender';
 import type { SendImageRequest, SendProgress, SentImage } from '../../src/sync/image-sender';
 import type { PageTable } from '../../src/sync/codec/page-table';

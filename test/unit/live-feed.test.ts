@@ -5,7 +5,7 @@ import { randomFillSync } from 'node:crypto';
 import { quickHash } from '../../src/encoder/hash';
 import { BLOCK_SIZE_BYTES, PAGE_SIZE_BYTES, PAGES_PER_BLOCK } from '../../src/model/image';
 import { BlockOutlook } from '../../src/sync/block-outlook';
-import { LiveFeed, type Outlook } from '../../src/sync/live-feed';
+import { LiveFeed, type Outlook } from '../../src/sync/feeds/live-feed';
 import { ReferenceIndex, shareReferences } from '../../src/sync/codec/reference-index';
 import { StreamBrake } from '../../src/sync/stream-brake';
 

@@ -10,7 +10,7 @@ import { HEARTBEAT_TICK_MS } from '../../src/model/timing';
 import { Manifest } from '../../src/store/manifest';
 import { noCounts } from '../../src/sync/batch-counts';
 import { BatchSource } from '../../src/sync/batch-source';
-import type { BlockFeed } from '../../src/sync/change-feed';
+import type { BlockFeed } from '../../src/sync/feeds/block-feed';
 import { CodecPool } from '../../src/sync/codec/codec-pool';
 import { FeedLag } from '../../src/sync/feed-lag';
 import type { SendingSession } from '../../src/transport/sending-session';

@@ -6,7 +6,7 @@
  *   streams wait:      the place that gave more to send of late; where both give little, the second leaps ahead
  *   enough is packed:  the place that gave little
  */
-import { BLOCK_SIZE_BYTES } from '../model/image';
+import { BLOCK_SIZE_BYTES } from '../../model/image';
 
 /** Of a block's bytes: below it, looking at the block takes longer than the link does with it. */
 const LITTLE_BYTES = BLOCK_SIZE_BYTES / 32;

@@ -5,11 +5,11 @@
  */
 import { fstatSync } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
-import { DwcpError, toDwcpError } from '../model/errors';
-import { BLOCK_SIZE_BYTES, blockCount } from '../model/image';
-import { nextData, nextHole } from '../store/system-calls';
-import { type BlockSelection, runsOf } from './codec/block-selection';
-import type { ImageFile } from './codec/codec-jobs';
+import { DwcpError, toDwcpError } from '../../model/errors';
+import { BLOCK_SIZE_BYTES, blockCount } from '../../model/image';
+import { nextData, nextHole } from '../../store/system-calls';
+import { type BlockSelection, runsOf } from '../codec/block-selection';
+import type { ImageFile } from '../codec/codec-jobs';
 
 export interface BlockFeed {
   readonly file: ImageFile;
