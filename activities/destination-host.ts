@@ -23,7 +23,7 @@ import type { DestinationRecord, Mode } from '../src/sync/destination-migration'
 import { endIdleDirect } from '../src/sync/direct-sessions';
 import { OwnStep } from '../src/sync/own-step';
 import type { TakenOver } from '../src/sync/protocol';
-import type { Advertised, Destination } from '../src/sync/source-context';
+import type { Advertised, Destination } from '../src/sync/source/source-context';
 import { type GrantPurpose, mintGrant } from '../src/transport/grants';
 import { withHeartbeat } from './heartbeat';
 import { withFailures } from './to-failure';

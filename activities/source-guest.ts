@@ -13,7 +13,7 @@ import { GuestHeadStart } from '../src/sync/guest-head-start';
 import type { GuestMove, GuestPort } from '../src/sync/guest-move';
 import { LiveMigration } from '../src/sync/live-migration';
 import type { TakenOver } from '../src/sync/protocol';
-import type { SourceMigration } from '../src/sync/source-migration';
+import type { SourceMigration } from '../src/sync/source/source-migration';
 import type { InspectedImage } from '../src/sync/source-ownership';
 import { WholeGuestMove } from '../src/sync/whole-guest-move';
 import { lastReport, withHeartbeat } from './heartbeat';

@@ -11,7 +11,7 @@ import type { OwnershipJournal } from '../src/store/ownership-journal';
 import type { VmRegistry } from '../src/store/vm-registry';
 import type { StillDisk } from '../src/sync/feeds/block-feed';
 import type { GuestPort } from '../src/sync/guest-move';
-import type { Destination } from '../src/sync/source-context';
+import type { Destination } from '../src/sync/source/source-context';
 import type { SourceHub } from '../src/sync/source-hub';
 import type { InspectedImage, SourceOwnership } from '../src/sync/source-ownership';
 import type { ProgressReporter } from './progress-reporter';

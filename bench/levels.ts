@@ -12,8 +12,8 @@ import { compileMigrationOptions, PROCESS_OPTIONS, withDefaults } from '../src/m
 import { LEVEL_LADDER, selectLevelAndStreams, TIERS } from '../src/model/tiers';
 import { MIB } from '../src/model/units';
 import { ScanFeed } from '../src/sync/feeds/block-feed';
-import { ImageSender } from '../src/sync/image-sender';
-import { SourceMigration } from '../src/sync/source-migration';
+import { ImageSender } from '../src/sync/source/image-sender';
+import { SourceMigration } from '../src/sync/source/source-migration';
 import { mintGrant } from '../src/transport/grants';
 import { benchFolder } from './bench-folder';
 import { writeLogs } from './encoding-data';

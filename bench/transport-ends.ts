@@ -10,8 +10,8 @@ import { hasCode } from '../src/model/errors';
 import { compileMigrationOptions, PROCESS_OPTIONS, withDefaults } from '../src/model/options';
 import { selectLevelAndStreams } from '../src/model/tiers';
 import { ScanFeed } from '../src/sync/feeds/block-feed';
-import { ImageSender, type SendProgress } from '../src/sync/image-sender';
-import { SourceMigration } from '../src/sync/source-migration';
+import { ImageSender, type SendProgress } from '../src/sync/source/image-sender';
+import { SourceMigration } from '../src/sync/source/source-migration';
 import { mintGrant } from '../src/transport/grants';
 
 export interface ReceiveOrder {

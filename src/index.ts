@@ -11,5 +11,5 @@ export { type ImageProgress, type ImageResult, type MigrationProgress, type Migr
 export { MIGRATION_OPTIONS, PROCESS_OPTIONS, type MigrationOptions, type ProcessOptions } from './model/options';
 export { CONTROL_QUEUE, hostQueue, MESSAGES, migrationWorkflowId, SEARCH_ATTRIBUTES, WORKFLOWS } from './model/names';
 export { type MigrationPlan } from './model/plan';
-export { type SendProgress, type SentImage } from './sync/image-sender';
+export { type SendProgress, type SentImage } from './sync/source/image-sender';
 export { type TrainingReport } from './sync/train-dictionary';

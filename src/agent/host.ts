@@ -27,7 +27,7 @@ import { copyPathOf } from '../sync/baseline-copy';
 import { BaselineSealer } from '../sync/baseline-sealer';
 import { CodecPool } from '../sync/codec/codec-pool';
 import { DestinationHub } from '../sync/destination-hub';
-import type { Advertised, SourceContext } from '../sync/source-context';
+import type { Advertised, SourceContext } from '../sync/source/source-context';
 import { DataPlaneListener, type TlsFiles } from '../transport/endpoint';
 import { PeerPool } from '../transport/peer-pool';
 import { SharedLimit } from '../transport/shared-limit';

@@ -11,7 +11,7 @@ import { migrationWorkflowId } from '../model/names';
 import { DESTINATION_TABLE, destinationState, isOpenState, SOURCE_TABLE, sourceState } from '../model/ownership-machine';
 import { endOldDirect } from '../sync/direct-sessions';
 import type { SourceHub } from '../sync/source-hub';
-import { UNLIMITED } from '../sync/source-context';
+import { UNLIMITED } from '../sync/source/source-context';
 import type { SourceOwnership } from '../sync/source-ownership';
 import type { Logger } from '../telemetry/logger';
 import type { HostParts } from './host';

@@ -26,7 +26,7 @@ import type { CodecPool } from './codec/codec-pool';
 import { DestinationGuest, type GuestReceiver, NeverRan, type StartedGuest, type WholePlaces } from './destination-guest';
 import { OwnStep } from './own-step';
 import type { referencesSchema } from './protocol';
-import { sampleOf } from './reference-sources';
+import { sampleOf } from './source/reference-sources';
 import { installImage, installLinked, keepUnjournaled, linkInPlace, makeWorkFile, unlinkFromPlace } from './installed-image';
 import { removeJournal, WorkingImage, type WorkingImageParameters } from './working-image';
 

@@ -5,8 +5,8 @@
 import { MEMORY_IMAGE_ID, type SharedFile } from '../model/guest';
 import type { ImageSpec } from '../model/image';
 import { type KeptMemory, recallMemory } from './kept-memory';
-import { ReferenceSources } from './reference-sources';
-import type { SourceContext } from './source-context';
+import { ReferenceSources } from './source/reference-sources';
+import type { SourceContext } from './source/source-context';
 
 export class GuestHeadStart {
   readonly references: ReferenceSources;

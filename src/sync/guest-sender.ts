@@ -11,17 +11,17 @@ import type { MigrationOptions } from '../model/options';
 import type { LevelAndStreams } from '../model/tiers';
 import { Manifest } from '../store/manifest';
 import type { SendingSession } from '../transport/sending-session';
-import { activeDictionary } from './active-dictionary';
-import { learnBases } from './base-pages';
-import { type BatchCounts, noCounts } from './batch-counts';
-import { BatchSource } from './batch-source';
-import { askPageHashes, learnHeld } from './held-manifest';
-import type { SendProgress, SentImage } from './image-sender';
+import { activeDictionary } from './source/active-dictionary';
+import { learnBases } from './source/base-pages';
+import { type BatchCounts, noCounts } from './source/batch-counts';
+import { BatchSource } from './source/batch-source';
+import { askPageHashes, learnHeld } from './source/held-manifest';
+import type { SendProgress, SentImage } from './source/image-sender';
 import type { LiveFeed } from './feeds/live-feed';
 import { PageTable } from './codec/page-table';
-import { Pacing } from './pacing';
-import type { ReferenceSources } from './reference-sources';
-import type { SourceMigration } from './source-migration';
+import { Pacing } from './source/pacing';
+import type { ReferenceSources } from './source/reference-sources';
+import type { SourceMigration } from './source/source-migration';
 import type { SharedVersions } from './codec/version-cache';
 
 export interface GuestImage {

@@ -18,14 +18,14 @@ import type { LevelAndStreams } from '../model/tiers';
 import { clamp, KIB, MIB } from '../model/units';
 import type { SendingSession } from '../transport/sending-session';
 import { type GuestMove, type GuestPort, letRunOn, PauseBudget, type ReadyToHandOver, brokenOff, runsOn } from './guest-move';
-import { imageResultOf, progressOf } from './image-results';
+import { imageResultOf, progressOf } from './source/image-results';
 import { LiveDisks } from './live-disks';
 import { FeedLag } from './feed-lag';
 import type { GuestHeadStart } from './guest-head-start';
 import { GuestSender } from './guest-sender';
 import { MemoryStream } from './memory-stream';
 import { blankPagesOf } from './codec/blank-pages';
-import type { SourceMigration } from './source-migration';
+import type { SourceMigration } from './source/source-migration';
 import { wait } from './wait';
 import { AHEAD_AT_THE_END_BYTES } from './stream-brake';
 

@@ -8,8 +8,8 @@ import { DwcpError } from '../model/errors';
 import type { GuestHeadStart } from './guest-head-start';
 import type { GuestMove } from './guest-move';
 import type { LiveMigration } from './live-migration';
-import type { Destination, SourceContext, TransferLimits } from './source-context';
-import { SourceMigration } from './source-migration';
+import type { Destination, SourceContext, TransferLimits } from './source/source-context';
+import { SourceMigration } from './source/source-migration';
 
 interface Attempt {
   readonly abort: AbortController;

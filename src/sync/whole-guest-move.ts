@@ -14,10 +14,10 @@ import type { ImageProgress, ImageResult } from '../model/migration';
 import type { MigrationOptions } from '../model/options';
 import { listenForTunnels, type Tunnel } from '../transport/tunnel';
 import { type GuestMove, type GuestPort, letRunOn, type MirrorProgress, PauseBudget, type ReadyToHandOver, brokenOff, runsOn } from './guest-move';
-import { standardProgressOf, standardResultOf } from './image-results';
-import type { SourceMigration } from './source-migration';
+import { standardProgressOf, standardResultOf } from './source/image-results';
+import type { SourceMigration } from './source/source-migration';
 import { wait } from './wait';
-import { openTunnel, StandardChannel } from './standard-channel';
+import { openTunnel, StandardChannel } from './source/standard-channel';
 
 export interface WholeGuestRequest {
   readonly images: readonly (ImageSpec & VmImage)[];

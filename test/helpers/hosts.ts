@@ -7,7 +7,7 @@ import { type ProcessOptions, PROCESS_OPTIONS, withDefaults } from '../../src/mo
 import { SourceHub } from '../../src/sync/source-hub';
 import { SourceOwnership } from '../../src/sync/source-ownership';
 import { mintGrant } from '../../src/transport/grants';
-import type { Destination } from '../../src/sync/source-context';
+import type { Destination } from '../../src/sync/source/source-context';
 
 export interface TestHost extends HostParts {
   readonly sources: SourceHub;

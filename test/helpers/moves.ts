@@ -7,9 +7,9 @@ import type { HandOver } from '../../src/model/hand-over';
 import type { OwnershipState } from '../../src/model/ownership-machine';
 import { selectLevelAndStreams } from '../../src/model/tiers';
 import { ScanFeed } from '../../src/sync/feeds/block-feed';
-import { ImageSender, type SendImageRequest, type SentImage } from '../../src/sync/image-sender';
-import { ReferenceSources } from '../../src/sync/reference-sources';
-import { UNLIMITED } from '../../src/sync/source-context';
+import { ImageSender, type SendImageRequest, type SentImage } from '../../src/sync/source/image-sender';
+import { ReferenceSources } from '../../src/sync/source/reference-sources';
+import { UNLIMITED } from '../../src/sync/source/source-context';
 import type { TestHost } from './hosts';
 
 export interface Move {

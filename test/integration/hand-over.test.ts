@@ -5,8 +5,8 @@
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import fc from 'fast-check';
-import type { SentImage } from '../../src/sync/image-sender';
-import { UNLIMITED } from '../../src/sync/source-context';
+import type { SentImage } from '../../src/sync/source/image-sender';
+import { UNLIMITED } from '../../src/sync/source/source-context';
 import { sha256, temporaryFolder, writeImage } from '../helpers/data';
 import { startHost, type TestHost } from '../helpers/hosts';
 import { handOver, handOverTo, type Move, moveVm, prepareMove, sendImage, writeLine } from '../helpers/moves';

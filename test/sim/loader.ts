@@ -30,7 +30,7 @@ type Wrapper = (exports: unknown, require: (id: string) => unknown, module: { ex
 
 const ROOT = join(__dirname, '../..');
 /** Pure: no state, no clock, nothing of the world. */
-const SHARED = [/^src\/model\//, /^src\/encoder\//, /^src\/transport\/(frame|counters|hello|grants)$/, /^src\/hypervisor\/qemu\/(qmp-schemas|migration-stream-[a-z]+|guest-command)$/, /^src\/sync\/(protocol|batch-counts|image-results|codec\/codec-jobs)$/];
+const SHARED = [/^src\/model\//, /^src\/encoder\//, /^src\/transport\/(frame|counters|hello|grants)$/, /^src\/hypervisor\/qemu\/(qmp-schemas|migration-stream-[a-z]+|guest-command)$/, /^src\/sync\/(protocol|source\/batch-counts|source\/image-results|codec\/codec-jobs)$/];
 
 const compiledBefore = new Map<string, Wrapper>();
 

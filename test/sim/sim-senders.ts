@@ -12,9 +12,9 @@ import { BLOCK_SIZE_BYTES, blockLength, type ImageSpec } from '../../src/model/i
 import type { Manifest } from '../../src/store/manifest';
 import type { BlockFeed } from '../../src/sync/feeds/block-feed';
 import type { GuestSendRequest } from '../../src/sync/guest-sender';
-import type { SendImageRequest, SendProgress, SentImage } from '../../src/sync/image-sender';
+import type { SendImageRequest, SendProgress, SentImage } from '../../src/sync/source/image-sender';
 import type { PageTable } from '../../src/sync/codec/page-table';
-import type { SourceMigration } from '../../src/sync/source-migration';
+import type { SourceMigration } from '../../src/sync/source/source-migration';
 import type { Frame } from '../../src/transport/frame';
 import type { Module } from './fs-modules';
 import type { Life } from './life';
@@ -190,7 +190,7 @@ export function senderModules(parts: Parts): Readonly<Record<string, Module>> {
   const { load } = parts;
   const Manifests = load('src/store/manifest').Manifest as new (sizeBytes: number) => Manifest;
   const manifestOf = (sizeBytes: number): Manifest => new Manifests(sizeBytes);
-  const learnHeld = load('src/sync/held-manifest').learnHeld as (...args: unknown[]) => Promise<{ imageNumber: number; state: SentImage['began']; manifest: Manifest }>;
+  const learnHeld = load('src/sync/source/held-manifest').learnHeld as (...args: unknown[]) => Promise<{ imageNumber: number; state: SentImage['began']; manifest: Manifest }>;
   const laneOf = (image: ImageSpec, feed: BlockFeed, pages: PageTable | undefined): Lane => ({ image, feed, source: manifestOf(image.sizeBytes), pages, held: manifestOf(image.sizeBytes), number: 0, began: 'empty', hashed: new Set(), looked: 0, verified: 0 });
   const sessionOf = async (migration: SourceMigration, signal: AbortSignal): Promise<SimSendingSession> => (await migration.sessionPatiently(signal)) as unknown as SimSendingSession;
   const isPassing = (signal: AbortSignal, error: unknown): boolean => !signal.aborted && hasCode(error, 'SESSION_LOST', 'PATH_OUTAGE', 'FRAME_CORRUPT', 'INTEGRITY_MISMATCH');
@@ -351,5 +351,5 @@ export function senderModules(parts: Parts): Readonly<Record<string, Module>> {
     }
   }
 
-  return { 'src/sync/guest-sender': { GuestSender }, 'src/sync/image-sender': { ImageSender } };
+  return { 'src/sync/guest-sender': { GuestSender }, 'src/sync/source/image-sender': { ImageSender } };
 }

@@ -2,8 +2,8 @@
 import { mkdirSync, rmdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { PathHistory } from '../../src/store/path-history';
-import { rememberPaths } from '../../src/sync/remember-paths';
-import type { SourceMigration } from '../../src/sync/source-migration';
+import { rememberPaths } from '../../src/sync/source/remember-paths';
+import type { SourceMigration } from '../../src/sync/source/source-migration';
 import type { PathStats } from '../../src/transport/path-streams';
 import { temporaryFolder } from '../helpers/data';
 

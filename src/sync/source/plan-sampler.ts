@@ -2,11 +2,11 @@
  * Looks at a sample of an image before anything is sent: how much is zero, how much the destination holds, how well the
  * rest compresses. The numbers go to the plan rule of src/model; nothing is promised of blocks that were not looked at.
  */
-import { MAX_BATCH_BLOCKS } from '../encoder/batch-format';
-import { BLOCK_SIZE_BYTES, type ImageSpec, blockCount } from '../model/image';
-import type { ImageSample } from '../model/plan';
+import { MAX_BATCH_BLOCKS } from '../../encoder/batch-format';
+import { BLOCK_SIZE_BYTES, type ImageSpec, blockCount } from '../../model/image';
+import type { ImageSample } from '../../model/plan';
 import type { SourceMigration } from './source-migration';
-import type { StillFeed } from './feeds/block-feed';
+import type { StillFeed } from '../feeds/block-feed';
 import { learnHeld } from './held-manifest';
 
 /** Stretches of four neighbours, spread evenly: 16 MiB of reading, whatever the size of the image. */

@@ -2,16 +2,16 @@
  * Learning what the destination holds of an image. Generations before hashes: where this host has the hashes of the same
  * root already (its own baseline, or an earlier question), none travel; else they come packed, 64 Ki blocks at a time.
  */
-import { HASH_BYTES } from '../encoder/hash';
-import { Packer } from '../encoder/packer';
-import { DwcpError } from '../model/errors';
-import type { ImageSpec } from '../model/image';
-import type { Baseline } from '../store/baselines';
-import { Manifest } from '../store/manifest';
-import type { SendingSession } from '../transport/sending-session';
-import { MANIFEST_BLOCKS, openedImageSchema, readBody } from './protocol';
+import { HASH_BYTES } from '../../encoder/hash';
+import { Packer } from '../../encoder/packer';
+import { DwcpError } from '../../model/errors';
+import type { ImageSpec } from '../../model/image';
+import type { Baseline } from '../../store/baselines';
+import { Manifest } from '../../store/manifest';
+import type { SendingSession } from '../../transport/sending-session';
+import { MANIFEST_BLOCKS, openedImageSchema, readBody } from '../protocol';
 import type { SourceMigration } from './source-migration';
-import type { WorkingState } from './working-image';
+import type { WorkingState } from '../working-image';
 
 export interface HeldImageState {
   readonly imageNumber: number;

@@ -4,20 +4,20 @@
  * on with what is missing. Starting it again from nothing does the same, which is what makes the activity idempotent.
  */
 import { type FileHandle, open } from 'node:fs/promises';
-import { onAbort } from '../model/abort';
-import { hasCode, toDwcpError } from '../model/errors';
-import type { ImageSpec } from '../model/image';
-import type { MigrationOptions } from '../model/options';
-import type { LevelAndStreams } from '../model/tiers';
-import { type Baseline, type BaselineStore, baselinePathOf } from '../store/baselines';
-import { Manifest } from '../store/manifest';
-import type { ContentCipher } from '../store/sealing-key';
-import type { SendingSession } from '../transport/sending-session';
+import { onAbort } from '../../model/abort';
+import { hasCode, toDwcpError } from '../../model/errors';
+import type { ImageSpec } from '../../model/image';
+import type { MigrationOptions } from '../../model/options';
+import type { LevelAndStreams } from '../../model/tiers';
+import { type Baseline, type BaselineStore, baselinePathOf } from '../../store/baselines';
+import { Manifest } from '../../store/manifest';
+import type { ContentCipher } from '../../store/sealing-key';
+import type { SendingSession } from '../../transport/sending-session';
 import { type BatchCounts, noCounts } from './batch-counts';
 import { BatchSource } from './batch-source';
 import { activeDictionary } from './active-dictionary';
-import type { StillFeed } from './feeds/block-feed';
-import type { BlockSelection } from './codec/block-selection';
+import type { StillFeed } from '../feeds/block-feed';
+import type { BlockSelection } from '../codec/block-selection';
 import { askPageHashes, learnHeld } from './held-manifest';
 import { Pacing } from './pacing';
 import { learnBases } from './base-pages';

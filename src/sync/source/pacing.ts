@@ -2,16 +2,16 @@
  * What a running transfer adapts, ten times in two seconds: zstd level, batch size, number of streams on each path. Joins
  * the rules (level controller, a stream tuner for each path) with what the session shows; decides nothing itself.
  */
-import { LevelController } from '../encoder/level-controller';
-import { BLOCK_SIZE_BYTES } from '../model/image';
-import type { LevelAndStreams } from '../model/tiers';
-import { KIB, MIB, clamp } from '../model/units';
-import { pathName } from '../transport/endpoint';
-import type { PathStats } from '../transport/path-streams';
-import type { SendingSession } from '../transport/sending-session';
-import { AdaptiveTuner, type Held, type TunerBounds } from '../transport/stream-tuner';
-import type { TokenBucket } from '../transport/token-bucket';
-import type { EncodeResult } from './codec/codec-jobs';
+import { LevelController } from '../../encoder/level-controller';
+import { BLOCK_SIZE_BYTES } from '../../model/image';
+import type { LevelAndStreams } from '../../model/tiers';
+import { KIB, MIB, clamp } from '../../model/units';
+import { pathName } from '../../transport/endpoint';
+import type { PathStats } from '../../transport/path-streams';
+import type { SendingSession } from '../../transport/sending-session';
+import { AdaptiveTuner, type Held, type TunerBounds } from '../../transport/stream-tuner';
+import type { TokenBucket } from '../../transport/token-bucket';
+import type { EncodeResult } from '../codec/codec-jobs';
 import { IdleProcessors } from './idle-processors';
 
 const ADAPT_EVERY_MS = 200;

@@ -1,17 +1,17 @@
 /**
  * What every migration that leaves this host shares, and what it is told of the other side: types, and one constant.
  */
-import { MIGRATION_OPTIONS, type MigrationOptions } from '../model/options';
-import type { BaseStore } from '../store/base-disks';
-import type { BaselineStore } from '../store/baselines';
-import type { DictionaryStore } from '../store/dictionaries';
-import type { PathHistory } from '../store/path-history';
-import type { PeerAddress } from '../transport/endpoint';
-import type { Grant } from '../transport/grants';
-import type { PeerPool } from '../transport/peer-pool';
-import type { SharedLimit } from '../transport/shared-limit';
-import type { Slab } from '../transport/slab';
-import type { CodecPool } from './codec/codec-pool';
+import { MIGRATION_OPTIONS, type MigrationOptions } from '../../model/options';
+import type { BaseStore } from '../../store/base-disks';
+import type { BaselineStore } from '../../store/baselines';
+import type { DictionaryStore } from '../../store/dictionaries';
+import type { PathHistory } from '../../store/path-history';
+import type { PeerAddress } from '../../transport/endpoint';
+import type { Grant } from '../../transport/grants';
+import type { PeerPool } from '../../transport/peer-pool';
+import type { SharedLimit } from '../../transport/shared-limit';
+import type { Slab } from '../../transport/slab';
+import type { CodecPool } from '../codec/codec-pool';
 
 export interface SourceContext {
   readonly hostId: string;

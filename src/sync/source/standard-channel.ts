@@ -3,11 +3,11 @@
  * it for what QEMU itself says. Independent of the session and its streams. The other end: standard-receiver.ts.
  */
 import { z } from 'zod';
-import { DwcpError, errorReportSchema, fromReport } from '../model/errors';
-import type { Connection, Received } from '../transport/connection';
-import { buildFrame, type FrameType } from '../transport/frame';
-import { readMeta } from '../transport/hello';
-import { Tunnel } from '../transport/tunnel';
+import { DwcpError, errorReportSchema, fromReport } from '../../model/errors';
+import type { Connection, Received } from '../../transport/connection';
+import { buildFrame, type FrameType } from '../../transport/frame';
+import { readMeta } from '../../transport/hello';
+import { Tunnel } from '../../transport/tunnel';
 import type { SourceMigration } from './source-migration';
 
 const FRAMES: ReadonlySet<FrameType> = new Set(['response', 'event']);

@@ -2,15 +2,15 @@
  * The source's half of the standard transfer: one TCP connection, the image in order, as it is. Holes are named, not
  * sent; nothing is compressed, compared or adapted. Protocol: standard-receiver.ts.
  */
-import { onAbort } from '../model/abort';
-import { DwcpError, toDwcpError } from '../model/errors';
-import { BLOCK_SIZE_BYTES, blockCount, type ImageSpec } from '../model/image';
-import { MIB } from '../model/units';
-import { Manifest } from '../store/manifest';
-import { HEADER_BYTES, sealFrame } from '../transport/frame';
-import type { Run } from '../transport/slab';
-import type { StillFeed } from './feeds/block-feed';
-import { EXTENT_META_BYTES, writeExtentMeta } from './codec/extent-format';
+import { onAbort } from '../../model/abort';
+import { DwcpError, toDwcpError } from '../../model/errors';
+import { BLOCK_SIZE_BYTES, blockCount, type ImageSpec } from '../../model/image';
+import { MIB } from '../../model/units';
+import { Manifest } from '../../store/manifest';
+import { HEADER_BYTES, sealFrame } from '../../transport/frame';
+import type { Run } from '../../transport/slab';
+import type { StillFeed } from '../feeds/block-feed';
+import { EXTENT_META_BYTES, writeExtentMeta } from '../codec/extent-format';
 import type { SourceMigration } from './source-migration';
 import { StandardChannel } from './standard-channel';
 

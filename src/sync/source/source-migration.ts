@@ -2,21 +2,21 @@
  * One migration as its source sees it: the session to the destination, opened when first needed and again after a
  * loss, the pace, and what has been measured of the link. What is sent through it is image-sender.ts's business.
  */
-import { unlessAborted } from '../model/abort';
-import { DwcpError, toDwcpError } from '../model/errors';
-import type { LinkMeasurement } from '../model/tiers';
-import { KIB } from '../model/units';
-import type { Manifest } from '../store/manifest';
-import { type PeerAddress, pathName } from '../transport/endpoint';
-import { SendingSession } from '../transport/sending-session';
-import type { LimitShare } from '../transport/shared-limit';
-import { predictStreams } from '../transport/stream-predictor';
-import { TokenBucket } from '../transport/token-bucket';
+import { unlessAborted } from '../../model/abort';
+import { DwcpError, toDwcpError } from '../../model/errors';
+import type { LinkMeasurement } from '../../model/tiers';
+import { KIB } from '../../model/units';
+import type { Manifest } from '../../store/manifest';
+import { type PeerAddress, pathName } from '../../transport/endpoint';
+import { SendingSession } from '../../transport/sending-session';
+import type { LimitShare } from '../../transport/shared-limit';
+import { predictStreams } from '../../transport/stream-predictor';
+import { TokenBucket } from '../../transport/token-bucket';
 import type { BasePages } from './base-pages';
-import { inDoubtUnlessRefused } from './in-doubt';
-import { readBody, type TakenOver, takenOverSchema, takeOverSchema, trainSchema } from './protocol';
+import { inDoubtUnlessRefused } from '../in-doubt';
+import { readBody, type TakenOver, takenOverSchema, takeOverSchema, trainSchema } from '../protocol';
 import type { Destination, SourceContext, TransferLimits } from './source-context';
-import { wait } from './wait';
+import { wait } from '../wait';
 
 /** How long a lost session is opened again and again before the activity gives up and leaves it to Temporal. */
 const OUTAGE_PATIENCE_MS = 60_000;

@@ -2,10 +2,10 @@
  * What a transfer has learnt of its paths, for the next one: round trip, loss, and how many streams the tuner confirmed. A
  * transfer too short for that teaches nothing. What cannot be written down is said and forgotten: no transfer fails for it.
  */
-import { messageOf } from '../model/errors';
-import { pathName } from '../transport/endpoint';
-import type { PathStats } from '../transport/path-streams';
-import type { Held } from '../transport/stream-tuner';
+import { messageOf } from '../../model/errors';
+import { pathName } from '../../transport/endpoint';
+import type { PathStats } from '../../transport/path-streams';
+import type { Held } from '../../transport/stream-tuner';
 import type { SourceMigration } from './source-migration';
 
 /** Never throws. @param confirmed by the path's name @param begunWith streams; shows how good the expectation was */

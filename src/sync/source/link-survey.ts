@@ -2,11 +2,11 @@
  * A look at a path without a migration: round trip and its spread, loss, and what one stream and many carry, by probes
  * that the destination counts and throws away. `dwcp link`.
  */
-import { toDwcpError } from '../model/errors';
-import type { LinkSurvey } from '../model/link-survey';
-import type { SendingSession } from '../transport/sending-session';
+import { toDwcpError } from '../../model/errors';
+import type { LinkSurvey } from '../../model/link-survey';
+import type { SendingSession } from '../../transport/sending-session';
 import type { SourceMigration } from './source-migration';
-import { wait } from './wait';
+import { wait } from '../wait';
 
 const PROBE_BYTES = 64 * 1024;
 /** Of each measurement: slow start is over by then on most paths. */

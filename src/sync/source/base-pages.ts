@@ -4,13 +4,13 @@
  * of the same base), and pages with these hashes need not cross. Anything that goes wrong costs the references alone.
  */
 import { open } from 'node:fs/promises';
-import { PAGE_HASH_BYTES, quickHash } from '../encoder/hash';
-import { isZero } from '../encoder/zero';
-import { toDwcpError } from '../model/errors';
-import { PAGE_SIZE_BYTES, pagesOfBlocks } from '../model/image';
-import type { SendingSession } from '../transport/sending-session';
-import { basePagesSchema, basesOfferedSchema, MAX_BASE_PAGES, readBody } from './protocol';
-import { ReferenceIndex, shareReferences, type SharedReferences } from './codec/reference-index';
+import { PAGE_HASH_BYTES, quickHash } from '../../encoder/hash';
+import { isZero } from '../../encoder/zero';
+import { toDwcpError } from '../../model/errors';
+import { PAGE_SIZE_BYTES, pagesOfBlocks } from '../../model/image';
+import type { SendingSession } from '../../transport/sending-session';
+import { basePagesSchema, basesOfferedSchema, MAX_BASE_PAGES, readBody } from '../protocol';
+import { ReferenceIndex, shareReferences, type SharedReferences } from '../codec/reference-index';
 import type { SourceMigration } from './source-migration';
 
 const SAMPLE_PAGES = 256;

@@ -4,14 +4,14 @@
  * Disks of a running guest become findable while they are read to be sent; those of a stopped VM from their files.
  */
 import { open, type FileHandle } from 'node:fs/promises';
-import { quickHash } from '../encoder/hash';
-import { BLOCK_SIZE_BYTES, blockCount, type ImageSpec, PAGE_SIZE_BYTES, PAGES_PER_BLOCK, pagesOfBlocks } from '../model/image';
-import type { SharedFile } from '../model/guest';
-import type { SendingSession } from '../transport/sending-session';
-import type { CodecPool } from './codec/codec-pool';
-import { allEnded } from './codec/measure-file';
-import { readBody, referencesAnsweredSchema, referencesSchema } from './protocol';
-import { MAX_PAGES, shareReferences, type SharedReferences } from './codec/reference-index';
+import { quickHash } from '../../encoder/hash';
+import { BLOCK_SIZE_BYTES, blockCount, type ImageSpec, PAGE_SIZE_BYTES, PAGES_PER_BLOCK, pagesOfBlocks } from '../../model/image';
+import type { SharedFile } from '../../model/guest';
+import type { SendingSession } from '../../transport/sending-session';
+import type { CodecPool } from '../codec/codec-pool';
+import { allEnded } from '../codec/measure-file';
+import { readBody, referencesAnsweredSchema, referencesSchema } from '../protocol';
+import { MAX_PAGES, shareReferences, type SharedReferences } from '../codec/reference-index';
 
 const SAMPLE_PAGES = 64;
 /** Blocks of a file that one job makes findable. */
