@@ -9,7 +9,7 @@ import { readAttribute } from '../control/search-attributes';
 import { DwcpError, hasCode, toDwcpError } from '../model/errors';
 import { migrationWorkflowId } from '../model/names';
 import { DESTINATION_TABLE, destinationState, isOpenState, SOURCE_TABLE, sourceState } from '../model/ownership-machine';
-import { endOldDirect } from '../sync/direct-sessions';
+import { endOldDirect } from '../sync/destination/direct-sessions';
 import type { SourceHub } from '../sync/source-hub';
 import { UNLIMITED } from '../sync/source/source-context';
 import type { SourceOwnership } from '../sync/source-ownership';

@@ -19,15 +19,15 @@ import { type Hello, RELEASE, SESSION_PROTOCOL } from '../transport/hello';
 import { ReceivingSession } from '../transport/receiving-session';
 import type { Slab } from '../transport/slab';
 import { Tunnel } from '../transport/tunnel';
-import { type DestinationContext, DestinationMigration, type DestinationRecord, destinationRecordSchema, migrationFolder, removeRecord } from './destination-migration';
-import { assertImagesFree } from './direct-sessions';
+import { type DestinationContext, DestinationMigration, type DestinationRecord, destinationRecordSchema, migrationFolder, removeRecord } from './destination/destination-migration';
+import { assertImagesFree } from './destination/direct-sessions';
 import {
   abandonSchema, basePagesSchema, dictionarySchema, finishImageSchema, installImageSchema, manifestRequestSchema, MAX_PAGE_HASH_BLOCKS, MAX_SAMPLE_BYTES, guestBeginSchema, guestLoadSchema, openImageSchema, pageHashesSchema, readBody, referencesSchema, takeOverSchema, type TakenOver, takenOverSchema,
 } from './protocol';
 import { OwnStep } from './own-step';
-import { SessionWork } from './session-work';
-import { StandardReceiver } from './standard-receiver';
-import type { WorkingImage } from './working-image';
+import { SessionWork } from './destination/session-work';
+import { StandardReceiver } from './destination/standard-receiver';
+import type { WorkingImage } from './destination/working-image';
 
 export interface HubOptions {
   readonly hostId: string;

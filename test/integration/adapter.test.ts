@@ -2,7 +2,7 @@
 import { readFileSync, utimesSync } from 'node:fs';
 import { join } from 'node:path';
 import { type AdapterDestination, createMigrationAdapter, type MigrationAdapter } from '../../src/control/adapter';
-import { endIdleDirect, endOldDirect } from '../../src/sync/direct-sessions';
+import { endIdleDirect, endOldDirect } from '../../src/sync/destination/direct-sessions';
 import { sha256, temporaryFolder, writeImage } from '../helpers/data';
 import { startHost, type TestHost } from '../helpers/hosts';
 import { until } from '../helpers/waiting';

@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { CodecPool } from '../../src/sync/codec/codec-pool';
 import { DictionaryStore } from '../../src/store/dictionaries';
 import { trainDictionary } from '../../src/sync/train-dictionary';
-import { WorkingImage } from '../../src/sync/working-image';
+import { WorkingImage } from '../../src/sync/destination/working-image';
 import { randomBlock, sha256, temporaryFolder, writeImage } from '../helpers/data';
 import { startHost, type TestHost } from '../helpers/hosts';
 import { moveVm } from '../helpers/moves';

@@ -17,8 +17,8 @@ import { Manifest } from '../../src/store/manifest';
 import { VmRegistry } from '../../src/store/vm-registry';
 import { keepBaselineCopy } from '../../src/sync/baseline-copy';
 import { CodecPool } from '../../src/sync/codec/codec-pool';
-import { installImage, installLinked, keepUnjournaled, linkInPlace, makeWorkFile, unlinkFromPlace } from '../../src/sync/installed-image';
-import { WorkingImage } from '../../src/sync/working-image';
+import { installImage, installLinked, keepUnjournaled, linkInPlace, makeWorkFile, unlinkFromPlace } from '../../src/sync/destination/image-places';
+import { WorkingImage } from '../../src/sync/destination/working-image';
 import { temporaryFolder } from '../helpers/data';
 
 const DISK: ImageSpec = { imageId: 'vda', kind: 'disk', sizeBytes: 2 * BLOCK_SIZE_BYTES };

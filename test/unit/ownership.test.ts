@@ -7,7 +7,7 @@ import { DESTINATION_EVENTS, DESTINATION_STATES, DESTINATION_TABLE, isRefused, S
 import { beginInstance, epochsOf } from '../../src/store/instance';
 import { OwnershipJournal } from '../../src/store/ownership-journal';
 import { PauseBudget } from '../../src/sync/guest-move';
-import { SessionWork } from '../../src/sync/session-work';
+import { SessionWork } from '../../src/sync/destination/session-work';
 import { temporaryFolder } from '../helpers/data';
 import { describeWhere, needsProgram, needsRoot } from '../helpers/needs';
 

@@ -10,7 +10,7 @@ import { BLOCK_SIZE_BYTES, type ImageSpec } from '../../src/model/image';
 import { BaselineStore, baselinePathOf, workPathOf } from '../../src/store/baselines';
 import { BlockJournal, STRETCH_BLOCKS } from '../../src/store/block-journal';
 import { CodecPool } from '../../src/sync/codec/codec-pool';
-import { WorkingImage } from '../../src/sync/working-image';
+import { WorkingImage } from '../../src/sync/destination/working-image';
 import { batchOf } from '../helpers/batches';
 import { randomBlock, temporaryFolder } from '../helpers/data';
 

@@ -11,7 +11,7 @@ import { Manifest } from '../../store/manifest';
 import type { SendingSession } from '../../transport/sending-session';
 import { MANIFEST_BLOCKS, openedImageSchema, readBody } from '../protocol';
 import type { SourceMigration } from './source-migration';
-import type { WorkingState } from '../working-image';
+import type { WorkingState } from '../destination/working-image';
 
 export interface HeldImageState {
   readonly imageNumber: number;

@@ -10,10 +10,10 @@
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
-import { quickHash } from '../encoder/hash';
-import { DwcpError, hasCode, toDwcpError } from '../model/errors';
-import { readIfThere, writeDurably } from '../store/durable-file';
-import { removeDurably } from '../store/durable-folder';
+import { quickHash } from '../../encoder/hash';
+import { DwcpError, hasCode, toDwcpError } from '../../model/errors';
+import { readIfThere, writeDurably } from '../../store/durable-file';
+import { removeDurably } from '../../store/durable-folder';
 import type { WorkingImage } from './working-image';
 
 /** What the hypervisor's driver does for an arriving guest. */

@@ -3,11 +3,11 @@
  * sample of its pages, and where in the space of addresses their pages lie. The source's half is base-pages.ts.
  */
 import { open, type FileHandle } from 'node:fs/promises';
-import { PAGE_HASH_BYTES } from '../encoder/hash';
-import { pagesOfBlocks } from '../model/image';
-import type { BaseDisk, BaseStore } from '../store/base-disks';
-import type { ReferenceSource } from './codec/codec-jobs';
-import { MAX_PAGES } from './codec/reference-index';
+import { PAGE_HASH_BYTES } from '../../encoder/hash';
+import { pagesOfBlocks } from '../../model/image';
+import type { BaseDisk, BaseStore } from '../../store/base-disks';
+import type { ReferenceSource } from '../codec/codec-jobs';
+import { MAX_PAGES } from '../codec/reference-index';
 
 /** Behind every address that an image of the migration may have. */
 const BASES_FROM = 2 ** 40;

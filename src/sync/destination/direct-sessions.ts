@@ -2,8 +2,8 @@
  * Sessions that bring images without a VM changing hands (the adapter's): when their records end, and whose way they may be in.
  * How an image arrives and where it goes is the destination-migration's, as for every other.
  */
-import { DwcpError } from '../model/errors';
-import { GRANT_LIFETIME_MS } from '../model/timing';
+import { DwcpError } from '../../model/errors';
+import { GRANT_LIFETIME_MS } from '../../model/timing';
 import type { DestinationMigration, DestinationRecord } from './destination-migration';
 
 type Images = DestinationRecord['images'];

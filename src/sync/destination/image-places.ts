@@ -4,15 +4,15 @@
  */
 import { constants, link, open, rm, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import { DwcpError } from '../model/errors';
-import { type BaselineStore, baselinePathOf, workPathOf } from '../store/baselines';
-import { BlockJournal } from '../store/block-journal';
-import { exists, renameDurably, writeDurably } from '../store/durable-file';
-import { makeFolderDurably, removeDurably, syncFolder } from '../store/durable-folder';
-import type { Manifest } from '../store/manifest';
-import { setSparseSize } from '../store/system-calls';
-import type { CodecPool } from './codec/codec-pool';
-import { measureFile } from './codec/measure-file';
+import { DwcpError } from '../../model/errors';
+import { type BaselineStore, baselinePathOf, workPathOf } from '../../store/baselines';
+import { BlockJournal } from '../../store/block-journal';
+import { exists, renameDurably, writeDurably } from '../../store/durable-file';
+import { makeFolderDurably, removeDurably, syncFolder } from '../../store/durable-folder';
+import type { Manifest } from '../../store/manifest';
+import { setSparseSize } from '../../store/system-calls';
+import type { CodecPool } from '../codec/codec-pool';
+import { measureFile } from '../codec/measure-file';
 import { COMMIT_AFTER_BLOCKS, removeJournal, verifiedPath, type WorkingImageParameters } from './working-image';
 
 /**

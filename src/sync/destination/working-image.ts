@@ -14,20 +14,20 @@
  */
 import { type FileHandle, constants, open, rm, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import { namedBlocks } from '../encoder/batch-format';
-import type { SharedDictionary } from '../encoder/trained-dictionary';
-import { DwcpError, toDwcpError } from '../model/errors';
-import { type ImageSpec, blockCount } from '../model/image';
-import { type BaselineStore, baselinePathOf, workPathOf } from '../store/baselines';
-import { BlockJournal, type JournalledBlock } from '../store/block-journal';
-import { exists, readIfThere, renameDurably, writeDurably } from '../store/durable-file';
-import { makeFolderDurably, removeDurably, syncFolder } from '../store/durable-folder';
-import { Manifest } from '../store/manifest';
-import { setSparseSize } from '../store/system-calls';
-import type { Frame } from '../transport/frame';
-import type { ReferenceSource } from './codec/codec-jobs';
-import type { CodecPool } from './codec/codec-pool';
-import { measure } from './codec/measure-file';
+import { namedBlocks } from '../../encoder/batch-format';
+import type { SharedDictionary } from '../../encoder/trained-dictionary';
+import { DwcpError, toDwcpError } from '../../model/errors';
+import { type ImageSpec, blockCount } from '../../model/image';
+import { type BaselineStore, baselinePathOf, workPathOf } from '../../store/baselines';
+import { BlockJournal, type JournalledBlock } from '../../store/block-journal';
+import { exists, readIfThere, renameDurably, writeDurably } from '../../store/durable-file';
+import { makeFolderDurably, removeDurably, syncFolder } from '../../store/durable-folder';
+import { Manifest } from '../../store/manifest';
+import { setSparseSize } from '../../store/system-calls';
+import type { Frame } from '../../transport/frame';
+import type { ReferenceSource } from '../codec/codec-jobs';
+import type { CodecPool } from '../codec/codec-pool';
+import { measure } from '../codec/measure-file';
 
 export interface WorkingImageParameters {
   readonly migrationId: string;

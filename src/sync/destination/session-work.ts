@@ -2,7 +2,7 @@
  * What one attempt of a source has under way at its destination. When its session ends, what can be broken off is; a newer
  * attempt's work begins only when the older one's has ended, so that nothing old falls into its midst.
  */
-import { DwcpError } from '../model/errors';
+import { DwcpError } from '../../model/errors';
 
 export class SessionWork {
   readonly #abort = new AbortController();
