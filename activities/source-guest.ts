@@ -9,13 +9,13 @@ import type { GuestDefinition, GuestResult, GuestSpec } from '../src/model/guest
 import type { HandOver } from '../src/model/hand-over';
 import { type ImageProgress, imageProgressSchema, type ImageResult } from '../src/model/migration';
 import type { LevelAndStreams, LinkMeasurement } from '../src/model/tiers';
-import { GuestHeadStart } from '../src/sync/guest-head-start';
-import type { GuestMove, GuestPort } from '../src/sync/guest-move';
-import { LiveMigration } from '../src/sync/live-migration';
+import { GuestHeadStart } from '../src/sync/guest/guest-head-start';
+import type { GuestMove, GuestPort } from '../src/sync/guest/guest-move';
+import { LiveMigration } from '../src/sync/guest/live-migration';
 import type { TakenOver } from '../src/sync/protocol';
 import type { SourceMigration } from '../src/sync/source/source-migration';
 import type { InspectedImage } from '../src/sync/source-ownership';
-import { WholeGuestMove } from '../src/sync/whole-guest-move';
+import { WholeGuestMove } from '../src/sync/guest/standard-guest-move';
 import { lastReport, withHeartbeat } from './heartbeat';
 import type { HandOverInput, LinkInput, SourceDependencies } from './source-inputs';
 import { withFailures } from './to-failure';

@@ -10,7 +10,7 @@ import type { LevelAndStreams, LinkMeasurement } from '../src/model/tiers';
 import type { OwnershipJournal } from '../src/store/ownership-journal';
 import type { VmRegistry } from '../src/store/vm-registry';
 import type { StillDisk } from '../src/sync/feeds/block-feed';
-import type { GuestPort } from '../src/sync/guest-move';
+import type { GuestPort } from '../src/sync/guest/guest-move';
 import type { Destination } from '../src/sync/source/source-context';
 import type { SourceHub } from '../src/sync/source-hub';
 import type { InspectedImage, SourceOwnership } from '../src/sync/source-ownership';

@@ -5,9 +5,9 @@
  */
 import { onAbort } from '../model/abort';
 import { DwcpError } from '../model/errors';
-import type { GuestHeadStart } from './guest-head-start';
-import type { GuestMove } from './guest-move';
-import type { LiveMigration } from './live-migration';
+import type { GuestHeadStart } from './guest/guest-head-start';
+import type { GuestMove } from './guest/guest-move';
+import type { LiveMigration } from './guest/live-migration';
 import type { Destination, SourceContext, TransferLimits } from './source/source-context';
 import { SourceMigration } from './source/source-migration';
 

@@ -7,7 +7,7 @@ import { DwcpError } from '../../src/model/errors';
 import { compileMigrationOptions } from '../../src/model/options';
 import { selectLevelAndStreams } from '../../src/model/tiers';
 import { ScanFeed } from '../../src/sync/feeds/block-feed';
-import { GuestSender } from '../../src/sync/guest-sender';
+import { GuestSender } from '../../src/sync/guest/guest-sender';
 import { ImageSender } from '../../src/sync/source/image-sender';
 import { LiveFeed } from '../../src/sync/feeds/live-feed';
 import { UNLIMITED } from '../../src/sync/source/source-context';

@@ -76,7 +76,7 @@ function replacementsFor(host: SimHost, life: Life, program: Program, temporal: 
   };
   let senders: Readonly<Record<string, Module>> | undefined;
   const replacement: Replacement = (name, load: Load) => {
-    if (name === 'src/sync/guest-sender' || name === 'src/sync/source/image-sender') return (senders ??= senderModules({ life, files, load }))[name];
+    if (name === 'src/sync/guest/guest-sender' || name === 'src/sync/source/image-sender') return (senders ??= senderModules({ life, files, load }))[name];
     const found = fixed[name];
     if (!found && name.startsWith('node:') && !REAL.has(name)) throw new Error(`sim: ${name} is not simulated`);
     return found;

@@ -27,7 +27,7 @@ const ORDERED: readonly Mutant[] = [
   { name: 'the guest is started before `mine` is written', edits: [edit('src/sync/destination/destination-migration', "await own.happened('take_over', fence,", "await this.#guest?.start(() => this.image(guest_1.MEMORY_IMAGE_ID, true), memoryRoot); await own.happened('take_over', fence,")] },
   { name: '`handed_over` is written when the destination has taken over', edits: [edit('activities/source-guest', 'await ownership.handOver(vmId, migrationId, handOver, () => live.standsStill());', "await hub.open(migrationId, destination, { bandwidthLimit: 0, priority: 1 }).takeOver(vmId, roots, signal); await ownership.handOver(vmId, migrationId, handOver, () => live.standsStill());")] },
   { name: '`started` is not written before the guest runs', edits: [edit('src/sync/destination/destination-guest', 'await (0, durable_file_1.writeDurably)(this.#startedPath, JSON.stringify({ responds: false }));', '')] },
-  { name: 'the last disk round is left out', edits: [edit('src/sync/live-migration', 'await this.#disks.lastRound(this.#sending.signal);', 'for (const { feed } of this.#disks.all) feed.end();')] },
+  { name: 'the last disk round is left out', edits: [edit('src/sync/guest/live-migration', 'await this.#disks.lastRound(this.#sending.signal);', 'for (const { feed } of this.#disks.all) feed.end();')] },
   { name: 'the VM is registered as moved without its QEMU being ended', edits: [edit('src/hypervisor/host-driver', 'await (0, guest_process_1.quitGuest)(definition.qmpPath);', '')] },
 ];
 
@@ -54,8 +54,8 @@ const ATTEMPTS: readonly Mutant[] = [
   { name: 'what an older session has under way goes on beside the newer', edits: [edit('src/sync/destination-hub', 'new session_work_1.SessionWork(this.#works.get(sessionId))', 'new session_work_1.SessionWork()')] },
   { name: 'a guest that was loaded stays loaded where the next rounds begin', edits: [edit('src/hypervisor/qemu/incoming-guest', 'if (this.#loading || this.#loaded !== undefined || (known && !known.prefix.equals(setUp.prefix)))', 'if (known && !known.prefix.equals(setUp.prefix))'), edit('src/hypervisor/qemu/incoming-guest', 'if (sameState(this.#loaded, state) && (await this.#alive()))', 'if (await this.#alive())')] },
   { name: 'what was loaded for an older attempt counts for the newer', edits: [edit('src/hypervisor/qemu/incoming-guest', 'if (attempt === this.#attempt)\n                        this.#isLoaded(state);', 'this.#isLoaded(state);'), edit('src/hypervisor/qemu/incoming-guest', 'if (attempt !== this.#attempt)\n                    throw superseded();\n            }', '}')] },
-  { name: 'a switchover that was broken off goes on by itself', edits: [edit('src/sync/live-migration', 'if (this.#ended)\n            throw superseded();\n    }\n    #fail', 'return;\n    }\n    #fail'), edit('src/sync/source-ownership', 'if (standsStill && !(await standsStill()))', 'if (false)')] },
-  { name: 'a switchover that was broken off leaves the guest standing', edits: [edit('src/sync/live-migration', 'await (0, guest_move_1.letRunOn)(this.#guest);', '')] },
+  { name: 'a switchover that was broken off goes on by itself', edits: [edit('src/sync/guest/live-migration', 'if (this.#ended)\n            throw superseded();\n    }\n    #fail', 'return;\n    }\n    #fail'), edit('src/sync/source-ownership', 'if (standsStill && !(await standsStill()))', 'if (false)')] },
+  { name: 'a switchover that was broken off leaves the guest standing', edits: [edit('src/sync/guest/live-migration', 'await (0, guest_move_1.letRunOn)(this.#guest);', '')] },
   { name: 'an older version of a block overwrites a newer', edits: [edit('src/sync/destination/working-image', 'if (isStale())', 'if (false)'), edit('src/sync/destination/working-image', 'others.length > 0 && !isStale()', 'false')] },
 ];
 

@@ -11,7 +11,7 @@ import { DwcpError, hasCode, toDwcpError } from '../../src/model/errors';
 import { BLOCK_SIZE_BYTES, blockLength, type ImageSpec } from '../../src/model/image';
 import type { Manifest } from '../../src/store/manifest';
 import type { BlockFeed } from '../../src/sync/feeds/block-feed';
-import type { GuestSendRequest } from '../../src/sync/guest-sender';
+import type { GuestSendRequest } from '../../src/sync/guest/guest-sender';
 import type { SendImageRequest, SendProgress, SentImage } from '../../src/sync/source/image-sender';
 import type { PageTable } from '../../src/sync/codec/page-table';
 import type { SourceMigration } from '../../src/sync/source/source-migration';
@@ -351,5 +351,5 @@ export function senderModules(parts: Parts): Readonly<Record<string, Module>> {
     }
   }
 
-  return { 'src/sync/guest-sender': { GuestSender }, 'src/sync/source/image-sender': { ImageSender } };
+  return { 'src/sync/guest/guest-sender': { GuestSender }, 'src/sync/source/image-sender': { ImageSender } };
 }

@@ -4,10 +4,10 @@ import { RamLayout } from '../../src/model/guest';
 import { randomFillSync } from 'node:crypto';
 import { quickHash } from '../../src/encoder/hash';
 import { BLOCK_SIZE_BYTES, PAGE_SIZE_BYTES, PAGES_PER_BLOCK } from '../../src/model/image';
-import { BlockOutlook } from '../../src/sync/block-outlook';
+import { BlockOutlook } from '../../src/sync/guest/block-outlook';
 import { LiveFeed, type Outlook } from '../../src/sync/feeds/live-feed';
 import { ReferenceIndex, shareReferences } from '../../src/sync/codec/reference-index';
-import { StreamBrake } from '../../src/sync/stream-brake';
+import { StreamBrake } from '../../src/sync/guest/stream-brake';
 
 const BLOCKS = 32;
 const feed = (fd = 0): LiveFeed => new LiveFeed({ file: { fd, sizeBytes: BLOCKS * BLOCK_SIZE_BYTES } });

@@ -12,7 +12,7 @@ import { noCounts } from '../../src/sync/source/batch-counts';
 import { BatchSource } from '../../src/sync/source/batch-source';
 import type { BlockFeed } from '../../src/sync/feeds/block-feed';
 import { CodecPool } from '../../src/sync/codec/codec-pool';
-import { FeedLag } from '../../src/sync/feed-lag';
+import { FeedLag } from '../../src/sync/guest/destination-lag';
 import type { SendingSession } from '../../src/transport/sending-session';
 import { Slab } from '../../src/transport/slab';
 

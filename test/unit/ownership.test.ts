@@ -6,7 +6,7 @@ import { isAlive, killProcess, startTicksOf } from '../../src/hypervisor/qemu/pr
 import { DESTINATION_EVENTS, DESTINATION_STATES, DESTINATION_TABLE, isRefused, SOURCE_EVENTS, SOURCE_STATES, SOURCE_TABLE } from '../../src/model/ownership-machine';
 import { beginInstance, epochsOf } from '../../src/store/instance';
 import { OwnershipJournal } from '../../src/store/ownership-journal';
-import { PauseBudget } from '../../src/sync/guest-move';
+import { PauseBudget } from '../../src/sync/guest/guest-move';
 import { SessionWork } from '../../src/sync/destination/session-work';
 import { temporaryFolder } from '../helpers/data';
 import { describeWhere, needsProgram, needsRoot } from '../helpers/needs';

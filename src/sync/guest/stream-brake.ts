@@ -2,10 +2,10 @@
  * How far QEMU's memory stream may be ahead of what the destination has confirmed: far while a round has much left, so that
  * the link never waits for QEMU; hardly at its end, so that little is on the way when the guest is to be paused.
  */
-import { PAGE_SIZE_BYTES } from '../model/image';
-import { clamp, KIB, MIB } from '../model/units';
+import { PAGE_SIZE_BYTES } from '../../model/image';
+import { clamp, KIB, MIB } from '../../model/units';
 import type { GuestSender } from './guest-sender';
-import type { LiveFeed } from './feeds/live-feed';
+import type { LiveFeed } from '../feeds/live-feed';
 
 /** Read from QEMU before it is sent: it lies in the image's file, and the more of it, the more there is to choose from. */
 const MOST_AHEAD_BYTES = 512 * MIB;

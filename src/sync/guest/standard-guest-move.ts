@@ -6,18 +6,18 @@
  *   REQUEST guest {} -> QEMU waits there    mirrors: tunnels 2..    memory: tunnel 1    pause -> mirrors end -> REQUEST guest_loaded {}
  */
 import type { Server } from 'node:net';
-import { type ConvergenceDecision, decideRound } from '../model/convergence';
-import { DwcpError, toDwcpError } from '../model/errors';
-import { type GuestProgress, MEMORY_IMAGE_ID } from '../model/guest';
-import { type ImageSpec, PAGE_SIZE_BYTES, type VmImage } from '../model/image';
-import type { ImageProgress, ImageResult } from '../model/migration';
-import type { MigrationOptions } from '../model/options';
-import { listenForTunnels, type Tunnel } from '../transport/tunnel';
+import { type ConvergenceDecision, decideRound } from '../../model/convergence';
+import { DwcpError, toDwcpError } from '../../model/errors';
+import { type GuestProgress, MEMORY_IMAGE_ID } from '../../model/guest';
+import { type ImageSpec, PAGE_SIZE_BYTES, type VmImage } from '../../model/image';
+import type { ImageProgress, ImageResult } from '../../model/migration';
+import type { MigrationOptions } from '../../model/options';
+import { listenForTunnels, type Tunnel } from '../../transport/tunnel';
 import { type GuestMove, type GuestPort, letRunOn, type MirrorProgress, PauseBudget, type ReadyToHandOver, brokenOff, runsOn } from './guest-move';
-import { standardProgressOf, standardResultOf } from './source/image-results';
-import type { SourceMigration } from './source/source-migration';
-import { wait } from './wait';
-import { openTunnel, StandardChannel } from './source/standard-channel';
+import { standardProgressOf, standardResultOf } from '../source/image-results';
+import type { SourceMigration } from '../source/source-migration';
+import { wait } from '../wait';
+import { openTunnel, StandardChannel } from '../source/standard-channel';
 
 export interface WholeGuestRequest {
   readonly images: readonly (ImageSpec & VmImage)[];

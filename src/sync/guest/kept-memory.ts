@@ -4,14 +4,14 @@
  * in holes of the file is known to be.
  */
 import { type FileHandle, open } from 'node:fs/promises';
-import { MEMORY_IMAGE_ID } from '../model/guest';
-import { PAGES_PER_BLOCK } from '../model/image';
-import type { BaselineStore } from '../store/baselines';
-import { Manifest } from '../store/manifest';
-import type { CodecPool } from './codec/codec-pool';
-import { allEnded } from './codec/measure-file';
-import { PageTable } from './codec/page-table';
-import { blankPagesOf } from './codec/blank-pages';
+import { MEMORY_IMAGE_ID } from '../../model/guest';
+import { PAGES_PER_BLOCK } from '../../model/image';
+import type { BaselineStore } from '../../store/baselines';
+import { Manifest } from '../../store/manifest';
+import type { CodecPool } from '../codec/codec-pool';
+import { allEnded } from '../codec/measure-file';
+import { PageTable } from '../codec/page-table';
+import { blankPagesOf } from '../codec/blank-pages';
 
 const JOB_BLOCKS = 64;
 const LANES = 4;

@@ -6,12 +6,12 @@
  *   QEMU -> (brake) -> pages -> outlook: a guess -> feed -> sender
  *                        +----> settled: old bytes ---^ confirmed: the brake lets more come
  */
-import { MEMORY_IMAGE_ID } from '../model/guest';
-import { blockCount, PAGES_PER_BLOCK } from '../model/image';
+import { MEMORY_IMAGE_ID } from '../../model/guest';
+import { blockCount, PAGES_PER_BLOCK } from '../../model/image';
 import { BlockOutlook } from './block-outlook';
 import type { GuestHeadStart } from './guest-head-start';
 import type { MemoryEvents } from './guest-move';
-import { LiveFeed } from './feeds/live-feed';
+import { LiveFeed } from '../feeds/live-feed';
 import { SettledMemory } from './settled-memory';
 import { type Reader, StreamBrake } from './stream-brake';
 

@@ -2,11 +2,11 @@
  * What a guest's source can do before the link stands, from files alone: look through the RAM image kept from its last move, and
  * make the pages of its read-only drives findable. Begun when the guest is claimed, taken by its first rounds.
  */
-import { MEMORY_IMAGE_ID, type SharedFile } from '../model/guest';
-import type { ImageSpec } from '../model/image';
+import { MEMORY_IMAGE_ID, type SharedFile } from '../../model/guest';
+import type { ImageSpec } from '../../model/image';
 import { type KeptMemory, recallMemory } from './kept-memory';
-import { ReferenceSources } from './source/reference-sources';
-import type { SourceContext } from './source/source-context';
+import { ReferenceSources } from '../source/reference-sources';
+import type { SourceContext } from '../source/source-context';
 
 export class GuestHeadStart {
   readonly references: ReferenceSources;

@@ -4,13 +4,13 @@
  * while it is still being sent. Nothing here waits for what will not come: not for a sender that has ended (its signal says so),
  * nor behind a read that has failed.
  */
-import { unlessAborted } from '../model/abort';
-import { type DwcpError, toDwcpError } from '../model/errors';
-import { BLOCK_SIZE_BYTES, blockCount, blockLength, type ImageSpec, type VmImage } from '../model/image';
-import { MIB } from '../model/units';
-import type { BlockSelection } from './codec/block-selection';
-import { loadBlocks } from './feeds/block-feed';
-import { LiveFeed } from './feeds/live-feed';
+import { unlessAborted } from '../../model/abort';
+import { type DwcpError, toDwcpError } from '../../model/errors';
+import { BLOCK_SIZE_BYTES, blockCount, blockLength, type ImageSpec, type VmImage } from '../../model/image';
+import { MIB } from '../../model/units';
+import type { BlockSelection } from '../codec/block-selection';
+import { loadBlocks } from '../feeds/block-feed';
+import { LiveFeed } from '../feeds/live-feed';
 
 interface Extent {
   readonly offset: number;

@@ -2,9 +2,9 @@
  * How far the destination's QEMU is behind what has arrived for it: it is fed from the RAM image, and a guest that pauses
  * before that is nearly done waits for it. Asked over and over, without keeping anybody waiting.
  */
-import { MIB } from '../model/units';
-import type { SendingSession } from '../transport/sending-session';
-import { guestLeftSchema, readBody } from './protocol';
+import { MIB } from '../../model/units';
+import type { SendingSession } from '../../transport/sending-session';
+import { guestLeftSchema, readBody } from '../protocol';
 
 /** Fed in some milliseconds. */
 const CLOSE_BEHIND_BYTES = 8 * MIB;
