@@ -5,7 +5,7 @@
 import { statfs } from 'node:fs/promises';
 import { activityInfo } from '@temporalio/activity';
 import { DwcpError, hasCode, messageOf } from '../src/model/errors';
-import { inDoubtUnlessRefused } from '../src/sync/in-doubt';
+import { inDoubtUnlessRefused } from '../src/sync/hand-over/in-doubt';
 import { BLOCK_SIZE_BYTES, type ImageSpec, looksOf, type VmImage, type VmLooks } from '../src/model/image';
 import { formatBytes } from '../src/model/units';
 import type { GuestSpec, StoppedGuest } from '../src/model/guest';
@@ -21,7 +21,7 @@ import { assertCanRun } from '../src/hypervisor/qemu/preflight';
 import { type RelocatedDisk, relocate, runPlaces } from '../src/hypervisor/qemu/guest-command';
 import type { DestinationRecord, Mode } from '../src/sync/destination/destination-migration';
 import { endIdleDirect } from '../src/sync/destination/direct-sessions';
-import { OwnStep } from '../src/sync/own-step';
+import { OwnStep } from '../src/sync/hand-over/own-step';
 import type { TakenOver } from '../src/sync/protocol';
 import type { Advertised, Destination } from '../src/sync/source/source-context';
 import { type GrantPurpose, mintGrant } from '../src/transport/grants';

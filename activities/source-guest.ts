@@ -14,7 +14,7 @@ import type { GuestMove, GuestPort } from '../src/sync/guest/guest-move';
 import { LiveMigration } from '../src/sync/guest/live-migration';
 import type { TakenOver } from '../src/sync/protocol';
 import type { SourceMigration } from '../src/sync/source/source-migration';
-import type { InspectedImage } from '../src/sync/source-ownership';
+import type { InspectedImage } from '../src/sync/hand-over/source-ownership';
 import { WholeGuestMove } from '../src/sync/guest/standard-guest-move';
 import { lastReport, withHeartbeat } from './heartbeat';
 import type { HandOverInput, LinkInput, SourceDependencies } from './source-inputs';

@@ -24,7 +24,7 @@ import { GuestHeadStart } from '../src/sync/guest/guest-head-start';
 import type { GuestPort } from '../src/sync/guest/guest-move';
 import { type Destination, UNLIMITED } from '../src/sync/source/source-context';
 import type { SourceMigration } from '../src/sync/source/source-migration';
-import type { InspectedImage } from '../src/sync/source-ownership';
+import type { InspectedImage } from '../src/sync/hand-over/source-ownership';
 import { StandardSender } from '../src/sync/source/standard-sender';
 import { lastReport, withHeartbeat } from './heartbeat';
 import { createGuestActivities } from './source-guest';

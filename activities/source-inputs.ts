@@ -13,7 +13,7 @@ import type { StillDisk } from '../src/sync/feeds/block-feed';
 import type { GuestPort } from '../src/sync/guest/guest-move';
 import type { Destination } from '../src/sync/source/source-context';
 import type { SourceHub } from '../src/sync/source-hub';
-import type { InspectedImage, SourceOwnership } from '../src/sync/source-ownership';
+import type { InspectedImage, SourceOwnership } from '../src/sync/hand-over/source-ownership';
 import type { ProgressReporter } from './progress-reporter';
 
 export interface SourceDependencies {

@@ -13,7 +13,7 @@ import type { ProcessOptions } from '../model/options';
 import { HEARTBEAT_THROTTLE_MS } from '../model/timing';
 import { selfTest } from '../sync/codec/self-test';
 import { SourceHub } from '../sync/source-hub';
-import { SourceOwnership } from '../sync/source-ownership';
+import { SourceOwnership } from '../sync/hand-over/source-ownership';
 import { type Logger, temporalLogger } from '../telemetry/logger';
 import { agentMetrics, type MetricsServer, serveMetrics } from '../telemetry/metrics';
 import { RELEASE } from '../transport/hello';

@@ -6,7 +6,7 @@
 import { onAbort } from '../model/abort';
 import { toDwcpError } from '../model/errors';
 import { SOURCE_TABLE, sourceState } from '../model/ownership-machine';
-import type { SourceOwnership } from '../sync/source-ownership';
+import type { SourceOwnership } from '../sync/hand-over/source-ownership';
 import type { Logger } from '../telemetry/logger';
 import type { HostParts } from './host';
 

@@ -12,7 +12,7 @@ import { DESTINATION_TABLE, destinationState, isOpenState, SOURCE_TABLE, sourceS
 import { endOldDirect } from '../sync/destination/direct-sessions';
 import type { SourceHub } from '../sync/source-hub';
 import { UNLIMITED } from '../sync/source/source-context';
-import type { SourceOwnership } from '../sync/source-ownership';
+import type { SourceOwnership } from '../sync/hand-over/source-ownership';
 import type { Logger } from '../telemetry/logger';
 import type { HostParts } from './host';
 

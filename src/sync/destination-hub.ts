@@ -24,7 +24,7 @@ import { assertImagesFree } from './destination/direct-sessions';
 import {
   abandonSchema, basePagesSchema, dictionarySchema, finishImageSchema, installImageSchema, manifestRequestSchema, MAX_PAGE_HASH_BLOCKS, MAX_SAMPLE_BYTES, guestBeginSchema, guestLoadSchema, openImageSchema, pageHashesSchema, readBody, referencesSchema, takeOverSchema, type TakenOver, takenOverSchema,
 } from './protocol';
-import { OwnStep } from './own-step';
+import { OwnStep } from './hand-over/own-step';
 import { SessionWork } from './destination/session-work';
 import { StandardReceiver } from './destination/standard-receiver';
 import type { WorkingImage } from './destination/working-image';

@@ -24,7 +24,7 @@ import { BaseOffer, type OfferedBase } from './base-offer';
 import type { ReferenceSource } from '../codec/codec-jobs';
 import type { CodecPool } from '../codec/codec-pool';
 import { DestinationGuest, type GuestReceiver, NeverRan, type StartedGuest, type WholePlaces } from './destination-guest';
-import { OwnStep } from '../own-step';
+import { OwnStep } from '../hand-over/own-step';
 import type { referencesSchema } from '../protocol';
 import { sampleOf } from '../source/reference-sources';
 import { installImage, installLinked, keepUnjournaled, linkInPlace, makeWorkFile, unlinkFromPlace } from './image-places';

@@ -13,7 +13,7 @@ import type { LimitShare } from '../../transport/shared-limit';
 import { predictStreams } from '../../transport/stream-predictor';
 import { TokenBucket } from '../../transport/token-bucket';
 import type { BasePages } from './base-pages';
-import { inDoubtUnlessRefused } from '../in-doubt';
+import { inDoubtUnlessRefused } from '../hand-over/in-doubt';
 import { readBody, type TakenOver, takenOverSchema, takeOverSchema, trainSchema } from '../protocol';
 import type { Destination, SourceContext, TransferLimits } from './source-context';
 import { wait } from '../wait';

@@ -2,10 +2,10 @@
  * Where a migration stands on one side, inside the VM's lock: what the table allows, and the line that an event writes. The
  * tables are src/model/ownership-machine.ts; what else an event does is its caller's.
  */
-import { DwcpError } from '../model/errors';
-import type { Side } from '../model/ids';
-import { isRefused, type OwnershipState, type Row } from '../model/ownership-machine';
-import type { OwnedVm, OwnershipDetails, OwnershipEntry } from '../store/ownership-journal';
+import { DwcpError } from '../../model/errors';
+import type { Side } from '../../model/ids';
+import { isRefused, type OwnershipState, type Row } from '../../model/ownership-machine';
+import type { OwnedVm, OwnershipDetails, OwnershipEntry } from '../../store/ownership-journal';
 
 export class OwnStep<State extends string, Event extends string> {
   readonly vm: OwnedVm;

@@ -1,8 +1,8 @@
 /**
  * What is known of a hand-over whose answer did not come: only some answers say for certain that it has not happened.
  */
-import type { ErrorCode } from '../model/error-codes';
-import { DwcpError, toDwcpError } from '../model/errors';
+import type { ErrorCode } from '../../model/error-codes';
+import { DwcpError, toDwcpError } from '../../model/errors';
 
 /** Answers that are given before the point of no return only. Anything else leaves it open on which side of it we are. */
 const NOT_TAKEN_OVER: ReadonlySet<ErrorCode> = new Set(['ABANDONED', 'FENCED']);

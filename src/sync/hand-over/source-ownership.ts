@@ -3,19 +3,19 @@
  * out SOURCE_TABLE of src/model/ownership-machine.ts: each step is checked, written and done inside the VM's lock, on disk
  * before its effect, and may be asked for again.
  */
-import { DwcpError, hasCode } from '../model/errors';
-import type { HandOver } from '../model/hand-over';
-import { type GuestDefinition, type GuestSpec, MEMORY_IMAGE_ID, RamLayout, type StoppedGuest } from '../model/guest';
-import { type VmImage } from '../model/image';
-import { isOpenState, SOURCE_TABLE, type SourceEvent, type SourceState, sourceState } from '../model/ownership-machine';
-import type { BaselineStore } from '../store/baselines';
-import { exists } from '../store/durable-file';
-import { removeDurably } from '../store/durable-folder';
-import type { Manifest } from '../store/manifest';
-import type { OwnershipEntry, OwnershipJournal } from '../store/ownership-journal';
-import type { VmRecord, VmRegistry } from '../store/vm-registry';
-import type { CodecPool } from './codec/codec-pool';
-import { measureFile } from './codec/measure-file';
+import { DwcpError, hasCode } from '../../model/errors';
+import type { HandOver } from '../../model/hand-over';
+import { type GuestDefinition, type GuestSpec, MEMORY_IMAGE_ID, RamLayout, type StoppedGuest } from '../../model/guest';
+import { type VmImage } from '../../model/image';
+import { isOpenState, SOURCE_TABLE, type SourceEvent, type SourceState, sourceState } from '../../model/ownership-machine';
+import type { BaselineStore } from '../../store/baselines';
+import { exists } from '../../store/durable-file';
+import { removeDurably } from '../../store/durable-folder';
+import type { Manifest } from '../../store/manifest';
+import type { OwnershipEntry, OwnershipJournal } from '../../store/ownership-journal';
+import type { VmRecord, VmRegistry } from '../../store/vm-registry';
+import type { CodecPool } from '../codec/codec-pool';
+import { measureFile } from '../codec/measure-file';
 import { OwnStep } from './own-step';
 
 type SourceStep = OwnStep<SourceState, SourceEvent>;
