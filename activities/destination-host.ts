@@ -14,7 +14,7 @@ import type { BaselineListing, BaselineStore } from '../src/store/baselines';
 import { DESTINATION_TABLE, destinationState, isOpenState } from '../src/model/ownership-machine';
 import type { OwnedVm, OwnershipJournal } from '../src/store/ownership-journal';
 import type { VmRegistry } from '../src/store/vm-registry';
-import { keepBaselineCopy, type KeptCopy } from '../src/sync/baseline-copy';
+import { keepBaselineCopy, type KeptCopy } from '../src/sync/upkeep/baseline-copy';
 import type { CodecPool } from '../src/sync/codec/codec-pool';
 import type { DestinationHub } from '../src/sync/destination-hub';
 import { assertCanRun } from '../src/hypervisor/qemu/preflight';

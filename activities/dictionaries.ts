@@ -6,7 +6,7 @@ import type { BaselineStore } from '../src/store/baselines';
 import type { DictionaryStore } from '../src/store/dictionaries';
 import type { VmRegistry } from '../src/store/vm-registry';
 import type { CodecPool } from '../src/sync/codec/codec-pool';
-import { refreshDictionary, type TrainingReport } from '../src/sync/train-dictionary';
+import { refreshDictionary, type TrainingReport } from '../src/sync/upkeep/train-dictionary';
 import { withHeartbeat } from './heartbeat';
 import { withFailures } from './to-failure';
 

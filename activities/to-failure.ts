@@ -23,7 +23,7 @@ type Activity = (...args: never[]) => Promise<unknown>;
 /**
  * Wraps every activity of a record: an error leaves it as a failure with its code; where the activity was told to stop,
  * whatever it threw on the way out leaves as the reason for stopping, which keeps pause, reset and shutdown apart from
- * cancel (temporal.md section 2.3, trap 1).
+ * cancel: Temporal takes any error of a cancelled activity for its answer to that.
  */
 export function withFailures<T extends Readonly<Record<string, Activity>>>(activities: T, fields: Pick<DwcpErrorFields, 'side'>): T {
   const wrapped = Object.entries(activities).map(([name, run]) => [

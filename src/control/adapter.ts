@@ -21,7 +21,7 @@ import { CodecPool } from '../sync/codec/codec-pool';
 import { ImageSender, type SendProgress, type SentImage } from '../sync/source/image-sender';
 import type { SourceContext } from '../sync/source/source-context';
 import { SourceMigration } from '../sync/source/source-migration';
-import { trainDictionary, type TrainingReport } from '../sync/train-dictionary';
+import { trainDictionary, type TrainingReport } from '../sync/upkeep/train-dictionary';
 import type { TlsFiles } from '../transport/endpoint';
 import { mintGrant } from '../transport/grants';
 import { PeerPool } from '../transport/peer-pool';

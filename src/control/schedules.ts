@@ -1,6 +1,6 @@
 /**
  * The schedules of DWCP, declared here and brought to the server idempotently: created where they are missing, replaced
- * where they differ, an operator's pause left as it is. Traps behind the form: temporal.md section 3.
+ * where they differ, an operator's pause left as it is.
  */
 import { type Client, ScheduleAlreadyRunning, ScheduleNotFoundError, ScheduleOverlapPolicy, type ScheduleOptions } from '@temporalio/client';
 import type { MigrationRequest } from '../model/migration';

@@ -2,7 +2,7 @@
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import type { ProcessOptions } from '../../src/model/options';
-import { keepBaselineCopy } from '../../src/sync/baseline-copy';
+import { keepBaselineCopy } from '../../src/sync/upkeep/baseline-copy';
 import { changeImage, sha256, temporaryFolder, writeImage } from './data';
 import { startHost, type TestHost } from './hosts';
 import { moveVm } from './moves';

@@ -1,6 +1,6 @@
 /**
- * Real QEMU guests for tests: QEMU 10 or newer (older ones lose pages under TCG by themselves: research/qemu-seams.md,
- * section 0), and the counting guest of test/guests, whose memory can be checked page by page.
+ * Real QEMU guests for tests: QEMU 10 or newer (older ones lose pages under TCG by themselves: docs/architecture.md,
+ * decisions), and the counting guest of test/guests, whose memory can be checked page by page.
  */
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';

@@ -7,7 +7,7 @@ import { closeSync, mkdirSync, openSync, readdirSync, writeFileSync, writeSync }
 import { join } from 'node:path';
 import { CodecPool } from '../../src/sync/codec/codec-pool';
 import { DictionaryStore } from '../../src/store/dictionaries';
-import { trainDictionary } from '../../src/sync/train-dictionary';
+import { trainDictionary } from '../../src/sync/upkeep/train-dictionary';
 import { WorkingImage } from '../../src/sync/destination/working-image';
 import { randomBlock, sha256, temporaryFolder, writeImage } from '../helpers/data';
 import { startHost, type TestHost } from '../helpers/hosts';

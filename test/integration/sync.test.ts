@@ -4,7 +4,7 @@
  */
 import { closeSync, existsSync, openSync, readdirSync, readFileSync, statSync, truncateSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
-import { keepBaselineCopy } from '../../src/sync/baseline-copy';
+import { keepBaselineCopy } from '../../src/sync/upkeep/baseline-copy';
 import { changeImage, randomBlock, sha256, temporaryFolder } from '../helpers/data';
 import { BLOCK, diskLab, expectDeltasOnTheWayBack, type Lab, none, onB, SIZE } from '../helpers/disk-lab';
 import { startHost } from '../helpers/hosts';

@@ -4,7 +4,7 @@
  */
 import { closeSync, existsSync, fstatSync, mkdirSync, openSync, readFileSync, writeFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
-import { keepBaselineCopy } from '../../src/sync/baseline-copy';
+import { keepBaselineCopy } from '../../src/sync/upkeep/baseline-copy';
 import { changeImage, randomBlock, sha256, temporaryFolder, writeImage } from '../helpers/data';
 import { startHost, type TestHost } from '../helpers/hosts';
 import { handOver, moveVm, prepareMove, sendImage } from '../helpers/moves';

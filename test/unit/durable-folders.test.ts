@@ -15,7 +15,7 @@ import { makeFolderDurably, removeDurably, syncFolders } from '../../src/store/d
 import { OwnershipJournal } from '../../src/store/ownership-journal';
 import { Manifest } from '../../src/store/manifest';
 import { VmRegistry } from '../../src/store/vm-registry';
-import { keepBaselineCopy } from '../../src/sync/baseline-copy';
+import { keepBaselineCopy } from '../../src/sync/upkeep/baseline-copy';
 import { CodecPool } from '../../src/sync/codec/codec-pool';
 import { installImage, installLinked, keepUnjournaled, linkInPlace, makeWorkFile, unlinkFromPlace } from '../../src/sync/destination/image-places';
 import { WorkingImage } from '../../src/sync/destination/working-image';

@@ -198,7 +198,7 @@ export class Pacing {
   }
 
   /**
-   * While streams wait, goodput says nothing of the link: then the estimate only creeps upwards (compression.md 6.3), and not
+   * While streams wait, goodput says nothing of the link: then the estimate only creeps upwards, and not
    * far beyond what the link was seen to carry when it was the brake.
    */
   #estimateLink(goodput: number, brake: Brake): void {

@@ -5,11 +5,11 @@
  */
 import { type FileHandle, open, rm, stat, statfs } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import { MAX_BATCH_BLOCKS } from '../encoder/batch-format';
-import { type Baseline, type BaselineStore, baselinePathOf } from '../store/baselines';
-import { renameDurably } from '../store/durable-file';
-import { cloneFile, setSparseSize } from '../store/system-calls';
-import type { CodecPool } from './codec/codec-pool';
+import { MAX_BATCH_BLOCKS } from '../../encoder/batch-format';
+import { type Baseline, type BaselineStore, baselinePathOf } from '../../store/baselines';
+import { renameDurably } from '../../store/durable-file';
+import { cloneFile, setSparseSize } from '../../store/system-calls';
+import type { CodecPool } from '../codec/codec-pool';
 
 export interface KeptCopy {
   readonly kept: 'clone' | 'copy' | 'no';

@@ -6,13 +6,13 @@
  *   kept, plain --(background)--> sealed in part --> sealed --open()--> plain again, in use as a working file
  */
 import { open } from 'node:fs/promises';
-import { MAX_BATCH_BLOCKS } from '../encoder/batch-format';
-import { type Baseline, type BaselineRecord, type BaselineStore, type ContentAccess, type ContentGuard } from '../store/baselines';
-import { exists } from '../store/durable-file';
-import type { Manifest } from '../store/manifest';
-import type { ContentCipher, SealingKey } from '../store/sealing-key';
-import type { SealJob } from './codec/codec-jobs';
-import type { CodecPool } from './codec/codec-pool';
+import { MAX_BATCH_BLOCKS } from '../../encoder/batch-format';
+import { type Baseline, type BaselineRecord, type BaselineStore, type ContentAccess, type ContentGuard } from '../../store/baselines';
+import { exists } from '../../store/durable-file';
+import type { Manifest } from '../../store/manifest';
+import type { ContentCipher, SealingKey } from '../../store/sealing-key';
+import type { SealJob } from '../codec/codec-jobs';
+import type { CodecPool } from '../codec/codec-pool';
 
 interface Sealing {
   readonly name: string;

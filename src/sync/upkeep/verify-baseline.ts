@@ -1,9 +1,9 @@
 /** Whether a baseline's content is what its manifest says, by reading all of it on the worker threads. Damage is found on use too; this finds it before. */
 import { open } from 'node:fs/promises';
-import type { Baseline, ContentAccess } from '../store/baselines';
-import { isMissing } from '../store/durable-file';
+import type { Baseline, ContentAccess } from '../../store/baselines';
+import { isMissing } from '../../store/durable-file';
 import { sealBlocks } from './baseline-sealer';
-import type { CodecPool } from './codec/codec-pool';
+import type { CodecPool } from '../codec/codec-pool';
 
 export type BaselineVerdict =
   | { readonly state: 'whole'; readonly blocks: number }

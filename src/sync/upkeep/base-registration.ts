@@ -1,10 +1,10 @@
 /** Makes an image file known as a base: reads all of it on the worker threads, for its root and the hashes of its pages. */
 import { open } from 'node:fs/promises';
-import { DwcpError, toDwcpError } from '../model/errors';
-import type { BaseDisk, BaseStore } from '../store/base-disks';
-import type { CodecPool } from './codec/codec-pool';
-import { measure } from './codec/measure-file';
-import { Manifest } from '../store/manifest';
+import { DwcpError, toDwcpError } from '../../model/errors';
+import type { BaseDisk, BaseStore } from '../../store/base-disks';
+import type { CodecPool } from '../codec/codec-pool';
+import { measure } from '../codec/measure-file';
+import { Manifest } from '../../store/manifest';
 
 const JOB_BLOCKS = 256;
 

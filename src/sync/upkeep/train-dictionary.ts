@@ -1,21 +1,21 @@
 /**
  * Trains a dictionary for VMs of one type from pages of their images, with `zstd --train`. Each refresh adds new samples and lets
  * the oldest go. Every eighth page is held out; a dictionary is kept only where frames of those become smaller by 3 % or
- * more. Frames are what dictionaries serve: a page or two, at a low level (compression.md section 3).
+ * more. Frames are what dictionaries serve: a page or two, at a low level.
  */
 import { execFile } from 'node:child_process';
 import { mkdir, mkdtemp, open, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { shareBytes } from '../encoder/trained-dictionary';
-import { isZero } from '../encoder/zero';
-import { DwcpError, errnoOf, messageOf } from '../model/errors';
-import { PAGE_SIZE_BYTES } from '../model/image';
-import { MIB } from '../model/units';
-import { DictionaryStore, type DictionaryVersion, MAX_DICTIONARY_BYTES } from '../store/dictionaries';
-import { nextData } from '../store/system-calls';
-import type { CodecPool } from './codec/codec-pool';
+import { shareBytes } from '../../encoder/trained-dictionary';
+import { isZero } from '../../encoder/zero';
+import { DwcpError, errnoOf, messageOf } from '../../model/errors';
+import { PAGE_SIZE_BYTES } from '../../model/image';
+import { MIB } from '../../model/units';
+import { DictionaryStore, type DictionaryVersion, MAX_DICTIONARY_BYTES } from '../../store/dictionaries';
+import { nextData } from '../../store/system-calls';
+import type { CodecPool } from '../codec/codec-pool';
 
 /** Below it a dictionary costs more than it brings. */
 export const LEAST_GAIN = 0.03;
@@ -89,7 +89,7 @@ export async function trainDictionary(vmType: string, pages: Buffer, store: Dict
   return { vmType, kept: true, reason: `gains ${(100 * gain).toFixed(1)} % on pages held out`, samples, gain, version };
 }
 
-/** With its entropy tables, which serve pages that are alike, or as content alone, which serves mixed ones better (compression.md section 10, trap 5). */
+/** With its entropy tables, which serve pages that are alike, or as content alone, which serves mixed ones better. */
 async function best(dictionary: Buffer, heldOut: Buffer, pool: CodecPool): Promise<{ readonly bytes: Buffer; readonly gain: number }> {
   const content = dictionary.subarray(HEADER_BYTES);
   const [withTables, alone] = [await gainOf(dictionary, heldOut, pool), await gainOf(content, heldOut, pool)];
