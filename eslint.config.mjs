@@ -1,5 +1,5 @@
 /**
- * Lint: the walls of DESIGN 3 as errors, and the habits of the code. WALLS lists, for each folder, what it may import
+ * Lint: the walls of docs/architecture.md as errors, and the habits of the code. WALLS lists, for each folder, what it may import
  * from the project; everything else is forbidden.
  */
 import js from '@eslint/js';

@@ -12,4 +12,4 @@ export { MIGRATION_OPTIONS, PROCESS_OPTIONS, type MigrationOptions, type Process
 export { CONTROL_QUEUE, hostQueue, MESSAGES, migrationWorkflowId, SEARCH_ATTRIBUTES, WORKFLOWS } from './model/names';
 export { type MigrationPlan } from './model/plan';
 export { type SendProgress, type SentImage } from './sync/source/image-sender';
-export { type TrainingReport } from './sync/train-dictionary';
+export { type TrainingReport } from './sync/upkeep/train-dictionary';

@@ -116,7 +116,7 @@ ${markdownTable(head, optionRows(PROCESS_OPTIONS))}
 ## The Temporal server
 
 Where it is comes from Temporal's own settings, the same for every command and for NovaCron's programs:
-\`TEMPORAL_ADDRESS\` (default \`127.0.0.1:7233\`), \`TEMPORAL_NAMESPACE\` (default \`default\`), \`TEMPORAL_API_KEY\`,
+\`TEMPORAL_ADDRESS\` (default \`localhost:7233\`), \`TEMPORAL_NAMESPACE\` (default \`default\`), \`TEMPORAL_API_KEY\`,
 \`TEMPORAL_TLS\` and its certificate files, or a profile in \`TEMPORAL_CONFIG_FILE\`.
 
 | variable | what it does |

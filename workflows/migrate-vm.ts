@@ -1,5 +1,5 @@
 /**
- * The migration of a VM, node by node as in DESIGN 4:
+ * The migration of a VM, node by node as in docs/migration-protocol.md:
  *
  *   start -> DWCP enabled? -> initialise AMST -> establish streams -> detect the tier -> select level and streams
  *         -> check baseline (each image) -> compute delta or full plan -> HDE encode + AMST transfer -> switchover -> complete

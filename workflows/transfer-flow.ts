@@ -1,5 +1,5 @@
 /**
- * The nodes that every flow shares, from `initialise AMST` to the verified images, each by its name of DESIGN 4. What
+ * The nodes that every flow shares, from `initialise AMST` to the verified images, each by its name of docs/migration-protocol.md. What
  * the images are for (a move, a warm-up, a plan) is decided by the workflows that call them.
  */
 import type { LinkInput, PreparedSource } from '../activities';

@@ -45,7 +45,7 @@ export function resultText(result: MigrationResult): string {
   for (const image of result.images) {
     rows.push([
       image.imageId, formatBytes(image.totalBytes), formatBytes(image.linkBytes), image.ratio.toFixed(1), formatDuration(image.seconds * 1000),
-      hitsText(image), String(image.streams), String(image.level), 'yes',
+      hitsText(image), String(image.streams), String(image.level), verifiedText(image),
     ]);
   }
   const by = { dwcp: 'by DWCP', standard: 'by the standard transfer', fallback: `by the standard transfer (${result.fallbackReason?.code ?? ''})` }[result.path];
@@ -55,6 +55,11 @@ export function resultText(result: MigrationResult): string {
     ...(result.guest ? [guestResultText(result.guest)] : []),
     `goals: ${result.goals.speedup.reason}; ${result.goals.transferRate.reason}`,
   ].join('\n');
+}
+
+/** What was compared: the image's root on both sides, or nothing where QEMU itself has brought it. */
+export function verifiedText({ verified }: Pick<ImageResult, 'verified'>): string {
+  return verified ? 'by its root' : 'by QEMU alone';
 }
 
 function guestResultText({ downtimeMs, rounds, reason, responds, throttle }: GuestResult): string {

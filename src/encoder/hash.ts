@@ -1,7 +1,7 @@
 /**
  * The two hashes. BLAKE3, cut to 16 bytes, stands for a block's content wherever an equal hash means "not sent";
  * XXH3-64 only detects change where a BLAKE3 of the result follows. A block of zeros has the all-zero hash, so that
- * manifests of sparse images shrink to nothing. Figures behind the choice: compression.md section 4.
+ * manifests of sparse images shrink to nothing. Figures behind the choice: docs/transport.md, decisions.
  */
 import { blake3, Blake3Hasher } from '@napi-rs/blake-hash';
 import { XXHash3 } from 'xxhash-addon';

@@ -1,6 +1,6 @@
 /**
  * Which zstd level comes next: the one at which network and processor together take least. Pure arithmetic on samples;
- * who measures and who compresses is elsewhere. Rule: compression.md section 6.3,
+ * who measures and who compresses is elsewhere. Rule: docs/encoding.md, level:
  *
  *   net = packed bytes / goodput      cpu = packing time / threads      level = argmin( max(net, cpu) + 0.02 min(net, cpu) )
  *
@@ -10,7 +10,7 @@ import { LEVEL_LADDER } from '../model/tiers';
 
 type Level = (typeof LEVEL_LADDER)[number];
 
-/** Packed share and nanoseconds a raw byte on one core, compression.md section 6.2. */
+/** Packed share and nanoseconds a raw byte on one core, of 256 KiB batches of a Linux guest's memory. */
 const PRIOR: Readonly<Record<Level, { readonly share: number; readonly nsPerByte: number }>> = {
   [-5]: { share: 1 / 2.06, nsPerByte: 2.7 },
   [-1]: { share: 1 / 2.47, nsPerByte: 3.4 },

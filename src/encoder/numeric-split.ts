@@ -1,7 +1,7 @@
 /**
  * Numbers taken apart without loss: float16, bfloat16 and float32 as planes of bytes, after a rotation by one bit that puts
  * the sign last, so that the exponent lies in a plane of its own. Exponents repeat and compress; mantissas are noise and go
- * as they are. Nothing is rounded: joining gives back the same bytes (compression.md section 7).
+ * as they are. Nothing is rounded: joining gives back the same bytes.
  *
  *   split := width x u32 plane bytes (top bit: packed as one zstd frame)   planes, lowest byte first   tail as it is
  *

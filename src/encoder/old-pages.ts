@@ -5,8 +5,8 @@
  *
  *   piece table := n x (u16 entries, u16 zero, u32 packed bytes)     entries of encoding 6, in order, belong to the pieces in order
  *
- * zstd does not notice a wrong dictionary (compression.md section 10, trap 3): each block is checked against its BLAKE3
- * by the decoder. At levels below 3 a dictionary above 64 KiB is forgotten without an error (trap 1): pieces are smaller there.
+ * zstd does not notice a wrong dictionary: each block is checked against its BLAKE3
+ * by the decoder. At levels below 3 a dictionary above 64 KiB is forgotten without an error: pieces are smaller there.
  */
 import { DwcpError } from '../model/errors';
 import { BLOCK_SIZE_BYTES, blockLength } from '../model/image';

@@ -1,6 +1,6 @@
 /**
  * zstd behind a few functions. Contexts and scratch live as long as the packer; one packer a thread, never shared.
- * `compress` ignores set parameters (compression.md section 10, trap 4): the level is its argument, nothing else is used.
+ * `compress` ignores set parameters: the level is its argument, nothing else is used.
  */
 import * as zstd from 'zstd-napi/binding';
 import type { TrainedDictionary } from './trained-dictionary';

@@ -4,7 +4,7 @@
  *
  *   delta := run*          run := varint(words that stay) varint(words that follow) those words
  *
- * Words after the last run stay. Varints are LEB128. Source: QEMU docs/xbzrle.txt; figures: compression.md section 2.
+ * Words after the last run stay. Varints are LEB128. Source: QEMU docs/xbzrle.txt.
  */
 import { readVarint, writeVarint } from './varint';
 

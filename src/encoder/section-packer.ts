@@ -40,7 +40,7 @@ const SAMPLE_PIECE_BYTES = 4 * KIB;
 /** Of the plain frame: above it numbers are worth a look, below it what text and code gain from. */
 const NUMBERS_FROM_SHARE = 0.6;
 const NUMBERS_MUST_SAVE = 0.03;
-/** Above it a dictionary gains less than it costs (compression.md section 3.2). */
+/** Above it a dictionary gains less than it costs. */
 export const DICTIONARY_UP_TO_BYTES = 8 * KIB;
 export const DICTIONARY_ID_BYTES = 4;
 

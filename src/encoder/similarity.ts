@@ -1,6 +1,6 @@
 /**
  * How much of a changed page is as it was, in cache lines: splits in-place changes, which run coding serves, from moved
- * content, which needs the old bytes as a dictionary. Source: compression.md sections 1 and 2.2.
+ * content, which needs the old bytes as a dictionary.
  */
 import { PAGE_SIZE_BYTES } from '../model/image';
 import { pageCount } from './page-patch';

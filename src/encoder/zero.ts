@@ -1,5 +1,5 @@
 /**
- * Zero detection: one compare against a block of zeros, 10 to 30 GB/s (compression.md section 8).
+ * Zero detection: one compare against a block of zeros, 10 to 30 GB/s.
  */
 const ZEROS = Buffer.alloc(256 * 1024);
 

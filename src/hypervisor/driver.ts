@@ -20,7 +20,7 @@ export interface HypervisorDriver {
   inspect(images: readonly VmImage[]): Promise<readonly InspectedImage[]>;
 
   /**
-   * Makes sure that nothing writes to the images until release() or resume(). Idempotent.
+   * Makes sure that nothing writes to the images until resume(). Idempotent.
    * On success the VM is stopped and stays so. On failure it is as it was before.
    * @throws VM_RUNNING where the driver cannot stop it
    */

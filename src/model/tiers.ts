@@ -1,6 +1,6 @@
 /**
  * Tiers: what a measured link starts with. Starting points only; the level controller and the stream tuner move on
- * from them. Table: DESIGN.md section 4.
+ * from them. Table: docs/transport.md.
  */
 import { clamp } from './units';
 
@@ -15,14 +15,14 @@ export interface Tier {
   readonly maxStreams: number;
 }
 
-/** `local` has the fastest levels only, its DESIGN level 0. */
+/** `local` has the fastest levels only: what it sends may not wait for the processor. */
 export const TIERS: Readonly<Record<TierName, Tier>> = {
   local: { name: 'local', maxLevel: 1, minStreams: 4, maxStreams: 16 },
   regional: { name: 'regional', maxLevel: 3, minStreams: 16, maxStreams: 64 },
   global: { name: 'global', maxLevel: 10, minStreams: 64, maxStreams: 256 },
 };
 
-/** The rungs that pay, from compression.md section 6.2: between them size and speed hardly differ. */
+/** The rungs that pay (docs/encoding.md, level): between them size and speed hardly differ. */
 export const LEVEL_LADDER = [-5, -1, 1, 3, 6, 9, 10] as const;
 
 export interface LinkMeasurement {

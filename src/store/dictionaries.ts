@@ -19,7 +19,7 @@ import { KIB } from '../model/units';
 import { namesIn, readIfThere, writeDurably } from './durable-file';
 import { makeFolderDurably, removeDurably } from './durable-folder';
 
-/** Larger ones are forgotten at the low levels that they serve, without an error (compression.md section 10, trap 1). */
+/** Larger ones are forgotten at the low levels that they serve, without an error. */
 export const MAX_DICTIONARY_BYTES = 60 * KIB;
 const KEPT_VERSIONS = 4;
 const KEPT_RECEIVED = 32;

@@ -11,7 +11,7 @@
  *   U(n) = ln goodput - ALPHA ln n: the same share of goodput is asked for each doubling, at any n. Going down, fewer
  *   streams are taken while they carry what more did, so that halving after halving does not add up to a slow transfer.
  *
- * Source: shared/research/transport.md, section 3.
+ * Source: docs/transport.md, from a path to a number of streams.
  */
 import { clamp } from '../model/units';
 import { type LinkSample, MeasuringWindow } from './measuring-window';

@@ -6,7 +6,7 @@ import { baseNameSchema, tenantSchema } from '../../model/ids';
 import { PROCESS_OPTIONS } from '../../model/options';
 import { formatBytes } from '../../model/units';
 import { BaseStore } from '../../store/base-disks';
-import { registerBase } from '../../sync/base-registration';
+import { registerBase } from '../../sync/upkeep/base-registration';
 import { CodecPool } from '../../sync/codec/codec-pool';
 import { table } from '../output';
 import { addOptions } from '../settings';

@@ -1,6 +1,6 @@
 /**
  * QEMU for guests that run here: found, or installed from Debian's backports where this runs as root. Versions before 10
- * lose pages under TCG by themselves (research/qemu-seams.md, section 0), so here they do not count.
+ * lose pages under TCG by themselves (docs/architecture.md, decisions), so here they do not count.
  */
 import { execFileSync } from 'node:child_process';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';

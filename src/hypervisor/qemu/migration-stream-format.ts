@@ -13,8 +13,7 @@
  *
  *   page record: u64 offset | flags   without CONTINUE: u8 n, block id   then ZERO: u8 fill   or PAGE: 4096 bytes
  *
- * CONTINUE means the block named last, also across sections. Source: QEMU migration/savevm.c and ram.c, 10.0;
- * tried in research/qemu-seams.md, section 1.
+ * CONTINUE means the block named last, also across sections. Source: QEMU migration/savevm.c and ram.c, 10.0.
  */
 import { DwcpError } from '../../model/errors';
 

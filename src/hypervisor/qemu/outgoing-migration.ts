@@ -5,7 +5,8 @@
  *   start -> active (rounds; the guest runs) -> letSwitchOver -> pre-switchover (the guest is stopped) -> complete -> completed
  *              +-------------- cancel ----------------+-> cancelled: the guest runs on, by QEMU's own doing
  *
- * Order of states and their traps: research/qemu-seams.md, section 1.
+ * QEMU lets its guest go on by itself when the stream breaks before `completed`, and behind it never: so a destination may not
+ * start before. Seen on QEMU 7.2 and 10.0; MigrationStatus in qapi/migration.json.
  */
 import { rmSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
