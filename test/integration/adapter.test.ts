@@ -52,7 +52,8 @@ async function breakOff(sessionId?: string): Promise<void> {
 
 it('a transfer that nobody can go on with leaves a baseline and no record', async () => {
   await breakOff();
-  expect(await host.hub.list()).toEqual([]);
+  // What was on the way may end the session before its answer has come: it is carried out all the same.
+  await until(10_000, 'the record is gone', async () => (await host.hub.list()).length === 0);
 });
 
 it('one with a session id goes on where it was', async () => {
