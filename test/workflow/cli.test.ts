@@ -113,7 +113,7 @@ describe('against a server', () => {
   });
 
   test('a second migration of the VM is refused, a retry of what is not parked too, a cancel ends the follower with its own code', async () => {
-    await lab.defineVm('twice', 16 * 1024 * 1024);
+    await lab.defineVm('twice', 96 * 1024 * 1024);
     const slow = ['migrate', 'twice', ...hosts(), '--bandwidth-limit', '1MB/s'];
     const first = dwcp([...slow, '--migration-id', 'first'], server);
     await lab.until('first', 'the transfer', ({ progress }) => progress?.phase === 'transfer');
