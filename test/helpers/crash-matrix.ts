@@ -84,13 +84,11 @@ export function nameOf({ what, state, faults }: Cell): string {
   return `${what}: ${state}: ${faults.join(' + ')}`;
 }
 
-/** A run of CI: one cell for each fault, where it hurts most, and one of each kind that was broken once. */
+/** A run of CI: what neither the stories of hand-over.test.ts nor the simulation show on real processes: hosts that crash, disks that are full, pairs, and one of each kind of move. */
 const IN_CI: ReadonlySet<string> = new Set([
-  'guest: memory: source agent', 'guest: paused: destination QEMU', 'guest: paused: control worker', 'guest: paused: link 1 s', 'guest: paused: workflow reset', 'guest: paused: agent back without Temporal',
-  'guest: memory: full disk', 'guest: memory: source disk full', 'guest: completed: source agent held', 'guest: completed: destination QEMU held', 'guest: loaded: second migrate',
-  'guest: handedOver: destination agent', 'guest: handedOver: workflow terminate', 'guest: handedOver: source host crash', 'guest: mine: destination host crash', 'guest: mine: source agent + destination agent',
-  'guest: started: Temporal server', 'guest, standard transfer: paused: source agent', 'guest, standard transfer: completed: workflow terminate',
-  'stopped: handedOver: destination agent', 'stopped: mine: destination host crash', 'stopped, standard transfer: transfer: second migrate',
+  'guest: paused: destination QEMU', 'guest: paused: link 1 s', 'guest: memory: full disk', 'guest: memory: source disk full', 'guest: handedOver: destination agent', 'guest: handedOver: source host crash',
+  'guest: mine: destination host crash', 'guest: mine: source agent + destination agent', 'guest: started: Temporal server', 'guest, standard transfer: paused: source agent',
+  'stopped: mine: destination host crash', 'stopped, standard transfer: transfer: second migrate',
 ]);
 
 /** Every cell, or what a run of CI takes of them. */
