@@ -11,15 +11,16 @@ export const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const bundle = join(root, 'dist', 'workflow-bundle.js');
 const sources = ['src', 'workflows', 'activities', 'test', 'bench', 'tools', 'package.json', 'package-lock.json', 'tsconfig.json'];
 
-let current;
+const running = new Set();
 
 /** Runs a program with this one's terminal; a signal that reaches us reaches it. */
 export function run(command, args, options = {}) {
   return new Promise((resolve, reject) => {
-    current = spawn(command, args, { stdio: 'inherit', cwd: root, ...options });
-    current.once('error', reject);
-    current.once('close', (code, signal) => {
-      current = undefined;
+    const child = spawn(command, args, { stdio: 'inherit', cwd: root, ...options });
+    running.add(child);
+    child.once('error', reject);
+    child.once('close', (code, signal) => {
+      running.delete(child);
       resolve(code ?? (signal === 'SIGINT' ? 130 : 1));
     });
   });
@@ -35,9 +36,9 @@ export function wasInterrupted() {
 export function forwardSignals() {
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) {
     process.on(signal, () => {
-      if (current === undefined || asked) return;
+      if (running.size === 0 || asked) return;
       asked = true;
-      current.kill(signal);
+      for (const child of running) child.kill(signal);
     });
   }
 }
