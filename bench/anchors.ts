@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { Children } from '../src/cli/demo/children';
 import { GIB, MIB } from '../src/model/units';
 import { benchFolder } from './bench-folder';
+import { textOf } from './flags';
 import { writeRandom } from './loopback';
 import { report, type Row, say } from './report';
 import { measureMover } from './transport';
@@ -234,7 +235,7 @@ const ANCHORS: Readonly<Record<string, Anchor>> = {
 export async function benchAnchors(json: boolean, args: readonly string[]): Promise<void> {
   const refusal = wanRefusal();
   if (refusal !== undefined) throw new Error(refusal);
-  const only = args.includes('--only') ? (args[args.indexOf('--only') + 1] ?? '') : '';
+  const only = textOf(args, '--only');
   const folder = benchFolder('anchors');
   const image = join(folder, 'image');
   const children = new Children(join(folder, 'logs'));

@@ -17,6 +17,7 @@ import { SourceMigration } from '../src/sync/source/source-migration';
 import { mintGrant } from '../src/transport/grants';
 import { benchFolder } from './bench-folder';
 import { writeLogs } from './encoding-data';
+import { textOf } from './flags';
 import { report, type Row, say } from './report';
 
 const SPEEDS: readonly (readonly [string, number, number])[] = [['20mbit', 20e6, 48], ['50mbit', 50e6, 96], ['100mbit', 100e6, 192], ['300mbit', 300e6, 384], ['1gbit', 1e9, 768], ['2.5gbit', 2.5e9, 1024]];
@@ -25,10 +26,10 @@ const ROUND_TRIP_MS = 30;
 export async function benchLevels(json: boolean, args: readonly string[]): Promise<void> {
   const folder = benchFolder('levels');
   const children = new Children(join(folder, 'logs'));
-  const data = args.includes('--data') ? (args[args.indexOf('--data') + 1] ?? '') : '';
+  const data = textOf(args, '--data');
   const bench = new LevelsBench(folder, children, data);
   try {
-    const only = args.includes('--only') ? (args[args.indexOf('--only') + 1] ?? '') : '';
+    const only = textOf(args, '--only');
     for (const [name, bitsPerSecond, sizeMiB] of SPEEDS) if (name.includes(only)) await bench.speed(name, bitsPerSecond, sizeMiB * MIB);
     report('levels', bench.rows, json, { roundTripMs: ROUND_TRIP_MS });
   } finally {

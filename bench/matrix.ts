@@ -10,6 +10,7 @@ import { createHash } from 'node:crypto';
 import { appendFileSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { table } from '../src/cli/output';
+import { numberOf } from './flags';
 import { say } from './report';
 
 const ROOT = join(__dirname, '..', '..');
@@ -32,13 +33,13 @@ interface Moment {
 export async function benchMatrix(json: boolean, args: readonly string[]): Promise<void> {
   mkdirSync(OUT, { recursive: true });
   mkdirSync(RESULTS, { recursive: true });
-  if (args.includes('--cancels')) return benchCancels(json, Number(args[args.indexOf('--cancels') + 1]) || 40);
+  if (args.includes('--cancels')) return benchCancels(json, numberOf(args, '--cancels') || 40);
   const file = join(OUT, 'crash-matrix.jsonl');
   if (args.includes('--fresh') || !isOfThisBuild(file)) begin(file);
   const done = linesOf<Row>(file).filter(({ outcome }) => !outcome.startsWith('FAILED')).map(({ cell }) => cell);
   if (done.length > 0) say(`${done.length} cells are done already; --fresh begins anew`);
   const startedAt = performance.now();
-  const sideBySide = args.includes('--side-by-side') ? Number(args[args.indexOf('--side-by-side') + 1]) || 2 : 1;
+  const sideBySide = args.includes('--side-by-side') ? numberOf(args, '--side-by-side') || 2 : 1;
   const codes = await Promise.all(Array.from({ length: sideBySide }, (_, index) => jest('crash-matrix', { DWCP_MATRIX: 'full', DWCP_MATRIX_DONE: done.join('\n'), DWCP_MATRIX_SHARE: `${index}/${sideBySide}` })));
   // A cell that failed is gone through again by the next run: its last outcome counts.
   const rows = [...new Map(linesOf<Row>(file).map((row) => [row.cell, row])).values()];

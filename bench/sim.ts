@@ -4,15 +4,11 @@
  */
 import { MUTANTS } from '../test/sim/mutants';
 import { type FoundSeed, runSeeds, tellSeed } from '../test/sim/seeds';
+import { numberOf } from './flags';
 
 const DEFAULT_SEEDS = 200;
 /** Of a mutant. */
 const MUTANT_SEEDS = 2_000;
-
-function numberOf(args: readonly string[], name: string): number | undefined {
-  const at = args.indexOf(name);
-  return at < 0 ? undefined : Number(args[at + 1]);
-}
 
 function kindsOf(found: readonly FoundSeed[]): string[] {
   const kinds = new Map<string, number[]>();

@@ -3,10 +3,10 @@
  * on where it is this host's own, and what stands behind a line of a journal is completed. Which: `atStart` in the tables of
  * src/model/ownership-machine.ts. Nothing is decided here.
  */
-import { onAbort } from '../model/abort';
 import { toDwcpError } from '../model/errors';
 import { SOURCE_TABLE, sourceState } from '../model/ownership-machine';
 import type { SourceOwnership } from '../sync/hand-over/source-ownership';
+import { wait } from '../sync/wait';
 import type { Logger } from '../telemetry/logger';
 import type { HostParts } from './host';
 
@@ -18,13 +18,7 @@ export async function recoverUntilDone(host: HostParts, ownership: SourceOwnersh
     const failed = [...(await recoverSource(host, ownership, log)), ...(await host.hub.recover())];
     for (const { migrationId, error } of failed) log.warn({ migrationId, ...error.report() }, 'what an earlier agent had left could not be completed yet');
     if (failed.length === 0) return;
-    await new Promise<void>((resolve) => {
-      const timer = setTimeout(resolve, TRY_AGAIN_MS);
-      onAbort(signal, () => {
-        clearTimeout(timer);
-        resolve();
-      });
-    });
+    await wait(TRY_AGAIN_MS, signal).catch(() => undefined);
   }
 }
 

@@ -12,6 +12,7 @@ import type { ImageKind } from '../model/ids';
 import { type ImageSpec, imageSpecSchema } from '../model/image';
 import { compileMigrationOptions, MIGRATION_OPTIONS, type MigrationOptions, PROCESS_OPTIONS, withDefaults } from '../model/options';
 import { selectLevelAndStreams } from '../model/tiers';
+import { GRANT_LIFETIME_MS } from '../model/timing';
 import { BaseStore } from '../store/base-disks';
 import { BaselineStore } from '../store/baselines';
 import { DictionaryStore, vmTypeOf } from '../store/dictionaries';
@@ -65,7 +66,6 @@ export interface MigrationAdapter {
 }
 
 const PROGRESS_EVERY_MS = 250;
-const GRANT_LIFETIME_MS = 24 * 3600e3;
 
 export function createMigrationAdapter(config: AdapterConfig = {}): MigrationAdapter {
   const options = compileOrRefuse(config.dwcp ?? {});

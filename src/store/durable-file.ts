@@ -5,7 +5,7 @@ import { randomUUID } from 'node:crypto';
 import { access, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { errnoOf } from '../model/errors';
-import { makeFolderDurably, syncFolder } from './durable-folder';
+import { makeFolderDurably, syncFolder, syncFolderIfThere } from './durable-folder';
 
 const TEMPORARY = /\.[0-9a-f]{8}-[0-9a-f-]{27}\.tmp$/;
 
@@ -66,11 +66,16 @@ async function replace(path: string, content: string | Buffer): Promise<void> {
   }
 }
 
-/** Removes what a crash in the middle of writeDurably() has left below a folder. Only while nothing else writes there. */
-export async function removeTemporaries(folder: string): Promise<void> {
-  for (const entry of await readdir(folder, { recursive: true, withFileTypes: true })) {
-    if (entry.isFile() && TEMPORARY.test(entry.name)) await rm(join(entry.parentPath, entry.name), { force: true });
-  }
+/**
+ * Takes over a folder as an earlier process has left it: what a crash in the middle of writeDurably() has left below it goes, and
+ * what its names say is durable. Before anything is done on the strength of that: it can be read, and may be gone after a crash
+ * of the host, since the process may have died in front of its sync. Only while nothing else writes there.
+ */
+export async function takeOverFolder(folder: string): Promise<void> {
+  const entries = await readdir(folder, { recursive: true, withFileTypes: true });
+  for (const { parentPath, name } of entries.filter((entry) => entry.isFile() && TEMPORARY.test(entry.name))) await rm(join(parentPath, name), { force: true });
+  await syncFolder(folder);
+  for (const { parentPath, name } of entries.filter((entry) => entry.isDirectory())) await syncFolderIfThere(join(parentPath, name));
 }
 
 /** Renames durably; both names lie in folders that exist. */

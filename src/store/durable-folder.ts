@@ -2,8 +2,8 @@
  * Names that must be there, or gone, after a crash of the host. What a file holds is synced with the file; that it is there
  * under its name is written in its folder, and that the folder is, in the one above it.
  */
-import { mkdir, open, readdir, rm } from 'node:fs/promises';
-import { dirname, join, resolve, sep } from 'node:path';
+import { mkdir, open, rm } from 'node:fs/promises';
+import { dirname, resolve, sep } from 'node:path';
 import { errnoOf } from '../model/errors';
 
 export async function syncFolder(path: string): Promise<void> {
@@ -15,19 +15,11 @@ export async function syncFolder(path: string): Promise<void> {
   }
 }
 
-/**
- * Makes durable what the names below a folder say now. Before anything is done on the strength of what an earlier process has
- * left: that can be read, and may be gone after a crash of the host, since the process may have died in front of its sync.
- */
-export async function syncFolders(path: string): Promise<void> {
-  await syncFolder(path);
-  for (const entry of await readdir(path, { recursive: true, withFileTypes: true })) {
-    if (entry.isDirectory()) await syncFolder(join(entry.parentPath, entry.name)).catch(unlessGone);
-  }
-}
-
-function unlessGone(error: unknown): void {
-  if (errnoOf(error) !== 'ENOENT') throw error;
+/** As syncFolder(), where there is such a folder. */
+export async function syncFolderIfThere(path: string): Promise<void> {
+  await syncFolder(path).catch((error: unknown) => {
+    if (errnoOf(error) !== 'ENOENT') throw error;
+  });
 }
 
 /** Folders whose names are known to be there after a crash, as this process has seen to it. */
@@ -60,6 +52,6 @@ export async function removeDurably(...paths: readonly string[]): Promise<void> 
   }
   // Also where nothing was there any more: an agent that died right behind its rm had not come to this.
   for (const folder of new Set(paths.map(dirname))) {
-    await syncFolder(folder).catch(unlessGone);
+    await syncFolderIfThere(folder);
   }
 }

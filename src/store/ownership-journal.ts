@@ -18,7 +18,7 @@ import { type HandOver, handOverSchema } from '../model/hand-over';
 import { hostIdSchema, migrationIdSchema } from '../model/ids';
 import { isOpenState, OWNERSHIP_STATES, type OwnershipState } from '../model/ownership-machine';
 import { exists, makeSpare, readIfThere, replaceBySpare, writeDurably } from './durable-file';
-import { syncFolder } from './durable-folder';
+import { syncFolderIfThere } from './durable-folder';
 import { VmLocks } from './vm-locks';
 
 const detailsSchema = z.strictObject({
@@ -129,7 +129,7 @@ export class OwnershipJournal {
   async entries(vmId: string): Promise<OwnershipEntry[]> {
     const path = this.#path(vmId);
     const failed = this.#failedWrites;
-    if (failed > this.#settledWrites && (await exists(this.#folder))) await syncFolder(this.#folder);
+    if (failed > this.#settledWrites) await syncFolderIfThere(this.#folder);
     this.#settledWrites = failed;
     const text = await readIfThere(path);
     if (!text) {

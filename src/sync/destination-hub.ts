@@ -145,10 +145,13 @@ export class DestinationHub {
 
   /** Another migration with a record here for the same VM, whose files would be in the way. */
   async otherMigrationOf(vmId: string, migrationId: string): Promise<string | undefined> {
-    for (const id of await this.list()) {
-      if (id !== migrationId && (await this.migration(id))?.record.vmId === vmId) return id;
-    }
-    return undefined;
+    return (await this.recordsOf(vmId)).find((record) => record.migrationId !== migrationId)?.migrationId;
+  }
+
+  /** What this host has on record for a VM. */
+  async recordsOf(vmId: string): Promise<DestinationRecord[]> {
+    const migrations = await Promise.all((await this.list()).map((id) => this.migration(id)));
+    return migrations.flatMap((migration) => (migration?.record.vmId === vmId ? [migration.record] : []));
   }
 
   /** Whether a source holds a session of this id. */

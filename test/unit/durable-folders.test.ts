@@ -11,7 +11,8 @@ import { BaseStore } from '../../src/store/base-disks';
 import { BaselineStore, baselinePathOf, workPathOf } from '../../src/store/baselines';
 import { BlockJournal } from '../../src/store/block-journal';
 import { DictionaryStore } from '../../src/store/dictionaries';
-import { makeFolderDurably, removeDurably, syncFolders } from '../../src/store/durable-folder';
+import { takeOverFolder } from '../../src/store/durable-file';
+import { makeFolderDurably, removeDurably } from '../../src/store/durable-folder';
 import { OwnershipJournal } from '../../src/store/ownership-journal';
 import { Manifest } from '../../src/store/manifest';
 import { VmRegistry } from '../../src/store/vm-registry';
@@ -97,7 +98,7 @@ describe('is durable when the act is over:', () => {
     const paths = [join(folder, 'file'), join(folder, 'ownership', 'vm.journal')];
     mkdirSync(dirname(paths[1]!));
     for (const path of paths) writeFileSync(path, '');
-    expect(await after(() => syncFolders(folder), ...paths)).toEqual(['there', 'there']);
+    expect(await after(() => takeOverFolder(folder), ...paths)).toEqual(['there', 'there']);
   });
 
   test('a line of a journal whose folder could not be synced, before it is believed', async () => {

@@ -10,35 +10,36 @@ type Images = DestinationRecord['images'];
 
 /** What they ask of the hub. */
 export interface Records {
-  list(): Promise<readonly string[]>;
-  migration(migrationId: string): Promise<DestinationMigration | undefined>;
+  recordsOf(vmId: string): Promise<readonly DestinationRecord[]>;
   dismiss(migrationId: string): Promise<void>;
   holds(sessionId: string): boolean;
 }
 
-/** Ends direct sessions to images of a VM, or to some of them, that nobody holds: they are in nobody's way. What has arrived stays as baseline. */
-export async function endIdleDirect(hub: Records, vmId: string, images?: Images): Promise<void> {
-  for (const id of await hub.list()) {
-    const record = (await hub.migration(id))?.record;
-    if (record?.mode === 'direct' && record.vmId === vmId && (!images || shareImages(record.images, images)) && !hub.holds(id)) await hub.dismiss(id);
-  }
+function isIdleDirect(hub: Records, { mode, migrationId }: DestinationRecord): boolean {
+  return mode === 'direct' && !hub.holds(migrationId);
+}
+
+/** Ends direct sessions to images of a VM that nobody holds: they are in nobody's way. What has arrived stays as baseline. */
+export async function endIdleDirect(hub: Records, vmId: string): Promise<void> {
+  for (const record of await hub.recordsOf(vmId)) if (isIdleDirect(hub, record)) await hub.dismiss(record.migrationId);
 }
 
 /** As endIdleDirect(), of one session that was begun longer ago than a grant lasts. @returns whether it has ended */
 export async function endOldDirect(hub: Records, migration: DestinationMigration): Promise<boolean> {
-  const { migrationId } = migration.record;
-  if (hub.holds(migrationId) || Date.now() - (await migration.savedAtMs()) < GRANT_LIFETIME_MS) return false;
-  await hub.dismiss(migrationId);
+  if (!isIdleDirect(hub, migration.record) || Date.now() - (await migration.savedAtMs()) < GRANT_LIFETIME_MS) return false;
+  await hub.dismiss(migration.record.migrationId);
   return true;
 }
 
-/** @throws VM_BUSY where another migration, or another direct session to the same images, has them in its hands */
+/**
+ * Makes room for a direct session: others to the same images that nobody holds end.
+ * @throws VM_BUSY where one that is held, or a migration, has them in its hands
+ */
 export async function assertImagesFree(hub: Records, { migrationId, vmId, images }: DestinationRecord, hostId: string): Promise<void> {
-  await endIdleDirect(hub, vmId, images);
-  for (const id of await hub.list()) {
-    const other = id === migrationId ? undefined : (await hub.migration(id))?.record;
-    if (other?.vmId !== vmId || (other.mode === 'direct' && !shareImages(other.images, images))) continue;
-    throw new DwcpError('VM_BUSY', `Host ${hostId} has images of ${vmId} in its hands for ${id}`, { side: 'destination' });
+  for (const other of await hub.recordsOf(vmId)) {
+    if (other.migrationId === migrationId || (other.mode === 'direct' && !shareImages(other.images, images))) continue;
+    if (!isIdleDirect(hub, other)) throw new DwcpError('VM_BUSY', `Host ${hostId} has images of ${vmId} in its hands for ${other.migrationId}`, { side: 'destination' });
+    await hub.dismiss(other.migrationId);
   }
 }
 

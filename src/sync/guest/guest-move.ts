@@ -3,12 +3,11 @@
  * (DWCP), whole-guest-move.ts (the standard transfer: QEMU's own migration).
  */
 import { unlessAborted } from '../../model/abort';
-import type { DwcpErrorFields } from '../../model/errors';
-import { clamp } from '../../model/units';
-import { DwcpError, hasCode, toDwcpError } from '../../model/errors';
+import { DwcpError, type DwcpErrorFields, hasCode, toDwcpError } from '../../model/errors';
 import type { GuestProgress, GuestResult, RamBlock } from '../../model/guest';
 import type { VmImage } from '../../model/image';
 import type { ImageProgress, ImageResult } from '../../model/migration';
+import { clamp } from '../../model/units';
 import type { DiskPort } from './live-disk';
 
 /** As the driver's own GuestMemoryEvents: neither of the two rooms may import the other. */
