@@ -21,7 +21,7 @@ func TestMovesAVM(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer temporalClient.Close()
-	ctx, stop := context.WithTimeout(context.Background(), time.Minute)
+	ctx, stop := context.WithTimeout(context.Background(), 4*time.Minute)
 	defer stop()
 
 	dwcp := New(temporalClient)

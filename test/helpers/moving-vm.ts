@@ -17,7 +17,7 @@ import { VmRegistry } from '../../src/store/vm-registry';
 import type { HostDisk } from './host-disks';
 import { Lab, type LabHost } from './lab';
 import { Relay } from './proxy';
-import { after } from './waiting';
+import { after, until } from './waiting';
 
 export type Side = 'source' | 'destination';
 /** Disks of a host's own; else both lie in the lab's folder. */
@@ -199,7 +199,8 @@ export abstract class MovingVm {
   /** What runs of it ends, and its files go; the lab stays. */
   async leave(): Promise<void> {
     this.endGuest();
-    for (const folder of [this.lab.vmFolder(this.vmId), ...[this.lab.a, this.lab.b].map(({ dataDir }) => join(dataDir, 'images', this.vmId))]) rmSync(folder, { recursive: true, force: true, maxRetries: 10, retryDelay: 100 });
+    const folders = [this.lab.vmFolder(this.vmId), ...[this.lab.a, this.lab.b].map(({ dataDir }) => join(dataDir, 'images', this.vmId))];
+    await Promise.all(folders.map(removed));
     if (!this.relay.listens) await this.relay.listen();
   }
 
@@ -214,6 +215,23 @@ export abstract class MovingVm {
   protected endGuest(): void {
     // Nothing runs but the lab.
   }
+}
+
+/** Until nothing is written into it any more: the removal of one that is written into fails. */
+async function removed(folder: string): Promise<void> {
+  let last: unknown;
+  const gone = (): boolean => {
+    try {
+      rmSync(folder, { recursive: true, force: true });
+      return true;
+    } catch (error) {
+      last = error;
+      return false;
+    }
+  };
+  await until(20_000, `the removal of ${folder}`, gone).catch((error: unknown) => {
+    throw new Error(`${String(error)}: ${String(last)}`);
+  });
 }
 
 /** A line of an agent's log without what Temporal adds to it. */
