@@ -5,7 +5,20 @@
 import js from '@eslint/js';
 import tseslint from 'typescript-eslint';
 
-const FOLDERS = ['workflows', 'activities', 'model', 'encoder', 'transport', 'store', 'sync', 'hypervisor', 'agent', 'control', 'telemetry', 'cli'];
+const FOLDERS = [
+  'workflows',
+  'activities',
+  'model',
+  'encoder',
+  'transport',
+  'store',
+  'sync',
+  'hypervisor',
+  'agent',
+  'control',
+  'telemetry',
+  'cli',
+];
 
 /** Imports go downwards: cli, agent, control -> activities -> sync, hypervisor -> encoder, transport, store -> model. */
 const WALLS = {
@@ -31,19 +44,29 @@ function wall(folder, extra = []) {
   return {
     files: [folder === 'workflows' || folder === 'activities' ? `${folder}/**/*.ts` : `src/${folder}/**/*.ts`],
     rules: {
-      'no-restricted-imports': ['error', {
-        patterns: [
-          { group: forbidden.flatMap((other) => [`**/${other}`, `**/${other}/**`]), message: `src/${folder} may not import that: see WALLS in eslint.config.mjs` },
-          ...extra,
-        ],
-      }],
+      'no-restricted-imports': [
+        'error',
+        {
+          patterns: [
+            {
+              group: forbidden.flatMap((other) => [`**/${other}`, `**/${other}/**`]),
+              message: `src/${folder} may not import that: see WALLS in eslint.config.mjs`,
+            },
+            ...extra,
+          ],
+        },
+      ],
     },
   };
 }
 
 const noNode = { group: NODE, message: 'This folder imports nothing of Node' };
 const noTemporal = { group: TEMPORAL, message: 'This folder imports nothing of Temporal' };
-const typesOnly = { group: ['**/activities', '**/activities/**'], allowTypeImports: true, message: 'Workflows import activities as types only' };
+const typesOnly = {
+  group: ['**/activities', '**/activities/**'],
+  allowTypeImports: true,
+  message: 'Workflows import activities as types only',
+};
 
 export default tseslint.config(
   { ignores: ['dist/**', 'node_modules/**', 'bench/out/**', '.dwcp/**'] },
@@ -54,7 +77,10 @@ export default tseslint.config(
     languageOptions: { parserOptions: { projectService: true, tsconfigRootDir: import.meta.dirname } },
     rules: {
       'no-restricted-exports': ['error', { restrictDefaultExports: { direct: true } }],
-      'no-restricted-syntax': ['error', { selector: 'TSEnumDeclaration', message: 'A union or a constant object, no enum' }],
+      'no-restricted-syntax': [
+        'error',
+        { selector: 'TSEnumDeclaration', message: 'A union or a constant object, no enum' },
+      ],
       '@typescript-eslint/restrict-template-expressions': ['error', { allowNumber: true, allowBoolean: true }],
       '@typescript-eslint/no-confusing-void-expression': ['error', { ignoreArrowShorthand: true }],
       '@typescript-eslint/prefer-promise-reject-errors': 'off',
@@ -64,7 +90,18 @@ export default tseslint.config(
   },
   {
     files: ['**/*.mjs', '**/*.cjs'],
-    languageOptions: { globals: { process: 'readonly', console: 'readonly', setTimeout: 'readonly', module: 'writable', require: 'readonly', __dirname: 'readonly', Buffer: 'readonly', fetch: 'readonly' } },
+    languageOptions: {
+      globals: {
+        process: 'readonly',
+        console: 'readonly',
+        setTimeout: 'readonly',
+        module: 'writable',
+        require: 'readonly',
+        __dirname: 'readonly',
+        Buffer: 'readonly',
+        fetch: 'readonly',
+      },
+    },
   },
   wall('model', [noNode, noTemporal]),
   wall('encoder', [noTemporal]),
@@ -77,14 +114,25 @@ export default tseslint.config(
   {
     files: ['workflows/**/*.ts'],
     rules: {
-      '@typescript-eslint/no-restricted-imports': ['error', {
-        patterns: [
-          { group: FOLDERS.filter((other) => !['workflows', 'model', 'activities'].includes(other)).flatMap((other) => [`**/${other}/**`]), message: 'Workflows import src/model, and activities as types' },
-          noNode,
-          typesOnly,
-          { group: ['@temporalio/client', '@temporalio/worker', '@temporalio/activity'], message: 'Not in the workflow sandbox' },
-        ],
-      }],
+      '@typescript-eslint/no-restricted-imports': [
+        'error',
+        {
+          patterns: [
+            {
+              group: FOLDERS.filter((other) => !['workflows', 'model', 'activities'].includes(other)).flatMap(
+                (other) => [`**/${other}/**`],
+              ),
+              message: 'Workflows import src/model, and activities as types',
+            },
+            noNode,
+            typesOnly,
+            {
+              group: ['@temporalio/client', '@temporalio/worker', '@temporalio/activity'],
+              message: 'Not in the workflow sandbox',
+            },
+          ],
+        },
+      ],
     },
   },
   wall('control'),
@@ -94,6 +142,9 @@ export default tseslint.config(
   {
     files: ['test/**/*.ts', 'bench/**/*.ts'],
     rules: {
-      '@typescript-eslint/unbound-method': 'off', '@typescript-eslint/no-non-null-assertion': 'off', '@typescript-eslint/no-unnecessary-condition': 'off' },
+      '@typescript-eslint/unbound-method': 'off',
+      '@typescript-eslint/no-non-null-assertion': 'off',
+      '@typescript-eslint/no-unnecessary-condition': 'off',
+    },
   },
 );

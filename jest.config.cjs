@@ -20,7 +20,10 @@ module.exports = {
     project('qemu'),
     project('model'),
     project('replay'),
-    project('workflow', { globalSetup: '<rootDir>/test/helpers/server-up.js', globalTeardown: '<rootDir>/test/helpers/server-down.js' }),
+    project('workflow', {
+      globalSetup: '<rootDir>/test/helpers/server-up.js',
+      globalTeardown: '<rootDir>/test/helpers/server-down.js',
+    }),
     project('deploy'),
     project('system'),
     project('sim'),

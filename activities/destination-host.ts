@@ -69,32 +69,58 @@ export interface BaselineCheck {
 export function createDestinationActivities(deps: DestinationDependencies) {
   const { hub, registry, ownership, store, pool } = deps;
 
-  const grant = (purpose: GrantPurpose, subject: string): Destination => ({ ...deps.advertised, grant: mintGrant(deps.key, purpose, subject, GRANT_LIFETIME_MS) });
+  const grant = (purpose: GrantPurpose, subject: string): Destination => ({
+    ...deps.advertised,
+    grant: mintGrant(deps.key, purpose, subject, GRANT_LIFETIME_MS),
+  });
 
   /** Another migration that is still open and has the VM's place here. */
   async function holderOf(vm: OwnedVm, migrationId: string): Promise<string | undefined> {
     const last = await vm.last();
-    return last && last.migrationId !== migrationId && isOpenState(last.state) ? last.migrationId : hub.otherMigrationOf(vm.vmId, migrationId);
+    return last && last.migrationId !== migrationId && isOpenState(last.state)
+      ? last.migrationId
+      : hub.otherMigrationOf(vm.vmId, migrationId);
   }
 
   /** Inside the VM's lock: the record first, then the promise. A record without one is swept up; a promise without one would never be. */
   async function promise(vm: OwnedVm, input: PrepareDestinationInput, workflowId: string): Promise<Destination> {
     const { migrationId, vmId, mode, fence, sourceHost } = input;
-    const own = new OwnStep(vm, migrationId, await vm.last(migrationId), 'destination', DESTINATION_TABLE, destinationState);
+    const own = new OwnStep(
+      vm,
+      migrationId,
+      await vm.last(migrationId),
+      'destination',
+      DESTINATION_TABLE,
+      destinationState,
+    );
     if (own.state === 'mine' || own.state === 'installed') return grant('session', migrationId);
     own.assert('prepare');
     // One that is still open may be about to leave: that is settled first.
     const holder = await holderOf(vm, migrationId);
-    if (holder !== undefined) throw new DwcpError('VM_BUSY', `Host ${deps.hostId} still has ${vmId} in its hands for migration ${holder}`);
+    if (holder !== undefined)
+      throw new DwcpError('VM_BUSY', `Host ${deps.hostId} still has ${vmId} in its hands for migration ${holder}`);
     const known = await registry.find(vmId);
     if (known?.presence === 'here') throw new DwcpError('VM_EXISTS', `VM ${vmId} lives on host ${deps.hostId} already`);
-    if (mode === 'migrate' && (await vm.fence()) > fence) throw new DwcpError('FENCED', `Host ${deps.hostId} has seen a newer migration of ${vmId}`);
+    if (mode === 'migrate' && (await vm.fence()) > fence)
+      throw new DwcpError('FENCED', `Host ${deps.hostId} has seen a newer migration of ${vmId}`);
     const images = input.images.map((image) => ({ ...image, path: registry.imagePath(known, vmId, image.imageId) }));
     await assertSpace(deps.dataDir, images, store, vmId);
     const generation = Math.max(input.generation, known?.generation ?? 0) + 1;
     const guest = input.guest && (await prepareGuest(vmId, input.guest, images, registry.runFolder(vmId), input.force));
     const definition = input.stoppedGuest && definitionHere(input.stoppedGuest, images, registry.runFolder(vmId));
-    await hub.prepare({ ...looksOf(input), ...(guest && { guest }), ...(definition && { definition }), migrationId, vmId, mode, fence, generation, sourceHost, workflowId, images });
+    await hub.prepare({
+      ...looksOf(input),
+      ...(guest && { guest }),
+      ...(definition && { definition }),
+      migrationId,
+      vmId,
+      mode,
+      fence,
+      generation,
+      sourceHost,
+      workflowId,
+      images,
+    });
     if (mode === 'migrate' && own.state === 'none') await own.happened('prepare', fence);
     return grant('session', migrationId);
   }
@@ -108,7 +134,8 @@ export function createDestinationActivities(deps: DestinationDependencies) {
           async () => {
             const workflowId = activityInfo().workflowExecution?.workflowId ?? '';
             await endIdleDirect(hub, input.vmId);
-            const prepare = (): Promise<Destination> => ownership.exclusively(input.vmId, (vm) => promise(vm, input, workflowId));
+            const prepare = (): Promise<Destination> =>
+              ownership.exclusively(input.vmId, (vm) => promise(vm, input, workflowId));
             return prepare().catch(async (error: unknown) => {
               if (!hasCode(error, 'VM_BUSY')) throw error;
               await deps.sweep();
@@ -118,12 +145,20 @@ export function createDestinationActivities(deps: DestinationDependencies) {
         ),
 
       /** Opens the working image of one image and says what it holds; measures a baseline, which reads all of it. */
-      checkBaseline: async (input: { migrationId: string; imageId: string; useBaseline: boolean }): Promise<BaselineCheck> =>
+      checkBaseline: async (input: {
+        migrationId: string;
+        imageId: string;
+        useBaseline: boolean;
+      }): Promise<BaselineCheck> =>
         withHeartbeat(
           () => ({ doing: `measuring what is held of ${input.imageId}` }),
           async () => {
             const migration = await hub.migration(input.migrationId);
-            if (!migration) throw new DwcpError('MIGRATION_UNKNOWN', `Host ${deps.hostId} takes no part in migration ${input.migrationId}`);
+            if (!migration)
+              throw new DwcpError(
+                'MIGRATION_UNKNOWN',
+                `Host ${deps.hostId} takes no part in migration ${input.migrationId}`,
+              );
             await migration.assertTakesData();
             const { held, state } = await migration.image(input.imageId, input.useBaseline);
             await migration.beginGuestAhead();
@@ -134,18 +169,30 @@ export function createDestinationActivities(deps: DestinationDependencies) {
         ),
 
       /** Promises not to start the VM for this migration; keeps what arrived as baseline. @throws ALREADY_PAST_RETURN */
-      abandonDestination: async (input: { migrationId: string; vmId: string; fence: number; mode: Exclude<Mode, 'direct'> }): Promise<void> =>
+      abandonDestination: async (input: {
+        migrationId: string;
+        vmId: string;
+        fence: number;
+        mode: Exclude<Mode, 'direct'>;
+      }): Promise<void> =>
         withHeartbeat(
           () => ({ doing: 'keeping what has arrived as baseline' }),
           async () => {
-            hub.endSession(input.migrationId, new DwcpError('CANCELLED', `Migration ${input.migrationId} was given up`));
+            hub.endSession(
+              input.migrationId,
+              new DwcpError('CANCELLED', `Migration ${input.migrationId} was given up`),
+            );
             if (input.mode === 'migrate') await hub.abandon(input.migrationId, input.vmId, input.fence);
             else await hub.dismiss(input.migrationId);
           },
         ),
 
       /** The destination's half of a hand-over that goes by Temporal instead of the data plane. */
-      takeOver: async (input: { migrationId: string; vmId: string; roots: Record<string, string> }): Promise<TakenOver> =>
+      takeOver: async (input: {
+        migrationId: string;
+        vmId: string;
+        roots: Record<string, string>;
+      }): Promise<TakenOver> =>
         withHeartbeat(
           () => ({ doing: 'taking over' }),
           async () => {
@@ -158,17 +205,28 @@ export function createDestinationActivities(deps: DestinationDependencies) {
         ),
 
       /** Keeps what arrived beside the VM, as old bytes for deltas on the way back. Never fails the migration. */
-      keepBaselineCopies: async (input: { vmId: string; images: readonly { imageId: string }[] }): Promise<readonly (KeptCopy & { imageId: string })[]> =>
+      keepBaselineCopies: async (input: {
+        vmId: string;
+        images: readonly { imageId: string }[];
+      }): Promise<readonly (KeptCopy & { imageId: string })[]> =>
         withHeartbeat(
           () => ({ doing: 'keeping a copy for deltas on the way back' }),
           async (signal) => {
             const vm = await registry.find(input.vmId);
-            const images = (vm?.images ?? []).filter((image: VmImage) => input.images.some((wanted) => wanted.imageId === image.imageId));
+            const images = (vm?.images ?? []).filter((image: VmImage) =>
+              input.images.some((wanted) => wanted.imageId === image.imageId),
+            );
             const kept = [];
             for (const { imageId, path } of images) {
-              const copy = await keepBaselineCopy(input.vmId, imageId, path, deps.keepBaselineCopy, store, pool, signal).catch(
-                (error: unknown): KeptCopy => ({ kept: 'no', reason: messageOf(error) }),
-              );
+              const copy = await keepBaselineCopy(
+                input.vmId,
+                imageId,
+                path,
+                deps.keepBaselineCopy,
+                store,
+                pool,
+                signal,
+              ).catch((error: unknown): KeptCopy => ({ kept: 'no', reason: messageOf(error) }));
               signal.throwIfAborted();
               kept.push({ ...copy, imageId });
             }
@@ -178,13 +236,18 @@ export function createDestinationActivities(deps: DestinationDependencies) {
 
       /** @param input limitBytes 0 takes this host's own limit */
       pruneBaselines: async (input: { limitBytes: number }): Promise<readonly BaselineListing[]> =>
-        withHeartbeat(() => ({ doing: 'removing the least recently used baselines' }), () => store.prune(input.limitBytes || deps.storeLimit)),
+        withHeartbeat(
+          () => ({ doing: 'removing the least recently used baselines' }),
+          () => store.prune(input.limitBytes || deps.storeLimit),
+        ),
 
       /** A grant for streams that a peer establishes ahead. */
-      grantPeer: (input: { sourceHost: string }): Promise<Destination> => Promise.resolve(grant('peer', input.sourceHost)),
+      grantPeer: (input: { sourceHost: string }): Promise<Destination> =>
+        Promise.resolve(grant('peer', input.sourceHost)),
 
       /** A grant for a session that only measures the path. */
-      grantLink: (input: { sessionId: string }): Promise<Destination> => Promise.resolve(grant('session', input.sessionId)),
+      grantLink: (input: { sessionId: string }): Promise<Destination> =>
+        Promise.resolve(grant('session', input.sessionId)),
     },
     { side: 'destination' },
   );
@@ -192,11 +255,21 @@ export function createDestinationActivities(deps: DestinationDependencies) {
 
 export type DestinationActivities = ReturnType<typeof createDestinationActivities>;
 
-function placesOf(diskPaths: Readonly<Record<string, string>>, images: DestinationRecord['images'], isRaw: (imageId: string) => boolean): RelocatedDisk[] {
-  return images.flatMap(({ imageId, path }) => (diskPaths[imageId] === undefined ? [] : [{ from: diskPaths[imageId], to: path, raw: isRaw(imageId) }]));
+function placesOf(
+  diskPaths: Readonly<Record<string, string>>,
+  images: DestinationRecord['images'],
+  isRaw: (imageId: string) => boolean,
+): RelocatedDisk[] {
+  return images.flatMap(({ imageId, path }) =>
+    diskPaths[imageId] === undefined ? [] : [{ from: diskPaths[imageId], to: path, raw: isRaw(imageId) }],
+  );
 }
 
-function definitionHere({ command, diskPaths, rawDisks }: StoppedGuest, images: DestinationRecord['images'], runFolder: string): DestinationRecord['definition'] {
+function definitionHere(
+  { command, diskPaths, rawDisks }: StoppedGuest,
+  images: DestinationRecord['images'],
+  runFolder: string,
+): DestinationRecord['definition'] {
   const places = placesOf(diskPaths, images, (imageId) => rawDisks.includes(imageId));
   return { command: relocate(command, places, runFolder), qmpPath: runPlaces(runFolder).qmpPath };
 }
@@ -205,19 +278,46 @@ function definitionHere({ command, diskPaths, rawDisks }: StoppedGuest, images: 
  * Whether a guest can run here, and how its QEMU is started.
  * @throws GUEST_REFUSED with the reason
  */
-async function prepareGuest(vmId: string, guest: GuestSpec, images: DestinationRecord['images'], runFolder: string, force: boolean): Promise<DestinationRecord['guest']> {
-  const command = relocate(guest.command, placesOf(guest.diskPaths, images, () => true), runFolder);
+async function prepareGuest(
+  vmId: string,
+  guest: GuestSpec,
+  images: DestinationRecord['images'],
+  runFolder: string,
+  force: boolean,
+): Promise<DestinationRecord['guest']> {
+  const command = relocate(
+    guest.command,
+    placesOf(guest.diskPaths, images, () => true),
+    runFolder,
+  );
   if (!force) await assertCanRun(vmId, command, guest);
-  return { command, ramBlocks: guest.ramBlocks, sharedFiles: guest.sharedFiles, ...(guest.setUp && { setUp: guest.setUp }), qmpPath: runPlaces(runFolder).qmpPath };
+  return {
+    command,
+    ramBlocks: guest.ramBlocks,
+    sharedFiles: guest.sharedFiles,
+    ...(guest.setUp && { setUp: guest.setUp }),
+    qmpPath: runPlaces(runFolder).qmpPath,
+  };
 }
 
 /** Refuses early what a full disk would refuse late: counts what the baseline in place gives back. */
-async function assertSpace(dataDir: string, images: readonly ImageSpec[], store: BaselineStore, vmId: string): Promise<void> {
+async function assertSpace(
+  dataDir: string,
+  images: readonly ImageSpec[],
+  store: BaselineStore,
+  vmId: string,
+): Promise<void> {
   const disk = await statfs(dataDir);
-  const held = (await store.list()).filter((record) => record.vmId === vmId).reduce((sum, record) => sum + record.allocatedBytes, 0);
+  const held = (await store.list())
+    .filter((record) => record.vmId === vmId)
+    .reduce((sum, record) => sum + record.allocatedBytes, 0);
   const smallest = images.reduce((sum, image) => sum + image.sizeBytes, 0) * ASSUMED_USED_SHARE - held;
   const free = disk.bavail * disk.bsize;
-  if (smallest > free) throw new DwcpError('DISK_FULL', `The images take about ${formatBytes(smallest)} and ${formatBytes(free)} are free under ${dataDir}`);
+  if (smallest > free)
+    throw new DwcpError(
+      'DISK_FULL',
+      `The images take about ${formatBytes(smallest)} and ${formatBytes(free)} are free under ${dataDir}`,
+    );
 }
 
 /** Images are sparse: only what is certain to be needed is asked for ahead; the rest is found out by writing. */

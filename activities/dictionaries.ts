@@ -28,8 +28,12 @@ export function createDictionaryActivities({ registry, store, dictionaries, pool
             const vms = (await registry.list()).filter((vm) => vm.vmType === vmType);
             const ids = new Set(vms.map(({ vmId }) => vmId));
             // Sealed pages are noise.
-            const baselines = (await store.list()).filter(({ vmId }) => ids.has(vmId)).flatMap(({ contentPath, seal }) => (contentPath === undefined || seal ? [] : contentPath));
-            const images = vms.filter(({ presence }) => presence === 'here').flatMap((vm) => vm.images.map(({ path }) => path));
+            const baselines = (await store.list())
+              .filter(({ vmId }) => ids.has(vmId))
+              .flatMap(({ contentPath, seal }) => (contentPath === undefined || seal ? [] : contentPath));
+            const images = vms
+              .filter(({ presence }) => presence === 'here')
+              .flatMap((vm) => vm.images.map(({ path }) => path));
             return refreshDictionary(vmType, [...new Set([...images, ...baselines])], dictionaries, pool);
           },
         ),

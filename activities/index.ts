@@ -1,6 +1,12 @@
 /** The public face of activities/: factories for workers, types for workflows. */
 export { createControlActivities, type ControlActivities, type Outcome } from './control-queue';
-export { createDestinationActivities, type BaselineCheck, type DestinationActivities, type DestinationDependencies, type PrepareDestinationInput } from './destination-host';
+export {
+  createDestinationActivities,
+  type BaselineCheck,
+  type DestinationActivities,
+  type DestinationDependencies,
+  type PrepareDestinationInput,
+} from './destination-host';
 export { createDictionaryActivities, type DictionaryActivities } from './dictionaries';
 export { createProgressReporter } from './progress-reporter';
 export { type MovedGuest, type RoundsInput } from './source-guest';

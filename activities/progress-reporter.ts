@@ -27,6 +27,9 @@ export function createProgressReporter(client: Client): ProgressReporter {
       reported.delete(oldest);
     }
     // A lost report costs a line in the UI, nothing else.
-    client.workflow.getHandle(workflowId, runId).signal(MESSAGES.reportProgress, progress).catch(() => undefined);
+    client.workflow
+      .getHandle(workflowId, runId)
+      .signal(MESSAGES.reportProgress, progress)
+      .catch(() => undefined);
   };
 }

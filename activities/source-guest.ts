@@ -48,11 +48,22 @@ type Handed = Pick<HandOver, 'roots' | 'live'>;
 
 const reportSchema = z.object({ v: z.literal(1), images: z.array(imageProgressSchema) });
 
-export function createGuestActivities({ hub, ownership, journal, registry, connect, release, report, observe }: GuestDependencies) {
+export function createGuestActivities({
+  hub,
+  ownership,
+  journal,
+  registry,
+  connect,
+  release,
+  report,
+  observe,
+}: GuestDependencies) {
   /** What operators see: each image, and the guest's own state with its memory. */
   const progress = (live: GuestMove | undefined, before: readonly ImageProgress[]): z.infer<typeof reportSchema> => {
     const now = live?.progress(before);
-    const images = (now?.images ?? []).map((image, index, all) => (now && index === all.length - 1 ? { ...image, guest: now.guest } : image));
+    const images = (now?.images ?? []).map((image, index, all) =>
+      now && index === all.length - 1 ? { ...image, guest: now.guest } : image,
+    );
     for (const image of images) {
       observe({ kind: 'progress', progress: image });
       report(image);
@@ -61,12 +72,22 @@ export function createGuestActivities({ hub, ownership, journal, registry, conne
   };
 
   /** What was begun ahead, where that stands; else a fresh one. */
-  const liveMigration = async ({ migrationId, vmId, images, guest, options }: RoundsInput, { start, link }: Dwcp, migration: SourceMigration, ahead: LiveMigration | undefined, port: () => Promise<GuestPort>): Promise<LiveMigration> => {
+  const liveMigration = async (
+    { migrationId, vmId, images, guest, options }: RoundsInput,
+    { start, link }: Dwcp,
+    migration: SourceMigration,
+    ahead: LiveMigration | undefined,
+    port: () => Promise<GuestPort>,
+  ): Promise<LiveMigration> => {
     const known = { migration, start, linkBytesPerSecond: link.bandwidthBytesPerSecond };
     if (ahead && (await ahead.through(known))) return ahead;
     await ahead?.breakOff();
-    const headStart = hub.takeHeadStart(migrationId) ?? new GuestHeadStart(vmId, images, guest.sharedFiles, hub.context);
-    const live = new LiveMigration({ vmId, vmType: (await registry.find(vmId))?.vmType, images, guest, headStart, options }, await port());
+    const headStart =
+      hub.takeHeadStart(migrationId) ?? new GuestHeadStart(vmId, images, guest.sharedFiles, hub.context);
+    const live = new LiveMigration(
+      { vmId, vmType: (await registry.find(vmId))?.vmType, images, guest, headStart, options },
+      await port(),
+    );
     await live.through(known);
     return live;
   };
@@ -84,7 +105,11 @@ export function createGuestActivities({ hub, ownership, journal, registry, conne
     } catch (error) {
       const reason = toDwcpError(error, 'INTERNAL');
       if (reason.spec.retry === 'operator') throw reason;
-      throw new DwcpError('HANDOVER_IN_DOUBT', `The guest runs on the destination; releasing it here failed: ${reason.message}`, { phase: 'switchover', side: 'source', cause: reason });
+      throw new DwcpError(
+        'HANDOVER_IN_DOUBT',
+        `The guest runs on the destination; releasing it here failed: ${reason.message}`,
+        { phase: 'switchover', side: 'source', cause: reason },
+      );
     }
     return moved(handedOver, taken);
   };
@@ -92,16 +117,28 @@ export function createGuestActivities({ hub, ownership, journal, registry, conne
   const moved = ({ live }: Handed, { resumedAtMs, responds }: Omit<TakenOver, 'generation'>): MovedGuest => {
     const downtimeMs = live && resumedAtMs !== undefined ? Math.round(resumedAtMs - live.pausedAtMs) : undefined;
     return {
-      guest: { rounds: 0, reason: '', throttle: 0, ...live?.guest, responds: responds ?? false, ...(downtimeMs !== undefined && { downtimeMs }) },
+      guest: {
+        rounds: 0,
+        reason: '',
+        throttle: 0,
+        ...live?.guest,
+        responds: responds ?? false,
+        ...(downtimeMs !== undefined && { downtimeMs }),
+      },
       images: live?.images ?? [],
     };
   };
 
   /** What was handed over, also by an agent that is gone. */
-  const handed = async ({ vmId, migrationId }: Pick<HandOverInput, 'vmId' | 'migrationId'>): Promise<Handed> => (await journal.handOver(vmId, migrationId)) ?? { roots: {} };
+  const handed = async ({ vmId, migrationId }: Pick<HandOverInput, 'vmId' | 'migrationId'>): Promise<Handed> =>
+    (await journal.handOver(vmId, migrationId)) ?? { roots: {} };
 
   /** The guest stands still and everything of it has arrived when the line is written. @throws what kept it from that; the guest may stand still yet */
-  const untilHandedOver = async ({ migrationId, vmId, destinationHost, destination }: HandOverInput, live: GuestMove, signal: AbortSignal): Promise<HandOver> => {
+  const untilHandedOver = async (
+    { migrationId, vmId, destinationHost, destination }: HandOverInput,
+    live: GuestMove,
+    signal: AbortSignal,
+  ): Promise<HandOver> => {
     const { images: moved, roots, pausedAtMs, guest } = await live.pauseGuest(signal);
     const images = moved.map((image) => ({ ...image, attempts: activityInfo().attempt }));
     for (const result of images) observe({ kind: 'image', result });
@@ -121,7 +158,11 @@ export function createGuestActivities({ hub, ownership, journal, registry, conne
           (signal) =>
             hub.ownershipStep(migrationId, signal, async (attempt) => {
               const last = await journal.last(vmId, migrationId);
-              if (last?.state !== 'claimed') throw new DwcpError('ABANDONED', `Migration ${migrationId} has no claim on ${vmId} any more (${last?.state ?? 'none'})`);
+              if (last?.state !== 'claimed')
+                throw new DwcpError(
+                  'ABANDONED',
+                  `Migration ${migrationId} has no claim on ${vmId} any more (${last?.state ?? 'none'})`,
+                );
               const definition = (await registry.getHere(vmId)).guest;
               if (!definition) throw new DwcpError('VM_UNKNOWN', `VM ${vmId} is no guest of this host`);
               const ahead = dwcp && hub.takeAhead(migrationId);
@@ -156,9 +197,14 @@ export function createGuestActivities({ hub, ownership, journal, registry, conne
                 await ownership.completeRelease(vmId, migrationId);
                 return moved(await handed(input), { responds: true });
               }
-              if (last?.state !== 'claimed') throw new DwcpError('ABANDONED', `Migration ${migrationId} of ${vmId} was rolled back here`);
+              if (last?.state !== 'claimed')
+                throw new DwcpError('ABANDONED', `Migration ${migrationId} of ${vmId} was rolled back here`);
               const live = hub.live(migrationId);
-              if (!live) throw new DwcpError('GUEST_RUNS_ON', 'The agent that led the rounds is gone; the guest runs on', { phase: 'switchover', side: 'source' });
+              if (!live)
+                throw new DwcpError('GUEST_RUNS_ON', 'The agent that led the rounds is gone; the guest runs on', {
+                  phase: 'switchover',
+                  side: 'source',
+                });
               const handOver = await untilHandedOver(input, live, attempt).catch(async (error: unknown) => {
                 // Whatever it was: nothing is handed over before its line is written, so the guest runs on. Where the line is there, it does not.
                 await hub.endLive(migrationId);
@@ -169,7 +215,10 @@ export function createGuestActivities({ hub, ownership, journal, registry, conne
         ),
 
       /** What was handed over, where it was; for a hand-over that goes on by way of Temporal. */
-      handedOverRoots: async (input: { migrationId: string; vmId: string }): Promise<Record<string, string> | undefined> => {
+      handedOverRoots: async (input: {
+        migrationId: string;
+        vmId: string;
+      }): Promise<Record<string, string> | undefined> => {
         const last = await journal.last(input.vmId, input.migrationId);
         return last?.state === 'handed_over' ? (await handed(input)).roots : undefined;
       },

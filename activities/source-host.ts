@@ -33,7 +33,8 @@ import { withFailures } from './to-failure';
 
 export function createSourceActivities(dependencies: SourceDependencies) {
   const { hub, ownership, report, observe, sweep } = dependencies;
-  const open = ({ migrationId, destination, options }: LinkInput): SourceMigration => hub.open(migrationId, destination, options);
+  const open = ({ migrationId, destination, options }: LinkInput): SourceMigration =>
+    hub.open(migrationId, destination, options);
   const referencesTo = (disks: NonNullable<TransferInput['disks']>): SendImageRequest['references'] => {
     if (disks.length === 0) return undefined;
     const sources = new ReferenceSources(disks, []);
@@ -42,29 +43,58 @@ export function createSourceActivities(dependencies: SourceDependencies) {
   };
 
   /** An image that nothing writes, whatever form it lies in. */
-  const still = async (vmId: string, { path, sizeBytes }: Pick<InspectedImage, 'path' | 'sizeBytes'>): Promise<StillFeed> => {
+  const still = async (
+    vmId: string,
+    { path, sizeBytes }: Pick<InspectedImage, 'path' | 'sizeBytes'>,
+  ): Promise<StillFeed> => {
     const definition = (await dependencies.registry.find(vmId))?.guest;
     return ScanFeed.open(path, sizeBytes, definition && (await dependencies.serveStopped(vmId, definition, path)));
   };
 
   /** The source's halves of a hand-over: before the destination takes over, and after. Each may be asked for again. */
-  const handOver = async ({ vmId, migrationId, destinationHost, destination, roots }: HandOverInput & { roots: Record<string, string> }): Promise<void> => {
+  const handOver = async ({
+    vmId,
+    migrationId,
+    destinationHost,
+    destination,
+    roots,
+  }: HandOverInput & { roots: Record<string, string> }): Promise<void> => {
     await ownership.handOver(vmId, migrationId, { destinationHost, destination, roots });
   };
   const release = async (input: HandOverInput, generation: number): Promise<void> => {
-    await ownership.release(input.vmId, input.migrationId, input.destinationHost, generation, open(input).sentManifests);
+    await ownership.release(
+      input.vmId,
+      input.migrationId,
+      input.destinationHost,
+      generation,
+      open(input).sentManifests,
+    );
     await hub.close(input.migrationId);
   };
   const connect = (migrationId: string, vmId: string, definition: GuestDefinition): Promise<GuestPort> =>
     dependencies.connectGuest(vmId, definition, (letRunOn) => ownership.ifMayRun(vmId, migrationId, letRunOn));
 
   /** What a guest's move can begin with while the link is being established: from files, and, where no disk has to go first, its memory. */
-  const beginAhead = async (migrationId: string, { vmId, vmType, guest: definition }: VmRecord, images: readonly InspectedImage[], guest: GuestSpec, options: MigrationOptions): Promise<void> => {
-    if (guest.notUnderstood !== undefined || !definition || !hub.beginHeadStart(migrationId, () => new GuestHeadStart(vmId, images, guest.sharedFiles, hub.context))) return;
+  const beginAhead = async (
+    migrationId: string,
+    { vmId, vmType, guest: definition }: VmRecord,
+    images: readonly InspectedImage[],
+    guest: GuestSpec,
+    options: MigrationOptions,
+  ): Promise<void> => {
+    if (
+      guest.notUnderstood !== undefined ||
+      !definition ||
+      !hub.beginHeadStart(migrationId, () => new GuestHeadStart(vmId, images, guest.sharedFiles, hub.context))
+    )
+      return;
     if (images.some(({ kind }) => kind === 'disk')) return;
     const headStart = hub.takeHeadStart(migrationId);
     if (!headStart) return;
-    const live = new LiveMigration({ vmId, vmType, images, guest, headStart, options }, await connect(migrationId, vmId, definition));
+    const live = new LiveMigration(
+      { vmId, vmType, images, guest, headStart, options },
+      await connect(migrationId, vmId, definition),
+    );
     hub.setAhead(migrationId, live);
     live.ahead().catch(() => undefined);
   };
@@ -79,23 +109,50 @@ export function createSourceActivities(dependencies: SourceDependencies) {
   const imageActivities = withFailures(
     {
       /** Claims the VM for this migration, or only looks at it (warm-up, plan). @param input ahead: a guest moves by DWCP with these options, and what can be begun of it is */
-      prepareSource: async (input: { migrationId: string; vmId: string; claim: boolean; force?: boolean; ahead?: MigrationOptions }): Promise<PreparedSource> =>
+      prepareSource: async (input: {
+        migrationId: string;
+        vmId: string;
+        claim: boolean;
+        force?: boolean;
+        ahead?: MigrationOptions;
+      }): Promise<PreparedSource> =>
         withHeartbeat(
           () => ({ doing: 'looking at the VM' }),
           async (signal) => {
             const { migrationId, vmId, force } = input;
             if (!input.claim) {
               const { vm, images, guest } = await ownership.inspect(vmId, force);
-              return { images, fence: 0, alreadyMoved: false, generation: vm.generation, ...looksOf(vm), ...(guest && { guest }) };
+              return {
+                images,
+                fence: 0,
+                alreadyMoved: false,
+                generation: vm.generation,
+                ...looksOf(vm),
+                ...(guest && { guest }),
+              };
             }
             const claim = (): Promise<PreparedSource> =>
               hub.ownershipStep(migrationId, signal, async () => {
                 // The guest's monitor takes one client: what an earlier attempt has begun ends first.
                 await hub.endLive(migrationId);
-                const { vm, images, guest, stoppedGuest, fence, alreadyMoved, handedOver } = await ownership.claim(vmId, migrationId, force, activityInfo().workflowExecution?.workflowId);
+                const { vm, images, guest, stoppedGuest, fence, alreadyMoved, handedOver } = await ownership.claim(
+                  vmId,
+                  migrationId,
+                  force,
+                  activityInfo().workflowExecution?.workflowId,
+                );
                 // From files alone, while the link is being established.
                 if (guest && input.ahead) await beginAhead(migrationId, vm, images, guest, input.ahead);
-                return { images, fence, alreadyMoved, generation: vm.generation, ...looksOf(vm), ...(guest && { guest }), ...(stoppedGuest && { stoppedGuest }), ...(handedOver && { handedOver }) };
+                return {
+                  images,
+                  fence,
+                  alreadyMoved,
+                  generation: vm.generation,
+                  ...looksOf(vm),
+                  ...(guest && { guest }),
+                  ...(stoppedGuest && { stoppedGuest }),
+                  ...(handedOver && { handedOver }),
+                };
               });
             return claim().catch(async (error: unknown) => {
               if (!hasCode(error, 'VM_BUSY')) throw error;
@@ -118,9 +175,20 @@ export function createSourceActivities(dependencies: SourceDependencies) {
           },
         ),
 
-      detectTier: async (input: LinkInput): Promise<LinkMeasurement> => withHeartbeat(() => ({ doing: 'measuring the link' }), () => open(input).measureLink()),
+      detectTier: async (input: LinkInput): Promise<LinkMeasurement> =>
+        withHeartbeat(
+          () => ({ doing: 'measuring the link' }),
+          () => open(input).measureLink(),
+        ),
 
-      computePlan: async (input: LinkInput & { images: readonly InspectedImage[]; guest?: GuestSpec; link: LinkMeasurement; level: number }): Promise<MigrationPlan> =>
+      computePlan: async (
+        input: LinkInput & {
+          images: readonly InspectedImage[];
+          guest?: GuestSpec;
+          link: LinkMeasurement;
+          level: number;
+        },
+      ): Promise<MigrationPlan> =>
         withHeartbeat(
           () => ({ doing: 'sampling images' }),
           async () => {
@@ -132,9 +200,21 @@ export function createSourceActivities(dependencies: SourceDependencies) {
                 samples.push(await assumeImage(migration, input.vmId, image, enableDeltaSync));
                 continue;
               }
-              const feed = input.guest ? await ScanFeed.open(path, image.sizeBytes) : await still(input.vmId, { path, sizeBytes: image.sizeBytes });
+              const feed = input.guest
+                ? await ScanFeed.open(path, image.sizeBytes)
+                : await still(input.vmId, { path, sizeBytes: image.sizeBytes });
               try {
-                samples.push(await sampleImage(migration, input.vmId, image, feed, enableDeltaSync, input.level, enableCompression));
+                samples.push(
+                  await sampleImage(
+                    migration,
+                    input.vmId,
+                    image,
+                    feed,
+                    enableDeltaSync,
+                    input.level,
+                    enableCompression,
+                  ),
+                );
               } finally {
                 await feed.close();
               }
@@ -150,7 +230,15 @@ export function createSourceActivities(dependencies: SourceDependencies) {
         const vmType = (await dependencies.registry.find(input.vmId))?.vmType;
         const feed = await still(input.vmId, input.image);
         const sender = new ImageSender(migration, {
-          vmId: input.vmId, vmType, image, path, feed, start: input.start, options: input.options, linkBytesPerSecond: input.link.bandwidthBytesPerSecond, references: referencesTo(input.disks ?? []),
+          vmId: input.vmId,
+          vmType,
+          image,
+          path,
+          feed,
+          start: input.start,
+          options: input.options,
+          linkBytesPerSecond: input.link.bandwidthBytesPerSecond,
+          references: referencesTo(input.disks ?? []),
         });
         const progress = (): ImageProgress => {
           const now = progressOf(sender.progress, before);
@@ -159,7 +247,9 @@ export function createSourceActivities(dependencies: SourceDependencies) {
           return now;
         };
         try {
-          const sent = await withHeartbeat(progress, (signal) => hub.transferStep(input.migrationId, image.imageId, signal, (attempt) => sender.run(attempt)));
+          const sent = await withHeartbeat(progress, (signal) =>
+            hub.transferStep(input.migrationId, image.imageId, signal, (attempt) => sender.run(attempt)),
+          );
           const result = imageResultOf(sent, image.kind, before, activityInfo().attempt);
           observe({ kind: 'image', result });
           return result;
@@ -168,7 +258,9 @@ export function createSourceActivities(dependencies: SourceDependencies) {
         }
       },
 
-      standardTransferImage: async (input: LinkInput & { image: ImageSpec & { readonly path: string } }): Promise<ImageResult> => {
+      standardTransferImage: async (
+        input: LinkInput & { image: ImageSpec & { readonly path: string } },
+      ): Promise<ImageResult> => {
         const { imageId, kind, sizeBytes } = input.image;
         const image = { imageId, kind, sizeBytes };
         const migration = open(input);
@@ -182,7 +274,9 @@ export function createSourceActivities(dependencies: SourceDependencies) {
           return now;
         };
         try {
-          const sent = await withHeartbeat(progress, (signal) => hub.transferStep(input.migrationId, image.imageId, signal, (attempt) => sender.run(attempt)));
+          const sent = await withHeartbeat(progress, (signal) =>
+            hub.transferStep(input.migrationId, image.imageId, signal, (attempt) => sender.run(attempt)),
+          );
           migration.sentManifests.set(image.imageId, sent.manifest);
           return standardResultOf(sent, image.kind, before, activityInfo().attempt);
         } finally {
@@ -205,10 +299,16 @@ export function createSourceActivities(dependencies: SourceDependencies) {
 
       /** By Temporal instead of the data plane, step by step. */
       handOver: async (input: HandOverInput & { roots: Record<string, string> }): Promise<void> =>
-        withHeartbeat(() => ({ doing: 'handing over' }), (signal) => hub.ownershipStep(input.migrationId, signal, () => handOver(input))),
+        withHeartbeat(
+          () => ({ doing: 'handing over' }),
+          (signal) => hub.ownershipStep(input.migrationId, signal, () => handOver(input)),
+        ),
 
       release: async (input: HandOverInput & { generation: number }): Promise<void> =>
-        withHeartbeat(() => ({ doing: 'releasing the VM' }), (signal) => hub.ownershipStep(input.migrationId, signal, () => release(input, input.generation))),
+        withHeartbeat(
+          () => ({ doing: 'releasing the VM' }),
+          (signal) => hub.ownershipStep(input.migrationId, signal, () => release(input, input.generation)),
+        ),
 
       /** Warm-up: both sides record what is equal now as their baseline; the VM stays. */
       keepWarm: async (input: LinkInput & { images: readonly InspectedImage[] }): Promise<void> =>
@@ -221,7 +321,12 @@ export function createSourceActivities(dependencies: SourceDependencies) {
           },
         ),
 
-      rollBackSource: async (input: { migrationId: string; vmId: string; destinationAbandoned: boolean; note?: string }): Promise<void> =>
+      rollBackSource: async (input: {
+        migrationId: string;
+        vmId: string;
+        destinationAbandoned: boolean;
+        note?: string;
+      }): Promise<void> =>
         withHeartbeat(
           () => ({ doing: 'rolling back' }),
           (signal) =>
@@ -233,7 +338,10 @@ export function createSourceActivities(dependencies: SourceDependencies) {
 
       /** Ends the session of a migration; streams go back to the pool. */
       closeSource: async (input: { migrationId: string }): Promise<void> =>
-        withHeartbeat(() => ({ doing: 'ending the session' }), (signal) => hub.ownershipStep(input.migrationId, signal, () => hub.close(input.migrationId))),
+        withHeartbeat(
+          () => ({ doing: 'ending the session' }),
+          (signal) => hub.ownershipStep(input.migrationId, signal, () => hub.close(input.migrationId)),
+        ),
 
       setBandwidthLimit: (input: { migrationId: string; bytesPerSecond: number }): Promise<boolean> => {
         const migration = hub.find(input.migrationId);
@@ -241,12 +349,22 @@ export function createSourceActivities(dependencies: SourceDependencies) {
         return Promise.resolve(migration !== undefined);
       },
 
-      surveyLink: async (input: { sessionId: string; destination: Destination; streams: number; seconds: number }): Promise<LinkSurvey> =>
+      surveyLink: async (input: {
+        sessionId: string;
+        destination: Destination;
+        streams: number;
+        seconds: number;
+      }): Promise<LinkSurvey> =>
         withHeartbeat(
           () => ({ doing: 'measuring the path' }),
           async (signal) => {
             try {
-              return await surveyLink(hub.open(input.sessionId, input.destination, UNLIMITED), input.streams, input.seconds, signal);
+              return await surveyLink(
+                hub.open(input.sessionId, input.destination, UNLIMITED),
+                input.streams,
+                input.seconds,
+                signal,
+              );
             } finally {
               await hub.close(input.sessionId);
             }
@@ -255,8 +373,18 @@ export function createSourceActivities(dependencies: SourceDependencies) {
 
       connectPeer: async (input: { destination: Destination; streams: number }): Promise<{ idle: number }> => {
         const { hostId, peers } = hub.context;
-        const hello = { role: 'idle' as const, sessionId: hostId, epoch: 0, stream: 0, sourceHost: hostId, grant: input.destination.grant };
-        return withHeartbeat(() => ({ doing: 'establishing streams ahead' }), async () => ({ idle: await peers.establish(input.destination, hello, input.streams) }));
+        const hello = {
+          role: 'idle' as const,
+          sessionId: hostId,
+          epoch: 0,
+          stream: 0,
+          sourceHost: hostId,
+          grant: input.destination.grant,
+        };
+        return withHeartbeat(
+          () => ({ doing: 'establishing streams ahead' }),
+          async () => ({ idle: await peers.establish(input.destination, hello, input.streams) }),
+        );
       },
     },
     { side: 'source' },

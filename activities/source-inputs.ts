@@ -22,7 +22,11 @@ export interface SourceDependencies {
   readonly journal: OwnershipJournal;
   readonly registry: VmRegistry;
   /** @param ifMayRun lets the guest go on only where it is this host's */
-  readonly connectGuest: (vmId: string, definition: GuestDefinition, ifMayRun: (letRunOn: () => Promise<void>) => Promise<boolean>) => Promise<GuestPort>;
+  readonly connectGuest: (
+    vmId: string,
+    definition: GuestDefinition,
+    ifMayRun: (letRunOn: () => Promise<void>) => Promise<boolean>,
+  ) => Promise<GuestPort>;
   /** Reads a disk of a guest that does not run; undefined where its file is its content. */
   readonly serveStopped: (vmId: string, definition: GuestDefinition, path: string) => Promise<StillDisk | undefined>;
   readonly report: ProgressReporter;
@@ -32,7 +36,9 @@ export interface SourceDependencies {
 }
 
 /** What the agent's metrics hear of. */
-export type SourceEvent = { readonly kind: 'progress'; readonly progress: ImageProgress } | { readonly kind: 'image'; readonly result: ImageResult };
+export type SourceEvent =
+  | { readonly kind: 'progress'; readonly progress: ImageProgress }
+  | { readonly kind: 'image'; readonly result: ImageResult };
 
 /** What every activity that uses the link needs to open it, after a restart of the agent too. */
 export interface LinkInput {

@@ -25,7 +25,10 @@ type Activity = (...args: never[]) => Promise<unknown>;
  * whatever it threw on the way out leaves as the reason for stopping, which keeps pause, reset and shutdown apart from
  * cancel: Temporal takes any error of a cancelled activity for its answer to that.
  */
-export function withFailures<T extends Readonly<Record<string, Activity>>>(activities: T, fields: Pick<DwcpErrorFields, 'side'>): T {
+export function withFailures<T extends Readonly<Record<string, Activity>>>(
+  activities: T,
+  fields: Pick<DwcpErrorFields, 'side'>,
+): T {
   const wrapped = Object.entries(activities).map(([name, run]) => [
     name,
     async (...args: never[]): Promise<unknown> => {

@@ -47,7 +47,10 @@ function shareOf(series: readonly LinkRate[], from: number, to: number, bitsPerS
 }
 
 /** Runs steps one after the other, each after its seconds. @returns when each was taken, by performance.now */
-function timetable(...steps: readonly (readonly [number, () => void])[]): { readonly run: () => Promise<void>; readonly takenAtMs: number[] } {
+function timetable(...steps: readonly (readonly [number, () => void])[]): {
+  readonly run: () => Promise<void>;
+  readonly takenAtMs: number[];
+} {
   const takenAtMs: number[] = [];
   const run = async (): Promise<void> => {
     for (const [seconds, step] of steps) {
@@ -61,18 +64,36 @@ function timetable(...steps: readonly (readonly [number, () => void])[]): { read
 
 /** Seconds from `from` until three seconds in a row reach a share of a rate. */
 function secondsUntil(series: readonly LinkRate[], from: number, share: number, bitsPerSecond: number): number {
-  for (let second = from; second < (series.at(-1)?.atSeconds ?? 0) - 3; second += 0.25) if (shareOf(series, second, second + 3, bitsPerSecond) >= share) return second - from;
+  for (let second = from; second < (series.at(-1)?.atSeconds ?? 0) - 3; second += 0.25)
+    if (shareOf(series, second, second + 3, bitsPerSecond) >= share) return second - from;
   return Infinity;
 }
 
 const capacityChanges: Anchor = (lab) =>
   onLink(WIDE, async (link) => {
-    const { run, takenAtMs } = timetable([45, () => link.set('--rate', '100mbit')], [40, () => link.set('--rate', '300mbit')]);
-    const { series, begunAtMs } = await measureMover({ link, ...lab }, dwcp({ name: 'capacity' }), 130, 'capacity 300, 100, 300', run);
+    const { run, takenAtMs } = timetable(
+      [45, () => link.set('--rate', '100mbit')],
+      [40, () => link.set('--rate', '300mbit')],
+    );
+    const { series, begunAtMs } = await measureMover(
+      { link, ...lab },
+      dwcp({ name: 'capacity' }),
+      130,
+      'capacity 300, 100, 300',
+      run,
+    );
     const [down = 0, up = 0] = takenAtMs.map((atMs) => (atMs - begunAtMs) / 1000);
     return [
-      { name: 'A5 300 to 100 mbit', seconds: secondsUntil(series, down, 0.9, 100e6), utilisation: shareOf(series, down + 5, up - 1, 100e6) },
-      { name: 'A5 100 to 300 mbit', seconds: secondsUntil(series, up, 0.9, 300e6), utilisation: shareOf(series, up + 10, up + 40, 300e6) },
+      {
+        name: 'A5 300 to 100 mbit',
+        seconds: secondsUntil(series, down, 0.9, 100e6),
+        utilisation: shareOf(series, down + 5, up - 1, 100e6),
+      },
+      {
+        name: 'A5 100 to 300 mbit',
+        seconds: secondsUntil(series, up, 0.9, 300e6),
+        utilisation: shareOf(series, up + 10, up + 40, 300e6),
+      },
     ];
   });
 
@@ -80,10 +101,19 @@ const limits: Anchor = async (lab) => {
   const rows: Row[] = [];
   for (const mbit of [100, 240, 270]) {
     await onLink({ ...WIDE, loss: '0%' }, async (link) => {
-      const { lines } = await measureMover({ link, ...lab }, dwcp({ name: 'limit', bandwidthLimit: (mbit * 1e6) / 8 }), 35, `limit of ${mbit} mbit`);
+      const { lines } = await measureMover(
+        { link, ...lab },
+        dwcp({ name: 'limit', bandwidthLimit: (mbit * 1e6) / 8 }),
+        35,
+        `limit of ${mbit} mbit`,
+      );
       const steady = lines.filter(({ atMs }) => atMs - (lines[0]?.atMs ?? 0) > 8_000);
       const windows = steady.slice(4).map((line, index) => rateBetween(steady[index], line));
-      rows.push({ name: `A6 limit ${mbit} of 300 mbit`, utilisation: rateBetween(steady[0], steady.at(-1)) / (mbit * 1e6), note: `seconds from ${percent(Math.min(...windows) / (mbit * 1e6))} to ${percent(Math.max(...windows) / (mbit * 1e6))}` });
+      rows.push({
+        name: `A6 limit ${mbit} of 300 mbit`,
+        utilisation: rateBetween(steady[0], steady.at(-1)) / (mbit * 1e6),
+        note: `seconds from ${percent(Math.min(...windows) / (mbit * 1e6))} to ${percent(Math.max(...windows) / (mbit * 1e6))}`,
+      });
     });
   }
   return rows;
@@ -99,15 +129,27 @@ const percent = (share: number): string => `${(100 * share).toFixed(1)} %`;
 const killedStreams: Anchor = (lab) =>
   onLink({ ...WIDE, loss: '0.01%' }, async (link) => {
     let droppedAtMs = 0;
-    const { series, begunAtMs, lines } = await measureMover({ link, ...lab }, dwcp({ name: 'killed' }), 45, 'half the streams killed', async (moving) => {
-      await pause(30);
-      moving.dropHalf();
-      droppedAtMs = performance.now();
-    });
+    const { series, begunAtMs, lines } = await measureMover(
+      { link, ...lab },
+      dwcp({ name: 'killed' }),
+      45,
+      'half the streams killed',
+      async (moving) => {
+        await pause(30);
+        moving.dropHalf();
+        droppedAtMs = performance.now();
+      },
+    );
     const at = (droppedAtMs - begunAtMs) / 1000;
     const before = shareOf(series, at - 10, at - 1, 300e6);
     const [left] = lines.filter(({ atMs }) => atMs > Date.now() - (performance.now() - droppedAtMs) + 100);
-    return [{ name: 'A7 half the streams killed', seconds: secondsUntil(series, at, 0.9 * before, 300e6), note: `${left?.streams ?? 0} streams just after it` }];
+    return [
+      {
+        name: 'A7 half the streams killed',
+        seconds: secondsUntil(series, at, 0.9 * before, 300e6),
+        note: `${left?.streams ?? 0} streams just after it`,
+      },
+    ];
   });
 
 function smallImage({ folder }: Lab): string {
@@ -119,7 +161,9 @@ function smallImage({ folder }: Lab): string {
 const blackout: Anchor = async (lab) => {
   const image = smallImage(lab);
   const send = (name: string, meanwhile?: (link: WanLink) => Promise<void>) =>
-    onLink(NARROW, (link) => measureMover({ link, ...lab }, dwcp({ name, image }), 200, name, meanwhile && (() => meanwhile(link))));
+    onLink(NARROW, (link) =>
+      measureMover({ link, ...lab }, dwcp({ name, image }), 200, name, meanwhile && (() => meanwhile(link))),
+    );
   const undisturbed = await send('undisturbed');
   let mendedAtMs = 0;
   let resumedAtMs = 0;
@@ -135,14 +179,24 @@ const blackout: Anchor = async (lab) => {
   });
   const sent = (cut.lines.at(-1)?.linkBytes ?? 0) - (undisturbed.lines.at(-1)?.linkBytes ?? 0);
   const crossed = (cut.row.linkBytes ?? 0) - (undisturbed.row.linkBytes ?? 0);
-  return [{ name: 'A8 blackout of 30 s', seconds: (resumedAtMs - mendedAtMs) / 1000, linkBytes: crossed, verified: cut.finished && undisturbed.finished, note: `time until a megabyte has crossed again; bytes that crossed more than without; given to sockets ${sent} more` }];
+  return [
+    {
+      name: 'A8 blackout of 30 s',
+      seconds: (resumedAtMs - mendedAtMs) / 1000,
+      linkBytes: crossed,
+      verified: cut.finished && undisturbed.finished,
+      note: `time until a megabyte has crossed again; bytes that crossed more than without; given to sockets ${sent} more`,
+    },
+  ];
 };
 
 /** Three times both ends die at a random moment, and go on with what their disks hold. */
 const killedEnds: Anchor = async (lab) => {
   const image = smallImage(lab);
   const setting = { name: 'both ends killed', image, resumed: 'killed-ends' };
-  const undisturbed = await onLink(NARROW, (link) => measureMover({ link, ...lab }, dwcp({ name: 'undisturbed', image }), 120, 'undisturbed'));
+  const undisturbed = await onLink(NARROW, (link) =>
+    measureMover({ link, ...lab }, dwcp({ name: 'undisturbed', image }), 120, 'undisturbed'),
+  );
   const crossedBytes: number[] = [];
   const readBytes: number[] = [];
   const kills = 3;
@@ -151,15 +205,21 @@ const killedEnds: Anchor = async (lab) => {
   for (let run = 0; run <= kills; run += 1) {
     const last = run === kills;
     await onLink(NARROW, async (link) => {
-      const measured = await measureMover({ link, ...lab }, dwcp(setting), 120, last ? 'to its end' : `killed ${run + 1}`, async (moving) => {
-        const startedAt = performance.now();
-        while (link.crossedBytes < 1e6 && performance.now() - startedAt < 30_000) await pause(0.02);
-        readBytes.push(moving.receiverReadBytes());
-        if (run > 0) seconds = Math.max(seconds, (performance.now() - startedAt) / 1000);
-        if (last) return;
-        await pause(3 + 5 * Math.random());
-        moving.kill();
-      });
+      const measured = await measureMover(
+        { link, ...lab },
+        dwcp(setting),
+        120,
+        last ? 'to its end' : `killed ${run + 1}`,
+        async (moving) => {
+          const startedAt = performance.now();
+          while (link.crossedBytes < 1e6 && performance.now() - startedAt < 30_000) await pause(0.02);
+          readBytes.push(moving.receiverReadBytes());
+          if (run > 0) seconds = Math.max(seconds, (performance.now() - startedAt) / 1000);
+          if (last) return;
+          await pause(3 + 5 * Math.random());
+          moving.kill();
+        },
+      );
       crossedBytes.push(measured.row.linkBytes ?? 0);
       finished = measured.finished;
     });
@@ -173,9 +233,19 @@ const learning: Anchor = async (lab) => {
   const rows: Row[] = [];
   for (let run = 1; run <= 6; run += 1) {
     await onLink({ ...NARROW, loss: '1%' }, async (link) => {
-      const { explanations } = await measureMover({ link, ...lab }, dwcp({ name: 'learning', history: 'learnt', image: learningImage(lab) }), 60, `run ${run}`);
+      const { explanations } = await measureMover(
+        { link, ...lab },
+        dwcp({ name: 'learning', history: 'learnt', image: learningImage(lab) }),
+        60,
+        `run ${run}`,
+      );
       const [, begun = '0', held = '0'] = /begun with (\d+) streams, held (\d+)/.exec(explanations.join('\n')) ?? [];
-      rows.push({ name: `A10 run ${run}`, streams: Number(begun), ratio: Number(begun) / Math.max(1, Number(held)), note: `held ${held}; begun with over held is the ratio` });
+      rows.push({
+        name: `A10 run ${run}`,
+        streams: Number(begun),
+        ratio: Number(begun) / Math.max(1, Number(held)),
+        note: `held ${held}; begun with over held is the ratio`,
+      });
     });
   }
   return rows;
@@ -192,13 +262,27 @@ const sharedBetweenTwo: Anchor = (lab) =>
   onLink(WIDE, async (link) => {
     const lines: ShareLine[] = [];
     const limit = 100e6 / 8;
-    await measureMover({ link, ...lab }, sharedLimit([10, 5], limit, (line) => lines.push(line)), 35, 'two migrations, priorities 10 and 5, limit of 100 mbit');
+    await measureMover(
+      { link, ...lab },
+      sharedLimit([10, 5], limit, (line) => lines.push(line)),
+      35,
+      'two migrations, priorities 10 and 5, limit of 100 mbit',
+    );
     const steady = lines.filter(({ atMs }) => atMs - (lines[0]?.atMs ?? 0) > 10_000);
     const [first, last] = [steady[0], steady.at(-1)];
     if (!first || !last) throw new Error('the two migrations said nothing');
-    const rates = last.linkBytes.map((bytes, index) => (bytes - (first.linkBytes[index] ?? 0)) / ((last.atMs - first.atMs) / 1000));
+    const rates = last.linkBytes.map(
+      (bytes, index) => (bytes - (first.linkBytes[index] ?? 0)) / ((last.atMs - first.atMs) / 1000),
+    );
     const [urgent = 0, other = 0] = rates;
-    return [{ name: 'priorities 2:1 under one limit', ratio: urgent / other, utilisation: (urgent + other) / limit, note: 'ratio of the shares; utilisation of the limit' }];
+    return [
+      {
+        name: 'priorities 2:1 under one limit',
+        ratio: urgent / other,
+        utilisation: (urgent + other) / limit,
+        note: 'ratio of the shares; utilisation of the limit',
+      },
+    ];
   });
 
 /** Paths of 100 and 50 mbit; one of them is cut in the middle. */
@@ -206,11 +290,22 @@ function twoPaths(cut: '0' | '1', name: string, leftBitsPerSecond: number): Anch
   return (lab) =>
     onLink({ ...NARROW, rateBitsPerSecond: 150e6, further: ['50mbit'] }, async (link) => {
       const { run, takenAtMs } = timetable([40, () => link.set(cut, '--cut')]);
-      const { series, begunAtMs } = await measureMover({ link, ...lab }, dwcp({ name, addresses: [link.b.address, '198.18.1.2'] }), 70, name, run);
+      const { series, begunAtMs } = await measureMover(
+        { link, ...lab },
+        dwcp({ name, addresses: [link.b.address, '198.18.1.2'] }),
+        70,
+        name,
+        run,
+      );
       const at = ((takenAtMs[0] ?? 0) - begunAtMs) / 1000;
       return [
         { name: `${name}: both`, utilisation: shareOf(series, 5, at - 1, 150e6) },
-        { name: `${name}: one left`, seconds: secondsUntil(series, at, 0.85, leftBitsPerSecond), utilisation: shareOf(series, at + 5, at + 25, leftBitsPerSecond), note: 'of the path that is left' },
+        {
+          name: `${name}: one left`,
+          seconds: secondsUntil(series, at, 0.85, leftBitsPerSecond),
+          utilisation: shareOf(series, at + 5, at + 25, leftBitsPerSecond),
+          note: 'of the path that is left',
+        },
       ];
     });
 }
@@ -219,17 +314,39 @@ function twoPaths(cut: '0' | '1', name: string, leftBitsPerSecond: number): Anch
 const memoryOfMany: Anchor = (lab) =>
   onLink({ ...WIDE, loss: '0.01%' }, async (link) => {
     let rss: readonly number[] = [];
-    const { row } = await measureMover({ link, ...lab }, dwcp({ name: 'many', streams: 256, bandwidthLimit: 7e6 }), 610, '256 streams for ten minutes', (moving) => {
-      rss = moving.rssBytes;
-      return Promise.resolve();
-    });
-    const meanOf = (minute: number): number => rss.slice(120 * (minute - 1), 120 * minute).reduce((sum, bytes) => sum + bytes, 0) / 120;
-    return [{ ...row, name: '256 streams for ten minutes', ratio: meanOf(10) / meanOf(2), note: 'memory of the tenth minute over that of the second is the ratio' }];
+    const { row } = await measureMover(
+      { link, ...lab },
+      dwcp({ name: 'many', streams: 256, bandwidthLimit: 7e6 }),
+      610,
+      '256 streams for ten minutes',
+      (moving) => {
+        rss = moving.rssBytes;
+        return Promise.resolve();
+      },
+    );
+    const meanOf = (minute: number): number =>
+      rss.slice(120 * (minute - 1), 120 * minute).reduce((sum, bytes) => sum + bytes, 0) / 120;
+    return [
+      {
+        ...row,
+        name: '256 streams for ten minutes',
+        ratio: meanOf(10) / meanOf(2),
+        note: 'memory of the tenth minute over that of the second is the ratio',
+      },
+    ];
   });
 
 const ANCHORS: Readonly<Record<string, Anchor>> = {
-  capacity: capacityChanges, limits, memory: memoryOfMany, killed: killedStreams, blackout, ends: killedEnds, learning, shared: sharedBetweenTwo,
-  paths: twoPaths('1', 'two paths, the second cut', 100e6), control: twoPaths('0', 'two paths, that of the control connection cut', 50e6),
+  capacity: capacityChanges,
+  limits,
+  memory: memoryOfMany,
+  killed: killedStreams,
+  blackout,
+  ends: killedEnds,
+  learning,
+  shared: sharedBetweenTwo,
+  paths: twoPaths('1', 'two paths, the second cut', 100e6),
+  control: twoPaths('0', 'two paths, that of the control connection cut', 50e6),
 };
 
 export async function benchAnchors(json: boolean, args: readonly string[]): Promise<void> {
@@ -243,7 +360,8 @@ export async function benchAnchors(json: boolean, args: readonly string[]): Prom
   try {
     say('making the image');
     writeRandom(image, 4.5 * GIB);
-    for (const [name, anchor] of Object.entries(ANCHORS)) if (name.includes(only)) rows.push(...(await anchor({ children, folder, image })));
+    for (const [name, anchor] of Object.entries(ANCHORS))
+      if (name.includes(only)) rows.push(...(await anchor({ children, folder, image })));
     report('anchors', rows, json, { links: { WIDE, NARROW } });
   } finally {
     await children.stopAll();

@@ -24,7 +24,11 @@ export function changedPages(before: string, after: string): { pages: number; pa
   };
   try {
     for (let at = 0; at < statSync(after).size; at += PIECE_BYTES) {
-      for (const [fd, piece] of [[old, oldPiece], [now, newPiece]] as const) piece.fill(0, readSync(fd, piece, 0, PIECE_BYTES, at));
+      for (const [fd, piece] of [
+        [old, oldPiece],
+        [now, newPiece],
+      ] as const)
+        piece.fill(0, readSync(fd, piece, 0, PIECE_BYTES, at));
       for (let page = 0; page < PIECE_BYTES; page += PAGE_SIZE_BYTES) {
         if (newPiece.compare(oldPiece, page, page + PAGE_SIZE_BYTES, page, page + PAGE_SIZE_BYTES) === 0) continue;
         pages += 1;

@@ -34,8 +34,17 @@ export function writeZeros(path: string, sizeBytes: number): void {
 export function writeLogs(path: string, sizeBytes: number): void {
   const random = randomFrom(11);
   const pick = (count: number): number => Math.floor(count * random() ** 3);
-  const agents = ['Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0', 'Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0 Safari/537.36', 'curl/8.5.0', 'kube-probe/1.29', 'Prometheus/2.51.2'];
-  const clients = Array.from({ length: 4000 }, () => `10.${Math.floor(256 * random())}.${Math.floor(256 * random())}.${Math.floor(256 * random())}`);
+  const agents = [
+    'Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0',
+    'Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0 Safari/537.36',
+    'curl/8.5.0',
+    'kube-probe/1.29',
+    'Prometheus/2.51.2',
+  ];
+  const clients = Array.from(
+    { length: 4000 },
+    () => `10.${Math.floor(256 * random())}.${Math.floor(256 * random())}.${Math.floor(256 * random())}`,
+  );
   let second = 0;
   writeParts(path, sizeBytes, () => {
     const lines: string[] = [];
@@ -43,7 +52,9 @@ export function writeLogs(path: string, sizeBytes: number): void {
       if (random() < 0.05) second += 1;
       const at = new Date(1_764_000_000_000 + second * 1000).toISOString();
       const page = pick(600);
-      lines.push(`${clients[pick(clients.length)] ?? ''} - - [${at}] "GET /articles/${page}.html HTTP/1.1" ${random() < 0.97 ? 200 : 404} ${1000 + page * 37 + Math.floor(100 * random())} "https://www.example.org/list/${pick(40)}" "${agents[pick(agents.length)] ?? ''}" ${(random() * 0.2).toFixed(3)}`);
+      lines.push(
+        `${clients[pick(clients.length)] ?? ''} - - [${at}] "GET /articles/${page}.html HTTP/1.1" ${random() < 0.97 ? 200 : 404} ${1000 + page * 37 + Math.floor(100 * random())} "https://www.example.org/list/${pick(40)}" "${agents[pick(agents.length)] ?? ''}" ${(random() * 0.2).toFixed(3)}`,
+      );
     }
     return Buffer.from(`${lines.join('\n')}\n`);
   });
@@ -53,7 +64,10 @@ export function writeLogs(path: string, sizeBytes: number): void {
 export function writeNumbers(path: string, sizeBytes: number, width: 2 | 4): void {
   const random = randomFrom(23);
   writeParts(path, sizeBytes, () => {
-    const numbers = Float32Array.from({ length: MIB }, () => 0.02 * Math.sqrt(-2 * Math.log(random() + 2 ** -32)) * Math.cos(2 * Math.PI * random()));
+    const numbers = Float32Array.from(
+      { length: MIB },
+      () => 0.02 * Math.sqrt(-2 * Math.log(random() + 2 ** -32)) * Math.cos(2 * Math.PI * random()),
+    );
     if (width === 4) return Buffer.from(numbers.buffer);
     const words = new Uint32Array(numbers.buffer);
     return Buffer.from(Uint16Array.from(words, (word) => word >>> 16).buffer);

@@ -12,14 +12,23 @@ export function drawRatios(rows: readonly Row[]): string {
     group.push(row);
   }
   const most = Math.max(...rows.map(({ linkBytes = 0 }) => linkBytes));
-  const x = (bytes: number): number => Math.max(1, ((WIDTH - LABEL - 90) * Math.log(Math.max(SCALE_FROM_BYTES, bytes) / SCALE_FROM_BYTES)) / Math.log(most / SCALE_FROM_BYTES));
+  const x = (bytes: number): number =>
+    Math.max(
+      1,
+      ((WIDTH - LABEL - 90) * Math.log(Math.max(SCALE_FROM_BYTES, bytes) / SCALE_FROM_BYTES)) /
+        Math.log(most / SCALE_FROM_BYTES),
+    );
   const parts: string[] = [];
   let y = 34;
   for (const own of groups.values()) {
     for (const { name, linkBytes = 0, ratio = 0 } of own) {
       const ours = name.startsWith('dwcp ');
-      parts.push(`<text x="${LABEL - 8}" y="${y + 10}" text-anchor="end"${ours ? ' font-weight="bold"' : ''}>${name.replaceAll('&', '&amp;').replaceAll('<', '&lt;')}</text>`);
-      parts.push(`<rect x="${LABEL}" y="${y}" width="${x(linkBytes).toFixed(1)}" height="${BAR - 3}" fill="${ours ? '#c2410c' : '#94a3b8'}"/><text x="${(LABEL + x(linkBytes) + 5).toFixed(1)}" y="${y + 10}">${(linkBytes / 1e6).toFixed(1)} MB, ${ratio.toFixed(1)}</text>`);
+      parts.push(
+        `<text x="${LABEL - 8}" y="${y + 10}" text-anchor="end"${ours ? ' font-weight="bold"' : ''}>${name.replaceAll('&', '&amp;').replaceAll('<', '&lt;')}</text>`,
+      );
+      parts.push(
+        `<rect x="${LABEL}" y="${y}" width="${x(linkBytes).toFixed(1)}" height="${BAR - 3}" fill="${ours ? '#c2410c' : '#94a3b8'}"/><text x="${(LABEL + x(linkBytes) + 5).toFixed(1)}" y="${y + 10}">${(linkBytes / 1e6).toFixed(1)} MB, ${ratio.toFixed(1)}</text>`,
+      );
       y += BAR;
     }
     y += GAP;

@@ -78,7 +78,12 @@ esac
 
 /** Boots all roles at once and works at them. @returns undefined with the reason said where this machine cannot */
 export async function guestData(folder: string, children: Children): Promise<GuestData[] | undefined> {
-  for (const [tool, name] of [['qemu-system-x86_64', 'qemu-system-x86'], ['mmdebstrap', 'mmdebstrap'], ['mke2fs', 'e2fsprogs']] as const) if ((await findTool(tool, name, children, say)) === undefined) return undefined;
+  for (const [tool, name] of [
+    ['qemu-system-x86_64', 'qemu-system-x86'],
+    ['mmdebstrap', 'mmdebstrap'],
+    ['mke2fs', 'e2fsprogs'],
+  ] as const)
+    if ((await findTool(tool, name, children, say)) === undefined) return undefined;
   mkdirSync(folder, { recursive: true });
   const base = join(folder, 'base.img');
   await makeBase(folder, base, children);
@@ -91,20 +96,55 @@ export async function guestData(folder: string, children: Children): Promise<Gue
 async function makeBase(folder: string, base: string, children: Children): Promise<void> {
   say('a Debian for the guests');
   const root = join(folder, 'root');
-  await children.run('mmdebstrap', 'mmdebstrap', ['--variant=minbase', `--include=${PACKAGES.join(',')}`, 'bookworm', root, '/etc/apt/sources.list.d/debian.sources']);
+  await children.run('mmdebstrap', 'mmdebstrap', [
+    '--variant=minbase',
+    `--include=${PACKAGES.join(',')}`,
+    'bookworm',
+    root,
+    '/etc/apt/sources.list.d/debian.sources',
+  ]);
   writeFileSync(join(root, 'role'), ROLE, { mode: 0o755 });
   await children.run('empty', 'truncate', ['-s', `${DISK_MIB}M`, base]);
   await children.run('mke2fs', 'mke2fs', ['-q', '-F', '-t', 'ext4', '-d', root, base]);
   rmSync(root, { recursive: true });
 }
 
-async function guestOf(role: Role, folder: string, base: string, kernel: string, initrd: string, children: Children): Promise<GuestData> {
+async function guestOf(
+  role: Role,
+  folder: string,
+  base: string,
+  kernel: string,
+  initrd: string,
+  children: Children,
+): Promise<GuestData> {
   mkdirSync(folder, { recursive: true });
   const [disk, memory, serial] = [join(folder, 'disk'), join(folder, 'ram'), join(folder, 'serial')];
   execFileSync('cp', ['--sparse=always', base, disk]);
   const guest = children.start(`guest-${role}`, 'qemu-system-x86_64', [
-    '-accel', 'tcg', '-M', 'q35,memory-backend=ram', '-object', `memory-backend-file,id=ram,size=${MEMORY_MIB}M,mem-path=${memory},share=on`, '-m', String(MEMORY_MIB), '-display', 'none', '-vga', 'none', '-nic', 'none',
-    '-serial', `file:${serial}`, '-kernel', kernel, '-initrd', initrd, '-append', `console=ttyS0 quiet panic=1 guest.role=${role}`, '-drive', `file=${disk},format=raw,if=virtio`,
+    '-accel',
+    'tcg',
+    '-M',
+    'q35,memory-backend=ram',
+    '-object',
+    `memory-backend-file,id=ram,size=${MEMORY_MIB}M,mem-path=${memory},share=on`,
+    '-m',
+    String(MEMORY_MIB),
+    '-display',
+    'none',
+    '-vga',
+    'none',
+    '-nic',
+    'none',
+    '-serial',
+    `file:${serial}`,
+    '-kernel',
+    kernel,
+    '-initrd',
+    initrd,
+    '-append',
+    `console=ttyS0 quiet panic=1 guest.role=${role}`,
+    '-drive',
+    `file=${disk},format=raw,if=virtio`,
   ]);
   await serialLine(serial, /^ready/, READY_MS);
   say(`  ${role} is ready`);
@@ -121,7 +161,11 @@ async function guestOf(role: Role, folder: string, base: string, kernel: string,
 function snapshot(guest: Child, folder: string, name: string, memory: string, disk: string): Snapshot {
   const taken = { memory: join(folder, `memory-${name}`), disk: join(folder, `disk-${name}`) };
   guest.process.kill('SIGSTOP');
-  for (const [from, to] of [[memory, taken.memory], [disk, taken.disk]] as const) if (existsSync(from)) execFileSync('cp', ['--sparse=always', from, to]);
+  for (const [from, to] of [
+    [memory, taken.memory],
+    [disk, taken.disk],
+  ] as const)
+    if (existsSync(from)) execFileSync('cp', ['--sparse=always', from, to]);
   guest.process.kill('SIGCONT');
   return taken;
 }

@@ -12,14 +12,24 @@ import type { Row } from './report';
 
 /** Runs a line of shell. @returns processor seconds of it and of what it started, and what it printed */
 function timed(line: string, ...args: readonly string[]): { readonly cpuSeconds: number; readonly output: string } {
-  const { status, stdout, stderr } = spawnSync('bash', ['-c', `TIMEFORMAT='cpu %U %S'; time { ${line}; }`, 'bash', ...args], { encoding: 'utf8' });
+  const { status, stdout, stderr } = spawnSync(
+    'bash',
+    ['-c', `TIMEFORMAT='cpu %U %S'; time { ${line}; }`, 'bash', ...args],
+    { encoding: 'utf8' },
+  );
   const [, user, system] = /cpu ([\d.]+) ([\d.]+)/.exec(stderr) ?? [];
   if (status !== 0 || user === undefined) throw new Error(`${line}: ${stderr.slice(-300)}`);
   return { cpuSeconds: Number(user) + Number(system), output: stdout };
 }
 
 function row(name: string, rawBytes: number, sentBytes: number, cpuSeconds: number): Row {
-  return { name, rawBytes, linkBytes: sentBytes, ratio: rawBytes / sentBytes, bytesPerSecond: rawBytes / Math.max(0.01, cpuSeconds) };
+  return {
+    name,
+    rawBytes,
+    linkBytes: sentBytes,
+    ratio: rawBytes / sentBytes,
+    bytesPerSecond: rawBytes / Math.max(0.01, cpuSeconds),
+  };
 }
 
 export function zstdRows(data: string, file: string, scratch: string): Row[] {
@@ -39,7 +49,12 @@ export function deltaRows(data: string, before: string, after: string, scratch: 
   const xdelta = timed('xdelta3 -e -f -3 -B 134217728 -s "$1" "$2" "$3"', before, after, out);
   rows.push(row(`xdelta3 ${data}`, rawBytes, statSync(out).size, xdelta.cpuSeconds));
   const copy = join(scratch, 'copy');
-  const rsync = timed('cp "$1" "$3"; rsync --stats --no-whole-file --inplace --ignore-times "$2" "$3"', before, after, copy);
+  const rsync = timed(
+    'cp "$1" "$3"; rsync --stats --no-whole-file --inplace --ignore-times "$2" "$3"',
+    before,
+    after,
+    copy,
+  );
   const literal = Number(/Literal data: ([\d,]+)/.exec(rsync.output)?.[1]?.replaceAll(',', '') ?? NaN);
   rows.push(row(`rsync literal ${data}`, rawBytes, Math.max(1, literal), rsync.cpuSeconds));
   return rows;
@@ -50,8 +65,10 @@ export function casyncRows(data: string, before: string | undefined, file: strin
   if (spawnSync('casync', ['--version']).status !== 0) return [];
   const [store, index] = [join(scratch, 'chunks'), join(scratch, 'image.caibx')];
   rmSync(store, { recursive: true, force: true });
-  const make = (image: string): number => timed('casync make --compression=zstd --store="$1" "$2" "$3"', store, index, image).cpuSeconds;
-  const weigh = (): number => Number(timed(`find "$1" -type f -printf '%s\\n' | awk '{ sum += $1 } END { print sum }'`, store).output);
+  const make = (image: string): number =>
+    timed('casync make --compression=zstd --store="$1" "$2" "$3"', store, index, image).cpuSeconds;
+  const weigh = (): number =>
+    Number(timed(`find "$1" -type f -printf '%s\\n' | awk '{ sum += $1 } END { print sum }'`, store).output);
   if (before !== undefined) make(before);
   const heldBytes = before === undefined ? 0 : weigh();
   const cpuSeconds = make(file);

@@ -49,8 +49,16 @@ async function compress(path: string, sizeBytes: number): Promise<Row> {
       const run = slab.take((BATCH_BLOCKS + 1) * BLOCK_SIZE_BYTES);
       if (!run) throw new Error('the slab is too small for the lanes');
       const result = await pool.run({
-        kind: 'encode', file: { fd, sizeBytes }, blocks: { first, count: Math.min(BATCH_BLOCKS, blocks - first) }, plain: false,
-        source: source.memory, held: held.memory, pages: 'send', settings: SETTINGS, imageNumber: 1, sequence: first,
+        kind: 'encode',
+        file: { fd, sizeBytes },
+        blocks: { first, count: Math.min(BATCH_BLOCKS, blocks - first) },
+        plain: false,
+        source: source.memory,
+        held: held.memory,
+        pages: 'send',
+        settings: SETTINGS,
+        imageNumber: 1,
+        sequence: first,
         out: { memory: slab.memory, offset: run.offset, length: run.bytes.length },
       });
       payloadBytes += result.payloadBytes;
@@ -67,7 +75,12 @@ async function compress(path: string, sizeBytes: number): Promise<Row> {
   await pool.close();
   const ms = (percentile: number): string => `${(delay.percentile(percentile) / 1e6).toFixed(1)} ms`;
   return {
-    name: 'level 9', seconds, rawBytes: sizeBytes, ratio: sizeBytes / payloadBytes, bytesPerSecond: sizeBytes / seconds, eventLoopP99Ms: delay.percentile(99) / 1e6,
+    name: 'level 9',
+    seconds,
+    rawBytes: sizeBytes,
+    ratio: sizeBytes / payloadBytes,
+    bytesPerSecond: sizeBytes / seconds,
+    eventLoopP99Ms: delay.percentile(99) / 1e6,
     note: `event loop late by p50 ${ms(50)}, p99 ${ms(99)}, at most ${ms(100)}; ${pool.threads} worker threads`,
   };
 }

@@ -29,20 +29,37 @@ export async function benchKills(json: boolean, args: readonly string[]): Promis
       const hash = await sha256OfFile(back ? onB : path);
       const victim = VICTIMS[Math.floor(Math.random() * VICTIMS.length)] ?? 'source agent';
       const afterMs = Math.random() * 6000;
-      const id = await stage.orchestrator.migrateVm('kills', source.hostId, destination.hostId, { bandwidthLimit: 8e6, enableDeltaSync: false });
+      const id = await stage.orchestrator.migrateVm('kills', source.hostId, destination.hostId, {
+        bandwidthLimit: 8e6,
+        enableDeltaSync: false,
+      });
       await new Promise((resolve) => setTimeout(resolve, afterMs));
       await stage.killAndRestart(victim, source, destination);
       const result = await waitForEnd(stage, id);
       const arrived = result && (await sha256OfFile(back ? path : onB)) === hash;
       arrivals.push(arrived);
-      say(`${round + 1}/${rounds}: ${victim} killed after ${(afterMs / 1000).toFixed(1)} s: ${arrived ? 'arrived, verified' : 'NOT ARRIVED'}`);
+      say(
+        `${round + 1}/${rounds}: ${victim} killed after ${(afterMs / 1000).toFixed(1)} s: ${arrived ? 'arrived, verified' : 'NOT ARRIVED'}`,
+      );
       if (!arrived) break;
     }
   } finally {
     await stage.stop();
   }
   const good = arrivals.filter(Boolean).length;
-  report('kills', [{ name: 'dwcp kills', seconds: (performance.now() - startedAt) / 1000, verified: good === rounds, note: `${good} verified arrivals of ${rounds}` }], json, { rounds });
+  report(
+    'kills',
+    [
+      {
+        name: 'dwcp kills',
+        seconds: (performance.now() - startedAt) / 1000,
+        verified: good === rounds,
+        note: `${good} verified arrivals of ${rounds}`,
+      },
+    ],
+    json,
+    { rounds },
+  );
   if (good !== rounds) process.exitCode = 1;
 }
 

@@ -20,7 +20,14 @@ import { writeLogs } from './encoding-data';
 import { textOf } from './flags';
 import { report, type Row, say } from './report';
 
-const SPEEDS: readonly (readonly [string, number, number])[] = [['20mbit', 20e6, 48], ['50mbit', 50e6, 96], ['100mbit', 100e6, 192], ['300mbit', 300e6, 384], ['1gbit', 1e9, 768], ['2.5gbit', 2.5e9, 1024]];
+const SPEEDS: readonly (readonly [string, number, number])[] = [
+  ['20mbit', 20e6, 48],
+  ['50mbit', 50e6, 96],
+  ['100mbit', 100e6, 192],
+  ['300mbit', 300e6, 384],
+  ['1gbit', 1e9, 768],
+  ['2.5gbit', 2.5e9, 1024],
+];
 const ROUND_TRIP_MS = 30;
 
 export async function benchLevels(json: boolean, args: readonly string[]): Promise<void> {
@@ -30,7 +37,8 @@ export async function benchLevels(json: boolean, args: readonly string[]): Promi
   const bench = new LevelsBench(folder, children, data);
   try {
     const only = textOf(args, '--only');
-    for (const [name, bitsPerSecond, sizeMiB] of SPEEDS) if (name.includes(only)) await bench.speed(name, bitsPerSecond, sizeMiB * MIB);
+    for (const [name, bitsPerSecond, sizeMiB] of SPEEDS)
+      if (name.includes(only)) await bench.speed(name, bitsPerSecond, sizeMiB * MIB);
     report('levels', bench.rows, json, { roundTripMs: ROUND_TRIP_MS });
   } finally {
     await children.stopAll();
@@ -65,34 +73,81 @@ class LevelsBench {
     }
     const fixed = LEVEL_LADDER.map((level) => times.get(String(level))?.seconds ?? Infinity);
     for (const [level, row] of times) {
-      const over = level === 'chosen' ? { ratio: (row.seconds ?? 0) / Math.min(...fixed), note: `time over that of the best fixed level is the ratio; ${row.note ?? ''}` } : {};
+      const over =
+        level === 'chosen'
+          ? {
+              ratio: (row.seconds ?? 0) / Math.min(...fixed),
+              note: `time over that of the best fixed level is the ratio; ${row.note ?? ''}`,
+            }
+          : {};
       this.rows.push({ ...row, ...over, name: `${level === 'chosen' ? 'dwcp' : `level ${level}`} ${name}` });
-      say(`${this.rows.at(-1)?.name ?? ''}: ${row.seconds?.toFixed(2) ?? ''} s, ${((row.linkBytes ?? 0) / 1e6).toFixed(1)} MB ${level === 'chosen' ? `, ${((row.seconds ?? 0) / Math.min(...fixed)).toFixed(3)} of the best` : ''}`);
+      say(
+        `${this.rows.at(-1)?.name ?? ''}: ${row.seconds?.toFixed(2) ?? ''} s, ${((row.linkBytes ?? 0) / 1e6).toFixed(1)} MB ${level === 'chosen' ? `, ${((row.seconds ?? 0) / Math.min(...fixed)).toFixed(3)} of the best` : ''}`,
+      );
     }
   }
 
   async #send(image: string, sizeBytes: number, bytesPerSecond: number, fixedLevel: number | undefined): Promise<Row> {
     const turn = (this.#turn += 1);
     const port = await freePort();
-    const receiver = this.#children.start(`receive-${turn}`, process.execPath, [join(__dirname, 'transport-ends.js'), 'receive', JSON.stringify({ dataDir: join(this.#folder, `b-${turn}`), port })]);
+    const receiver = this.#children.start(`receive-${turn}`, process.execPath, [
+      join(__dirname, 'transport-ends.js'),
+      'receive',
+      JSON.stringify({ dataDir: join(this.#folder, `b-${turn}`), port }),
+    ]);
     const agentKey = Buffer.from(await firstKey(receiver), 'hex');
     const dataDir = join(this.#folder, `a-${turn}`);
-    const host = await openHost(withDefaults(PROCESS_OPTIONS, { hostId: 'bench-a', dataDir, listenAddress: '127.0.0.1', port: await freePort() }));
+    const host = await openHost(
+      withDefaults(PROCESS_OPTIONS, { hostId: 'bench-a', dataDir, listenAddress: '127.0.0.1', port: await freePort() }),
+    );
     try {
       const migrationId = `levels-${turn}`;
       const options = compileMigrationOptions({ bandwidthLimit: bytesPerSecond });
-      const migration = new SourceMigration(migrationId, { address: '127.0.0.1', port, grant: mintGrant(agentKey, 'session', migrationId, 3600e3) }, options, host.source);
+      const migration = new SourceMigration(
+        migrationId,
+        { address: '127.0.0.1', port, grant: mintGrant(agentKey, 'session', migrationId, 3600e3) },
+        options,
+        host.source,
+      );
       const session = await migration.session();
       const spec = { imageId: 'memory', kind: 'memory' as const, sizeBytes };
-      await session.control.request('prepare', { record: { migrationId, vmId: migrationId, mode: 'direct', fence: 0, generation: 0, sourceHost: 'bench-a', images: [{ ...spec, path: '/' }] } });
+      await session.control.request('prepare', {
+        record: {
+          migrationId,
+          vmId: migrationId,
+          mode: 'direct',
+          fence: 0,
+          generation: 0,
+          sourceHost: 'bench-a',
+          images: [{ ...spec, path: '/' }],
+        },
+      });
       await session.establish(options.minStreams);
       const link = { rttMs: ROUND_TRIP_MS, bandwidthBytesPerSecond: bytesPerSecond };
-      const start = { ...selectLevelAndStreams(link, options, true), maxLevel: TIERS.global.maxLevel, ...(fixedLevel !== undefined && { fixedLevel }) };
+      const start = {
+        ...selectLevelAndStreams(link, options, true),
+        maxLevel: TIERS.global.maxLevel,
+        ...(fixedLevel !== undefined && { fixedLevel }),
+      };
       const feed = await ScanFeed.open(image, sizeBytes);
-      const sent = await new ImageSender(migration, { vmId: migrationId, image: spec, path: image, feed, start, options, linkBytesPerSecond: bytesPerSecond }).run(new AbortController().signal);
+      const sent = await new ImageSender(migration, {
+        vmId: migrationId,
+        image: spec,
+        path: image,
+        feed,
+        start,
+        options,
+        linkBytesPerSecond: bytesPerSecond,
+      }).run(new AbortController().signal);
       await feed.close();
       migration.close();
-      return { name: '', seconds: sent.seconds, linkBytes: sent.linkBytes, rawBytes: sizeBytes, note: `level ${sent.lastLevel} at the end` };
+      return {
+        name: '',
+        seconds: sent.seconds,
+        linkBytes: sent.linkBytes,
+        rawBytes: sizeBytes,
+        note: `level ${sent.lastLevel} at the end`,
+      };
     } finally {
       await host.close();
       receiver.process.kill('SIGTERM');
@@ -121,7 +176,11 @@ class LevelsBench {
 }
 
 async function firstKey(receiver: Child): Promise<string> {
-  for (const deadline = Date.now() + 30_000; Date.now() < deadline; await new Promise((resolve) => setTimeout(resolve, 50))) {
+  for (
+    const deadline = Date.now() + 30_000;
+    Date.now() < deadline;
+    await new Promise((resolve) => setTimeout(resolve, 50))
+  ) {
     const key = /"agentKey":"([0-9a-f]+)"/.exec(readFileSync(receiver.logFile, 'utf8'))?.[1];
     if (key !== undefined) return key;
   }

@@ -10,7 +10,14 @@
  */
 import { copyFileSync, mkdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { linuxGuestCommand, type LinuxGuest, type LinuxGuestOptions, makeLinuxGuest, serialLine, ticksOf } from '../src/cli/demo/linux-guest';
+import {
+  linuxGuestCommand,
+  type LinuxGuest,
+  type LinuxGuestOptions,
+  makeLinuxGuest,
+  serialLine,
+  ticksOf,
+} from '../src/cli/demo/linux-guest';
 import { baselinePathOf } from '../src/store/baselines';
 import { changedPages } from './changed-pages';
 import { runPlaces } from '../src/hypervisor/qemu/guest-command';
@@ -25,7 +32,14 @@ import { type LinkSetting, wanRefusal, WanLink } from './wan-link';
 const WIDE: LinkSetting = { rate: '100mbit', rateBitsPerSecond: 100e6, rtt: '50ms', loss: '0.01%', cc: 'cubic' };
 const NARROW: LinkSetting = { rate: '20mbit', rateBitsPerSecond: 20e6, rtt: '50ms', loss: '0.01%', cc: 'cubic' };
 const LOCAL: LinkSetting = { rate: '1gbit', rateBitsPerSecond: 1e9, rtt: '1ms', loss: '0%', cc: 'cubic' };
-const GUEST: LinuxGuestOptions = { memoryMiB: 512, diskMiB: 512, filesMiB: 300, randomMiB: 64, dirtyKiBPerTick: 128, diskKiBPerSecond: 0 };
+const GUEST: LinuxGuestOptions = {
+  memoryMiB: 512,
+  diskMiB: 512,
+  filesMiB: 300,
+  randomMiB: 64,
+  dirtyKiBPerTick: 128,
+  diskKiBPerSecond: 0,
+};
 const PEERS: readonly PeerKind[] = ['qemu tcp', 'qemu xbzrle', 'qemu multifd', 'qemu multifd+zstd'];
 const FASTEST: readonly PeerKind[] = ['qemu multifd+zstd'];
 const BOOT_MS = 180_000;
@@ -49,12 +63,26 @@ export async function benchLive(json: boolean, args: readonly string[]): Promise
     await stage.start();
     const zero = args.includes('--zero');
     const faults = args.includes('--faults');
-    const name = faults ? 'live-faults' : zero ? 'live-zero' : args.includes('--local') ? 'live-local' : narrow ? 'live-narrow' : 'live';
+    const name = faults
+      ? 'live-faults'
+      : zero
+        ? 'live-zero'
+        : args.includes('--local')
+          ? 'live-local'
+          : narrow
+            ? 'live-narrow'
+            : 'live';
     const options = zero ? { ...GUEST, memoryMiB: 2048 } : GUEST;
-    const bench = new LiveBench(link, stage, options, await makeLinuxGuest(join(stage.folder, 'guest'), options, stage.children, say));
+    const bench = new LiveBench(
+      link,
+      stage,
+      options,
+      await makeLinuxGuest(join(stage.folder, 'guest'), options, stage.children, say),
+    );
     if (faults) await bench.faults();
     else if (!args.includes('--disk-only')) await bench.all(false, runs, args.includes('--dwcp-only') || zero);
-    if (!args.includes('--memory-only') && !faults && !zero && setting === WIDE) await bench.all(true, runs, args.includes('--dwcp-only'));
+    if (!args.includes('--memory-only') && !faults && !zero && setting === WIDE)
+      await bench.all(true, runs, args.includes('--dwcp-only'));
     report(name, bench.rows, json, { link: setting, guest: options, runs, stayMs: STAY_MS });
   } finally {
     await stage.stop();
@@ -83,7 +111,9 @@ class LiveBench {
     const suffix = withDisk ? ' and disk' : '';
     const options = withDisk ? { ...this.#options, diskKiBPerSecond: 128 } : { ...this.#options, readOnlyDisk: true };
     for (let run = 0; run < runs; run += 1) {
-      if (!dwcpOnly) for (const kind of process.argv.includes('--narrow') ? FASTEST : PEERS) if (!withDisk || kind !== 'qemu xbzrle') await this.#peer(kind, suffix, options, withDisk);
+      if (!dwcpOnly)
+        for (const kind of process.argv.includes('--narrow') ? FASTEST : PEERS)
+          if (!withDisk || kind !== 'qemu xbzrle') await this.#peer(kind, suffix, options, withDisk);
       if (!process.argv.includes('--peers-only')) await this.#dwcp(suffix, options, withDisk);
     }
   }
@@ -94,46 +124,71 @@ class LiveBench {
     const options = { ...this.#options, readOnlyDisk: true };
     const faults: readonly [string, () => Promise<void>][] = [
       ['', () => Promise.resolve()],
-      [', link cut for 30 s', async () => {
-        this.#link.cut();
-        await new Promise((resolve) => setTimeout(resolve, CUT_MS));
-        this.#link.mend();
-      }],
+      [
+        ', link cut for 30 s',
+        async () => {
+          this.#link.cut();
+          await new Promise((resolve) => setTimeout(resolve, CUT_MS));
+          this.#link.mend();
+        },
+      ],
       [', destination agent killed', () => this.#stage.killAndRestart('destination agent', a, b)],
     ];
     for (const [what, inflict] of faults) {
       const { vmId, serial } = await this.#boot(false, options);
       const moving = this.#move(vmId, `dwcp cold${what}`, a, b, serial);
-      for (const deadline = Date.now() + 60_000; this.#link.crossedBytes < FAULT_AT_BYTES && Date.now() < deadline; ) await new Promise((resolve) => setTimeout(resolve, 50));
+      for (const deadline = Date.now() + 60_000; this.#link.crossedBytes < FAULT_AT_BYTES && Date.now() < deadline; )
+        await new Promise((resolve) => setTimeout(resolve, 50));
       await inflict();
       await moving;
       await this.#command(b, 'stop', ['vm', 'stop', vmId, '--now', '--data-dir', b.dataDir]);
     }
     const undisturbed = this.rows[0]?.linkBytes ?? 0;
-    for (const row of this.rows.slice(1)) say(`${row.name}: ${(((row.linkBytes ?? 0) - undisturbed) / 1e6).toFixed(1)} MB more than undisturbed`);
+    for (const row of this.rows.slice(1))
+      say(`${row.name}: ${(((row.linkBytes ?? 0) - undisturbed) / 1e6).toFixed(1)} MB more than undisturbed`);
   }
 
   async #peer(kind: PeerKind, suffix: string, options: LinuxGuestOptions, withDisk: boolean): Promise<void> {
     say(`${kind}${suffix}`);
     const folder = join(this.#stage.folder, `peer-${(this.#turn += 1)}`);
     mkdirSync(folder);
-    const [diskA, diskB] = withDisk ? [join(folder, 'a.img'), join(folder, 'b.img')] : [this.#guest.disk, this.#guest.disk];
+    const [diskA, diskB] = withDisk
+      ? [join(folder, 'a.img'), join(folder, 'b.img')]
+      : [this.#guest.disk, this.#guest.disk];
     if (withDisk) {
       copyFileSync(this.#guest.disk, diskA);
       await this.#stage.children.run('empty', 'truncate', ['-s', `${options.diskMiB}M`, diskB]);
     }
     const serial = (side: string): string => join(folder, `serial-${side}`);
-    const source = await startBenchGuest(folder, 'a', linuxGuestCommand({ ...this.#guest, disk: diskA }, options, serial('a')), this.#link.a.prefix);
+    const source = await startBenchGuest(
+      folder,
+      'a',
+      linuxGuestCommand({ ...this.#guest, disk: diskA }, options, serial('a')),
+      this.#link.a.prefix,
+    );
     await serialLine(serial('a'), /^ready/, BOOT_MS);
     await serialLine(serial('a'), /^tick 5$/, BOOT_MS);
-    const destination = await startBenchGuest(folder, 'b', linuxGuestCommand({ ...this.#guest, disk: diskB }, options, serial('b')), this.#link.b.prefix, ['-incoming', 'defer']);
+    const destination = await startBenchGuest(
+      folder,
+      'b',
+      linuxGuestCommand({ ...this.#guest, disk: diskB }, options, serial('b')),
+      this.#link.b.prefix,
+      ['-incoming', 'defer'],
+    );
     this.#link.startSampling();
     const { seconds, downtimeMs } = await moveByQemu(kind, this.#link, source, destination, withDisk);
     const { linkBytes, utilisation } = this.#link.stopSampling();
     const verified = await this.#verify(serial('b'), ticksOf(serial('a')).last);
     await endGuest(source);
     await endGuest(destination);
-    this.#row({ name: `${kind}${suffix}`, seconds, linkBytes, downtimeMs, verified, ...(utilisation !== undefined && { utilisation }) });
+    this.#row({
+      name: `${kind}${suffix}`,
+      seconds,
+      linkBytes,
+      downtimeMs,
+      verified,
+      ...(utilisation !== undefined && { utilisation }),
+    });
   }
 
   async #dwcp(suffix: string, options: LinuxGuestOptions, withDisk: boolean): Promise<void> {
@@ -147,7 +202,9 @@ class LiveBench {
     await this.#move(vmId, `dwcp way back${suffix}`, b, a, this.#serialOn(b, vmId));
     const { pages, packedBytes } = changedPages(before, this.#memoryOn(a, vmId));
     const sent = this.#memoryBytes;
-    say(`  ${pages} pages had changed, ${(packedBytes / 1e6).toFixed(1)} MB under zstd -3; memory took ${(sent / packedBytes).toFixed(2)} times that`);
+    say(
+      `  ${pages} pages had changed, ${(packedBytes / 1e6).toFixed(1)} MB under zstd -3; memory took ${(sent / packedBytes).toFixed(2)} times that`,
+    );
     await this.#command(a, 'stop', ['vm', 'stop', vmId, '--now', '--data-dir', a.dataDir]);
   }
 
@@ -165,7 +222,13 @@ class LiveBench {
     return { vmId, serial: join(folder, 'serial') };
   }
 
-  async #move(vmId: string, name: string, source: StageHost, destination: StageHost, serialBefore: string): Promise<void> {
+  async #move(
+    vmId: string,
+    name: string,
+    source: StageHost,
+    destination: StageHost,
+    serialBefore: string,
+  ): Promise<void> {
     say(name);
     const lastTick = (): number => ticksOf(serialBefore).last;
     const monitor = await QmpClient.connect(runPlaces(new VmRegistry(source.dataDir).runFolder(vmId)).monitorPath);
@@ -183,9 +246,19 @@ class LiveBench {
     const memory = images.find(({ imageId }) => imageId === 'memory');
     this.#memoryBytes = memory?.linkBytes ?? 0;
     const sent = images.map(({ imageId, linkBytes: bytes }) => `${imageId} ${(bytes / 1e6).toFixed(1)} MB`).join(', ');
-    const rss = Math.max(peakRssBytes(this.#stage.agents.get(source.hostId)), peakRssBytes(this.#stage.agents.get(destination.hostId)));
+    const rss = Math.max(
+      peakRssBytes(this.#stage.agents.get(source.hostId)),
+      peakRssBytes(this.#stage.agents.get(destination.hostId)),
+    );
     this.#row({
-      name, seconds, linkBytes, downtimeMs, rounds: guest?.rounds ?? 0, verified, peakRssBytes: rss, ...(utilisation !== undefined && { utilisation }),
+      name,
+      seconds,
+      linkBytes,
+      downtimeMs,
+      rounds: guest?.rounds ?? 0,
+      verified,
+      peakRssBytes: rss,
+      ...(utilisation !== undefined && { utilisation }),
       note: `${sent}; ${memory?.streams ?? 0} streams, level ${memory?.level ?? 0}, delta hits ${(100 * (memory?.deltaHitRate ?? 0)).toFixed(0)} %`,
     });
     say(`  ${guest?.reason ?? ''}`);
@@ -193,8 +266,11 @@ class LiveBench {
 
   #row(row: Row): void {
     this.rows.push(row);
-    say(`  ${row.seconds?.toFixed(1) ?? '?'} s, ${((row.linkBytes ?? 0) / 1e6).toFixed(1)} MB, downtime ${row.downtimeMs?.toFixed(0) ?? '?'} ms, ${row.verified ? 'verified' : 'NOT VERIFIED'} ${row.note ?? ''}`);
-    if (!row.verified) throw new Error(`${row.name}: the guest found other bytes than it had written, or does not go on`);
+    say(
+      `  ${row.seconds?.toFixed(1) ?? '?'} s, ${((row.linkBytes ?? 0) / 1e6).toFixed(1)} MB, downtime ${row.downtimeMs?.toFixed(0) ?? '?'} ms, ${row.verified ? 'verified' : 'NOT VERIFIED'} ${row.note ?? ''}`,
+    );
+    if (!row.verified)
+      throw new Error(`${row.name}: the guest found other bytes than it had written, or does not go on`);
   }
 
   #memoryOn(host: StageHost, vmId: string): string {
@@ -214,7 +290,12 @@ class LiveBench {
   async #verify(serialFile: string, before: number): Promise<boolean> {
     await serialLine(serialFile, /^tick \d+/, 30_000);
     const first = ticksOf(serialFile).last;
-    for (const deadline = Date.now() + 120_000; ticksOf(serialFile).last < first + CHECK_TICKS; await new Promise((resolve) => setTimeout(resolve, 200))) if (Date.now() > deadline) return false;
+    for (
+      const deadline = Date.now() + 120_000;
+      ticksOf(serialFile).last < first + CHECK_TICKS;
+      await new Promise((resolve) => setTimeout(resolve, 200))
+    )
+      if (Date.now() > deadline) return false;
     const { bad, last } = ticksOf(serialFile);
     if (bad.length > 0) say(`  ${bad.slice(0, 3).join('; ')}`);
     return bad.length === 0 && last > before;

@@ -46,14 +46,23 @@ async function measure(name: string, parent: string, sizeBytes: number): Promise
       const result = await stage.migrate(vmId, stage.a, stage.b, { bandwidthLimit: 0 });
       cpu.push(cpuSeconds(stage.agents.get(stage.a.hostId)) + cpuSeconds(stage.agents.get(stage.b.hostId)) - before);
       seconds.push(result.images[0]?.seconds ?? Infinity);
-      say(`  ${name}: ${(result.images[0]?.seconds ?? 0).toFixed(2)} s, ${result.images[0]?.streams ?? 0} streams, level ${result.images[0]?.level ?? 0}, batches of ${result.images[0]?.batchBytes ?? 0}`);
+      say(
+        `  ${name}: ${(result.images[0]?.seconds ?? 0).toFixed(2)} s, ${result.images[0]?.streams ?? 0} streams, level ${result.images[0]?.level ?? 0}, batches of ${result.images[0]?.batchBytes ?? 0}`,
+      );
       verified &&= (await sha256OfFile(stage.imageOnB(vmId, 'vda'))) === hash;
       rmSync(stage.imageOnB(vmId, 'vda'));
       execFileSync('mv', [`${path}.dwcp-baseline`, path]);
     }
     const median = [...seconds].sort((a, b) => a - b)[RUNS >> 1] ?? Infinity;
     const medianCpu = [...cpu].sort((a, b) => a - b)[RUNS >> 1] ?? 0;
-    return { name, seconds: median, rawBytes: sizeBytes, bytesPerSecond: sizeBytes / median, cpuSecondsPerGb: medianCpu / (sizeBytes / 1e9), verified };
+    return {
+      name,
+      seconds: median,
+      rawBytes: sizeBytes,
+      bytesPerSecond: sizeBytes / median,
+      cpuSecondsPerGb: medianCpu / (sizeBytes / 1e9),
+      verified,
+    };
   } finally {
     await stage.stop();
   }
@@ -62,7 +71,8 @@ async function measure(name: string, parent: string, sizeBytes: number): Promise
 export function writeRandom(path: string, sizeBytes: number): void {
   const fd = openSync(path, 'w');
   const part = Buffer.alloc(16 * MIB);
-  for (let at = 0; at < sizeBytes; at += part.length) writeSync(fd, randomFillSync(part), 0, Math.min(part.length, sizeBytes - at), at);
+  for (let at = 0; at < sizeBytes; at += part.length)
+    writeSync(fd, randomFillSync(part), 0, Math.min(part.length, sizeBytes - at), at);
   closeSync(fd);
 }
 
@@ -76,7 +86,9 @@ async function iperf3Rows(): Promise<Row[]> {
       const [command, ...rest] = [...prefix, 'iperf3'];
       const server = children.start('iperf3-server', command, [...rest, '-s', '-1', '-p', '5299']);
       await new Promise((resolve) => setTimeout(resolve, 500));
-      const report = JSON.parse(execFileSync(command, [...rest, '-c', '127.0.0.1', '-p', '5299', '-t', '5', '-J'], { encoding: 'utf8' })) as { end: { sum_received: { bits_per_second: number } } };
+      const report = JSON.parse(
+        execFileSync(command, [...rest, '-c', '127.0.0.1', '-p', '5299', '-t', '5', '-J'], { encoding: 'utf8' }),
+      ) as { end: { sum_received: { bits_per_second: number } } };
       await server.ended;
       return { name, bytesPerSecond: report.end.sum_received.bits_per_second / 8 };
     };

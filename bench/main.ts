@@ -18,14 +18,29 @@ import { benchTuner } from './tuner';
 import { benchWan } from './wan';
 
 const BENCHES: Readonly<Record<string, (json: boolean, args: readonly string[]) => Promise<void>>> = {
-  wan: benchWan, live: benchLive, matrix: benchMatrix, loopback: benchLoopback, memory: benchMemory, kills: benchKills, 'event-loop': benchEventLoop, draw: benchDraw, transport: benchTransport, anchors: benchAnchors, tuner: benchTuner, encoding: benchEncoding, levels: benchLevels,
-  model: benchModel, sim: benchSim,
+  wan: benchWan,
+  live: benchLive,
+  matrix: benchMatrix,
+  loopback: benchLoopback,
+  memory: benchMemory,
+  kills: benchKills,
+  'event-loop': benchEventLoop,
+  draw: benchDraw,
+  transport: benchTransport,
+  anchors: benchAnchors,
+  tuner: benchTuner,
+  encoding: benchEncoding,
+  levels: benchLevels,
+  model: benchModel,
+  sim: benchSim,
 };
 
 async function main([name = '', ...args]: readonly string[]): Promise<void> {
   const run = BENCHES[name];
   if (!run) {
-    process.stderr.write(`npm run bench -- NAME [--json] [--small], with NAME one of: ${Object.keys(BENCHES).join(', ')}\n`);
+    process.stderr.write(
+      `npm run bench -- NAME [--json] [--small], with NAME one of: ${Object.keys(BENCHES).join(', ')}\n`,
+    );
     process.exitCode = 2;
     return;
   }

@@ -36,11 +36,21 @@ export async function benchMatrix(json: boolean, args: readonly string[]): Promi
   if (args.includes('--cancels')) return benchCancels(json, numberOf(args, '--cancels') || 40);
   const file = join(OUT, 'crash-matrix.jsonl');
   if (args.includes('--fresh') || !isOfThisBuild(file)) begin(file);
-  const done = linesOf<Row>(file).filter(({ outcome }) => !outcome.startsWith('FAILED')).map(({ cell }) => cell);
+  const done = linesOf<Row>(file)
+    .filter(({ outcome }) => !outcome.startsWith('FAILED'))
+    .map(({ cell }) => cell);
   if (done.length > 0) say(`${done.length} cells are done already; --fresh begins anew`);
   const startedAt = performance.now();
   const sideBySide = args.includes('--side-by-side') ? numberOf(args, '--side-by-side') || 2 : 1;
-  const codes = await Promise.all(Array.from({ length: sideBySide }, (_, index) => jest('crash-matrix', { DWCP_MATRIX: 'full', DWCP_MATRIX_DONE: done.join('\n'), DWCP_MATRIX_SHARE: `${index}/${sideBySide}` })));
+  const codes = await Promise.all(
+    Array.from({ length: sideBySide }, (_, index) =>
+      jest('crash-matrix', {
+        DWCP_MATRIX: 'full',
+        DWCP_MATRIX_DONE: done.join('\n'),
+        DWCP_MATRIX_SHARE: `${index}/${sideBySide}`,
+      }),
+    ),
+  );
   // A cell that failed is gone through again by the next run: its last outcome counts.
   const rows = [...new Map(linesOf<Row>(file).map((row) => [row.cell, row])).values()];
   const failed = rows.filter(({ outcome }) => outcome.startsWith('FAILED'));
@@ -49,7 +59,10 @@ export async function benchMatrix(json: boolean, args: readonly string[]): Promi
   if (process.env.DWCP_MATRIX_ONLY === undefined) writeFileSync(join(RESULTS, 'crash-matrix.txt'), `${text}\n`);
   process.stdout.write(`${text}\n`);
   say(`this run: ${minutes(performance.now() - startedAt)}; the monitor's log: ${join(OUT, 'crash-matrix.log')}`);
-  if (json) process.stdout.write(`${JSON.stringify({ bench: 'matrix', rows: rows.map(({ cell, outcome, ms }) => ({ name: cell, outcome, seconds: ms / 1000, verified: !outcome.startsWith('FAILED') })) })}\n`);
+  if (json)
+    process.stdout.write(
+      `${JSON.stringify({ bench: 'matrix', rows: rows.map(({ cell, outcome, ms }) => ({ name: cell, outcome, seconds: ms / 1000, verified: !outcome.startsWith('FAILED') })) })}\n`,
+    );
   if (codes.some((code) => code !== 0) || failed.length > 0) throw new Error(`${failed.length} cells failed`);
 }
 
@@ -58,22 +71,47 @@ async function benchCancels(json: boolean, moments: number): Promise<void> {
   rmSync(file, { force: true });
   const code = await jest('cancels', { DWCP_CANCELS: String(moments) });
   const rows = linesOf<Moment>(file);
-  const text = table([['cancelled after', 'first, then second'], ...rows.map(({ afterMs, outcome }) => [`${(afterMs / 1000).toFixed(2)} s`, outcome.slice(0, 120)])]);
-  writeFileSync(join(RESULTS, 'cancels.txt'), `A whole move: ${((rows[0]?.wholeMs ?? 0) / 1000).toFixed(1)} s\n${text}\n`);
+  const text = table([
+    ['cancelled after', 'first, then second'],
+    ...rows.map(({ afterMs, outcome }) => [`${(afterMs / 1000).toFixed(2)} s`, outcome.slice(0, 120)]),
+  ]);
+  writeFileSync(
+    join(RESULTS, 'cancels.txt'),
+    `A whole move: ${((rows[0]?.wholeMs ?? 0) / 1000).toFixed(1)} s\n${text}\n`,
+  );
   process.stdout.write(`${text}\n`);
-  if (json) process.stdout.write(`${JSON.stringify({ bench: 'cancels', rows: rows.map(({ afterMs, outcome }) => ({ name: `${afterMs} ms`, outcome, verified: !outcome.startsWith('FAILED') })) })}\n`);
-  if (code !== 0) throw new Error(`${rows.filter(({ outcome }) => outcome.startsWith('FAILED')).length} of ${rows.length} did not arrive`);
+  if (json)
+    process.stdout.write(
+      `${JSON.stringify({ bench: 'cancels', rows: rows.map(({ afterMs, outcome }) => ({ name: `${afterMs} ms`, outcome, verified: !outcome.startsWith('FAILED') })) })}\n`,
+    );
+  if (code !== 0)
+    throw new Error(
+      `${rows.filter(({ outcome }) => outcome.startsWith('FAILED')).length} of ${rows.length} did not arrive`,
+    );
 }
 
 async function jest(pattern: string, env: Readonly<Record<string, string>>): Promise<number> {
-  const args = [join(ROOT, 'node_modules', '.bin', 'jest'), '--selectProjects', 'system', '--testPathPatterns', pattern];
-  const child = spawn(process.execPath, args, { cwd: ROOT, env: { ...process.env, CI: 'true', DWCP_MATRIX_OUT: OUT, ...env }, stdio: ['ignore', 'inherit', 'inherit'] });
+  const args = [
+    join(ROOT, 'node_modules', '.bin', 'jest'),
+    '--selectProjects',
+    'system',
+    '--testPathPatterns',
+    pattern,
+  ];
+  const child = spawn(process.execPath, args, {
+    cwd: ROOT,
+    env: { ...process.env, CI: 'true', DWCP_MATRIX_OUT: OUT, ...env },
+    stdio: ['ignore', 'inherit', 'inherit'],
+  });
   return new Promise((resolve) => child.once('close', (ended) => resolve(ended ?? 1)));
 }
 
 function linesOf<T>(file: string): T[] {
   if (!existsSync(file)) return [];
-  return readFileSync(file, 'utf8').split('\n').filter((line) => line !== '' && !line.startsWith('{"build"')).map((line) => JSON.parse(line) as T);
+  return readFileSync(file, 'utf8')
+    .split('\n')
+    .filter((line) => line !== '' && !line.startsWith('{"build"'))
+    .map((line) => JSON.parse(line) as T);
 }
 
 /** What a cell has shown of another build says nothing of this one. */
@@ -90,7 +128,9 @@ function begin(file: string): void {
 function buildHash(): string {
   const hash = createHash('sha256');
   for (const folder of ['src', 'activities', 'workflows', 'test']) {
-    const files = readdirSync(join(ROOT, 'dist', folder), { recursive: true, encoding: 'utf8' }).filter((name) => name.endsWith('.js')).sort();
+    const files = readdirSync(join(ROOT, 'dist', folder), { recursive: true, encoding: 'utf8' })
+      .filter((name) => name.endsWith('.js'))
+      .sort();
     for (const name of files) hash.update(name).update(readFileSync(join(ROOT, 'dist', folder, name)));
   }
   return hash.digest('hex').slice(0, 16);
@@ -102,10 +142,12 @@ function tables(rows: readonly Row[]): string {
     const [what = '', state = '', fault = ''] = cell.split(': ');
     return { what, state, fault, outcome: outcome.startsWith('FAILED') ? 'FAILED' : outcome };
   });
-  return [...new Set(split.map(({ what }) => what))].map((what) => {
-    const own = split.filter((each) => each.what === what);
-    const faults = [...new Set(own.map(({ fault }) => fault))];
-    const states = [...new Set(own.map(({ state }) => state))];
-    return `${what}\n${table([['', ...states], ...faults.map((fault) => [fault, ...states.map((state) => own.find((each) => each.state === state && each.fault === fault)?.outcome ?? '')])])}`;
-  }).join('\n');
+  return [...new Set(split.map(({ what }) => what))]
+    .map((what) => {
+      const own = split.filter((each) => each.what === what);
+      const faults = [...new Set(own.map(({ fault }) => fault))];
+      const states = [...new Set(own.map(({ state }) => state))];
+      return `${what}\n${table([['', ...states], ...faults.map((fault) => [fault, ...states.map((state) => own.find((each) => each.state === state && each.fault === fault)?.outcome ?? '')])])}`;
+    })
+    .join('\n');
 }

@@ -36,11 +36,19 @@ async function withBaselines(): Promise<Row[]> {
     await stage.defineVm('base', stage.a, [{ imageId: 'vda', kind: 'disk', path }]);
     const there = await stage.migrate('base', stage.a, stage.b, { bandwidthLimit: 0 });
     const onB = stage.imageOnB('base', 'vda');
-    for (const deadline = Date.now() + 300_000; !existsSync(baselinePathOf(onB)) && Date.now() < deadline; ) await new Promise((resolve) => setTimeout(resolve, 200));
+    for (const deadline = Date.now() + 300_000; !existsSync(baselinePathOf(onB)) && Date.now() < deadline; )
+      await new Promise((resolve) => setTimeout(resolve, 200));
     writeSparse(onB, 'r+', 640);
     const back = await stage.migrate('base', stage.b, stage.a, { bandwidthLimit: 0 });
     const seconds = (there.images[0]?.seconds ?? 0) + (back.images[0]?.seconds ?? 0);
-    return [stage.a, stage.b].map(({ hostId }) => ({ name: `dwcp ${hostId} ${name}`, seconds, rawBytes: BASELINE_BYTES, linkBytes: back.linkBytes, peakRssBytes: peakRssBytes(stage.agents.get(hostId)), note: 'time of both ways, bytes of the way back' }));
+    return [stage.a, stage.b].map(({ hostId }) => ({
+      name: `dwcp ${hostId} ${name}`,
+      seconds,
+      rawBytes: BASELINE_BYTES,
+      linkBytes: back.linkBytes,
+      peakRssBytes: peakRssBytes(stage.agents.get(hostId)),
+      note: 'time of both ways, bytes of the way back',
+    }));
   } finally {
     await stage.stop();
   }
@@ -49,7 +57,8 @@ async function withBaselines(): Promise<Row[]> {
 function writeSparse(path: string, flags: 'w' | 'r+', every: number): void {
   const fd = openSync(path, flags);
   ftruncateSync(fd, BASELINE_BYTES);
-  for (let block = 0; block < BASELINE_BYTES / BLOCK_SIZE_BYTES; block += every) writeSync(fd, randomFillSync(Buffer.alloc(BLOCK_SIZE_BYTES)), 0, BLOCK_SIZE_BYTES, block * BLOCK_SIZE_BYTES);
+  for (let block = 0; block < BASELINE_BYTES / BLOCK_SIZE_BYTES; block += every)
+    writeSync(fd, randomFillSync(Buffer.alloc(BLOCK_SIZE_BYTES)), 0, BLOCK_SIZE_BYTES, block * BLOCK_SIZE_BYTES);
   closeSync(fd);
 }
 
@@ -62,11 +71,19 @@ async function measure(sizeBytes: number): Promise<Row[]> {
     mkdirSync(dirname(path), { recursive: true });
     await makeDiskImage(path, sizeBytes, stage.children, await findTool('mkfs.ext4', 'e2fsprogs', stage.children, say));
     await stage.defineVm('rss', stage.a, [{ imageId: 'vda', kind: 'disk', path }]);
-    const result = await stage.migrate('rss', stage.a, stage.b, { bandwidthLimit: 0, minStreams: STREAMS, initialStreams: STREAMS, maxStreams: STREAMS });
+    const result = await stage.migrate('rss', stage.a, stage.b, {
+      bandwidthLimit: 0,
+      minStreams: STREAMS,
+      initialStreams: STREAMS,
+      maxStreams: STREAMS,
+    });
     const seconds = result.images[0]?.seconds ?? 0;
     return [stage.a, stage.b].map(({ hostId }, index) => ({
-      name: `dwcp ${index === 0 ? 'source' : 'destination'} ${formatBytes(sizeBytes)}`, seconds, rawBytes: sizeBytes,
-      peakRssBytes: peakRssBytes(stage.agents.get(hostId)), note: `${result.images[0]?.streams ?? 0} streams`,
+      name: `dwcp ${index === 0 ? 'source' : 'destination'} ${formatBytes(sizeBytes)}`,
+      seconds,
+      rawBytes: sizeBytes,
+      peakRssBytes: peakRssBytes(stage.agents.get(hostId)),
+      note: `${result.images[0]?.streams ?? 0} streams`,
     }));
   } finally {
     await stage.stop();

@@ -24,7 +24,8 @@ interface Row {
 export function benchModel(json: boolean, args: readonly string[]): Promise<void> {
   const named = args.filter((arg) => !arg.startsWith('--'));
   const unknown = named.find((name) => !(name in CONFIGURATIONS));
-  if (unknown !== undefined) throw new Error(`no configuration ${unknown}; there are ${Object.keys(CONFIGURATIONS).join(', ')}`);
+  if (unknown !== undefined)
+    throw new Error(`no configuration ${unknown}; there are ${Object.keys(CONFIGURATIONS).join(', ')}`);
   const rows = (named.length > 0 ? named : Object.keys(CONFIGURATIONS)).map(searched);
   const text = rowsTable(rows);
   process.stdout.write(`${text}\n`);
@@ -34,8 +35,13 @@ export function benchModel(json: boolean, args: readonly string[]): Promise<void
   }
   const bad = rows.filter(({ checked }) => checked.findings.length > 0);
   for (const { name, checked } of bad) for (const finding of checked.findings) say(told(name, finding));
-  if (json) process.stdout.write(`${JSON.stringify({ bench: 'model', rows: rows.map(({ name, seconds, checked: { states, transitions, complete, findings } }) => ({ name, seconds, states, transitions, complete, findings, verified: complete && findings.length === 0 })) })}\n`);
-  return bad.length > 0 ? Promise.reject(new Error(`something was found in ${bad.map(({ name }) => name).join(', ')}`)) : Promise.resolve();
+  if (json)
+    process.stdout.write(
+      `${JSON.stringify({ bench: 'model', rows: rows.map(({ name, seconds, checked: { states, transitions, complete, findings } }) => ({ name, seconds, states, transitions, complete, findings, verified: complete && findings.length === 0 })) })}\n`,
+    );
+  return bad.length > 0
+    ? Promise.reject(new Error(`something was found in ${bad.map(({ name }) => name).join(', ')}`))
+    : Promise.resolve();
 }
 
 function searched(name: string): Row {
@@ -44,7 +50,9 @@ function searched(name: string): Row {
   const startedAt = performance.now();
   const checked = check(configuration);
   const seconds = (performance.now() - startedAt) / 1000;
-  say(`${name}: ${checked.states} states, ${checked.transitions} transitions, ${seconds.toFixed(0)} s${checked.complete ? '' : ', cut off'}${checked.findings.length > 0 ? ': SOMETHING WAS FOUND' : ''}`);
+  say(
+    `${name}: ${checked.states} states, ${checked.transitions} transitions, ${seconds.toFixed(0)} s${checked.complete ? '' : ', cut off'}${checked.findings.length > 0 ? ': SOMETHING WAS FOUND' : ''}`,
+  );
   return { name, mayHappen: mayHappen(configuration), seconds, checked };
 }
 
@@ -57,10 +65,28 @@ function mayHappen({ budget, second }: Configuration): string {
 function rowsTable(rows: readonly Row[]): string {
   const most = (findings: readonly Finding[]): string => String(Math.max(0, ...findings.map(({ states }) => states)));
   return table([
-    ['configuration', 'what may happen, and how often', 'states', 'transitions', 'seconds', 'violations', 'stuck', 'never clean'],
+    [
+      'configuration',
+      'what may happen, and how often',
+      'states',
+      'transitions',
+      'seconds',
+      'violations',
+      'stuck',
+      'never clean',
+    ],
     ...rows.map(({ name, seconds, checked, mayHappen: what }) => {
       const unlessCut = (findings: readonly Finding[]): string => (checked.complete ? most(findings) : '?');
-      return [name, what, `${checked.states}${checked.complete ? '' : ', cut off'}`, String(checked.transitions), seconds.toFixed(0), most(checked.violations), unlessCut(checked.stuck), unlessCut(checked.neverClean)];
+      return [
+        name,
+        what,
+        `${checked.states}${checked.complete ? '' : ', cut off'}`,
+        String(checked.transitions),
+        seconds.toFixed(0),
+        most(checked.violations),
+        unlessCut(checked.stuck),
+        unlessCut(checked.neverClean),
+      ];
     }),
   ]);
 }

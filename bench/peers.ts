@@ -18,22 +18,50 @@ function finished(command: string, args: readonly string[]): Promise<void> {
   return new Promise((resolve, reject) => {
     const child = spawn(command, [...args], { stdio: ['ignore', 'ignore', 'inherit'] });
     child.once('error', reject);
-    child.once('close', (code) => (code === 0 ? resolve() : reject(new Error(`${command} ended with ${code ?? 'a signal'}`))));
+    child.once('close', (code) =>
+      code === 0 ? resolve() : reject(new Error(`${command} ended with ${code ?? 'a signal'}`)),
+    );
   });
 }
 
 /** @returns where the file arrives */
-export async function rsyncOver(link: WanLink, children: Children, folder: string, source: string): Promise<{ seconds: number; path: string }> {
+export async function rsyncOver(
+  link: WanLink,
+  children: Children,
+  folder: string,
+  source: string,
+): Promise<{ seconds: number; path: string }> {
   const arrivals = join(folder, 'rsync');
   mkdirSync(arrivals, { recursive: true });
   const config = join(folder, 'rsyncd.conf');
-  writeFileSync(config, `use chroot = no\nuid = root\ngid = root\npid file = ${join(folder, 'rsyncd.pid')}\n[in]\npath = ${arrivals}\nread only = no\n`);
+  writeFileSync(
+    config,
+    `use chroot = no\nuid = root\ngid = root\npid file = ${join(folder, 'rsyncd.pid')}\n[in]\npath = ${arrivals}\nread only = no\n`,
+  );
   const [command = 'ip', ...prefix] = link.b.prefix;
-  const daemon = children.start('rsyncd', command, [...prefix, 'rsync', '--daemon', '--no-detach', '--config', config, '--port', '8730', '--address', link.b.address]);
+  const daemon = children.start('rsyncd', command, [
+    ...prefix,
+    'rsync',
+    '--daemon',
+    '--no-detach',
+    '--config',
+    config,
+    '--port',
+    '8730',
+    '--address',
+    link.b.address,
+  ]);
   await pause(READY_MS);
   const startedAt = performance.now();
   const [client = 'ip', ...clientPrefix] = link.a.prefix;
-  await finished(client, [...clientPrefix, 'rsync', '-z', '--sparse', source, `rsync://${link.b.address}:8730/in/image`]);
+  await finished(client, [
+    ...clientPrefix,
+    'rsync',
+    '-z',
+    '--sparse',
+    source,
+    `rsync://${link.b.address}:8730/in/image`,
+  ]);
   const seconds = (performance.now() - startedAt) / 1000;
   daemon.process.kill('SIGTERM');
   await daemon.ended;
@@ -41,7 +69,12 @@ export async function rsyncOver(link: WanLink, children: Children, folder: strin
 }
 
 /** `zstd -3` into one TCP connection, unpacked as it arrives. */
-export async function zstdOver(link: WanLink, children: Children, folder: string, source: string): Promise<{ seconds: number; path: string }> {
+export async function zstdOver(
+  link: WanLink,
+  children: Children,
+  folder: string,
+  source: string,
+): Promise<{ seconds: number; path: string }> {
   const path = join(folder, 'zstd-image');
   const [command = 'ip', ...prefix] = link.b.prefix;
   const program = `const s=require('net').createServer(c=>{const z=require('child_process').spawn('zstd',['-d','-q','-f','--sparse','-o',${JSON.stringify(path)}],{stdio:['pipe','inherit','inherit']});c.pipe(z.stdin);z.on('close',code=>{c.end('done');s.close();process.exitCode=code;});}).listen(8731,${JSON.stringify(link.b.address)})`;

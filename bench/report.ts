@@ -37,7 +37,9 @@ export function say(line: string): void {
 }
 
 /** A part of a measurement is shown and not kept. */
-const PARTIAL = ['--small', '--no-peers', '--dwcp-only', '--peers-only', '--memory-only', '--disk-only', '--only'].some((flag) => process.argv.includes(flag));
+const PARTIAL = ['--small', '--no-peers', '--dwcp-only', '--peers-only', '--memory-only', '--disk-only', '--only'].some(
+  (flag) => process.argv.includes(flag),
+);
 const ROOT = join(__dirname, '..', '..');
 
 function commit(): string {
@@ -49,7 +51,8 @@ function commit(): string {
 }
 
 function cells(row: Row): string[] {
-  const shown = (value: number | undefined, format: (value: number) => string): string => (value === undefined ? '' : format(value));
+  const shown = (value: number | undefined, format: (value: number) => string): string =>
+    value === undefined ? '' : format(value);
   return [
     row.name,
     shown(row.seconds, (value) => `${value.toFixed(1)} s`),
@@ -71,16 +74,47 @@ function cells(row: Row): string[] {
 
 /** Columns that no row fills are left out. */
 export function rowsTable(rows: readonly Row[]): string {
-  const all = [['row', 'time', 'on the link', 'image', 'ratio', 'utilisation', 'first 5 s', 'streams', 'rate', 'CPU', 'peak RSS', 'downtime', 'rounds', 'verified', ''], ...rows.map(cells)];
+  const all = [
+    [
+      'row',
+      'time',
+      'on the link',
+      'image',
+      'ratio',
+      'utilisation',
+      'first 5 s',
+      'streams',
+      'rate',
+      'CPU',
+      'peak RSS',
+      'downtime',
+      'rounds',
+      'verified',
+      '',
+    ],
+    ...rows.map(cells),
+  ];
   const used = (all[0] ?? []).map((_, column) => column === 0 || all.slice(1).some((row) => row[column] !== ''));
   return table(all.map((row) => row.filter((_, column) => used[column])));
 }
 
 export function report(bench: string, rows: readonly Row[], json: boolean, setting: Record<string, unknown>): void {
   const result = { bench, rows };
-  const host = { name: hostname(), cpu: cpus()[0]?.model, cores: cpus().length, memoryBytes: totalmem(), kernel: release(), node: process.version, load: loadavg()[0] };
+  const host = {
+    name: hostname(),
+    cpu: cpus()[0]?.model,
+    cores: cpus().length,
+    memoryBytes: totalmem(),
+    kernel: release(),
+    node: process.version,
+    load: loadavg()[0],
+  };
   mkdirSync(join(ROOT, 'bench', 'results'), { recursive: true });
-  if (!PARTIAL) writeFileSync(join(ROOT, 'bench', 'results', `${bench}.json`), `${JSON.stringify({ ...result, setting, date: new Date().toISOString(), commit: commit(), host }, null, 1)}\n`);
+  if (!PARTIAL)
+    writeFileSync(
+      join(ROOT, 'bench', 'results', `${bench}.json`),
+      `${JSON.stringify({ ...result, setting, date: new Date().toISOString(), commit: commit(), host }, null, 1)}\n`,
+    );
   process.stdout.write(`${rowsTable(rows)}\n`);
   if (json) process.stdout.write(`${JSON.stringify(result)}\n`);
 }

@@ -16,7 +16,11 @@ function kindsOf(found: readonly FoundSeed[]): string[] {
     const key = `${kind}: ${text.replace(/\d+/g, 'N').slice(0, 160)}`;
     kinds.set(key, [...(kinds.get(key) ?? []), seed]);
   }
-  return [...kinds].sort((a, b) => b[1].length - a[1].length).map(([key, seeds]) => `${String(seeds.length).padStart(5)}  ${key}\n         seeds ${seeds.slice(0, 10).join(' ')}`);
+  return [...kinds]
+    .sort((a, b) => b[1].length - a[1].length)
+    .map(
+      ([key, seeds]) => `${String(seeds.length).padStart(5)}  ${key}\n         seeds ${seeds.slice(0, 10).join(' ')}`,
+    );
 }
 
 /** The first seed that finds something wrong with a mutant, and nothing with the product as it is. */
@@ -36,7 +40,9 @@ async function tryMutants(first: number, count: number, only: number | undefined
   for (const [index, { name }] of MUTANTS.entries()) {
     if (only !== undefined && only !== index) continue;
     const caught = await findMutant(index, first, count);
-    process.stdout.write(`${String(index).padStart(2)}  ${caught ? `seed ${String(caught.seed).padStart(4)}` : 'LIVES    '}  ${name}${caught ? ` (${caught.kind})` : ''}\n`);
+    process.stdout.write(
+      `${String(index).padStart(2)}  ${caught ? `seed ${String(caught.seed).padStart(4)}` : 'LIVES    '}  ${name}${caught ? ` (${caught.kind})` : ''}\n`,
+    );
     if (!caught) lives += 1;
   }
   process.stdout.write(`${lives} of ${MUTANTS.length} mutants live on among seeds ${first} to ${first + count - 1}.\n`);
@@ -56,14 +62,28 @@ export async function benchSim(json: boolean, args: readonly string[]): Promise<
   }
   const startedAt = performance.now();
   const mutant = numberOf(args, '--mutant');
-  const report = await runSeeds({ first, count: numberOf(args, '--seeds') ?? DEFAULT_SEEDS, ...(mutant !== undefined && { mutant }) });
+  const report = await runSeeds({
+    first,
+    count: numberOf(args, '--seeds') ?? DEFAULT_SEEDS,
+    ...(mutant !== undefined && { mutant }),
+  });
   const seconds = (performance.now() - startedAt) / 1_000;
   if (json) {
     process.stdout.write(`${JSON.stringify({ ...report, seconds })}\n`);
     return;
   }
   const { seeds, steps, cpuMs, outcomes, found } = report;
-  process.stdout.write(`${seeds} seeds in ${seconds.toFixed(0)} s: ${(cpuMs / seeds).toFixed(0)} ms of processor and ${Math.round(steps / seeds)} steps each; ${Object.entries(outcomes).map(([name, times]) => `${name} ${times}`).join(', ')}\n`);
-  process.stdout.write(found.length === 0 ? 'Nothing was violated.\n' : `${found.length} seeds violate something:\n${kindsOf(found).join('\n')}\n`);
+  process.stdout.write(
+    `${seeds} seeds in ${seconds.toFixed(0)} s: ${(cpuMs / seeds).toFixed(0)} ms of processor and ${Math.round(steps / seeds)} steps each; ${Object.entries(
+      outcomes,
+    )
+      .map(([name, times]) => `${name} ${times}`)
+      .join(', ')}\n`,
+  );
+  process.stdout.write(
+    found.length === 0
+      ? 'Nothing was violated.\n'
+      : `${found.length} seeds violate something:\n${kindsOf(found).join('\n')}\n`,
+  );
   if (found.length > 0) process.exitCode = 1;
 }

@@ -86,16 +86,33 @@ export class Stage {
   async startServer(): Promise<void> {
     const port = Number(this.#temporal.split(':')[1] ?? 0);
     const { serverAddress = '127.0.0.1' } = this.#options;
-    const server = await startEmbeddedServer({ dbFile: join(this.folder, 'temporal.sqlite'), address: serverAddress === '127.0.0.1' ? '127.0.0.1' : '0.0.0.0', uiPort: this.#options.withUi ? 0 : -1, port }, say);
+    const server = await startEmbeddedServer(
+      {
+        dbFile: join(this.folder, 'temporal.sqlite'),
+        address: serverAddress === '127.0.0.1' ? '127.0.0.1' : '0.0.0.0',
+        uiPort: this.#options.withUi ? 0 : -1,
+        port,
+      },
+      say,
+    );
     this.#server = this.children.adopt('temporal', server.process, '');
     this.uiAddress = server.uiAddress;
     this.#temporal = `${serverAddress}:${server.address.split(':')[1] ?? ''}`;
   }
 
   /** SIGKILL for one process, and the same started again. */
-  async killAndRestart(victim: 'source agent' | 'destination agent' | 'control worker' | 'temporal server', source: StageHost, destination: StageHost): Promise<void> {
+  async killAndRestart(
+    victim: 'source agent' | 'destination agent' | 'control worker' | 'temporal server',
+    source: StageHost,
+    destination: StageHost,
+  ): Promise<void> {
     const host = victim === 'source agent' ? source : destination;
-    const child = victim === 'control worker' ? this.#control : victim === 'temporal server' ? this.#server : this.agents.get(host.hostId);
+    const child =
+      victim === 'control worker'
+        ? this.#control
+        : victim === 'temporal server'
+          ? this.#server
+          : this.agents.get(host.hostId);
     child?.process.kill('SIGKILL');
     await child?.ended;
     if (victim === 'control worker') this.startControl();
@@ -115,15 +132,41 @@ export class Stage {
   }
 
   startAgent(host: StageHost, extra: readonly string[] = []): void {
-    const args = ['agent', '--host-id', host.hostId, '--data-dir', host.dataDir, '--listen-address', host.address, '--port', '9876', '--keep-baseline-copy', 'never', ...(this.#options.agentArgs ?? []), ...extra];
-    this.agents.set(host.hostId, this.children.startDwcp(host.hostId, args, { TEMPORAL_ADDRESS: this.#temporal }, host.prefix));
+    const args = [
+      'agent',
+      '--host-id',
+      host.hostId,
+      '--data-dir',
+      host.dataDir,
+      '--listen-address',
+      host.address,
+      '--port',
+      '9876',
+      '--keep-baseline-copy',
+      'never',
+      ...(this.#options.agentArgs ?? []),
+      ...extra,
+    ];
+    this.agents.set(
+      host.hostId,
+      this.children.startDwcp(host.hostId, args, { TEMPORAL_ADDRESS: this.#temporal }, host.prefix),
+    );
   }
 
-  async defineVm(vmId: string, host: StageHost, images: readonly { imageId: string; kind: ImageKind; path: string }[]): Promise<void> {
+  async defineVm(
+    vmId: string,
+    host: StageHost,
+    images: readonly { imageId: string; kind: ImageKind; path: string }[],
+  ): Promise<void> {
     await new VmRegistry(host.dataDir).put({ vmId, images: [...images], presence: 'here', generation: 0 });
   }
 
-  async migrate(vmId: string, source: StageHost, destination: StageHost, options: MigrateOptions): Promise<MigrationResult> {
+  async migrate(
+    vmId: string,
+    source: StageHost,
+    destination: StageHost,
+    options: MigrateOptions,
+  ): Promise<MigrationResult> {
     const id = await this.orchestrator.migrateVm(vmId, source.hostId, destination.hostId, options);
     return this.orchestrator.waitForResult(id);
   }

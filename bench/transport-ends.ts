@@ -60,22 +60,43 @@ function write(line: object): void {
 }
 
 async function receive({ dataDir, port }: ReceiveOrder): Promise<void> {
-  const host = await openHost(withDefaults(PROCESS_OPTIONS, { hostId: 'bench-b', dataDir, listenAddress: '0.0.0.0', port }));
+  const host = await openHost(
+    withDefaults(PROCESS_OPTIONS, { hostId: 'bench-b', dataDir, listenAddress: '0.0.0.0', port }),
+  );
   process.on('SIGUSR2', () => host.dropConnections(2));
   write({ agentKey: host.key.toString('hex') });
 }
 
 async function send(order: SendOrder): Promise<void> {
-  const { minStreams, maxStreams, bandwidthLimit, addresses: [address = '', ...further], port } = order;
+  const {
+    minStreams,
+    maxStreams,
+    bandwidthLimit,
+    addresses: [address = '', ...further],
+    port,
+  } = order;
   const adapter = createMigrationAdapter({
     dataDir: order.dataDir,
-    dwcp: { minStreams, maxStreams, bandwidthLimit, initialStreams: Math.min(16, maxStreams), enableCompression: false },
+    dwcp: {
+      minStreams,
+      maxStreams,
+      bandwidthLimit,
+      initialStreams: Math.min(16, maxStreams),
+      enableCompression: false,
+    },
     explain: (line) => write({ atMs: Date.now(), explain: line }),
   });
   const abort = new AbortController();
   setTimeout(() => abort.abort(), order.seconds * 1000);
-  const say = ({ streams, linkBytes, doneBytes, rttMs }: SendProgress): void => write({ atMs: Date.now(), streams, linkBytes, doneBytes, rttMs } satisfies SendLine);
-  const destination = { address, port, furtherPaths: further.map((each) => ({ address: each, port })), agentKey: Buffer.from(order.agentKey, 'hex'), sessionId: order.sessionId };
+  const say = ({ streams, linkBytes, doneBytes, rttMs }: SendProgress): void =>
+    write({ atMs: Date.now(), streams, linkBytes, doneBytes, rttMs } satisfies SendLine);
+  const destination = {
+    address,
+    port,
+    furtherPaths: further.map((each) => ({ address: each, port })),
+    agentKey: Buffer.from(order.agentKey, 'hex'),
+    sessionId: order.sessionId,
+  };
   try {
     await adapter.migrateVmDisk(order.sessionId, order.image, destination, say, abort.signal);
     write({ atMs: Date.now(), finished: true });
@@ -87,20 +108,56 @@ async function send(order: SendOrder): Promise<void> {
 }
 
 async function share(order: ShareOrder): Promise<void> {
-  const host = await openHost(withDefaults(PROCESS_OPTIONS, { hostId: 'bench-a', dataDir: order.dataDir, listenAddress: '0.0.0.0', port: order.port, hostBandwidthLimit: order.hostBandwidthLimit }));
+  const host = await openHost(
+    withDefaults(PROCESS_OPTIONS, {
+      hostId: 'bench-a',
+      dataDir: order.dataDir,
+      listenAddress: '0.0.0.0',
+      port: order.port,
+      hostBandwidthLimit: order.hostBandwidthLimit,
+    }),
+  );
   const sizeBytes = statSync(order.image).size;
-  const senders = await Promise.all(order.priorities.map(async (priority, index) => {
-    const migrationId = `share-${index}`;
-    const grant = mintGrant(Buffer.from(order.agentKey, 'hex'), 'session', migrationId, 3600e3);
-    const migration = new SourceMigration(migrationId, { address: order.address, port: order.port, grant }, { bandwidthLimit: 0, priority }, host.source);
-    const session = await migration.session();
-    const image = { imageId: 'vda', kind: 'disk' as const, sizeBytes };
-    await session.control.request('prepare', { record: { migrationId, vmId: migrationId, mode: 'direct', fence: 0, generation: 0, sourceHost: 'bench-a', images: [{ ...image, path: '/' }] } });
-    const options = compileMigrationOptions({ bandwidthLimit: 0, enableCompression: false });
-    const start = selectLevelAndStreams(await migration.measureLink(), options, false);
-    return new ImageSender(migration, { vmId: migrationId, image, path: order.image, feed: await ScanFeed.open(order.image, sizeBytes), start, options, linkBytesPerSecond: 0 });
-  }));
-  setInterval(() => write({ atMs: Date.now(), linkBytes: senders.map(({ progress }) => progress.linkBytes) } satisfies ShareLine), 250);
+  const senders = await Promise.all(
+    order.priorities.map(async (priority, index) => {
+      const migrationId = `share-${index}`;
+      const grant = mintGrant(Buffer.from(order.agentKey, 'hex'), 'session', migrationId, 3600e3);
+      const migration = new SourceMigration(
+        migrationId,
+        { address: order.address, port: order.port, grant },
+        { bandwidthLimit: 0, priority },
+        host.source,
+      );
+      const session = await migration.session();
+      const image = { imageId: 'vda', kind: 'disk' as const, sizeBytes };
+      await session.control.request('prepare', {
+        record: {
+          migrationId,
+          vmId: migrationId,
+          mode: 'direct',
+          fence: 0,
+          generation: 0,
+          sourceHost: 'bench-a',
+          images: [{ ...image, path: '/' }],
+        },
+      });
+      const options = compileMigrationOptions({ bandwidthLimit: 0, enableCompression: false });
+      const start = selectLevelAndStreams(await migration.measureLink(), options, false);
+      return new ImageSender(migration, {
+        vmId: migrationId,
+        image,
+        path: order.image,
+        feed: await ScanFeed.open(order.image, sizeBytes),
+        start,
+        options,
+        linkBytesPerSecond: 0,
+      });
+    }),
+  );
+  setInterval(
+    () => write({ atMs: Date.now(), linkBytes: senders.map(({ progress }) => progress.linkBytes) } satisfies ShareLine),
+    250,
+  );
   const ending = AbortSignal.timeout(order.seconds * 1000);
   await Promise.allSettled(senders.map((sender) => sender.run(ending)));
 }

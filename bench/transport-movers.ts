@@ -56,9 +56,23 @@ function pause(ms: number): Promise<void> {
 }
 
 /** Nothing said: a mover that is no sender of ours. */
-const SILENT = { lines: [], explanations: [], finished: () => false, peakRssBytes: () => 0, rssBytes: [], dropHalf: () => undefined, kill: () => undefined, receiverReadBytes: () => 0 };
+const SILENT = {
+  lines: [],
+  explanations: [],
+  finished: () => false,
+  peakRssBytes: () => 0,
+  rssBytes: [],
+  dropHalf: () => undefined,
+  kill: () => undefined,
+  receiverReadBytes: () => 0,
+};
 
-function on(children: Children, host: { readonly prefix: readonly string[] }, args: readonly string[], output: 'pipe' | 'ignore' = 'ignore'): Child {
+function on(
+  children: Children,
+  host: { readonly prefix: readonly string[] },
+  args: readonly string[],
+  output: 'pipe' | 'ignore' = 'ignore',
+): Child {
   const [command = 'ip', ...rest] = [...host.prefix, ...args];
   return children.adopt(args[0] ?? command, spawn(command, rest, { stdio: ['ignore', output, 'inherit'] }), '');
 }
@@ -88,7 +102,12 @@ async function pair(server: () => Child, client: () => Child, seconds: number): 
 export function iperf3(streams: number): Mover {
   return {
     name: `iperf3 x${streams}`,
-    start: ({ children, link }, seconds) => pair(() => on(children, link.b, ['iperf3', '-s', '-1', '-B', link.b.address]), () => on(children, link.a, ['iperf3', '-c', link.b.address, '-t', String(seconds), '-P', String(streams)]), seconds + 5),
+    start: ({ children, link }, seconds) =>
+      pair(
+        () => on(children, link.b, ['iperf3', '-s', '-1', '-B', link.b.address]),
+        () => on(children, link.a, ['iperf3', '-c', link.b.address, '-t', String(seconds), '-P', String(streams)]),
+        seconds + 5,
+      ),
   };
 }
 
@@ -97,7 +116,12 @@ const NODE_SENDER = `const s = require('net').connect(8740, process.argv[1]); co
 
 export const nodeTcp: Mover = {
   name: 'node tcp x1',
-  start: ({ children, link }, seconds) => pair(() => on(children, link.b, [process.execPath, '-e', NODE_RECEIVER, link.b.address]), () => on(children, link.a, [process.execPath, '-e', NODE_SENDER, link.b.address]), seconds),
+  start: ({ children, link }, seconds) =>
+    pair(
+      () => on(children, link.b, [process.execPath, '-e', NODE_RECEIVER, link.b.address]),
+      () => on(children, link.a, [process.execPath, '-e', NODE_SENDER, link.b.address]),
+      seconds,
+    ),
 };
 
 export const rsync: Mover = {
@@ -108,8 +132,27 @@ export const rsync: Mover = {
     mkdirSync(arrivals, { recursive: true });
     // The daemon's child for a connection outlives it, and would keep its file for as long as a link that is gone is silent.
     const config = join(folder, 'rsyncd.conf');
-    writeFileSync(config, `use chroot = no\nuid = root\ngid = root\ntimeout = 10\n[in]\npath = ${arrivals}\nread only = no\n`);
-    return pair(() => on(children, link.b, ['rsync', '--daemon', '--no-detach', '--config', config, '--port', '8730', '--address', link.b.address]), () => on(children, link.a, ['rsync', '--inplace', '--whole-file', image, `rsync://${link.b.address}:8730/in/image`]), seconds);
+    writeFileSync(
+      config,
+      `use chroot = no\nuid = root\ngid = root\ntimeout = 10\n[in]\npath = ${arrivals}\nread only = no\n`,
+    );
+    return pair(
+      () =>
+        on(children, link.b, [
+          'rsync',
+          '--daemon',
+          '--no-detach',
+          '--config',
+          config,
+          '--port',
+          '8730',
+          '--address',
+          link.b.address,
+        ]),
+      () =>
+        on(children, link.a, ['rsync', '--inplace', '--whole-file', image, `rsync://${link.b.address}:8730/in/image`]),
+      seconds,
+    );
   },
 };
 
@@ -123,8 +166,34 @@ export function rclone(streams: number): Mover {
       mkdirSync(arrivals, { recursive: true });
       const [dir, file] = [image.slice(0, image.lastIndexOf('/')), image.slice(image.lastIndexOf('/') + 1)];
       return pair(
-        () => on(children, link.a, ['rclone', 'serve', 'http', dir, '--addr', `${link.a.address}:8750`, '--config', '/dev/null', '--quiet']),
-        () => on(children, link.b, ['rclone', 'copyto', `:http:${file}`, join(arrivals, 'image'), '--http-url', `http://${link.a.address}:8750`, '--multi-thread-streams', String(streams), '--multi-thread-cutoff', '1M', '--config', '/dev/null', '--quiet']),
+        () =>
+          on(children, link.a, [
+            'rclone',
+            'serve',
+            'http',
+            dir,
+            '--addr',
+            `${link.a.address}:8750`,
+            '--config',
+            '/dev/null',
+            '--quiet',
+          ]),
+        () =>
+          on(children, link.b, [
+            'rclone',
+            'copyto',
+            `:http:${file}`,
+            join(arrivals, 'image'),
+            '--http-url',
+            `http://${link.a.address}:8750`,
+            '--multi-thread-streams',
+            String(streams),
+            '--multi-thread-cutoff',
+            '1M',
+            '--config',
+            '/dev/null',
+            '--quiet',
+          ]),
         seconds,
       );
     },
@@ -146,7 +215,12 @@ export interface DwcpSetting {
 let sessions = 0;
 
 /** Our receiving end on host b, and a sender on host a that is told where it is. */
-async function ours({ children, link, folder }: Place, role: 'send' | 'share', order: (number: number, agentKey: string) => object, kept?: string): Promise<{ sender: Child; receiver: Child; stop: () => Promise<void> }> {
+async function ours(
+  { children, link, folder }: Place,
+  role: 'send' | 'share',
+  order: (number: number, agentKey: string) => object,
+  kept?: string,
+): Promise<{ sender: Child; receiver: Child; stop: () => Promise<void> }> {
   const number = ++sessions;
   const received: ReceiveOrder = { dataDir: join(folder, `b-${kept ?? number}`), port: PORT };
   const receiver = on(children, link.b, [process.execPath, ENDS, 'receive', JSON.stringify(received)], 'pipe');
@@ -161,18 +235,40 @@ async function ours({ children, link, folder }: Place, role: 'send' | 'share', o
 }
 
 function hear(child: Child, heard: (line: object) => void): void {
-  if (child.process.stdout) createInterface(child.process.stdout).on('line', (text) => heard(JSON.parse(text) as object));
+  if (child.process.stdout)
+    createInterface(child.process.stdout).on('line', (text) => heard(JSON.parse(text) as object));
 }
 
-export function dwcp({ name, streams, history, bandwidthLimit = 0, image: other, addresses, resumed }: DwcpSetting): Mover {
+export function dwcp({
+  name,
+  streams,
+  history,
+  bandwidthLimit = 0,
+  image: other,
+  addresses,
+  resumed,
+}: DwcpSetting): Mover {
   return {
     name,
     start: async (place, seconds) => {
       const { link, folder, image } = place;
-      const { sender, receiver, stop } = await ours(place, 'send', (number, agentKey): SendOrder => ({
-        dataDir: join(folder, history ?? `a-${resumed ?? number}`), addresses: addresses ?? [link.b.address], port: PORT, agentKey, image: other ?? image, sessionId: `transport-${resumed ?? number}`, seconds,
-        minStreams: streams ?? 4, maxStreams: streams ?? 256, bandwidthLimit,
-      }), resumed);
+      const { sender, receiver, stop } = await ours(
+        place,
+        'send',
+        (number, agentKey): SendOrder => ({
+          dataDir: join(folder, history ?? `a-${resumed ?? number}`),
+          addresses: addresses ?? [link.b.address],
+          port: PORT,
+          agentKey,
+          image: other ?? image,
+          sessionId: `transport-${resumed ?? number}`,
+          seconds,
+          minStreams: streams ?? 4,
+          maxStreams: streams ?? 256,
+          bandwidthLimit,
+        }),
+        resumed,
+      );
       const lines: SendLine[] = [];
       const explanations: string[] = [];
       let finished = false;
@@ -189,7 +285,13 @@ export function dwcp({ name, streams, history, bandwidthLimit = 0, image: other,
         else lines.push(line as SendLine);
       });
       return {
-        ended: sender.ended, lines, explanations, finished: () => finished, peakRssBytes: () => peakRssBytes, rssBytes, dropHalf: () => receiver.process.kill('SIGUSR2'),
+        ended: sender.ended,
+        lines,
+        explanations,
+        finished: () => finished,
+        peakRssBytes: () => peakRssBytes,
+        rssBytes,
+        dropHalf: () => receiver.process.kill('SIGUSR2'),
         kill: () => [sender, receiver].forEach((end) => end.process.kill('SIGKILL')),
         receiverReadBytes: () => Number(/rchar: (\d+)/.exec(procFile(receiver, 'io'))?.[1] ?? 0),
         stop: async () => {
@@ -202,12 +304,29 @@ export function dwcp({ name, streams, history, bandwidthLimit = 0, image: other,
 }
 
 /** Two migrations of one host, with these priorities, under one limit of the host. @param heard hears what each has sent */
-export function sharedLimit(priorities: readonly number[], hostBandwidthLimit: number, heard: (line: ShareLine) => void): Mover {
+export function sharedLimit(
+  priorities: readonly number[],
+  hostBandwidthLimit: number,
+  heard: (line: ShareLine) => void,
+): Mover {
   return {
     name: `dwcp shared limit ${priorities.join(':')}`,
     start: async (place, seconds) => {
       const { link, folder, image } = place;
-      const { sender, stop } = await ours(place, 'share', (number, agentKey): ShareOrder => ({ dataDir: join(folder, `a-${number}`), address: link.b.address, port: PORT, agentKey, image, seconds, hostBandwidthLimit, priorities }));
+      const { sender, stop } = await ours(
+        place,
+        'share',
+        (number, agentKey): ShareOrder => ({
+          dataDir: join(folder, `a-${number}`),
+          address: link.b.address,
+          port: PORT,
+          agentKey,
+          image,
+          seconds,
+          hostBandwidthLimit,
+          priorities,
+        }),
+      );
       hear(sender, (line) => heard(line as ShareLine));
       return { ...SILENT, ended: sender.ended, stop };
     },
@@ -230,7 +349,10 @@ function procFile({ process: { pid = 0 } }: Child, name: string): string {
 function firstLine(child: Child): Promise<string> {
   return new Promise((resolve, reject) => {
     void child.ended.then(() => reject(new Error('the receiving end did not start')));
-    if (child.process.stdout) createInterface(child.process.stdout).once('line', (text) => resolve((JSON.parse(text) as { agentKey: string }).agentKey));
+    if (child.process.stdout)
+      createInterface(child.process.stdout).once('line', (text) =>
+        resolve((JSON.parse(text) as { agentKey: string }).agentKey),
+      );
   });
 }
 

@@ -14,8 +14,23 @@ export interface TransportScenario {
   readonly peerStreams: number;
 }
 
-function scenario(rate: string, rateBitsPerSecond: number, rtt: string, loss: string, cc: string, seconds: number, fixed: readonly number[], peerStreams = 64): TransportScenario {
-  return { name: `${rate} ${rtt} ${loss} ${cc}`, link: { rate, rateBitsPerSecond, rtt, loss, cc }, seconds, fixed, peerStreams };
+function scenario(
+  rate: string,
+  rateBitsPerSecond: number,
+  rtt: string,
+  loss: string,
+  cc: string,
+  seconds: number,
+  fixed: readonly number[],
+  peerStreams = 64,
+): TransportScenario {
+  return {
+    name: `${rate} ${rtt} ${loss} ${cc}`,
+    link: { rate, rateBitsPerSecond, rtt, loss, cc },
+    seconds,
+    fixed,
+    peerStreams,
+  };
 }
 
 const FIXED = [4, 16, 64, 256];

@@ -31,17 +31,39 @@ export interface Measured {
 }
 
 /** Runs a mover for a while on a link that is up. @param meanwhile what happens to the link in the meantime */
-export async function measureMover(place: Place, mover: Mover, seconds: number, rowName: string, meanwhile?: (moving: Moving) => Promise<void>): Promise<Measured> {
+export async function measureMover(
+  place: Place,
+  mover: Mover,
+  seconds: number,
+  rowName: string,
+  meanwhile?: (moving: Moving) => Promise<void>,
+): Promise<Measured> {
   place.link.startSampling();
   const moving = await mover.start(place, seconds);
   const [sampled] = await Promise.all([moving.ended.then(() => place.link.stopSampling()), meanwhile?.(moving)]);
   await moving.stop();
   const { linkBytes, utilisation, firstSeconds, series, begunAtMs } = sampled;
   const streams = moving.lines.at(-1)?.streams;
-  const row: Row = { name: rowName, linkBytes, ...(utilisation !== undefined && { utilisation }), ...(firstSeconds !== undefined && { firstSeconds }), ...(streams !== undefined && { streams, peakRssBytes: moving.peakRssBytes() }) };
-  say(`  ${rowName}: ${((utilisation ?? 0) * 100).toFixed(1)} % from second 5 on, ${((firstSeconds ?? 0) * 100).toFixed(1)} % before${streams === undefined ? '' : `, ${streams} streams`}`);
+  const row: Row = {
+    name: rowName,
+    linkBytes,
+    ...(utilisation !== undefined && { utilisation }),
+    ...(firstSeconds !== undefined && { firstSeconds }),
+    ...(streams !== undefined && { streams, peakRssBytes: moving.peakRssBytes() }),
+  };
+  say(
+    `  ${rowName}: ${((utilisation ?? 0) * 100).toFixed(1)} % from second 5 on, ${((firstSeconds ?? 0) * 100).toFixed(1)} % before${streams === undefined ? '' : `, ${streams} streams`}`,
+  );
   for (const line of moving.explanations) say(`    ${line}`);
-  return { row, curve: { name: mover.name, goodput: bySecond(series), streams: streamCurve(moving.lines) }, explanations: moving.explanations, series, begunAtMs, lines: moving.lines, finished: moving.finished() };
+  return {
+    row,
+    curve: { name: mover.name, goodput: bySecond(series), streams: streamCurve(moving.lines) },
+    explanations: moving.explanations,
+    series,
+    begunAtMs,
+    lines: moving.lines,
+    finished: moving.finished(),
+  };
 }
 
 export async function benchTransport(json: boolean, args: readonly string[]): Promise<void> {
@@ -55,15 +77,25 @@ export async function benchTransport(json: boolean, args: readonly string[]): Pr
   try {
     say('making the image');
     writeRandom(image, IMAGE_BYTES);
-    for (const scenario of TRANSPORT_SCENARIOS.filter(({ name }) => name.includes(only))) rows.push(...(await runScenario(scenario, children, folder, image, args)));
-    report('transport', rows, json, { image: `${IMAGE_BYTES} random bytes, not compressed`, scenarios: TRANSPORT_SCENARIOS.map(({ link, seconds }) => ({ ...link, seconds })) });
+    for (const scenario of TRANSPORT_SCENARIOS.filter(({ name }) => name.includes(only)))
+      rows.push(...(await runScenario(scenario, children, folder, image, args)));
+    report('transport', rows, json, {
+      image: `${IMAGE_BYTES} random bytes, not compressed`,
+      scenarios: TRANSPORT_SCENARIOS.map(({ link, seconds }) => ({ ...link, seconds })),
+    });
   } finally {
     await children.stopAll();
     rmSync(folder, { recursive: true, force: true });
   }
 }
 
-async function runScenario({ name, link: setting, seconds, fixed, peerStreams }: TransportScenario, children: Children, folder: string, image: string, args: readonly string[]): Promise<Row[]> {
+async function runScenario(
+  { name, link: setting, seconds, fixed, peerStreams }: TransportScenario,
+  children: Children,
+  folder: string,
+  image: string,
+  args: readonly string[],
+): Promise<Row[]> {
   say(name);
   const link = new WanLink('bench', setting);
   const history = `history-${name.replaceAll(/[^a-z0-9]+/g, '-')}`;
@@ -78,7 +110,14 @@ async function runScenario({ name, link: setting, seconds, fixed, peerStreams }:
     // A fresh link for each: the kernel remembers what a path was like.
     link.up();
     try {
-      measured.push(await measureMover({ children, link, folder, image }, mover, tuned.includes(mover) ? seconds : OTHER_SECONDS, `${mover.name} ${name}`));
+      measured.push(
+        await measureMover(
+          { children, link, folder, image },
+          mover,
+          tuned.includes(mover) ? seconds : OTHER_SECONDS,
+          `${mover.name} ${name}`,
+        ),
+      );
     } finally {
       link.down();
     }
@@ -90,12 +129,21 @@ async function runScenario({ name, link: setting, seconds, fixed, peerStreams }:
 function draw(name: string, rateBitsPerSecond: number, measured: readonly Measured[]): void {
   const folder = join(__dirname, '..', '..', 'bench', 'results', 'transport');
   mkdirSync(folder, { recursive: true });
-  writeFileSync(join(folder, `${name.replaceAll(/[^a-z0-9.%]+/g, '-').replace('%', 'pc')}.svg`), drawTransport(name, rateBitsPerSecond, measured.map(({ curve }) => curve)));
+  writeFileSync(
+    join(folder, `${name.replaceAll(/[^a-z0-9.%]+/g, '-').replace('%', 'pc')}.svg`),
+    drawTransport(
+      name,
+      rateBitsPerSecond,
+      measured.map(({ curve }) => curve),
+    ),
+  );
 }
 
 function bySecond(series: readonly LinkRate[]): [number, number][] {
   const seconds = new Map<number, number[]>();
-  for (const { atSeconds, bitsPerSecond } of series) if (atSeconds >= 0) seconds.set(Math.floor(atSeconds), [...(seconds.get(Math.floor(atSeconds)) ?? []), bitsPerSecond]);
+  for (const { atSeconds, bitsPerSecond } of series)
+    if (atSeconds >= 0)
+      seconds.set(Math.floor(atSeconds), [...(seconds.get(Math.floor(atSeconds)) ?? []), bitsPerSecond]);
   return [...seconds].map(([second, rates]) => [second, rates.reduce((sum, rate) => sum + rate, 0) / rates.length]);
 }
 

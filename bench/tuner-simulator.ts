@@ -59,8 +59,12 @@ function normal(random: () => number): number {
 }
 
 /** What one settled stream keeps up at most. */
-function streamRate({ rttMs, loss, bbr = false, windowBytes = Infinity, capacityBytesPerSecond }: Scenario, at: number): number {
-  const mathis = loss(at) > 0 && !bbr ? (MATHIS * MSS_BYTES) / ((rttMs / 1000) * Math.sqrt(loss(at))) : capacityBytesPerSecond(at);
+function streamRate(
+  { rttMs, loss, bbr = false, windowBytes = Infinity, capacityBytesPerSecond }: Scenario,
+  at: number,
+): number {
+  const mathis =
+    loss(at) > 0 && !bbr ? (MATHIS * MSS_BYTES) / ((rttMs / 1000) * Math.sqrt(loss(at))) : capacityBytesPerSecond(at);
   return Math.min(mathis, windowBytes / (rttMs / 1000));
 }
 
@@ -72,7 +76,8 @@ function together(scenario: Scenario, at: number, streams: number, sum: number):
 /** What the best fixed number brings at a moment. */
 function oracle(scenario: Scenario, at: number, most: number): number {
   let best = 0;
-  for (let streams = 1; streams <= most; streams += 1) best = Math.max(best, together(scenario, at, streams, streams * streamRate(scenario, at)));
+  for (let streams = 1; streams <= most; streams += 1)
+    best = Math.max(best, together(scenario, at, streams, streams * streamRate(scenario, at)));
   return best;
 }
 
@@ -96,7 +101,10 @@ export function simulate(scenario: Scenario, tuner: StreamTuner, most: number, s
     const settled = streamRate(scenario, at);
     const loss = scenario.loss(at);
     const momentumMs = loss > 0 && scenario.bbr !== true ? Math.min(10_000, rttMs / Math.sqrt(loss)) : 1;
-    const sum = ages.reduce((all, age) => all + settled * Math.min(1, age / (6 * rttMs)) * (1 + (MOMENTUM - 1) * Math.exp(-age / momentumMs)), 0);
+    const sum = ages.reduce(
+      (all, age) => all + settled * Math.min(1, age / (6 * rttMs)) * (1 + (MOMENTUM - 1) * Math.exp(-age / momentumMs)),
+      0,
+    );
     const idle = scenario.sourceIdle?.(at) ?? false;
     noise = NOISE_CORRELATION * noise + Math.sqrt(1 - NOISE_CORRELATION ** 2) * NOISE * normal(random);
     const bytes = idle ? 0 : Math.max(0, together(scenario, at, ages.length, sum) * (1 + noise)) * (TICK_MS / 1000);
@@ -107,8 +115,20 @@ export function simulate(scenario: Scenario, tuner: StreamTuner, most: number, s
     streamTicks += ages.length;
     maxStreams = Math.max(maxStreams, ages.length);
     for (let index = 0; index < ages.length; index += 1) ages[index] = (ages[index] ?? 0) + TICK_MS;
-    const sample: LinkSample = { atMs: tick * TICK_MS, arrivedBytes, rttMs, lossRatio: loss > 0 ? loss : undefined, notTheStreams: idle };
+    const sample: LinkSample = {
+      atMs: tick * TICK_MS,
+      arrivedBytes,
+      rttMs,
+      lossRatio: loss > 0 ? loss : undefined,
+      notTheStreams: idle,
+    };
     tuner.observe(sample);
   }
-  return { share: arrivedBytes / bestBytes, lastMinuteShare: lateBytes / lateBestBytes, meanStreams: streamTicks / ticks, lastStreams: tuner.target, maxStreams };
+  return {
+    share: arrivedBytes / bestBytes,
+    lastMinuteShare: lateBytes / lateBestBytes,
+    meanStreams: streamTicks / ticks,
+    lastStreams: tuner.target,
+    maxStreams,
+  };
 }

@@ -37,7 +37,9 @@ export interface LinkSetting {
 export function wanRefusal(): string | undefined {
   if (process.getuid?.() !== 0) return 'network namespaces need root: run it as root';
   const missing = ['ip', 'cc'].filter((tool) => whichTool(tool) === undefined);
-  return missing.length > 0 ? `${missing.join(' and ')} missing: apt-get install -y iproute2 build-essential` : undefined;
+  return missing.length > 0
+    ? `${missing.join(' and ')} missing: apt-get install -y iproute2 build-essential`
+    : undefined;
 }
 
 export class WanLink {
@@ -60,7 +62,24 @@ export class WanLink {
   up(): void {
     this.down();
     const { rate, rtt, loss, cc, further = [] } = this.setting;
-    execFileSync(WAN, ['up', this.name, '--paths', String(1 + further.length), '--rate', rate, '--rtt', rtt, '--loss', loss, '--cc', cc], { stdio: ['ignore', 'inherit', 'inherit'] });
+    execFileSync(
+      WAN,
+      [
+        'up',
+        this.name,
+        '--paths',
+        String(1 + further.length),
+        '--rate',
+        rate,
+        '--rtt',
+        rtt,
+        '--loss',
+        loss,
+        '--cc',
+        cc,
+      ],
+      { stdio: ['ignore', 'inherit', 'inherit'] },
+    );
     for (const [index, other] of further.entries()) this.set(String(index + 1), '--rate', other);
   }
 
@@ -74,9 +93,13 @@ export class WanLink {
 
   #crossed(): Crossed {
     const received = (side: string): number => {
-      const text = execFileSync('ip', ['-n', `wan-${this.name}-${side}`, '-s', '-j', 'link', 'show'], { encoding: 'utf8' });
+      const text = execFileSync('ip', ['-n', `wan-${this.name}-${side}`, '-s', '-j', 'link', 'show'], {
+        encoding: 'utf8',
+      });
       const devices = JSON.parse(text) as { ifname: string; stats64?: { rx: { bytes: number } } }[];
-      return devices.filter(({ ifname }) => ifname.startsWith('wan-')).reduce((sum, { stats64 }) => sum + (stats64?.rx.bytes ?? 0), 0);
+      return devices
+        .filter(({ ifname }) => ifname.startsWith('wan-'))
+        .reduce((sum, { stats64 }) => sum + (stats64?.rx.bytes ?? 0), 0);
     };
     return { atA: received('a'), atB: received('b') };
   }
@@ -112,23 +135,41 @@ export class WanLink {
    * itself began (the first sample with more than a tenth of the rate) up to its end (the last with more than next to nothing), the share of
    * the rate in the five seconds before, what crossed in each interval, and when it began (performance.now)
    */
-  stopSampling(): { linkBytes: number; utilisation: number | undefined; firstSeconds: number | undefined; series: LinkRate[]; begunAtMs: number } {
+  stopSampling(): {
+    linkBytes: number;
+    utilisation: number | undefined;
+    firstSeconds: number | undefined;
+    series: LinkRate[];
+    begunAtMs: number;
+  } {
     clearInterval(this.#timer);
     const samples = [...this.#samples, { atMs: performance.now(), ...this.#crossed() }];
     const [first, last] = [samples[0], samples.at(-1)];
-    if (!first || !last) return { linkBytes: 0, utilisation: undefined, firstSeconds: undefined, series: [], begunAtMs: 0 };
+    if (!first || !last)
+      return { linkBytes: 0, utilisation: undefined, firstSeconds: undefined, series: [], begunAtMs: 0 };
     const [atA, atB] = [last.atA - first.atA, last.atB - first.atB];
     const way = atB >= atA ? 'atB' : 'atA';
     const rateBytes = this.setting.rateBitsPerSecond / 8;
-    const share = (before: LinkSample, after: LinkSample): number => (after[way] - before[way]) / (rateBytes * ((after.atMs - before.atMs) / 1000));
+    const share = (before: LinkSample, after: LinkSample): number =>
+      (after[way] - before[way]) / (rateBytes * ((after.atMs - before.atMs) / 1000));
     const intervals = samples.slice(1).map((after, index) => ({ after, before: samples[index] ?? after }));
-    const above = (least: number): typeof intervals => intervals.filter(({ before, after }) => share(before, after) > least);
+    const above = (least: number): typeof intervals =>
+      intervals.filter(({ before, after }) => share(before, after) > least);
     // Measuring a path and agreeing on what to send is no transfer yet; a slow one goes on below what its first burst took.
     const begin = (above(0.1)[0] ?? above(0.003)[0])?.before;
     const end = above(0.003).at(-1)?.after;
     const from = begin && samples.find((sample) => sample.atMs >= begin.atMs + 5000);
     const measurable = from && end && end.atMs - from.atMs >= 1000;
-    const series = intervals.map(({ before, after }) => ({ atSeconds: (after.atMs - (begin ?? first).atMs) / 1000, bitsPerSecond: this.setting.rateBitsPerSecond * share(before, after) }));
-    return { linkBytes: atA + atB, utilisation: measurable ? share(from, end) : undefined, firstSeconds: begin && from ? share(begin, from) : undefined, series, begunAtMs: (begin ?? first).atMs };
+    const series = intervals.map(({ before, after }) => ({
+      atSeconds: (after.atMs - (begin ?? first).atMs) / 1000,
+      bitsPerSecond: this.setting.rateBitsPerSecond * share(before, after),
+    }));
+    return {
+      linkBytes: atA + atB,
+      utilisation: measurable ? share(from, end) : undefined,
+      firstSeconds: begin && from ? share(begin, from) : undefined,
+      series,
+      begunAtMs: (begin ?? first).atMs,
+    };
   }
 }

@@ -29,7 +29,11 @@ export async function benchWan(json: boolean, args: readonly string[]): Promise<
   try {
     await stage.start();
     const rows = await measure(link, stage, sizeBytes, withPeers);
-    report('wan', rows, json, { link: LINK, image: `${sizeBytes} bytes of ext4 with files of this machine`, changed: CHANGED_SHARE });
+    report('wan', rows, json, {
+      link: LINK,
+      image: `${sizeBytes} bytes of ext4 with files of this machine`,
+      changed: CHANGED_SHARE,
+    });
   } finally {
     await stage.stop();
     link.down();
@@ -44,13 +48,24 @@ async function measure(link: WanLink, stage: Stage, sizeBytes: number, withPeers
   const hash = await sha256OfFile(original);
   const rows: Row[] = [];
 
-  const counted = async (name: string, run: () => Promise<{ seconds: number; path: string; expected?: string }>): Promise<void> => {
+  const counted = async (
+    name: string,
+    run: () => Promise<{ seconds: number; path: string; expected?: string }>,
+  ): Promise<void> => {
     say(name);
     link.startSampling();
     const { seconds, path, expected } = await run();
     const { linkBytes, utilisation } = link.stopSampling();
     const verified = (await sha256OfFile(path)) === (expected ?? hash);
-    rows.push({ name, seconds, linkBytes, rawBytes: sizeBytes, ratio: sizeBytes / linkBytes, ...(utilisation !== undefined && { utilisation }), verified });
+    rows.push({
+      name,
+      seconds,
+      linkBytes,
+      rawBytes: sizeBytes,
+      ratio: sizeBytes / linkBytes,
+      ...(utilisation !== undefined && { utilisation }),
+      verified,
+    });
     if (!verified) throw new Error(`${name}: the image that arrived is not the one that was sent`);
   };
 
@@ -64,14 +79,23 @@ async function measure(link: WanLink, stage: Stage, sizeBytes: number, withPeers
   };
   const move = async (vmId: string, back: boolean, enableDwcp = true): Promise<number> => {
     const [source, destination] = back ? [stage.b, stage.a] : [stage.a, stage.b];
-    const { totalSeconds, tier, images: [image] } = await stage.migrate(vmId, source, destination, { bandwidthLimit: 0, enableDwcp });
-    say(`  ${tier ?? 'no'} tier, ${image?.streams ?? 0} streams, level ${image?.level ?? 0}, ${((image?.linkBytes ?? 0) / 1e6).toFixed(1)} MB by the program’s own count`);
+    const {
+      totalSeconds,
+      tier,
+      images: [image],
+    } = await stage.migrate(vmId, source, destination, { bandwidthLimit: 0, enableDwcp });
+    say(
+      `  ${tier ?? 'no'} tier, ${image?.streams ?? 0} streams, level ${image?.level ?? 0}, ${((image?.linkBytes ?? 0) / 1e6).toFixed(1)} MB by the program’s own count`,
+    );
     return totalSeconds;
   };
 
   if (withPeers) {
     await define('standard');
-    await counted('standard', async () => ({ seconds: await move('standard', false, false), path: stage.imageOnB('standard', 'vda') }));
+    await counted('standard', async () => ({
+      seconds: await move('standard', false, false),
+      path: stage.imageOnB('standard', 'vda'),
+    }));
     rmSync(stage.imageOnB('standard', 'vda'));
     await findTool('rsync', 'rsync', stage.children, say);
     await counted('rsync', () => rsyncOver(link, stage.children, stage.folder, original));
@@ -83,14 +107,23 @@ async function measure(link: WanLink, stage: Stage, sizeBytes: number, withPeers
   await counted('dwcp cold', async () => ({ seconds: await move('dwcp', false), path: stage.imageOnB('dwcp', 'vda') }));
   rewrite(stage.imageOnB('dwcp', 'vda'), sizeBytes);
   const changed = await sha256OfFile(stage.imageOnB('dwcp', 'vda'));
-  await counted('dwcp 10% changed', async () => ({ seconds: await move('dwcp', true), path: atHome, expected: changed }));
-  await counted('dwcp unchanged', async () => ({ seconds: await move('dwcp', false), path: stage.imageOnB('dwcp', 'vda'), expected: changed }));
+  await counted('dwcp 10% changed', async () => ({
+    seconds: await move('dwcp', true),
+    path: atHome,
+    expected: changed,
+  }));
+  await counted('dwcp unchanged', async () => ({
+    seconds: await move('dwcp', false),
+    path: stage.imageOnB('dwcp', 'vda'),
+    expected: changed,
+  }));
   return rows;
 }
 
 /** Rewrites every tenth block as a whole, with bytes that do not compress. */
 function rewrite(path: string, sizeBytes: number): void {
   const fd = openSync(path, 'r+');
-  for (let block = 3; block < sizeBytes / BLOCK_SIZE_BYTES; block += 1 / CHANGED_SHARE) writeSync(fd, randomBytes(BLOCK_SIZE_BYTES), 0, BLOCK_SIZE_BYTES, block * BLOCK_SIZE_BYTES);
+  for (let block = 3; block < sizeBytes / BLOCK_SIZE_BYTES; block += 1 / CHANGED_SHARE)
+    writeSync(fd, randomBytes(BLOCK_SIZE_BYTES), 0, BLOCK_SIZE_BYTES, block * BLOCK_SIZE_BYTES);
   closeSync(fd);
 }

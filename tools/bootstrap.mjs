@@ -2,7 +2,16 @@
  * What `npm run demo`, `npm test` and `npm run bench` begin with, in plain Node and on a fresh clone: installs the
  * dependencies, builds, finds or makes a Temporal server, says what it does, and goes on to the command itself.
  */
-import { existsSync, mkdirSync, mkdtempSync, openSync, readFileSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  realpathSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { createHash } from 'node:crypto';
 import { dirname, join } from 'node:path';
@@ -25,7 +34,10 @@ function fail(line, code) {
 }
 
 function lockHash() {
-  return createHash('sha256').update(readFileSync(join(root, 'package-lock.json'))).update(process.version).digest('hex');
+  return createHash('sha256')
+    .update(readFileSync(join(root, 'package-lock.json')))
+    .update(process.version)
+    .digest('hex');
 }
 
 /** Node's own headers, where they lie beside it: compiling then downloads nothing. */
@@ -38,15 +50,23 @@ async function install() {
   const mark = join(root, 'node_modules', '.dwcp-installed');
   if (existsSync(mark) && readFileSync(mark, 'utf8') === lockHash()) return;
   say('installing dependencies (npm ci)');
-  const code = await run('npm', ['ci', '--no-audit', '--no-fund', ...(json ? ['--silent'] : [])], { stdio: json ? ['ignore', 'ignore', 'inherit'] : 'inherit', env: { ...headers(), ...process.env } });
-  if (code !== 0) fail(`npm ci ended with ${code}. Check the network and the registry, and that a C/C++ toolchain is there (apt-get install -y build-essential python3)`, 1);
+  const code = await run('npm', ['ci', '--no-audit', '--no-fund', ...(json ? ['--silent'] : [])], {
+    stdio: json ? ['ignore', 'ignore', 'inherit'] : 'inherit',
+    env: { ...headers(), ...process.env },
+  });
+  if (code !== 0)
+    fail(
+      `npm ci ended with ${code}. Check the network and the registry, and that a C/C++ toolchain is there (apt-get install -y build-essential python3)`,
+      1,
+    );
   mkdirSync(join(root, 'node_modules'), { recursive: true });
   writeFileSync(mark, lockHash());
 }
 
 async function prepare() {
   const [major, minor] = process.versions.node.split('.').map(Number);
-  if (major < 20 || (major === 20 && minor < 3)) fail(`Node ${process.versions.node} is too old. Install Node 20.3 or newer`, 2);
+  if (major < 20 || (major === 20 && minor < 3))
+    fail(`Node ${process.versions.node} is too old. Install Node 20.3 or newer`, 2);
   await install();
   if (!isBuilt()) {
     say('building');
@@ -69,7 +89,11 @@ const jest = (given) => run(process.execPath, ['--enable-source-maps', JEST, ...
 async function inTheBackground(project, others) {
   const file = join(mkdtempSync(join(tmpdir(), 'dwcp-tests-')), `${project}.log`);
   const log = openSync(file, 'w');
-  const behind = run('nice', ['-n', '19', process.execPath, '--enable-source-maps', JEST, '--selectProjects', project], { stdio: ['ignore', log, log] });
+  const behind = run(
+    'nice',
+    ['-n', '19', process.execPath, '--enable-source-maps', JEST, '--selectProjects', project],
+    { stdio: ['ignore', log, log] },
+  );
   const code = await others();
   const own = await behind;
   process.stdout.write(readFileSync(file));
@@ -82,7 +106,12 @@ const COMMANDS = {
   bench: () => run(process.execPath, [join(root, 'dist', 'bench', 'main.js'), ...args]),
   test: async () => {
     await locateServer();
-    const lint = await run(process.execPath, [join(root, 'node_modules', 'eslint', 'bin', 'eslint.js'), '--max-warnings', '0', '.']);
+    const lint = await run(process.execPath, [
+      join(root, 'node_modules', 'eslint', 'bin', 'eslint.js'),
+      '--max-warnings',
+      '0',
+      '.',
+    ]);
     if (lint !== 0) return lint;
     if (args.length > 0) return jest(args);
     // What measures no time and starts no program goes side by side; the rest has the machine to itself.

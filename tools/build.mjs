@@ -9,7 +9,17 @@ import { fileURLToPath } from 'node:url';
 
 export const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const bundle = join(root, 'dist', 'workflow-bundle.js');
-const sources = ['src', 'workflows', 'activities', 'test', 'bench', 'tools', 'package.json', 'package-lock.json', 'tsconfig.json'];
+const sources = [
+  'src',
+  'workflows',
+  'activities',
+  'test',
+  'bench',
+  'tools',
+  'package.json',
+  'package-lock.json',
+  'tsconfig.json',
+];
 
 const running = new Set();
 

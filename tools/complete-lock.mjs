@@ -24,7 +24,10 @@ function platformOf(name) {
 
 function integrityOf(name, version) {
   try {
-    const said = execFileSync('npm', ['view', `${name}@${version}`, 'dist.integrity'], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] });
+    const said = execFileSync('npm', ['view', `${name}@${version}`, 'dist.integrity'], {
+      encoding: 'utf8',
+      stdio: ['ignore', 'pipe', 'ignore'],
+    });
     return said.trim() || undefined;
   } catch {
     return undefined;

@@ -6,28 +6,66 @@ import { z } from 'zod';
 import { kebab, variableOf } from '../src/cli/settings';
 import { ERROR_CODES, EXIT, EXIT_MEANINGS, type ErrorCodeSpec } from '../src/model/error-codes';
 import { errorReportSchema } from '../src/model/errors';
-import { abortMigrationSchema, imageProgressSchema, migrationProgressSchema, migrationRequestSchema, migrationResultSchema, retryStepSchema, setBandwidthLimitSchema } from '../src/model/migration';
-import { CONTROL_QUEUE, hostQueue, MESSAGES, migrationWorkflowId, SEARCH_ATTRIBUTES, warmWorkflowId, WORKFLOWS } from '../src/model/names';
+import {
+  abortMigrationSchema,
+  imageProgressSchema,
+  migrationProgressSchema,
+  migrationRequestSchema,
+  migrationResultSchema,
+  retryStepSchema,
+  setBandwidthLimitSchema,
+} from '../src/model/migration';
+import {
+  CONTROL_QUEUE,
+  hostQueue,
+  MESSAGES,
+  migrationWorkflowId,
+  SEARCH_ATTRIBUTES,
+  warmWorkflowId,
+  WORKFLOWS,
+} from '../src/model/names';
 import { GUEST_STATES, type GuestStateSpec } from '../src/model/guest-states';
-import { DESTINATION_EVENTS, DESTINATION_TABLE, isRefused, type Row, SOURCE_EVENTS, SOURCE_TABLE, type Step } from '../src/model/ownership-machine';
+import {
+  DESTINATION_EVENTS,
+  DESTINATION_TABLE,
+  isRefused,
+  type Row,
+  SOURCE_EVENTS,
+  SOURCE_TABLE,
+  type Step,
+} from '../src/model/ownership-machine';
 import { describe, MIGRATION_OPTIONS, type OptionSpec, PROCESS_OPTIONS } from '../src/model/options';
 
 const NOTICE = '<!-- Made by `npm run docs`; change the table in the source, not this file. -->';
 
 function markdownTable(head: readonly string[], rows: readonly (readonly string[])[]): string {
-  const line = (cells: readonly string[]): string => `| ${cells.map((cell) => cell.replaceAll('|', '\\|')).join(' | ')} |`;
+  const line = (cells: readonly string[]): string =>
+    `| ${cells.map((cell) => cell.replaceAll('|', '\\|')).join(' | ')} |`;
   return [line(head), line(head.map(() => '---')), ...rows.map(line)].join('\n');
 }
 
 function optionRows(table: Readonly<Record<string, OptionSpec>>): string[][] {
   return Object.entries(table).map(([name, spec]) => [
-    `\`${name}\``, `\`--${kebab(name)}\``, `\`${variableOf(name)}\``, describe(spec), spec.unit ?? '', spec.default === '' ? '' : `\`${String(spec.default)}\``, spec.help,
+    `\`${name}\``,
+    `\`--${kebab(name)}\``,
+    `\`${variableOf(name)}\``,
+    describe(spec),
+    spec.unit ?? '',
+    spec.default === '' ? '' : `\`${String(spec.default)}\``,
+    spec.help,
   ]);
 }
 
 function switchover(): string {
   const rows = Object.entries<GuestStateSpec>(GUEST_STATES).map(([name, state]) => [
-    `\`${name}\`: ${state.title}`, state.runsAt, state.durable, state.sourceAgent, state.destinationAgent, state.sourceQemu, state.destinationQemu, state.link,
+    `\`${name}\`: ${state.title}`,
+    state.runsAt,
+    state.durable,
+    state.sourceAgent,
+    state.destinationAgent,
+    state.sourceQemu,
+    state.destinationQemu,
+    state.link,
   ]);
   return `${NOTICE}
 # The switchover of a running guest, state by state
@@ -53,18 +91,40 @@ function stepText<S, E extends string>(from: string, step: Step<S, E>): string {
   return step.to === from ? `stays${effects}` : `**${String(step.to)}**${effects}`;
 }
 
-function ownershipTable<State extends string, Event extends string, E extends string>(table: Readonly<Record<State, Row<State, Event, E>>>, events: readonly Event[], may: (state: State) => string): string {
+function ownershipTable<State extends string, Event extends string, E extends string>(
+  table: Readonly<Record<State, Row<State, Event, E>>>,
+  events: readonly Event[],
+  may: (state: State) => string,
+): string {
   const states = Object.keys(table) as State[];
   const rows = states.map((state) => {
     const { meaning, on, atStart, whenClosed } = table[state];
-    return [`\`${state}\``, meaning, may(state), ...events.map((event) => stepText(state, on[event])), atStart, whenClosed];
+    return [
+      `\`${state}\``,
+      meaning,
+      may(state),
+      ...events.map((event) => stepText(state, on[event])),
+      atStart,
+      whenClosed,
+    ];
   });
-  return markdownTable(['state', 'what it means', 'allowed', ...events.map((event) => `\`${event}\``), 'when the agent starts', 'when the workflow is closed'], rows);
+  return markdownTable(
+    [
+      'state',
+      'what it means',
+      'allowed',
+      ...events.map((event) => `\`${event}\``),
+      'when the agent starts',
+      'when the workflow is closed',
+    ],
+    rows,
+  );
 }
 
 /** The tables that journals, activities, recovery and sweep carry out. */
 function ownership(): string {
-  const said = (...allowed: readonly (string | false)[]): string => allowed.filter((each) => each !== false).join('; ') || 'nothing';
+  const said = (...allowed: readonly (string | false)[]): string =>
+    allowed.filter((each) => each !== false).join('; ') || 'nothing';
   return `## Who owns the VM
 
 What an event leads to in each state, on either side (\`src/model/ownership-machine.ts\`). A state in bold is a line of the journal (\`<data>/ownership/<vm>.journal\`),
@@ -127,7 +187,14 @@ Where it is comes from Temporal's own settings, the same for every command and f
 }
 
 function errors(): string {
-  const rows = Object.entries<ErrorCodeSpec>(ERROR_CODES).map(([code, spec]) => [`\`${code}\``, spec.meaning, spec.retry, spec.fallback ? 'yes' : '', String(spec.exitCode), spec.mend]);
+  const rows = Object.entries<ErrorCodeSpec>(ERROR_CODES).map(([code, spec]) => [
+    `\`${code}\``,
+    spec.meaning,
+    spec.retry,
+    spec.fallback ? 'yes' : '',
+    String(spec.exitCode),
+    spec.mend,
+  ]);
   const exits = Object.entries(EXIT).map(([name, code]) => [String(code), EXIT_MEANINGS[name as keyof typeof EXIT]]);
   return `${NOTICE}
 # Errors and exit codes
@@ -157,16 +224,20 @@ function schema(name: string, title: string, type: z.ZodType, io: 'input' | 'out
 /** What the Go client's constants are checked against. */
 function names(): string {
   const example = { vmId: 'VM', hostId: 'HOST', destinationHost: 'HOST' };
-  return `${JSON.stringify({
-    controlQueue: CONTROL_QUEUE,
-    hostQueue: hostQueue(example.hostId),
-    workflows: WORKFLOWS,
-    migrationWorkflowId: migrationWorkflowId(example.vmId),
-    warmWorkflowId: warmWorkflowId(example.vmId, example.destinationHost),
-    messages: MESSAGES,
-    searchAttributes: SEARCH_ATTRIBUTES,
-    errorCodes: Object.keys(ERROR_CODES),
-  }, null, 2)}\n`;
+  return `${JSON.stringify(
+    {
+      controlQueue: CONTROL_QUEUE,
+      hostQueue: hostQueue(example.hostId),
+      workflows: WORKFLOWS,
+      migrationWorkflowId: migrationWorkflowId(example.vmId),
+      warmWorkflowId: warmWorkflowId(example.vmId, example.destinationHost),
+      messages: MESSAGES,
+      searchAttributes: SEARCH_ATTRIBUTES,
+      errorCodes: Object.keys(ERROR_CODES),
+    },
+    null,
+    2,
+  )}\n`;
 }
 
 /** Path from the project's root -> text. */
@@ -175,7 +246,12 @@ export function generatedDocuments(): ReadonlyMap<string, string> {
     ['docs/configuration.md', configuration()],
     ['docs/switchover.md', switchover()],
     ['docs/errors.md', errors()],
-    schema('migration-request', 'Argument of migrateVm, warmBaseline and planMigration', migrationRequestSchema, 'input'),
+    schema(
+      'migration-request',
+      'Argument of migrateVm, warmBaseline and planMigration',
+      migrationRequestSchema,
+      'input',
+    ),
     schema('migration-result', 'Result of migrateVm and warmBaseline', migrationResultSchema, 'output'),
     schema('migration-progress', 'Answer of the query "progress"', migrationProgressSchema, 'output'),
     schema('image-progress', 'Heartbeat of a transfer activity', imageProgressSchema, 'output'),

@@ -31,7 +31,8 @@ async function main(): Promise<void> {
     return path;
   };
   const until = async (id: string, holds: (status: MigrationStatus) => boolean): Promise<void> => {
-    while (!holds(await stage.orchestrator.getMigrationStatus(id))) await new Promise((resolve) => setTimeout(resolve, 100));
+    while (!holds(await stage.orchestrator.getMigrationStatus(id)))
+      await new Promise((resolve) => setTimeout(resolve, 100));
   };
 
   try {
@@ -47,11 +48,15 @@ async function main(): Promise<void> {
     await record('completed-standard', migrationWorkflowId('plain'));
 
     await define('warms');
-    await stage.orchestrator.waitForResult(await stage.orchestrator.warmBaseline('warms', stage.a.hostId, stage.b.hostId));
+    await stage.orchestrator.waitForResult(
+      await stage.orchestrator.warmBaseline('warms', stage.a.hostId, stage.b.hostId),
+    );
     await record('warmed', warmWorkflowId('warms', stage.b.hostId));
 
     await define('stops');
-    const cancelled = await stage.orchestrator.migrateVm('stops', stage.a.hostId, stage.b.hostId, { bandwidthLimit: 200_000 });
+    const cancelled = await stage.orchestrator.migrateVm('stops', stage.a.hostId, stage.b.hostId, {
+      bandwidthLimit: 200_000,
+    });
     await until(cancelled, ({ progress }) => progress?.phase === 'transfer');
     await stage.orchestrator.setBandwidthLimit(cancelled, 300_000);
     await stage.orchestrator.cancelMigration(cancelled);

@@ -18,7 +18,12 @@ const FOLDER = join(__dirname, '..', '..', 'docs', 'images');
 const WINDOW = { width: 1440, height: 1150 };
 
 async function main(): Promise<void> {
-  const stage = new Stage({ name: 'screenshot', a: { hostId: 'zrh-12', address: '127.0.0.1' }, b: { hostId: 'fra-03', address: '127.0.0.2' }, withUi: true });
+  const stage = new Stage({
+    name: 'screenshot',
+    a: { hostId: 'zrh-12', address: '127.0.0.1' },
+    b: { hostId: 'fra-03', address: '127.0.0.2' },
+    withUi: true,
+  });
   let browser: Browser | undefined;
   try {
     const executablePath = await findTool('chromium', 'chromium', stage.children, say);
@@ -27,14 +32,17 @@ async function main(): Promise<void> {
     browser = await chromium.launch({ executablePath, args: ['--no-sandbox'] });
     const page = await browser.newPage({ viewport: WINDOW });
     const picture = async (name: string, vmId: string, tab: string): Promise<void> => {
-      await page.goto(`${stage.uiAddress ?? ''}/namespaces/default/workflows/${encodeURIComponent(migrationWorkflowId(vmId))}`);
+      await page.goto(
+        `${stage.uiAddress ?? ''}/namespaces/default/workflows/${encodeURIComponent(migrationWorkflowId(vmId))}`,
+      );
       await page.getByText(tab, { exact: true }).first().click();
       await page.waitForTimeout(3000);
       await page.screenshot({ path: join(FOLDER, `${name}.png`) });
       say(`docs/images/${name}.png`);
     };
     const until = async (id: string, holds: (status: MigrationStatus) => boolean): Promise<void> => {
-      while (!holds(await stage.orchestrator.getMigrationStatus(id))) await new Promise((resolve) => setTimeout(resolve, 200));
+      while (!holds(await stage.orchestrator.getMigrationStatus(id)))
+        await new Promise((resolve) => setTimeout(resolve, 200));
     };
 
     const disk = join(stage.folder, 'web-7.img');

@@ -37,7 +37,12 @@ export const PRESETS = {
   /** Whoever rolls back has to know at once that it is in doubt: then the destination is asked, not the source again. */
   rollBack: { ...COMMON, startToCloseTimeout: '1h', retry: UNLESS_IN_DOUBT },
   /** Nice to have done now; agents sweep up what is left undone. */
-  courtesy: { ...COMMON, startToCloseTimeout: '1h', scheduleToStartTimeout: '20s', retry: { ...RETRY, maximumAttempts: 3 } },
+  courtesy: {
+    ...COMMON,
+    startToCloseTimeout: '1h',
+    scheduleToStartTimeout: '20s',
+    retry: { ...RETRY, maximumAttempts: 3 },
+  },
 } as const;
 
 export type Preset = keyof typeof PRESETS;
@@ -57,7 +62,9 @@ function onHost<A extends object>(hostId: string, activities: A): A {
   return new Proxy(activities, {
     get: (all, name) => {
       const activity: unknown = Reflect.get(all, name);
-      return typeof activity === 'function' ? (...input: readonly unknown[]) => atHost(hostId, Reflect.apply(activity, all, input) as Promise<unknown>) : activity;
+      return typeof activity === 'function'
+        ? (...input: readonly unknown[]) => atHost(hostId, Reflect.apply(activity, all, input) as Promise<unknown>)
+        : activity;
     },
   });
 }
@@ -67,16 +74,30 @@ export function onSource(hostId: string, preset: Preset, call: Call): SourceActi
 }
 
 export function onDestination(hostId: string, preset: Preset, call: Call): DestinationActivities {
-  return onHost(hostId, proxyActivities<DestinationActivities>({ ...options(preset, call), taskQueue: hostQueue(hostId) }));
+  return onHost(
+    hostId,
+    proxyActivities<DestinationActivities>({ ...options(preset, call), taskQueue: hostQueue(hostId) }),
+  );
 }
 
 /** Minutes of one thread, with heartbeats; a host that is away is not waited for, a host without zstd not asked again. */
 export function onDictionaries(hostId: string, call: Call): DictionaryActivities {
-  return onHost(hostId, proxyActivities<DictionaryActivities>({ ...options('courtesy', call), retry: { ...RETRY, maximumAttempts: 2 }, taskQueue: hostQueue(hostId) }));
+  return onHost(
+    hostId,
+    proxyActivities<DictionaryActivities>({
+      ...options('courtesy', call),
+      retry: { ...RETRY, maximumAttempts: 2 },
+      taskQueue: hostQueue(hostId),
+    }),
+  );
 }
 
 export function onControl(call: Call): ControlActivities {
   return proxyActivities<ControlActivities>({
-    startToCloseTimeout: '10s', retry: { ...RETRY, maximumAttempts: 5 }, activityId: call.activityId, summary: call.summary, taskQueue: CONTROL_QUEUE,
+    startToCloseTimeout: '10s',
+    retry: { ...RETRY, maximumAttempts: 5 },
+    activityId: call.activityId,
+    summary: call.summary,
+    taskQueue: CONTROL_QUEUE,
   });
 }

@@ -12,11 +12,25 @@ import { onControl } from './activity-proxies';
 import { keepBaselines } from './keep-baselines';
 import type { TransferFlow } from './transfer-flow';
 
-export function completed(flow: TransferFlow, images: readonly ImageResult[], startedAtMs: number, fallbackReason: DwcpError | undefined, guest?: GuestResult): MigrationResult {
+export function completed(
+  flow: TransferFlow,
+  images: readonly ImageResult[],
+  startedAtMs: number,
+  fallbackReason: DwcpError | undefined,
+  guest?: GuestResult,
+): MigrationResult {
   const { state, options, link } = flow;
   return assembleResult({
-    identity: state.identity, path: state.path, images, options, totalSeconds: (Date.now() - startedAtMs) / 1000,
-    ...(guest && { guest }), ...(fallbackReason && { fallbackReason: fallbackReason.report() }), ...(link && { link }), ...(state.tier && { tier: state.tier }), ...(state.plan && { plan: state.plan }),
+    identity: state.identity,
+    path: state.path,
+    images,
+    options,
+    totalSeconds: (Date.now() - startedAtMs) / 1000,
+    ...(guest && { guest }),
+    ...(fallbackReason && { fallbackReason: fallbackReason.report() }),
+    ...(link && { link }),
+    ...(state.tier && { tier: state.tier }),
+    ...(state.plan && { plan: state.plan }),
   });
 }
 
@@ -30,10 +44,23 @@ export async function keepCopiesBeside(flow: TransferFlow, images: readonly Imag
   }).catch(() => undefined);
 }
 
-export async function recordOutcome(flow: TransferFlow, outcome: Outcome['outcome'], speedup: number, startedAtMs: number, fallbackReason: DwcpError | undefined): Promise<void> {
+export async function recordOutcome(
+  flow: TransferFlow,
+  outcome: Outcome['outcome'],
+  speedup: number,
+  startedAtMs: number,
+  fallbackReason: DwcpError | undefined,
+): Promise<void> {
   const { state } = flow;
   const totalSeconds = (Date.now() - startedAtMs) / 1000;
   await onControl({ activityId: 'record-outcome', summary: `Count it: ${outcome}` })
-    .recordOutcome({ migrationId: state.identity.migrationId, outcome, path: state.path, speedup, totalSeconds, ...(fallbackReason && { fallbackReason: fallbackReason.code }) })
+    .recordOutcome({
+      migrationId: state.identity.migrationId,
+      outcome,
+      path: state.path,
+      speedup,
+      totalSeconds,
+      ...(fallbackReason && { fallbackReason: fallbackReason.code }),
+    })
     .catch(() => undefined);
 }

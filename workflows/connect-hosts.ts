@@ -7,7 +7,11 @@ import { hostIdSchema } from '../src/model/ids';
 import { onDestination, onSource } from './activity-proxies';
 import { failWith, parseArgument, toCoded } from './failures';
 
-const inputSchema = z.strictObject({ sourceHost: hostIdSchema, destinationHost: hostIdSchema, streams: z.int().min(1).max(256) });
+const inputSchema = z.strictObject({
+  sourceHost: hostIdSchema,
+  destinationHost: hostIdSchema,
+  streams: z.int().min(1).max(256),
+});
 export type ConnectInput = z.infer<typeof inputSchema>;
 
 export async function connectHosts(argument: ConnectInput): Promise<{ idle: number }> {
@@ -15,7 +19,10 @@ export async function connectHosts(argument: ConnectInput): Promise<{ idle: numb
   try {
     const grantCall = { activityId: 'grant-peer', summary: `${destinationHost}: let ${sourceHost} in` };
     const destination = await onDestination(destinationHost, 'brief', grantCall).grantPeer({ sourceHost });
-    const connectCall = { activityId: 'connect-peer', summary: `${sourceHost} → ${destinationHost}: ${streams} streams` };
+    const connectCall = {
+      activityId: 'connect-peer',
+      summary: `${sourceHost} → ${destinationHost}: ${streams} streams`,
+    };
     return await onSource(sourceHost, 'quick', connectCall).connectPeer({ destination, streams });
   } catch (error) {
     throw failWith(toCoded(error));

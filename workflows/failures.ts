@@ -2,7 +2,13 @@
  * What a workflow knows of a failure: its code, from the activity's failure or from the kind of timeout. The table of
  * codes then says whether to go on, fall back, park or fail.
  */
-import { ActivityFailure, ApplicationFailure, CancelledFailure, isCancellation, TimeoutFailure } from '@temporalio/workflow';
+import {
+  ActivityFailure,
+  ApplicationFailure,
+  CancelledFailure,
+  isCancellation,
+  TimeoutFailure,
+} from '@temporalio/workflow';
 import { z } from 'zod';
 import { DwcpError, errorReportSchema, fromReport, messageOf } from '../src/model/errors';
 import { compileMigrationOptions, type MigrationOptions } from '../src/model/options';
@@ -26,7 +32,8 @@ export function toCoded(error: unknown): DwcpError {
   if (cause instanceof TimeoutFailure) {
     return new DwcpError('HOST_UNAVAILABLE', ofTimeout(cause, error), { side: 'control' });
   }
-  if (cause instanceof CancelledFailure) return new DwcpError('CANCELLED', 'The migration was cancelled', { side: 'control' });
+  if (cause instanceof CancelledFailure)
+    return new DwcpError('CANCELLED', 'The migration was cancelled', { side: 'control' });
   return new DwcpError('INTERNAL', messageOf(error), { side: 'control' });
 }
 
@@ -62,7 +69,12 @@ function ofApplication(failure: ApplicationFailure): DwcpError {
 
 /** The failure that ends a workflow with a code. */
 export function failWith(error: DwcpError): ApplicationFailure {
-  return ApplicationFailure.create({ message: error.message, type: error.code, nonRetryable: true, details: [error.report()] });
+  return ApplicationFailure.create({
+    message: error.message,
+    type: error.code,
+    nonRetryable: true,
+    details: [error.report()],
+  });
 }
 
 /** Checks a workflow's argument. @throws a failure INVALID_INPUT that names what is wrong, which ends the workflow */

@@ -11,7 +11,14 @@ export interface KeepBaselinesInput {
   readonly imageIds: readonly string[];
 }
 
-export async function keepBaselines({ vmId, hostId, imageIds }: KeepBaselinesInput): Promise<Awaited<ReturnType<DestinationActivities['keepBaselineCopies']>>> {
+export async function keepBaselines({
+  vmId,
+  hostId,
+  imageIds,
+}: KeepBaselinesInput): Promise<Awaited<ReturnType<DestinationActivities['keepBaselineCopies']>>> {
   const call = { activityId: 'keep-copies', summary: `${hostId}: clone or copy the images of ${vmId}` };
-  return onDestination(hostId, 'courtesy', call).keepBaselineCopies({ vmId, images: imageIds.map((imageId) => ({ imageId })) });
+  return onDestination(hostId, 'courtesy', call).keepBaselineCopies({
+    vmId,
+    images: imageIds.map((imageId) => ({ imageId })),
+  });
 }

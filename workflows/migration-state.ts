@@ -3,13 +3,25 @@
  * the UI's current details true to it. The flow itself is migrate-vm.ts.
  */
 import {
-  allHandlersFinished, CancellationScope, condition, setCurrentDetails, setHandler, upsertSearchAttributes, workflowInfo,
+  allHandlersFinished,
+  CancellationScope,
+  condition,
+  setCurrentDetails,
+  setHandler,
+  upsertSearchAttributes,
+  workflowInfo,
 } from '@temporalio/workflow';
 import { defineSearchAttributeKey, SearchAttributeType, type SearchAttributePair } from '@temporalio/common';
 import { DwcpError } from '../src/model/errors';
 import type { MigrationOptions } from '../src/model/options';
 import {
-  abortMigrationSchema, type ImageProgress, imageProgressSchema, type MigrationProgress, type Parked, retryStepSchema, setBandwidthLimitSchema,
+  abortMigrationSchema,
+  type ImageProgress,
+  imageProgressSchema,
+  type MigrationProgress,
+  type Parked,
+  retryStepSchema,
+  setBandwidthLimitSchema,
 } from '../src/model/migration';
 import type { SEARCH_ATTRIBUTES } from '../src/model/names';
 import { type Phase, PHASES } from '../src/model/phases';
@@ -18,7 +30,14 @@ import type { TierName } from '../src/model/tiers';
 import { describeMigration } from '../src/model/describe';
 import { AbortedByOperator, failWith } from './failures';
 import {
-  type AbortMigration, abortMigrationUpdate, cancelSignal, progressQuery, reportProgressSignal, type RetryStep, retryStepUpdate, setBandwidthLimitUpdate,
+  type AbortMigration,
+  abortMigrationUpdate,
+  cancelSignal,
+  progressQuery,
+  reportProgressSignal,
+  type RetryStep,
+  retryStepUpdate,
+  setBandwidthLimitUpdate,
 } from './messages';
 
 const KEYS = {
@@ -41,7 +60,9 @@ export interface MigrationIdentity {
   readonly priority: number;
 }
 
-export type OperatorDecision = { readonly kind: 'retry' } | { readonly kind: 'abort'; readonly reason: string; readonly acceptTwoCopies: boolean };
+export type OperatorDecision =
+  | { readonly kind: 'retry' }
+  | { readonly kind: 'abort'; readonly reason: string; readonly acceptTwoCopies: boolean };
 
 export class MigrationState {
   readonly identity: MigrationIdentity;
@@ -56,37 +77,66 @@ export class MigrationState {
   #decision: OperatorDecision | undefined;
 
   /** @param setLimit hands a new bandwidth limit to the running transfer @param change takes other options for what is tried again */
-  constructor(identity: MigrationIdentity, flow: CancellationScope, setLimit: (bytesPerSecond: number) => Promise<void>, change: (options: Partial<MigrationOptions>) => void) {
+  constructor(
+    identity: MigrationIdentity,
+    flow: CancellationScope,
+    setLimit: (bytesPerSecond: number) => Promise<void>,
+    change: (options: Partial<MigrationOptions>) => void,
+  ) {
     this.identity = identity;
-    setHandler(progressQuery, () => this.progress, { description: 'Phase, progress of each image, plan, and why it waits if it does' });
-    setHandler(reportProgressSignal, (progress) => this.#report(progress), { description: 'From agents: how far an image is' });
-    setHandler(cancelSignal, () => this.#requestCancel(flow), { description: 'Roll back before the point of no return; behind it, complete forward' });
-    setHandler(retryStepUpdate, (input?: RetryStep) => {
-      const { note, maxDowntimeMs, autoConverge } = retryStepSchema.parse(input);
-      change({ ...(maxDowntimeMs !== undefined && { maxDowntimeMs }), ...(autoConverge !== undefined && { autoConverge }) });
-      return this.#decide({ kind: 'retry' }, note);
-    }, {
-      description: 'Parked: try the step again, after what it waits for has been mended. {"maxDowntimeMs": 5000} or {"autoConverge": true} for a guest that does not converge',
-      validator: (input?: RetryStep) => this.#assertParked(retryStepSchema.safeParse(input).success),
+    setHandler(progressQuery, () => this.progress, {
+      description: 'Phase, progress of each image, plan, and why it waits if it does',
     });
+    setHandler(reportProgressSignal, (progress) => this.#report(progress), {
+      description: 'From agents: how far an image is',
+    });
+    setHandler(cancelSignal, () => this.#requestCancel(flow), {
+      description: 'Roll back before the point of no return; behind it, complete forward',
+    });
+    setHandler(
+      retryStepUpdate,
+      (input?: RetryStep) => {
+        const { note, maxDowntimeMs, autoConverge } = retryStepSchema.parse(input);
+        change({
+          ...(maxDowntimeMs !== undefined && { maxDowntimeMs }),
+          ...(autoConverge !== undefined && { autoConverge }),
+        });
+        return this.#decide({ kind: 'retry' }, note);
+      },
+      {
+        description:
+          'Parked: try the step again, after what it waits for has been mended. {"maxDowntimeMs": 5000} or {"autoConverge": true} for a guest that does not converge',
+        validator: (input?: RetryStep) => this.#assertParked(retryStepSchema.safeParse(input).success),
+      },
+    );
     setHandler(abortMigrationUpdate, (input?: AbortMigration) => this.#abort(abortMigrationSchema.parse(input)), {
-      description: 'Parked: give up and roll back. {"acceptTwoCopies": true} only where a hand-over is in doubt: the VM may then run twice',
+      description:
+        'Parked: give up and roll back. {"acceptTwoCopies": true} only where a hand-over is in doubt: the VM may then run twice',
       validator: (input?: AbortMigration) => this.#assertParked(abortMigrationSchema.safeParse(input).success),
     });
-    setHandler(setBandwidthLimitUpdate, async (input) => {
-      const { bytesPerSecond } = setBandwidthLimitSchema.parse(input);
-      await setLimit(bytesPerSecond);
-      return `Limit is ${bytesPerSecond === 0 ? 'off' : `${bytesPerSecond} bytes a second`}`;
-    }, {
-      description: 'Change the bandwidth limit now, in bytes a second; 0 takes it off',
-      validator: (input) => {
-        if (!setBandwidthLimitSchema.safeParse(input).success) throw failWith(new DwcpError('INVALID_INPUT', 'bytesPerSecond takes a number from 0', { side: 'control' }));
+    setHandler(
+      setBandwidthLimitUpdate,
+      async (input) => {
+        const { bytesPerSecond } = setBandwidthLimitSchema.parse(input);
+        await setLimit(bytesPerSecond);
+        return `Limit is ${bytesPerSecond === 0 ? 'off' : `${bytesPerSecond} bytes a second`}`;
       },
-    });
+      {
+        description: 'Change the bandwidth limit now, in bytes a second; 0 takes it off',
+        validator: (input) => {
+          if (!setBandwidthLimitSchema.safeParse(input).success)
+            throw failWith(new DwcpError('INVALID_INPUT', 'bytesPerSecond takes a number from 0', { side: 'control' }));
+        },
+      },
+    );
     const { vmId, migrationId, sourceHost, destinationHost, mode, priority } = identity;
     upsertSearchAttributes([
-      { key: KEYS.VmId, value: vmId }, { key: KEYS.MigrationId, value: migrationId }, { key: KEYS.SourceHost, value: sourceHost },
-      { key: KEYS.DestinationHost, value: destinationHost }, { key: KEYS.MigrationMode, value: mode }, { key: KEYS.MigrationPriority, value: priority },
+      { key: KEYS.VmId, value: vmId },
+      { key: KEYS.MigrationId, value: migrationId },
+      { key: KEYS.SourceHost, value: sourceHost },
+      { key: KEYS.DestinationHost, value: destinationHost },
+      { key: KEYS.MigrationMode, value: mode },
+      { key: KEYS.MigrationPriority, value: priority },
       ...this.#attributes(),
     ]);
     this.#describe();
@@ -95,7 +145,10 @@ export class MigrationState {
   get progress(): MigrationProgress {
     const { migrationId, vmId, sourceHost, destinationHost } = this.identity;
     return {
-      migrationId, vmId, sourceHost, destinationHost,
+      migrationId,
+      vmId,
+      sourceHost,
+      destinationHost,
       phase: this.#phase,
       path: this.path,
       pastReturn: this.pastReturn,
@@ -148,7 +201,10 @@ export class MigrationState {
   }
 
   #attributes(): SearchAttributePair[] {
-    return [{ key: KEYS.MigrationPhase, value: this.#phase }, { key: KEYS.NeedsOperator, value: this.#parked !== undefined }];
+    return [
+      { key: KEYS.MigrationPhase, value: this.#phase },
+      { key: KEYS.NeedsOperator, value: this.#parked !== undefined },
+    ];
   }
 
   #report(progress: ImageProgress): void {
@@ -170,12 +226,27 @@ export class MigrationState {
   }
 
   #abort(input: { reason?: string | undefined; acceptTwoCopies?: boolean | undefined }): string {
-    return this.#decide({ kind: 'abort', reason: input.reason ?? 'aborted by the operator', acceptTwoCopies: input.acceptTwoCopies ?? false }, input.reason);
+    return this.#decide(
+      {
+        kind: 'abort',
+        reason: input.reason ?? 'aborted by the operator',
+        acceptTwoCopies: input.acceptTwoCopies ?? false,
+      },
+      input.reason,
+    );
   }
 
   #assertParked(inputIsValid: boolean): void {
-    if (!inputIsValid) throw failWith(new DwcpError('INVALID_INPUT', 'The input of this update is malformed', { side: 'control' }));
-    if (!this.#parked) throw failWith(new DwcpError('NOT_PARKED', `Migration ${this.identity.migrationId} is in phase ${this.#phase} and waits for nobody`, { side: 'control' }));
+    if (!inputIsValid)
+      throw failWith(new DwcpError('INVALID_INPUT', 'The input of this update is malformed', { side: 'control' }));
+    if (!this.#parked)
+      throw failWith(
+        new DwcpError(
+          'NOT_PARKED',
+          `Migration ${this.identity.migrationId} is in phase ${this.#phase} and waits for nobody`,
+          { side: 'control' },
+        ),
+      );
   }
 
   #describe(): void {

@@ -14,7 +14,8 @@ const MAX_BROKEN_OFF = 20;
 /** By DWCP. */
 export async function moveGuest(flow: TransferFlow): Promise<MovedGuest> {
   const { notUnderstood } = flow.prepared.guest ?? {};
-  if (notUnderstood !== undefined) throw new DwcpError('STREAM_NOT_UNDERSTOOD', notUnderstood, { phase: 'start', side: 'source' });
+  if (notUnderstood !== undefined)
+    throw new DwcpError('STREAM_NOT_UNDERSTOOD', notUnderstood, { phase: 'start', side: 'source' });
   await flow.initialiseAmst();
   const link = await flow.connectAndCheck();
   const start = flow.selectLevel(link);
@@ -35,7 +36,8 @@ async function untilMoved(flow: TransferFlow, rounds: () => Promise<void>): Prom
       return await CancellationScope.nonCancellable(() => guestSwitchover(flow));
     } catch (error) {
       if (toCoded(error).code !== 'GUEST_RUNS_ON' || brokenOff >= MAX_BROKEN_OFF) throw error;
-      if (flow.state.cancelRequested) throw new DwcpError('CANCELLED', 'The migration was cancelled', { side: 'control' });
+      if (flow.state.cancelRequested)
+        throw new DwcpError('CANCELLED', 'The migration was cancelled', { side: 'control' });
     }
   }
 }

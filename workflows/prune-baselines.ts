@@ -20,7 +20,10 @@ export async function pruneBaselines(argument: PruneInput): Promise<PruneResult>
   const { hosts, limitBytes } = parseArgument(inputSchema, argument);
   const removed: { hostId: string; baselines: string[] }[] = [];
   const away: string[] = [];
-  const listed = hosts.length > 0 ? hosts : await onControl({ activityId: 'known-hosts', summary: 'Which hosts have migrations named?' }).knownHosts();
+  const listed =
+    hosts.length > 0
+      ? hosts
+      : await onControl({ activityId: 'known-hosts', summary: 'Which hosts have migrations named?' }).knownHosts();
   for (const hostId of listed) {
     try {
       const call = { activityId: `prune-${hostId}`, summary: `${hostId}: remove the least recently used baselines` };

@@ -18,7 +18,10 @@ const NOT_ITS_TO_TAKE_BACK: ReadonlySet<ErrorCode> = new Set(['HANDOVER_IN_DOUBT
  * @returns what the workflow ends with, or that the VM has moved after all: a source that was asked to take it back, and had
  * handed it over in an earlier run of this workflow, leaves that to the destination
  */
-export async function rollBack(flow: TransferFlow, error: unknown): Promise<DwcpError | { readonly moved: MovedGuest | undefined }> {
+export async function rollBack(
+  flow: TransferFlow,
+  error: unknown,
+): Promise<DwcpError | { readonly moved: MovedGuest | undefined }> {
   const { migrationId, vmId, sourceHost, destinationHost } = flow.state.identity;
   let decidedBy = error;
   for (let round = 0; ; round += 1) {
@@ -26,7 +29,12 @@ export async function rollBack(flow: TransferFlow, error: unknown): Promise<Dwcp
     const override = decidedBy instanceof AbortedByOperator && decidedBy.acceptTwoCopies;
     const call = { activityId: 'roll-back-source', summary: `${sourceHost}: ${vmId} is its own again` };
     // Where it was handed over, switchover() lets nobody come here without the destination's promise or the operator's word.
-    const input = { migrationId, vmId, destinationAbandoned: flow.handedOver, ...(override && { note: 'an operator accepted the risk of two copies' }) };
+    const input = {
+      migrationId,
+      vmId,
+      destinationAbandoned: flow.handedOver,
+      ...(override && { note: 'an operator accepted the risk of two copies' }),
+    };
     try {
       await untilRolledBack(flow, () => onSource(sourceHost, 'rollBack', call).rollBackSource(input));
       break;
@@ -35,7 +43,11 @@ export async function rollBack(flow: TransferFlow, error: unknown): Promise<Dwcp
       if (!NOT_ITS_TO_TAKE_BACK.has(coded.code)) {
         const cause = toCoded(error);
         // The claim stays until the agent's sweep finds this workflow closed; saying so beats waiting for ever.
-        return new DwcpError(cause.code, `${cause.message} (and the source could not be rolled back yet: ${coded.message})`, { side: cause.side, hint: cause.hint });
+        return new DwcpError(
+          cause.code,
+          `${cause.message} (and the source could not be rolled back yet: ${coded.message})`,
+          { side: cause.side, hint: cause.hint },
+        );
       }
     }
     try {
@@ -48,7 +60,10 @@ export async function rollBack(flow: TransferFlow, error: unknown): Promise<Dwcp
   }
   const cause = toCoded(error);
   if (flow.wasInitialised) {
-    const abandon = { activityId: 'abandon-destination', summary: `${destinationHost}: keep what has arrived as baseline` };
+    const abandon = {
+      activityId: 'abandon-destination',
+      summary: `${destinationHost}: keep what has arrived as baseline`,
+    };
     await onDestination(destinationHost, 'courtesy', abandon)
       .abandonDestination({ migrationId, vmId, fence: flow.prepared.fence, mode: 'migrate' })
       .catch(() => undefined);

@@ -28,6 +28,11 @@ export function begin(argument: MigrationRequest, mode: MigrationIdentity['mode'
     await onSource(sourceHost, 'brief', call).setBandwidthLimit({ migrationId, bytesPerSecond });
     options.bandwidthLimit = bytesPerSecond;
   };
-  const state = new MigrationState({ migrationId, vmId, sourceHost, destinationHost, mode, priority: options.priority }, scope, setLimit, (changed) => Object.assign(options, changed));
+  const state = new MigrationState(
+    { migrationId, vmId, sourceHost, destinationHost, mode, priority: options.priority },
+    scope,
+    setLimit,
+    (changed) => Object.assign(options, changed),
+  );
   return { flow: new TransferFlow(state, options), state, scope, startedAtMs };
 }

@@ -10,7 +10,12 @@ import { type LevelAndStreams, selectLevelAndStreams } from '../src/model/tiers'
 import { onDestination, onSource } from './activity-proxies';
 import { failWith, parseArgument, toCoded } from './failures';
 
-const inputSchema = z.strictObject({ sourceHost: hostIdSchema, destinationHost: hostIdSchema, streams: z.int().min(1).max(256), seconds: z.number().min(2).max(60) });
+const inputSchema = z.strictObject({
+  sourceHost: hostIdSchema,
+  destinationHost: hostIdSchema,
+  streams: z.int().min(1).max(256),
+  seconds: z.number().min(2).max(60),
+});
 export type SurveyInput = z.infer<typeof inputSchema>;
 
 export async function surveyLink(argument: SurveyInput): Promise<LinkSurvey & { start: LevelAndStreams }> {
@@ -19,8 +24,16 @@ export async function surveyLink(argument: SurveyInput): Promise<LinkSurvey & { 
   try {
     const grantCall = { activityId: 'grant-link', summary: `${destinationHost}: let ${sourceHost} in` };
     const destination = await onDestination(destinationHost, 'brief', grantCall).grantLink({ sessionId });
-    const surveyCall = { activityId: 'survey-link', summary: `${sourceHost} → ${destinationHost}: one stream, then ${streams}` };
-    const survey = await onSource(sourceHost, 'quick', surveyCall).surveyLink({ sessionId, destination, streams, seconds });
+    const surveyCall = {
+      activityId: 'survey-link',
+      summary: `${sourceHost} → ${destinationHost}: one stream, then ${streams}`,
+    };
+    const survey = await onSource(sourceHost, 'quick', surveyCall).surveyLink({
+      sessionId,
+      destination,
+      streams,
+      seconds,
+    });
     const options = compileMigrationOptions({});
     return { ...survey, start: selectLevelAndStreams(survey.link, options, options.enableCompression) };
   } catch (error) {

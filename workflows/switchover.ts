@@ -32,7 +32,9 @@ export async function switchover(flow: TransferFlow, roots: Record<string, strin
   const call = { activityId: 'switchover', summary: `${vmId}: hand over to ${destinationHost}` };
   await untilDecided(flow, () =>
     flow.state.path === 'dwcp'
-      ? onSource(sourceHost, 'handOver', call).switchover({ ...flow.linkInput, destinationHost, roots }).then(() => undefined)
+      ? onSource(sourceHost, 'handOver', call)
+          .switchover({ ...flow.linkInput, destinationHost, roots })
+          .then(() => undefined)
       : byControlPlane(flow, roots),
   );
 }
@@ -58,9 +60,17 @@ async function guestByControlPlane(flow: TransferFlow, cause: unknown): Promise<
   const ask = { activityId: 'hand-over-roots', summary: `${sourceHost}: what was handed over of ${vmId}?` };
   const roots = await onSource(sourceHost, 'brief', ask).handedOverRoots({ migrationId, vmId });
   if (!roots) throw cause;
-  const taken = await onDestination(destinationHost, 'handOver', { activityId: 'take-over', summary: `${destinationHost}: take ${vmId} over` }).takeOver({ migrationId, vmId, roots });
+  const taken = await onDestination(destinationHost, 'handOver', {
+    activityId: 'take-over',
+    summary: `${destinationHost}: take ${vmId} over`,
+  }).takeOver({ migrationId, vmId, roots });
   const release = { activityId: 'release-guest', summary: `${sourceHost}: release ${vmId}` };
-  return onSource(sourceHost, 'long', release).releaseGuest({ ...flow.linkInput, options: flow.options, destinationHost, taken });
+  return onSource(sourceHost, 'long', release).releaseGuest({
+    ...flow.linkInput,
+    options: flow.options,
+    destinationHost,
+    taken,
+  });
 }
 
 async function untilDecided<T>(flow: TransferFlow, handOver: () => Promise<T>): Promise<T> {
@@ -89,9 +99,18 @@ async function untilDecided<T>(flow: TransferFlow, handOver: () => Promise<T>): 
 async function byControlPlane(flow: TransferFlow, roots: Record<string, string>): Promise<void> {
   const { sourceHost, destinationHost, vmId, migrationId } = flow.state.identity;
   const input = { ...flow.linkInput, destinationHost };
-  await onSource(sourceHost, 'brief', { activityId: 'hand-over', summary: `${sourceHost}: hand ${vmId} over` }).handOver({ ...input, roots });
-  const { generation } = await onDestination(destinationHost, 'handOver', { activityId: 'take-over', summary: `${destinationHost}: take ${vmId} over` }).takeOver({ migrationId, vmId, roots });
-  await onSource(sourceHost, 'long', { activityId: 'release', summary: `${sourceHost}: images become baselines` }).release({ ...input, generation });
+  await onSource(sourceHost, 'brief', {
+    activityId: 'hand-over',
+    summary: `${sourceHost}: hand ${vmId} over`,
+  }).handOver({ ...input, roots });
+  const { generation } = await onDestination(destinationHost, 'handOver', {
+    activityId: 'take-over',
+    summary: `${destinationHost}: take ${vmId} over`,
+  }).takeOver({ migrationId, vmId, roots });
+  await onSource(sourceHost, 'long', {
+    activityId: 'release',
+    summary: `${sourceHost}: images become baselines`,
+  }).release({ ...input, generation });
 }
 
 /** Whether the destination has durably promised not to start the VM. */
@@ -99,7 +118,12 @@ async function promisesNotToStart(flow: TransferFlow): Promise<boolean> {
   const { migrationId, vmId, destinationHost } = flow.state.identity;
   const call = { activityId: 'abandon-destination', summary: `${destinationHost}: promise not to start ${vmId}` };
   try {
-    await onDestination(destinationHost, 'courtesy', call).abandonDestination({ migrationId, vmId, fence: flow.prepared.fence, mode: 'migrate' });
+    await onDestination(destinationHost, 'courtesy', call).abandonDestination({
+      migrationId,
+      vmId,
+      fence: flow.prepared.fence,
+      mode: 'migrate',
+    });
     return true;
   } catch {
     return false;

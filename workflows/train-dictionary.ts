@@ -12,24 +12,41 @@ const inputSchema = z.strictObject({ vmType: vmTypeSchema, hosts: z.array(hostId
 export type TrainInput = z.infer<typeof inputSchema>;
 
 export interface TrainResult {
-  readonly trained: readonly { readonly hostId: string; readonly kept: boolean; readonly reason: string; readonly version?: number | undefined; readonly gain: number; readonly samples: number }[];
+  readonly trained: readonly {
+    readonly hostId: string;
+    readonly kept: boolean;
+    readonly reason: string;
+    readonly version?: number | undefined;
+    readonly gain: number;
+    readonly samples: number;
+  }[];
   readonly away: readonly string[];
 }
 
 export async function trainDictionary(argument: TrainInput): Promise<TrainResult> {
   const { vmType, hosts } = parseArgument(inputSchema, argument);
-  const listed = hosts.length > 0 ? hosts : await onControl({ activityId: 'known-hosts', summary: 'Which hosts have migrations named?' }).knownHosts();
+  const listed =
+    hosts.length > 0
+      ? hosts
+      : await onControl({ activityId: 'known-hosts', summary: 'Which hosts have migrations named?' }).knownHosts();
   const away: string[] = [];
-  const reports = await Promise.all(listed.map(async (hostId) => {
-    try {
-      const call = { activityId: `train-${hostId}`, summary: `${hostId}: samples of its ${vmType} VMs, a dictionary, what it gains` };
-      const { kept, reason, version, gain, samples } = await onDictionaries(hostId, call).refreshDictionary({ vmType });
-      return [{ hostId, kept, reason, version: version?.version, gain, samples }];
-    } catch (error) {
-      const coded = toCoded(error);
-      away.push(`${hostId}: ${coded.code}: ${coded.message}`);
-      return [];
-    }
-  }));
+  const reports = await Promise.all(
+    listed.map(async (hostId) => {
+      try {
+        const call = {
+          activityId: `train-${hostId}`,
+          summary: `${hostId}: samples of its ${vmType} VMs, a dictionary, what it gains`,
+        };
+        const { kept, reason, version, gain, samples } = await onDictionaries(hostId, call).refreshDictionary({
+          vmType,
+        });
+        return [{ hostId, kept, reason, version: version?.version, gain, samples }];
+      } catch (error) {
+        const coded = toCoded(error);
+        away.push(`${hostId}: ${coded.code}: ${coded.message}`);
+        return [];
+      }
+    }),
+  );
   return { trained: reports.flat(), away };
 }

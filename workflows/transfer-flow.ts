@@ -52,8 +52,19 @@ export class TransferFlow {
   /** Start: the source claims the VM (or looks at it), and says what it consists of. */
   async prepare(claim: boolean): Promise<PreparedSource> {
     const { migrationId, vmId, sourceHost } = this.state.identity;
-    const call = { activityId: 'prepare-source', summary: claim ? `${sourceHost}: claim ${vmId} for this migration` : `${sourceHost}: look at ${vmId}` };
-    this.#prepared = await this.step('start', () => onSource(sourceHost, 'quick', call).prepareSource({ migrationId, vmId, claim, force: this.options.force, ...(claim && this.options.enableDwcp && { ahead: this.options }) }));
+    const call = {
+      activityId: 'prepare-source',
+      summary: claim ? `${sourceHost}: claim ${vmId} for this migration` : `${sourceHost}: look at ${vmId}`,
+    };
+    this.#prepared = await this.step('start', () =>
+      onSource(sourceHost, 'quick', call).prepareSource({
+        migrationId,
+        vmId,
+        claim,
+        force: this.options.force,
+        ...(claim && this.options.enableDwcp && { ahead: this.options }),
+      }),
+    );
     return this.#prepared;
   }
 
@@ -73,7 +84,10 @@ export class TransferFlow {
   async establishStreams(): Promise<void> {
     const { sourceHost, destinationHost } = this.state.identity;
     await this.step('establish_streams', () =>
-      onSource(sourceHost, 'quick', { activityId: 'establish-streams', summary: `${sourceHost} → ${destinationHost}: control connection and streams` }).establishStreams(this.linkInput),
+      onSource(sourceHost, 'quick', {
+        activityId: 'establish-streams',
+        summary: `${sourceHost} → ${destinationHost}: control connection and streams`,
+      }).establishStreams(this.linkInput),
     );
   }
 
@@ -93,17 +107,23 @@ export class TransferFlow {
   }
 
   async checkBaselines(): Promise<void> {
-    for (const { imageId } of this.prepared.images) await this.step('check_baseline', () => this.#checkBaseline(imageId));
+    for (const { imageId } of this.prepared.images)
+      await this.step('check_baseline', () => this.#checkBaseline(imageId));
   }
 
   /** For a guest that runs and changes: its baselines are measured while the streams are established and the link is. */
   async connectAndCheck(): Promise<LinkMeasurement> {
     const { sourceHost, destinationHost } = this.state.identity;
-    const establish = { activityId: 'establish-streams', summary: `${sourceHost} → ${destinationHost}: control connection and streams` };
+    const establish = {
+      activityId: 'establish-streams',
+      summary: `${sourceHost} → ${destinationHost}: control connection and streams`,
+    };
     const detect = { activityId: 'detect-tier', summary: 'Measure round trip, bandwidth and loss' };
     this.link = await this.step('establish_streams', async () => {
       const [link, ...baselines] = await Promise.allSettled([
-        onSource(sourceHost, 'quick', establish).establishStreams(this.linkInput).then(() => onSource(sourceHost, 'quick', detect).detectTier(this.linkInput)),
+        onSource(sourceHost, 'quick', establish)
+          .establishStreams(this.linkInput)
+          .then(() => onSource(sourceHost, 'quick', detect).detectTier(this.linkInput)),
         ...this.prepared.images.map(({ imageId }) => this.#checkBaseline(imageId)),
       ]);
       const failed = baselines.find((result) => result.status === 'rejected');
@@ -118,17 +138,33 @@ export class TransferFlow {
     const { sourceHost } = this.state.identity;
     const call = { activityId: 'compute-plan', summary: 'Sample the images: delta or full, bytes and time expected' };
     const level = Math.min(3, start.maxLevel);
-    const plan = await this.step('compute_plan', () => onSource(sourceHost, 'long', call).computePlan({ ...this.linkInput, images: this.prepared.images, link, level, ...(this.prepared.guest && { guest: this.prepared.guest }) }));
+    const plan = await this.step('compute_plan', () =>
+      onSource(sourceHost, 'long', call).computePlan({
+        ...this.linkInput,
+        images: this.prepared.images,
+        link,
+        level,
+        ...(this.prepared.guest && { guest: this.prepared.guest }),
+      }),
+    );
     this.state.plan = plan;
     return plan;
   }
 
   /** Disks first: what memory refers to is there already. */
   async transferImages(link: LinkMeasurement, start: LevelAndStreams): Promise<ImageResult[]> {
-    const disks = this.prepared.images.map((image, number) => ({ ...image, number })).filter(({ kind }) => kind === 'disk');
+    const disks = this.prepared.images
+      .map((image, number) => ({ ...image, number }))
+      .filter(({ kind }) => kind === 'disk');
     return this.#eachImage('transfer', 'HDE encode and AMST transfer', (image, call) => {
       const refersTo = image.kind !== 'disk' && this.options.enableDeltaSync && disks.length > 0;
-      return onSource(this.state.identity.sourceHost, 'long', call).transferImage({ ...this.linkInput, image, start, link, ...(refersTo && { disks }) });
+      return onSource(this.state.identity.sourceHost, 'long', call).transferImage({
+        ...this.linkInput,
+        image,
+        start,
+        link,
+        ...(refersTo && { disks }),
+      });
     });
   }
 
@@ -137,8 +173,19 @@ export class TransferFlow {
     const { images, guest } = this.prepared;
     const { sourceHost, vmId } = this.state.identity;
     if (!guest) throw new Error('the VM does not run');
-    const call = { activityId: dwcp ? 'guest-rounds' : 'standard-guest-rounds', summary: `${vmId}: disks, then memory in rounds, while it runs${dwcp ? '' : '; by QEMU itself'}` };
-    await this.step(dwcp ? 'transfer' : 'standard_transfer', () => onSource(sourceHost, 'long', call).guestRounds({ ...this.linkInput, options: this.options, images, guest, ...(dwcp && { dwcp }) }));
+    const call = {
+      activityId: dwcp ? 'guest-rounds' : 'standard-guest-rounds',
+      summary: `${vmId}: disks, then memory in rounds, while it runs${dwcp ? '' : '; by QEMU itself'}`,
+    };
+    await this.step(dwcp ? 'transfer' : 'standard_transfer', () =>
+      onSource(sourceHost, 'long', call).guestRounds({
+        ...this.linkInput,
+        options: this.options,
+        images,
+        guest,
+        ...(dwcp && { dwcp }),
+      }),
+    );
   }
 
   async standardTransferImages(): Promise<ImageResult[]> {
@@ -168,17 +215,32 @@ export class TransferFlow {
 
   async #checkBaseline(imageId: string): Promise<void> {
     const { migrationId, destinationHost } = this.state.identity;
-    const call = { activityId: `check-baseline-${imageId}`, summary: `${destinationHost}: what is held of ${imageId}?` };
-    await onDestination(destinationHost, 'long', call).checkBaseline({ migrationId, imageId, useBaseline: this.options.enableDeltaSync });
+    const call = {
+      activityId: `check-baseline-${imageId}`,
+      summary: `${destinationHost}: what is held of ${imageId}?`,
+    };
+    await onDestination(destinationHost, 'long', call).checkBaseline({
+      migrationId,
+      imageId,
+      useBaseline: this.options.enableDeltaSync,
+    });
   }
 
   async #prepareDestination(): Promise<void> {
     const { migrationId, vmId, sourceHost, destinationHost, mode } = this.state.identity;
     const { images, fence, generation, guest, stoppedGuest } = this.prepared;
     this.#asked = true;
-    const call = { activityId: 'prepare-destination', summary: `${destinationHost}: make room for ${vmId} and let ${sourceHost} in` };
+    const call = {
+      activityId: 'prepare-destination',
+      summary: `${destinationHost}: make room for ${vmId} and let ${sourceHost} in`,
+    };
     const destination = await onDestination(destinationHost, 'quick', call).prepareDestination({
-      migrationId, vmId, mode: mode === 'migrate' ? 'migrate' : 'warm', fence, generation, sourceHost,
+      migrationId,
+      vmId,
+      mode: mode === 'migrate' ? 'migrate' : 'warm',
+      fence,
+      generation,
+      sourceHost,
       images: images.map(({ imageId, kind, sizeBytes }) => ({ imageId, kind, sizeBytes })),
       ...looksOf(this.prepared),
       ...(guest && { guest }),
@@ -188,11 +250,21 @@ export class TransferFlow {
     this.#input = { migrationId, vmId, destination, options: this.options };
   }
 
-  async #eachImage(phase: Phase, what: string, run: (image: PreparedSource['images'][number], call: { activityId: string; summary: string }) => Promise<ImageResult>): Promise<ImageResult[]> {
+  async #eachImage(
+    phase: Phase,
+    what: string,
+    run: (
+      image: PreparedSource['images'][number],
+      call: { activityId: string; summary: string },
+    ) => Promise<ImageResult>,
+  ): Promise<ImageResult[]> {
     const disksFirst = [...this.prepared.images].sort((a, b) => Number(a.kind !== 'disk') - Number(b.kind !== 'disk'));
     const results: ImageResult[] = [];
     for (const image of disksFirst) {
-      const call = { activityId: `${phase === 'transfer' ? 'transfer' : 'standard'}-${image.imageId}`, summary: `${image.imageId}: ${what}` };
+      const call = {
+        activityId: `${phase === 'transfer' ? 'transfer' : 'standard'}-${image.imageId}`,
+        summary: `${image.imageId}: ${what}`,
+      };
       results.push(await this.step(phase, () => run(image, call)));
     }
     return results;

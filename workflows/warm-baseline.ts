@@ -27,7 +27,12 @@ export async function warmBaseline(argument: MigrationRequest): Promise<Migratio
 async function warm(flow: TransferFlow): Promise<ImageResult[]> {
   const { sourceHost, destinationHost, vmId } = flow.state.identity;
   const { guest } = await flow.prepare(false);
-  if (guest) throw new DwcpError('GUEST_REFUSED', `${vmId} runs: only a stopped VM is warmed up. A first migration leaves the baseline for the next`, { side: 'source' });
+  if (guest)
+    throw new DwcpError(
+      'GUEST_REFUSED',
+      `${vmId} runs: only a stopped VM is warmed up. A first migration leaves the baseline for the next`,
+      { side: 'source' },
+    );
   await flow.initialiseAmst();
   await flow.establishStreams();
   const link = await flow.detectTier();
@@ -36,7 +41,9 @@ async function warm(flow: TransferFlow): Promise<ImageResult[]> {
   await flow.computePlan(link, start);
   const images = await flow.transferImages(link, start);
   const call = { activityId: 'keep-warm', summary: `${destinationHost}: record the baseline of ${vmId}` };
-  await flow.step('complete', () => onSource(sourceHost, 'quick', call).keepWarm({ ...flow.linkInput, images: flow.prepared.images }));
+  await flow.step('complete', () =>
+    onSource(sourceHost, 'quick', call).keepWarm({ ...flow.linkInput, images: flow.prepared.images }),
+  );
   return images;
 }
 
@@ -44,10 +51,17 @@ async function warm(flow: TransferFlow): Promise<ImageResult[]> {
 export async function leave(flow: TransferFlow): Promise<void> {
   const { migrationId, vmId, sourceHost, destinationHost } = flow.state.identity;
   const close = { activityId: 'close-source', summary: `${sourceHost}: end the session` };
-  await onSource(sourceHost, 'courtesy', close).closeSource({ migrationId }).catch(() => undefined);
+  await onSource(sourceHost, 'courtesy', close)
+    .closeSource({ migrationId })
+    .catch(() => undefined);
   if (flow.wasInitialised) {
-    const abandon = { activityId: 'close-destination', summary: `${destinationHost}: keep what has arrived as baseline` };
-    await onDestination(destinationHost, 'courtesy', abandon).abandonDestination({ migrationId, vmId, fence: 0, mode: 'warm' }).catch(() => undefined);
+    const abandon = {
+      activityId: 'close-destination',
+      summary: `${destinationHost}: keep what has arrived as baseline`,
+    };
+    await onDestination(destinationHost, 'courtesy', abandon)
+      .abandonDestination({ migrationId, vmId, fence: 0, mode: 'warm' })
+      .catch(() => undefined);
   }
   await flow.state.settle();
 }

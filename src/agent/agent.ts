@@ -4,7 +4,13 @@
  */
 import { Client } from '@temporalio/client';
 import { type NativeConnection, Runtime, Worker } from '@temporalio/worker';
-import { createDestinationActivities, createDictionaryActivities, createProgressReporter, createSourceActivities, type SourceEvent } from '../../activities';
+import {
+  createDestinationActivities,
+  createDictionaryActivities,
+  createProgressReporter,
+  createSourceActivities,
+  type SourceEvent,
+} from '../../activities';
 import { connectWorker, temporalTarget } from '../control/connection';
 import { onAbort } from '../model/abort';
 import { toDwcpError } from '../model/errors';
@@ -43,7 +49,8 @@ export async function startAgent(options: ProcessOptions, log: Logger): Promise<
   const ownership = new SourceOwnership({ registry, ownership: journal, store, pool: source.pool, holder: driver });
   const readings = agentMetrics({
     sessions: () => host.hub.sessionCount,
-    activeStreams: () => sources.migrations.reduce((sum, migration) => sum + (migration.openSession?.stats.activeStreams ?? 0), 0),
+    activeStreams: () =>
+      sources.migrations.reduce((sum, migration) => sum + (migration.openSession?.stats.activeStreams ?? 0), 0),
     batchBytes: () => lastBatchBytes,
     bufferedBytes: host.bufferedBytes,
     dictionaryGains: () => host.source.dictionaries.list(),
@@ -55,9 +62,31 @@ export async function startAgent(options: ProcessOptions, log: Logger): Promise<
     else readings.imageTransferred(event.result);
   };
   let ready = false;
-  const metrics = options.metricsPort > 0 ? await serveMetrics(readings.registry, options.metricsAddress, options.metricsPort, () => ready) : undefined;
-  log.info({ hostId: host.hostId, dataDir: host.dataDir, dataPlane: `${options.listenAddress}:${host.advertised.port}`, advertised: `${host.advertised.address}:${host.advertised.port}`, queue: hostQueue(host.hostId), temporal: temporalTarget().address }, 'agent started');
-  const ended = runWorker({ host, options, sources, ownership, observe, log, signal: stopping.signal, onReady: () => (ready = true) }).finally(async () => {
+  const metrics =
+    options.metricsPort > 0
+      ? await serveMetrics(readings.registry, options.metricsAddress, options.metricsPort, () => ready)
+      : undefined;
+  log.info(
+    {
+      hostId: host.hostId,
+      dataDir: host.dataDir,
+      dataPlane: `${options.listenAddress}:${host.advertised.port}`,
+      advertised: `${host.advertised.address}:${host.advertised.port}`,
+      queue: hostQueue(host.hostId),
+      temporal: temporalTarget().address,
+    },
+    'agent started',
+  );
+  const ended = runWorker({
+    host,
+    options,
+    sources,
+    ownership,
+    observe,
+    log,
+    signal: stopping.signal,
+    onReady: () => (ready = true),
+  }).finally(async () => {
     await sources.closeAll();
     await metrics?.close();
     await host.close();
@@ -100,7 +129,10 @@ async function runWorker(parts: WorkerParts): Promise<void> {
   }
 }
 
-async function createWorker({ host, options, sources, ownership, observe, log, signal, onReady }: WorkerParts, connection: NativeConnection): Promise<Worker> {
+async function createWorker(
+  { host, options, sources, ownership, observe, log, signal, onReady }: WorkerParts,
+  connection: NativeConnection,
+): Promise<Worker> {
   const { namespace } = temporalTarget();
   const client = new Client({ connection, namespace });
   await selfTest(host.source.pool, host.dataDir);
@@ -108,7 +140,10 @@ async function createWorker({ host, options, sources, ownership, observe, log, s
   await assertAlone(client, host);
   const sweeper = new Sweeper({ host, sources, ownership, client, log });
   const sweep = (): Promise<void> => sweeper.sweep();
-  const timer = setInterval(() => void sweep().catch((error: unknown) => log.warn(toDwcpError(error, 'INTERNAL').report(), 'the sweep failed')), options.sweepInterval);
+  const timer = setInterval(
+    () => void sweep().catch((error: unknown) => log.warn(toDwcpError(error, 'INTERNAL').report(), 'the sweep failed')),
+    options.sweepInterval,
+  );
   onAbort(signal, () => clearInterval(timer));
   const worker = await Worker.create({
     connection,
@@ -116,11 +151,31 @@ async function createWorker({ host, options, sources, ownership, observe, log, s
     identity: `${identityOf(host.hostId)} ${RELEASE} (${process.pid}) ${host.instance.instanceId}`,
     taskQueue: hostQueue(host.hostId),
     activities: {
-      ...createSourceActivities({ hub: sources, ownership, journal, registry, connectGuest: (vmId, definition, ifMayRun) => driver.connectGuest(vmId, definition, ifMayRun), serveStopped: (vmId, definition, path) => driver.serveStopped(vmId, definition, path), report: createProgressReporter(client), observe, sweep }),
+      ...createSourceActivities({
+        hub: sources,
+        ownership,
+        journal,
+        registry,
+        connectGuest: (vmId, definition, ifMayRun) => driver.connectGuest(vmId, definition, ifMayRun),
+        serveStopped: (vmId, definition, path) => driver.serveStopped(vmId, definition, path),
+        report: createProgressReporter(client),
+        observe,
+        sweep,
+      }),
       ...createDictionaryActivities({ registry, store, dictionaries: source.dictionaries, pool: source.pool }),
       ...createDestinationActivities({
-        hostId: host.hostId, dataDir, key: host.key, advertised: host.advertised, hub, registry, ownership: journal, store, pool: source.pool,
-        keepBaselineCopy: options.keepBaselineCopy, storeLimit: options.storeLimit, sweep,
+        hostId: host.hostId,
+        dataDir,
+        key: host.key,
+        advertised: host.advertised,
+        hub,
+        registry,
+        ownership: journal,
+        store,
+        pool: source.pool,
+        keepBaselineCopy: options.keepBaselineCopy,
+        storeLimit: options.storeLimit,
+        sweep,
       }),
     },
     maxConcurrentActivityTaskExecutions: MAX_ACTIVITIES,

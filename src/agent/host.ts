@@ -62,15 +62,23 @@ export function resolveDataDir(options: Pick<ProcessOptions, 'hostId' | 'dataDir
 }
 
 function addressesOf(text: string): string[] {
-  return text.split(',').map((part) => part.trim()).filter((part) => part !== '');
+  return text
+    .split(',')
+    .map((part) => part.trim())
+    .filter((part) => part !== '');
 }
 
 /** @throws CONFIG_INVALID where one is not an address of this host: its path would never open, and nobody would know why */
 async function assertOwn(addresses: readonly string[]): Promise<void> {
   for (const address of addresses) {
     const probe = createServer();
-    await new Promise<void>((resolve, reject) => probe.once('error', reject).listen({ host: address, port: 0 }, resolve)).catch((cause: unknown) => {
-      throw new DwcpError('CONFIG_INVALID', `sourceAddresses: ${address} is no address of this host`, { cause, hint: 'Name addresses that `ip address` shows here, or leave the choice to the routing table' });
+    await new Promise<void>((resolve, reject) =>
+      probe.once('error', reject).listen({ host: address, port: 0 }, resolve),
+    ).catch((cause: unknown) => {
+      throw new DwcpError('CONFIG_INVALID', `sourceAddresses: ${address} is no address of this host`, {
+        cause,
+        hint: 'Name addresses that `ip address` shows here, or leave the choice to the routing table',
+      });
     });
     probe.close();
   }
@@ -79,7 +87,11 @@ async function assertOwn(addresses: readonly string[]): Promise<void> {
 function advertised({ advertiseAddress, listenAddress }: ProcessOptions, port: number): Advertised {
   const wildcard = ['0.0.0.0', '::', ''].includes(listenAddress);
   const [address = '', ...further] = addressesOf(advertiseAddress);
-  return { address: address || (wildcard ? hostname() : listenAddress), port, ...(further.length > 0 && { furtherPaths: further.map((each) => ({ address: each, port })) }) };
+  return {
+    address: address || (wildcard ? hostname() : listenAddress),
+    port,
+    ...(further.length > 0 && { furtherPaths: further.map((each) => ({ address: each, port })) }),
+  };
 }
 
 /** Keeps the host's limit what its schedule says. @returns what ends that; @throws CONFIG_INVALID */
@@ -111,7 +123,11 @@ async function agentKey(dataDir: string): Promise<Buffer> {
 }
 
 /** @throws CONFIG_INVALID where only some of the three files are given, or one cannot be read */
-export function readTlsFiles({ tlsCert, tlsKey, tlsCa }: Pick<ProcessOptions, 'tlsCert' | 'tlsKey' | 'tlsCa'>): TlsFiles | undefined {
+export function readTlsFiles({
+  tlsCert,
+  tlsKey,
+  tlsCa,
+}: Pick<ProcessOptions, 'tlsCert' | 'tlsKey' | 'tlsCa'>): TlsFiles | undefined {
   const given = [tlsCert, tlsKey, tlsCa].filter((path) => path !== '');
   if (given.length === 0) return undefined;
   if (given.length < 3) throw new DwcpError('CONFIG_INVALID', 'TLS needs tlsCert, tlsKey and tlsCa, all three');
@@ -137,7 +153,11 @@ export async function openHost(options: ProcessOptions, explain?: SourceContext[
 }
 
 /** @param opened takes what closes each part, in the order in which they were opened */
-async function openParts(options: ProcessOptions, explain: SourceContext['explain'], opened: (() => unknown)[]): Promise<Omit<HostParts, 'close'>> {
+async function openParts(
+  options: ProcessOptions,
+  explain: SourceContext['explain'],
+  opened: (() => unknown)[],
+): Promise<Omit<HostParts, 'close'>> {
   const hostId = resolveHostId(options);
   const dataDir = resolveDataDir(options);
   const sourceAddresses = addressesOf(options.sourceAddresses);
@@ -163,10 +183,17 @@ async function openParts(options: ProcessOptions, explain: SourceContext['explai
   const ownership = new OwnershipJournal(dataDir);
   const registry = new VmRegistry(dataDir);
   const driver = new HostDriver((vmId) => registry.runFolder(vmId));
-  for (const { images } of await registry.list()) for (const { path } of images) await rm(copyPathOf(path), { force: true });
+  for (const { images } of await registry.list())
+    for (const { path } of images) await rm(copyPathOf(path), { force: true });
   const peers = new PeerPool(options.idleStreamTtl, tls);
   const hub: DestinationHub = new DestinationHub(
-    { hostId, key, acceptDwcp: options.acceptDwcp, slab: receivingSlab, giveBack: (connection) => listener.awaitHello(connection, options.idleStreamTtl) },
+    {
+      hostId,
+      key,
+      acceptDwcp: options.acceptDwcp,
+      slab: receivingSlab,
+      giveBack: (connection) => listener.awaitHello(connection, options.idleStreamTtl),
+    },
     { dataDir, store, dictionaries, bases, ownership, registry, pool, activator: driver },
   );
   const listener: DataPlaneListener = new DataPlaneListener((hello, connection) => hub.admit(hello, connection), tls);
@@ -187,8 +214,24 @@ async function openParts(options: ProcessOptions, explain: SourceContext['explai
     bases,
     driver,
     hub,
-    source: { hostId, peers, pool, slab: sendingSlab, store, dictionaries, bases, limit, history: new PathHistory(dataDir), nextEpoch: epochsOf(instance), sourceAddresses, ...(explain && { explain }) },
-    bufferedBytes: () => ({ sending: sendingSlab.sizeBytes - sendingSlab.freeBytes, receiving: receivingSlab.sizeBytes - receivingSlab.freeBytes }),
+    source: {
+      hostId,
+      peers,
+      pool,
+      slab: sendingSlab,
+      store,
+      dictionaries,
+      bases,
+      limit,
+      history: new PathHistory(dataDir),
+      nextEpoch: epochsOf(instance),
+      sourceAddresses,
+      ...(explain && { explain }),
+    },
+    bufferedBytes: () => ({
+      sending: sendingSlab.sizeBytes - sendingSlab.freeBytes,
+      receiving: receivingSlab.sizeBytes - receivingSlab.freeBytes,
+    }),
     dropConnections: (oneOf) => listener.dropConnections(oneOf),
   };
 }

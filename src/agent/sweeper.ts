@@ -8,7 +8,13 @@ import { WorkflowNotFoundError } from '@temporalio/client';
 import { readAttribute } from '../control/search-attributes';
 import { DwcpError, hasCode, toDwcpError } from '../model/errors';
 import { migrationWorkflowId } from '../model/names';
-import { DESTINATION_TABLE, destinationState, isOpenState, SOURCE_TABLE, sourceState } from '../model/ownership-machine';
+import {
+  DESTINATION_TABLE,
+  destinationState,
+  isOpenState,
+  SOURCE_TABLE,
+  sourceState,
+} from '../model/ownership-machine';
 import { endOldDirect } from '../sync/destination/direct-sessions';
 import type { SourceHub } from '../sync/source-hub';
 import { UNLIMITED } from '../sync/source/source-context';
@@ -42,18 +48,21 @@ export class Sweeper {
 
   async #sweep(): Promise<void> {
     const { host, sources } = this.#parts;
-    for (const migrationId of await host.hub.list()) await this.#try(migrationId, () => this.#sweepIncoming(migrationId));
+    for (const migrationId of await host.hub.list())
+      await this.#try(migrationId, () => this.#sweepIncoming(migrationId));
     const open = new Set<string>();
     for (const { vmId } of await host.registry.list()) {
       await this.#try(vmId, async () => {
         const last = await host.ownership.last(vmId);
         if (!last || !isOpenState(last.state)) return;
         open.add(last.migrationId);
-        if (SOURCE_TABLE[sourceState(last.state)].whenClosed !== 'nothing') await this.#try(last.migrationId, () => this.#sweepOutgoing(vmId, last.migrationId));
+        if (SOURCE_TABLE[sourceState(last.state)].whenClosed !== 'nothing')
+          await this.#try(last.migrationId, () => this.#sweepOutgoing(vmId, last.migrationId));
       });
     }
     // What an attempt has left in memory of a migration that has nothing here any more.
-    for (const id of sources.liveIds) if (!open.has(id)) await this.#try(id, () => sources.ownershipStep(id, NEVER, () => sources.close(id)));
+    for (const id of sources.liveIds)
+      if (!open.has(id)) await this.#try(id, () => sources.ownershipStep(id, NEVER, () => sources.close(id)));
   }
 
   async #try(migrationId: string, work: () => Promise<void>): Promise<void> {
@@ -61,7 +70,10 @@ export class Sweeper {
       await work();
     } catch (error) {
       const reason = toDwcpError(error, 'INTERNAL');
-      this.#parts.log.warn({ migrationId, ...reason.report() }, 'what a closed migration left could not be cleaned up yet');
+      this.#parts.log.warn(
+        { migrationId, ...reason.report() },
+        'what a closed migration left could not be cleaned up yet',
+      );
     }
   }
 
@@ -70,12 +82,18 @@ export class Sweeper {
     const migration = await host.hub.migration(migrationId);
     if (!migration) return;
     if (migration.record.mode === 'direct') {
-      if (await endOldDirect(host.hub, migration)) log.info({ migrationId }, 'ended a direct session that nobody goes on with; what had arrived is kept as baseline');
+      if (await endOldDirect(host.hub, migration))
+        log.info(
+          { migrationId },
+          'ended a direct session that nobody goes on with; what had arrived is kept as baseline',
+        );
       return;
     }
     if (!migration.record.workflowId) return;
     const { vmId, fence, mode, workflowId } = migration.record;
-    const isOver = async (): Promise<boolean> => mode === 'migrate' && DESTINATION_TABLE[destinationState((await host.ownership.last(vmId, migrationId))?.state)].atStart !== 'nothing';
+    const isOver = async (): Promise<boolean> =>
+      mode === 'migrate' &&
+      DESTINATION_TABLE[destinationState((await host.ownership.last(vmId, migrationId))?.state)].atStart !== 'nothing';
     // Behind such a line nothing is left to decide, whoever leads the migration.
     if (await isOver()) {
       await host.hub.complete(migrationId);
@@ -84,7 +102,8 @@ export class Sweeper {
     }
     if (await this.#isOpen(workflowId, migrationId)) return;
     host.hub.endSession(migrationId, new DwcpError('CANCELLED', `Migration ${migrationId} is closed`));
-    if (mode === 'migrate') await host.hub.abandon(migrationId, vmId, fence).catch((error: unknown) => this.#unlessTaken(error, migrationId));
+    if (mode === 'migrate')
+      await host.hub.abandon(migrationId, vmId, fence).catch((error: unknown) => this.#unlessTaken(error, migrationId));
     else await host.hub.dismiss(migrationId);
     log.info({ migrationId, vmId, mode }, 'cleaned up after a closed migration; what had arrived is kept as baseline');
   }
@@ -97,7 +116,10 @@ export class Sweeper {
 
   async #sweepOutgoing(vmId: string, migrationId: string): Promise<void> {
     const { host, sources, ownership, log } = this.#parts;
-    if (await this.#isOpen((await host.ownership.workflowOf(vmId, migrationId)) ?? migrationWorkflowId(vmId), migrationId)) return;
+    if (
+      await this.#isOpen((await host.ownership.workflowOf(vmId, migrationId)) ?? migrationWorkflowId(vmId), migrationId)
+    )
+      return;
     await sources.ownershipStep(migrationId, NEVER, async () => {
       // Whatever was under way has ended now, and may have changed what there is to do.
       const state = sourceState((await host.ownership.last(vmId, migrationId))?.state);
@@ -113,12 +135,21 @@ export class Sweeper {
   /** The workflow ended in the middle of a hand-over: the destination's journal decides. */
   async #settleHandOver(vmId: string, migrationId: string): Promise<void> {
     const { host, sources, ownership } = this.#parts;
-    const [last, handOver] = await Promise.all([host.ownership.last(vmId, migrationId), host.ownership.handOver(vmId, migrationId)]);
-    if (!last || !handOver) throw new DwcpError('HANDOVER_IN_DOUBT', `Nothing is known of where ${vmId} was handed to`, { side: 'source' });
+    const [last, handOver] = await Promise.all([
+      host.ownership.last(vmId, migrationId),
+      host.ownership.handOver(vmId, migrationId),
+    ]);
+    if (!last || !handOver)
+      throw new DwcpError('HANDOVER_IN_DOUBT', `Nothing is known of where ${vmId} was handed to`, { side: 'source' });
     const migration = sources.open(migrationId, handOver.destination, UNLIMITED);
     try {
       await (await migration.session('settle')).control.request('abandon', { vmId, fence: last.fence });
-      await ownership.rollBack(vmId, migrationId, true, 'its workflow is closed and the destination promised not to start it');
+      await ownership.rollBack(
+        vmId,
+        migrationId,
+        true,
+        'its workflow is closed and the destination promised not to start it',
+      );
     } catch (error) {
       if (!hasCode(error, 'ALREADY_PAST_RETURN')) throw error;
       const { generation } = await migration.takeOver(vmId, handOver.roots);

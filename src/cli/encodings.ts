@@ -3,15 +3,31 @@ import type { ImageResult, MigrationResult } from '../model/migration';
 import { formatBytes } from '../model/units';
 import { table } from './output';
 
-const TITLES = { full: 'in full', pages: 'changed pages', runDelta: 'deltas in place', oldPages: 'deltas of moved content', references: 'held elsewhere there' } as const;
+const TITLES = {
+  full: 'in full',
+  pages: 'changed pages',
+  runDelta: 'deltas in place',
+  oldPages: 'deltas of moved content',
+  references: 'held elsewhere there',
+} as const;
 
 export function encodingsText({ images }: MigrationResult): string {
-  return images.map((image) => [`${image.imageId}: ${formatBytes(image.linkBytes)} on the link for ${formatBytes(image.totalBytes)}`, rowsOf(image), timesOf(image)].join('\n')).join('\n');
+  return images
+    .map((image) =>
+      [
+        `${image.imageId}: ${formatBytes(image.linkBytes)} on the link for ${formatBytes(image.totalBytes)}`,
+        rowsOf(image),
+        timesOf(image),
+      ].join('\n'),
+    )
+    .join('\n');
 }
 
 function rowsOf({ blocks, encoder: { bytes }, linkBytes }: ImageResult): string {
   const sent = Object.keys(TITLES) as (keyof typeof TITLES)[];
-  const rows = sent.filter((name) => blocks[name] > 0).map((name) => [TITLES[name], String(blocks[name]), formatBytes(bytes[name]), percent(bytes[name], linkBytes)]);
+  const rows = sent
+    .filter((name) => blocks[name] > 0)
+    .map((name) => [TITLES[name], String(blocks[name]), formatBytes(bytes[name]), percent(bytes[name], linkBytes)]);
   const others = linkBytes - bytes.heads - sent.reduce((sum, name) => sum + bytes[name], 0);
   return table([
     ['blocks', 'count', 'on the link', 'share'],
@@ -19,7 +35,12 @@ function rowsOf({ blocks, encoder: { bytes }, linkBytes }: ImageResult): string 
     ['unchanged', String(blocks.unchanged), '-', ''],
     ...rows,
     ['heads', '', formatBytes(bytes.heads), percent(bytes.heads, linkBytes)],
-    ['frames, manifests, sent again', String(blocks.resent + blocks.refused), formatBytes(Math.max(0, others)), percent(others, linkBytes)],
+    [
+      'frames, manifests, sent again',
+      String(blocks.resent + blocks.refused),
+      formatBytes(Math.max(0, others)),
+      percent(others, linkBytes),
+    ],
   ]);
 }
 

@@ -18,5 +18,8 @@ export async function withClient<T>(run: (client: Client) => Promise<T>): Promis
 
 /** Runs a workflow of the control queue to its end. @throws the coded failure it ended with */
 export async function executeWorkflow<T>(name: string, workflowId: string, argument: object): Promise<T> {
-  return withClient(async (client) => (await client.workflow.execute(name, { workflowId, taskQueue: CONTROL_QUEUE, args: [argument] })) as T);
+  return withClient(
+    async (client) =>
+      (await client.workflow.execute(name, { workflowId, taskQueue: CONTROL_QUEUE, args: [argument] })) as T,
+  );
 }

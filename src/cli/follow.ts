@@ -18,7 +18,8 @@ const PLAIN_EVERY_MS = 2_000;
 export function imageLine(image: ImageProgress): string {
   const percent = `${((100 * image.doneBytes) / image.totalBytes).toFixed(0).padStart(3)} %`;
   const ratio = image.linkBytes > 0 ? (image.doneBytes / image.linkBytes).toFixed(1) : '-';
-  const left = image.doneBytes >= image.totalBytes ? 'done' : image.etaMs === undefined ? 'unknown' : formatDuration(image.etaMs);
+  const left =
+    image.doneBytes >= image.totalBytes ? 'done' : image.etaMs === undefined ? 'unknown' : formatDuration(image.etaMs);
   return `${image.imageId.padEnd(10)} ${percent}  ${formatBitRate(image.bytesPerSecond).padStart(12)}  ${String(image.streams).padStart(3)} streams  level ${String(image.level).padStart(2)}  ratio ${ratio.padStart(6)}  left ${left}`;
 }
 
@@ -31,24 +32,49 @@ export function statusLines(status: MigrationStatus): string[] {
   const fresh = live.filter((image) => !progress.images.some((known) => known.imageId === image.imageId));
   const head = `${progress.vmId}: ${progress.sourceHost} → ${progress.destinationHost}  ${PHASES[progress.phase].title}${progress.tier ? ` (${progress.tier})` : ''}`;
   const parked = progress.parked;
-  const waiting = parked ? [`  waits for an operator: ${parked.error.code}: ${parked.error.message}`, `  mend: ${parked.error.hint ?? ''}; then \`dwcp retry ${status.migrationId}\`, or \`dwcp cancel ${status.migrationId}\` to give up`] : [];
-  return [head, ...[...images, ...fresh].flatMap((image) => [`  ${imageLine(image)}`, ...(image.guest ? [`  ${guestText(image.guest)}`] : [])]), ...waiting];
+  const waiting = parked
+    ? [
+        `  waits for an operator: ${parked.error.code}: ${parked.error.message}`,
+        `  mend: ${parked.error.hint ?? ''}; then \`dwcp retry ${status.migrationId}\`, or \`dwcp cancel ${status.migrationId}\` to give up`,
+      ]
+    : [];
+  return [
+    head,
+    ...[...images, ...fresh].flatMap((image) => [
+      `  ${imageLine(image)}`,
+      ...(image.guest ? [`  ${guestText(image.guest)}`] : []),
+    ]),
+    ...waiting,
+  ];
 }
 
 /** Why each image is packed at the level that it is. */
 export function levelLines({ live }: MigrationStatus): string[] {
-  return live.flatMap((image) => (image.levelReason === undefined ? [] : [`  ${image.imageId}: level ${image.level}: ${image.levelReason}`]));
+  return live.flatMap((image) =>
+    image.levelReason === undefined ? [] : [`  ${image.imageId}: level ${image.level}: ${image.levelReason}`],
+  );
 }
 
 export function resultText(result: MigrationResult): string {
   const rows = [['image', 'size', 'on the link', 'ratio', 'time', 'delta hits', 'streams', 'level', 'verified']];
   for (const image of result.images) {
     rows.push([
-      image.imageId, formatBytes(image.totalBytes), formatBytes(image.linkBytes), image.ratio.toFixed(1), formatDuration(image.seconds * 1000),
-      hitsText(image), String(image.streams), String(image.level), verifiedText(image),
+      image.imageId,
+      formatBytes(image.totalBytes),
+      formatBytes(image.linkBytes),
+      image.ratio.toFixed(1),
+      formatDuration(image.seconds * 1000),
+      hitsText(image),
+      String(image.streams),
+      String(image.level),
+      verifiedText(image),
     ]);
   }
-  const by = { dwcp: 'by DWCP', standard: 'by the standard transfer', fallback: `by the standard transfer (${result.fallbackReason?.code ?? ''})` }[result.path];
+  const by = {
+    dwcp: 'by DWCP',
+    standard: 'by the standard transfer',
+    fallback: `by the standard transfer (${result.fallbackReason?.code ?? ''})`,
+  }[result.path];
   return [
     table(rows),
     `${result.vmId} is on ${result.destinationHost}: ${formatBytes(result.totalBytes)} in ${formatDuration(result.totalSeconds * 1000)} ${by}, ${result.speedup.toFixed(1)} times the standard transfer (estimated for this link)`,
@@ -73,7 +99,12 @@ function guestResultText({ downtimeMs, rounds, reason, responds, throttle }: Gue
  * @param untilParked ends with the parked state instead of waiting for the operator
  * @returns its result; @throws what it failed with
  */
-export async function follow(orchestrator: Orchestrator, migrationId: string, output: Output, untilParked: boolean): Promise<MigrationResult> {
+export async function follow(
+  orchestrator: Orchestrator,
+  migrationId: string,
+  output: Output,
+  untilParked: boolean,
+): Promise<MigrationResult> {
   let drawn = 0;
   let lastPlain = '';
   let lastPlainAt = 0;

@@ -25,8 +25,12 @@ export function createOutput(json: boolean): Output {
 export function fail(error: unknown, json: boolean): void {
   const reason = toDwcpError(error, 'INTERNAL');
   if (json) process.stdout.write(`${JSON.stringify({ event: 'error', ok: false, ...reason.report() })}\n`);
-  else process.stderr.write(`dwcp: ${reason.code}${reason.side ? ` (${reason.side})` : ''}: ${reason.message}. ${reason.hint}.\n`);
-  if (reason.code === 'INTERNAL' && process.env.DWCP_DEBUG === 'true' && error instanceof Error) process.stderr.write(`${error.stack ?? ''}\n`);
+  else
+    process.stderr.write(
+      `dwcp: ${reason.code}${reason.side ? ` (${reason.side})` : ''}: ${reason.message}. ${reason.hint}.\n`,
+    );
+  if (reason.code === 'INTERNAL' && process.env.DWCP_DEBUG === 'true' && error instanceof Error)
+    process.stderr.write(`${error.stack ?? ''}\n`);
   process.exitCode = reason.spec.exitCode;
 }
 
@@ -37,7 +41,14 @@ export function interrupted(): DwcpError {
 /** Aligned columns. */
 export function table(rows: readonly (readonly string[])[]): string {
   const widths = (rows[0] ?? []).map((_, column) => Math.max(...rows.map((row) => (row[column] ?? '').length)));
-  return rows.map((row) => row.map((cell, column) => (column === row.length - 1 ? cell : cell.padEnd(widths[column] ?? 0))).join('  ').trimEnd()).join('\n');
+  return rows
+    .map((row) =>
+      row
+        .map((cell, column) => (column === row.length - 1 ? cell : cell.padEnd(widths[column] ?? 0)))
+        .join('  ')
+        .trimEnd(),
+    )
+    .join('\n');
 }
 
 export { EXIT };

@@ -6,7 +6,16 @@ import { existsSync, readFileSync } from 'node:fs';
 import { type Command, Option } from 'commander';
 import { parse } from 'yaml';
 import { DwcpError, messageOf } from '../model/errors';
-import { describe, MIGRATION_OPTIONS, type MigrationOptions, type OptionSpec, parseOption, PROCESS_OPTIONS, type ProcessOptions, withDefaults } from '../model/options';
+import {
+  describe,
+  MIGRATION_OPTIONS,
+  type MigrationOptions,
+  type OptionSpec,
+  parseOption,
+  PROCESS_OPTIONS,
+  type ProcessOptions,
+  withDefaults,
+} from '../model/options';
 import { parseDurationMs } from '../model/units';
 
 type Table = Readonly<Record<string, OptionSpec>>;
@@ -26,7 +35,8 @@ export function addOptions(command: Command, table: Table, names: readonly strin
   for (const name of names) {
     const spec = table[name];
     if (!spec) throw new Error(`no option ${name}`);
-    const flag = spec.type === 'boolean' ? `--${kebab(name)} [true|false]` : `--${kebab(name)} <${spec.unit ?? spec.type}>`;
+    const flag =
+      spec.type === 'boolean' ? `--${kebab(name)} [true|false]` : `--${kebab(name)} <${spec.unit ?? spec.type}>`;
     const shown = spec.default === '' ? '' : ` (default ${String(spec.default)})`;
     command.addOption(new Option(flag, `${spec.help}; ${describe(spec)}${shown}`).argParser((text: string) => text));
   }
@@ -45,9 +55,14 @@ function readSettingsFile(named: string | undefined): FileSettings | undefined {
   try {
     values = parse(readFileSync(path, 'utf8')) ?? {};
   } catch (cause) {
-    throw new DwcpError('CONFIG_INVALID', `The configuration file ${path} cannot be read: ${messageOf(cause).split('\n')[0] ?? ''}`, { cause });
+    throw new DwcpError(
+      'CONFIG_INVALID',
+      `The configuration file ${path} cannot be read: ${messageOf(cause).split('\n')[0] ?? ''}`,
+      { cause },
+    );
   }
-  if (typeof values !== 'object' || Array.isArray(values)) throw new DwcpError('CONFIG_INVALID', `The configuration file ${path} holds no options`);
+  if (typeof values !== 'object' || Array.isArray(values))
+    throw new DwcpError('CONFIG_INVALID', `The configuration file ${path} holds no options`);
   const known = { ...MIGRATION_OPTIONS, ...PROCESS_OPTIONS } as Table;
   const unknown = Object.keys(values as object).find((name) => !(name in known));
   if (unknown !== undefined) throw new DwcpError('CONFIG_INVALID', `${path}: there is no option ${unknown}`);
@@ -59,7 +74,11 @@ function collect(table: Table, flags: Readonly<Record<string, unknown>>): Record
   const file = readSettingsFile(typeof flags.config === 'string' ? flags.config : undefined);
   const values: Record<string, boolean | number | string> = {};
   for (const [name, spec] of Object.entries(table)) {
-    const places: [string, unknown][] = [[`--${kebab(name)}`, flags[name]], [variableOf(name), process.env[variableOf(name)]], [`${file?.path ?? ''}: ${name}`, file?.values[name]]];
+    const places: [string, unknown][] = [
+      [`--${kebab(name)}`, flags[name]],
+      [variableOf(name), process.env[variableOf(name)]],
+      [`${file?.path ?? ''}: ${name}`, file?.values[name]],
+    ];
     const written = places.find(([, value]) => value !== undefined);
     if (!written) continue;
     const [place, value] = written;
@@ -87,5 +106,8 @@ const LEAST_EVERY_MS = 60_000;
 export function scheduledEveryMs(flag: string, given: unknown): number {
   const everyMs = parseDurationMs(String(given));
   if (everyMs !== undefined && everyMs >= LEAST_EVERY_MS) return everyMs;
-  throw new DwcpError('INVALID_INPUT', `${flag} takes a duration of a minute or more, such as 24h, not "${String(given)}"`);
+  throw new DwcpError(
+    'INVALID_INPUT',
+    `${flag} takes a duration of a minute or more, such as 24h, not "${String(given)}"`,
+  );
 }

@@ -10,7 +10,13 @@ import { join } from 'node:path';
 import { DwcpError, toDwcpError, messageOf } from '../model/errors';
 import type { ImageKind } from '../model/ids';
 import { type ImageSpec, imageSpecSchema } from '../model/image';
-import { compileMigrationOptions, MIGRATION_OPTIONS, type MigrationOptions, PROCESS_OPTIONS, withDefaults } from '../model/options';
+import {
+  compileMigrationOptions,
+  MIGRATION_OPTIONS,
+  type MigrationOptions,
+  PROCESS_OPTIONS,
+  withDefaults,
+} from '../model/options';
 import { selectLevelAndStreams } from '../model/tiers';
 import { GRANT_LIFETIME_MS } from '../model/timing';
 import { BaseStore } from '../store/base-disks';
@@ -56,9 +62,21 @@ export interface AdapterConfig {
 
 export interface MigrationAdapter {
   /** Moves a memory image. @throws DwcpError; what has arrived stays at the destination, and a call with the same session id goes on there */
-  migrateVmMemory(vmId: string, memory: AdapterImage, destination: AdapterDestination, onProgress?: (progress: SendProgress) => void, signal?: AbortSignal): Promise<SentImage>;
+  migrateVmMemory(
+    vmId: string,
+    memory: AdapterImage,
+    destination: AdapterDestination,
+    onProgress?: (progress: SendProgress) => void,
+    signal?: AbortSignal,
+  ): Promise<SentImage>;
   /** Moves a disk image, likewise. */
-  migrateVmDisk(vmId: string, blocks: AdapterImage, destination: AdapterDestination, onProgress?: (progress: SendProgress) => void, signal?: AbortSignal): Promise<SentImage>;
+  migrateVmDisk(
+    vmId: string,
+    blocks: AdapterImage,
+    destination: AdapterDestination,
+    onProgress?: (progress: SendProgress) => void,
+    signal?: AbortSignal,
+  ): Promise<SentImage>;
   /** Trains a dictionary for VMs of a type from samples (pages of 4 KiB, or content cut into such), and keeps it where it gains. */
   trainDictionary(vmType: string, samples: readonly Buffer[]): Promise<TrainingReport>;
   /** Ends worker threads and idle connections. */
@@ -69,7 +87,10 @@ const PROGRESS_EVERY_MS = 250;
 
 export function createMigrationAdapter(config: AdapterConfig = {}): MigrationAdapter {
   const options = compileOrRefuse(config.dwcp ?? {});
-  const process = withDefaults(PROCESS_OPTIONS, { ...(config.workerThreads !== undefined && { workerThreads: config.workerThreads }), ...(config.bufferMemory !== undefined && { bufferMemory: config.bufferMemory }) });
+  const process = withDefaults(PROCESS_OPTIONS, {
+    ...(config.workerThreads !== undefined && { workerThreads: config.workerThreads }),
+    ...(config.bufferMemory !== undefined && { bufferMemory: config.bufferMemory }),
+  });
   const pool = new CodecPool(process.workerThreads);
   const peers = new PeerPool(process.idleStreamTtl, config.tls);
   const slab = new Slab(process.bufferMemory);
@@ -78,12 +99,41 @@ export function createMigrationAdapter(config: AdapterConfig = {}): MigrationAda
   const dictionaries = new DictionaryStore(dataDir);
   const limit = new SharedLimit(process.hostBandwidthLimit);
   let epoch = 0;
-  const context: SourceContext = { hostId: hostname().slice(0, 100), peers, pool, slab, store, dictionaries, bases: new BaseStore(dataDir), limit, history: new PathHistory(dataDir), nextEpoch: () => (epoch = Math.max(Date.now(), epoch + 1)), ...(config.explain && { explain: (_id, line) => unheard(() => config.explain?.(line)) }) };
+  const context: SourceContext = {
+    hostId: hostname().slice(0, 100),
+    peers,
+    pool,
+    slab,
+    store,
+    dictionaries,
+    bases: new BaseStore(dataDir),
+    limit,
+    history: new PathHistory(dataDir),
+    nextEpoch: () => (epoch = Math.max(Date.now(), epoch + 1)),
+    ...(config.explain && { explain: (_id, line) => unheard(() => config.explain?.(line)) }),
+  };
 
-  async function move(kind: ImageKind, vmId: string, image: AdapterImage, destination: AdapterDestination, onProgress?: (progress: SendProgress) => void, signal?: AbortSignal): Promise<SentImage> {
+  async function move(
+    kind: ImageKind,
+    vmId: string,
+    image: AdapterImage,
+    destination: AdapterDestination,
+    onProgress?: (progress: SendProgress) => void,
+    signal?: AbortSignal,
+  ): Promise<SentImage> {
     const sessionId = destination.sessionId ?? randomUUID();
     const grant = mintGrant(destination.agentKey, 'session', sessionId, GRANT_LIFETIME_MS);
-    const migration = new SourceMigration(sessionId, { address: destination.address, port: destination.port ?? PROCESS_OPTIONS.port.default, grant, ...(destination.furtherPaths && { furtherPaths: destination.furtherPaths }) }, options, context);
+    const migration = new SourceMigration(
+      sessionId,
+      {
+        address: destination.address,
+        port: destination.port ?? PROCESS_OPTIONS.port.default,
+        grant,
+        ...(destination.furtherPaths && { furtherPaths: destination.furtherPaths }),
+      },
+      options,
+      context,
+    );
     const input = await asFile(image);
     const abort = signal ?? new AbortController().signal;
     let arrived = false;
@@ -96,22 +146,46 @@ export function createMigrationAdapter(config: AdapterConfig = {}): MigrationAda
       throw toDwcpError(error, 'IMAGE_UNREADABLE', { side: 'source' });
     } finally {
       // What nobody can go on with is ended at once; where that is not heard, the agent ends it after a day.
-      if (arrived || destination.sessionId === undefined) await migration.openSession?.control.request('abandon', { vmId, fence: 0 }).catch(() => undefined);
+      if (arrived || destination.sessionId === undefined)
+        await migration.openSession?.control.request('abandon', { vmId, fence: 0 }).catch(() => undefined);
       migration.close();
       await input.dispose();
     }
   }
 
-  async function send(migration: SourceMigration, vmId: string, image: ImageSpec, path: string, signal: AbortSignal, onProgress?: (progress: SendProgress) => void): Promise<SentImage> {
+  async function send(
+    migration: SourceMigration,
+    vmId: string,
+    image: ImageSpec,
+    path: string,
+    signal: AbortSignal,
+    onProgress?: (progress: SendProgress) => void,
+  ): Promise<SentImage> {
     const session = await migration.sessionPatiently(signal);
     await session.control.request('prepare', {
-      record: { migrationId: migration.migrationId, vmId, mode: 'direct', fence: 0, generation: 0, sourceHost: context.hostId, images: [{ ...image, path: '/' }] },
+      record: {
+        migrationId: migration.migrationId,
+        vmId,
+        mode: 'direct',
+        fence: 0,
+        generation: 0,
+        sourceHost: context.hostId,
+        images: [{ ...image, path: '/' }],
+      },
     });
     await session.establish(options.minStreams);
     const link = await migration.measureLink();
     const start = selectLevelAndStreams(link, options, options.enableCompression);
     const feed = await ScanFeed.open(path, image.sizeBytes);
-    const sender = new ImageSender(migration, { vmId, image, path, feed, start, options, linkBytesPerSecond: link.bandwidthBytesPerSecond });
+    const sender = new ImageSender(migration, {
+      vmId,
+      image,
+      path,
+      feed,
+      start,
+      options,
+      linkBytesPerSecond: link.bandwidthBytesPerSecond,
+    });
     const tell = (): void => onProgress && unheard(() => onProgress(sender.progress));
     const timer = setInterval(tell, PROGRESS_EVERY_MS);
     try {
@@ -126,8 +200,10 @@ export function createMigrationAdapter(config: AdapterConfig = {}): MigrationAda
   }
 
   return {
-    migrateVmMemory: (vmId, memory, destination, onProgress, signal) => move('memory', vmId, memory, destination, onProgress, signal),
-    migrateVmDisk: (vmId, blocks, destination, onProgress, signal) => move('disk', vmId, blocks, destination, onProgress, signal),
+    migrateVmMemory: (vmId, memory, destination, onProgress, signal) =>
+      move('memory', vmId, memory, destination, onProgress, signal),
+    migrateVmDisk: (vmId, blocks, destination, onProgress, signal) =>
+      move('disk', vmId, blocks, destination, onProgress, signal),
     trainDictionary: (vmType, samples) => trainDictionary(vmTypeOf(vmType), Buffer.concat(samples), dictionaries, pool),
     close: async () => {
       peers.close();
@@ -146,7 +222,8 @@ function unheard(tell: () => void): void {
 }
 
 function compileOrRefuse(given: Partial<MigrationOptions>): MigrationOptions {
-  for (const name of Object.keys(given)) if (!(name in MIGRATION_OPTIONS)) throw new DwcpError('INVALID_INPUT', `There is no option ${name}`);
+  for (const name of Object.keys(given))
+    if (!(name in MIGRATION_OPTIONS)) throw new DwcpError('INVALID_INPUT', `There is no option ${name}`);
   try {
     return compileMigrationOptions(given);
   } catch (cause) {

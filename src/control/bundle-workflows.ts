@@ -7,8 +7,18 @@ import { bundleWorkflowCode } from '@temporalio/worker';
 import { WORKFLOW_BUNDLE } from './control-worker';
 
 async function main(): Promise<void> {
-  const silent = { log: () => undefined, trace: () => undefined, debug: () => undefined, info: () => undefined, warn: console.warn, error: console.error };
-  const { code } = await bundleWorkflowCode({ workflowsPath: join(__dirname, '..', '..', 'workflows', 'index.js'), logger: silent });
+  const silent = {
+    log: () => undefined,
+    trace: () => undefined,
+    debug: () => undefined,
+    info: () => undefined,
+    warn: console.warn,
+    error: console.error,
+  };
+  const { code } = await bundleWorkflowCode({
+    workflowsPath: join(__dirname, '..', '..', 'workflows', 'index.js'),
+    logger: silent,
+  });
   writeFileSync(WORKFLOW_BUNDLE, code);
 }
 

@@ -27,7 +27,10 @@ export function temporalTarget(): TemporalTarget {
 
 function unreachable(cause: unknown): DwcpError {
   const { address } = temporalTarget();
-  return new DwcpError('CONTROL_PLANE_UNREACHABLE', `No Temporal server answers at ${address}`, { side: 'control', cause });
+  return new DwcpError('CONTROL_PLANE_UNREACHABLE', `No Temporal server answers at ${address}`, {
+    side: 'control',
+    cause,
+  });
 }
 
 /** What a failed call to the server means: its own words stand in the cause. */
@@ -35,7 +38,10 @@ export function ofServer(error: unknown): DwcpError {
   if (error instanceof DwcpError) return error;
   const cause: unknown = typeof error === 'object' && error !== null && 'cause' in error ? error.cause : undefined;
   const words = [messageOf(error), ...(cause === undefined ? [] : [messageOf(cause)])].join(': ');
-  return new DwcpError('CONTROL_PLANE_UNREACHABLE', `Temporal at ${temporalTarget().address}: ${words}`, { side: 'control', cause: error });
+  return new DwcpError('CONTROL_PLANE_UNREACHABLE', `Temporal at ${temporalTarget().address}: ${words}`, {
+    side: 'control',
+    cause: error,
+  });
 }
 
 const CONNECT_TIMEOUT_MS = 5_000;
@@ -52,7 +58,10 @@ export async function connectClient(): Promise<Client> {
 }
 
 /** A worker's connection; waits until a server answers. @param waiting told of each attempt that failed */
-export async function connectWorker(signal: AbortSignal, waiting: (error: DwcpError) => void): Promise<NativeConnection> {
+export async function connectWorker(
+  signal: AbortSignal,
+  waiting: (error: DwcpError) => void,
+): Promise<NativeConnection> {
   const { connectionOptions } = configuration();
   for (;;) {
     signal.throwIfAborted();

@@ -31,7 +31,10 @@ export async function startControl(options: ProcessOptions, log: Logger): Promis
   const stopping = new AbortController();
   const { registry, record } = controlMetrics();
   let ready = false;
-  const metrics = options.metricsPort > 0 ? await serveMetrics(registry, options.metricsAddress, options.metricsPort, () => ready) : undefined;
+  const metrics =
+    options.metricsPort > 0
+      ? await serveMetrics(registry, options.metricsAddress, options.metricsPort, () => ready)
+      : undefined;
   log.info({ queue: CONTROL_QUEUE, temporal: temporalTarget().address }, 'control worker started');
   const ended = run().finally(() => metrics?.close());
   return { metrics, ended, stop: () => stopping.abort() };
@@ -40,7 +43,9 @@ export async function startControl(options: ProcessOptions, log: Logger): Promis
     Runtime.install({ logger: temporalLogger(log), shutdownSignals: [] });
     let connection: NativeConnection;
     try {
-      connection = await connectWorker(stopping.signal, (error) => log.warn(error.report(), 'waiting for the Temporal server'));
+      connection = await connectWorker(stopping.signal, (error) =>
+        log.warn(error.report(), 'waiting for the Temporal server'),
+      );
     } catch (error) {
       if (stopping.signal.aborted) return;
       throw toDwcpError(error, 'CONTROL_PLANE_UNREACHABLE');
@@ -76,7 +81,9 @@ async function makeReady(options: ProcessOptions, log: Logger): Promise<void> {
     const schedules = await ensureSchedules(client, declaredSchedules(options.pruneInterval));
     log.info({ searchAttributesAdded: added, schedules }, 'control plane prepared');
   } catch (cause) {
-    throw new DwcpError('CONTROL_PLANE_UNREACHABLE', `The Temporal server could not be prepared: ${messageOf(cause)}`, { cause });
+    throw new DwcpError('CONTROL_PLANE_UNREACHABLE', `The Temporal server could not be prepared: ${messageOf(cause)}`, {
+      cause,
+    });
   } finally {
     await client.connection.close();
   }

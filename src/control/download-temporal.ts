@@ -8,9 +8,13 @@ import { TestWorkflowEnvironment } from '@temporalio/testing';
 import { messageOf } from '../model/errors';
 
 async function main(downloadDir: string): Promise<void> {
-  const environment = await TestWorkflowEnvironment.createLocal({ server: { executable: { type: 'cached-download', downloadDir } } });
+  const environment = await TestWorkflowEnvironment.createLocal({
+    server: { executable: { type: 'cached-download', downloadDir } },
+  });
   await environment.teardown();
-  const name = (await readdir(downloadDir)).find((entry) => /^temporal-(cli|sdk)/.test(entry) && !entry.endsWith('.downloading'));
+  const name = (await readdir(downloadDir)).find(
+    (entry) => /^temporal-(cli|sdk)/.test(entry) && !entry.endsWith('.downloading'),
+  );
   if (name === undefined) throw new Error('the SDK left no file');
   process.stdout.write(`${join(downloadDir, name)}\n`);
 }

@@ -60,10 +60,26 @@ export async function startEmbeddedServer(options: EmbeddedServerOptions, say: S
   const uiPort = options.uiPort === 0 || options.uiPort === undefined ? await freePort(host) : options.uiPort;
   await mkdir(dirname(options.dbFile), { recursive: true });
   const args = [
-    'server', 'start-dev', '--ip', host, '--port', String(port), '--db-filename', options.dbFile, '--log-level', 'error',
-    '--sqlite-pragma', 'journal_mode=WAL', '--sqlite-pragma', 'synchronous=1', '--ui-disable-news-fetch',
+    'server',
+    'start-dev',
+    '--ip',
+    host,
+    '--port',
+    String(port),
+    '--db-filename',
+    options.dbFile,
+    '--log-level',
+    'error',
+    '--sqlite-pragma',
+    'journal_mode=WAL',
+    '--sqlite-pragma',
+    'synchronous=1',
+    '--ui-disable-news-fetch',
     ...(uiPort < 0 ? ['--headless'] : ['--ui-ip', host, '--ui-port', String(uiPort)]),
-    ...Object.entries(SEARCH_ATTRIBUTES).flatMap(([name, type]) => ['--search-attribute', `${name}=${{ KEYWORD: 'Keyword', BOOL: 'Bool', INT: 'Int' }[type]}`]),
+    ...Object.entries(SEARCH_ATTRIBUTES).flatMap(([name, type]) => [
+      '--search-attribute',
+      `${name}=${{ KEYWORD: 'Keyword', BOOL: 'Bool', INT: 'Int' }[type]}`,
+    ]),
   ];
   const child = spawn(path, args, { stdio: ['ignore', 'ignore', 'pipe'] });
   let tail = '';
@@ -78,9 +94,19 @@ export async function startEmbeddedServer(options: EmbeddedServerOptions, say: S
   } catch (cause) {
     child.kill('SIGKILL');
     const last = tail.trim().split('\n').at(-1) ?? '';
-    throw new DwcpError('SERVER_UNAVAILABLE', `The Temporal server (${path}) did not start: ${last || (messageOf(cause))}`, { side: 'control', cause });
+    throw new DwcpError(
+      'SERVER_UNAVAILABLE',
+      `The Temporal server (${path}) did not start: ${last || messageOf(cause)}`,
+      { side: 'control', cause },
+    );
   }
-  return { address, uiAddress: uiPort < 0 ? undefined : `http://127.0.0.1:${uiPort}`, process: child, ended, stop: () => stop(child, ended) };
+  return {
+    address,
+    uiAddress: uiPort < 0 ? undefined : `http://127.0.0.1:${uiPort}`,
+    process: child,
+    ended,
+    stop: () => stop(child, ended),
+  };
 }
 
 async function answering(address: string, ended: Promise<number>): Promise<void> {

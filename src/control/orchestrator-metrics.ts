@@ -44,13 +44,19 @@ function encodingMetrics(images: readonly ImageResult[]): EncodingMetrics {
     reference_hits: images.reduce((sum, image) => sum + image.blocks.references, 0),
     bytes_by_encoding: addedUp(images.map(({ encoder }) => encoder.bytes)),
     bytes_by_packing: addedUp(images.map(({ encoder }) => encoder.packings)),
-    seconds_by_stage: Object.fromEntries(Object.entries(addedUp(images.map(({ encoder }) => encoder.times))).map(([name, ms]) => [name.replace(/Ms$/, ''), ms / 1000])),
+    seconds_by_stage: Object.fromEntries(
+      Object.entries(addedUp(images.map(({ encoder }) => encoder.times))).map(([name, ms]) => [
+        name.replace(/Ms$/, ''),
+        ms / 1000,
+      ]),
+    ),
   };
 }
 
 function addedUp(records: readonly Readonly<Record<string, number>>[]): Record<string, number> {
   const sums: Record<string, number> = {};
-  for (const record of records) for (const [name, value] of Object.entries(record)) sums[name] = (sums[name] ?? 0) + value;
+  for (const record of records)
+    for (const [name, value] of Object.entries(record)) sums[name] = (sums[name] ?? 0) + value;
   return sums;
 }
 
@@ -62,15 +68,19 @@ export function collectMetrics(statuses: readonly MigrationStatus[]): Orchestrat
   const results = statuses.flatMap((status) => status.result ?? []);
   const live = statuses.flatMap((status) => status.live);
   const images = results.flatMap((result) => result.images);
-  const withBaseline = images.filter((image) => image.blocks.unchanged + image.blocks.pages + image.blocks.runDelta + image.blocks.oldPages > 0);
+  const withBaseline = images.filter(
+    (image) => image.blocks.unchanged + image.blocks.pages + image.blocks.runDelta + image.blocks.oldPages > 0,
+  );
   const tiers = [...new Set(results.flatMap((result) => result.tier ?? []))];
   const reasons: Record<string, number> = {};
-  for (const { fallbackReason } of results) if (fallbackReason) reasons[fallbackReason.code] = (reasons[fallbackReason.code] ?? 0) + 1;
+  for (const { fallbackReason } of results)
+    if (fallbackReason) reasons[fallbackReason.code] = (reasons[fallbackReason.code] ?? 0) + 1;
   return {
     migrations_total: statuses.length,
     migrations_running: statuses.filter((status) => status.state === 'running').length,
     dwcp_speedup: mean(results.filter((result) => result.path === 'dwcp').map((result) => result.speedup)),
-    fallback_rate: results.length === 0 ? 0 : results.filter((result) => result.path === 'fallback').length / results.length,
+    fallback_rate:
+      results.length === 0 ? 0 : results.filter((result) => result.path === 'fallback').length / results.length,
     fallback_reasons: reasons,
     adapter_metrics: {
       amst: {
@@ -80,7 +90,12 @@ export function collectMetrics(statuses: readonly MigrationStatus[]): Orchestrat
       hde: {
         ...encodingMetrics(images),
         delta_hit_rate: mean(withBaseline.map((image) => image.deltaHitRate)),
-        by_tier: Object.fromEntries(tiers.map((tier) => [tier, encodingMetrics(results.filter((result) => result.tier === tier).flatMap((result) => result.images))])),
+        by_tier: Object.fromEntries(
+          tiers.map((tier) => [
+            tier,
+            encodingMetrics(results.filter((result) => result.tier === tier).flatMap((result) => result.images)),
+          ]),
+        ),
       },
     },
   };

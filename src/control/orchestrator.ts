@@ -3,14 +3,34 @@
  * work itself is done by agents, and goes on when the caller is gone.
  */
 import { randomUUID } from 'node:crypto';
-import { type Client, WorkflowExecutionAlreadyStartedError, WorkflowFailedError, type WorkflowHandle, WorkflowNotFoundError, WorkflowUpdateFailedError } from '@temporalio/client';
+import {
+  type Client,
+  WorkflowExecutionAlreadyStartedError,
+  WorkflowFailedError,
+  type WorkflowHandle,
+  WorkflowNotFoundError,
+  WorkflowUpdateFailedError,
+} from '@temporalio/client';
 import { ApplicationFailure, WorkflowIdConflictPolicy, WorkflowIdReusePolicy } from '@temporalio/common';
 import { z } from 'zod';
 import { DwcpError, errorReportSchema, fromReport, toDwcpError, messageOf } from '../model/errors';
 import {
-  imageProgressSchema, type ImageProgress, type MigrationProgress, migrationProgressSchema, migrationRequestSchema, type MigrationResult, migrationResultSchema,
+  imageProgressSchema,
+  type ImageProgress,
+  type MigrationProgress,
+  migrationProgressSchema,
+  migrationRequestSchema,
+  type MigrationResult,
+  migrationResultSchema,
 } from '../model/migration';
-import { CONTROL_QUEUE, MESSAGES, migrationWorkflowId, temporalPriorityKey, warmWorkflowId, WORKFLOWS } from '../model/names';
+import {
+  CONTROL_QUEUE,
+  MESSAGES,
+  migrationWorkflowId,
+  temporalPriorityKey,
+  warmWorkflowId,
+  WORKFLOWS,
+} from '../model/names';
 import { compileMigrationOptions, type MigrationOptions } from '../model/options';
 import { connectClient, ofServer } from './connection';
 import { readAttribute } from './search-attributes';
@@ -50,7 +70,11 @@ export interface Orchestrator {
   cancelMigration(migrationId: string): Promise<void>;
   /** Parked: tries the step again. @throws NOT_PARKED */
   /** Tries a parked step again; a guest that does not converge may be allowed a longer pause, or to be slowed down. */
-  retryMigration(migrationId: string, note?: string, changed?: Partial<Pick<MigrationOptions, 'maxDowntimeMs' | 'autoConverge'>>): Promise<void>;
+  retryMigration(
+    migrationId: string,
+    note?: string,
+    changed?: Partial<Pick<MigrationOptions, 'maxDowntimeMs' | 'autoConverge'>>,
+  ): Promise<void>;
   /** Parked: gives up. @throws NOT_PARKED */
   abortMigration(migrationId: string, reason?: string, acceptTwoCopies?: boolean): Promise<void>;
   /** In bytes a second; 0 takes the limit off. */
@@ -63,7 +87,10 @@ export interface Orchestrator {
 }
 
 /** @throws CONTROL_PLANE_UNREACHABLE; INVALID_INPUT for options that are none */
-export async function createOrchestrator(migrationConfig: MigrationConfig = {}, dwcpConfig: Partial<MigrationOptions> = {}): Promise<Orchestrator> {
+export async function createOrchestrator(
+  migrationConfig: MigrationConfig = {},
+  dwcpConfig: Partial<MigrationOptions> = {},
+): Promise<Orchestrator> {
   const client = migrationConfig.client ?? (await connectClient());
   return new TemporalOrchestrator(client, checked(dwcpConfig), migrationConfig.client === undefined);
 }
@@ -87,8 +114,20 @@ class TemporalOrchestrator implements Orchestrator {
     return this.#start(WORKFLOWS.migrateVm, migrationWorkflowId(vmId), vmId, sourceHost, destinationHost, options);
   }
 
-  warmBaseline(vmId: string, sourceHost: string, destinationHost: string, options: MigrateOptions = {}): Promise<string> {
-    return this.#start(WORKFLOWS.warmBaseline, warmWorkflowId(vmId, destinationHost), vmId, sourceHost, destinationHost, options);
+  warmBaseline(
+    vmId: string,
+    sourceHost: string,
+    destinationHost: string,
+    options: MigrateOptions = {},
+  ): Promise<string> {
+    return this.#start(
+      WORKFLOWS.warmBaseline,
+      warmWorkflowId(vmId, destinationHost),
+      vmId,
+      sourceHost,
+      destinationHost,
+      options,
+    );
   }
 
   async getMigrationStatus(migrationId: string): Promise<MigrationStatus> {
@@ -99,12 +138,19 @@ class TemporalOrchestrator implements Orchestrator {
     await (await this.#find(migrationId)).signal(MESSAGES.cancelSignal).catch(ended(migrationId));
   }
 
-  async retryMigration(migrationId: string, note?: string, changed: Partial<Pick<MigrationOptions, 'maxDowntimeMs' | 'autoConverge'>> = {}): Promise<void> {
+  async retryMigration(
+    migrationId: string,
+    note?: string,
+    changed: Partial<Pick<MigrationOptions, 'maxDowntimeMs' | 'autoConverge'>> = {},
+  ): Promise<void> {
     await this.#update(migrationId, MESSAGES.retryStep, { ...changed, ...(note !== undefined && { note }) });
   }
 
   async abortMigration(migrationId: string, reason?: string, acceptTwoCopies?: boolean): Promise<void> {
-    await this.#update(migrationId, MESSAGES.abortMigration, { ...(reason !== undefined && { reason }), ...(acceptTwoCopies !== undefined && { acceptTwoCopies }) });
+    await this.#update(migrationId, MESSAGES.abortMigration, {
+      ...(reason !== undefined && { reason }),
+      ...(acceptTwoCopies !== undefined && { acceptTwoCopies }),
+    });
   }
 
   async setBandwidthLimit(migrationId: string, bytesPerSecond: number): Promise<void> {
@@ -137,7 +183,14 @@ class TemporalOrchestrator implements Orchestrator {
     if (this.#ownsClient) await this.#client.connection.close();
   }
 
-  async #start(workflowType: string, workflowId: string, vmId: string, sourceHost: string, destinationHost: string, { migrationId = randomUUID(), ...given }: MigrateOptions): Promise<string> {
+  async #start(
+    workflowType: string,
+    workflowId: string,
+    vmId: string,
+    sourceHost: string,
+    destinationHost: string,
+    { migrationId = randomUUID(), ...given }: MigrateOptions,
+  ): Promise<string> {
     const options = checked({ ...this.#defaults, ...given });
     const request = parsed({ schemaVersion: 1, vmId, sourceHost, destinationHost, migrationId, options });
     const priority = options.priority ?? 5;
@@ -151,7 +204,8 @@ class TemporalOrchestrator implements Orchestrator {
         memo: { migrationId },
         priority: { priorityKey: temporalPriorityKey(priority) },
         staticSummary: `${vmId}: ${sourceHost} → ${destinationHost}`,
-        staticDetails: 'Cancel rolls back before the switchover; from there on the migration completes forward. Terminate leaves the clean-up to the agents’ sweep.',
+        staticDetails:
+          'Cancel rolls back before the switchover; from there on the migration completes forward. Terminate leaves the clean-up to the agents’ sweep.',
       });
       this.#remember(migrationId, workflowId, handle.firstExecutionRunId);
       return migrationId;
@@ -178,14 +232,16 @@ class TemporalOrchestrator implements Orchestrator {
   async #find(migrationId: string): Promise<WorkflowHandle> {
     try {
       const query = `MigrationId = "${migrationId.replaceAll('"', '')}" AND WorkflowType IN ("${WORKFLOWS.migrateVm}", "${WORKFLOWS.warmBaseline}")`;
-      for await (const { workflowId, runId } of this.#client.workflow.list({ query })) return this.#client.workflow.getHandle(workflowId, runId);
+      for await (const { workflowId, runId } of this.#client.workflow.list({ query }))
+        return this.#client.workflow.getHandle(workflowId, runId);
       const started = this.#started.get(migrationId);
       if (started) return this.#client.workflow.getHandle(started.workflowId, started.runId);
       const handle = this.#client.workflow.getHandle(migrationWorkflowId(migrationId));
       const { runId } = await handle.describe();
       return this.#client.workflow.getHandle(handle.workflowId, runId);
     } catch (error) {
-      if (error instanceof WorkflowNotFoundError) throw new DwcpError('MIGRATION_UNKNOWN', `No migration ${migrationId} is known`);
+      if (error instanceof WorkflowNotFoundError)
+        throw new DwcpError('MIGRATION_UNKNOWN', `No migration ${migrationId} is known`);
       throw ofServer(error);
     }
   }
@@ -195,8 +251,10 @@ class TemporalOrchestrator implements Orchestrator {
     try {
       await handle.executeUpdate(name, { args: [input] });
     } catch (error) {
-      if (error instanceof WorkflowUpdateFailedError && error.cause instanceof ApplicationFailure) throw failureOf(error);
-      if (error instanceof WorkflowNotFoundError) throw new DwcpError('NOT_PARKED', `Migration ${migrationId} has ended`);
+      if (error instanceof WorkflowUpdateFailedError && error.cause instanceof ApplicationFailure)
+        throw failureOf(error);
+      if (error instanceof WorkflowNotFoundError)
+        throw new DwcpError('NOT_PARKED', `Migration ${migrationId} has ended`);
       throw ofServer(error);
     }
   }
@@ -205,13 +263,22 @@ class TemporalOrchestrator implements Orchestrator {
     const described = await handle.describe();
     const { workflowId, runId, status } = described;
     const memo = described.memo?.migrationId;
-    const migrationId = typeof memo === 'string' ? memo : readAttribute(described.typedSearchAttributes, 'MigrationId') ?? workflowId;
+    const migrationId =
+      typeof memo === 'string' ? memo : (readAttribute(described.typedSearchAttributes, 'MigrationId') ?? workflowId);
     const common = { migrationId, workflowId, runId, live: liveProgress(described.raw) };
     if (status.name === 'RUNNING') {
-      const progress = await handle.query<unknown>(MESSAGES.progressQuery).then((value) => migrationProgressSchema.parse(value), () => undefined);
+      const progress = await handle.query<unknown>(MESSAGES.progressQuery).then(
+        (value) => migrationProgressSchema.parse(value),
+        () => undefined,
+      );
       return { ...common, state: 'running', ...(progress && { progress }) };
     }
-    if (status.name === 'TERMINATED') return { ...common, state: 'terminated', error: new DwcpError('MIGRATION_FAILED', 'It was terminated; the agents’ sweep cleans up') };
+    if (status.name === 'TERMINATED')
+      return {
+        ...common,
+        state: 'terminated',
+        error: new DwcpError('MIGRATION_FAILED', 'It was terminated; the agents’ sweep cleans up'),
+      };
     try {
       return { ...common, state: 'completed', result: migrationResultSchema.parse(await handle.result()) };
     } catch (error) {
@@ -233,33 +300,48 @@ function checked(options: Partial<MigrationOptions>): Partial<MigrationOptions> 
 function parsed(request: Record<string, unknown>): Record<string, unknown> {
   const result = migrationRequestSchema.safeParse(request);
   if (result.success) return result.data;
-  throw new DwcpError('INVALID_INPUT', result.error.issues.map((issue) => `${issue.path.join('.')}: ${issue.message}`).join('; '));
+  throw new DwcpError(
+    'INVALID_INPUT',
+    result.error.issues.map((issue) => `${issue.path.join('.')}: ${issue.message}`).join('; '),
+  );
 }
 
 function ended(migrationId: string): (error: unknown) => never {
   return (error) => {
-    if (error instanceof WorkflowNotFoundError) throw new DwcpError('MIGRATION_UNKNOWN', `Migration ${migrationId} has ended already`);
+    if (error instanceof WorkflowNotFoundError)
+      throw new DwcpError('MIGRATION_UNKNOWN', `Migration ${migrationId} has ended already`);
     throw ofServer(error);
   };
 }
 
 /** The coded error that ended a workflow. */
 export function failureOf(error: unknown): DwcpError {
-  const cause = error instanceof WorkflowFailedError || error instanceof WorkflowUpdateFailedError ? error.cause : error;
+  const cause =
+    error instanceof WorkflowFailedError || error instanceof WorkflowUpdateFailedError ? error.cause : error;
   if (cause instanceof ApplicationFailure) {
     const report = errorReportSchema.safeParse(cause.details?.[0]);
     if (report.success) return fromReport(report.data);
   }
-  if (cause instanceof Error && cause.name === 'CancelledFailure') return new DwcpError('CANCELLED', 'The migration was cancelled');
+  if (cause instanceof Error && cause.name === 'CancelledFailure')
+    return new DwcpError('CANCELLED', 'The migration was cancelled');
   return toDwcpError(cause, 'MIGRATION_FAILED');
 }
 
 interface RawDescription {
-  readonly pendingActivities?: readonly { readonly heartbeatDetails?: { readonly payloads?: readonly { readonly data?: Uint8Array | null }[] | null } | null }[] | null;
+  readonly pendingActivities?:
+    | readonly {
+        readonly heartbeatDetails?: {
+          readonly payloads?: readonly { readonly data?: Uint8Array | null }[] | null;
+        } | null;
+      }[]
+    | null;
 }
 
 /** One image, or all of a guest that is moved while it runs. */
-const reportSchema = z.union([imageProgressSchema, z.object({ v: z.literal(1), images: z.array(imageProgressSchema) })]);
+const reportSchema = z.union([
+  imageProgressSchema,
+  z.object({ v: z.literal(1), images: z.array(imageProgressSchema) }),
+]);
 
 /** The last heartbeats of running activities that report an image's progress. */
 function liveProgress(raw: unknown): ImageProgress[] {

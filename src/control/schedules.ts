@@ -2,14 +2,30 @@
  * The schedules of DWCP, declared here and brought to the server idempotently: created where they are missing, replaced
  * where they differ, an operator's pause left as it is.
  */
-import { type Client, ScheduleAlreadyRunning, ScheduleNotFoundError, ScheduleOverlapPolicy, type ScheduleOptions } from '@temporalio/client';
+import {
+  type Client,
+  ScheduleAlreadyRunning,
+  ScheduleNotFoundError,
+  ScheduleOverlapPolicy,
+  type ScheduleOptions,
+} from '@temporalio/client';
 import type { MigrationRequest } from '../model/migration';
 import { CONTROL_QUEUE, warmWorkflowId, WORKFLOWS } from '../model/names';
 
 const MANAGED_BY = 'dwcp';
 
 /** What every schedule of DWCP has: a tenth of jitter, never two runs at once. */
-function everyMs(intervalMs: number, scheduleId: string, catchupWindow: '10m' | '1h', action: { readonly workflowType: string; readonly workflowId: string; readonly args: object[]; readonly staticSummary: string }): ScheduleOptions {
+function everyMs(
+  intervalMs: number,
+  scheduleId: string,
+  catchupWindow: '10m' | '1h',
+  action: {
+    readonly workflowType: string;
+    readonly workflowId: string;
+    readonly args: object[];
+    readonly staticSummary: string;
+  },
+): ScheduleOptions {
   return {
     scheduleId,
     spec: { intervals: [{ every: intervalMs }], jitter: Math.round(intervalMs / 10) },
@@ -22,7 +38,10 @@ function everyMs(intervalMs: number, scheduleId: string, catchupWindow: '10m' | 
 export function declaredSchedules(pruneIntervalMs: number): ScheduleOptions[] {
   return [
     everyMs(pruneIntervalMs, 'dwcp-prune-baselines', '1h', {
-      workflowType: WORKFLOWS.pruneBaselines, workflowId: 'prune-baselines', args: [{ hosts: [], limitBytes: 0 }], staticSummary: 'Keep baselines within each host’s limit',
+      workflowType: WORKFLOWS.pruneBaselines,
+      workflowId: 'prune-baselines',
+      args: [{ hosts: [], limitBytes: 0 }],
+      staticSummary: 'Keep baselines within each host’s limit',
     }),
   ];
 }
@@ -34,7 +53,10 @@ export function dictionaryScheduleId(vmType: string): string {
 /** @param hosts none: all that migrations have named, at each run */
 export function dictionarySchedule(vmType: string, hosts: readonly string[], intervalMs: number): ScheduleOptions {
   return everyMs(intervalMs, dictionaryScheduleId(vmType), '1h', {
-    workflowType: WORKFLOWS.trainDictionary, workflowId: `train-dictionary:${vmType}`, args: [{ vmType, hosts: [...hosts] }], staticSummary: `New samples of ${vmType} VMs, a new dictionary where it gains`,
+    workflowType: WORKFLOWS.trainDictionary,
+    workflowId: `train-dictionary:${vmType}`,
+    args: [{ vmType, hosts: [...hosts] }],
+    staticSummary: `New samples of ${vmType} VMs, a new dictionary where it gains`,
   });
 }
 
@@ -46,7 +68,10 @@ export function warmScheduleId(vmId: string, destinationHost: string): string {
 export function warmSchedule(request: MigrationRequest, intervalMs: number): ScheduleOptions {
   const { vmId, destinationHost } = request;
   return everyMs(intervalMs, warmScheduleId(vmId, destinationHost), '10m', {
-    workflowType: WORKFLOWS.warmBaseline, workflowId: warmWorkflowId(vmId, destinationHost), args: [request], staticSummary: `Bring the baseline of ${vmId} on ${destinationHost} up to date`,
+    workflowType: WORKFLOWS.warmBaseline,
+    workflowId: warmWorkflowId(vmId, destinationHost),
+    args: [request],
+    staticSummary: `Bring the baseline of ${vmId} on ${destinationHost} up to date`,
   });
 }
 
@@ -60,7 +85,10 @@ export async function removeSchedule(client: Client, scheduleId: string): Promis
 }
 
 /** @returns what was done to each schedule */
-export async function ensureSchedules(client: Client, schedules: readonly ScheduleOptions[]): Promise<Record<string, 'created' | 'updated'>> {
+export async function ensureSchedules(
+  client: Client,
+  schedules: readonly ScheduleOptions[],
+): Promise<Record<string, 'created' | 'updated'>> {
   const done: Record<string, 'created' | 'updated'> = {};
   for (const desired of schedules) done[desired.scheduleId] = await ensureSchedule(client, desired);
   return done;

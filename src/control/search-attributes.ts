@@ -40,7 +40,10 @@ export async function ensureSearchAttributes(client: Client): Promise<string[]> 
 }
 
 /** The value of one of our attributes, as text; undefined where it is not set. */
-export function readAttribute(attributes: TypedSearchAttributes, name: keyof typeof SEARCH_ATTRIBUTES): string | undefined {
+export function readAttribute(
+  attributes: TypedSearchAttributes,
+  name: keyof typeof SEARCH_ATTRIBUTES,
+): string | undefined {
   const value: unknown = attributes.getAll().find((pair) => pair.key.name === name)?.value;
   return typeof value === 'string' ? value : undefined;
 }

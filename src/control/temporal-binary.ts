@@ -44,7 +44,9 @@ export async function findTemporalBinary(say: Say): Promise<FoundBinary> {
       failed.push(`${how}: ${messageOf(error)}`);
     }
   }
-  throw new DwcpError('SERVER_UNAVAILABLE', `No Temporal server could be had. Tried: ${failed.join('; ')}`, { side: 'control' });
+  throw new DwcpError('SERVER_UNAVAILABLE', `No Temporal server could be had. Tried: ${failed.join('; ')}`, {
+    side: 'control',
+  });
 }
 
 type Way = (say: Say) => Promise<string | undefined>;
@@ -52,28 +54,40 @@ type Way = (say: Say) => Promise<string | undefined>;
 const cached = (): string => join(cacheFolder(), 'temporal');
 
 const WAYS: readonly (readonly [string, Way])[] = [
-  ['DWCP_TEMPORAL_CLI', async () => {
-    const named = process.env.DWCP_TEMPORAL_CLI;
-    if (!named) throw new Error('not set');
-    return checked(named);
-  }],
-  ['PATH', async () => {
-    for (const folder of (process.env.PATH ?? '').split(delimiter)) {
-      const path = join(folder, 'temporal');
-      if (folder !== '' && (await isExecutable(path))) return checked(path);
-    }
-    throw new Error('no temporal on it');
-  }],
-  ['cache', async () => {
-    if (!(await isExecutable(cached()))) throw new Error(`nothing at ${cached()}`);
-    return checked(cached());
-  }],
+  [
+    'DWCP_TEMPORAL_CLI',
+    async () => {
+      const named = process.env.DWCP_TEMPORAL_CLI;
+      if (!named) throw new Error('not set');
+      return checked(named);
+    },
+  ],
+  [
+    'PATH',
+    async () => {
+      for (const folder of (process.env.PATH ?? '').split(delimiter)) {
+        const path = join(folder, 'temporal');
+        if (folder !== '' && (await isExecutable(path))) return checked(path);
+      }
+      throw new Error('no temporal on it');
+    },
+  ],
+  [
+    'cache',
+    async () => {
+      if (!(await isExecutable(cached()))) throw new Error(`nothing at ${cached()}`);
+      return checked(cached());
+    },
+  ],
   ['download by the SDK', download],
   ['build from source', build],
 ];
 
 async function isExecutable(path: string): Promise<boolean> {
-  return access(path, constants.X_OK).then(() => true, () => false);
+  return access(path, constants.X_OK).then(
+    () => true,
+    () => false,
+  );
 }
 
 /** A binary counts when it runs and says what it is. */
@@ -87,7 +101,9 @@ async function checked(path: string): Promise<string> {
 async function download(say: Say): Promise<string> {
   say('Temporal server: asking the SDK to download it');
   await mkdir(cacheFolder(), { recursive: true });
-  const { stdout } = await run(process.execPath, [join(__dirname, 'download-temporal.js'), cacheFolder()], { timeout: DOWNLOAD_TIMEOUT_MS }).catch((error: unknown) => {
+  const { stdout } = await run(process.execPath, [join(__dirname, 'download-temporal.js'), cacheFolder()], {
+    timeout: DOWNLOAD_TIMEOUT_MS,
+  }).catch((error: unknown) => {
     const { stderr = '' } = error as { stderr?: string };
     throw new Error(stderr.trim().split('\n').at(-1) || 'it did not finish in time');
   });
@@ -119,7 +135,16 @@ async function build(say: Say): Promise<string> {
 
 function compile(go: string, module: string, output: string, say: Say): Promise<void> {
   return new Promise((resolve, reject) => {
-    const args = ['build', '-v', '-trimpath', '-ldflags', '-s -w', '-o', output, 'github.com/temporalio/cli/cmd/temporal'];
+    const args = [
+      'build',
+      '-v',
+      '-trimpath',
+      '-ldflags',
+      '-s -w',
+      '-o',
+      output,
+      'github.com/temporalio/cli/cmd/temporal',
+    ];
     const child = spawn(go, args, { cwd: module, stdio: ['ignore', 'ignore', 'pipe'], timeout: BUILD_TIMEOUT_MS });
     const startedAt = Date.now();
     let packages = 0;
@@ -128,7 +153,13 @@ function compile(go: string, module: string, output: string, say: Say): Promise<
       packages += chunk.toString('utf8').split('\n').length - 1;
       tail = (tail + chunk.toString('utf8')).slice(-2000);
     });
-    const timer = setInterval(() => say(`Temporal server: ${Math.min(99, Math.round((100 * packages) / ABOUT_PACKAGES))} % of its packages, ${formatDuration(Date.now() - startedAt)}`), 15_000);
+    const timer = setInterval(
+      () =>
+        say(
+          `Temporal server: ${Math.min(99, Math.round((100 * packages) / ABOUT_PACKAGES))} % of its packages, ${formatDuration(Date.now() - startedAt)}`,
+        ),
+      15_000,
+    );
     child.once('error', reject);
     child.once('close', (code, signal) => {
       clearInterval(timer);

@@ -45,20 +45,30 @@ export function emptyAccount(): EncodingAccount {
 
 export function sumOfAccounts(one: EncodingAccount, other: EncodingAccount): EncodingAccount {
   return {
-    blocks: sumOf(one.blocks, other.blocks), bytes: sumOf(one.bytes, other.bytes), headBytes: one.headBytes + other.headBytes,
+    blocks: sumOf(one.blocks, other.blocks),
+    bytes: sumOf(one.bytes, other.bytes),
+    headBytes: one.headBytes + other.headBytes,
     packings: {
-      stored: one.packings.stored + other.packings.stored, zstd: one.packings.zstd + other.packings.zstd,
-      dictionary: one.packings.dictionary + other.packings.dictionary, numbers: one.packings.numbers + other.packings.numbers, hex: one.packings.hex + other.packings.hex,
+      stored: one.packings.stored + other.packings.stored,
+      zstd: one.packings.zstd + other.packings.zstd,
+      dictionary: one.packings.dictionary + other.packings.dictionary,
+      numbers: one.packings.numbers + other.packings.numbers,
+      hex: one.packings.hex + other.packings.hex,
       brotli: one.packings.brotli + other.packings.brotli,
     },
     times: {
-      readMs: one.times.readMs + other.times.readMs, chooseMs: one.times.chooseMs + other.times.chooseMs,
-      deltaMs: one.times.deltaMs + other.times.deltaMs, packMs: one.times.packMs + other.times.packMs,
+      readMs: one.times.readMs + other.times.readMs,
+      chooseMs: one.times.chooseMs + other.times.chooseMs,
+      deltaMs: one.times.deltaMs + other.times.deltaMs,
+      packMs: one.times.packMs + other.times.packMs,
     },
   };
 }
 
-function sumOf(one: Readonly<Record<Encoding, number>>, other: Readonly<Record<Encoding, number>>): Record<Encoding, number> {
+function sumOf(
+  one: Readonly<Record<Encoding, number>>,
+  other: Readonly<Record<Encoding, number>>,
+): Record<Encoding, number> {
   const sum = noBlocks();
   for (const name of Object.keys(ENCODING) as Encoding[]) sum[name] = one[name] + other[name];
   return sum;

@@ -50,18 +50,32 @@ export class BatchDecoder {
    * Decodes a batch. `accept` gets each verified block in order, `refuse` each block that must come again in full.
    * @throws PROTOCOL_VIOLATION where the batch breaks the format or lies outside its image.
    */
-  decode(head: BatchHead, payload: Buffer, image: HeldImage, accept: (block: VerifiedBlock) => void, refuse: (block: number) => void): void {
+  decode(
+    head: BatchHead,
+    payload: Buffer,
+    image: HeldImage,
+    accept: (block: VerifiedBlock) => void,
+    refuse: (block: number) => void,
+  ): void {
     const blocks = blockCount(image.sizeBytes);
     for (const { block } of head.entries) if (block >= blocks) throw violation(`block ${block} is outside its image`);
     // All old content that serves as a dictionary is read before anything is written over it.
-    const { end, pages } = this.#pieces.unpack(head, payload, image.sizeBytes, (entry, out) => readOld(entry, image, out));
+    const { end, pages } = this.#pieces.unpack(head, payload, image.sizeBytes, (entry, out) =>
+      readOld(entry, image, out),
+    );
     const gathered = this.#unpack(head, payload.subarray(end), image);
     let at = 0;
     for (const entry of head.entries) {
       const encoded = entry.encoding === 'oldPages' ? pages.get(entry) : gathered?.subarray(at, at + entry.length);
       if (entry.encoding !== 'oldPages') at += entry.length;
       const bytes = encoded && this.#restore(entry, encoded, image);
-      if (bytes !== undefined) accept({ block: entry.block, hash: entry.hash, bytes: bytes === 'zeros' ? undefined : bytes, stable: entry.encoding === 'full' });
+      if (bytes !== undefined)
+        accept({
+          block: entry.block,
+          hash: entry.hash,
+          bytes: bytes === 'zeros' ? undefined : bytes,
+          stable: entry.encoding === 'full',
+        });
       else refuse(entry.block);
     }
   }
@@ -71,7 +85,9 @@ export class BatchDecoder {
     const section = this.#section.unpack(packing, payload, gatheredBytes, this.#gathered, dictionaryOf);
     if (section === undefined) {
       if (packing === 'stored') throw violation(`${payload.length} stored bytes for ${gatheredBytes}`);
-      throw new DwcpError('FRAME_CORRUPT', 'A batch does not unpack to the length its head gives', { side: 'destination' });
+      throw new DwcpError('FRAME_CORRUPT', 'A batch does not unpack to the length its head gives', {
+        side: 'destination',
+      });
     }
     return section === 'no dictionary' ? undefined : section;
   }
@@ -81,18 +97,22 @@ export class BatchDecoder {
     const length = blockLength(image.sizeBytes, entry.block);
     if (entry.encoding === 'zero') return entry.hash.equals(ZERO_HASH) ? 'zeros' : undefined;
     if (entry.encoding === 'full') {
-      if (encoded.length !== length) throw violation(`block ${entry.block} takes ${length} bytes, not ${encoded.length}`);
+      if (encoded.length !== length)
+        throw violation(`block ${entry.block} takes ${length} bytes, not ${encoded.length}`);
       return this.#verified(encoded, entry);
     }
     const block = this.#block.subarray(0, length);
     if (entry.encoding === 'references' && entry.oldHash.equals(NO_OLD_HASH)) block.fill(0);
     else if (!readOld(entry, image, block)) return undefined;
     if (entry.encoding === 'references') {
-      const result = applyReferences(encoded, entry.pageBitmap, block, (address, out) => image.readReferences(address, out));
+      const result = applyReferences(encoded, entry.pageBitmap, block, (address, out) =>
+        image.readReferences(address, out),
+      );
       if (result === 'malformed') throw violation(`the references of block ${entry.block} are malformed`);
       return result === 'done' ? this.#verified(block, entry) : undefined;
     }
-    const whole = entry.encoding === 'runDelta' ? applyRunDelta(encoded, block) : applyPages(encoded, entry.pageBitmap, block);
+    const whole =
+      entry.encoding === 'runDelta' ? applyRunDelta(encoded, block) : applyPages(encoded, entry.pageBitmap, block);
     if (!whole) throw violation(`the ${entry.encoding} of block ${entry.block} is malformed`);
     return this.#verified(block, entry);
   }

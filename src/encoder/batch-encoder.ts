@@ -4,7 +4,17 @@
  */
 import { BLOCK_SIZE_BYTES } from '../model/image';
 import { type EncodingAccount, NOTHING_PACKED } from './account';
-import { MAX_BATCH_BLOCKS, OLD_HASH_BYTES, batchMetaBytes, noBlocks, writeBatchEntry, writeBatchHead, type BatchEntry, type Encoding, type Packing } from './batch-format';
+import {
+  MAX_BATCH_BLOCKS,
+  OLD_HASH_BYTES,
+  batchMetaBytes,
+  noBlocks,
+  writeBatchEntry,
+  writeBatchHead,
+  type BatchEntry,
+  type Encoding,
+  type Packing,
+} from './batch-format';
 import { ZERO_HASH } from './hash';
 import { PIECE_TABLE_BYTES } from './old-pages';
 import { OldPagesPacker } from './old-pages-packer';
@@ -105,10 +115,27 @@ export class BatchEncoder {
     const packingAt = performance.now();
     const { packing, bytes } = this.#packSection(source, out, sectionAt, settings);
     writeBatchHead(out, image, packing, pieces.count, source.length, blocks.length);
-    const times = { readMs: 0, chooseMs: packingAt - startedAt - pieces.packMs, deltaMs: pieces.packMs, packMs: performance.now() - packingAt };
+    const times = {
+      readMs: 0,
+      chooseMs: packingAt - startedAt - pieces.packMs,
+      deltaMs: pieces.packMs,
+      packMs: performance.now() - packingAt,
+    };
     return {
-      metaBytes, payloadBytes: piecesBytes + bytes, gatheredBytes: source.length + pieces.rawBytes, packing,
-      account: { blocks: this.#blocks, bytes: onTheLink(this.#bytes, source.length, bytes, piecesBytes), headBytes: metaBytes, packings: { ...NOTHING_PACKED, [packing === 'numbers16' || packing === 'numbers32' ? 'numbers' : packing]: bytes }, times },
+      metaBytes,
+      payloadBytes: piecesBytes + bytes,
+      gatheredBytes: source.length + pieces.rawBytes,
+      packing,
+      account: {
+        blocks: this.#blocks,
+        bytes: onTheLink(this.#bytes, source.length, bytes, piecesBytes),
+        headBytes: metaBytes,
+        packings: {
+          ...NOTHING_PACKED,
+          [packing === 'numbers16' || packing === 'numbers32' ? 'numbers' : packing]: bytes,
+        },
+        times,
+      },
     };
   }
 
@@ -155,15 +182,29 @@ export class BatchEncoder {
     }
     const refers = block.references && referTo(block.bytes, block.references, held && bitmap);
     // Carried pages are packed without what they replace: where they are the more, the old content is worth more than the references.
-    const oldIsWorthMore = before !== undefined && settings.compress && refers !== undefined && bitmapBytes(refers.carried, block.bytes.length) > bitmapBytes(bitmap & ~refers.carried, block.bytes.length);
-    if (refers && !oldIsWorthMore) return { encoding: 'references', pageBitmap: refers.carried, length: encodeReferences(block.bytes, refers.addresses, refers.carried, this.#gathered, at) - at };
+    const oldIsWorthMore =
+      before !== undefined &&
+      settings.compress &&
+      refers !== undefined &&
+      bitmapBytes(refers.carried, block.bytes.length) > bitmapBytes(bitmap & ~refers.carried, block.bytes.length);
+    if (refers && !oldIsWorthMore)
+      return {
+        encoding: 'references',
+        pageBitmap: refers.carried,
+        length: encodeReferences(block.bytes, refers.addresses, refers.carried, this.#gathered, at) - at,
+      };
     if (before && settings.compress) return { encoding: 'oldPages', pageBitmap: bitmap, before };
     return held && settings.delta && bitmap !== 0 ? this.#gatherPages(block, bitmap) : this.#gatherFull(block);
   }
 
   #closePiece(settings: EncodeSettings, out: Buffer): void {
     const { blocks, kept } = this.#pieces.close(settings);
-    for (const { block, pageBitmap, pagesBytes } of blocks) this.#enter(out, block, kept ? { encoding: 'oldPages', pageBitmap, length: pagesBytes } : this.#gatherPages(block, pageBitmap));
+    for (const { block, pageBitmap, pagesBytes } of blocks)
+      this.#enter(
+        out,
+        block,
+        kept ? { encoding: 'oldPages', pageBitmap, length: pagesBytes } : this.#gatherPages(block, pageBitmap),
+      );
   }
 
   #gatherPages(block: BlockToEncode, bitmap: number): Choice {
@@ -180,10 +221,22 @@ export class BatchEncoder {
 }
 
 /** Shares the packed section out to the encodings by what of it is theirs. */
-function onTheLink(gathered: Readonly<Record<Encoding, number>>, sectionBytes: number, packedBytes: number, piecesBytes: number): Record<Encoding, number> {
+function onTheLink(
+  gathered: Readonly<Record<Encoding, number>>,
+  sectionBytes: number,
+  packedBytes: number,
+  piecesBytes: number,
+): Record<Encoding, number> {
   const share = sectionBytes === 0 ? 0 : packedBytes / sectionBytes;
   const { zero, full: whole, pages, runDelta, references } = gathered;
-  return { zero, full: whole * share, pages: pages * share, runDelta: runDelta * share, references: references * share, oldPages: piecesBytes };
+  return {
+    zero,
+    full: whole * share,
+    pages: pages * share,
+    runDelta: runDelta * share,
+    references: references * share,
+    oldPages: piecesBytes,
+  };
 }
 
 function changedPages(held: HeldVersion, bytes: Buffer): number {
@@ -197,7 +250,11 @@ function changedPages(held: HeldVersion, bytes: Buffer): number {
  * @param changed bitmap of pages that differ from the held version, where there is one
  * @returns undefined where no page of it is worth a reference
  */
-function referTo(bytes: Buffer, found: ArrayLike<number>, changed: number | undefined): { readonly carried: number; readonly addresses: readonly number[] } | undefined {
+function referTo(
+  bytes: Buffer,
+  found: ArrayLike<number>,
+  changed: number | undefined,
+): { readonly carried: number; readonly addresses: readonly number[] } | undefined {
   const addresses: number[] = [];
   let carried = 0;
   for (let page = 0; page < pageCount(bytes.length); page += 1) {
@@ -215,7 +272,12 @@ function full(block: BlockToEncode): Choice {
 
 function entryOf(block: BlockToEncode, choice: Pick<BatchEntry, 'encoding' | 'pageBitmap' | 'length'>): BatchEntry {
   const dependsOnOld = choice.encoding !== 'zero' && choice.encoding !== 'full';
-  return { block: block.block, hash: block.hash, oldHash: dependsOnOld && block.held ? block.held.hash : NO_OLD_HASH, ...choice };
+  return {
+    block: block.block,
+    hash: block.hash,
+    oldHash: dependsOnOld && block.held ? block.held.hash : NO_OLD_HASH,
+    ...choice,
+  };
 }
 
 /** The one stretch of memory that all blocks make up, where all of them go in full and lie side by side. */
@@ -224,7 +286,12 @@ function contiguous(blocks: readonly BlockToEncode[]): Buffer | undefined {
   if (!first) return undefined;
   let end = first.bytes.byteOffset;
   for (const block of blocks) {
-    const alone = !block.held && !block.references && block.bytes.buffer === first.bytes.buffer && block.bytes.byteOffset === end && !block.hash.equals(ZERO_HASH);
+    const alone =
+      !block.held &&
+      !block.references &&
+      block.bytes.buffer === first.bytes.buffer &&
+      block.bytes.byteOffset === end &&
+      !block.hash.equals(ZERO_HASH);
     if (!alone) return undefined;
     end += block.bytes.length;
   }

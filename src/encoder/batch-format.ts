@@ -60,7 +60,14 @@ export function batchMetaBytes(entryCount: number): number {
   return BATCH_HEAD_BYTES + entryCount * ENTRY_BYTES;
 }
 
-export function writeBatchHead(out: Buffer, image: number, packing: Packing, pieces: number, gatheredBytes: number, entryCount: number): void {
+export function writeBatchHead(
+  out: Buffer,
+  image: number,
+  packing: Packing,
+  pieces: number,
+  gatheredBytes: number,
+  entryCount: number,
+): void {
   out.writeUInt16BE(image, 0);
   out.writeUInt8(PACKING[packing], 2);
   out.writeUInt8(pieces, 3);
@@ -83,8 +90,12 @@ function violation(text: string): DwcpError {
   return new DwcpError('PROTOCOL_VIOLATION', `Batch refused: ${text}`);
 }
 
-const PACKING_BY_NUMBER = new Map<number, Packing>(Object.entries(PACKING).map(([name, number]) => [number, name as Packing]));
-const ENCODING_BY_NUMBER = new Map<number, Encoding>(Object.entries(ENCODING).map(([name, number]) => [number, name as Encoding]));
+const PACKING_BY_NUMBER = new Map<number, Packing>(
+  Object.entries(PACKING).map(([name, number]) => [number, name as Packing]),
+);
+const ENCODING_BY_NUMBER = new Map<number, Encoding>(
+  Object.entries(ENCODING).map(([name, number]) => [number, name as Encoding]),
+);
 
 function readEntry(meta: Buffer, index: number): BatchEntry {
   const at = BATCH_HEAD_BYTES + index * ENTRY_BYTES;

@@ -88,7 +88,8 @@ export class HexSplit {
       gapsAt = writeVarint(gaps, gapsAt, textAt - runBefore);
       gapsAt = writeVarint(gaps, gapsAt, (end - at) | (upper ? 1 : 0));
       runBefore = textAt;
-      for (; at < end; at += 2) digits[digitsAt++] = ((VALUE[source[at] ?? 0] ?? 0) << 4) | (VALUE[source[at + 1] ?? 0] ?? 0);
+      for (; at < end; at += 2)
+        digits[digitsAt++] = ((VALUE[source[at] ?? 0] ?? 0) << 4) | (VALUE[source[at + 1] ?? 0] ?? 0);
     }
     const textBytes = textAt - HEAD_BYTES;
     out.copyWithin(HEAD_BYTES + gapsAt, HEAD_BYTES, textAt);
@@ -111,7 +112,15 @@ export class HexSplit {
       const gap = readVarint(split, cursor, MAX_VARINT_BYTES);
       const run = readVarint(split, cursor, MAX_VARINT_BYTES);
       const bytes = run >>> 1;
-      if (gap < 0 || run < 0 || cursor.at > textStart || textAt + gap > textEnd || digitsAt + bytes > split.length || at + gap + 2 * bytes > out.length) return false;
+      if (
+        gap < 0 ||
+        run < 0 ||
+        cursor.at > textStart ||
+        textAt + gap > textEnd ||
+        digitsAt + bytes > split.length ||
+        at + gap + 2 * bytes > out.length
+      )
+        return false;
       at += split.copy(out, at, textAt, textAt + gap);
       textAt += gap;
       const names = (run & 1) === 1 ? DIGITS.upper : DIGITS.lower;

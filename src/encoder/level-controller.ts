@@ -89,7 +89,8 @@ export class LevelController {
   press(processorIsBehind: boolean, farAhead = false): void {
     const pressure = this.#pressure;
     if (farAhead) this.#pressure = Math.max(LEAST_PRESSURE, pressure * RELAX_FAST);
-    else if (processorIsBehind) this.#pressure = Math.min(MAX_PRESSURE, Math.max(pressure * PRESS, Math.min(1, 2 * pressure)));
+    else if (processorIsBehind)
+      this.#pressure = Math.min(MAX_PRESSURE, Math.max(pressure * PRESS, Math.min(1, 2 * pressure)));
     else this.#pressure = pressure < 1 ? Math.min(1, pressure * PRESS) : Math.max(1, pressure * RELAX);
   }
 
@@ -130,7 +131,11 @@ export class LevelController {
   }
 
   /** Seconds a byte. */
-  #expect(level: Level, goodputBytesPerSecond: number, processors: number): { readonly net: number; readonly cpu: number } {
+  #expect(
+    level: Level,
+    goodputBytesPerSecond: number,
+    processors: number,
+  ): { readonly net: number; readonly cpu: number } {
     const prior = PRIOR[level];
     const net = Math.min(1, prior.share * this.#sizeFactor) / goodputBytesPerSecond;
     const cpu = ((prior.nsPerByte * this.#timeFactor + this.#otherNsPerByte) * 1e-9 * this.#pressure) / processors;

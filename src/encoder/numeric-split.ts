@@ -41,20 +41,24 @@ function entropyOf(bytes: Buffer, first: number, step: number): number {
 function rotateLeft(bytes: Buffer, width: NumberWidth): void {
   if (width === 2) {
     const words = new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.length / 2);
-    for (let index = 0; index < words.length; index += 1) words[index] = ((words[index] ?? 0) << 1) | ((words[index] ?? 0) >>> 15);
+    for (let index = 0; index < words.length; index += 1)
+      words[index] = ((words[index] ?? 0) << 1) | ((words[index] ?? 0) >>> 15);
   } else {
     const words = new Uint32Array(bytes.buffer, bytes.byteOffset, bytes.length / 4);
-    for (let index = 0; index < words.length; index += 1) words[index] = ((words[index] ?? 0) << 1) | ((words[index] ?? 0) >>> 31);
+    for (let index = 0; index < words.length; index += 1)
+      words[index] = ((words[index] ?? 0) << 1) | ((words[index] ?? 0) >>> 31);
   }
 }
 
 function rotateRight(bytes: Buffer, width: NumberWidth): void {
   if (width === 2) {
     const words = new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.length / 2);
-    for (let index = 0; index < words.length; index += 1) words[index] = ((words[index] ?? 0) >>> 1) | ((words[index] ?? 0) << 15);
+    for (let index = 0; index < words.length; index += 1)
+      words[index] = ((words[index] ?? 0) >>> 1) | ((words[index] ?? 0) << 15);
   } else {
     const words = new Uint32Array(bytes.buffer, bytes.byteOffset, bytes.length / 4);
-    for (let index = 0; index < words.length; index += 1) words[index] = ((words[index] ?? 0) >>> 1) | ((words[index] ?? 0) << 31);
+    for (let index = 0; index < words.length; index += 1)
+      words[index] = ((words[index] ?? 0) >>> 1) | ((words[index] ?? 0) << 31);
   }
 }
 
@@ -81,7 +85,8 @@ export class NumericSplit {
     for (const width of NUMBER_WIDTHS) {
       const numbers = this.#rotated(sample, width);
       let bytes = 0;
-      for (let plane = 0; plane < width; plane += 1) bytes += (Math.min(8, entropyOf(numbers, plane, width)) * (numbers.length / width)) / 8;
+      for (let plane = 0; plane < width; plane += 1)
+        bytes += (Math.min(8, entropyOf(numbers, plane, width)) * (numbers.length / width)) / 8;
       // Entropy of a small sample flatters the larger width a little.
       if (bytes < least * (best === undefined ? 1 : 0.99)) [best, least] = [width, bytes];
     }
@@ -97,7 +102,10 @@ export class NumericSplit {
     let at = width * LENGTH_BYTES;
     for (let index = 0; index < width; index += 1) {
       for (let to = 0, from = index; to < planeBytes; to += 1, from += width) plane[to] = numbers[from] ?? 0;
-      const packed = entropyOf(plane, 0, HISTOGRAM_EVERY) > NOISE_BITS ? planeBytes : this.#compressor.compress2(out.subarray(at), plane);
+      const packed =
+        entropyOf(plane, 0, HISTOGRAM_EVERY) > NOISE_BITS
+          ? planeBytes
+          : this.#compressor.compress2(out.subarray(at), plane);
       if (packed < planeBytes) out.writeUInt32BE((PACKED | packed) >>> 0, index * LENGTH_BYTES);
       else {
         plane.copy(out, at);

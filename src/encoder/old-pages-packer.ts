@@ -58,11 +58,19 @@ export class OldPagesPacker<Block extends { readonly bytes: Buffer }> {
   }
 
   /** Packs what is pending. @returns its blocks, and whether they travel as a piece now */
-  close({ level, deltaThreshold }: PieceSettings): { readonly blocks: readonly Pending<Block>[]; readonly kept: boolean } {
+  close({ level, deltaThreshold }: PieceSettings): {
+    readonly blocks: readonly Pending<Block>[];
+    readonly kept: boolean;
+  } {
     const blocks = this.#pending;
     if (blocks.length === 0) return { blocks, kept: false };
     const startedAt = performance.now();
-    const bytes = this.#packer.packWith(this.#raw.subarray(0, this.#pendingRawBytes), this.#packed.subarray(this.#packedBytes), this.#old.subarray(0, this.#pendingOldBytes), level);
+    const bytes = this.#packer.packWith(
+      this.#raw.subarray(0, this.#pendingRawBytes),
+      this.#packed.subarray(this.#packedBytes),
+      this.#old.subarray(0, this.#pendingOldBytes),
+      level,
+    );
     this.#packMs += performance.now() - startedAt;
     const kept = bytes <= deltaThreshold * this.#pendingRawBytes;
     if (kept) {

@@ -70,13 +70,23 @@ export class OldPagesUnpacker {
       const own = inPieces.slice(next, next + payload.readUInt16BE(piece * PIECE_TABLE_BYTES));
       const packedBytes = payload.readUInt32BE(piece * PIECE_TABLE_BYTES + 4);
       const rawBytes = own.reduce((sum, entry) => sum + entry.length, 0);
-      if (own.length === 0 || own.length < payload.readUInt16BE(piece * PIECE_TABLE_BYTES) || rawBytes > MAX_PIECE_BYTES || packedBytes > payload.length - end) throw violation(`piece ${piece} does not fit`);
+      if (
+        own.length === 0 ||
+        own.length < payload.readUInt16BE(piece * PIECE_TABLE_BYTES) ||
+        rawBytes > MAX_PIECE_BYTES ||
+        packedBytes > payload.length - end
+      )
+        throw violation(`piece ${piece} does not fit`);
       const oldBytes = this.#gatherOld(own, imageBytes, read);
       const target = this.#pages.subarray(written, written + rawBytes);
       const packed = payload.subarray(end, end + packedBytes);
       next += own.length;
       end += packedBytes;
-      if (oldBytes === undefined || this.#packer.unpackWith(packed, target, this.#old.subarray(0, oldBytes)) !== rawBytes) continue;
+      if (
+        oldBytes === undefined ||
+        this.#packer.unpackWith(packed, target, this.#old.subarray(0, oldBytes)) !== rawBytes
+      )
+        continue;
       for (const entry of own) {
         pages.set(entry, this.#pages.subarray(written, written + entry.length));
         written += entry.length;

@@ -26,7 +26,13 @@ export type ReadReferences = (address: number, out: Buffer) => boolean;
  * @param carried bitmap of pages that travel as they are
  * @returns the offset behind what was written at `out[offset]`
  */
-export function encodeReferences(block: Buffer, addresses: ArrayLike<number>, carried: number, out: Buffer, offset: number): number {
+export function encodeReferences(
+  block: Buffer,
+  addresses: ArrayLike<number>,
+  carried: number,
+  out: Buffer,
+  offset: number,
+): number {
   let at = offset + BITMAP_BYTES;
   let referred = 0;
   let expected = 0;
@@ -43,14 +49,24 @@ export function encodeReferences(block: Buffer, addresses: ArrayLike<number>, ca
 }
 
 /** The inverse, in place: `block` holds the base. @returns 'malformed' where it breaks the format, 'missing' where a page is not there */
-export function applyReferences(encoded: Buffer, carried: number, block: Buffer, read: ReadReferences): 'done' | 'missing' | 'malformed' {
+export function applyReferences(
+  encoded: Buffer,
+  carried: number,
+  block: Buffer,
+  read: ReadReferences,
+): 'done' | 'missing' | 'malformed' {
   if (encoded.length < BITMAP_BYTES) return 'malformed';
   const referred = encoded.readUInt16BE(0);
   if (referred >>> pageCount(block.length) !== 0 || (referred & carried) !== 0) return 'malformed';
   const cursor = { at: BITMAP_BYTES };
   let address = -1;
   let run = { page: 0, address: 0, pages: 0 };
-  const readRun = (): boolean => run.pages === 0 || read(run.address, block.subarray(run.page * PAGE_SIZE_BYTES, Math.min(block.length, (run.page + run.pages) * PAGE_SIZE_BYTES)));
+  const readRun = (): boolean =>
+    run.pages === 0 ||
+    read(
+      run.address,
+      block.subarray(run.page * PAGE_SIZE_BYTES, Math.min(block.length, (run.page + run.pages) * PAGE_SIZE_BYTES)),
+    );
   for (let page = 0; page < pageCount(block.length); page += 1) {
     if (!(referred & (1 << page))) continue;
     const coded = readVarint(encoded, cursor, MAX_VARINT_BYTES);

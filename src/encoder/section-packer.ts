@@ -90,7 +90,11 @@ export class SectionPacker {
     return packed;
   }
 
-  #choose(source: Buffer, out: Buffer, { compress, level, dictionary, numeric = false }: SectionSettings): PackedSection {
+  #choose(
+    source: Buffer,
+    out: Buffer,
+    { compress, level, dictionary, numeric = false }: SectionSettings,
+  ): PackedSection {
     const stored: PackedSection = { packing: 'stored', bytes: 0 };
     if (!compress || source.length === 0) return stored;
     if (dictionary && source.length <= DICTIONARY_UP_TO_BYTES) {
@@ -137,7 +141,11 @@ export class SectionPacker {
     if (hasHex && this.#hexPays(sample)) {
       this.#hexSplit = grown(this.#hexSplit, hexSplitBound(source.length));
       const length = this.#hex.split(source, this.#hexSplit);
-      const { bytes, brotli } = this.#packBest(this.#hexSplit.subarray(0, length), out.subarray(HEX_LENGTH_BYTES), level);
+      const { bytes, brotli } = this.#packBest(
+        this.#hexSplit.subarray(0, length),
+        out.subarray(HEX_LENGTH_BYTES),
+        level,
+      );
       out.writeUInt32BE((length | (brotli ? HEX_BY_BROTLI : 0)) >>> 0, 0);
       if (bytes >= 0) return { packing: 'hex', bytes: bytes + HEX_LENGTH_BYTES };
     }
@@ -154,13 +162,18 @@ export class SectionPacker {
     const byBrotli = compare || this.#brotliIsBetter ? packBrotli(source) : undefined;
     const zstdBytes = compare || !byBrotli ? this.#packer.pack(source, out, level) : -1;
     if (compare && byBrotli) this.#brotliIsBetter = zstdBytes < 0 || byBrotli.length < zstdBytes;
-    if (!byBrotli || !this.#brotliIsBetter || byBrotli.length > (1 - MIN_SAVING) * source.length) return { bytes: zstdBytes, brotli: false };
+    if (!byBrotli || !this.#brotliIsBetter || byBrotli.length > (1 - MIN_SAVING) * source.length)
+      return { bytes: zstdBytes, brotli: false };
     return { bytes: byBrotli.copy(out), brotli: true };
   }
 
   #hexPays(sample: Buffer): boolean {
     const plainBytes = this.#packer.packedSize(sample, this.#scratch, HEX_FROM_LEVEL);
-    const splitBytes = this.#packer.packedSize(this.#hexSampleSplit.subarray(0, this.#hex.split(sample, this.#hexSampleSplit)), this.#scratch, HEX_FROM_LEVEL);
+    const splitBytes = this.#packer.packedSize(
+      this.#hexSampleSplit.subarray(0, this.#hex.split(sample, this.#hexSampleSplit)),
+      this.#scratch,
+      HEX_FROM_LEVEL,
+    );
     return splitBytes <= (1 - HEX_MUST_SAVE) * plainBytes;
   }
 
@@ -175,25 +188,40 @@ export class SectionPacker {
     if (source.length <= this.#sample.length) return source;
     // Pieces begin where numbers of either width do.
     const step = 4 * Math.floor(source.length / pieces / 4);
-    for (let piece = 0; piece < pieces; piece += 1) source.copy(this.#sample, piece * SAMPLE_PIECE_BYTES, piece * step, piece * step + SAMPLE_PIECE_BYTES);
+    for (let piece = 0; piece < pieces; piece += 1)
+      source.copy(this.#sample, piece * SAMPLE_PIECE_BYTES, piece * step, piece * step + SAMPLE_PIECE_BYTES);
     return this.#sample.subarray(0, pieces * SAMPLE_PIECE_BYTES);
   }
 
   /** The inverse. @returns the section, in `out` or where it lies in `payload`; undefined where it is damaged or not as long as promised */
-  unpack(packing: Packing, payload: Buffer, bytes: number, out: Buffer, dictionaryOf: (id: number) => TrainedDictionary | undefined): Buffer | 'no dictionary' | undefined {
+  unpack(
+    packing: Packing,
+    payload: Buffer,
+    bytes: number,
+    out: Buffer,
+    dictionaryOf: (id: number) => TrainedDictionary | undefined,
+  ): Buffer | 'no dictionary' | undefined {
     const section = out.subarray(0, bytes);
     switch (packing) {
-      case 'stored': return payload.length === bytes ? payload : undefined;
-      case 'zstd': return this.#packer.unpack(payload, section) === bytes ? section : undefined;
-      case 'numbers16': return this.#numbers.join(payload, 2, section) ? section : undefined;
-      case 'numbers32': return this.#numbers.join(payload, 4, section) ? section : undefined;
-      case 'brotli': return unpackBrotli(payload, section) === bytes ? section : undefined;
-      case 'hex': return this.#unpackHex(payload, section) ? section : undefined;
+      case 'stored':
+        return payload.length === bytes ? payload : undefined;
+      case 'zstd':
+        return this.#packer.unpack(payload, section) === bytes ? section : undefined;
+      case 'numbers16':
+        return this.#numbers.join(payload, 2, section) ? section : undefined;
+      case 'numbers32':
+        return this.#numbers.join(payload, 4, section) ? section : undefined;
+      case 'brotli':
+        return unpackBrotli(payload, section) === bytes ? section : undefined;
+      case 'hex':
+        return this.#unpackHex(payload, section) ? section : undefined;
       case 'dictionary': {
         if (payload.length < DICTIONARY_ID_BYTES) return undefined;
         const dictionary = dictionaryOf(payload.readUInt32BE(0));
         if (!dictionary) return 'no dictionary';
-        return this.#packer.unpackTrained(payload.subarray(DICTIONARY_ID_BYTES), section, dictionary) === bytes ? section : undefined;
+        return this.#packer.unpackTrained(payload.subarray(DICTIONARY_ID_BYTES), section, dictionary) === bytes
+          ? section
+          : undefined;
       }
     }
   }

@@ -19,7 +19,8 @@ export function equalLines(before: Buffer, after: Buffer, bitmap: number): numbe
     const end = Math.min(after.length, (page + 1) * PAGE_SIZE_BYTES);
     for (let at = page * PAGE_SIZE_BYTES; at < end; at += LINE_BYTES) {
       lines += 1;
-      if (after.compare(before, at, Math.min(end, at + LINE_BYTES), at, Math.min(end, at + LINE_BYTES)) === 0) equal += 1;
+      if (after.compare(before, at, Math.min(end, at + LINE_BYTES), at, Math.min(end, at + LINE_BYTES)) === 0)
+        equal += 1;
     }
   }
   return lines === 0 ? 1 : equal / lines;

@@ -42,13 +42,21 @@ export class HostDriver extends ImageFilesDriver {
 
   /** @throws GUEST_LOST where its QEMU is gone */
   async connectGuest(vmId: string, definition: GuestDefinition, ifMayRun: MayRun): Promise<SourceGuest> {
-    if (!SourceGuest.isUp(definition)) throw new DwcpError('GUEST_LOST', `The QEMU of ${vmId} has ended: nobody listens at ${definition.qmpPath}`, { side: 'source' });
+    if (!SourceGuest.isUp(definition))
+      throw new DwcpError('GUEST_LOST', `The QEMU of ${vmId} has ended: nobody listens at ${definition.qmpPath}`, {
+        side: 'source',
+      });
     const folder = this.#runFolder(vmId);
     mkdirSync(folder, { recursive: true, mode: 0o700 });
     return SourceGuest.connect(definition, runPlaces(folder), ifMayRun);
   }
 
-  async inspectGuest(vmId: string, definition: GuestDefinition, images: readonly VmImage[], force: boolean): Promise<InspectedGuest> {
+  async inspectGuest(
+    vmId: string,
+    definition: GuestDefinition,
+    images: readonly VmImage[],
+    force: boolean,
+  ): Promise<InspectedGuest> {
     // A look lets nothing run and stops nothing.
     const guest = await this.connectGuest(vmId, definition, () => Promise.resolve(false));
     try {
@@ -59,7 +67,10 @@ export class HostDriver extends ImageFilesDriver {
   }
 
   /** The disks of a guest that does not run, by their content where QEMU's tools have to read it. */
-  async inspectStopped({ command }: GuestDefinition, disks: readonly VmImage[]): Promise<{ readonly images: readonly InspectedImage[]; readonly rawDisks: readonly string[] }> {
+  async inspectStopped(
+    { command }: GuestDefinition,
+    disks: readonly VmImage[],
+  ): Promise<{ readonly images: readonly InspectedImage[]; readonly rawDisks: readonly string[] }> {
     const files = await this.inspect(disks);
     const sizes = await Promise.all(disks.map(({ path }) => qcow2SizeBytes(command, path)));
     return {

@@ -51,7 +51,9 @@ export class NbdClient {
   #nextCookie = 1n;
   #rest: Buffer[] = [];
   #restBytes = 0;
-  #wanted: { readonly bytes: number; readonly resolve: (bytes: Buffer) => void; readonly reject: (error: DwcpError) => void } | undefined;
+  #wanted:
+    | { readonly bytes: number; readonly resolve: (bytes: Buffer) => void; readonly reject: (error: DwcpError) => void }
+    | undefined;
   /** Bytes of a data chunk that are still to come, and where they go. */
   #data: { pending: Pending; at: number; left: number; last: boolean; cookie: bigint } | undefined;
   #ended: DwcpError | undefined;
@@ -120,7 +122,9 @@ export class NbdClient {
       if (contexts.length !== 1) throw refused(`it has no ${context}`);
     }
     this.#option(OPTION.go, Buffer.concat([u32(name.length), name, Buffer.alloc(2)]));
-    const info = (await this.#replies(OPTION.go)).find(({ type, data }) => type === REPLY.info && data.readUInt16BE(0) === 0);
+    const info = (await this.#replies(OPTION.go)).find(
+      ({ type, data }) => type === REPLY.info && data.readUInt16BE(0) === 0,
+    );
     if (!info) throw refused('it does not say how large the export is');
     this.sizeBytes = Number(info.data.readBigUInt64BE(2));
     this.#handshaken = true;
@@ -134,11 +138,13 @@ export class NbdClient {
   async #replies(option: number): Promise<{ type: number; data: Buffer }[]> {
     for (const replies: { type: number; data: Buffer }[] = []; ; ) {
       const head = await this.#read(20);
-      if (head.readBigUInt64BE(0) !== OPTION_REPLY_MAGIC || head.readUInt32BE(8) !== option) throw refused('its handshake is malformed');
+      if (head.readBigUInt64BE(0) !== OPTION_REPLY_MAGIC || head.readUInt32BE(8) !== option)
+        throw refused('its handshake is malformed');
       const [type, length] = [head.readUInt32BE(12), head.readUInt32BE(16)];
       if (length > MAX_SMALL_CHUNK_BYTES) throw refused('its handshake is malformed');
       const data = length > 0 ? await this.#read(length) : Buffer.alloc(0);
-      if (type >= 2 ** 31) throw refused(`it refuses option ${option}: ${data.toString('utf8') || `error ${type - 2 ** 31}`}`);
+      if (type >= 2 ** 31)
+        throw refused(`it refuses option ${option}: ${data.toString('utf8') || `error ${type - 2 ** 31}`}`);
       if (type === REPLY.ack) return replies;
       replies.push({ type, data });
     }
@@ -157,7 +163,13 @@ export class NbdClient {
     const cookie = this.#nextCookie++;
     return new Promise((resolve, reject) => {
       const extents: NbdExtent[] = [];
-      this.#pending.set(cookie, { offset, into, extents, error: undefined, settle: (error) => (error ? reject(error) : resolve(extents)) });
+      this.#pending.set(cookie, {
+        offset,
+        into,
+        extents,
+        error: undefined,
+        settle: (error) => (error ? reject(error) : resolve(extents)),
+      });
       this.#socket.write(request(type, cookie, offset, length));
     });
   }
@@ -218,13 +230,19 @@ export class NbdClient {
     }
     if (all.readUInt32BE(0) !== CHUNK_MAGIC) throw refused('its answer is malformed');
     if (all.length < 20) return this.#keep(all);
-    const [last, type, cookie, length] = [(all.readUInt16BE(4) & 1) === 1, all.readUInt16BE(6), all.readBigUInt64BE(8), all.readUInt32BE(16)];
+    const [last, type, cookie, length] = [
+      (all.readUInt16BE(4) & 1) === 1,
+      all.readUInt16BE(6),
+      all.readBigUInt64BE(8),
+      all.readUInt32BE(16),
+    ];
     const pending = this.#known(cookie);
     if (type === CHUNK.data) {
       if (all.length < 28) return this.#keep(all);
       const at = Number(all.readBigUInt64BE(20)) - pending.offset;
       const left = length - 8;
-      if (!pending.into || at < 0 || left < 0 || at + left > pending.into.length) throw refused('it sends bytes that were not asked for');
+      if (!pending.into || at < 0 || left < 0 || at + left > pending.into.length)
+        throw refused('it sends bytes that were not asked for');
       this.#data = { pending, at, left, last, cookie };
       this.#keep(all.subarray(28));
       return true;
@@ -241,7 +259,8 @@ export class NbdClient {
     if (type === CHUNK.hole) {
       const at = Number(data.readBigUInt64BE(0)) - pending.offset;
       const length = data.readUInt32BE(8);
-      if (!pending.into || at < 0 || at + length > pending.into.length) throw refused('it names a hole that was not asked for');
+      if (!pending.into || at < 0 || at + length > pending.into.length)
+        throw refused('it names a hole that was not asked for');
       pending.into.fill(0, at, at + length);
     } else if (type === CHUNK.status) {
       let offset = pending.offset;

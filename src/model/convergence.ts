@@ -52,32 +52,56 @@ export interface ConvergenceDecision {
   readonly reason: string;
 }
 
-export function expectedDowntimeMs({ remainingBytes, rateBytesPerSecond, rttMs }: Pick<RoundMeasurement, 'remainingBytes' | 'rateBytesPerSecond' | 'rttMs'>): number {
+export function expectedDowntimeMs({
+  remainingBytes,
+  rateBytesPerSecond,
+  rttMs,
+}: Pick<RoundMeasurement, 'remainingBytes' | 'rateBytesPerSecond' | 'rttMs'>): number {
   const sending = remainingBytes === 0 ? 0 : (1000 * remainingBytes) / Math.max(1, rateBytesPerSecond);
   return SWITCHOVER_MS + SWITCHOVER_ROUND_TRIPS * rttMs + sending;
 }
 
 export function decideRound(measured: RoundMeasurement, options: ConvergenceOptions): ConvergenceDecision {
   const downtimeMs = expectedDowntimeMs(measured);
-  const decide = (next: ConvergenceDecision['next'], why: string): ConvergenceDecision => ({ next, expectedDowntimeMs: downtimeMs, reason: `${why}: ${figures(measured, downtimeMs, options)}` });
-  const { round, remainingBytes, remainingPages, remainingBytesBefore, dirtyBytesPerSecond, rateBytesPerSecond, throttle } = measured;
+  const decide = (next: ConvergenceDecision['next'], why: string): ConvergenceDecision => ({
+    next,
+    expectedDowntimeMs: downtimeMs,
+    reason: `${why}: ${figures(measured, downtimeMs, options)}`,
+  });
+  const {
+    round,
+    remainingBytes,
+    remainingPages,
+    remainingBytesBefore,
+    dirtyBytesPerSecond,
+    rateBytesPerSecond,
+    throttle,
+  } = measured;
   // On a slow link a round may end with as much as the one before because it was looked at early; what counts is whether the next one can be shorter.
   const outrun = dirtyBytesPerSecond <= OUTRUN_SHARE * rateBytesPerSecond;
   const shrinks = remainingBytesBefore === undefined || remainingBytes <= SHRINKS_BELOW * remainingBytesBefore;
   if (downtimeMs <= options.maxDowntimeMs) {
     if (remainingPages < options.dirtyPageThreshold) return decide('switch over', 'few pages are left');
-    if (downtimeMs <= (1 + HARDLY_LONGER) * expectedDowntimeMs({ ...measured, remainingBytes: 0 })) return decide('switch over', 'the pause is hardly longer than with nothing left');
+    if (downtimeMs <= (1 + HARDLY_LONGER) * expectedDowntimeMs({ ...measured, remainingBytes: 0 }))
+      return decide('switch over', 'the pause is hardly longer than with nothing left');
     if (round >= options.memoryIterations) return decide('switch over', 'the last round allowed is done');
     if (!shrinks && !outrun) return decide('switch over', 'rounds no longer shrink');
     return decide('another round', 'a further round shortens the pause');
   }
   const gains = dirtyBytesPerSecond < GAINS_BELOW * rateBytesPerSecond;
-  if (gains && (shrinks || round < options.memoryIterations)) return decide('another round', 'the pause would be too long, and the link gains on the guest');
-  const why = gains ? 'further rounds would not make the pause short enough' : 'the guest dirties memory faster than the link carries it';
+  if (gains && (shrinks || round < options.memoryIterations))
+    return decide('another round', 'the pause would be too long, and the link gains on the guest');
+  const why = gains
+    ? 'further rounds would not make the pause short enough'
+    : 'the guest dirties memory faster than the link carries it';
   if (options.mayThrottle && throttle < MOST_THROTTLE) return decide('throttle', why);
   return decide('cannot converge', why);
 }
 
-function figures({ remainingBytes, dirtyBytesPerSecond, rateBytesPerSecond, round }: RoundMeasurement, downtimeMs: number, { maxDowntimeMs }: ConvergenceOptions): string {
+function figures(
+  { remainingBytes, dirtyBytesPerSecond, rateBytesPerSecond, round }: RoundMeasurement,
+  downtimeMs: number,
+  { maxDowntimeMs }: ConvergenceOptions,
+): string {
   return `round ${round}, ${formatBytes(remainingBytes)} left, dirtied at ${formatBitRate(dirtyBytesPerSecond)}, sent at ${formatBitRate(rateBytesPerSecond)}, pause expected ${formatDuration(downtimeMs)} of at most ${formatDuration(maxDowntimeMs)}`;
 }

@@ -8,26 +8,55 @@ import type { MigrationProgress } from './migration';
 import { PHASES } from './phases';
 import { formatBitRate, formatBytes, formatDuration } from './units';
 
-export function describeMigration(progress: MigrationProgress, mode: 'migrate' | 'warm' | 'plan', workflowId: string): string {
+export function describeMigration(
+  progress: MigrationProgress,
+  mode: 'migrate' | 'warm' | 'plan',
+  workflowId: string,
+): string {
   const verbs = { migrate: 'Moving', warm: 'Warming the baseline of', plan: 'Planning the move of' };
-  const lines = [`**${verbs[mode]} ${progress.vmId}: ${progress.sourceHost} → ${progress.destinationHost}**`, '', `Phase: **${PHASES[progress.phase].title}**${route(progress)}`];
+  const lines = [
+    `**${verbs[mode]} ${progress.vmId}: ${progress.sourceHost} → ${progress.destinationHost}**`,
+    '',
+    `Phase: **${PHASES[progress.phase].title}**${route(progress)}`,
+  ];
   if (progress.parked) lines.push('', ...parkedLines(progress, workflowId));
-  if (progress.cancelRequested) lines.push('', progress.pastReturn ? 'A cancel was asked for behind the point of no return: the migration completes forward.' : 'A cancel was asked for: rolling back.');
+  if (progress.cancelRequested)
+    lines.push(
+      '',
+      progress.pastReturn
+        ? 'A cancel was asked for behind the point of no return: the migration completes forward.'
+        : 'A cancel was asked for: rolling back.',
+    );
   if (progress.images.length > 0) lines.push('', ...progress.images.map(imageLine));
   const guest = progress.images.find((image) => image.guest)?.guest;
   if (guest) lines.push(`- ${guestText(guest)}`);
   if (progress.plan) {
     const { expectedLinkBytes, expectedSeconds, expectedSpeedup } = progress.plan;
-    lines.push('', `Plan: ${formatBytes(expectedLinkBytes)} in ${formatDuration(expectedSeconds * 1000)}, ${expectedSpeedup.toFixed(1)} times as fast as the standard transfer.`);
+    lines.push(
+      '',
+      `Plan: ${formatBytes(expectedLinkBytes)} in ${formatDuration(expectedSeconds * 1000)}, ${expectedSpeedup.toFixed(1)} times as fast as the standard transfer.`,
+    );
   }
   if (mode === 'migrate') {
-    lines.push('', progress.pastReturn ? 'Past the point of no return: the VM belongs to the destination.' : 'Cancel rolls back: the VM stays at the source, and what has arrived is kept as baseline.');
+    lines.push(
+      '',
+      progress.pastReturn
+        ? 'Past the point of no return: the VM belongs to the destination.'
+        : 'Cancel rolls back: the VM stays at the source, and what has arrived is kept as baseline.',
+    );
   }
   return lines.join('\n');
 }
 
 /** Where a running guest is on its way, in one line. */
-export function guestText({ state, round, remainingBytes, dirtyBytesPerSecond, expectedDowntimeMs, throttle }: GuestProgress): string {
+export function guestText({
+  state,
+  round,
+  remainingBytes,
+  dirtyBytesPerSecond,
+  expectedDowntimeMs,
+  throttle,
+}: GuestProgress): string {
   const { title, runsAt } = GUEST_STATES[state];
   const where = runsAt === 'nowhere' ? 'the guest stands still' : `the guest runs at the ${runsAt}`;
   if (state === 'disks' || runsAt !== 'source') return `${where}: ${title}`;
@@ -38,7 +67,11 @@ export function guestText({ state, round, remainingBytes, dirtyBytesPerSecond, e
 
 function route(progress: MigrationProgress): string {
   const tier = progress.tier ? `, ${progress.tier} tier` : '';
-  const paths = { dwcp: '', standard: ' by the standard transfer', fallback: ' by the standard transfer, after DWCP failed' };
+  const paths = {
+    dwcp: '',
+    standard: ' by the standard transfer',
+    fallback: ' by the standard transfer, after DWCP failed',
+  };
   return `${paths[progress.path]}${tier}`;
 }
 
@@ -59,7 +92,8 @@ function parkedLines({ parked, migrationId }: MigrationProgress, workflowId: str
 function imageLine(image: MigrationProgress['images'][number]): string {
   const percent = ((100 * image.doneBytes) / image.totalBytes).toFixed(0);
   const sent = `${formatBytes(image.linkBytes)} sent`;
-  if (image.doneBytes >= image.totalBytes) return `- **${image.imageId}**: all ${formatBytes(image.totalBytes)} done, ${sent}`;
+  if (image.doneBytes >= image.totalBytes)
+    return `- **${image.imageId}**: all ${formatBytes(image.totalBytes)} done, ${sent}`;
   const pace = `${formatBitRate(image.bytesPerSecond)} on ${image.streams} stream${image.streams === 1 ? '' : 's'} at level ${image.level}`;
   return `- **${image.imageId}**: ${percent} % of ${formatBytes(image.totalBytes)}, ${sent}, ${pace}, ${formatDuration(image.etaMs ?? Infinity)} left`;
 }

@@ -21,11 +21,17 @@ export const guestDefinitionSchema = z.strictObject({
 });
 export type GuestDefinition = z.infer<typeof guestDefinitionSchema>;
 
-export const ramBlockSchema = z.strictObject({ id: z.string().min(1).max(255), usedBytes: z.int().min(1).max(MAX_IMAGE_BYTES) });
+export const ramBlockSchema = z.strictObject({
+  id: z.string().min(1).max(255),
+  usedBytes: z.int().min(1).max(MAX_IMAGE_BYTES),
+});
 export type RamBlock = z.infer<typeof ramBlockSchema>;
 
 /** A file that a guest reads and never writes, the same on both hosts: what of memory lies in it need not travel. */
-export const sharedFileSchema = z.strictObject({ path: z.string().min(1).max(4096), sizeBytes: z.int().min(1).max(MAX_IMAGE_BYTES) });
+export const sharedFileSchema = z.strictObject({
+  path: z.string().min(1).max(4096),
+  sizeBytes: z.int().min(1).max(MAX_IMAGE_BYTES),
+});
 export type SharedFile = z.infer<typeof sharedFileSchema>;
 
 /** What the destination has to know of a running guest before anything is sent. */
@@ -97,7 +103,12 @@ export class RamLayout {
   }
 
   equals(others: readonly RamBlock[]): boolean {
-    return others.length === this.blocks.length && others.every(({ id, usedBytes }, index) => this.blocks[index]?.id === id && this.blocks[index].usedBytes === usedBytes);
+    return (
+      others.length === this.blocks.length &&
+      others.every(
+        ({ id, usedBytes }, index) => this.blocks[index]?.id === id && this.blocks[index].usedBytes === usedBytes,
+      )
+    );
   }
 }
 

@@ -14,11 +14,22 @@ export const handOverSchema = z.strictObject({
   destinationHost: hostIdSchema,
   destination: pathSchema.extend({
     furtherPaths: z.array(pathSchema).readonly().optional(),
-    grant: z.strictObject({ purpose: z.enum(['session', 'peer']), subject: z.string(), expiresAtMs: z.number(), token: z.string() }),
+    grant: z.strictObject({
+      purpose: z.enum(['session', 'peer']),
+      subject: z.string(),
+      expiresAtMs: z.number(),
+      token: z.string(),
+    }),
   }),
   /** Roots of the images that both sides have agreed on; none where QEMU itself has brought them. */
   roots: z.record(imageIdSchema, z.string()),
   /** Of a running guest. */
-  live: z.object({ pausedAtMs: z.number(), guest: guestResultSchema.omit({ downtimeMs: true, responds: true }), images: z.array(imageResultSchema) }).optional(),
+  live: z
+    .object({
+      pausedAtMs: z.number(),
+      guest: guestResultSchema.omit({ downtimeMs: true, responds: true }),
+      images: z.array(imageResultSchema),
+    })
+    .optional(),
 });
 export type HandOver = z.infer<typeof handOverSchema>;

@@ -42,12 +42,17 @@ export const vmImageSchema = z.strictObject({
 });
 export type VmImage = z.infer<typeof vmImageSchema>;
 
-export const vmDefinitionSchema = z.strictObject({
-  vmId: vmIdSchema,
-  vmType: vmTypeSchema.optional(),
-  tenant: tenantSchema.optional(),
-  images: z.array(vmImageSchema).max(64),
-}).refine((vm) => new Set(vm.images.map((image) => image.imageId)).size === vm.images.length, 'two images of a VM have the same id');
+export const vmDefinitionSchema = z
+  .strictObject({
+    vmId: vmIdSchema,
+    vmType: vmTypeSchema.optional(),
+    tenant: tenantSchema.optional(),
+    images: z.array(vmImageSchema).max(64),
+  })
+  .refine(
+    (vm) => new Set(vm.images.map((image) => image.imageId)).size === vm.images.length,
+    'two images of a VM have the same id',
+  );
 export type VmDefinition = z.infer<typeof vmDefinitionSchema>;
 
 /** What a VM has in common with others; it goes with the VM. */

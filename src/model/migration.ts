@@ -37,9 +37,23 @@ export const linkSchema = z.object({
 
 /** Where the bytes on the link went, by encoding and without framing, and the encoder's time, of all threads. Of the last attempt. */
 const encoderReportSchema = z.object({
-  bytes: z.object({ full: z.number(), pages: z.number(), runDelta: z.number(), oldPages: z.number(), references: z.number(), heads: z.number() }),
+  bytes: z.object({
+    full: z.number(),
+    pages: z.number(),
+    runDelta: z.number(),
+    oldPages: z.number(),
+    references: z.number(),
+    heads: z.number(),
+  }),
   /** What remains after deltas and references, by how it was packed. */
-  packings: z.object({ stored: z.number(), zstd: z.number(), dictionary: z.number(), numbers: z.number(), hex: z.number(), brotli: z.number() }),
+  packings: z.object({
+    stored: z.number(),
+    zstd: z.number(),
+    dictionary: z.number(),
+    numbers: z.number(),
+    hex: z.number(),
+    brotli: z.number(),
+  }),
   times: z.object({ readMs: z.number(), chooseMs: z.number(), deltaMs: z.number(), packMs: z.number() }),
 });
 export type EncoderReport = z.infer<typeof encoderReportSchema>;
@@ -62,7 +76,15 @@ export const imageResultSchema = z.object({
   /** Of the blocks the destination held in some version, the share that did not have to be sent in full, 0 to 1. */
   deltaHitRate: z.number(),
   blocks: z.object({
-    zero: z.number(), unchanged: z.number(), full: z.number(), pages: z.number(), runDelta: z.number(), oldPages: z.number(), references: z.number(), resent: z.number(), refused: z.number(),
+    zero: z.number(),
+    unchanged: z.number(),
+    full: z.number(),
+    pages: z.number(),
+    runDelta: z.number(),
+    oldPages: z.number(),
+    references: z.number(),
+    resent: z.number(),
+    refused: z.number(),
   }),
   encoder: encoderReportSchema,
   attempts: z.number(),
@@ -147,16 +169,20 @@ export const migrationProgressSchema = z.object({
 export type MigrationProgress = z.infer<typeof migrationProgressSchema>;
 
 /** Arguments of the operator's messages. */
-export const retryStepSchema = z.object({
-  note: z.string().max(1000).optional(),
-  /** For a guest that does not converge: a longer pause is allowed from now on. */
-  maxDowntimeMs: z.number().min(0).max(3_600_000).optional(),
-  /** It may be slowed down, or may not. */
-  autoConverge: z.boolean().optional(),
-}).default({});
-export const abortMigrationSchema = z.object({
-  reason: z.string().max(1000).optional(),
-  /** Only while a hand-over is in doubt: takes the VM back although the destination may run it. Two copies are the risk. */
-  acceptTwoCopies: z.boolean().optional(),
-}).default({});
+export const retryStepSchema = z
+  .object({
+    note: z.string().max(1000).optional(),
+    /** For a guest that does not converge: a longer pause is allowed from now on. */
+    maxDowntimeMs: z.number().min(0).max(3_600_000).optional(),
+    /** It may be slowed down, or may not. */
+    autoConverge: z.boolean().optional(),
+  })
+  .default({});
+export const abortMigrationSchema = z
+  .object({
+    reason: z.string().max(1000).optional(),
+    /** Only while a hand-over is in doubt: takes the VM back although the destination may run it. Two copies are the risk. */
+    acceptTwoCopies: z.boolean().optional(),
+  })
+  .default({});
 export const setBandwidthLimitSchema = z.object({ bytesPerSecond: z.number().min(0) });

@@ -9,7 +9,12 @@ export function hostQueue(hostId: string): string {
   return `host.${hostId}`;
 }
 
-export const WORKFLOWS = { migrateVm: 'migrateVm', warmBaseline: 'warmBaseline', pruneBaselines: 'pruneBaselines', trainDictionary: 'trainDictionary' } as const;
+export const WORKFLOWS = {
+  migrateVm: 'migrateVm',
+  warmBaseline: 'warmBaseline',
+  pruneBaselines: 'pruneBaselines',
+  trainDictionary: 'trainDictionary',
+} as const;
 
 export function migrationWorkflowId(vmId: string): string {
   return `migrate-vm:${vmId}`;

@@ -19,49 +19,223 @@ export interface OptionSpec {
 /** What one migration takes; every name may stand in a request. */
 export const MIGRATION_OPTIONS = {
   enableDwcp: { type: 'boolean', default: true, help: 'Use DWCP; false takes the standard transfer from the start' },
-  enableFallback: { type: 'boolean', default: true, help: 'Take the standard transfer when transport or encoder fail for good' },
-  minStreams: { type: 'integer', unit: 'streams', min: 1, max: 256, default: 4, help: 'Fewest TCP streams of a session' },
-  maxStreams: { type: 'integer', unit: 'streams', min: 1, max: 256, default: 256, help: 'Most TCP streams of a session' },
-  initialStreams: { type: 'integer', unit: 'streams', min: 1, max: 256, default: 16, help: 'Streams to start with, within the tier' },
+  enableFallback: {
+    type: 'boolean',
+    default: true,
+    help: 'Take the standard transfer when transport or encoder fail for good',
+  },
+  minStreams: {
+    type: 'integer',
+    unit: 'streams',
+    min: 1,
+    max: 256,
+    default: 4,
+    help: 'Fewest TCP streams of a session',
+  },
+  maxStreams: {
+    type: 'integer',
+    unit: 'streams',
+    min: 1,
+    max: 256,
+    default: 256,
+    help: 'Most TCP streams of a session',
+  },
+  initialStreams: {
+    type: 'integer',
+    unit: 'streams',
+    min: 1,
+    max: 256,
+    default: 16,
+    help: 'Streams to start with, within the tier',
+  },
   enableDelta: { type: 'boolean', default: true, help: 'Send changed blocks as a delta against the version held' },
-  deltaThreshold: { type: 'number', min: 0, max: 1, default: 0.7, help: 'A delta that takes more than this share of the pages it replaces is not sent' },
+  deltaThreshold: {
+    type: 'number',
+    min: 0,
+    max: 1,
+    default: 0.7,
+    help: 'A delta that takes more than this share of the pages it replaces is not sent',
+  },
   enableDictionary: { type: 'boolean', default: true, help: 'Use trained dictionaries where both sides hold them' },
   enableCompression: { type: 'boolean', default: true, help: 'Compress with zstd where it pays' },
-  enableDeltaSync: { type: 'boolean', default: true, help: 'Build on the baseline the destination holds; false sends all anew' },
-  targetSpeedup: { type: 'number', min: 0, max: 1000, default: 2.5, help: 'Goal: times faster than the standard transfer; the result says met or missed' },
-  targetTransferRate: { type: 'rate', unit: 'bytes/s', min: 0, default: 20_000 * MEGABYTE / 60, help: 'Goal: image bytes a second (20 GB/min); the result says met or missed' },
-  maxDowntimeMs: { type: 'duration', unit: 'ms', min: 0, max: 3_600_000, default: 30_000, help: 'Longest pause of a running guest' },
-  bandwidthLimit: { type: 'rate', unit: 'bytes/s', min: 0, default: 100 * MEGABYTE, help: 'Most that all streams together may send; 0 is no limit' },
-  memoryIterations: { type: 'integer', unit: 'rounds', min: 1, max: 100, default: 5, help: 'Most memory rounds before the switchover of a running guest' },
-  autoConverge: { type: 'boolean', default: true, help: 'Slow a guest down that dirties memory faster than the link carries it' },
-  dirtyPageThreshold: { type: 'integer', unit: 'pages', min: 0, default: 1000, help: 'A round that leaves fewer dirty pages is the last' },
-  priority: { type: 'integer', min: 1, max: 10, default: 5, help: 'Urgency against other migrations; 10 is the most urgent' },
+  enableDeltaSync: {
+    type: 'boolean',
+    default: true,
+    help: 'Build on the baseline the destination holds; false sends all anew',
+  },
+  targetSpeedup: {
+    type: 'number',
+    min: 0,
+    max: 1000,
+    default: 2.5,
+    help: 'Goal: times faster than the standard transfer; the result says met or missed',
+  },
+  targetTransferRate: {
+    type: 'rate',
+    unit: 'bytes/s',
+    min: 0,
+    default: (20_000 * MEGABYTE) / 60,
+    help: 'Goal: image bytes a second (20 GB/min); the result says met or missed',
+  },
+  maxDowntimeMs: {
+    type: 'duration',
+    unit: 'ms',
+    min: 0,
+    max: 3_600_000,
+    default: 30_000,
+    help: 'Longest pause of a running guest',
+  },
+  bandwidthLimit: {
+    type: 'rate',
+    unit: 'bytes/s',
+    min: 0,
+    default: 100 * MEGABYTE,
+    help: 'Most that all streams together may send; 0 is no limit',
+  },
+  memoryIterations: {
+    type: 'integer',
+    unit: 'rounds',
+    min: 1,
+    max: 100,
+    default: 5,
+    help: 'Most memory rounds before the switchover of a running guest',
+  },
+  autoConverge: {
+    type: 'boolean',
+    default: true,
+    help: 'Slow a guest down that dirties memory faster than the link carries it',
+  },
+  dirtyPageThreshold: {
+    type: 'integer',
+    unit: 'pages',
+    min: 0,
+    default: 1000,
+    help: 'A round that leaves fewer dirty pages is the last',
+  },
+  priority: {
+    type: 'integer',
+    min: 1,
+    max: 10,
+    default: 5,
+    help: 'Urgency against other migrations; 10 is the most urgent',
+  },
   force: { type: 'boolean', default: false, help: 'Override the refusals that may be overridden' },
 } as const satisfies Record<string, OptionSpec>;
 
 /** What a process (agent, control worker, embedded server, command) takes. */
 export const PROCESS_OPTIONS = {
-  hostId: { type: 'text', default: '', help: 'Name of this host; its task queue is host.<hostId>. Empty: the machine’s host name' },
-  dataDir: { type: 'text', default: '', help: 'Folder for VMs, images, baselines and journals. Empty: ~/.local/share/dwcp/<hostId>' },
+  hostId: {
+    type: 'text',
+    default: '',
+    help: 'Name of this host; its task queue is host.<hostId>. Empty: the machine’s host name',
+  },
+  dataDir: {
+    type: 'text',
+    default: '',
+    help: 'Folder for VMs, images, baselines and journals. Empty: ~/.local/share/dwcp/<hostId>',
+  },
   listenAddress: { type: 'text', default: '0.0.0.0', help: 'Address of the data-plane listener' },
   port: { type: 'integer', min: 1, max: 65_535, default: 9876, help: 'Port of the data-plane listener' },
-  advertiseAddress: { type: 'text', default: '', help: 'Address other agents dial; several, separated by commas, are paths of their own and used at the same time. Empty: listenAddress, or the host name where that is a wildcard' },
-  sourceAddresses: { type: 'text', default: '', help: 'Addresses of this host that its migrations go out from, separated by commas: the first on the destination’s first path, the second on its second, in turn where there are fewer. Empty: as the routing table says' },
+  advertiseAddress: {
+    type: 'text',
+    default: '',
+    help: 'Address other agents dial; several, separated by commas, are paths of their own and used at the same time. Empty: listenAddress, or the host name where that is a wildcard',
+  },
+  sourceAddresses: {
+    type: 'text',
+    default: '',
+    help: 'Addresses of this host that its migrations go out from, separated by commas: the first on the destination’s first path, the second on its second, in turn where there are fewer. Empty: as the routing table says',
+  },
   metricsAddress: { type: 'text', default: '127.0.0.1', help: 'Address of the Prometheus endpoint' },
-  metricsPort: { type: 'integer', min: 0, max: 65_535, default: 0, help: 'Port of the Prometheus endpoint; 0 takes none' },
-  hostBandwidthLimit: { type: 'rate', unit: 'bytes/s', min: 0, default: 0, help: 'Most that all migrations leaving this host may send together, shared by priority; 0 is no limit' },
-  bandwidthSchedule: { type: 'text', default: '', help: 'Other host limits by the hour, such as "08:00-18:00 20MB/s, 22:00-06:00 0"; hostBandwidthLimit holds where none of them does' },
-  workerThreads: { type: 'integer', min: 0, max: 64, default: 0, help: 'Threads that hash and compress; 0 is one a processor' },
-  bufferMemory: { type: 'bytes', unit: 'bytes', min: 16 * MIB, max: 4 * GIB, default: 64 * MIB, help: 'Memory for batches in flight, per agent and direction' },
-  storeLimit: { type: 'bytes', unit: 'bytes', min: 0, default: 0, help: 'Most that baselines may take on disk; 0 is no limit' },
-  vmStoreLimit: { type: 'bytes', unit: 'bytes', min: 0, default: 0, help: 'Most that the baselines of one VM may take on disk; 0 is no limit' },
-  baselineKeyFile: { type: 'text', default: '', help: 'File of 32 bytes or 64 hexadecimal digits, readable by its owner alone: what is kept of VMs that are away, and copies for deltas, are encrypted with it. Empty: not encrypted' },
-  keepBaselineCopy: { type: 'text', default: 'auto', help: 'Keep what arrived beside the VM, for deltas on the way back: auto (clone, or copy where space allows), clone, never' },
-  acceptDwcp: { type: 'boolean', default: true, help: 'Accept DWCP sessions; false leaves this host to the standard transfer' },
-  pruneInterval: { type: 'duration', unit: 'ms', min: 60_000, default: 3_600_000, help: 'How often the control worker’s schedule has baselines pruned' },
-  sweepInterval: { type: 'duration', unit: 'ms', min: 1000, default: 60_000, help: 'How often an agent looks for what closed migrations left' },
-  idleStreamTtl: { type: 'duration', unit: 'ms', min: 1000, default: 600_000, help: 'How long streams established ahead are kept' },
-  tlsCert: { type: 'text', default: '', help: 'Certificate file (PEM) of this agent; with tlsKey and tlsCa the data plane is TLS 1.3, both sides proven' },
+  metricsPort: {
+    type: 'integer',
+    min: 0,
+    max: 65_535,
+    default: 0,
+    help: 'Port of the Prometheus endpoint; 0 takes none',
+  },
+  hostBandwidthLimit: {
+    type: 'rate',
+    unit: 'bytes/s',
+    min: 0,
+    default: 0,
+    help: 'Most that all migrations leaving this host may send together, shared by priority; 0 is no limit',
+  },
+  bandwidthSchedule: {
+    type: 'text',
+    default: '',
+    help: 'Other host limits by the hour, such as "08:00-18:00 20MB/s, 22:00-06:00 0"; hostBandwidthLimit holds where none of them does',
+  },
+  workerThreads: {
+    type: 'integer',
+    min: 0,
+    max: 64,
+    default: 0,
+    help: 'Threads that hash and compress; 0 is one a processor',
+  },
+  bufferMemory: {
+    type: 'bytes',
+    unit: 'bytes',
+    min: 16 * MIB,
+    max: 4 * GIB,
+    default: 64 * MIB,
+    help: 'Memory for batches in flight, per agent and direction',
+  },
+  storeLimit: {
+    type: 'bytes',
+    unit: 'bytes',
+    min: 0,
+    default: 0,
+    help: 'Most that baselines may take on disk; 0 is no limit',
+  },
+  vmStoreLimit: {
+    type: 'bytes',
+    unit: 'bytes',
+    min: 0,
+    default: 0,
+    help: 'Most that the baselines of one VM may take on disk; 0 is no limit',
+  },
+  baselineKeyFile: {
+    type: 'text',
+    default: '',
+    help: 'File of 32 bytes or 64 hexadecimal digits, readable by its owner alone: what is kept of VMs that are away, and copies for deltas, are encrypted with it. Empty: not encrypted',
+  },
+  keepBaselineCopy: {
+    type: 'text',
+    default: 'auto',
+    help: 'Keep what arrived beside the VM, for deltas on the way back: auto (clone, or copy where space allows), clone, never',
+  },
+  acceptDwcp: {
+    type: 'boolean',
+    default: true,
+    help: 'Accept DWCP sessions; false leaves this host to the standard transfer',
+  },
+  pruneInterval: {
+    type: 'duration',
+    unit: 'ms',
+    min: 60_000,
+    default: 3_600_000,
+    help: 'How often the control worker’s schedule has baselines pruned',
+  },
+  sweepInterval: {
+    type: 'duration',
+    unit: 'ms',
+    min: 1000,
+    default: 60_000,
+    help: 'How often an agent looks for what closed migrations left',
+  },
+  idleStreamTtl: {
+    type: 'duration',
+    unit: 'ms',
+    min: 1000,
+    default: 600_000,
+    help: 'How long streams established ahead are kept',
+  },
+  tlsCert: {
+    type: 'text',
+    default: '',
+    help: 'Certificate file (PEM) of this agent; with tlsKey and tlsCa the data plane is TLS 1.3, both sides proven',
+  },
   tlsKey: { type: 'text', default: '', help: 'Private key file (PEM)' },
   tlsCa: { type: 'text', default: '', help: 'Certificate authority file (PEM) that signed every agent’s certificate' },
   debug: { type: 'boolean', default: false, help: 'Debug logs' },
@@ -77,11 +251,15 @@ export type ProcessOptions = Values<typeof PROCESS_OPTIONS>;
 export function parseOption(name: string, spec: OptionSpec, text: string): boolean | number | string {
   if (spec.type === 'text') return text;
   if (spec.type === 'boolean') {
-    const known = { true: true, '1': true, yes: true, on: true, false: false, '0': false, no: false, off: false }[text.toLowerCase()];
+    const known = { true: true, '1': true, yes: true, on: true, false: false, '0': false, no: false, off: false }[
+      text.toLowerCase()
+    ];
     if (known === undefined) throw new RangeError(`${name} takes true or false, not "${text}"`);
     return known;
   }
-  const parse = { bytes: parseSizeBytes, rate: parseRateBytesPerSecond, duration: parseDurationMs }[spec.type as string] ?? parsePlainNumber;
+  const parse =
+    { bytes: parseSizeBytes, rate: parseRateBytesPerSecond, duration: parseDurationMs }[spec.type as string] ??
+    parsePlainNumber;
   const value = parse(text);
   if (value === undefined) throw new RangeError(`${name} takes ${describe(spec)}, not "${text}"`);
   return checkRange(name, spec, value);
@@ -101,8 +279,13 @@ function checkRange(name: string, spec: OptionSpec, value: number): number {
 /** `an integer from 1 to 256`, `a rate such as 100MB/s from 0`: what a value may be, for messages and documents. */
 export function describe(spec: OptionSpec): string {
   const kinds: Record<OptionType, string> = {
-    boolean: 'true or false', integer: 'an integer', number: 'a number', text: 'text',
-    bytes: 'a size such as 64MiB', rate: 'a rate such as 100MB/s or 800mbit', duration: 'a duration such as 30s',
+    boolean: 'true or false',
+    integer: 'an integer',
+    number: 'a number',
+    text: 'text',
+    bytes: 'a size such as 64MiB',
+    rate: 'a rate such as 100MB/s or 800mbit',
+    duration: 'a duration such as 30s',
   };
   const from = spec.min === undefined ? '' : ` from ${spec.min}`;
   const to = spec.max === undefined ? '' : ` to ${spec.max}`;
@@ -120,7 +303,8 @@ export function withDefaults<T extends Record<string, OptionSpec>>(table: T, giv
 }
 
 function optionSchema(spec: OptionSpec): z.ZodType {
-  const described = (schema: z.ZodType): z.ZodType => schema.describe(spec.unit ? `${spec.help} (${spec.unit})` : spec.help);
+  const described = (schema: z.ZodType): z.ZodType =>
+    schema.describe(spec.unit ? `${spec.help} (${spec.unit})` : spec.help);
   if (spec.type === 'boolean') return described(z.boolean());
   if (spec.type === 'text') return described(z.string().max(4096));
   let schema = spec.type === 'integer' ? z.int() : z.number();

@@ -77,14 +77,28 @@ function bandwidthWithin(link: LinkMeasurement, limitBytesPerSecond: number): nu
   return limitBytesPerSecond > 0 ? Math.min(bandwidth, limitBytesPerSecond) : bandwidth;
 }
 
-export function planMigration(samples: readonly ImageSample[], link: LinkMeasurement, limitBytesPerSecond: number): MigrationPlan {
+export function planMigration(
+  samples: readonly ImageSample[],
+  link: LinkMeasurement,
+  limitBytesPerSecond: number,
+): MigrationPlan {
   const images = samples.map(planImage);
   const expectedLinkBytes = images.reduce((sum, image) => sum + image.expectedLinkBytes, 0);
   const sizeBytes = images.reduce((sum, image) => sum + image.sizeBytes, 0);
   const nonZeroBytes = images.reduce((sum, image) => sum + image.sizeBytes * (1 - image.zeroShare), 0);
-  const expectedSeconds = Math.max(expectedLinkBytes / bandwidthWithin(link, limitBytesPerSecond), sizeBytes / SCAN_BYTES_PER_SECOND) + (FIXED_ROUND_TRIPS * link.rttMs) / 1000;
-  const standardSeconds = nonZeroBytes / singleStreamBytesPerSecond(link, limitBytesPerSecond) + (4 * link.rttMs) / 1000;
-  return { images, expectedLinkBytes, expectedSeconds, expectedDowntimeSeconds: 0, standardSeconds, expectedSpeedup: standardSeconds / expectedSeconds };
+  const expectedSeconds =
+    Math.max(expectedLinkBytes / bandwidthWithin(link, limitBytesPerSecond), sizeBytes / SCAN_BYTES_PER_SECOND) +
+    (FIXED_ROUND_TRIPS * link.rttMs) / 1000;
+  const standardSeconds =
+    nonZeroBytes / singleStreamBytesPerSecond(link, limitBytesPerSecond) + (4 * link.rttMs) / 1000;
+  return {
+    images,
+    expectedLinkBytes,
+    expectedSeconds,
+    expectedDowntimeSeconds: 0,
+    standardSeconds,
+    expectedSpeedup: standardSeconds / expectedSeconds,
+  };
 }
 
 export interface GoalVerdict {
@@ -93,7 +107,12 @@ export interface GoalVerdict {
 }
 
 /** Met or missed, and why, for one goal. */
-export function judgeGoal(name: string, reached: number, wanted: number, format: (value: number) => string): GoalVerdict {
+export function judgeGoal(
+  name: string,
+  reached: number,
+  wanted: number,
+  format: (value: number) => string,
+): GoalVerdict {
   const met = reached >= wanted;
   return { met, reason: `${name} ${format(reached)}, ${met ? 'at least' : 'below'} the goal of ${format(wanted)}` };
 }

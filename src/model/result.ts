@@ -11,7 +11,12 @@ import type { LinkMeasurement, TierName } from './tiers';
 import { formatBytes } from './units';
 
 export interface ResultParts {
-  readonly identity: { readonly migrationId: string; readonly vmId: string; readonly sourceHost: string; readonly destinationHost: string };
+  readonly identity: {
+    readonly migrationId: string;
+    readonly vmId: string;
+    readonly sourceHost: string;
+    readonly destinationHost: string;
+  };
   readonly path: MigrationResult['path'];
   readonly fallbackReason?: z.infer<typeof errorReportSchema>;
   readonly tier?: TierName;
@@ -23,7 +28,18 @@ export interface ResultParts {
   readonly options: MigrationOptions;
 }
 
-export function assembleResult({ identity, path, fallbackReason, tier, link, plan, images, guest, totalSeconds, options }: ResultParts): MigrationResult {
+export function assembleResult({
+  identity,
+  path,
+  fallbackReason,
+  tier,
+  link,
+  plan,
+  images,
+  guest,
+  totalSeconds,
+  options,
+}: ResultParts): MigrationResult {
   const { migrationId, vmId, sourceHost, destinationHost } = identity;
   const totalBytes = images.reduce((sum, image) => sum + image.totalBytes, 0);
   const linkBytes = images.reduce((sum, image) => sum + image.linkBytes, 0);
@@ -32,7 +48,10 @@ export function assembleResult({ identity, path, fallbackReason, tier, link, pla
   const transferSeconds = Math.max(0.001, guest ? Math.max(...seconds) : seconds.reduce((sum, each) => sum + each, 0));
   const speedup = path === 'dwcp' && plan ? plan.standardSeconds / transferSeconds : 1;
   return {
-    migrationId, vmId, sourceHost, destinationHost,
+    migrationId,
+    vmId,
+    sourceHost,
+    destinationHost,
     outcome: 'completed',
     path,
     ...(fallbackReason && { fallbackReason }),
@@ -48,7 +67,12 @@ export function assembleResult({ identity, path, fallbackReason, tier, link, pla
     speedup,
     goals: {
       speedup: judgeGoal('speedup', speedup, options.targetSpeedup, (value) => `${value.toFixed(1)} times`),
-      transferRate: judgeGoal('transfer rate', totalBytes / transferSeconds, options.targetTransferRate, (value) => `${formatBytes(value)}/s`),
+      transferRate: judgeGoal(
+        'transfer rate',
+        totalBytes / transferSeconds,
+        options.targetTransferRate,
+        (value) => `${formatBytes(value)}/s`,
+      ),
     },
   };
 }

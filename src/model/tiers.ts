@@ -62,10 +62,18 @@ export interface LevelAndStreams {
 }
 
 /** The `select_level` node: where the transfer starts, from the tier and what is expected of the path, within what the request allows. */
-export function selectLevelAndStreams(link: LinkMeasurement, bounds: StreamBounds, compression: boolean): LevelAndStreams {
+export function selectLevelAndStreams(
+  link: LinkMeasurement,
+  bounds: StreamBounds,
+  compression: boolean,
+): LevelAndStreams {
   const tier = classifyTier(link.rttMs);
   const { minStreams, maxStreams } = bounds;
-  const initialStreams = clamp(link.expectedStreams ?? clamp(bounds.initialStreams, tier.minStreams, tier.maxStreams), minStreams, maxStreams);
+  const initialStreams = clamp(
+    link.expectedStreams ?? clamp(bounds.initialStreams, tier.minStreams, tier.maxStreams),
+    minStreams,
+    maxStreams,
+  );
   return {
     tier: tier.name,
     compress: compression,

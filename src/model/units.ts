@@ -9,15 +9,42 @@ export const GIB = 1024 * MIB;
 export const MEGABYTE = 1_000_000;
 
 const BYTE_SUFFIXES: Readonly<Record<string, number>> = {
-  '': 1, b: 1, k: 1e3, kb: 1e3, m: 1e6, mb: 1e6, g: 1e9, gb: 1e9, t: 1e12, tb: 1e12,
-  kib: KIB, mib: MIB, gib: GIB, tib: 1024 * GIB,
+  '': 1,
+  b: 1,
+  k: 1e3,
+  kb: 1e3,
+  m: 1e6,
+  mb: 1e6,
+  g: 1e9,
+  gb: 1e9,
+  t: 1e12,
+  tb: 1e12,
+  kib: KIB,
+  mib: MIB,
+  gib: GIB,
+  tib: 1024 * GIB,
 };
 
 const BIT_SUFFIXES: Readonly<Record<string, number>> = {
-  bit: 1, kbit: 1e3, mbit: 1e6, gbit: 1e9, bps: 1, kbps: 1e3, mbps: 1e6, gbps: 1e9,
+  bit: 1,
+  kbit: 1e3,
+  mbit: 1e6,
+  gbit: 1e9,
+  bps: 1,
+  kbps: 1e3,
+  mbps: 1e6,
+  gbps: 1e9,
 };
 
-const DURATION_SUFFIXES: Readonly<Record<string, number>> = { '': 1, ms: 1, s: 1e3, m: 60e3, min: 60e3, h: 3600e3, d: 86_400e3 };
+const DURATION_SUFFIXES: Readonly<Record<string, number>> = {
+  '': 1,
+  ms: 1,
+  s: 1e3,
+  m: 60e3,
+  min: 60e3,
+  h: 3600e3,
+  d: 86_400e3,
+};
 
 function split(text: string): { value: number; suffix: string } | undefined {
   const match = /^(\d+(?:\.\d+)?)\s*([a-z]*)$/i.exec(text.trim());

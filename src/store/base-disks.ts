@@ -45,10 +45,12 @@ export class BaseStore {
 
   async list(): Promise<BaseDisk[]> {
     const names = (await namesIn(this.#folder)).filter((name) => name.endsWith('.json')).sort();
-    const found = await Promise.all(names.map(async (name) => {
-      const text = await readIfThere(join(this.#folder, name));
-      return text && baseSchema.safeParse(JSON.parse(text.toString('utf8'))).data;
-    }));
+    const found = await Promise.all(
+      names.map(async (name) => {
+        const text = await readIfThere(join(this.#folder, name));
+        return text && baseSchema.safeParse(JSON.parse(text.toString('utf8'))).data;
+      }),
+    );
     return found.flatMap((base) => base ?? []);
   }
 

@@ -72,7 +72,9 @@ const NO_LIMITS: StoreLimits = { hostBytes: 0, vmBytes: 0 };
 function byVm(records: readonly BaselineListing[]): BaselineListing[] {
   const lastUse = new Map<string, number>();
   for (const { vmId, lastUsedAtMs } of records) lastUse.set(vmId, Math.max(lastUsedAtMs, lastUse.get(vmId) ?? 0));
-  return [...records].sort((a, b) => (lastUse.get(a.vmId) ?? 0) - (lastUse.get(b.vmId) ?? 0) || a.lastUsedAtMs - b.lastUsedAtMs);
+  return [...records].sort(
+    (a, b) => (lastUse.get(a.vmId) ?? 0) - (lastUse.get(b.vmId) ?? 0) || a.lastUsedAtMs - b.lastUsedAtMs,
+  );
 }
 
 /** Where an image's working file and baseline content lie: beside its own place. */
@@ -128,7 +130,8 @@ export class BaselineStore {
   /** Notes how the content of a baseline is kept, where the baseline is still the same. */
   async setSeal(record: BaselineRecord, seal: Seal | undefined): Promise<void> {
     const now = await this.#read(record.vmId, record.imageId);
-    if (now?.root !== record.root || now.contentPath !== record.contentPath || now.lastUsedAtMs !== record.lastUsedAtMs) return;
+    if (now?.root !== record.root || now.contentPath !== record.contentPath || now.lastUsedAtMs !== record.lastUsedAtMs)
+      return;
     await writeDurably(this.#path(record.vmId, record.imageId, 'json'), JSON.stringify({ ...now, seal }, null, 1));
   }
 
@@ -141,7 +144,10 @@ export class BaselineStore {
   }
 
   /** Records a baseline; its content file, if any, is in place already. Older ones go where the limit asks for it. */
-  async put(record: Omit<BaselineRecord, 'lastUsedAtMs' | 'root' | 'seal'>, manifest: Manifest): Promise<BaselineRecord> {
+  async put(
+    record: Omit<BaselineRecord, 'lastUsedAtMs' | 'root' | 'seal'>,
+    manifest: Manifest,
+  ): Promise<BaselineRecord> {
     await this.#guard?.release(record.vmId, record.imageId);
     const full = { ...record, root: manifest.root(), lastUsedAtMs: Date.now() };
     await rm(this.#path(record.vmId, record.imageId, 'json'), { force: true });
@@ -175,9 +181,14 @@ export class BaselineStore {
   }
 
   /** Removes the least recently used until the rest fits. @param vmId of this VM alone @param keep `vm/image` that stays in any case */
-  async prune(limitBytes: number, { vmId, keep }: { readonly vmId?: string; readonly keep?: string } = {}): Promise<BaselineListing[]> {
+  async prune(
+    limitBytes: number,
+    { vmId, keep }: { readonly vmId?: string; readonly keep?: string } = {},
+  ): Promise<BaselineListing[]> {
     if (limitBytes === 0) return [];
-    const all = byVm(vmId === undefined ? await this.list() : (await this.list()).filter((record) => record.vmId === vmId));
+    const all = byVm(
+      vmId === undefined ? await this.list() : (await this.list()).filter((record) => record.vmId === vmId),
+    );
     let total = all.reduce((sum, record) => sum + record.allocatedBytes, 0);
     const removed: BaselineListing[] = [];
     for (const record of all) {
@@ -194,12 +205,24 @@ export class BaselineStore {
   async hasRoomFor(bytes: number, vmId: string): Promise<boolean> {
     const { hostBytes, vmBytes } = this.#limits;
     const all = await this.list();
-    const fits = (records: readonly BaselineListing[], limitBytes: number): boolean => limitBytes === 0 || records.reduce((sum, record) => sum + record.allocatedBytes, bytes) <= limitBytes;
-    return fits(all, hostBytes) && fits(all.filter((record) => record.vmId === vmId), vmBytes);
+    const fits = (records: readonly BaselineListing[], limitBytes: number): boolean =>
+      limitBytes === 0 || records.reduce((sum, record) => sum + record.allocatedBytes, bytes) <= limitBytes;
+    return (
+      fits(all, hostBytes) &&
+      fits(
+        all.filter((record) => record.vmId === vmId),
+        vmBytes,
+      )
+    );
   }
 
   /** Turns a file into the content of a baseline: renames it into place, then records it. */
-  async adopt(from: string, imagePath: string, record: Omit<BaselineRecord, 'lastUsedAtMs' | 'root' | 'contentPath' | 'seal'>, manifest: Manifest): Promise<void> {
+  async adopt(
+    from: string,
+    imagePath: string,
+    record: Omit<BaselineRecord, 'lastUsedAtMs' | 'root' | 'contentPath' | 'seal'>,
+    manifest: Manifest,
+  ): Promise<void> {
     const contentPath = baselinePathOf(imagePath);
     // An earlier try may have come as far as the rename: what lies there then is what was to be kept.
     const isThere = from === contentPath || !(await exists(from));

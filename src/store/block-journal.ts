@@ -87,7 +87,13 @@ export class BlockJournal {
   #retracting: { readonly stretches: Set<number>; readonly done: Promise<void> } | undefined;
   #writing: Promise<unknown> = Promise.resolve();
 
-  private constructor(head: BlockJournalHead, file: FileHandle, salt: Buffer, position: number, retracted: Set<number>) {
+  private constructor(
+    head: BlockJournalHead,
+    file: FileHandle,
+    salt: Buffer,
+    position: number,
+    retracted: Set<number>,
+  ) {
     this.head = head;
     this.#file = file;
     this.#salt = salt;
@@ -127,7 +133,10 @@ export class BlockJournal {
       if (checkOf(bytes.subarray(end, end + 20), start.salt).compare(bytes, end + 20, end + 24, 0, 4) !== 0) break;
       const block = bytes.readUInt32BE(end);
       if (block >= RETRACT) retracted.add(block - RETRACT);
-      else if (block >= blocks) throw new DwcpError('JOURNAL_CORRUPT', `${path} names block ${block}, which its image does not have`, { side: 'destination' });
+      else if (block >= blocks)
+        throw new DwcpError('JOURNAL_CORRUPT', `${path} names block ${block}, which its image does not have`, {
+          side: 'destination',
+        });
     }
     for (let at = start.end; at < end; at += RECORD_BYTES) {
       const block = bytes.readUInt32BE(at);
@@ -183,7 +192,8 @@ export class BlockJournal {
     const out = Buffer.allocUnsafe(records.length * RECORD_BYTES);
     for (const [index, record] of records.entries()) encodeRecord(out, index * RECORD_BYTES, record, this.#salt);
     // A disk that fills up takes a part without an error, and what stands behind half a record is never read.
-    for (let at = 0; at < out.length; ) at += (await this.#file.write(out, at, out.length - at, this.#position + at)).bytesWritten;
+    for (let at = 0; at < out.length; )
+      at += (await this.#file.write(out, at, out.length - at, this.#position + at)).bytesWritten;
     await this.#file.datasync();
     this.#position += out.length;
   }

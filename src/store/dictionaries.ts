@@ -72,7 +72,9 @@ export class DictionaryStore {
   }
 
   /** The version in use for a type; undefined where there is none, or it is damaged: then frames go without. */
-  async current(vmType: string): Promise<{ readonly described: DictionaryVersion; readonly dictionary: ActiveDictionary } | undefined> {
+  async current(
+    vmType: string,
+  ): Promise<{ readonly described: DictionaryVersion; readonly dictionary: ActiveDictionary } | undefined> {
     const described = await this.#version(vmType);
     const dictionary = described && (await this.#read(vmType, described.hash));
     return described && dictionary && { described, dictionary };
@@ -88,7 +90,15 @@ export class DictionaryStore {
   async put(vmType: string, bytes: Buffer, samples: number, gain: number): Promise<DictionaryVersion> {
     const { hash } = dictionaryOf(bytes);
     const known = await this.#version(vmType);
-    const version = versionSchema.parse({ vmType, version: (known?.version ?? 0) + 1, hash, sizeBytes: bytes.length, samples, gain, trainedAtMs: Date.now() });
+    const version = versionSchema.parse({
+      vmType,
+      version: (known?.version ?? 0) + 1,
+      hash,
+      sizeBytes: bytes.length,
+      samples,
+      gain,
+      trainedAtMs: Date.now(),
+    });
     await makeFolderDurably(join(this.#folder, vmType));
     await writeDurably(this.#path(vmType, hash), bytes);
     await writeDurably(join(this.#folder, vmType, 'current.json'), JSON.stringify(version, null, 1));
@@ -103,7 +113,12 @@ export class DictionaryStore {
   /** Keeps what a source has sent. @throws PROTOCOL_VIOLATION where it is not what its name says */
   async receive(hash: string, bytes: Buffer): Promise<ActiveDictionary> {
     const dictionary = dictionaryOf(bytes);
-    if (dictionary.hash !== hash || bytes.length > MAX_DICTIONARY_BYTES) throw new DwcpError('PROTOCOL_VIOLATION', `A dictionary of ${bytes.length} bytes does not hash to ${hash.slice(0, 40)}`, { side: 'destination' });
+    if (dictionary.hash !== hash || bytes.length > MAX_DICTIONARY_BYTES)
+      throw new DwcpError(
+        'PROTOCOL_VIOLATION',
+        `A dictionary of ${bytes.length} bytes does not hash to ${hash.slice(0, 40)}`,
+        { side: 'destination' },
+      );
     await makeFolderDurably(join(this.#folder, RECEIVED));
     await writeDurably(this.#path(RECEIVED, hash), bytes);
     await this.#keepLatest(RECEIVED, hash, KEPT_RECEIVED);
@@ -137,8 +152,15 @@ export class DictionaryStore {
 
   /** The oldest go; migrations under way have theirs in memory. */
   async #keepLatest(folder: string, newest: string, count: number): Promise<void> {
-    const others = (await namesIn(join(this.#folder, folder))).filter((name) => name.endsWith('.dict') && name !== `${newest}.dict`);
-    const aged = await Promise.all(others.map(async (name) => ({ name, mtimeMs: (await stat(join(this.#folder, folder, name)).catch(() => undefined))?.mtimeMs ?? 0 })));
+    const others = (await namesIn(join(this.#folder, folder))).filter(
+      (name) => name.endsWith('.dict') && name !== `${newest}.dict`,
+    );
+    const aged = await Promise.all(
+      others.map(async (name) => ({
+        name,
+        mtimeMs: (await stat(join(this.#folder, folder, name)).catch(() => undefined))?.mtimeMs ?? 0,
+      })),
+    );
     aged.sort((a, b) => b.mtimeMs - a.mtimeMs);
     for (const { name } of aged.slice(count - 1)) await rm(join(this.#folder, folder, name), { force: true });
   }

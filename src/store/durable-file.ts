@@ -73,9 +73,11 @@ async function replace(path: string, content: string | Buffer): Promise<void> {
  */
 export async function takeOverFolder(folder: string): Promise<void> {
   const entries = await readdir(folder, { recursive: true, withFileTypes: true });
-  for (const { parentPath, name } of entries.filter((entry) => entry.isFile() && TEMPORARY.test(entry.name))) await rm(join(parentPath, name), { force: true });
+  for (const { parentPath, name } of entries.filter((entry) => entry.isFile() && TEMPORARY.test(entry.name)))
+    await rm(join(parentPath, name), { force: true });
   await syncFolder(folder);
-  for (const { parentPath, name } of entries.filter((entry) => entry.isDirectory())) await syncFolderIfThere(join(parentPath, name));
+  for (const { parentPath, name } of entries.filter((entry) => entry.isDirectory()))
+    await syncFolderIfThere(join(parentPath, name));
 }
 
 /** Renames durably; both names lie in folders that exist. */
@@ -100,7 +102,10 @@ export function isMissing(error: unknown): boolean {
 }
 
 export async function exists(path: string): Promise<boolean> {
-  return access(path).then(() => true, () => false);
+  return access(path).then(
+    () => true,
+    () => false,
+  );
 }
 
 /** Names in a folder; none where it is not there. */

@@ -14,12 +14,18 @@ export function lockFolder(path: string): () => void {
   const locked = tryLockFile(fd);
   if (locked === 'unable') {
     closeSync(fd);
-    throw new DwcpError('CONFIG_INVALID', `The data folder ${path} cannot be locked on this system, and two agents on it could run a guest twice`, { hint: 'Put it on a local file system, on a host with glibc (koffi loads libc.so.6)' });
+    throw new DwcpError(
+      'CONFIG_INVALID',
+      `The data folder ${path} cannot be locked on this system, and two agents on it could run a guest twice`,
+      { hint: 'Put it on a local file system, on a host with glibc (koffi loads libc.so.6)' },
+    );
   }
   if (locked === 'busy') {
     const holder = readFileSync(file, 'utf8').trim();
     closeSync(fd);
-    throw new DwcpError('CONFIG_INVALID', `The data folder ${path} is in use by process ${holder || '?'}`, { hint: 'Stop that agent, or give this one another --data-dir' });
+    throw new DwcpError('CONFIG_INVALID', `The data folder ${path} is in use by process ${holder || '?'}`, {
+      hint: 'Stop that agent, or give this one another --data-dir',
+    });
   }
   ftruncateSync(fd, 0);
   writeSync(fd, String(process.pid));

@@ -17,7 +17,9 @@ const EPOCHS_A_START = 2 ** 32;
 export async function beginInstance(dataDir: string): Promise<Instance> {
   const path = join(dataDir, 'instance.json');
   const text = await readIfThere(path);
-  const before = text ? instanceSchema.parse(JSON.parse(text.toString('utf8'))) : { instanceId: randomUUID(), starts: 0 };
+  const before = text
+    ? instanceSchema.parse(JSON.parse(text.toString('utf8')))
+    : { instanceId: randomUUID(), starts: 0 };
   const instance = { ...before, starts: before.starts + 1 };
   await writeDurably(path, JSON.stringify(instance));
   return instance;

@@ -77,7 +77,8 @@ function decode(text: string): OwnershipEntry[] {
     check = checkOf(check, json);
     if (given !== check) throw new Error(`line ${index + 1} is damaged or cut off`);
     if (json === `end ${entries.length}`) {
-      if (lines.slice(index + 1).some((rest) => rest !== '')) throw new Error(`something follows its end in line ${index + 2}`);
+      if (lines.slice(index + 1).some((rest) => rest !== ''))
+        throw new Error(`something follows its end in line ${index + 2}`);
       return entries;
     }
     entries.push(entrySchema.parse(JSON.parse(json)));
@@ -106,7 +107,12 @@ export class OwnedVm {
   }
 
   /** Adds an entry; it is durable when this returns. */
-  async append(state: OwnershipState, migrationId: string, fence: number, details: OwnershipDetails = {}): Promise<OwnershipEntry> {
+  async append(
+    state: OwnershipState,
+    migrationId: string,
+    fence: number,
+    details: OwnershipDetails = {},
+  ): Promise<OwnershipEntry> {
     const entry: OwnershipEntry = { state, migrationId, fence, atMs: Date.now(), ...details };
     const kept = (await this.#journal.entries(this.vmId)).slice(1 - KEPT_ENTRIES);
     await this.#write([...kept, entry]);
@@ -146,17 +152,23 @@ export class OwnershipJournal {
   /** The last entry of one migration of a VM; or of all that have had a part in it here. */
   async last(vmId: string, migrationId?: string): Promise<OwnershipEntry | undefined> {
     const entries = await this.entries(vmId);
-    return (migrationId === undefined ? withPart(entries) : entries.filter((entry) => entry.migrationId === migrationId)).at(-1);
+    return (
+      migrationId === undefined ? withPart(entries) : entries.filter((entry) => entry.migrationId === migrationId)
+    ).at(-1);
   }
 
   /** What a migration has handed over; undefined where it has not, or where another has come since. */
   async handOver(vmId: string, migrationId: string): Promise<HandOver | undefined> {
-    return (await this.entries(vmId)).findLast((entry) => entry.migrationId === migrationId && entry.handOver !== undefined)?.handOver;
+    return (await this.entries(vmId)).findLast(
+      (entry) => entry.migrationId === migrationId && entry.handOver !== undefined,
+    )?.handOver;
   }
 
   /** The workflow that leads a migration of a VM, where its claim says so. */
   async workflowOf(vmId: string, migrationId: string): Promise<string | undefined> {
-    return (await this.entries(vmId)).findLast((entry) => entry.migrationId === migrationId && entry.workflowId !== undefined)?.workflowId;
+    return (await this.entries(vmId)).findLast(
+      (entry) => entry.migrationId === migrationId && entry.workflowId !== undefined,
+    )?.workflowId;
   }
 
   /** The highest fence this host has seen for a VM. */
@@ -181,7 +193,9 @@ export class OwnershipJournal {
   async #write(vmId: string, entries: readonly OwnershipEntry[]): Promise<void> {
     const path = this.#path(vmId);
     const content = encode(entries);
-    const [before, after] = [entries.slice(0, -1), entries].map((list) => withPart(list).at(-1)).map((entry) => entry !== undefined && isOpenState(entry.state));
+    const [before, after] = [entries.slice(0, -1), entries]
+      .map((list) => withPart(list).at(-1))
+      .map((entry) => entry !== undefined && isOpenState(entry.state));
     const spares = Array.from({ length: SPARES }, (_, index) => this.#sparePath(vmId, index + 1));
     // What opens a migration says at once where the disk has no room; what follows finds the room that was set aside.
     const opens = after && !before;
@@ -216,5 +230,7 @@ function withPart(entries: readonly OwnershipEntry[]): readonly OwnershipEntry[]
 }
 
 function corrupt(path: string, what: string): DwcpError {
-  return new DwcpError('JOURNAL_CORRUPT', `${path}: ${what}`, { hint: 'Keep the file. Find out on which host the VM runs before anything is started; then put the journal back, or remove it and its .known file' });
+  return new DwcpError('JOURNAL_CORRUPT', `${path}: ${what}`, {
+    hint: 'Keep the file. Find out on which host the VM runs before anything is started; then put the journal back, or remove it and its .known file',
+  });
 }

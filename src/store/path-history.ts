@@ -33,7 +33,9 @@ export class PathHistory {
     const rows = [...(await this.rows()), pathRowSchema.parse(row)].slice(-MAX_ROWS);
     this.#rows = Promise.resolve(rows);
     // Of one that failed its own caller has heard.
-    this.#writing = this.#writing.catch(() => undefined).then(() => writeDurably(this.#path, `${JSON.stringify(rows)}\n`));
+    this.#writing = this.#writing
+      .catch(() => undefined)
+      .then(() => writeDurably(this.#path, `${JSON.stringify(rows)}\n`));
     await this.#writing;
   }
 
@@ -41,7 +43,10 @@ export class PathHistory {
     try {
       const text = await readIfThere(this.#path);
       if (!text) return [];
-      return z.array(pathRowSchema).parse(JSON.parse(text.toString('utf8'))).slice(-MAX_ROWS);
+      return z
+        .array(pathRowSchema)
+        .parse(JSON.parse(text.toString('utf8')))
+        .slice(-MAX_ROWS);
     } catch {
       return [];
     }

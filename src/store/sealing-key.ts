@@ -37,11 +37,17 @@ export class SealingKey {
   static read(path: string): SealingKey | undefined {
     if (path === '') return undefined;
     try {
-      if ((statSync(path).mode & OTHERS_MAY_READ) !== 0) throw new DwcpError('CONFIG_INVALID', `baselineKeyFile ${path} may be read by others: chmod 600 ${path}`);
+      if ((statSync(path).mode & OTHERS_MAY_READ) !== 0)
+        throw new DwcpError('CONFIG_INVALID', `baselineKeyFile ${path} may be read by others: chmod 600 ${path}`);
       const bytes = readFileSync(path);
       const text = bytes.toString('latin1').trim();
-      const key = bytes.length === KEY_BYTES ? bytes : /^[0-9a-fA-F]{64}$/.test(text) ? Buffer.from(text, 'hex') : undefined;
-      if (!key) throw new DwcpError('CONFIG_INVALID', `baselineKeyFile ${path} holds neither 32 bytes nor 64 hexadecimal digits; openssl rand -hex 32 makes one`);
+      const key =
+        bytes.length === KEY_BYTES ? bytes : /^[0-9a-fA-F]{64}$/.test(text) ? Buffer.from(text, 'hex') : undefined;
+      if (!key)
+        throw new DwcpError(
+          'CONFIG_INVALID',
+          `baselineKeyFile ${path} holds neither 32 bytes nor 64 hexadecimal digits; openssl rand -hex 32 makes one`,
+        );
       return new SealingKey(key);
     } catch (error) {
       throw toDwcpError(error, 'CONFIG_INVALID');

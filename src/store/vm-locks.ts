@@ -8,7 +8,10 @@ export class VmLocks {
   async run<T>(vmId: string, work: () => Promise<T>): Promise<T> {
     const before = this.#last.get(vmId) ?? Promise.resolve();
     const running = before.then(work, work);
-    const ended = running.then(() => undefined, () => undefined);
+    const ended = running.then(
+      () => undefined,
+      () => undefined,
+    );
     this.#last.set(vmId, ended);
     try {
       return await running;

@@ -78,7 +78,9 @@ export class VmRegistry {
       if (isMissing(error)) return [];
       throw error;
     }
-    const records = await Promise.all(names.filter((name) => name.endsWith('.json')).map((name) => this.find(name.slice(0, -'.json'.length))));
+    const records = await Promise.all(
+      names.filter((name) => name.endsWith('.json')).map((name) => this.find(name.slice(0, -'.json'.length))),
+    );
     return records.flatMap((record) => record ?? []);
   }
 
@@ -89,6 +91,9 @@ export class VmRegistry {
 
   /** Where an image lives on this host: its own place if the VM has been here, else one in this host's image folder. */
   imagePath(known: VmRecord | undefined, vmId: string, imageId: string): string {
-    return known?.images.find((image: VmImage) => image.imageId === imageId)?.path ?? join(this.#imagesFolder, vmId, `${imageId}.img`);
+    return (
+      known?.images.find((image: VmImage) => image.imageId === imageId)?.path ??
+      join(this.#imagesFolder, vmId, `${imageId}.img`)
+    );
   }
 }

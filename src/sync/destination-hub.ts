@@ -19,10 +19,33 @@ import { type Hello, RELEASE, SESSION_PROTOCOL } from '../transport/hello';
 import { ReceivingSession } from '../transport/receiving-session';
 import type { Slab } from '../transport/slab';
 import { Tunnel } from '../transport/tunnel';
-import { type DestinationContext, DestinationMigration, type DestinationRecord, destinationRecordSchema, migrationFolder, removeRecord } from './destination/destination-migration';
+import {
+  type DestinationContext,
+  DestinationMigration,
+  type DestinationRecord,
+  destinationRecordSchema,
+  migrationFolder,
+  removeRecord,
+} from './destination/destination-migration';
 import { assertImagesFree } from './destination/direct-sessions';
 import {
-  abandonSchema, basePagesSchema, dictionarySchema, finishImageSchema, installImageSchema, manifestRequestSchema, MAX_PAGE_HASH_BLOCKS, MAX_SAMPLE_BYTES, guestBeginSchema, guestLoadSchema, openImageSchema, pageHashesSchema, readBody, referencesSchema, takeOverSchema, type TakenOver, takenOverSchema,
+  abandonSchema,
+  basePagesSchema,
+  dictionarySchema,
+  finishImageSchema,
+  installImageSchema,
+  manifestRequestSchema,
+  MAX_PAGE_HASH_BLOCKS,
+  MAX_SAMPLE_BYTES,
+  guestBeginSchema,
+  guestLoadSchema,
+  openImageSchema,
+  pageHashesSchema,
+  readBody,
+  referencesSchema,
+  takeOverSchema,
+  type TakenOver,
+  takenOverSchema,
 } from './protocol';
 import { OwnStep } from './hand-over/own-step';
 import { SessionWork } from './destination/session-work';
@@ -94,7 +117,10 @@ export class DestinationHub {
 
   /** A migration this host takes part in, also one from before a restart. */
   migration(migrationId: string): Promise<DestinationMigration | undefined> {
-    return this.#migrations.get(migrationId) ?? this.#keep(migrationId, DestinationMigration.load(migrationId, this.#context));
+    return (
+      this.#migrations.get(migrationId) ??
+      this.#keep(migrationId, DestinationMigration.load(migrationId, this.#context))
+    );
   }
 
   #keep<T extends DestinationMigration | undefined>(migrationId: string, coming: Promise<T>): Promise<T> {
@@ -178,9 +204,14 @@ export class DestinationHub {
     if (!migration) {
       const { ownership, registry } = this.#context;
       const last = await ownership.last(vmId, migrationId);
-      if (last?.state === 'installed') return { generation: (await registry.get(vmId)).generation, ...startedOf(last.note) };
+      if (last?.state === 'installed')
+        return { generation: (await registry.get(vmId)).generation, ...startedOf(last.note) };
       const step = DESTINATION_TABLE[destinationState(last?.state)].on.take_over;
-      throw new DwcpError(isRefused(step) ? step.refused : 'MIGRATION_UNKNOWN', `This host does not start ${vmId} for migration ${migrationId} (${last?.state ?? 'unknown'})`, { side: 'destination' });
+      throw new DwcpError(
+        isRefused(step) ? step.refused : 'MIGRATION_UNKNOWN',
+        `This host does not start ${vmId} for migration ${migrationId} (${last?.state ?? 'unknown'})`,
+        { side: 'destination' },
+      );
     }
     try {
       await migration.takeOver(roots, async () => {
@@ -209,7 +240,14 @@ export class DestinationHub {
       return;
     }
     await this.#context.ownership.exclusively(vmId, async (vm) => {
-      const own = new OwnStep(vm, migrationId, await vm.last(migrationId), 'destination', DESTINATION_TABLE, destinationState);
+      const own = new OwnStep(
+        vm,
+        migrationId,
+        await vm.last(migrationId),
+        'destination',
+        DESTINATION_TABLE,
+        destinationState,
+      );
       own.assert('abandon');
       if (own.state === 'none' || own.state === 'promised') await own.happened('abandon', fence);
     });
@@ -238,9 +276,14 @@ export class DestinationHub {
     const ofPeer = hello.grant.purpose === 'peer' && hello.role === 'idle' && hello.grant.subject === hello.sourceHost;
     if (!ofSession && !ofPeer) throw new DwcpError('GRANT_INVALID', 'The token is for another session');
     const independent = hello.role === 'standard' || hello.role === 'settle';
-    if (!acceptDwcp && !independent) throw new DwcpError('HELLO_REFUSED', `Host ${hostId} accepts no DWCP sessions`, { side: 'destination' });
+    if (!acceptDwcp && !independent)
+      throw new DwcpError('HELLO_REFUSED', `Host ${hostId} accepts no DWCP sessions`, { side: 'destination' });
     if (hello.protocol !== SESSION_PROTOCOL && !independent) {
-      throw new DwcpError('PROTOCOL_VERSION', `Host ${hostId} speaks version ${SESSION_PROTOCOL} of the session protocol, the source version ${hello.protocol}`, { side: 'destination' });
+      throw new DwcpError(
+        'PROTOCOL_VERSION',
+        `Host ${hostId} speaks version ${SESSION_PROTOCOL} of the session protocol, the source version ${hello.protocol}`,
+        { side: 'destination' },
+      );
     }
     const welcome = { hostId, release: RELEASE };
     switch (hello.role) {
@@ -252,11 +295,16 @@ export class DestinationHub {
         return { welcome, attach: () => this.#openSession(hello, connection) };
       case 'data': {
         const session = this.#sessions.get(hello.sessionId);
-        if (session?.epoch !== hello.epoch) throw new DwcpError('SUPERSEDED', 'The session of this stream is not open', { side: 'destination' });
+        if (session?.epoch !== hello.epoch)
+          throw new DwcpError('SUPERSEDED', 'The session of this stream is not open', { side: 'destination' });
         return { welcome, attach: () => session.attach(hello.stream, connection) };
       }
       case 'standard':
-        return { welcome, attach: () => (hello.stream === 0 ? this.#openStandard(hello, connection) : this.#openTunnel(hello, connection)) };
+        return {
+          welcome,
+          attach: () =>
+            hello.stream === 0 ? this.#openStandard(hello, connection) : this.#openTunnel(hello, connection),
+        };
     }
   }
 
@@ -269,7 +317,8 @@ export class DestinationHub {
 
   #assertNewest(hello: Hello): void {
     const newest = this.#newestEpochs.get(hello.sessionId) ?? 0;
-    if (newest > hello.epoch) throw new DwcpError('SUPERSEDED', 'A newer attempt of the source has held this session', { side: 'destination' });
+    if (newest > hello.epoch)
+      throw new DwcpError('SUPERSEDED', 'A newer attempt of the source has held this session', { side: 'destination' });
   }
 
   #openSession(hello: Hello, connection: Connection): void {
@@ -280,7 +329,9 @@ export class DestinationHub {
       if (this.#newestEpochs.size <= MAX_EPOCHS_KNOWN) break;
       this.#newestEpochs.delete(oldest);
     }
-    this.#sessions.get(sessionId)?.end(new DwcpError('SUPERSEDED', 'A newer attempt of the source took the session over'));
+    this.#sessions
+      .get(sessionId)
+      ?.end(new DwcpError('SUPERSEDED', 'A newer attempt of the source took the session over'));
     const work = new SessionWork(this.#works.get(sessionId));
     this.#works.set(sessionId, work);
     const session: ReceivingSession = new ReceivingSession(
@@ -309,9 +360,16 @@ export class DestinationHub {
     const { sessionId } = hello;
     const earlier = this.#standard.get(sessionId);
     earlier?.end(new DwcpError('SUPERSEDED', 'A newer attempt of the source took the transfer over'));
-    const receiver: StandardReceiver = new StandardReceiver(connection, this.#options.slab, this.#context, async () => this.#get(sessionId), earlier?.yield() ?? Promise.resolve(), () => {
-      if (this.#standard.get(sessionId) === receiver) this.#standard.delete(sessionId);
-    });
+    const receiver: StandardReceiver = new StandardReceiver(
+      connection,
+      this.#options.slab,
+      this.#context,
+      async () => this.#get(sessionId),
+      earlier?.yield() ?? Promise.resolve(),
+      () => {
+        if (this.#standard.get(sessionId) === receiver) this.#standard.delete(sessionId);
+      },
+    );
     this.#standard.set(sessionId, receiver);
   }
 
@@ -327,19 +385,30 @@ export class DestinationHub {
     const migration = await this.#get(sessionId);
     const image = await migration.imageByNumber(frame.meta.length >= 2 ? frame.meta.readUInt16BE(0) : 0);
     if (!migration.takesData) await migration.assertTakesData();
-    if (!image) throw new DwcpError('PROTOCOL_VIOLATION', 'A batch names an image that is not open', { side: 'destination' });
+    if (!image)
+      throw new DwcpError('PROTOCOL_VIOLATION', 'A batch names an image that is not open', { side: 'destination' });
     return image.take(frame);
   }
 
   async #get(migrationId: string): Promise<DestinationMigration> {
     const migration = await this.migration(migrationId);
-    if (!migration) throw new DwcpError('MIGRATION_UNKNOWN', `This host takes no part in migration ${migrationId}`, { side: 'destination' });
+    if (!migration)
+      throw new DwcpError('MIGRATION_UNKNOWN', `This host takes no part in migration ${migrationId}`, {
+        side: 'destination',
+      });
     return migration;
   }
 
-  async #serve(session: ReceivingSession, work: SessionWork, role: Hello['role'], method: string, message: Message): Promise<Answer> {
+  async #serve(
+    session: ReceivingSession,
+    work: SessionWork,
+    role: Hello['role'],
+    method: string,
+    message: Message,
+  ): Promise<Answer> {
     const handler = this.#handlers[method];
-    if (!handler || (role === 'settle' && !SETTLING.has(method))) throw new DwcpError('PROTOCOL_VIOLATION', `Unknown request ${method.slice(0, 60)}`, { side: 'destination' });
+    if (!handler || (role === 'settle' && !SETTLING.has(method)))
+      throw new DwcpError('PROTOCOL_VIOLATION', `Unknown request ${method.slice(0, 60)}`, { side: 'destination' });
     // Who owns the VM is asked inside its lock, by whichever attempt.
     if (SETTLING.has(method)) return handler(message, session, work.signal);
     return work.run(async () => {
@@ -355,29 +424,46 @@ export class DestinationHub {
       await this.#standard.get(session.id)?.yield();
       const image = await migration.image(imageId, useBaseline);
       await image.beginPass();
-      const root = await this.#context.pool.run({ kind: 'root', hashes: image.held.memory, sizeBytes: image.held.sizeBytes });
+      const root = await this.#context.pool.run({
+        kind: 'root',
+        hashes: image.held.memory,
+        sizeBytes: image.held.sizeBytes,
+      });
       const zero = image.state === 'empty';
-      return { body: { image: migration.record.images.findIndex((spec) => spec.imageId === imageId), state: image.state, root, zero, bases: await migration.hasBases() } };
+      return {
+        body: {
+          image: migration.record.images.findIndex((spec) => spec.imageId === imageId),
+          state: image.state,
+          root,
+          zero,
+          bases: await migration.hasBases(),
+        },
+      };
     },
 
     manifest: async (message, session) => {
       const { image, first, count } = readBody(manifestRequestSchema, message);
       const { held } = await this.#image(session, image);
-      if (first + count > held.blocks) throw new DwcpError('PROTOCOL_VIOLATION', 'The manifest has no such blocks', { side: 'destination' });
+      if (first + count > held.blocks)
+        throw new DwcpError('PROTOCOL_VIOLATION', 'The manifest has no such blocks', { side: 'destination' });
       const hashes = held.hashes.subarray(first * HASH_BYTES, (first + count) * HASH_BYTES);
       const packed = Buffer.allocUnsafe(compressBound(hashes.length));
       const bytes = this.#packer.pack(hashes, packed, 1);
       // A copy: the hashes go on changing while the answer waits for the socket.
-      return bytes >= 0 ? { body: { packed: true }, payload: packed.subarray(0, bytes) } : { body: { packed: false }, payload: Buffer.from(hashes) };
+      return bytes >= 0
+        ? { body: { packed: true }, payload: packed.subarray(0, bytes) }
+        : { body: { packed: false }, payload: Buffer.from(hashes) };
     },
 
     page_hashes: async (message, session) => {
       const { image } = readBody(pageHashesSchema, message);
       const working = await this.#image(session, image);
       const count = message.payload.length / 4;
-      if (!Number.isInteger(count) || count > MAX_PAGE_HASH_BLOCKS) throw new DwcpError('PROTOCOL_VIOLATION', `${count} blocks are too many to ask for`, { side: 'destination' });
+      if (!Number.isInteger(count) || count > MAX_PAGE_HASH_BLOCKS)
+        throw new DwcpError('PROTOCOL_VIOLATION', `${count} blocks are too many to ask for`, { side: 'destination' });
       const list = Array.from({ length: count }, (_, index) => message.payload.readUInt32BE(index * 4));
-      if (list.some((block) => block >= working.held.blocks)) throw new DwcpError('PROTOCOL_VIOLATION', 'The image has no such blocks', { side: 'destination' });
+      if (list.some((block) => block >= working.held.blocks))
+        throw new DwcpError('PROTOCOL_VIOLATION', 'The image has no such blocks', { side: 'destination' });
       const hashes = await working.pageHashes(list);
       return { body: {}, payload: Buffer.from(hashes.buffer, hashes.byteOffset, hashes.length) };
     },
@@ -390,13 +476,25 @@ export class DestinationHub {
     bases: async (message, session) => {
       const sample = message.payload.subarray(0, MAX_SAMPLE_BYTES);
       const offered = await (await this.#get(session.id)).offerBases(Buffer.from(sample));
-      return { body: { bases: offered.map(({ base: { name, root, sizeBytes }, source: { from } }) => ({ name, root, sizeBytes, from })) } };
+      return {
+        body: {
+          bases: offered.map(({ base: { name, root, sizeBytes }, source: { from } }) => ({
+            name,
+            root,
+            sizeBytes,
+            from,
+          })),
+        },
+      };
     },
 
     base_pages: async (message, session) => {
       const { name, first, count } = readBody(basePagesSchema, message);
       const pages = await (await this.#get(session.id)).basePages(name);
-      if (!pages || (first + count) * PAGE_HASH_BYTES > pages.length) throw new DwcpError('PROTOCOL_VIOLATION', `No such pages of a base ${name} were offered`, { side: 'destination' });
+      if (!pages || (first + count) * PAGE_HASH_BYTES > pages.length)
+        throw new DwcpError('PROTOCOL_VIOLATION', `No such pages of a base ${name} were offered`, {
+          side: 'destination',
+        });
       return { body: {}, payload: pages.subarray(first * PAGE_HASH_BYTES, (first + count) * PAGE_HASH_BYTES) };
     },
 
@@ -404,7 +502,10 @@ export class DestinationHub {
       const { hash } = readBody(dictionarySchema, message);
       const migration = await this.#get(session.id);
       const { dictionaries } = this.#context;
-      const dictionary = message.payload.length > 0 ? await dictionaries.receive(hash, Buffer.from(message.payload)) : await dictionaries.received(hash);
+      const dictionary =
+        message.payload.length > 0
+          ? await dictionaries.receive(hash, Buffer.from(message.payload))
+          : await dictionaries.received(hash);
       if (dictionary) await migration.activate(shareDictionary(dictionary));
       return { body: { active: dictionary !== undefined } };
     },
@@ -431,8 +532,15 @@ export class DestinationHub {
     guest_load: async (message, session, signal) => {
       const { commandBytes, totalBytes } = readBody(guestLoadSchema, message);
       const state = Buffer.allocUnsafe(totalBytes);
-      if (commandBytes > totalBytes || this.#packer.unpack(message.payload, state) !== totalBytes) throw new DwcpError('PROTOCOL_VIOLATION', 'A device state does not unpack to its length', { side: 'destination' });
-      await (await this.#get(session.id)).loadGuest(state.subarray(0, commandBytes), state.subarray(commandBytes), signal);
+      if (commandBytes > totalBytes || this.#packer.unpack(message.payload, state) !== totalBytes)
+        throw new DwcpError('PROTOCOL_VIOLATION', 'A device state does not unpack to its length', {
+          side: 'destination',
+        });
+      await (await this.#get(session.id)).loadGuest(
+        state.subarray(0, commandBytes),
+        state.subarray(commandBytes),
+        signal,
+      );
       return { body: {} };
     },
 
@@ -442,12 +550,22 @@ export class DestinationHub {
     },
 
     prepare: async (message, session) => {
-      const record = readBody(destinationRecordSchema, { body: message.body.record as Message['body'], payload: message.payload });
-      if (record.mode !== 'direct' || record.migrationId !== session.id) throw new DwcpError('PROTOCOL_VIOLATION', 'Only a direct session prepares itself', { side: 'destination' });
+      const record = readBody(destinationRecordSchema, {
+        body: message.body.record as Message['body'],
+        payload: message.payload,
+      });
+      if (record.mode !== 'direct' || record.migrationId !== session.id)
+        throw new DwcpError('PROTOCOL_VIOLATION', 'Only a direct session prepares itself', { side: 'destination' });
       const known = await this.#context.registry.find(record.vmId);
-      if (known?.presence === 'here') throw new DwcpError('VM_EXISTS', `VM ${record.vmId} lives on this host: its images are not overwritten`, { side: 'destination' });
+      if (known?.presence === 'here')
+        throw new DwcpError('VM_EXISTS', `VM ${record.vmId} lives on this host: its images are not overwritten`, {
+          side: 'destination',
+        });
       await assertImagesFree(this, record, this.#options.hostId);
-      const images = record.images.map((image) => ({ ...image, path: this.#context.registry.imagePath(undefined, record.vmId, image.imageId) }));
+      const images = record.images.map((image) => ({
+        ...image,
+        path: this.#context.registry.imagePath(undefined, record.vmId, image.imageId),
+      }));
       await this.prepare({ ...record, images });
       return { body: {} };
     },

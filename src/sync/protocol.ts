@@ -44,12 +44,28 @@ export const openedImageSchema = z.looseObject({
   /** True where there are bases that the VM may refer to: only then is it worth asking which. */
   bases: z.boolean(),
 });
-export const manifestRequestSchema = z.looseObject({ image: imageNumber, first: z.int().min(0), count: z.int().min(1).max(MANIFEST_BLOCKS) });
+export const manifestRequestSchema = z.looseObject({
+  image: imageNumber,
+  first: z.int().min(0),
+  count: z.int().min(1).max(MANIFEST_BLOCKS),
+});
 export const pageHashesSchema = z.looseObject({ image: imageNumber });
-const address = z.int().min(0).max(2 ** 45);
+const address = z
+  .int()
+  .min(0)
+  .max(2 ** 45);
 export const referencesSchema = z.looseObject({
   disks: z.array(z.strictObject({ image: imageNumber, from: address })).max(64),
-  files: z.array(z.strictObject({ path: z.string().max(4096), sizeBytes: z.int().min(1), from: address, sample: z.string().max(64) })).max(16),
+  files: z
+    .array(
+      z.strictObject({
+        path: z.string().max(4096),
+        sizeBytes: z.int().min(1),
+        from: address,
+        sample: z.string().max(64),
+      }),
+    )
+    .max(16),
 });
 /** For each file whether it is the same here. */
 export const referencesAnsweredSchema = z.looseObject({ accepted: z.array(z.boolean()).max(16) });
@@ -58,19 +74,32 @@ export const MAX_BASE_PAGES = 65_536;
 /** Of a sample of page hashes. */
 export const MAX_SAMPLE_BYTES = 8192;
 export const basesOfferedSchema = z.looseObject({
-  bases: z.array(z.strictObject({ name: baseNameSchema, root: z.string().max(64), sizeBytes: z.int().min(1), from: address })).max(16),
+  bases: z
+    .array(z.strictObject({ name: baseNameSchema, root: z.string().max(64), sizeBytes: z.int().min(1), from: address }))
+    .max(16),
 });
-export const basePagesSchema = z.looseObject({ name: baseNameSchema, first: z.int().min(0), count: z.int().min(1).max(MAX_BASE_PAGES) });
+export const basePagesSchema = z.looseObject({
+  name: baseNameSchema,
+  first: z.int().min(0),
+  count: z.int().min(1).max(MAX_BASE_PAGES),
+});
 export const dictionarySchema = z.looseObject({ hash: z.string().regex(/^[0-9a-f]{32}$/) });
 export const dictionaryAnsweredSchema = z.looseObject({ active: z.boolean() });
 export const finishImageSchema = z.looseObject({ image: imageNumber, root: z.string().min(1).max(64) });
 export const takeOverSchema = z.looseObject({ vmId: vmIdSchema, roots: z.record(imageIdSchema, z.string().max(64)) });
-export const takenOverSchema = z.object({ generation: z.int().min(0), resumedAtMs: z.number().optional(), responds: z.boolean().optional() });
+export const takenOverSchema = z.object({
+  generation: z.int().min(0),
+  resumedAtMs: z.number().optional(),
+  responds: z.boolean().optional(),
+});
 export type TakenOver = z.infer<typeof takenOverSchema>;
 export const guestBeginSchema = z.looseObject({ sectionId: z.int().min(0) });
 export const guestLeftSchema = z.looseObject({ bytes: z.number().min(0) });
 /** The payload is both, one behind the other, packed: nearly all of a device state is zeros. */
-export const guestLoadSchema = z.looseObject({ commandBytes: z.int().min(0).max(65_536), totalBytes: z.int().min(1).max(MAX_DEVICE_STATE_BYTES) });
+export const guestLoadSchema = z.looseObject({
+  commandBytes: z.int().min(0).max(65_536),
+  totalBytes: z.int().min(1).max(MAX_DEVICE_STATE_BYTES),
+});
 export const installImageSchema = z.looseObject({ imageId: imageIdSchema });
 export const trainSchema = z.looseObject({ bytes: z.number().min(0), spanMs: z.number().min(0) });
 export const abandonSchema = z.looseObject({ vmId: vmIdSchema, fence: z.int().min(0) });
@@ -80,5 +109,8 @@ export function readBody<T>(schema: z.ZodType<T>, message: Message): T {
   const parsed = schema.safeParse(message.body);
   if (parsed.success) return parsed.data;
   const issue = parsed.error.issues[0];
-  throw new DwcpError('PROTOCOL_VIOLATION', `A message is malformed at ${issue?.path.join('.') ?? '?'}: ${issue?.message ?? ''}`);
+  throw new DwcpError(
+    'PROTOCOL_VIOLATION',
+    `A message is malformed at ${issue?.path.join('.') ?? '?'}: ${issue?.message ?? ''}`,
+  );
 }

@@ -63,7 +63,12 @@ export class SourceHub {
   }
 
   /** The transfer of one image that nothing writes. */
-  transferStep<T>(migrationId: string, imageId: string, signal: AbortSignal, run: (signal: AbortSignal) => Promise<T>): Promise<T> {
+  transferStep<T>(
+    migrationId: string,
+    imageId: string,
+    signal: AbortSignal,
+    run: (signal: AbortSignal) => Promise<T>,
+  ): Promise<T> {
     return this.attempt(`${migrationId}/transfer/${imageId}`, signal, run);
   }
 
@@ -158,6 +163,7 @@ export class SourceHub {
   /** The agent ends: guests that were not handed over run on. */
   async closeAll(): Promise<void> {
     const never = new AbortController().signal;
-    for (const id of new Set([...this.liveIds, ...this.#migrations.keys()])) await this.ownershipStep(id, never, () => this.close(id)).catch(() => undefined);
+    for (const id of new Set([...this.liveIds, ...this.#migrations.keys()]))
+      await this.ownershipStep(id, never, () => this.close(id)).catch(() => undefined);
   }
 }

@@ -9,10 +9,24 @@ export type { Logger } from 'pino';
 
 /** @param debug DWCP_DEBUG, or --debug */
 export function createLogger(name: string, debug: boolean): Logger {
-  return pino({ name, level: debug ? 'debug' : 'info', base: { name, pid: process.pid }, timestamp: pino.stdTimeFunctions.isoTime }, pino.destination({ fd: 2, sync: true }));
+  return pino(
+    {
+      name,
+      level: debug ? 'debug' : 'info',
+      base: { name, pid: process.pid },
+      timestamp: pino.stdTimeFunctions.isoTime,
+    },
+    pino.destination({ fd: 2, sync: true }),
+  );
 }
 
-const LEVELS: Readonly<Record<LogLevel, 'trace' | 'debug' | 'info' | 'warn' | 'error'>> = { TRACE: 'trace', DEBUG: 'debug', INFO: 'info', WARN: 'warn', ERROR: 'error' };
+const LEVELS: Readonly<Record<LogLevel, 'trace' | 'debug' | 'info' | 'warn' | 'error'>> = {
+  TRACE: 'trace',
+  DEBUG: 'debug',
+  INFO: 'info',
+  WARN: 'warn',
+  ERROR: 'error',
+};
 
 /** The SDK warns of things that are right here: agents serve no workflows. */
 const EXPECTED = /No workflows registered/;

@@ -59,7 +59,13 @@ export class BatchAssembly {
     if (meta.length !== META_BYTES) throw violation('has a head of another length');
     const [number, count, totalBytes] = [meta.readUInt16BE(0), meta.readUInt16BE(2), meta.readUInt32BE(4)];
     const length = Math.min(PART_BYTES, totalBytes - number * PART_BYTES);
-    if (totalBytes > MOST_IN_PARTS_BYTES || count !== Math.ceil(totalBytes / PART_BYTES) || number >= count || payload.length !== length) throw violation('does not fit its batch');
+    if (
+      totalBytes > MOST_IN_PARTS_BYTES ||
+      count !== Math.ceil(totalBytes / PART_BYTES) ||
+      number >= count ||
+      payload.length !== length
+    )
+      throw violation('does not fit its batch');
     const batch = this.#incomplete.get(sequence) ?? this.#begin(sequence, count, totalBytes);
     if (!batch) return undefined;
     if (batch.bytes.length !== totalBytes) throw violation('is of a batch of another length');
@@ -87,7 +93,11 @@ export class BatchAssembly {
     }
     const run = this.#slab.take(totalBytes);
     if (!run) return undefined;
-    const batch = { run, bytes: run.bytes.subarray(0, totalBytes), missing: new Set(Array.from({ length: count }, (_, number) => number)) };
+    const batch = {
+      run,
+      bytes: run.bytes.subarray(0, totalBytes),
+      missing: new Set(Array.from({ length: count }, (_, number) => number)),
+    };
     this.#incomplete.set(sequence, batch);
     this.#bytes += totalBytes;
     return batch;

@@ -43,17 +43,26 @@ export class Connection {
   #direct: Buffer | undefined;
 
   constructor(open: SocketOrMaker, allowed: ReadonlySet<FrameType>) {
-    this.#reader = new FrameReader(allowed, { allocate: (header) => this.#allocate(header), deliver: (frame) => this.#deliver(frame) });
-    const socket = typeof open === 'function' ? open({ buffer: () => this.#space(), callback: (bytes, into) => this.#filled(bytes, into) }) : open;
+    this.#reader = new FrameReader(allowed, {
+      allocate: (header) => this.#allocate(header),
+      deliver: (frame) => this.#deliver(frame),
+    });
+    const socket =
+      typeof open === 'function'
+        ? open({ buffer: () => this.#space(), callback: (bytes, into) => this.#filled(bytes, into) })
+        : open;
     this.socket = socket;
     socket.setNoDelay(true);
     socket.setKeepAlive(true, 15_000);
-    if (typeof open !== 'function') socket.on('data', (chunk: Buffer) => {
-      this.#receivedBytes += chunk.length;
-      this.#take(() => this.#reader.push(chunk));
-    });
+    if (typeof open !== 'function')
+      socket.on('data', (chunk: Buffer) => {
+        this.#receivedBytes += chunk.length;
+        this.#take(() => this.#reader.push(chunk));
+      });
     socket.on('error', (error) => this.#finish(toDwcpError(error, 'PEER_UNREACHABLE')));
-    socket.on('close', () => this.#finish(new DwcpError('PEER_UNREACHABLE', 'The connection was closed by the other side')));
+    socket.on('close', () =>
+      this.#finish(new DwcpError('PEER_UNREACHABLE', 'The connection was closed by the other side')),
+    );
   }
 
   get closed(): boolean {

@@ -46,7 +46,10 @@ const RTT_WINDOW = 60;
 
 const requestSchema = z.looseObject({ method: z.string().min(1).max(60) });
 const eventSchema = z.looseObject({ event: z.string().min(1).max(60) });
-const responseSchema = z.union([z.looseObject({ ok: z.literal(true) }), z.object({ ok: z.literal(false), error: errorReportSchema })]);
+const responseSchema = z.union([
+  z.looseObject({ ok: z.literal(true) }),
+  z.object({ ok: z.literal(false), error: errorReportSchema }),
+]);
 
 interface Pending {
   readonly resolve: (message: Message) => void;
@@ -70,7 +73,11 @@ export class ControlChannel {
     this.#connection = connection;
     this.#handlers = handlers;
     this.#pinger = setInterval(() => this.#beat(), PING_EVERY_MS);
-    connection.use(FRAMES, (received) => this.#receive(received), (error) => this.#end(error));
+    connection.use(
+      FRAMES,
+      (received) => this.#receive(received),
+      (error) => this.#end(error),
+    );
     if (!connection.closed) this.ping();
   }
 
@@ -97,7 +104,8 @@ export class ControlChannel {
   /** Asks the other side. @throws what it threw, SESSION_LOST where the channel ends before the answer */
   request(method: string, body: Record<string, unknown>, payload?: Buffer): Promise<Message> {
     if (this.closed) return Promise.reject(lost(this.#releasedWith));
-    if (this.#pending.size >= MAX_PENDING) return Promise.reject(new DwcpError('INTERNAL', `More than ${MAX_PENDING} requests are open`));
+    if (this.#pending.size >= MAX_PENDING)
+      return Promise.reject(new DwcpError('INTERNAL', `More than ${MAX_PENDING} requests are open`));
     const id = this.#nextId++;
     return new Promise((resolve, reject) => {
       this.#pending.set(id, { resolve, reject });
@@ -174,14 +182,16 @@ export class ControlChannel {
   }
 
   #serve(frame: Frame): void {
-    if (this.#serving >= MAX_PENDING) throw new DwcpError('PROTOCOL_VIOLATION', `More than ${MAX_PENDING} requests are open`);
+    if (this.#serving >= MAX_PENDING)
+      throw new DwcpError('PROTOCOL_VIOLATION', `More than ${MAX_PENDING} requests are open`);
     const body = readMeta(requestSchema, frame);
     this.#serving += 1;
     this.#handlers
       .request(body.method, { body, payload: frame.payload })
       .then(
         (answer) => buildFrame('response', frame.sequence, json({ ...answer.body, ok: true }), answer.payload),
-        (error: unknown) => buildFrame('response', frame.sequence, json({ ok: false, error: toDwcpError(error, 'INTERNAL').report() })),
+        (error: unknown) =>
+          buildFrame('response', frame.sequence, json({ ok: false, error: toDwcpError(error, 'INTERNAL').report() })),
       )
       .then((answer) => (this.#releasedWith ? undefined : this.#connection.write(answer)))
       .catch((error: unknown) => this.destroy(toDwcpError(error, 'INTERNAL')))

@@ -42,7 +42,12 @@ const ONLY_ANSWER: ReadonlySet<FrameType> = new Set(['welcome', 'refused']);
  */
 function openSocket(peer: PeerAddress, tls: TlsFiles | undefined, patienceMs: number): Promise<Socket> {
   return new Promise((resolve, reject) => {
-    const target = { host: peer.address, port: peer.port, highWaterMark: 256 * 1024, ...(peer.localAddress !== undefined && { localAddress: peer.localAddress }) };
+    const target = {
+      host: peer.address,
+      port: peer.port,
+      highWaterMark: 256 * 1024,
+      ...(peer.localAddress !== undefined && { localAddress: peer.localAddress }),
+    };
     const attempts: Socket[] = [];
     const settle = (act: () => void, kept?: Socket): void => {
       clearInterval(again);
@@ -54,9 +59,18 @@ function openSocket(peer: PeerAddress, tls: TlsFiles | undefined, patienceMs: nu
       act();
     };
     const fail = (error: Error): void =>
-      settle(() => reject(new DwcpError('PEER_UNREACHABLE', `${peer.address}:${peer.port}: ${error.message}`, { side: 'destination', cause: error })));
+      settle(() =>
+        reject(
+          new DwcpError('PEER_UNREACHABLE', `${peer.address}:${peer.port}: ${error.message}`, {
+            side: 'destination',
+            cause: error,
+          }),
+        ),
+      );
     const begin = (): void => {
-      const socket = tls ? tlsConnect({ ...target, ...tls, minVersion: 'TLSv1.3', checkServerIdentity: () => undefined }) : connect(target);
+      const socket = tls
+        ? tlsConnect({ ...target, ...tls, minVersion: 'TLSv1.3', checkServerIdentity: () => undefined })
+        : connect(target);
       attempts.push(socket);
       socket.once('error', fail);
       socket.once(tls ? 'secureConnect' : 'connect', () => settle(() => resolve(socket), socket));
@@ -70,7 +84,11 @@ function openSocket(peer: PeerAddress, tls: TlsFiles | undefined, patienceMs: nu
 /** Sends a hello on an open connection and waits for the answer. @throws the refusal; PEER_UNREACHABLE */
 export function greet(connection: Connection, hello: Hello, patienceMs = DIAL_TIMEOUT_MS): Promise<Welcome> {
   return new Promise((resolve, reject) => {
-    const timer = setTimeout(() => connection.destroy(new DwcpError('PEER_UNREACHABLE', `No answer to the hello within ${patienceMs / 1000} s`)), patienceMs);
+    const timer = setTimeout(
+      () =>
+        connection.destroy(new DwcpError('PEER_UNREACHABLE', `No answer to the hello within ${patienceMs / 1000} s`)),
+      patienceMs,
+    );
     const settle = (act: () => void): void => {
       clearTimeout(timer);
       act();
@@ -95,7 +113,12 @@ export function greet(connection: Connection, hello: Hello, patienceMs = DIAL_TI
 }
 
 /** @param patienceMs for the connection, and again for the answer */
-export async function dial(peer: PeerAddress, hello: Hello, tls?: TlsFiles, patienceMs = DIAL_TIMEOUT_MS): Promise<{ connection: Connection; welcome: Welcome }> {
+export async function dial(
+  peer: PeerAddress,
+  hello: Hello,
+  tls?: TlsFiles,
+  patienceMs = DIAL_TIMEOUT_MS,
+): Promise<{ connection: Connection; welcome: Welcome }> {
   const connection = new Connection(await openSocket(peer, tls, patienceMs), ONLY_ANSWER);
   return { connection, welcome: await greet(connection, hello, patienceMs) };
 }
@@ -119,7 +142,10 @@ export class DataPlaneListener {
     this.#admit = admit;
     const options = { highWaterMark: 256 * 1024, noDelay: true };
     this.#server = tls
-      ? tlsCreateServer({ ...options, ...tls, minVersion: 'TLSv1.3', requestCert: true, rejectUnauthorized: true }, (socket) => this.#accept(socket))
+      ? tlsCreateServer(
+          { ...options, ...tls, minVersion: 'TLSv1.3', requestCert: true, rejectUnauthorized: true },
+          (socket) => this.#accept(socket),
+        )
       : createServer({ ...options, pauseOnConnect: true }, (socket) => this.#accept(socket, directSocket));
     this.#server.on('tlsClientError', (_error: Error, socket: Socket) => socket.destroy());
   }
@@ -128,7 +154,12 @@ export class DataPlaneListener {
   listen(address: string, port: number): Promise<number> {
     return new Promise((resolve, reject) => {
       this.#server.once('error', (error) => {
-        reject(new DwcpError('CONFIG_INVALID', `Cannot listen on ${address}:${port}: ${error.message}`, { cause: error, hint: 'Another process has the port, or the address is not of this host: choose others with --listen-address and --port' }));
+        reject(
+          new DwcpError('CONFIG_INVALID', `Cannot listen on ${address}:${port}: ${error.message}`, {
+            cause: error,
+            hint: 'Another process has the port, or the address is not of this host: choose others with --listen-address and --port',
+          }),
+        );
       });
       this.#server.listen({ host: address, port, backlog: 512 }, () => {
         const bound = this.#server.address();
@@ -146,12 +177,17 @@ export class DataPlaneListener {
 
   /** Ends connections that have come in, as a cut of the link would: all of them, or of so many the last. */
   dropConnections(oneOf = 1): void {
-    for (const [index, connection] of [...this.#open].entries()) if (index % oneOf === oneOf - 1) connection.destroy(new DwcpError('PEER_UNREACHABLE', 'This agent closes its connections'));
+    for (const [index, connection] of [...this.#open].entries())
+      if (index % oneOf === oneOf - 1)
+        connection.destroy(new DwcpError('PEER_UNREACHABLE', 'This agent closes its connections'));
   }
 
   /** Waits for the next hello on a connection: a fresh one, or one that a session has given back. */
   awaitHello(connection: Connection, timeoutMs: number): void {
-    const timer = setTimeout(() => connection.destroy(new DwcpError('PEER_UNREACHABLE', 'No hello came in time')), timeoutMs);
+    const timer = setTimeout(
+      () => connection.destroy(new DwcpError('PEER_UNREACHABLE', 'No hello came in time')),
+      timeoutMs,
+    );
     connection.use(
       ONLY_HELLO,
       ({ frame }) => {

@@ -71,7 +71,9 @@ const LIMITS: Readonly<Record<FrameType, FrameLimits>> = {
   part: { meta: 8, payload: 16 * KIB },
 };
 
-const TYPE_BY_NUMBER = new Map<number, FrameType>(Object.entries(FRAME).map(([name, number]) => [number, name as FrameType]));
+const TYPE_BY_NUMBER = new Map<number, FrameType>(
+  Object.entries(FRAME).map(([name, number]) => [number, name as FrameType]),
+);
 
 export interface FrameHeader {
   readonly type: FrameType;
@@ -92,7 +94,13 @@ function coveredBytes(type: FrameType, metaBytes: number, payloadBytes: number):
 }
 
 /** Writes the header in front of meta and payload, which lie at their places in `frame` already. */
-export function sealFrame(frame: Buffer, type: FrameType, sequence: number, metaBytes: number, payloadBytes: number): void {
+export function sealFrame(
+  frame: Buffer,
+  type: FrameType,
+  sequence: number,
+  metaBytes: number,
+  payloadBytes: number,
+): void {
   frame.writeUInt16BE(MAGIC, 0);
   frame.writeUInt8(WIRE_VERSION, 2);
   frame.writeUInt8(FRAME[type], 3);
@@ -106,7 +114,12 @@ export function sealFrame(frame: Buffer, type: FrameType, sequence: number, meta
 
 const NOTHING = Buffer.alloc(0);
 
-export function buildFrame(type: FrameType, sequence: number, meta: Buffer = NOTHING, payload: Buffer = NOTHING): Buffer {
+export function buildFrame(
+  type: FrameType,
+  sequence: number,
+  meta: Buffer = NOTHING,
+  payload: Buffer = NOTHING,
+): Buffer {
   const limits = LIMITS[type];
   if (meta.length > limits.meta || payload.length > limits.payload) {
     throw new DwcpError('INTERNAL', `A ${type} frame of ${meta.length} + ${payload.length} bytes is over its limit`);
@@ -129,14 +142,20 @@ function violation(text: string): DwcpError {
 export function readHeader(bytes: Buffer, allowed: ReadonlySet<FrameType>): FrameHeader {
   if (bytes.readUInt16BE(0) !== MAGIC) throw violation('it does not start with the magic of DWCP');
   const version = bytes.readUInt8(2);
-  if (version !== WIRE_VERSION) throw new DwcpError('PROTOCOL_VERSION', `The peer speaks version ${version} of the wire protocol, this side ${WIRE_VERSION}`);
+  if (version !== WIRE_VERSION)
+    throw new DwcpError(
+      'PROTOCOL_VERSION',
+      `The peer speaks version ${version} of the wire protocol, this side ${WIRE_VERSION}`,
+    );
   const type = TYPE_BY_NUMBER.get(bytes.readUInt8(3));
   if (!type || !allowed.has(type)) throw violation(`type ${bytes.readUInt8(3)} is not expected here`);
   const metaBytes = bytes.readUInt32BE(4);
   const payloadBytes = bytes.readUInt32BE(8);
   const limits = LIMITS[type];
   if (metaBytes > limits.meta || payloadBytes > limits.payload) {
-    throw violation(`a ${type} frame of ${metaBytes} + ${payloadBytes} bytes is over the limit of ${limits.meta} + ${limits.payload}`);
+    throw violation(
+      `a ${type} frame of ${metaBytes} + ${payloadBytes} bytes is over the limit of ${limits.meta} + ${limits.payload}`,
+    );
   }
   if (bytes.readUInt32BE(12) !== 0) throw violation('its reserved field is not zero');
   const sequence = bytes.readBigUInt64BE(16);
@@ -151,5 +170,10 @@ export function openFrame(header: FrameHeader, bytes: Buffer): Frame {
   const found = quickHash(bytes.subarray(0, coveredBytes(header.type, header.metaBytes, header.payloadBytes)));
   if (!found.equals(promised)) throw new DwcpError('FRAME_CORRUPT', `A ${header.type} frame arrived damaged`);
   const payloadAt = HEADER_BYTES + header.metaBytes;
-  return { ...header, bytes, meta: bytes.subarray(HEADER_BYTES, payloadAt), payload: bytes.subarray(payloadAt, payloadAt + header.payloadBytes) };
+  return {
+    ...header,
+    bytes,
+    meta: bytes.subarray(HEADER_BYTES, payloadAt),
+    payload: bytes.subarray(payloadAt, payloadAt + header.payloadBytes),
+  };
 }

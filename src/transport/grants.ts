@@ -34,5 +34,6 @@ export function checkGrant(key: Buffer, grant: Grant, mayHaveExpired = false): v
   if (given.length !== expected.length || !timingSafeEqual(given, expected)) {
     throw new DwcpError('GRANT_INVALID', 'The session’s token is not one of this agent');
   }
-  if (!mayHaveExpired && grant.expiresAtMs < Date.now()) throw new DwcpError('GRANT_INVALID', 'The session’s token has expired');
+  if (!mayHaveExpired && grant.expiresAtMs < Date.now())
+    throw new DwcpError('GRANT_INVALID', 'The session’s token has expired');
 }

@@ -58,7 +58,10 @@ export function readMeta<T>(schema: z.ZodType<T>, frame: Frame): T {
   const parsed = schema.safeParse(value);
   if (parsed.success) return parsed.data;
   const issue = parsed.error.issues[0];
-  throw new DwcpError('PROTOCOL_VIOLATION', `A ${frame.type} frame is malformed at ${issue?.path.join('.') ?? '?'}: ${issue?.message ?? ''}`);
+  throw new DwcpError(
+    'PROTOCOL_VIOLATION',
+    `A ${frame.type} frame is malformed at ${issue?.path.join('.') ?? '?'}: ${issue?.message ?? ''}`,
+  );
 }
 
 export function jsonFrame(type: 'hello' | 'welcome' | 'refused', value: unknown): Buffer {
@@ -66,7 +69,11 @@ export function jsonFrame(type: 'hello' | 'welcome' | 'refused', value: unknown)
 }
 
 export function refusedFrame(error: DwcpError): Buffer {
-  return jsonFrame('refused', { ...error.report(), message: error.message.slice(0, 1000), hint: error.hint.slice(0, 1000) });
+  return jsonFrame('refused', {
+    ...error.report(),
+    message: error.message.slice(0, 1000),
+    hint: error.hint.slice(0, 1000),
+  });
 }
 
 /** What the answer to a hello says. @throws the refusal, as the error that the other side had */

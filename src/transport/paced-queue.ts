@@ -56,7 +56,9 @@ export class TakerLine {
 
 /** About 4 ms of a rate. */
 export function quantumOf(rateBytesPerSecond: number): number {
-  return rateBytesPerSecond === 0 ? Number.MAX_SAFE_INTEGER : clamp(Math.round(rateBytesPerSecond * 0.004), 8 * KIB, 256 * KIB);
+  return rateBytesPerSecond === 0
+    ? Number.MAX_SAFE_INTEGER
+    : clamp(Math.round(rateBytesPerSecond * 0.004), 8 * KIB, 256 * KIB);
 }
 
 export class PacedQueue {
@@ -125,9 +127,12 @@ export class PacedQueue {
   #arm(): void {
     if (this.#timer) return;
     const shortMs = (-this.#tokens / Math.max(1, this.#rate)) * 1000;
-    this.#timer = setTimeout(() => {
-      this.#timer = undefined;
-      this.#serve();
-    }, clamp(shortMs, WAKE_MS, 1000));
+    this.#timer = setTimeout(
+      () => {
+        this.#timer = undefined;
+        this.#serve();
+      },
+      clamp(shortMs, WAKE_MS, 1000),
+    );
   }
 }

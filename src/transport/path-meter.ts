@@ -66,7 +66,10 @@ export class PathMeter {
       this.#windowLimitedMs += info.windowLimitedMs - (before?.windowLimitedMs ?? 0);
     }
     this.#before = seen;
-    if (minRttMs < (this.#minRttMs ?? Infinity) || (Number.isFinite(minRttMs) && now - this.#minRttAt > RTT_FORGOTTEN_MS)) {
+    if (
+      minRttMs < (this.#minRttMs ?? Infinity) ||
+      (Number.isFinite(minRttMs) && now - this.#minRttAt > RTT_FORGOTTEN_MS)
+    ) {
       this.#minRttMs = minRttMs;
       this.#minRttAt = now;
     }

@@ -133,7 +133,12 @@ export class PathStreams {
   balance(): void {
     for (const [index, stream] of [...this.streams].entries()) stream.setActive(index < this.#target);
     const atOnce = this.#streams.size === 0 && this.#failures > 0 ? 1 : HANDSHAKES_AT_ONCE;
-    while (!this.#owner.ended && this.#streams.size + this.#opening < this.#target && this.#opening < atOnce && performance.now() >= this.#nextOpenAt) {
+    while (
+      !this.#owner.ended &&
+      this.#streams.size + this.#opening < this.#target &&
+      this.#opening < atOnce &&
+      performance.now() >= this.#nextOpenAt
+    ) {
       this.#opening += 1;
       void this.#open();
     }
@@ -149,9 +154,13 @@ export class PathStreams {
     }
     const limitMs = Math.max(MIN_STALL_MS, 10 * this.rttMs);
     for (const stream of [...this.streams]) {
-      if (stream.stalledFor(now) > limitMs) stream.connection.destroy(new DwcpError('PATH_OUTAGE', `Stream ${stream.id} made no progress for ${Math.round(limitMs)} ms`));
+      if (stream.stalledFor(now) > limitMs)
+        stream.connection.destroy(
+          new DwcpError('PATH_OUTAGE', `Stream ${stream.id} made no progress for ${Math.round(limitMs)} ms`),
+        );
     }
-    for (const stream of this.#trickle.observe(now, [...this.streams])) stream.connection.destroy(new DwcpError('PATH_OUTAGE', `Stream ${stream.id} only trickled: opened anew`));
+    for (const stream of this.#trickle.observe(now, [...this.streams]))
+      stream.connection.destroy(new DwcpError('PATH_OUTAGE', `Stream ${stream.id} only trickled: opened anew`));
   }
 
   /** Ends all streams. @param giveBack those with nothing on the way go back to the pool */
@@ -184,14 +193,17 @@ export class PathStreams {
       this.#failures += 1;
       const refusal = toDwcpError(error, 'PEER_UNREACHABLE');
       if (refusal.spec.retry === 'permanent') this.#owner.fail(refusal);
-      const backoffMs = this.#streams.size === 0 ? PROBE_BACKOFF_MS : Math.min(MAX_BACKOFF_MS, 250 * 2 ** Math.min(6, this.#failures));
+      const backoffMs =
+        this.#streams.size === 0 ? PROBE_BACKOFF_MS : Math.min(MAX_BACKOFF_MS, 250 * 2 ** Math.min(6, this.#failures));
       this.#nextOpenAt = performance.now() + backoffMs * (0.75 + Math.random() / 2);
     }
     this.balance();
   }
 
   #adopt(id: number, connection: Connection): void {
-    const stream: SendingStream = new SendingStream(id, connection, this.#owner.bucket, (error) => this.#ended(stream, error));
+    const stream: SendingStream = new SendingStream(id, connection, this.#owner.bucket, (error) =>
+      this.#ended(stream, error),
+    );
     if (connection.closed) return;
     this.#streams.set(id, stream);
     this.#progressAt = performance.now();

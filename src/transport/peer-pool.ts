@@ -36,7 +36,11 @@ export class PeerPool {
   }
 
   /** A connection that has said this hello: an idle one where there is one, else a new one. @throws the refusal */
-  async connect(peer: PeerAddress, hello: Omit<Hello, 'release' | 'protocol'>, patienceMs?: number): Promise<Connection> {
+  async connect(
+    peer: PeerAddress,
+    hello: Omit<Hello, 'release' | 'protocol'>,
+    patienceMs?: number,
+  ): Promise<Connection> {
     const full = { ...hello, release: RELEASE, protocol: SESSION_PROTOCOL };
     for (let idle = this.#list(peer).pop(); idle; idle = this.#list(peer).pop()) {
       clearTimeout(idle.timer);

@@ -81,10 +81,21 @@ export class ReceivingSession {
 
   /** Adds a data stream. @throws PROTOCOL_VIOLATION where there are too many */
   attach(stream: number, connection: Connection): void {
-    if (this.#streams.size >= MAX_STREAMS) throw new DwcpError('PROTOCOL_VIOLATION', `A session has at most ${MAX_STREAMS} streams`);
+    if (this.#streams.size >= MAX_STREAMS)
+      throw new DwcpError('PROTOCOL_VIOLATION', `A session has at most ${MAX_STREAMS} streams`);
     this.#streams.get(stream)?.connection.destroy(new DwcpError('SUPERSEDED', 'The stream was opened again'));
-    this.#streams.set(stream, { connection, bytesBefore: connection.receivedBytes, reportedBytes: 0, reportedBlocked: false });
-    connection.use(STREAM_FRAMES, (received) => this.#receive(stream, connection, received), (error) => this.#streamEnded(stream, connection, error), this.#slab);
+    this.#streams.set(stream, {
+      connection,
+      bytesBefore: connection.receivedBytes,
+      reportedBytes: 0,
+      reportedBlocked: false,
+    });
+    connection.use(
+      STREAM_FRAMES,
+      (received) => this.#receive(stream, connection, received),
+      (error) => this.#streamEnded(stream, connection, error),
+      this.#slab,
+    );
   }
 
   /** What of the last packet train has arrived; forgets it. */
@@ -162,11 +173,16 @@ export class ReceivingSession {
   }
 
   #takeBatch(frame: Frame, run: Run | undefined): void {
-    this.#handlers.batch(frame).then((refused) => {
-      for (const block of refused) this.#refused.push({ batch: frame.sequence, block });
-      this.#verified.push(frame.sequence);
-      this.#soon ??= setTimeout(() => this.#report(false), REPORT_SOON_MS);
-    }, (error: unknown) => this.#failed(error))
+    this.#handlers
+      .batch(frame)
+      .then(
+        (refused) => {
+          for (const block of refused) this.#refused.push({ batch: frame.sequence, block });
+          this.#verified.push(frame.sequence);
+          this.#soon ??= setTimeout(() => this.#report(false), REPORT_SOON_MS);
+        },
+        (error: unknown) => this.#failed(error),
+      )
       .catch((error: unknown) => this.end(toDwcpError(error, 'INTERNAL', { side: 'destination' })))
       .finally(() => run && this.#slab.free(run));
   }
@@ -183,7 +199,11 @@ export class ReceivingSession {
     if (this.#ended) return;
     const streams = this.#changedStreams();
     if (periodic && streams.length === 0 && this.#verified.length === 0 && this.#refused.length === 0) return;
-    const counters = { verified: this.#verified.splice(0, MAX_COUNTED), refused: this.#refused.splice(0, MAX_COUNTED), streams };
+    const counters = {
+      verified: this.#verified.splice(0, MAX_COUNTED),
+      refused: this.#refused.splice(0, MAX_COUNTED),
+      streams,
+    };
     this.#control.notify('counters', {}, writeCounters(counters));
   }
 

@@ -73,23 +73,42 @@ export class SendingSession implements PathOwner {
   #throttled = false;
 
   /** Opens the control connection. @param peers the destination by each path; the first carries it @throws the refusal; PEER_UNREACHABLE */
-  static async open(pool: PeerPool, peers: readonly [PeerAddress, ...PeerAddress[]], hello: SessionHello, role: 'control' | 'settle' = 'control'): Promise<SendingSession> {
-    const connection = await pool.connect(peers[0], { ...hello, role, stream: 0 }, peers.length > 1 ? SILENCE_WITH_OTHERS_MS : undefined);
+  static async open(
+    pool: PeerPool,
+    peers: readonly [PeerAddress, ...PeerAddress[]],
+    hello: SessionHello,
+    role: 'control' | 'settle' = 'control',
+  ): Promise<SendingSession> {
+    const connection = await pool.connect(
+      peers[0],
+      { ...hello, role, stream: 0 },
+      peers.length > 1 ? SILENCE_WITH_OTHERS_MS : undefined,
+    );
     return new SendingSession(pool, peers, hello, connection);
   }
 
-  private constructor(pool: PeerPool, peers: readonly [PeerAddress, ...PeerAddress[]], hello: SessionHello, connection: Connection) {
+  private constructor(
+    pool: PeerPool,
+    peers: readonly [PeerAddress, ...PeerAddress[]],
+    hello: SessionHello,
+    connection: Connection,
+  ) {
     this.pool = pool;
     this.hello = hello;
     this.#peer = peers[0];
     this.#controlConnection = connection;
     this.#paths = peers.map((peer) => new PathStreams(peer, this));
     const silenceLimitMs = peers.length > 1 ? SILENCE_WITH_OTHERS_MS : undefined;
-    this.control = new ControlChannel(connection, {
-      request: (method): Promise<Answer> => Promise.reject(new DwcpError('PROTOCOL_VIOLATION', `The destination may not ask for ${method}`)),
-      event: (name, message) => this.#event(name, message),
-      closed: (error) => this.#end(error),
-    }, silenceLimitMs);
+    this.control = new ControlChannel(
+      connection,
+      {
+        request: (method): Promise<Answer> =>
+          Promise.reject(new DwcpError('PROTOCOL_VIOLATION', `The destination may not ask for ${method}`)),
+        event: (name, message) => this.#event(name, message),
+        closed: (error) => this.#end(error),
+      },
+      silenceLimitMs,
+    );
     this.#ticker = setInterval(() => this.#tick(), TICK_MS);
   }
 
@@ -166,14 +185,18 @@ export class SendingSession implements PathOwner {
   async establish(streams: number): Promise<number> {
     this.setTargets(this.#paths.map(() => streams));
     const started = performance.now();
-    const missing = (): boolean => this.#paths.some((path, index) => path.openStreams < streams && (index === 0 || performance.now() - started < OTHER_PATHS_MS));
+    const missing = (): boolean =>
+      this.#paths.some(
+        (path, index) => path.openStreams < streams && (index === 0 || performance.now() - started < OTHER_PATHS_MS),
+      );
     while (!this.#endedWith && missing()) {
       if (performance.now() - started > 15_000) break;
       await new Promise((resolve) => setTimeout(resolve, 10));
     }
     if (this.#endedWith) throw this.#endedWith;
     const open = this.stats.openStreams;
-    if (open === 0) throw new DwcpError('PATH_OUTAGE', 'The control connection stands but no data stream could be opened');
+    if (open === 0)
+      throw new DwcpError('PATH_OUTAGE', 'The control connection stands but no data stream could be opened');
     return open;
   }
 
@@ -187,9 +210,11 @@ export class SendingSession implements PathOwner {
   /** Keeps every stream that pulls full of bytes that the destination counts and throws away, for as long as `more` says. */
   async writeProbes(bytes: number, more: () => boolean): Promise<void> {
     const streams = [...this.#streams()].filter((stream) => stream.active);
-    await Promise.all(streams.map(async (stream) => {
-      while (more() && !stream.connection.closed) await stream.writeProbe(bytes);
-    }));
+    await Promise.all(
+      streams.map(async (stream) => {
+        while (more() && !stream.connection.closed) await stream.writeProbe(bytes);
+      }),
+    );
   }
 
   /**
@@ -244,12 +269,15 @@ export class SendingSession implements PathOwner {
   adopted(stream: SendingStream): void {
     const supplier = this.#supplier;
     if (!supplier) return;
-    stream.run(supplier, (which) => streamWindowBytes(which, this.rttMs, this.#batchBytes)).catch((error: unknown) => this.fail(toDwcpError(error, 'INTERNAL')));
+    stream
+      .run(supplier, (which) => streamWindowBytes(which, this.rttMs, this.#batchBytes))
+      .catch((error: unknown) => this.fail(toDwcpError(error, 'INTERNAL')));
   }
 
   lost(batches: readonly number[], error: DwcpError): void {
     for (const id of batches) this.#supplier?.lost(id);
-    if (!this.#endedWith && (error.code === 'PROTOCOL_VIOLATION' || error.code === 'PROTOCOL_VERSION')) this.fail(error);
+    if (!this.#endedWith && (error.code === 'PROTOCOL_VIOLATION' || error.code === 'PROTOCOL_VERSION'))
+      this.fail(error);
   }
 
   fail(error: DwcpError): void {
@@ -268,7 +296,8 @@ export class SendingSession implements PathOwner {
 
   #count({ verified, refused, streams }: Counters): void {
     const now = performance.now();
-    for (const { stream, receivedBytes, blocked } of streams) this.#paths.some((path) => path.count(stream, receivedBytes, blocked));
+    for (const { stream, receivedBytes, blocked } of streams)
+      this.#paths.some((path) => path.count(stream, receivedBytes, blocked));
     this.#arrivals.push({ atMs: now, bytes: this.arrivedBytes });
     const all = [...this.#streams()];
     for (const id of verified) {
@@ -303,7 +332,8 @@ export class SendingSession implements PathOwner {
     this.#throttledMs = throttledMs;
     for (const path of this.#paths) path.tick(now, this.#supplier !== undefined);
     if (this.#paths.some((path) => path.openStreams > 0 || path.target === 0)) this.#aliveAt = now;
-    else if (now - this.#aliveAt > OUTAGE_LIMIT_MS) this.fail(new DwcpError('PATH_OUTAGE', `No data stream could be opened for ${OUTAGE_LIMIT_MS / 1000} s`));
+    else if (now - this.#aliveAt > OUTAGE_LIMIT_MS)
+      this.fail(new DwcpError('PATH_OUTAGE', `No data stream could be opened for ${OUTAGE_LIMIT_MS / 1000} s`));
     if (this.#supplier) {
       this.#checkFinished();
       this.#reissueStragglers(now);
@@ -334,7 +364,10 @@ export class SendingSession implements PathOwner {
 
   #end(error: DwcpError): void {
     if (this.#endedWith) return;
-    const reason = error.code === 'PEER_UNREACHABLE' ? new DwcpError('SESSION_LOST', `The session ended: ${error.message}`, { cause: error }) : error;
+    const reason =
+      error.code === 'PEER_UNREACHABLE'
+        ? new DwcpError('SESSION_LOST', `The session ended: ${error.message}`, { cause: error })
+        : error;
     this.#endedWith = reason;
     clearInterval(this.#ticker);
     // Each counts itself out as its connection ends.
@@ -345,5 +378,7 @@ export class SendingSession implements PathOwner {
 
 function readFailure(message: Message): DwcpError {
   const report = errorReportSchema.safeParse(message.body.error);
-  return report.success ? fromReport({ side: 'destination', ...report.data }) : new DwcpError('PROTOCOL_VIOLATION', 'The destination reports a failure that cannot be read');
+  return report.success
+    ? fromReport({ side: 'destination', ...report.data })
+    : new DwcpError('PROTOCOL_VIOLATION', 'The destination reports a failure that cannot be read');
 }

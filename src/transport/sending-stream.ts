@@ -60,10 +60,14 @@ export class SendingStream {
     this.id = id;
     this.connection = connection;
     this.#bucket = bucket;
-    connection.use(NO_FRAMES, () => undefined, (error) => {
-      this.#wake?.();
-      onClose(error);
-    });
+    connection.use(
+      NO_FRAMES,
+      () => undefined,
+      (error) => {
+        this.#wake?.();
+        onClose(error);
+      },
+    );
   }
 
   get rateBytesPerSecond(): number {

@@ -40,7 +40,8 @@ export class SharedLimit {
 
   #next(): Taker | undefined {
     let first: LimitShare | undefined;
-    for (const share of this.#shares) if (share.waiting > 0 && (!first || share.startTag < first.startTag)) first = share;
+    for (const share of this.#shares)
+      if (share.waiting > 0 && (!first || share.startTag < first.startTag)) first = share;
     if (!first) return undefined;
     this.#clock.now = first.startTag;
     return first.shift();

@@ -63,13 +63,20 @@ function isBbr(congestionControl: string | undefined): boolean {
 }
 
 function features({ rttMs, lossRatio }: Pick<PathRow, 'rttMs' | 'lossRatio'>, bytesPerSecond: number): number[] {
-  return [Math.log(Math.max(0.05, rttMs)), Math.log(Math.max(LEAST_LOSS, lossRatio ?? LEAST_LOSS)), Math.log(Math.max(1e3, bytesPerSecond))];
+  return [
+    Math.log(Math.max(0.05, rttMs)),
+    Math.log(Math.max(LEAST_LOSS, lossRatio ?? LEAST_LOSS)),
+    Math.log(Math.max(1e3, bytesPerSecond)),
+  ];
 }
 
 /** Rates say little of likeness, since they follow from the count: round trip, loss where it is known, hour and age do. */
 function distance(row: PathRow, query: PathQuery, newestAtMs: number): number {
   const rtt = Math.log(Math.max(0.05, row.rttMs) / Math.max(0.05, query.rttMs));
-  const loss = query.lossRatio === undefined || row.lossRatio === undefined ? 0 : Math.log(Math.max(LEAST_LOSS, row.lossRatio) / Math.max(LEAST_LOSS, query.lossRatio)) / 2;
+  const loss =
+    query.lossRatio === undefined || row.lossRatio === undefined
+      ? 0
+      : Math.log(Math.max(LEAST_LOSS, row.lossRatio) / Math.max(LEAST_LOSS, query.lossRatio)) / 2;
   const apart = Math.abs(row.hour - query.hour);
   const hours = Math.min(apart, 24 - apart) / 12;
   const age = (newestAtMs - row.atMs) / HALF_LIFE_MS;
@@ -78,17 +85,30 @@ function distance(row: PathRow, query: PathQuery, newestAtMs: number): number {
 
 function nearest(rows: readonly PathRow[], query: PathQuery): StreamsExpected {
   const newestAtMs = Math.max(...rows.map((row) => row.atMs));
-  const near = rows.map((row) => ({ row, weight: 1 / (0.1 + distance(row, query, newestAtMs)) })).sort((a, b) => b.weight - a.weight).slice(0, NEIGHBOURS);
+  const near = rows
+    .map((row) => ({ row, weight: 1 / (0.1 + distance(row, query, newestAtMs)) }))
+    .sort((a, b) => b.weight - a.weight)
+    .slice(0, NEIGHBOURS);
   const total = near.reduce((sum, { weight }) => sum + weight, 0);
   const logStreams = near.reduce((sum, { row, weight }) => sum + weight * Math.log(row.streams), 0) / total;
-  return { streams: bounded(Math.exp(logStreams)), reason: `${near.length} transfer${near.length === 1 ? '' : 's'} on this path before` };
+  return {
+    streams: bounded(Math.exp(logStreams)),
+    reason: `${near.length} transfer${near.length === 1 ? '' : 's'} on this path before`,
+  };
 }
 
 function regression(rows: readonly PathRow[], query: PathQuery): StreamsExpected {
   const xs = rows.map((row) => [1, ...features(row, row.bytesPerSecond)]);
-  const weights = solveRidge(xs, rows.map((row) => Math.log(row.streams)), RIDGE);
+  const weights = solveRidge(
+    xs,
+    rows.map((row) => Math.log(row.streams)),
+    RIDGE,
+  );
   const at = [1, ...features(query, wantedRate(query) || median(rows.map((row) => row.bytesPerSecond)))];
-  return { streams: bounded(Math.exp(at.reduce((sum, x, index) => sum + x * (weights[index] ?? 0), 0))), reason: `${rows.length} transfers on other paths` };
+  return {
+    streams: bounded(Math.exp(at.reduce((sum, x, index) => sum + x * (weights[index] ?? 0), 0))),
+    reason: `${rows.length} transfers on other paths`,
+  };
 }
 
 function physics(query: PathQuery): StreamsExpected | undefined {
@@ -101,7 +121,10 @@ function physics(query: PathQuery): StreamsExpected | undefined {
   }
   if (rttMs < UNKNOWN_FROM_RTT_MS) return undefined;
   const fed = (rate * rttMs) / 1000 / (SEGMENTS_A_STREAM * MSS_BYTES);
-  return { streams: clamp(Math.round(fed), UNKNOWN_LEAST, UNKNOWN_MOST), reason: 'nothing known of this path but round trip and rate' };
+  return {
+    streams: clamp(Math.round(fed), UNKNOWN_LEAST, UNKNOWN_MOST),
+    reason: 'nothing known of this path but round trip and rate',
+  };
 }
 
 function wantedRate({ bandwidthBytesPerSecond, limitBytesPerSecond }: PathQuery): number {

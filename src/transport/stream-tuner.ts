@@ -147,7 +147,8 @@ export class AdaptiveTuner implements StreamTuner {
     for (const factor of mayLower ? [REFINE_BY, 1 / REFINE_BY] : [REFINE_BY]) {
       const streams = clamp(Math.round(best.streams * factor), this.#bounds.min, this.#bounds.max);
       if (streams === best.streams || (factor > 1 && !this.#mayClimb(best))) continue;
-      const wins = (tried: Held): boolean => utility(tried) > utility(best) + INDIFFERENT && (factor > 1 || tried.goodput >= FEWER_MUST_CARRY * most);
+      const wins = (tried: Held): boolean =>
+        utility(tried) > utility(best) + INDIFFERENT && (factor > 1 || tried.goodput >= FEWER_MUST_CARRY * most);
       // Up costs nothing to look at; down costs goodput, and what even fewer carried may say enough.
       if (factor < 1 && !wins({ streams, goodput: mostOf(streams, seen) })) continue;
       const next = yield* this.#try(streams, best, most);
@@ -193,9 +194,17 @@ export class AdaptiveTuner implements StreamTuner {
       if (this.#nowMs < probeAt) continue;
       const up = (this.#probeUp || this.#windowLimited) && this.#mayClimb(now);
       this.#probeUp = !this.#probeUp;
-      const streams = clamp(Math.round(held.streams * (up ? PROBE_BY : 1 / PROBE_BY)), this.#bounds.min, this.#bounds.max);
+      const streams = clamp(
+        Math.round(held.streams * (up ? PROBE_BY : 1 / PROBE_BY)),
+        this.#bounds.min,
+        this.#bounds.max,
+      );
       const probed = streams === held.streams ? undefined : yield* this.#try(streams, now, now.goodput);
-      if (probed && utility(probed) > utility(now) + PROBE_MUST_GAIN && (up || probed.goodput >= FEWER_MUST_CARRY * now.goodput)) {
+      if (
+        probed &&
+        utility(probed) > utility(now) + PROBE_MUST_GAIN &&
+        (up || probed.goodput >= FEWER_MUST_CARRY * now.goodput)
+      ) {
         this.#probeEveryMs = PROBE_EVERY_MS;
         return probed;
       }
@@ -208,7 +217,11 @@ export class AdaptiveTuner implements StreamTuner {
   *#thinOut(confirmed: Held): Search<Held> {
     let best = confirmed;
     while (best.streams > this.#bounds.min) {
-      const fewer = yield* this.#try(Math.max(this.#bounds.min, Math.round(best.streams / THIN_BY)), best, confirmed.goodput);
+      const fewer = yield* this.#try(
+        Math.max(this.#bounds.min, Math.round(best.streams / THIN_BY)),
+        best,
+        confirmed.goodput,
+      );
       if (fewer.goodput < THIN_MUST_CARRY * confirmed.goodput) break;
       this.#held = best = fewer;
     }
@@ -246,14 +259,21 @@ export class AdaptiveTuner implements StreamTuner {
   #say({ streams, goodput }: Held, what: string): void {
     const { lossRatio, windowLimitedShare = 0 } = this.#last ?? {};
     const lost = lossRatio === undefined ? '' : `, ${(100 * lossRatio).toPrecision(2)} % sent again`;
-    const held = this.#windowLimited ? `, held by the destination's receive windows for ${(100 * windowLimitedShare).toFixed(0)} % of the time (net.ipv4.tcp_rmem there)` : '';
+    const held = this.#windowLimited
+      ? `, held by the destination's receive windows for ${(100 * windowLimitedShare).toFixed(0)} % of the time (net.ipv4.tcp_rmem there)`
+      : '';
     this.#log(`${streams} streams, ${((goodput * 8) / 1e6).toFixed(1)} Mbit/s${lost}${held}: ${what}`);
   }
 }
 
 /** What a count can carry at most, by what fewer streams did: each of more carries no more than each of those. */
 function mostOf(streams: number, seen: readonly Held[]): number {
-  return Math.min(Infinity, ...seen.filter((other) => other.streams <= streams).map(({ streams: fewer, goodput }) => (goodput * streams) / fewer));
+  return Math.min(
+    Infinity,
+    ...seen
+      .filter((other) => other.streams <= streams)
+      .map(({ streams: fewer, goodput }) => (goodput * streams) / fewer),
+  );
 }
 
 function utility({ streams, goodput }: Held): number {

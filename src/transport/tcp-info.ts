@@ -31,7 +31,9 @@ export interface TcpInfo {
 }
 
 type GetSockOpt = (fd: number, level: number, option: number, value: Buffer, length: Buffer) => number;
-const getSockOpt = libcFunction('int getsockopt(int fd, int level, int option, _Out_ uint8_t *value, _Inout_ uint8_t *length)') as () => GetSockOpt | undefined;
+const getSockOpt = libcFunction(
+  'int getsockopt(int fd, int level, int option, _Out_ uint8_t *value, _Inout_ uint8_t *length)',
+) as () => GetSockOpt | undefined;
 
 function ask(socket: Socket, option: number, bytes: number): Buffer | undefined {
   const call = getSockOpt();

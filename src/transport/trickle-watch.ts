@@ -27,7 +27,9 @@ export class TrickleWatch {
     for (const id of [...this.#slowSince.keys()]) if (!ids.has(id)) this.#slowSince.delete(id);
     for (const id of ids) if (!this.#slowSince.has(id)) this.#slowSince.set(id, now);
     if (now - this.#recycledAt < SLOW_FOR_MS) return [];
-    const due = slow.filter(({ id }) => now - (this.#slowSince.get(id) ?? now) >= SLOW_FOR_MS).slice(0, Math.max(1, Math.floor(RECYCLED_SHARE * streams.length)));
+    const due = slow
+      .filter(({ id }) => now - (this.#slowSince.get(id) ?? now) >= SLOW_FOR_MS)
+      .slice(0, Math.max(1, Math.floor(RECYCLED_SHARE * streams.length)));
     if (due.length > 0) this.#recycledAt = now;
     return due;
   }

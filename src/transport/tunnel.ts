@@ -69,16 +69,27 @@ export class Tunnel {
     let goOn: () => void = () => undefined;
     socket.on('drain', () => goOn()).on('close', () => goOn());
     this.#hear({
-      take: (bytes) => (socket.destroyed || socket.write(bytes) ? undefined : new Promise((resolve) => (goOn = resolve))),
+      take: (bytes) =>
+        socket.destroyed || socket.write(bytes) ? undefined : new Promise((resolve) => (goOn = resolve)),
       ended: () => socket.end(),
     });
     socket.on('data', (chunk: Buffer) => {
       socket.pause();
-      this.send(chunk).then(() => socket.resume()).catch((error: unknown) => this.destroy(toDwcpError(error, 'INTERNAL')));
+      this.send(chunk)
+        .then(() => socket.resume())
+        .catch((error: unknown) => this.destroy(toDwcpError(error, 'INTERNAL')));
     });
     socket.on('end', () => void this.end().catch((error: unknown) => this.destroy(toDwcpError(error, 'INTERNAL'))));
     socket.on('error', (error) => this.destroy(toDwcpError(error, 'QEMU_UNREACHABLE')));
-    socket.on('close', () => this.#connection.closed || setTimeout(() => this.destroy(new DwcpError('SESSION_LOST', 'The socket of this tunnel has closed')), LINGER_MS).unref());
+    socket.on(
+      'close',
+      () =>
+        this.#connection.closed ||
+        setTimeout(
+          () => this.destroy(new DwcpError('SESSION_LOST', 'The socket of this tunnel has closed')),
+          LINGER_MS,
+        ).unref(),
+    );
     this.#connection.socket.once('close', () => socket.destroy());
   }
 
@@ -93,18 +104,22 @@ export class Tunnel {
   }
 
   #listen(): void {
-    this.#connection.use(FRAMES, ({ frame: { payload, bytes } }) => {
-      this.#receivedBytes += bytes.length;
-      const give = (taker: Taker): Promise<void> | undefined => {
-        if (payload.length > 0) return taker.take(payload);
-        taker.ended();
-        return undefined;
-      };
-      const waiting = this.#knownTaker ? give(this.#knownTaker) : this.#taker.then(give);
-      if (!waiting) return;
-      this.#connection.hold();
-      waiting.then(() => this.#listen()).catch((error: unknown) => this.destroy(toDwcpError(error, 'INTERNAL')));
-    }, this.#ended);
+    this.#connection.use(
+      FRAMES,
+      ({ frame: { payload, bytes } }) => {
+        this.#receivedBytes += bytes.length;
+        const give = (taker: Taker): Promise<void> | undefined => {
+          if (payload.length > 0) return taker.take(payload);
+          taker.ended();
+          return undefined;
+        };
+        const waiting = this.#knownTaker ? give(this.#knownTaker) : this.#taker.then(give);
+        if (!waiting) return;
+        this.#connection.hold();
+        waiting.then(() => this.#listen()).catch((error: unknown) => this.destroy(toDwcpError(error, 'INTERNAL')));
+      },
+      this.#ended,
+    );
   }
 
   async #send(bytes: Buffer): Promise<void> {
@@ -118,7 +133,11 @@ export class Tunnel {
 }
 
 /** A socket of this host whose every connection goes through a tunnel of its own. @param dial opens the connection to the other agent */
-export async function listenForTunnels(path: string, dial: () => Promise<Tunnel>, failed: (error: DwcpError) => void): Promise<Server> {
+export async function listenForTunnels(
+  path: string,
+  dial: () => Promise<Tunnel>,
+  failed: (error: DwcpError) => void,
+): Promise<Server> {
   rmSync(path, { force: true });
   const server = createServer((socket) => {
     socket.pause();

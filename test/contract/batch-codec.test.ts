@@ -19,12 +19,25 @@ it('encodes blocks that lie in its own output, wherever they lie there', () => {
           content.copy(bytes);
           return { block: index, bytes, hash: blockHash(content), content };
         });
-        const { metaBytes, payloadBytes } = encoder.encode(1, blocks, { compress: true, level, delta: true, deltaThreshold: 0.7 }, out);
+        const { metaBytes, payloadBytes } = encoder.encode(
+          1,
+          blocks,
+          { compress: true, level, delta: true, deltaThreshold: 0.7 },
+          out,
+        );
         const written = new Map<number, Buffer>();
         new BatchDecoder().decode(
-          readBatchHead(out.subarray(0, metaBytes)), out.subarray(metaBytes, metaBytes + payloadBytes),
-          { sizeBytes: 4 * 65_536, hashOf: () => Buffer.alloc(16), read: () => undefined, readReferences: () => false, dictionaryOf: () => undefined },
-          ({ block, bytes }) => written.set(block, Buffer.from(bytes!)), (block) => expect(block).toBe('accepted'),
+          readBatchHead(out.subarray(0, metaBytes)),
+          out.subarray(metaBytes, metaBytes + payloadBytes),
+          {
+            sizeBytes: 4 * 65_536,
+            hashOf: () => Buffer.alloc(16),
+            read: () => undefined,
+            readReferences: () => false,
+            dictionaryOf: () => undefined,
+          },
+          ({ block, bytes }) => written.set(block, Buffer.from(bytes!)),
+          (block) => expect(block).toBe('accepted'),
         );
         for (const { block, content } of blocks) expect(written.get(block)?.equals(content)).toBe(true);
       }
@@ -49,7 +62,13 @@ encoderSuite('BatchEncoder', () => {
       decoder.decode(
         readBatchHead(meta),
         payload,
-        { sizeBytes: image.sizeBytes, hashOf: (block) => blockHash(held(block)), read: (block, out) => held(block).copy(out), readReferences: () => false, dictionaryOf: () => undefined },
+        {
+          sizeBytes: image.sizeBytes,
+          hashOf: (block) => blockHash(held(block)),
+          read: (block, out) => held(block).copy(out),
+          readReferences: () => false,
+          dictionaryOf: () => undefined,
+        },
         ({ block, bytes }) => written.set(block, bytes ? Buffer.from(bytes) : Buffer.alloc(lengthOf(block))),
         (block) => refused.push(block),
       );

@@ -34,7 +34,12 @@ describe('a socket that reads into batch memory', () => {
     const accepted = new Promise<void>((resolve) => {
       server = createServer({ pauseOnConnect: true }, (socket) => {
         connection = new Connection(directSocket(socket), BATCHES);
-        connection.use(BATCHES, (frame) => received.push(frame), (error) => (ended = error), slab);
+        connection.use(
+          BATCHES,
+          (frame) => received.push(frame),
+          (error) => (ended = error),
+          slab,
+        );
         resolve();
       });
     });
@@ -66,8 +71,16 @@ describe('a socket that reads into batch memory', () => {
   });
 
   it.each([
-    ['its connection is ended here in the middle of a frame', batch(1, 200_000, 1), (): void => connection.destroy(new DwcpError('SUPERSEDED', 'ended'))],
-    ['a damaged frame has ended its connection', Buffer.concat([batch(1, 1000, 1).fill(9, HEADER_BYTES, HEADER_BYTES + 1), batch(2, 200_000, 2)]), (): void => undefined],
+    [
+      'its connection is ended here in the middle of a frame',
+      batch(1, 200_000, 1),
+      (): void => connection.destroy(new DwcpError('SUPERSEDED', 'ended')),
+    ],
+    [
+      'a damaged frame has ended its connection',
+      Buffer.concat([batch(1, 1000, 1).fill(9, HEADER_BYTES, HEADER_BYTES + 1), batch(2, 200_000, 2)]),
+      (): void => undefined,
+    ],
   ])('is not written to any more when %s', async (_, sent, act) => {
     client.write(sent.subarray(0, 100_000));
     await until(() => connection.receivedBytes >= 1000);

@@ -10,9 +10,48 @@ import { openLab, transportSuite } from './transport.suite';
 function makeCertificates(folder: string, name: string): TlsFiles {
   const at = (file: string): string => join(folder, `${name}-${file}`);
   const openssl = (...args: string[]): unknown => execFileSync('openssl', args, { stdio: 'ignore' });
-  openssl('req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-days', '1', '-subj', `/CN=${name} test CA`, '-keyout', at('ca.key'), '-out', at('ca.pem'));
-  openssl('req', '-newkey', 'rsa:2048', '-nodes', '-subj', '/CN=agent', '-keyout', at('agent.key'), '-out', at('agent.csr'));
-  openssl('x509', '-req', '-in', at('agent.csr'), '-CA', at('ca.pem'), '-CAkey', at('ca.key'), '-CAcreateserial', '-days', '1', '-out', at('agent.pem'));
+  openssl(
+    'req',
+    '-x509',
+    '-newkey',
+    'rsa:2048',
+    '-nodes',
+    '-days',
+    '1',
+    '-subj',
+    `/CN=${name} test CA`,
+    '-keyout',
+    at('ca.key'),
+    '-out',
+    at('ca.pem'),
+  );
+  openssl(
+    'req',
+    '-newkey',
+    'rsa:2048',
+    '-nodes',
+    '-subj',
+    '/CN=agent',
+    '-keyout',
+    at('agent.key'),
+    '-out',
+    at('agent.csr'),
+  );
+  openssl(
+    'x509',
+    '-req',
+    '-in',
+    at('agent.csr'),
+    '-CA',
+    at('ca.pem'),
+    '-CAkey',
+    at('ca.key'),
+    '-CAcreateserial',
+    '-days',
+    '1',
+    '-out',
+    at('agent.pem'),
+  );
   return { cert: readFileSync(at('agent.pem')), key: readFileSync(at('agent.key')), ca: readFileSync(at('ca.pem')) };
 }
 
@@ -24,7 +63,17 @@ transportSuite('TLS 1.3', () => makeCertificates(folder, 'ours'));
 it('TLS: refuses a peer whose certificate another authority has signed', async () => {
   const lab = await openLab(makeCertificates(folder, 'ours'));
   const stranger = await openLab(makeCertificates(folder, 'theirs'));
-  const dial = stranger.pool.connect({ address: '127.0.0.1', port: lab.port }, { role: 'control', stream: 0, sessionId: 's1', epoch: 1, sourceHost: 'a', grant: { purpose: 'session', subject: 's1', expiresAtMs: 1, token: 'x' } });
+  const dial = stranger.pool.connect(
+    { address: '127.0.0.1', port: lab.port },
+    {
+      role: 'control',
+      stream: 0,
+      sessionId: 's1',
+      epoch: 1,
+      sourceHost: 'a',
+      grant: { purpose: 'session', subject: 's1', expiresAtMs: 1, token: 'x' },
+    },
+  );
   await expect(dial).rejects.toMatchObject({ code: 'PEER_UNREACHABLE' });
   await lab.close();
   await stranger.close();

@@ -46,13 +46,23 @@ export async function openLab(tls?: TlsFiles): Promise<Lab> {
       return {
         welcome,
         attach: () => {
-          session = new ReceivingSession(hello.sessionId, hello.epoch, connection, slab, {
-            request: (method, message): Promise<Answer> => (method === 'echo' ? Promise.resolve({ body: { ...message.body }, payload: message.payload }) : Promise.reject(new DwcpError('DISK_FULL', 'no room'))),
-            batch: (frame) => {
-              received.set(frame.sequence, (received.get(frame.sequence) ?? 0) + 1);
-              return Promise.resolve([]);
+          session = new ReceivingSession(
+            hello.sessionId,
+            hello.epoch,
+            connection,
+            slab,
+            {
+              request: (method, message): Promise<Answer> =>
+                method === 'echo'
+                  ? Promise.resolve({ body: { ...message.body }, payload: message.payload })
+                  : Promise.reject(new DwcpError('DISK_FULL', 'no room')),
+              batch: (frame) => {
+                received.set(frame.sequence, (received.get(frame.sequence) ?? 0) + 1);
+                return Promise.resolve([]);
+              },
             },
-          }, { giveBack: (other) => listener.awaitHello(other, 60_000), ended: () => (session = undefined) });
+            { giveBack: (other) => listener.awaitHello(other, 60_000), ended: () => (session = undefined) },
+          );
         },
       };
     }
@@ -61,8 +71,17 @@ export async function openLab(tls?: TlsFiles): Promise<Lab> {
   const port = await listener.listen('127.0.0.1', 0);
   const pool = new PeerPool(60_000, tls);
   return {
-    port, pool, received, listener, accepted,
-    open: (sessionId = 's1', further = []) => SendingSession.open(pool, [{ address: '127.0.0.1', port }, ...further.map((each) => ({ address: '127.0.0.1', port: each }))], { sessionId, epoch: Date.now(), sourceHost: 'a', grant: mintGrant(KEY, 'session', sessionId, 60_000) }),
+    port,
+    pool,
+    received,
+    listener,
+    accepted,
+    open: (sessionId = 's1', further = []) =>
+      SendingSession.open(
+        pool,
+        [{ address: '127.0.0.1', port }, ...further.map((each) => ({ address: '127.0.0.1', port: each }))],
+        { sessionId, epoch: Date.now(), sourceHost: 'a', grant: mintGrant(KEY, 'session', sessionId, 60_000) },
+      ),
     current: () => session,
     close: async () => {
       pool.close();
@@ -82,7 +101,10 @@ export class CountingSupplier {
   verifiedBatches = 0;
   heldRuns = 0;
 
-  constructor(count: number, readonly bytes: number) {
+  constructor(
+    count: number,
+    readonly bytes: number,
+  ) {
     this.#toSend = count;
   }
 
@@ -149,7 +171,10 @@ export function transportSuite(name: string, tls?: () => TlsFiles): void {
       const answer = await session.control.request('echo', { hello: 'there' }, Buffer.from('bytes'));
       expect(answer.body.hello).toBe('there');
       expect(answer.payload.toString()).toBe('bytes');
-      await expect(session.control.request('other', {})).rejects.toMatchObject({ code: 'DISK_FULL', side: 'destination' });
+      await expect(session.control.request('other', {})).rejects.toMatchObject({
+        code: 'DISK_FULL',
+        side: 'destination',
+      });
       session.close();
     });
 
@@ -232,7 +257,17 @@ export function transportSuite(name: string, tls?: () => TlsFiles): void {
     });
 
     it('goes out from the address of this host that the path names', async () => {
-      const connection = await lab.pool.connect({ address: '127.0.0.1', port: lab.port, localAddress: '127.0.0.9' }, { role: 'control', stream: 0, sessionId: 's1', epoch: 1, sourceHost: 'a', grant: mintGrant(KEY, 'session', 's1', 60_000) });
+      const connection = await lab.pool.connect(
+        { address: '127.0.0.1', port: lab.port, localAddress: '127.0.0.9' },
+        {
+          role: 'control',
+          stream: 0,
+          sessionId: 's1',
+          epoch: 1,
+          sourceHost: 'a',
+          grant: mintGrant(KEY, 'session', 's1', 60_000),
+        },
+      );
       expect([...lab.accepted].map(({ remoteAddress }) => remoteAddress)).toEqual(['127.0.0.9']);
       connection.destroy(new DwcpError('SESSION_LOST', 'test over'));
     });
@@ -276,7 +311,13 @@ export function transportSuite(name: string, tls?: () => TlsFiles): void {
     it('uses streams again that an earlier session or connect has left in the pool', async () => {
       const peer = { address: '127.0.0.1', port: lab.port };
       const grant = mintGrant(KEY, 'peer', 'a', 60_000);
-      expect(await lab.pool.establish(peer, { role: 'idle', sessionId: 'a', epoch: 0, stream: 0, sourceHost: 'a', grant }, 9)).toBe(9);
+      expect(
+        await lab.pool.establish(
+          peer,
+          { role: 'idle', sessionId: 'a', epoch: 0, stream: 0, sourceHost: 'a', grant },
+          9,
+        ),
+      ).toBe(9);
       const dialled = lab.accepted.size;
       const session = await lab.open();
       await session.establish(8);
@@ -299,7 +340,9 @@ export function transportSuite(name: string, tls?: () => TlsFiles): void {
       const expired = mintGrant(KEY, 'session', 's1', -1);
       const stretched = { ...expired, expiresAtMs: Date.now() + 60_000 };
       for (const grant of [wrongKey, expired, stretched]) {
-        await expect(SendingSession.open(lab.pool, [peer], { ...hello, grant })).rejects.toMatchObject({ code: 'GRANT_INVALID' });
+        await expect(SendingSession.open(lab.pool, [peer], { ...hello, grant })).rejects.toMatchObject({
+          code: 'GRANT_INVALID',
+        });
       }
     });
 
@@ -309,7 +352,17 @@ export function transportSuite(name: string, tls?: () => TlsFiles): void {
       const supplier = new CountingSupplier(1000, 100_000);
       session.setBucket(new TokenBucket(2e6));
       const done = session.transfer(supplier, never);
-      const connection = await lab.pool.connect({ address: '127.0.0.1', port: lab.port }, { role: 'data', stream: 99, sessionId: 's1', epoch: 0, sourceHost: 'a', grant: mintGrant(KEY, 'session', 's1', 60_000) });
+      const connection = await lab.pool.connect(
+        { address: '127.0.0.1', port: lab.port },
+        {
+          role: 'data',
+          stream: 99,
+          sessionId: 's1',
+          epoch: 0,
+          sourceHost: 'a',
+          grant: mintGrant(KEY, 'session', 's1', 60_000),
+        },
+      );
       void connection.write(buildFrame('request', 1, Buffer.from('{"method":"echo"}')));
       await expect(done).rejects.toMatchObject({ code: 'PROTOCOL_VIOLATION' });
       expect(lab.current()).toBeUndefined();

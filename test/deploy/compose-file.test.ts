@@ -27,7 +27,7 @@ const services = Object.entries(file.services);
 
 function valid(value: unknown): boolean {
   const schema = JSON.parse(readFileSync(join(root, 'test', 'fixtures', 'compose-spec.json'), 'utf8')) as object;
-  const check = new Ajv({ strict: false, formats: { duration: true, 'subnet_ip_address': true } }).compile(schema);
+  const check = new Ajv({ strict: false, formats: { duration: true, subnet_ip_address: true } }).compile(schema);
   const ok = check(value);
   if (!ok) process.stderr.write(`${JSON.stringify(check.errors?.slice(0, 3))}\n`);
   return ok;
@@ -49,11 +49,16 @@ test('names every image by version', () => {
 });
 
 test('restarts what runs on, and one-shots only on failure', () => {
-  for (const [name, { restart }] of services) expect([name, restart]).toEqual([name, ['temporal-schema', 'temporal-namespace'].includes(name) ? 'on-failure:10' : 'unless-stopped']);
+  for (const [name, { restart }] of services)
+    expect([name, restart]).toEqual([
+      name,
+      ['temporal-schema', 'temporal-namespace'].includes(name) ? 'on-failure:10' : 'unless-stopped',
+    ]);
 });
 
 test('watches the health of what others wait for, and of agents and control worker', () => {
-  for (const name of ['postgresql', 'temporal', 'control', 'agent-a', 'agent-b']) expect([name, file.services[name]?.healthcheck]).toEqual([name, expect.any(Object)]);
+  for (const name of ['postgresql', 'temporal', 'control', 'agent-a', 'agent-b'])
+    expect([name, file.services[name]?.healthcheck]).toEqual([name, expect.any(Object)]);
 });
 
 test('publishes nothing of the database, and nothing beyond this machine', () => {
@@ -70,7 +75,8 @@ test('takes secrets from files and has none in the environment', () => {
   for (const secret of Object.values(file.secrets)) expect(secret.file).toMatch(/^\.\/deploy\/secrets\//);
   for (const [name, { environment = {} }] of services) {
     for (const [variable, value] of Object.entries(environment)) {
-      if (/PASSWORD|PWD|SECRET|KEY/.test(variable)) expect([name, variable, value]).toEqual([name, variable, expect.stringMatching(/^\/run\/secrets\//)]);
+      if (/PASSWORD|PWD|SECRET|KEY/.test(variable))
+        expect([name, variable, value]).toEqual([name, variable, expect.stringMatching(/^\/run\/secrets\//)]);
     }
   }
 });

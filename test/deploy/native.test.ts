@@ -3,7 +3,17 @@
  * the order of its dependencies, on PostgreSQL; then a migration between its two agents over TLS.
  */
 import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process';
-import { chmodSync, chownSync, closeSync, cpSync, mkdirSync, openSync, readFileSync, statSync, symlinkSync } from 'node:fs';
+import {
+  chmodSync,
+  chownSync,
+  closeSync,
+  cpSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  statSync,
+  symlinkSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { Client, Connection } from '@temporalio/client';
 import { parse } from 'yaml';
@@ -55,8 +65,10 @@ class Deployment {
     mkdirSync(this.binaries);
     const { path: temporal } = await findTemporalBinary((line) => process.stderr.write(`${line}\n`));
     symlinkSync(temporal, join(this.binaries, 'temporal'));
-    for (const name of ['temporal-server', 'temporal-sql-tool']) symlinkSync(join(temporalPrograms(), name), join(this.binaries, name));
-    for (const name of ['postgresql', 'temporal', 'agent-a', 'agent-b', 'metrics-a', 'metrics-b', 'metrics-control']) this.ports[name] = await freePort();
+    for (const name of ['temporal-server', 'temporal-sql-tool'])
+      symlinkSync(join(temporalPrograms(), name), join(this.binaries, name));
+    for (const name of ['postgresql', 'temporal', 'agent-a', 'agent-b', 'metrics-a', 'metrics-b', 'metrics-control'])
+      this.ports[name] = await freePort();
   }
 
   port(name: string): number {
@@ -71,12 +83,18 @@ class Deployment {
       if (entry === undefined) throw new Error(`${text} is no secret of the service`);
       return join(this.folder, file.secrets[typeof entry === 'string' ? entry : entry.source]?.file ?? '');
     }
-    return text.replace(/^\/deploy\b/, this.deploy).replace('/opt/dwcp', root).replace(/\btemporal:7233\b/, `127.0.0.1:${this.port('temporal')}`).replace(/^postgresql$/, '127.0.0.1');
+    return text
+      .replace(/^\/deploy\b/, this.deploy)
+      .replace('/opt/dwcp', root)
+      .replace(/\btemporal:7233\b/, `127.0.0.1:${this.port('temporal')}`)
+      .replace(/^postgresql$/, '127.0.0.1');
   }
 
   environment(name: string, extra: Readonly<Record<string, string>>): Record<string, string> {
     const service = serviceOf(name);
-    const own = Object.fromEntries(Object.entries(service.environment ?? {}).map(([key, value]) => [key, this.here(value, service)]));
+    const own = Object.fromEntries(
+      Object.entries(service.environment ?? {}).map(([key, value]) => [key, this.here(value, service)]),
+    );
     return { PATH: `${this.binaries}:${process.env.PATH ?? ''}`, HOME: this.folder, ...own, ...extra };
   }
 
@@ -88,7 +106,11 @@ class Deployment {
   /** A one-shot, to its end. */
   run(name: string, extra: Readonly<Record<string, string>> = {}): string {
     const [command = '', ...args] = this.commandOf(name);
-    const { status, stdout, stderr } = spawnSync(command, args, { env: this.environment(name, extra), encoding: 'utf8', timeout: 120_000 });
+    const { status, stdout, stderr } = spawnSync(command, args, {
+      env: this.environment(name, extra),
+      encoding: 'utf8',
+      timeout: 120_000,
+    });
     if (status !== 0) throw new Error(`${name} ended with ${String(status)}: ${stderr.slice(-2000)}`);
     return stdout;
   }
@@ -104,10 +126,16 @@ class Deployment {
   async untilHealthy(name: string, extra: Readonly<Record<string, string>> = {}): Promise<void> {
     const [kind, ...words] = serviceOf(name).healthcheck?.test ?? [];
     expect(kind).toBe('CMD');
-    const [command = '', ...args] = words.map((word) => ({ temporal: '127.0.0.1', 7233: String(this.port('temporal')) })[word] ?? this.here(word, serviceOf(name)));
+    const [command = '', ...args] = words.map(
+      (word) =>
+        ({ temporal: '127.0.0.1', 7233: String(this.port('temporal')) })[word] ?? this.here(word, serviceOf(name)),
+    );
     for (const deadline = Date.now() + 90_000; ; await new Promise((resolve) => setTimeout(resolve, 500))) {
       if (spawnSync(command, args, { env: this.environment(name, extra) }).status === 0) return;
-      if (Date.now() > deadline) throw new Error(`${name} does not become healthy: ${readFileSync(join(this.folder, `${name}.log`), 'utf8').slice(-2000)}`);
+      if (Date.now() > deadline)
+        throw new Error(
+          `${name} does not become healthy: ${readFileSync(join(this.folder, `${name}.log`), 'utf8').slice(-2000)}`,
+        );
     }
   }
 
@@ -115,15 +143,36 @@ class Deployment {
   startPostgres(): void {
     const service = serviceOf('postgresql');
     const data = join(this.folder, 'postgresql-data');
-    const [uid, gid] = ['-u', '-g'].map((flag) => Number(execFileSync('id', [flag, 'postgres'], { encoding: 'utf8' }))) as [number, number];
+    const [uid, gid] = ['-u', '-g'].map((flag) =>
+      Number(execFileSync('id', [flag, 'postgres'], { encoding: 'utf8' })),
+    ) as [number, number];
     mkdirSync(data);
     chownSync(data, uid, gid);
     const password = this.here(service.environment?.POSTGRES_PASSWORD_FILE ?? '', service);
     expect(statSync(password).size).toBeGreaterThan(20);
     const as = { uid, gid, cwd: data };
-    execFileSync(join(postgresFolder(), 'initdb'), ['-D', data, '-U', service.environment?.POSTGRES_USER ?? '', '--pwfile', password, '-A', 'scram-sha-256'], { ...as, stdio: 'ignore' });
+    execFileSync(
+      join(postgresFolder(), 'initdb'),
+      ['-D', data, '-U', service.environment?.POSTGRES_USER ?? '', '--pwfile', password, '-A', 'scram-sha-256'],
+      { ...as, stdio: 'ignore' },
+    );
     const log = openSync(join(this.folder, 'postgresql.log'), 'a');
-    this.running.push(spawn(join(postgresFolder(), 'postgres'), ['-D', data, '-p', String(this.port('postgresql')), '-c', 'listen_addresses=127.0.0.1', '-c', `unix_socket_directories=${data}`], { ...as, stdio: ['ignore', log, log] }));
+    this.running.push(
+      spawn(
+        join(postgresFolder(), 'postgres'),
+        [
+          '-D',
+          data,
+          '-p',
+          String(this.port('postgresql')),
+          '-c',
+          'listen_addresses=127.0.0.1',
+          '-c',
+          `unix_socket_directories=${data}`,
+        ],
+        { ...as, stdio: ['ignore', log, log] },
+      ),
+    );
     closeSync(log);
   }
 
@@ -140,7 +189,13 @@ class Deployment {
   }
 }
 
-const missing = [needsRoot(), needsGo(), needsProgram('initdb', 'postgresql', postgresFolder()), needsProgram('nc', 'netcat-openbsd'), needsProgram('openssl', 'openssl')];
+const missing = [
+  needsRoot(),
+  needsGo(),
+  needsProgram('initdb', 'postgresql', postgresFolder()),
+  needsProgram('nc', 'netcat-openbsd'),
+  needsProgram('openssl', 'openssl'),
+];
 
 describeWhere(missing)('the deployment of docker-compose.yml, run natively', () => {
   const deployment = new Deployment();
@@ -153,14 +208,25 @@ describeWhere(missing)('the deployment of docker-compose.yml, run natively', () 
     await deployment.untilHealthy('postgresql', { ...postgres, PATH: `${postgresFolder()}:${process.env.PATH ?? ''}` });
 
     const database = { DB_PORT: String(deployment.port('postgresql')) };
-    expect(deployment.run('temporal-schema', database)).toContain('temporal_visibility is at the schema of this release');
+    expect(deployment.run('temporal-schema', database)).toContain(
+      'temporal_visibility is at the schema of this release',
+    );
     expect(deployment.run('temporal-schema', database)).toContain('temporal is at the schema of this release');
 
     const own = async (): Promise<string> => String(await freePort());
     const server = {
-      ...database, BIND_ON_IP: '127.0.0.1', FRONTEND_GRPC_PORT: String(deployment.port('temporal')), FRONTEND_HTTP_PORT: await own(), NUM_HISTORY_SHARDS: '4',
-      HISTORY_GRPC_PORT: await own(), MATCHING_GRPC_PORT: await own(), WORKER_GRPC_PORT: await own(),
-      FRONTEND_MEMBERSHIP_PORT: await own(), HISTORY_MEMBERSHIP_PORT: await own(), MATCHING_MEMBERSHIP_PORT: await own(), WORKER_MEMBERSHIP_PORT: await own(),
+      ...database,
+      BIND_ON_IP: '127.0.0.1',
+      FRONTEND_GRPC_PORT: String(deployment.port('temporal')),
+      FRONTEND_HTTP_PORT: await own(),
+      NUM_HISTORY_SHARDS: '4',
+      HISTORY_GRPC_PORT: await own(),
+      MATCHING_GRPC_PORT: await own(),
+      WORKER_GRPC_PORT: await own(),
+      FRONTEND_MEMBERSHIP_PORT: await own(),
+      HISTORY_MEMBERSHIP_PORT: await own(),
+      MATCHING_MEMBERSHIP_PORT: await own(),
+      WORKER_MEMBERSHIP_PORT: await own(),
     };
     deployment.start('temporal', server);
     // Compose's own address of the server is its service name; here it is the loopback's.
@@ -168,10 +234,18 @@ describeWhere(missing)('the deployment of docker-compose.yml, run natively', () 
     expect(deployment.run('temporal-namespace')).toContain('namespace dwcp is there');
     expect(deployment.run('temporal-namespace')).toContain('namespace dwcp is there');
 
-    const metrics = (name: string): Record<string, string> => ({ DWCP_METRICS_PORT: String(deployment.port(name)), DWCP_METRICS_ADDRESS: '127.0.0.1' });
+    const metrics = (name: string): Record<string, string> => ({
+      DWCP_METRICS_PORT: String(deployment.port(name)),
+      DWCP_METRICS_ADDRESS: '127.0.0.1',
+    });
     deployment.start('control', metrics('metrics-control'));
     for (const side of ['a', 'b']) {
-      const agent = { ...metrics(`metrics-${side}`), DWCP_DATA_DIR: join(deployment.folder, side), DWCP_ADVERTISE_ADDRESS: '127.0.0.1', DWCP_PORT: String(deployment.port(`agent-${side}`)) };
+      const agent = {
+        ...metrics(`metrics-${side}`),
+        DWCP_DATA_DIR: join(deployment.folder, side),
+        DWCP_ADVERTISE_ADDRESS: '127.0.0.1',
+        DWCP_PORT: String(deployment.port(`agent-${side}`)),
+      };
       deployment.start(`agent-${side}`, agent);
       await deployment.untilHealthy(`agent-${side}`, agent);
     }
@@ -180,7 +254,12 @@ describeWhere(missing)('the deployment of docker-compose.yml, run natively', () 
     const disk = join(deployment.folder, 'disk.img');
     writeImage(disk, 8 * 1024 * 1024, 77);
     const hash = sha256(disk);
-    await new VmRegistry(join(deployment.folder, 'a')).put({ vmId: 'deployed', images: [{ imageId: 'vda', kind: 'disk', path: disk }], presence: 'here', generation: 0 });
+    await new VmRegistry(join(deployment.folder, 'a')).put({
+      vmId: 'deployed',
+      images: [{ imageId: 'vda', kind: 'disk', path: disk }],
+      presence: 'here',
+      generation: 0,
+    });
     const { TEMPORAL_ADDRESS: address, TEMPORAL_NAMESPACE: namespace } = deployment.environment('control', {});
     const connection = await Connection.connect({ address: address! });
     const orchestrator = await createOrchestrator({ client: new Client({ connection, namespace: namespace! }) });

@@ -25,12 +25,19 @@ export type BlockKind = 'zero' | 'text' | 'random';
 
 /** The kind of each block: a third of each, spread by the seed. */
 export function kindOf(seed: number, index: number): BlockKind {
-  return (['zero', 'text', 'random'] as const)[createHash('md5').update(`${seed}:${index}`).digest().readUInt8(0) % 3] ?? 'zero';
+  return (
+    (['zero', 'text', 'random'] as const)[createHash('md5').update(`${seed}:${index}`).digest().readUInt8(0) % 3] ??
+    'zero'
+  );
 }
 
 export function makeBlock(seed: number, index: number, length = BLOCK): Buffer {
   const kind = kindOf(seed, index);
-  return kind === 'zero' ? Buffer.alloc(length) : kind === 'text' ? textBlock(seed, index, length) : randomBlock(seed, index, length);
+  return kind === 'zero'
+    ? Buffer.alloc(length)
+    : kind === 'text'
+      ? textBlock(seed, index, length)
+      : randomBlock(seed, index, length);
 }
 
 /** Writes a sparse image; zero blocks stay holes. */

@@ -19,13 +19,26 @@ export interface Lab {
 }
 
 /** @param onA options of the host where the VM is, @param onB of the other */
-export async function diskLab({ folder = temporaryFolder(), onA = {}, onB: other = {} }: { folder?: string; onA?: Partial<ProcessOptions>; onB?: Partial<ProcessOptions> } = {}): Promise<Lab> {
+export async function diskLab({
+  folder = temporaryFolder(),
+  onA = {},
+  onB: other = {},
+}: {
+  folder?: string;
+  onA?: Partial<ProcessOptions>;
+  onB?: Partial<ProcessOptions>;
+} = {}): Promise<Lab> {
   const disk = join(folder, 'vm', 'disk.img');
   const a = await startHost('a', join(folder, 'a'), onA);
   const b = await startHost('b', join(folder, 'b'), other);
   mkdirSync(join(folder, 'vm'));
   writeImage(disk, SIZE, 1);
-  await a.registry.put({ vmId: 'vm', images: [{ imageId: 'vda', kind: 'disk', path: disk }], presence: 'here', generation: 0 });
+  await a.registry.put({
+    vmId: 'vm',
+    images: [{ imageId: 'vda', kind: 'disk', path: disk }],
+    presence: 'here',
+    generation: 0,
+  });
   return { a, b, disk, folder };
 }
 
@@ -33,7 +46,10 @@ export async function diskLab({ folder = temporaryFolder(), onA = {}, onB: other
 export const onB = ({ b }: Pick<Lab, 'b'>): string => join(b.dataDir, 'images', 'vm', 'vda.img');
 
 /** Moves the VM there, keeps a copy, and back again with changes: they travel as deltas against the copy. @param between what happens to the copy */
-export async function expectDeltasOnTheWayBack(here: Lab, between: () => Promise<void> = () => Promise.resolve()): Promise<void> {
+export async function expectDeltasOnTheWayBack(
+  here: Lab,
+  between: () => Promise<void> = () => Promise.resolve(),
+): Promise<void> {
   await moveVm('m1', 'vm', here.a, here.b);
   const kept = await keepBaselineCopy('vm', 'vda', onB(here), 'auto', here.b.store, here.b.source.pool, none);
   expect(kept.kept).not.toBe('no');

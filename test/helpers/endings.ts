@@ -2,7 +2,15 @@
  * How a migration can end from where its two journals stand: by the tables of src/model/ownership-machine.ts alone, over all orders
  * of what the two sides may do. The crash matrix may expect nothing else.
  */
-import { DESTINATION_TABLE, type DestinationEvent, type DestinationState, isRefused, SOURCE_TABLE, type SourceEvent, type SourceState } from '../../src/model/ownership-machine';
+import {
+  DESTINATION_TABLE,
+  type DestinationEvent,
+  type DestinationState,
+  isRefused,
+  SOURCE_TABLE,
+  type SourceEvent,
+  type SourceState,
+} from '../../src/model/ownership-machine';
 
 export interface Standing {
   readonly source: SourceState;

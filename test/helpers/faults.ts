@@ -52,7 +52,10 @@ const OF_A_GUEST: Readonly<Record<GuestFault, (scene: Scene) => Promise<void>>> 
   'source QEMU held long': (scene) => holdGuest(scene, 'source', HELD_LONG_MS),
   'destination QEMU held long': (scene) => holdGuest(scene, 'destination', HELD_LONG_MS),
   'operator stop': async ({ watch }) => {
-    await watch.monitor('source').execute('stop').catch(() => undefined); // At its end the source's QEMU is gone.
+    await watch
+      .monitor('source')
+      .execute('stop')
+      .catch(() => undefined); // At its end the source's QEMU is gone.
   },
   'agent back without Temporal': agentBackAlone,
 };
@@ -113,14 +116,17 @@ export async function crashHost({ lab, disks }: MovingVm, side: Side): Promise<v
 }
 
 function qemusNaming(folder: string): number[] {
-  return readdirSync('/proc').filter((name) => /^\d+$/.test(name)).map(Number).filter((pid) => {
-    try {
-      const command = readFileSync(`/proc/${pid}/cmdline`, 'utf8');
-      return (command.split('\0')[0] ?? '').includes('qemu') && command.includes(folder);
-    } catch {
-      return false; // It has ended meanwhile.
-    }
-  });
+  return readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .map(Number)
+    .filter((pid) => {
+      try {
+        const command = readFileSync(`/proc/${pid}/cmdline`, 'utf8');
+        return (command.split('\0')[0] ?? '').includes('qemu') && command.includes(folder);
+      } catch {
+        return false; // It has ended meanwhile.
+      }
+    });
 }
 
 /** The source's agent comes back with no Temporal server to ask: where the guest is still its own, it runs within seconds. */
@@ -129,6 +135,9 @@ async function agentBackAlone(scene: Scene): Promise<void> {
   await Promise.all([lab.kill('source agent'), lab.kill('Temporal server')]);
   const owns = scene.statesOf('source').at(-1) === 'claimed';
   lab.startAgent(lab.a);
-  if (owns) await until(RUNS_ON_WITHIN_MS, 'without Temporal the guest runs on at the source, which owns it', () => watch.running.includes('source'));
+  if (owns)
+    await until(RUNS_ON_WITHIN_MS, 'without Temporal the guest runs on at the source, which owns it', () =>
+      watch.running.includes('source'),
+    );
   await lab.startServer();
 }

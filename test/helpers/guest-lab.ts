@@ -17,8 +17,23 @@ export const GUEST_MEMORY_MIB = 64;
 
 export function countingCommand(image: string, writesDisk = false): string[] {
   return [
-    'qemu-system-x86_64', '-accel', 'tcg', '-M', writesDisk ? 'pc' : 'q35', '-m', String(GUEST_MEMORY_MIB), '-display', 'none', '-vga', 'none', '-nic', 'none', '-serial', 'null',
-    '-drive', `file=${image},format=raw,if=ide`,
+    'qemu-system-x86_64',
+    '-accel',
+    'tcg',
+    '-M',
+    writesDisk ? 'pc' : 'q35',
+    '-m',
+    String(GUEST_MEMORY_MIB),
+    '-display',
+    'none',
+    '-vga',
+    'none',
+    '-nic',
+    'none',
+    '-serial',
+    'null',
+    '-drive',
+    `file=${image},format=raw,if=ide`,
   ];
 }
 
@@ -52,10 +67,20 @@ export async function startGuestOn(lab: Lab, vmId: string, guest: CountingGuest,
   const command = countingCommand(disk, guest.writesDisk);
   const { qmp, places } = await startGuestProcess(command, registry.runFolder(vmId), false);
   qmp.close();
-  await registry.put({ vmId, images: [{ imageId: 'vda', kind: 'disk', path: disk }], presence: 'here', generation: 0, guest: { command, qmpPath: places.qmpPath } });
+  await registry.put({
+    vmId,
+    images: [{ imageId: 'vda', kind: 'disk', path: disk }],
+    presence: 'here',
+    generation: 0,
+    guest: { command, qmpPath: places.qmpPath },
+  });
   // A look takes the second monitor; where a watch holds that, the guest is given a moment instead.
   if (!look) return new Promise((resolve) => setTimeout(resolve, 1_500));
-  for (const deadline = Date.now() + 20_000; (await lookAt(lab.a, vmId, { pages: 1, writesDisk: false })).counts[0]! < 3; await new Promise((resolve) => setTimeout(resolve, 50))) {
+  for (
+    const deadline = Date.now() + 20_000;
+    (await lookAt(lab.a, vmId, { pages: 1, writesDisk: false })).counts[0]! < 3;
+    await new Promise((resolve) => setTimeout(resolve, 50))
+  ) {
     if (Date.now() > deadline) throw new Error('the guest does not count');
   }
 }
@@ -77,7 +102,11 @@ export async function isRunning(host: LabHost, vmId: string): Promise<boolean> {
 }
 
 /** The counts of all pages, and the one on its disk where it writes that, of one moment. A guest that runs is stopped for the look. */
-export async function lookAt(host: LabHost, vmId: string, { pages, writesDisk }: Pick<CountingGuest, 'pages' | 'writesDisk'>): Promise<{ readonly counts: number[]; readonly onDisk: number | undefined }> {
+export async function lookAt(
+  host: LabHost,
+  vmId: string,
+  { pages, writesDisk }: Pick<CountingGuest, 'pages' | 'writesDisk'>,
+): Promise<{ readonly counts: number[]; readonly onDisk: number | undefined }> {
   const file = join(temporaryFolder(), 'memory');
   const disk = (await new VmRegistry(host.dataDir).get(vmId)).images.find(({ kind }) => kind === 'disk');
   const onDisk = await ask(host, vmId, async (qmp) => {
@@ -102,6 +131,7 @@ export async function expectCounting(host: LabHost, vmId: string, pages: number,
     const counts = await look();
     expectOnePass(counts);
     if (counts[0]! > first[0]! + 1) return counts[0]!;
-    if (Date.now() > deadline) throw new Error(`the guest does not count on: ${first[0] ?? '?'} to ${counts[0] ?? '?'}`);
+    if (Date.now() > deadline)
+      throw new Error(`the guest does not count on: ${first[0] ?? '?'} to ${counts[0] ?? '?'}`);
   }
 }

@@ -97,7 +97,13 @@ export class GuestWatch {
   /** Moments at which both ran it. */
   get overlaps(): string[] {
     const ofSource = this.spans.filter(({ side }) => side === 'source');
-    return this.spans.filter(({ side }) => side === 'destination').flatMap((there) => ofSource.filter((here) => here.fromMs < there.toMs && there.fromMs < here.toMs).map((here) => `source ${here.fromMs}-${here.toMs}, destination ${there.fromMs}-${there.toMs}`));
+    return this.spans
+      .filter(({ side }) => side === 'destination')
+      .flatMap((there) =>
+        ofSource
+          .filter((here) => here.fromMs < there.toMs && there.fromMs < here.toMs)
+          .map((here) => `source ${here.fromMs}-${here.toMs}, destination ${there.fromMs}-${there.toMs}`),
+      );
   }
 
   get running(): Side[] {
@@ -125,7 +131,10 @@ export class GuestWatch {
     this.#connected.set(side, 'connecting');
     try {
       const qmp = await QmpClient.connect(path);
-      if (this.#stopped) { qmp.close(); return; }
+      if (this.#stopped) {
+        qmp.close();
+        return;
+      }
       this.#connected.set(side, qmp);
       const pid = findListener(path)?.pid;
       if (pid !== undefined) this.#pids.set(side, pid);
@@ -139,7 +148,8 @@ export class GuestWatch {
       while (side === 'source' && !this.#watched && !qmp.ended) {
         const blocks = await qmp.execute('query-block');
         const jobs = await qmp.execute('query-block-jobs');
-        if (jobs.length > 0 || blocks.some(({ inserted }) => (inserted?.['dirty-bitmaps']?.length ?? 0) > 0)) this.#watched = true;
+        if (jobs.length > 0 || blocks.some(({ inserted }) => (inserted?.['dirty-bitmaps']?.length ?? 0) > 0))
+          this.#watched = true;
         else await new Promise((resolve) => setTimeout(resolve, LOOK_EVERY_MS));
       }
       if (side === 'source') this.#reach('disks');
@@ -159,7 +169,10 @@ export class GuestWatch {
       if (status === 'active') setTimeout(() => this.#reach('memory'), 60);
       if (name === 'STOP') {
         this.#reach('paused');
-        this.countAt('source').then((count) => (this.#countAtPause = count), () => undefined);
+        this.countAt('source').then(
+          (count) => (this.#countAtPause = count),
+          () => undefined,
+        );
       }
       if (status === 'completed') this.#reach('completed');
     }

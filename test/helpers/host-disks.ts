@@ -4,7 +4,19 @@
  * use), so that all that was not synced is gone, then mounts it anew, which replays its journal. Each crash proves that.
  */
 import { execFileSync } from 'node:child_process';
-import { closeSync, existsSync, fsyncSync, ftruncateSync, mkdirSync, openSync, readFileSync, rmSync, statSync, writeFileSync, writeSync } from 'node:fs';
+import {
+  closeSync,
+  existsSync,
+  fsyncSync,
+  ftruncateSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { MIB } from '../../src/model/units';
@@ -76,7 +88,9 @@ export class CrashDisk implements HostDisk {
     ftruncateSync(file, sizeBytes);
     closeSync(file);
     execFileSync('mkfs.ext4', ['-q', '-F', this.#backing]);
-    this.#loop = execFileSync('losetup', ['--find', '--show', '--direct-io=on', this.#backing], { encoding: 'utf8' }).trim();
+    this.#loop = execFileSync('losetup', ['--find', '--show', '--direct-io=on', this.#backing], {
+      encoding: 'utf8',
+    }).trim();
     loops.add(this.#loop);
     mkdirSync(this.folder);
     this.#mount();
@@ -110,7 +124,11 @@ export class CrashDisk implements HostDisk {
 
   /** Never lazily: mounted again beside what is still open there, it would be the same file system as before. */
   async #unmount(): Promise<void> {
-    for (const deadline = performance.now() + BUSY_PATIENCE_MS; ; await new Promise((resolve) => setTimeout(resolve, 10))) {
+    for (
+      const deadline = performance.now() + BUSY_PATIENCE_MS;
+      ;
+      await new Promise((resolve) => setTimeout(resolve, 10))
+    ) {
       try {
         execFileSync('umount', [this.folder], { stdio: 'pipe' });
         mounted.delete(this.folder);
@@ -135,10 +153,15 @@ interface Koffi {
 
 function shutDown(folder: string): void {
   const koffi = createRequire(__filename)('koffi') as Koffi;
-  const ioctl = koffi.load('libc.so.6').func('int ioctl(int fd, unsigned long request, void *flags)') as (fd: number, request: number, flags: Uint8Array) => number;
+  const ioctl = koffi.load('libc.so.6').func('int ioctl(int fd, unsigned long request, void *flags)') as (
+    fd: number,
+    request: number,
+    flags: Uint8Array,
+  ) => number;
   const fd = openSync(folder, 'r');
   try {
-    if (ioctl(fd, EXT4_IOC_SHUTDOWN, new Uint8Array(Uint32Array.of(WITHOUT_FLUSHING_THE_LOG).buffer)) !== 0) throw new Error(`${folder} cannot be shut down`);
+    if (ioctl(fd, EXT4_IOC_SHUTDOWN, new Uint8Array(Uint32Array.of(WITHOUT_FLUSHING_THE_LOG).buffer)) !== 0)
+      throw new Error(`${folder} cannot be shut down`);
   } finally {
     closeSync(fd);
   }

@@ -19,8 +19,20 @@ export interface TestHost extends HostParts {
 
 const open = new Set<TestHost>();
 
-export async function startHost(hostId: string, dataDir: string, extra: Partial<ProcessOptions> = {}): Promise<TestHost> {
-  const options = withDefaults(PROCESS_OPTIONS, { hostId, dataDir, listenAddress: '127.0.0.1', port: await freePort(), workerThreads: 2, bufferMemory: 32 * 1024 * 1024, ...extra });
+export async function startHost(
+  hostId: string,
+  dataDir: string,
+  extra: Partial<ProcessOptions> = {},
+): Promise<TestHost> {
+  const options = withDefaults(PROCESS_OPTIONS, {
+    hostId,
+    dataDir,
+    listenAddress: '127.0.0.1',
+    port: await freePort(),
+    workerThreads: 2,
+    bufferMemory: 32 * 1024 * 1024,
+    ...extra,
+  });
   const parts = await openHost(options);
   const sources = new SourceHub(parts.source);
   const { registry, ownership, store, driver, source } = parts;
@@ -29,7 +41,11 @@ export async function startHost(hostId: string, dataDir: string, extra: Partial<
     sources,
     options,
     sourceOwnership: new SourceOwnership({ registry, ownership, store, pool: source.pool, holder: driver }),
-    destinationFor: (migrationId) => ({ address: '127.0.0.1', port: options.port, grant: mintGrant(parts.key, 'session', migrationId, 3600e3) }),
+    destinationFor: (migrationId) => ({
+      address: '127.0.0.1',
+      port: options.port,
+      grant: mintGrant(parts.key, 'session', migrationId, 3600e3),
+    }),
     close: async () => {
       open.delete(host);
       await sources.closeAll();

@@ -7,7 +7,12 @@ import { join } from 'node:path';
 import { Client, Connection } from '@temporalio/client';
 import { Children, type Child, lastLine } from '../../src/cli/demo/children';
 import { type EmbeddedServer, freePort, startEmbeddedServer } from '../../src/control/embedded-server';
-import { createOrchestrator, type MigrateOptions, type MigrationStatus, type Orchestrator } from '../../src/control/orchestrator';
+import {
+  createOrchestrator,
+  type MigrateOptions,
+  type MigrationStatus,
+  type Orchestrator,
+} from '../../src/control/orchestrator';
 import { errnoOf } from '../../src/model/errors';
 import type { MigrationResult } from '../../src/model/migration';
 import { VmRegistry } from '../../src/store/vm-registry';
@@ -54,14 +59,30 @@ export class Lab {
   readonly #vmsFolder: string;
   readonly kept: boolean;
 
-  private constructor(folder: string, ports: readonly [number, number], { agentArgs = [], bArgs = [], aDataDir, bDataDir, vmsFolder, keep = false }: LabOptions) {
+  private constructor(
+    folder: string,
+    ports: readonly [number, number],
+    { agentArgs = [], bArgs = [], aDataDir, bDataDir, vmsFolder, keep = false }: LabOptions,
+  ) {
     labs += 1;
     this.folder = folder;
     this.kept = keep;
     this.children = new Children(join(folder, 'logs'));
     this.#vmsFolder = vmsFolder ?? join(folder, 'vms');
-    this.a = { hostId: `a-${process.pid}-${labs}`, dataDir: aDataDir ?? join(folder, 'a'), port: ports[0], args: agentArgs, agent: undefined };
-    this.b = { hostId: `b-${process.pid}-${labs}`, dataDir: bDataDir ?? join(folder, 'b'), port: ports[1], args: [...agentArgs, ...bArgs], agent: undefined };
+    this.a = {
+      hostId: `a-${process.pid}-${labs}`,
+      dataDir: aDataDir ?? join(folder, 'a'),
+      port: ports[0],
+      args: agentArgs,
+      agent: undefined,
+    };
+    this.b = {
+      hostId: `b-${process.pid}-${labs}`,
+      dataDir: bDataDir ?? join(folder, 'b'),
+      port: ports[1],
+      args: [...agentArgs, ...bArgs],
+      agent: undefined,
+    };
   }
 
   static async start(options: LabOptions = {}): Promise<Lab> {
@@ -90,7 +111,10 @@ export class Lab {
   }
 
   async startServer(): Promise<void> {
-    this.#server = await startEmbeddedServer({ dbFile: join(this.folder, 'temporal.sqlite'), uiPort: -1, port: this.#serverPort }, () => undefined);
+    this.#server = await startEmbeddedServer(
+      { dbFile: join(this.folder, 'temporal.sqlite'), uiPort: -1, port: this.#serverPort },
+      () => undefined,
+    );
     this.#serverPort = Number(this.#server.address.split(':')[1]);
     this.#env.TEMPORAL_ADDRESS = this.#server.address;
     this.children.adopt('temporal', this.#server.process, '');
@@ -101,7 +125,21 @@ export class Lab {
   }
 
   startAgent(host: LabHost): void {
-    const args = ['agent', '--host-id', host.hostId, '--data-dir', host.dataDir, '--listen-address', '127.0.0.1', '--port', String(host.port), '--sweep-interval', '2s', '--worker-threads', '2'];
+    const args = [
+      'agent',
+      '--host-id',
+      host.hostId,
+      '--data-dir',
+      host.dataDir,
+      '--listen-address',
+      '127.0.0.1',
+      '--port',
+      String(host.port),
+      '--sweep-interval',
+      '2s',
+      '--worker-threads',
+      '2',
+    ];
     host.agent = this.children.startDwcp(host.hostId, [...args, ...host.args], this.#env);
   }
 
@@ -126,7 +164,12 @@ export class Lab {
   }
 
   processOf(what: LabProcess): Pick<Child, 'process' | 'ended'> | undefined {
-    return { 'source agent': this.a.agent, 'destination agent': this.b.agent, 'control worker': this.#control, 'Temporal server': this.#server }[what];
+    return {
+      'source agent': this.a.agent,
+      'destination agent': this.b.agent,
+      'control worker': this.#control,
+      'Temporal server': this.#server,
+    }[what];
   }
 
   /** What its processes have written, each one's starts one behind the other. */
@@ -136,14 +179,26 @@ export class Lab {
   }
 
   /** A VM of one disk (and a small memory image) on host a, sparse and partly compressible. */
-  async defineVm(vmId: string, sizeBytes: number, seed = 1): Promise<{ disk: string; memory: string; hashes: string[] }> {
+  async defineVm(
+    vmId: string,
+    sizeBytes: number,
+    seed = 1,
+  ): Promise<{ disk: string; memory: string; hashes: string[] }> {
     const folder = this.vmFolder(vmId);
     mkdirSync(folder, { recursive: true });
     const disk = join(folder, 'disk.img');
     const memory = join(folder, 'memory.img');
     writeImage(disk, sizeBytes, seed);
     writeImage(memory, 2 * 1024 * 1024 + 4096, seed + 1);
-    await new VmRegistry(this.a.dataDir).put({ vmId, images: [{ imageId: 'vda', kind: 'disk', path: disk }, { imageId: 'memory', kind: 'memory', path: memory }], presence: 'here', generation: 0 });
+    await new VmRegistry(this.a.dataDir).put({
+      vmId,
+      images: [
+        { imageId: 'vda', kind: 'disk', path: disk },
+        { imageId: 'memory', kind: 'memory', path: memory },
+      ],
+      presence: 'here',
+      generation: 0,
+    });
     return { disk, memory, hashes: [sha256(disk), sha256(memory)] };
   }
 
@@ -169,27 +224,44 @@ export class Lab {
   }
 
   /** Polls until something holds of a migration's status. A server that is away for a moment is waited for. */
-  async until(migrationId: string, what: string, holds: (status: MigrationStatus) => boolean, timeoutMs = 60_000): Promise<MigrationStatus> {
+  async until(
+    migrationId: string,
+    what: string,
+    holds: (status: MigrationStatus) => boolean,
+    timeoutMs = 60_000,
+  ): Promise<MigrationStatus> {
     const deadline = Date.now() + timeoutMs;
     let last = '';
     while (Date.now() < deadline) {
       try {
         const status = await this.orchestrator.getMigrationStatus(migrationId);
         if (holds(status)) return status;
-        last = JSON.stringify({ state: status.state, phase: status.progress?.phase, parked: status.progress?.parked, live: status.live, error: status.error?.report() });
+        last = JSON.stringify({
+          state: status.state,
+          phase: status.progress?.phase,
+          parked: status.progress?.parked,
+          live: status.live,
+          error: status.error?.report(),
+        });
         if (status.state !== 'running') break;
       } catch (error) {
         last = String(error);
       }
       await new Promise((resolve) => setTimeout(resolve, 100));
     }
-    const logs = [this.#control, this.a.agent, this.b.agent].map((child) => (child ? `${child.name} (ended: ${child.process.exitCode ?? child.process.signalCode ?? 'no'}): ${lastLine(child.logFile)}` : ''));
+    const logs = [this.#control, this.a.agent, this.b.agent].map((child) =>
+      child
+        ? `${child.name} (ended: ${child.process.exitCode ?? child.process.signalCode ?? 'no'}): ${lastLine(child.logFile)}`
+        : '',
+    );
     throw new Error(`${what} did not come about; last seen: ${last}\n${logs.join('\n')}`);
   }
 
   /** Waits until an image is `share` of the way. */
   async untilShare(migrationId: string, share: number): Promise<void> {
-    await this.until(migrationId, `${share * 100} %`, ({ live }) => live.some((image) => image.imageId === 'vda' && image.doneBytes >= share * image.totalBytes));
+    await this.until(migrationId, `${share * 100} %`, ({ live }) =>
+      live.some((image) => image.imageId === 'vda' && image.doneBytes >= share * image.totalBytes),
+    );
   }
 
   /** Files that a migration must not leave behind, on either host, once all is settled. */
@@ -197,14 +269,17 @@ export class Lab {
     const bad = /\.dwcp-work$|\.part$|\.tmp$|\.files$/;
     const roots = [this.a.dataDir, this.b.dataDir, this.#vmsFolder];
     const files = roots.filter((root) => existsSync(root)).flatMap(filesBelow);
-    return files.filter((path) => bad.test(path) || /\/(incoming|outgoing)\/./.test(path)).filter((path) => statSync(path, { throwIfNoEntry: false })?.isFile() ?? false);
+    return files
+      .filter((path) => bad.test(path) || /\/(incoming|outgoing)\/./.test(path))
+      .filter((path) => statSync(path, { throwIfNoEntry: false })?.isFile() ?? false);
   }
 
   /** Waits for the sweeps to have settled everything. */
   async untilClean(): Promise<void> {
     const deadline = Date.now() + 20_000;
     let left = this.leftovers();
-    for (; left.length > 0 && Date.now() < deadline; left = this.leftovers()) await new Promise((resolve) => setTimeout(resolve, 200));
+    for (; left.length > 0 && Date.now() < deadline; left = this.leftovers())
+      await new Promise((resolve) => setTimeout(resolve, 200));
     // Not looked at once more: a file that is just being written is no leftover.
     expect(left).toEqual([]);
   }
@@ -220,7 +295,9 @@ export class Lab {
 function filesBelow(root: string): string[] {
   for (;;) {
     try {
-      return readdirSync(root, { recursive: true, withFileTypes: true }).map((entry) => join(entry.parentPath, entry.name));
+      return readdirSync(root, { recursive: true, withFileTypes: true }).map((entry) =>
+        join(entry.parentPath, entry.name),
+      );
     } catch (error) {
       if (errnoOf(error) !== 'ENOENT') throw error;
     }
@@ -230,4 +307,3 @@ function filesBelow(root: string): string[] {
 afterEach(async () => {
   for (const lab of [...open]) if (!lab.kept) await lab.stop();
 });
-

@@ -21,26 +21,69 @@ export interface Move {
   readonly fence: number;
 }
 
-export async function prepareMove(migrationId: string, vmId: string, source: TestHost, destination: TestHost): Promise<Move> {
+export async function prepareMove(
+  migrationId: string,
+  vmId: string,
+  source: TestHost,
+  destination: TestHost,
+): Promise<Move> {
   const { images, fence, vm } = await source.sourceOwnership.claim(vmId, migrationId);
   const known = await destination.registry.find(vmId);
-  if (!(await destination.ownership.last(vmId, migrationId))) await writeLine(destination, vmId, 'promised', migrationId, fence);
-  const specs = images.map(({ imageId, kind, sizeBytes }) => ({ imageId, kind, sizeBytes, path: destination.registry.imagePath(known, vmId, imageId) }));
-  await destination.hub.prepare({ migrationId, vmId, mode: 'migrate', fence, generation: vm.generation + 1, sourceHost: source.hostId, images: specs, ...looksOf(vm) });
+  if (!(await destination.ownership.last(vmId, migrationId)))
+    await writeLine(destination, vmId, 'promised', migrationId, fence);
+  const specs = images.map(({ imageId, kind, sizeBytes }) => ({
+    imageId,
+    kind,
+    sizeBytes,
+    path: destination.registry.imagePath(known, vmId, imageId),
+  }));
+  await destination.hub.prepare({
+    migrationId,
+    vmId,
+    mode: 'migrate',
+    fence,
+    generation: vm.generation + 1,
+    sourceHost: source.hostId,
+    images: specs,
+    ...looksOf(vm),
+  });
   return { migrationId, vmId, source, destination, images, fence };
 }
 
-export async function sendImage(move: Move, imageId: string, given: Partial<MigrationOptions> = {}, signal: AbortSignal = new AbortController().signal): Promise<SentImage> {
+export async function sendImage(
+  move: Move,
+  imageId: string,
+  given: Partial<MigrationOptions> = {},
+  signal: AbortSignal = new AbortController().signal,
+): Promise<SentImage> {
   const options = compileMigrationOptions({ bandwidthLimit: 0, ...given });
   const { path, ...image } = move.images.find((each) => each.imageId === imageId)!;
-  const migration = move.source.sources.open(move.migrationId, move.destination.destinationFor(move.migrationId), options);
+  const migration = move.source.sources.open(
+    move.migrationId,
+    move.destination.destinationFor(move.migrationId),
+    options,
+  );
   const feed = await ScanFeed.open(path, image.sizeBytes);
   try {
     const session = await migration.sessionPatiently(signal);
     await session.establish(options.minStreams);
-    const start = selectLevelAndStreams({ rttMs: 0.2, bandwidthBytesPerSecond: 1e8 }, options, options.enableCompression);
+    const start = selectLevelAndStreams(
+      { rttMs: 0.2, bandwidthBytesPerSecond: 1e8 },
+      options,
+      options.enableCompression,
+    );
     const vmType = (await move.source.registry.find(move.vmId))?.vmType;
-    return await new ImageSender(migration, { vmId: move.vmId, vmType, image, path, feed, start, options, linkBytesPerSecond: 1e8, references: await referencesOf(move, image.kind) }).run(signal);
+    return await new ImageSender(migration, {
+      vmId: move.vmId,
+      vmType,
+      image,
+      path,
+      feed,
+      start,
+      options,
+      linkBytesPerSecond: 1e8,
+      references: await referencesOf(move, image.kind),
+    }).run(signal);
   } finally {
     await feed.close();
   }
@@ -56,7 +99,13 @@ async function referencesOf({ images, source }: Move, kind: string): Promise<Sen
 }
 
 /** A line of a journal, as the agent would write it. */
-export async function writeLine({ ownership }: TestHost, vmId: string, state: OwnershipState, migrationId: string, fence: number): Promise<void> {
+export async function writeLine(
+  { ownership }: TestHost,
+  vmId: string,
+  state: OwnershipState,
+  migrationId: string,
+  fence: number,
+): Promise<void> {
   await ownership.exclusively(vmId, (vm) => vm.append(state, migrationId, fence));
 }
 
@@ -65,7 +114,13 @@ export function handOverTo({ migrationId, destination }: Pick<Move, 'migrationId
 }
 
 /** All images, then the hand-over. */
-export async function moveVm(migrationId: string, vmId: string, source: TestHost, destination: TestHost, options: Partial<MigrationOptions> = {}): Promise<SentImage[]> {
+export async function moveVm(
+  migrationId: string,
+  vmId: string,
+  source: TestHost,
+  destination: TestHost,
+  options: Partial<MigrationOptions> = {},
+): Promise<SentImage[]> {
   const move = await prepareMove(migrationId, vmId, source, destination);
   const sent: SentImage[] = [];
   for (const { imageId } of move.images) sent.push(await sendImage(move, imageId, options));
@@ -77,7 +132,10 @@ export async function handOver(move: Move, sent: readonly SentImage[]): Promise<
   const { source, destination, vmId, migrationId } = move;
   await source.sourceOwnership.handOver(vmId, migrationId, handOverTo(move));
   const migration = source.sources.open(migrationId, destination.destinationFor(migrationId), UNLIMITED);
-  const { generation } = await migration.takeOver(vmId, Object.fromEntries(sent.map(({ imageId, root }) => [imageId, root])));
+  const { generation } = await migration.takeOver(
+    vmId,
+    Object.fromEntries(sent.map(({ imageId, root }) => [imageId, root])),
+  );
   await source.sourceOwnership.release(vmId, migrationId, destination.hostId, generation, migration.sentManifests);
   await source.sources.close(migrationId);
 }

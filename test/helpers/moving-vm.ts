@@ -36,7 +36,12 @@ const LAST_LINES = 25;
 /** Agent b is reached at 127.0.0.2 through a relay to where it listens. @param keep it outlives its test, for the next; endPlace() ends it */
 export async function startPlace(disks: HostDisks = {}, keep = false): Promise<Place> {
   const lab = await Lab.start({
-    own: true, keep, bArgs: ['--advertise-address', '127.0.0.2'], aDataDir: disks.source?.folder, bDataDir: disks.destination?.folder, vmsFolder: disks.source && `${disks.source.folder}/vms`,
+    own: true,
+    keep,
+    bArgs: ['--advertise-address', '127.0.0.2'],
+    aDataDir: disks.source?.folder,
+    bDataDir: disks.destination?.folder,
+    vmsFolder: disks.source && `${disks.source.folder}/vms`,
   });
   const relay = new Relay({ host: '127.0.0.2', port: lab.b.port }, { host: '127.0.0.1', port: lab.b.port }, keep);
   await relay.listen();
@@ -52,7 +57,9 @@ export async function endPlace({ lab, relay }: Place): Promise<void> {
 export function journalStates({ dataDir }: LabHost, vmId: string, migrationId: string): string[] {
   try {
     const lines = readFileSync(join(dataDir, 'ownership', `${vmId}.journal`), 'utf8').split('\n');
-    return lines.flatMap((line) => (line.includes(`"migrationId":"${migrationId}"`) ? [/"state":"(\w+)"/.exec(line)?.[1] ?? ''] : []));
+    return lines.flatMap((line) =>
+      line.includes(`"migrationId":"${migrationId}"`) ? [/"state":"(\w+)"/.exec(line)?.[1] ?? ''] : [],
+    );
   } catch {
     return [];
   }
@@ -96,7 +103,10 @@ export abstract class MovingVm {
 
   /** @throws MIGRATION_IN_PROGRESS */
   async migrate(options: MigrateOptions = {}): Promise<string> {
-    const migrationId = await this.lab.migrate(this.vmId, { migrationId: `m-${this.vmId}-${this.#migrations + 1}`, ...options });
+    const migrationId = await this.lab.migrate(this.vmId, {
+      migrationId: `m-${this.vmId}-${this.#migrations + 1}`,
+      ...options,
+    });
     this.#migrations += 1;
     this.note(`migrate ${migrationId}`);
     return migrationId;
@@ -122,18 +132,30 @@ export abstract class MovingVm {
 
   async progress(): Promise<MigrationProgress | undefined> {
     const { handle } = await this.run();
-    return handle.query<unknown>(MESSAGES.progressQuery).then((value) => migrationProgressSchema.parse(value), () => undefined);
+    return handle.query<unknown>(MESSAGES.progressQuery).then(
+      (value) => migrationProgressSchema.parse(value),
+      () => undefined,
+    );
   }
 
   /** As an operator resets a workflow: to its first workflow task. */
   async resetWorkflow(): Promise<void> {
-    const { handle, description: { runId, workflowId } } = await this.run();
+    const {
+      handle,
+      description: { runId, workflowId },
+    } = await this.run();
     const { events } = await handle.fetchHistory();
-    const first = events?.find(({ eventType }) => eventType === temporal.api.enums.v1.EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED);
+    const first = events?.find(
+      ({ eventType }) => eventType === temporal.api.enums.v1.EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED,
+    );
     const { workflowService, options } = this.lab.client;
     this.note('reset of the workflow');
     await workflowService.resetWorkflowExecution({
-      namespace: options.namespace, workflowExecution: { workflowId, runId }, reason: 'a test', requestId: randomUUID(), workflowTaskFinishEventId: first?.eventId ?? null,
+      namespace: options.namespace,
+      workflowExecution: { workflowId, runId },
+      reason: 'a test',
+      requestId: randomUUID(),
+      workflowTaskFinishEventId: first?.eventId ?? null,
     });
   }
 
@@ -162,8 +184,15 @@ export abstract class MovingVm {
     for (let cancelled = false; Date.now() - startedAt < SETTLED_MS; await after(POLL_MS)) {
       this.assertSafe();
       try {
-        const { description: { status }, handle } = await this.run();
-        const states = await Promise.all([this.lab.a, this.lab.b].map(async ({ dataDir }) => (await new OwnershipJournal(dataDir).last(this.vmId))?.state));
+        const {
+          description: { status },
+          handle,
+        } = await this.run();
+        const states = await Promise.all(
+          [this.lab.a, this.lab.b].map(
+            async ({ dataDir }) => (await new OwnershipJournal(dataDir).last(this.vmId))?.state,
+          ),
+        );
         const progress = status.name === 'RUNNING' ? await this.progress() : undefined;
         const parked = progress?.parked?.error;
         last = JSON.stringify({ workflow: status.name, states, phase: progress?.phase, parked: parked?.code });
@@ -184,7 +213,9 @@ export abstract class MovingVm {
 
   /** The one side that calls the VM its own. */
   async home(): Promise<Side> {
-    const records = await Promise.all([this.lab.a, this.lab.b].map(({ dataDir }) => new VmRegistry(dataDir).find(this.vmId)));
+    const records = await Promise.all(
+      [this.lab.a, this.lab.b].map(({ dataDir }) => new VmRegistry(dataDir).find(this.vmId)),
+    );
     const sides = (['source', 'destination'] as const).filter((_, index) => records[index]?.presence === 'here');
     expect(sides).toHaveLength(1);
     return sides[0]!;
@@ -192,14 +223,21 @@ export abstract class MovingVm {
 
   /** What was seen from outside, and the last words of every process. */
   report(): string {
-    const said = this.lab.logs().map(({ name, text }) => `--- ${name}\n${text.trimEnd().split('\n').slice(-LAST_LINES).map(shortLine).join('\n')}`);
+    const said = this.lab
+      .logs()
+      .map(
+        ({ name, text }) => `--- ${name}\n${text.trimEnd().split('\n').slice(-LAST_LINES).map(shortLine).join('\n')}`,
+      );
     return [...this.log, ...said, ''].join('\n');
   }
 
   /** What runs of it ends, and its files go; the lab stays. */
   async leave(): Promise<void> {
     this.endGuest();
-    const folders = [this.lab.vmFolder(this.vmId), ...[this.lab.a, this.lab.b].map(({ dataDir }) => join(dataDir, 'images', this.vmId))];
+    const folders = [
+      this.lab.vmFolder(this.vmId),
+      ...[this.lab.a, this.lab.b].map(({ dataDir }) => join(dataDir, 'images', this.vmId)),
+    ];
     await Promise.all(folders.map(removed));
     if (!this.relay.listens) await this.relay.listen();
   }
@@ -237,9 +275,17 @@ async function removed(folder: string): Promise<void> {
 /** A line of an agent's log without what Temporal adds to it. */
 function shortLine(line: string): string {
   try {
-    const { time, msg, activityType, err, ...rest } = JSON.parse(line) as { time: string; msg: string; activityType?: string; err?: { message?: string; details?: unknown } } & Record<string, unknown>;
+    const { time, msg, activityType, err, ...rest } = JSON.parse(line) as {
+      time: string;
+      msg: string;
+      activityType?: string;
+      err?: { message?: string; details?: unknown };
+    } & Record<string, unknown>;
     if (activityType === undefined) return line.slice(0, 400);
-    return `${time} ${msg} ${activityType} ${JSON.stringify(rest.attempt)} ${err?.message ?? ''} ${JSON.stringify(err?.details ?? '')}`.slice(0, 600);
+    return `${time} ${msg} ${activityType} ${JSON.stringify(rest.attempt)} ${err?.message ?? ''} ${JSON.stringify(err?.details ?? '')}`.slice(
+      0,
+      600,
+    );
   } catch {
     return line.slice(0, 400);
   }

@@ -24,11 +24,13 @@ export function needsRoot(): string | undefined {
 
 /** A program, installed where it is missing, this is root, and there is a package of Debian for it. */
 export function needsProgram(name: string, debianPackage: string, ...folders: readonly string[]): string | undefined {
-  const there = (): boolean => whichTool(name) !== undefined || folders.some((folder) => existsSync(join(folder, name)));
+  const there = (): boolean =>
+    whichTool(name) !== undefined || folders.some((folder) => existsSync(join(folder, name)));
   if (there()) return undefined;
   if (mayNotSkip && process.getuid?.() === 0 && whichTool('apt-get')) {
     const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' };
-    const install = (): unknown => execFileSync('apt-get', ['install', '-y', '--no-install-recommends', debianPackage], { stdio: 'ignore', env });
+    const install = (): unknown =>
+      execFileSync('apt-get', ['install', '-y', '--no-install-recommends', debianPackage], { stdio: 'ignore', env });
     try {
       install();
     } catch {

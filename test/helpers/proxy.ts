@@ -36,7 +36,9 @@ export class Relay {
     const server = createServer((near) => this.#relay(near));
     this.#server = server;
     open.add(this);
-    await new Promise<void>((resolve, reject) => server.once('error', reject).listen(this.#from.port, this.#from.host, resolve));
+    await new Promise<void>((resolve, reject) =>
+      server.once('error', reject).listen(this.#from.port, this.#from.host, resolve),
+    );
   }
 
   /** Destroys every connection; new ones are taken at once. @returns how many connections there were */
@@ -71,7 +73,10 @@ export class Relay {
     this.connections += 1;
     this.#ways.set(near, far);
     near.on('close', () => this.#ways.delete(near));
-    for (const [socket, other] of [[near, far], [far, near]] as const) {
+    for (const [socket, other] of [
+      [near, far],
+      [far, near],
+    ] as const) {
       this.#sockets.add(socket);
       socket.setNoDelay(true);
       if (socket !== near || !this.#held) socket.pipe(other);
@@ -87,4 +92,3 @@ export class Relay {
 afterEach(async () => {
   for (const relay of [...open]) if (!relay.kept) await relay.close();
 });
-

@@ -53,7 +53,12 @@ export interface Pace {
  * The guest as a bootable disk. @param pace how fast it dirties memory
  * @param writesDisk it writes each count to its disk too; it needs a machine with IDE for that
  */
-export function buildCountingGuest(pages: number, { idleTurns = 0, pagesPerTick = 0 }: Pace, diskBytes = 1024 * 1024, writesDisk = false): CountingGuest {
+export function buildCountingGuest(
+  pages: number,
+  { idleTurns = 0, pagesPerTick = 0 }: Pace,
+  diskBytes = 1024 * 1024,
+  writesDisk = false,
+): CountingGuest {
   const folder = temporaryFolder();
   const [object, binary] = [join(folder, 'counter.o'), join(folder, 'counter.img')];
   execFileSync('as', ['--32', '-o', object, join(GUESTS, 'counter.S')]);
@@ -81,14 +86,38 @@ export async function startGuest(guest: CountingGuest, memoryMiB: number, incomi
   const [qmpPath, serialFile] = [join(folder, 'qmp'), join(folder, 'serial')];
   const log = openSync(join(folder, 'log'), 'a');
   const args = [
-    '-accel', 'tcg', '-M', 'pc-q35-10.0', '-m', String(memoryMiB), '-display', 'none', '-vga', 'none', '-nic', 'none', '-monitor', 'none', '-serial', `file:${serialFile}`,
-    '-drive', `file=${guest.image},format=raw,snapshot=on`, '-qmp', `unix:${qmpPath},server=on,wait=off`, ...(incoming === undefined ? [] : ['-S', '-incoming', incoming]),
+    '-accel',
+    'tcg',
+    '-M',
+    'pc-q35-10.0',
+    '-m',
+    String(memoryMiB),
+    '-display',
+    'none',
+    '-vga',
+    'none',
+    '-nic',
+    'none',
+    '-monitor',
+    'none',
+    '-serial',
+    `file:${serialFile}`,
+    '-drive',
+    `file=${guest.image},format=raw,snapshot=on`,
+    '-qmp',
+    `unix:${qmpPath},server=on,wait=off`,
+    ...(incoming === undefined ? [] : ['-S', '-incoming', incoming]),
   ];
   const child = spawn(QEMU, args, { stdio: ['ignore', log, log] });
   closeSync(log);
   started.push(child);
-  for (const deadline = Date.now() + 10_000; !existsSync(qmpPath); await new Promise((resolve) => setTimeout(resolve, 20))) {
-    if (child.exitCode !== null || Date.now() > deadline) throw new Error(`QEMU does not start: ${readFileSync(join(folder, 'log'), 'utf8')}`);
+  for (
+    const deadline = Date.now() + 10_000;
+    !existsSync(qmpPath);
+    await new Promise((resolve) => setTimeout(resolve, 20))
+  ) {
+    if (child.exitCode !== null || Date.now() > deadline)
+      throw new Error(`QEMU does not start: ${readFileSync(join(folder, 'log'), 'utf8')}`);
   }
   return { process: child, qmp: await QmpClient.connect(qmpPath), serialFile };
 }

@@ -31,7 +31,11 @@ export class Scene extends MovingVm {
     await startGuestOn(scene.lab, vmId, guest, false);
     // A VM has been on its host's disk for longer than a test.
     if (place.disks.source) execFileSync('sync', ['-f', place.disks.source.folder]);
-    await until(20_000, 'the guest counts', async () => (scene.#countBefore = await scene.watch.countAt('source').catch(() => 0)) > 1);
+    await until(
+      20_000,
+      'the guest counts',
+      async () => (scene.#countBefore = await scene.watch.countAt('source').catch(() => 0)) > 1,
+    );
     return scene;
   }
 
@@ -62,7 +66,9 @@ export class Scene extends MovingVm {
     await after(100);
     const { counts, onDisk } = await lookAt(this.hostOf(side), this.vmId, this.guest);
     const first = counts[0]!;
-    this.note(`${side}: counted to ${first}, ${onDisk ?? '-'} on disk; ${this.#countBefore} before, ${this.watch.countAtPause} at the last pause`);
+    this.note(
+      `${side}: counted to ${first}, ${onDisk ?? '-'} on disk; ${this.#countBefore} before, ${this.watch.countAtPause} at the last pause`,
+    );
     expectOnePass(counts);
     expect(first).toBeGreaterThanOrEqual(Math.max(this.#countBefore, this.watch.countAtPause));
     if (onDisk !== undefined) expect([first, first - 1]).toContain(onDisk);

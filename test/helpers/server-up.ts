@@ -23,7 +23,9 @@ export default async function serverUp(): Promise<void> {
     globalThis.dwcpTestServer = { server: undefined, folder };
     return;
   }
-  const server = await startEmbeddedServer({ dbFile: join(folder, 'temporal.sqlite'), uiPort: -1 }, (line) => process.stderr.write(`${line}\n`));
+  const server = await startEmbeddedServer({ dbFile: join(folder, 'temporal.sqlite'), uiPort: -1 }, (line) =>
+    process.stderr.write(`${line}\n`),
+  );
   process.env.DWCP_TEST_TEMPORAL = server.address;
   process.env.DWCP_TEST_SERVER_PID = String(server.process.pid);
   globalThis.dwcpTestServer = { server, folder };

@@ -33,7 +33,14 @@ export class StoppedVm extends MovingVm {
 
   async reached(state: StoppedState): Promise<void> {
     if (state === 'transfer') return this.lab.untilShare(this.migrationId, SHARE);
-    const [side, line] = ({ claimed: ['source', 'claimed'], handedOver: ['source', 'handed_over'], mine: ['destination', 'mine'], installed: ['destination', 'installed'] } as const)[state];
+    const [side, line] = (
+      {
+        claimed: ['source', 'claimed'],
+        handedOver: ['source', 'handed_over'],
+        mine: ['destination', 'mine'],
+        installed: ['destination', 'installed'],
+      } as const
+    )[state];
     await until(REACHED_MS, state, () => this.statesOf(side).includes(line));
     this.note(`state ${state}`);
   }

@@ -37,7 +37,10 @@ it('brings a disk and a memory image to their places at once, forgets both, and 
   const failing = (): void => {
     throw new Error('the caller’s own affair');
   };
-  await Promise.all([adapter.migrateVmDisk('vm', image, destination, failing), adapter.migrateVmMemory('vm', readFileSync(image), destination, failing)]);
+  await Promise.all([
+    adapter.migrateVmDisk('vm', image, destination, failing),
+    adapter.migrateVmMemory('vm', readFileSync(image), destination, failing),
+  ]);
   expect([sha256(place('disk')), sha256(place('memory'))]).toEqual([sha256(image), sha256(image)]);
   expect(await host.hub.list()).toEqual([]);
 });
@@ -45,7 +48,13 @@ it('brings a disk and a memory image to their places at once, forgets both, and 
 async function breakOff(sessionId?: string): Promise<void> {
   const abort = new AbortController();
   const slow = createMigrationAdapter({ dwcp: { bandwidthLimit: 8_000_000 } });
-  const sending = slow.migrateVmDisk('vm', image, { ...destination, ...(sessionId !== undefined && { sessionId }) }, ({ linkBytes }) => linkBytes > 500_000 && abort.abort(), abort.signal);
+  const sending = slow.migrateVmDisk(
+    'vm',
+    image,
+    { ...destination, ...(sessionId !== undefined && { sessionId }) },
+    ({ linkBytes }) => linkBytes > 500_000 && abort.abort(),
+    abort.signal,
+  );
   await expect(sending).rejects.toMatchObject({ code: 'CANCELLED' });
   await slow.close();
 }
@@ -81,6 +90,15 @@ it('one that nobody goes on with gives way to a migration of the VM, and is ende
 });
 
 it('refuses a VM whose images another migration has in its hands', async () => {
-  await host.hub.prepare({ migrationId: 'other', vmId: 'vm', mode: 'warm', fence: 1, generation: 1, sourceHost: 'a', workflowId: 'w', images: [{ imageId: 'vda', kind: 'disk', sizeBytes: SIZE, path: place('vda') }] });
+  await host.hub.prepare({
+    migrationId: 'other',
+    vmId: 'vm',
+    mode: 'warm',
+    fence: 1,
+    generation: 1,
+    sourceHost: 'a',
+    workflowId: 'w',
+    images: [{ imageId: 'vda', kind: 'disk', sizeBytes: SIZE, path: place('vda') }],
+  });
   await expect(adapter.migrateVmDisk('vm', image, destination)).rejects.toMatchObject({ code: 'VM_BUSY' });
 });

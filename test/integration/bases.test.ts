@@ -7,7 +7,13 @@ import { diskLab, type Lab, onB, SIZE } from '../helpers/disk-lab';
 import { moveVm } from '../helpers/moves';
 
 /** A VM at `a` whose disk was made from a base that lies at `b`, moved by some bytes of its own. */
-async function lab({ vmTenant, baseTenant }: { readonly vmTenant?: string; readonly baseTenant: string }): Promise<Lab & { readonly base: string }> {
+async function lab({
+  vmTenant,
+  baseTenant,
+}: {
+  readonly vmTenant?: string;
+  readonly baseTenant: string;
+}): Promise<Lab & { readonly base: string }> {
   const here = await diskLab();
   const { a, b, disk, folder } = here;
   const base = join(folder, 'base.img');
@@ -30,7 +36,10 @@ describe('a base at the destination', () => {
     expect((await here.b.registry.find('vm'))?.tenant).toBe('acme');
   });
 
-  it.each([['another tenant', { vmTenant: 'acme', baseTenant: 'other' }], ['no tenant', { baseTenant: 'acme' }]])('is not referred to by a VM of %s', async (_, tenants) => {
+  it.each([
+    ['another tenant', { vmTenant: 'acme', baseTenant: 'other' }],
+    ['no tenant', { baseTenant: 'acme' }],
+  ])('is not referred to by a VM of %s', async (_, tenants) => {
     const here = await lab(tenants);
     const [sent] = await moveVm('m1', 'vm', here.a, here.b);
     expect(sent!.counts.account.blocks.references).toBe(0);
@@ -50,7 +59,10 @@ describe('a base at the destination', () => {
     for (let at = 0; at < SIZE; at += 3 * 65_536) writeSync(file, Buffer.from('changed without a trace'), 0, 23, at);
     utimesSync(here.base, atime, mtime);
     const [registered] = await here.b.bases.list();
-    await here.b.bases.put({ ...registered!, modifiedAtMs: statSync(here.base).mtimeMs }, (await here.b.bases.pagesOf(registered!))!);
+    await here.b.bases.put(
+      { ...registered!, modifiedAtMs: statSync(here.base).mtimeMs },
+      (await here.b.bases.pagesOf(registered!))!,
+    );
     expect(mtimeMs).toBeGreaterThan(0);
     const before = sha256(here.disk);
     const [sent] = await moveVm('m1', 'vm', here.a, here.b);

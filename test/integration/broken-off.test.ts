@@ -41,7 +41,15 @@ describe('a transfer that is cancelled while it is being set up', () => {
       abort.abort(cancelled);
       restart(settled);
     };
-    const sender = new ImageSender(migration, { vmId: 'vm', image, path: disk, feed, start, options, linkBytesPerSecond: 1e8 });
+    const sender = new ImageSender(migration, {
+      vmId: 'vm',
+      image,
+      path: disk,
+      feed,
+      start,
+      options,
+      linkBytesPerSecond: 1e8,
+    });
     await expect(sender.run(abort.signal)).rejects.toBe(cancelled);
     await feed.close();
   });
@@ -52,7 +60,14 @@ describe('a transfer that is cancelled while it is being set up', () => {
     const feed = new LiveFeed({ file: { fd: file.fd, sizeBytes: SIZE } });
     const abort = new AbortController();
     const sender = new GuestSender(migration, {
-      vmId: 'vm', versions: shareVersions(1), diskPaths: [], references: undefined, images: [{ image, feed }], start, options, linkBytesPerSecond: 1e8,
+      vmId: 'vm',
+      versions: shareVersions(1),
+      diskPaths: [],
+      references: undefined,
+      images: [{ image, feed }],
+      start,
+      options,
+      linkBytesPerSecond: 1e8,
       opened: () => {
         abort.abort(cancelled);
         return Promise.resolve();
@@ -68,11 +83,22 @@ describe('a migration that is closed here while it is being sent', () => {
   it('ends the transfer at once, and what was asked of the destination too', async () => {
     const here = await diskLab();
     await prepareMove('m1', 'vm', here.a, here.b);
-    const migration = here.a.sources.open('m1', here.b.destinationFor('m1'), { ...UNLIMITED, bandwidthLimit: 1_000_000 });
+    const migration = here.a.sources.open('m1', here.b.destinationFor('m1'), {
+      ...UNLIMITED,
+      bandwidthLimit: 1_000_000,
+    });
     const session = await migration.session();
     await session.establish(2);
     const feed = await ScanFeed.open(here.disk, SIZE);
-    const sender = new ImageSender(migration, { vmId: 'vm', image, path: here.disk, feed, start, options, linkBytesPerSecond: 1e6 });
+    const sender = new ImageSender(migration, {
+      vmId: 'vm',
+      image,
+      path: here.disk,
+      feed,
+      start,
+      options,
+      linkBytesPerSecond: 1e6,
+    });
     const running = sender.run(new AbortController().signal);
     running.catch(() => undefined);
     while (sender.progress.linkBytes < 500_000) await new Promise((resolve) => setTimeout(resolve, 20));

@@ -20,11 +20,16 @@ const SIZE = 8 * 1024 * 1024;
 /** A page of records as an application writes them: words in common, values of its own. */
 function recordPage(seed: number): Buffer {
   const noise = randomBlock(seed, 1, 512).toString('hex');
-  const lines = Array.from({ length: 40 }, (_, line) => `{"id":${seed * 40 + line},"customer":"${noise.slice(line * 12, line * 12 + 8)}","delivery-address":"Bahnhofstrasse ${line}, 8001 Zurich","payment":"invoice","state":"shipped","note":"${noise.slice(line * 7, line * 7 + 6)}"}\n`);
+  const lines = Array.from(
+    { length: 40 },
+    (_, line) =>
+      `{"id":${seed * 40 + line},"customer":"${noise.slice(line * 12, line * 12 + 8)}","delivery-address":"Bahnhofstrasse ${line}, 8001 Zurich","payment":"invoice","state":"shipped","note":"${noise.slice(line * 7, line * 7 + 6)}"}\n`,
+  );
   return Buffer.from(lines.join('')).subarray(0, PAGE);
 }
 
-const pages = (count: number, make: (seed: number) => Buffer): Buffer => Buffer.concat(Array.from({ length: count }, (_, seed) => make(seed)));
+const pages = (count: number, make: (seed: number) => Buffer): Buffer =>
+  Buffer.concat(Array.from({ length: count }, (_, seed) => make(seed)));
 
 describeWhere([needsProgram('zstd', 'zstd')])('a dictionary', () => {
   let pool: CodecPool;
@@ -42,11 +47,19 @@ describeWhere([needsProgram('zstd', 'zstd')])('a dictionary', () => {
 
   it('is not kept where it gains nothing, nor made of too little', async () => {
     const store = new DictionaryStore(temporaryFolder());
-    const noise = await trainDictionary('noise', pages(600, (seed) => randomBlock(seed, 0, PAGE)), store, pool).catch((error: unknown) => error as { code: string });
+    const noise = await trainDictionary(
+      'noise',
+      pages(600, (seed) => randomBlock(seed, 0, PAGE)),
+      store,
+      pool,
+    ).catch((error: unknown) => error as { code: string });
     // zstd itself may refuse to make one of noise.
     if ('code' in noise) expect(noise.code).toBe('ENCODER_FAILED');
     else expect([noise.kept, noise.reason]).toEqual([false, expect.stringContaining('less than 3 %')]);
-    expect(await trainDictionary('few', pages(10, recordPage), store, pool)).toMatchObject({ kept: false, reason: '10 pages are too few to train on; 256 are needed' });
+    expect(await trainDictionary('few', pages(10, recordPage), store, pool)).toMatchObject({
+      kept: false,
+      reason: '10 pages are too few to train on; 256 are needed',
+    });
     expect(await store.list()).toEqual([]);
   }, 60_000);
 
@@ -62,7 +75,12 @@ describeWhere([needsProgram('zstd', 'zstd')])('a dictionary', () => {
       mkdirSync(join(folder, 'vm'));
       disk = join(folder, 'vm', 'disk.img');
       writeImage(disk, SIZE, 3);
-      await a.registry.put({ vmId: 'vm', images: [{ imageId: 'vda', kind: 'disk', path: disk }], presence: 'here', generation: 0 });
+      await a.registry.put({
+        vmId: 'vm',
+        images: [{ imageId: 'vda', kind: 'disk', path: disk }],
+        presence: 'here',
+        generation: 0,
+      });
       await moveVm('m1', 'vm', a, b);
       await trainDictionary('web', pages(600, recordPage), b.source.dictionaries, pool);
       await b.registry.put({ ...(await b.registry.get('vm')), vmType: 'web' });
@@ -84,7 +102,10 @@ describeWhere([needsProgram('zstd', 'zstd')])('a dictionary', () => {
     it('that the destination holds damaged is sent anew', async () => {
       const { dictionary } = (await b.source.dictionaries.current('web'))!;
       mkdirSync(join(a.dataDir, 'dictionaries', 'received'), { recursive: true });
-      writeFileSync(join(a.dataDir, 'dictionaries', 'received', `${dictionary.hash}.dict`), Buffer.concat([dictionary.bytes.subarray(1), Buffer.from([1])]));
+      writeFileSync(
+        join(a.dataDir, 'dictionaries', 'received', `${dictionary.hash}.dict`),
+        Buffer.concat([dictionary.bytes.subarray(1), Buffer.from([1])]),
+      );
       const changed = sha256(onB());
       const [back] = await moveVm('m2', 'vm', b, a);
       expect([sha256(disk), back!.counts.refusedBlocks]).toEqual([changed, 0]);

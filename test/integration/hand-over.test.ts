@@ -26,7 +26,12 @@ async function lab(): Promise<Lab> {
   writeImage(disk, SIZE, 1);
   const a = await startHost('a', join(folder, 'a'));
   const b = await startHost('b', join(folder, 'b'));
-  await a.registry.put({ vmId: 'vm', images: [{ imageId: 'vda', kind: 'disk', path: disk }], presence: 'here', generation: 0 });
+  await a.registry.put({
+    vmId: 'vm',
+    images: [{ imageId: 'vda', kind: 'disk', path: disk }],
+    presence: 'here',
+    generation: 0,
+  });
   return { a, b, disk };
 }
 
@@ -79,7 +84,9 @@ describe('the source', () => {
   it('never takes back a VM that it has released', async () => {
     const here = await lab();
     await moveVm('m1', 'vm', here.a, here.b);
-    await expect(here.a.sourceOwnership.rollBack('vm', 'm1', true)).rejects.toMatchObject({ code: 'ALREADY_PAST_RETURN' });
+    await expect(here.a.sourceOwnership.rollBack('vm', 'm1', true)).rejects.toMatchObject({
+      code: 'ALREADY_PAST_RETURN',
+    });
     await expect(here.a.sourceOwnership.claim('vm', 'm2')).rejects.toMatchObject({ code: 'VM_NOT_HERE' });
     expect((await here.a.sourceOwnership.claim('vm', 'm1')).alreadyMoved).toBe(true);
   });
@@ -161,34 +168,47 @@ describe('the destination', () => {
 });
 
 it('never lets both sides run the VM, whatever happens in whatever order', async () => {
-  const step = fc.constantFrom('handOver', 'takeOver', 'release', 'abandon', 'rollBack', 'rollBackPromised', 'crashSource', 'crashDestination');
-  await fc.assert(fc.asyncProperty(fc.array(step, { minLength: 3, maxLength: 9 }), async (steps) => {
-    const here = await lab();
-    const { move, sent } = await ready(here);
-    let { a, b } = here;
-    let promised = false;
-    let taken: number | undefined;
-    for (const action of steps) {
-      const migration = a.sources.open('m1', b.destinationFor('m1'), UNLIMITED);
-      // As the flow does it: each step only on the strength of what the one before it has answered.
-      const run: Record<typeof action, () => Promise<unknown>> = {
-        handOver: () => a.sourceOwnership.handOver('vm', 'm1', handOverTo(move)),
-        takeOver: async () => {
-          if ((await a.ownership.last('vm', 'm1'))?.state === 'handed_over') taken = (await migration.takeOver('vm', rootsOf(sent))).generation;
-        },
-        release: async () => {
-          if (taken !== undefined) await a.sourceOwnership.release('vm', 'm1', 'b', taken, new Map());
-        },
-        abandon: () => b.hub.abandon('m1', 'vm', move.fence).then(() => (promised = true)),
-        rollBack: () => a.sourceOwnership.rollBack('vm', 'm1', false),
-        rollBackPromised: () => a.sourceOwnership.rollBack('vm', 'm1', promised),
-        crashSource: async () => (a = await restart(a)),
-        crashDestination: async () => (b = await restart(b)),
-      };
-      await run[action]().catch(() => undefined);
-      expect([await mayRun(a), await mayRun(b)]).not.toEqual([true, true]);
-    }
-    await a.close();
-    await b.close();
-  }), { numRuns: 12 });
+  const step = fc.constantFrom(
+    'handOver',
+    'takeOver',
+    'release',
+    'abandon',
+    'rollBack',
+    'rollBackPromised',
+    'crashSource',
+    'crashDestination',
+  );
+  await fc.assert(
+    fc.asyncProperty(fc.array(step, { minLength: 3, maxLength: 9 }), async (steps) => {
+      const here = await lab();
+      const { move, sent } = await ready(here);
+      let { a, b } = here;
+      let promised = false;
+      let taken: number | undefined;
+      for (const action of steps) {
+        const migration = a.sources.open('m1', b.destinationFor('m1'), UNLIMITED);
+        // As the flow does it: each step only on the strength of what the one before it has answered.
+        const run: Record<typeof action, () => Promise<unknown>> = {
+          handOver: () => a.sourceOwnership.handOver('vm', 'm1', handOverTo(move)),
+          takeOver: async () => {
+            if ((await a.ownership.last('vm', 'm1'))?.state === 'handed_over')
+              taken = (await migration.takeOver('vm', rootsOf(sent))).generation;
+          },
+          release: async () => {
+            if (taken !== undefined) await a.sourceOwnership.release('vm', 'm1', 'b', taken, new Map());
+          },
+          abandon: () => b.hub.abandon('m1', 'vm', move.fence).then(() => (promised = true)),
+          rollBack: () => a.sourceOwnership.rollBack('vm', 'm1', false),
+          rollBackPromised: () => a.sourceOwnership.rollBack('vm', 'm1', promised),
+          crashSource: async () => (a = await restart(a)),
+          crashDestination: async () => (b = await restart(b)),
+        };
+        await run[action]().catch(() => undefined);
+        expect([await mayRun(a), await mayRun(b)]).not.toEqual([true, true]);
+      }
+      await a.close();
+      await b.close();
+    }),
+    { numRuns: 12 },
+  );
 });

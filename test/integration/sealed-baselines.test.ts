@@ -83,7 +83,9 @@ describe('baselines under a key', () => {
     const seal = key.newSeal();
     const stop = new AbortController();
     const file = openSync(`${here.disk}.dwcp-baseline`, 'r+');
-    const pool = { run: (job: Parameters<typeof plain.source.pool.run>[0]) => (stop.abort(), plain.source.pool.run(job)) };
+    const pool = {
+      run: (job: Parameters<typeof plain.source.pool.run>[0]) => (stop.abort(), plain.source.pool.run(job)),
+    };
     await sealBlocks(pool as never, file, manifest, key.cipherOf(seal), 'sealed', stop.signal);
     await plain.store.setSeal(record, seal);
     await plain.close();
@@ -100,13 +102,20 @@ describe('baselines under a key', () => {
     expect(back!.counts.verifiedBlocks).toBeGreaterThan(0);
   });
 
-  it.each([['no key', undefined], ['another key', 9]])('are of no use, and no harm, to a host that was given %s', async (_, fill) => {
+  it.each([
+    ['no key', undefined],
+    ['another key', 9],
+  ])('are of no use, and no harm, to a host that was given %s', async (_, fill) => {
     const here = await lab();
     const before = sha256(here.disk);
     await moveVm('m1', 'vm', here.a, here.b);
     await whenSealed(here.a);
     await here.a.close();
-    const a = await startHost('a', join(here.folder, 'a'), fill === undefined ? {} : { baselineKeyFile: keyFile(here.folder, 'other', fill) });
+    const a = await startHost(
+      'a',
+      join(here.folder, 'a'),
+      fill === undefined ? {} : { baselineKeyFile: keyFile(here.folder, 'other', fill) },
+    );
     expect(await verdictOf(a)).toBe('locked');
     expect(existsSync(`${here.disk}.dwcp-baseline`)).toBe(true);
     const [back] = await moveVm('m2', 'vm', here.b, a);
@@ -118,10 +127,18 @@ describe('baselines under a key', () => {
     const folder = temporaryFolder();
     const path = keyFile(folder, 'key', 7);
     chmodSync(path, 0o644);
-    await expect(startHost('a', join(folder, 'a'), { baselineKeyFile: path })).rejects.toMatchObject({ code: 'CONFIG_INVALID', message: expect.stringContaining('chmod 600') as string });
+    await expect(startHost('a', join(folder, 'a'), { baselineKeyFile: path })).rejects.toMatchObject({
+      code: 'CONFIG_INVALID',
+      message: expect.stringContaining('chmod 600') as string,
+    });
     writeFileSync(path, 'too short');
     chmodSync(path, 0o600);
-    await expect(startHost('a', join(folder, 'a'), { baselineKeyFile: path })).rejects.toMatchObject({ code: 'CONFIG_INVALID', message: expect.stringContaining('openssl rand -hex 32') as string });
-    await expect(startHost('a', join(folder, 'a'), { baselineKeyFile: join(folder, 'none') })).rejects.toMatchObject({ code: 'CONFIG_INVALID' });
+    await expect(startHost('a', join(folder, 'a'), { baselineKeyFile: path })).rejects.toMatchObject({
+      code: 'CONFIG_INVALID',
+      message: expect.stringContaining('openssl rand -hex 32') as string,
+    });
+    await expect(startHost('a', join(folder, 'a'), { baselineKeyFile: join(folder, 'none') })).rejects.toMatchObject({
+      code: 'CONFIG_INVALID',
+    });
   });
 });

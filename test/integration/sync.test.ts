@@ -20,7 +20,10 @@ function changeEveryBlock(path: string): void {
 describe('sync', () => {
   it('refuses to start a host whose migrations are to go out from an address that it does not have', async () => {
     const starting = startHost('a', join(temporaryFolder(), 'a'), { sourceAddresses: '127.0.0.1, 192.0.2.7' });
-    await expect(starting).rejects.toMatchObject({ code: 'CONFIG_INVALID', message: expect.stringContaining('192.0.2.7') as string });
+    await expect(starting).rejects.toMatchObject({
+      code: 'CONFIG_INVALID',
+      message: expect.stringContaining('192.0.2.7') as string,
+    });
   });
 
   it('makes the destination’s image equal, sparse where the source is, with no working file left', async () => {
@@ -106,7 +109,10 @@ describe('sync', () => {
   it('follows an image that has grown or shrunk since the baseline', async () => {
     const here = await diskLab();
     await moveVm('m1', 'vm', here.a, here.b);
-    for (const [id, size] of [['m2', SIZE + 5 * BLOCK + 9], ['m3', SIZE - 7 * BLOCK]] as const) {
+    for (const [id, size] of [
+      ['m2', SIZE + 5 * BLOCK + 9],
+      ['m3', SIZE - 7 * BLOCK],
+    ] as const) {
       const from = id === 'm2' ? onB(here) : here.disk;
       truncateSync(from, size);
       const content = sha256(from);
@@ -160,7 +166,9 @@ describe('resume', () => {
     const sent = await sendImage({ ...move, destination: b }, 'vda');
     expect(sent.began).toBe('resumed');
     expect(sent.counts.unchangedBlocks).toBeGreaterThanOrEqual(durable);
-    expect(sent.counts.verifiedBlocks + sent.counts.unchangedBlocks + sent.counts.zeroBlocks).toBe(Math.ceil(SIZE / BLOCK));
+    expect(sent.counts.verifiedBlocks + sent.counts.unchangedBlocks + sent.counts.zeroBlocks).toBe(
+      Math.ceil(SIZE / BLOCK),
+    );
     await handOver({ ...move, destination: b }, [sent]);
     expect(sha256(onB(here))).toBe(content);
   });

@@ -27,33 +27,48 @@ function damage(path: string, seed: number, places: number): void {
 
 const none = new AbortController().signal;
 
-async function hosts(folder: string): Promise<{ a: TestHost; b: TestHost; disk: string; memory: string; onB: (image: string) => string }> {
+async function hosts(
+  folder: string,
+): Promise<{ a: TestHost; b: TestHost; disk: string; memory: string; onB: (image: string) => string }> {
   const [a, b] = [await startHost('a', join(folder, 'a')), await startHost('b', join(folder, 'b'))];
   mkdirSync(join(folder, 'vm'));
   const [disk, memory] = [join(folder, 'vm', 'disk.img'), join(folder, 'vm', 'memory.bin')];
   writeImage(disk, SIZE, 1);
   // Memory that is made of the disk's pages, in another order.
   const content = readFileSync(disk);
-  const pages = Array.from({ length: SIZE / 4096 }, (_, page) => content.subarray(((page * 613) % (SIZE / 4096)) * 4096).subarray(0, 4096));
+  const pages = Array.from({ length: SIZE / 4096 }, (_, page) =>
+    content.subarray(((page * 613) % (SIZE / 4096)) * 4096).subarray(0, 4096),
+  );
   writeFileSync(memory, Buffer.concat(pages));
-  await a.registry.put({ vmId: 'vm', images: [{ imageId: 'vda', kind: 'disk', path: disk }, { imageId: 'memory', kind: 'memory', path: memory }], presence: 'here', generation: 0 });
+  await a.registry.put({
+    vmId: 'vm',
+    images: [
+      { imageId: 'vda', kind: 'disk', path: disk },
+      { imageId: 'memory', kind: 'memory', path: memory },
+    ],
+    presence: 'here',
+    generation: 0,
+  });
   return { a, b, disk, memory, onB: (image) => join(b.dataDir, 'images', 'vm', `${image}.img`) };
 }
 
 describe('wrong knowledge', () => {
-  it.each([1, 2, 3, 4, 5, 6])('of baselines and kept copies, damaged at random (%i), never makes an image that differs', async (seed) => {
-    const { a, b, disk, memory, onB } = await hosts(temporaryFolder());
-    await moveVm('m1', 'vm', a, b);
-    for (const image of ['vda', 'memory']) {
-      await keepBaselineCopy('vm', image, onB(image), 'auto', b.store, b.source.pool, none);
-      damage(`${onB(image)}.dwcp-baseline`, seed, 12);
-      changeImage(onB(image), SIZE, seed);
-    }
-    for (const [index, path] of [disk, memory].entries()) damage(`${path}.dwcp-baseline`, seed + 100 + index, 12);
-    const expected = [sha256(onB('vda')), sha256(onB('memory'))];
-    await moveVm('m2', 'vm', b, a);
-    expect([sha256(disk), sha256(memory)]).toEqual(expected);
-  });
+  it.each([1, 2, 3, 4, 5, 6])(
+    'of baselines and kept copies, damaged at random (%i), never makes an image that differs',
+    async (seed) => {
+      const { a, b, disk, memory, onB } = await hosts(temporaryFolder());
+      await moveVm('m1', 'vm', a, b);
+      for (const image of ['vda', 'memory']) {
+        await keepBaselineCopy('vm', image, onB(image), 'auto', b.store, b.source.pool, none);
+        damage(`${onB(image)}.dwcp-baseline`, seed, 12);
+        changeImage(onB(image), SIZE, seed);
+      }
+      for (const [index, path] of [disk, memory].entries()) damage(`${path}.dwcp-baseline`, seed + 100 + index, 12);
+      const expected = [sha256(onB('vda')), sha256(onB('memory'))];
+      await moveVm('m2', 'vm', b, a);
+      expect([sha256(disk), sha256(memory)]).toEqual(expected);
+    },
+  );
 
   it('of pages held elsewhere costs a plain resend of what was referred to', async () => {
     const { a, b, disk, memory, onB } = await hosts(temporaryFolder());

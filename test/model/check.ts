@@ -31,24 +31,44 @@ export interface Checked {
   readonly findings: readonly Finding[];
 }
 
-export function check(configuration: Configuration, options: { readonly limit?: number; readonly untilViolated?: boolean } = {}): Checked {
+export function check(
+  configuration: Configuration,
+  options: { readonly limit?: number; readonly untilViolated?: boolean } = {},
+): Checked {
   const model = handOverModel(configuration);
   const { states, transitions, complete, violations, cannotReach } = explore(model, options);
   const lost = (what: string, good: (state: Uint8Array) => boolean, kinds: readonly Kind[]): Finding[] => {
     if (!complete) return [];
     const found = cannotReach(good, kinds);
-    return found.last ? [{ what, states: found.states, story: [...told(found.story), model.describe(found.last)] }] : [];
+    return found.last
+      ? [{ what, states: found.states, story: [...told(found.story), model.describe(found.last)] }]
+      : [];
   };
-  const told = (story: readonly string[]): string[] => story.map((line) => (configuration.second === 'back' && line.startsWith('M2') ? swapped(line) : line));
-  const violated = violations.map(({ property, states: count, story }) => ({ what: property, states: count, story: told(story) }));
+  const told = (story: readonly string[]): string[] =>
+    story.map((line) => (configuration.second === 'back' && line.startsWith('M2') ? swapped(line) : line));
+  const violated = violations.map(({ property, states: count, story }) => ({
+    what: property,
+    states: count,
+    story: told(story),
+  }));
   const stuck = [
     ...lost(STUCK, (state) => model.settled(state) || model.parked(state), ['fair']),
     ...lost(STUCK_WITH_OPERATOR, (state) => model.settled(state), ['fair', 'operator']),
   ];
   const neverClean = lost(NEVER_CLEAN, (state) => model.clean(state), ['fair', 'operator']);
   // From where nothing has happened yet.
-  const neverMoves = lost(NEVER_MOVES, (state) => model.moved(state), ['fair']).filter(({ story }) => story.length === 1);
-  return { states, transitions, complete, violations: violated, stuck, neverClean, findings: [...violated, ...stuck, ...neverClean, ...neverMoves] };
+  const neverMoves = lost(NEVER_MOVES, (state) => model.moved(state), ['fair']).filter(
+    ({ story }) => story.length === 1,
+  );
+  return {
+    states,
+    transitions,
+    complete,
+    violations: violated,
+    stuck,
+    neverClean,
+    findings: [...violated, ...stuck, ...neverClean, ...neverMoves],
+  };
 }
 
 /** In the model's words A is the host that a migration leaves; of one that goes back that is the other. */

@@ -31,7 +31,10 @@ export interface Explored {
   readonly complete: boolean;
   readonly violations: readonly Violation[];
   /** @returns how many states have no way to a good one, and the shortest way to the first of them */
-  cannotReach(good: (state: Uint8Array) => boolean, kinds: readonly Kind[]): { readonly states: number; readonly story: readonly string[]; readonly last: Uint8Array | undefined };
+  cannotReach(
+    good: (state: Uint8Array) => boolean,
+    kinds: readonly Kind[],
+  ): { readonly states: number; readonly story: readonly string[]; readonly last: Uint8Array | undefined };
 }
 
 const KIND_CODES: Readonly<Record<Kind, number>> = { fair: 0, operator: 1, fault: 2 };
@@ -134,7 +137,10 @@ class Numbers {
 export const MOST_STATES = 20_000_000;
 
 /** @param options.untilViolated the first violation ends it */
-export function explore(model: Model, { limit = MOST_STATES, untilViolated = false }: { readonly limit?: number; readonly untilViolated?: boolean } = {}): Explored {
+export function explore(
+  model: Model,
+  { limit = MOST_STATES, untilViolated = false }: { readonly limit?: number; readonly untilViolated?: boolean } = {},
+): Explored {
   const set = new StateSet(model.bytes);
   const found = new Map<string, { index: number; states: number }>();
   const note = (index: number): void => {
@@ -192,7 +198,15 @@ export function explore(model: Model, { limit = MOST_STATES, untilViolated = fal
     violations: [...found].map(([property, { index, states }]) => ({ property, states, story: storyOf(index) })),
     cannotReach: (good, allowed) => {
       const codes = new Set(allowed.map((kind) => KIND_CODES[kind]));
-      const reaches = backward(set.count, expanded, starts.values, to.values, kinds.values, codes, (index) => index >= expanded || good(set.at(index)));
+      const reaches = backward(
+        set.count,
+        expanded,
+        starts.values,
+        to.values,
+        kinds.values,
+        codes,
+        (index) => index >= expanded || good(set.at(index)),
+      );
       let states = 0;
       let first = -1;
       for (let index = 0; index < set.count; index += 1) {
@@ -206,10 +220,20 @@ export function explore(model: Model, { limit = MOST_STATES, untilViolated = fal
 }
 
 /** One byte a state: 1 where a good one can be reached over edges of the kinds allowed. */
-function backward(count: number, expanded: number, starts: Int32Array, to: Int32Array, kinds: Int32Array, codes: ReadonlySet<number>, isGood: (index: number) => boolean): Uint8Array {
+function backward(
+  count: number,
+  expanded: number,
+  starts: Int32Array,
+  to: Int32Array,
+  kinds: Int32Array,
+  codes: ReadonlySet<number>,
+  isGood: (index: number) => boolean,
+): Uint8Array {
   const degree = new Int32Array(count + 1);
   const each = (visit: (from: number, target: number) => void): void => {
-    for (let from = 0; from < expanded; from += 1) for (let edge = starts[from] ?? 0; edge < (starts[from + 1] ?? 0); edge += 1) if (codes.has(kinds[edge] ?? 0)) visit(from, to[edge] ?? 0);
+    for (let from = 0; from < expanded; from += 1)
+      for (let edge = starts[from] ?? 0; edge < (starts[from + 1] ?? 0); edge += 1)
+        if (codes.has(kinds[edge] ?? 0)) visit(from, to[edge] ?? 0);
   };
   each((_, target) => (degree[target + 1] = (degree[target + 1] ?? 0) + 1));
   for (let index = 0; index < count; index += 1) degree[index + 1] = (degree[index + 1] ?? 0) + (degree[index] ?? 0);

@@ -25,44 +25,67 @@ export function destinationMoves(turn: Turn): void {
 function prepares(turn: Turn): void {
   const { w, m, a, b } = turn;
   const { t } = w;
-  if (turn.of('promised') === 1) turn.fair('B: prepare: the promise is written', () => {
-    if (w.destination(t, m) === 'none' || !w.holds('record first')) w.atDestination(m, 'prepare');
-    w.set('record', m, 1);
-    w.set('promised', m, 0);
-    if (w.flow(t, m) === 'prepare destination') w.setFlow(m, w.get('cancel', m) === 1 ? 'roll back' : 'rounds');
-  });
-  else if (turn.flow === 'prepare destination') turn.fair('B: prepare: looks, the record is written', () => {
-    const state = w.destination(t, m);
-    w.set('asked', m, 1);
-    if (state === 'mine' || state === 'installed') { w.setFlow(m, 'rounds'); return; }
-    if (isRefused(w.tables.destination[state].on.prepare) || byte(t, w.here + b) === 1) { w.setFlow(m, 'roll back'); return; }
-    if (w.isHeld(t, b, m) || (w.count > 1 && w.sourceOf(1 - m) === a && w.get('record', 1 - m) === 1)) return false;
-    if (w.holds('record first')) w.set('record', m, 1);
-    else w.atDestination(m, 'prepare');
-    w.set('promised', m, 1);
-    return true;
-  });
+  if (turn.of('promised') === 1)
+    turn.fair('B: prepare: the promise is written', () => {
+      if (w.destination(t, m) === 'none' || !w.holds('record first')) w.atDestination(m, 'prepare');
+      w.set('record', m, 1);
+      w.set('promised', m, 0);
+      if (w.flow(t, m) === 'prepare destination') w.setFlow(m, w.get('cancel', m) === 1 ? 'roll back' : 'rounds');
+    });
+  else if (turn.flow === 'prepare destination')
+    turn.fair('B: prepare: looks, the record is written', () => {
+      const state = w.destination(t, m);
+      w.set('asked', m, 1);
+      if (state === 'mine' || state === 'installed') {
+        w.setFlow(m, 'rounds');
+        return;
+      }
+      if (isRefused(w.tables.destination[state].on.prepare) || byte(t, w.here + b) === 1) {
+        w.setFlow(m, 'roll back');
+        return;
+      }
+      if (w.isHeld(t, b, m) || (w.count > 1 && w.sourceOf(1 - m) === a && w.get('record', 1 - m) === 1)) return false;
+      if (w.holds('record first')) w.set('record', m, 1);
+      else w.atDestination(m, 'prepare');
+      w.set('promised', m, 1);
+      return true;
+    });
 }
 
 /** What is asked of it, one thing at a time. */
 function begins(turn: Turn): void {
   const { w, s, m } = turn;
   if (turn.of('take') > 0 || turn.of('abandon') > 0 || turn.of('promised') > 0) return;
-  if (turn.of('takeSent') === 1) turn.fair('B: takes over, asked by the link', () => { w.set('takeSent', m, 0); w.set('take', m, 1); w.set('takeFor', m, BY_LINK); });
-  if (turn.of('abandonSent') === 1) turn.fair('B: abandon begins, for the sweep of A', () => { w.set('abandonSent', m, 0); w.set('abandon', m, 1); w.set('abandonFor', m, FOR_SWEEP); });
+  if (turn.of('takeSent') === 1)
+    turn.fair('B: takes over, asked by the link', () => {
+      w.set('takeSent', m, 0);
+      w.set('take', m, 1);
+      w.set('takeFor', m, BY_LINK);
+    });
+  if (turn.of('abandonSent') === 1)
+    turn.fair('B: abandon begins, for the sweep of A', () => {
+      w.set('abandonSent', m, 0);
+      w.set('abandon', m, 1);
+      w.set('abandonFor', m, FOR_SWEEP);
+    });
   if (turn.of('record') === 0) return;
   const state = w.destination(s, m);
   const { atStart } = w.tables.destination[state];
-  if (turn.isClosed && (state === 'none' || state === 'promised')) turn.fair('B: sweep: abandons', () => { w.set('abandon', m, 1); w.set('abandonFor', m, FOR_NOBODY); });
-  if (atStart !== 'nothing') turn.fair('B: completes what is behind its line', () => {
-    if (atStart === 'take_over') {
-      w.set('take', m, 3);
-      w.set('takeFor', m, FOR_NOBODY);
-      return;
-    }
-    if (atStart === 'abandon') w.discard(m);
-    w.forget(m);
-  });
+  if (turn.isClosed && (state === 'none' || state === 'promised'))
+    turn.fair('B: sweep: abandons', () => {
+      w.set('abandon', m, 1);
+      w.set('abandonFor', m, FOR_NOBODY);
+    });
+  if (atStart !== 'nothing')
+    turn.fair('B: completes what is behind its line', () => {
+      if (atStart === 'take_over') {
+        w.set('take', m, 3);
+        w.set('takeFor', m, FOR_NOBODY);
+        return;
+      }
+      if (atStart === 'abandon') w.discard(m);
+      w.forget(m);
+    });
 }
 
 function takesOver(turn: Turn): void {
@@ -70,24 +93,33 @@ function takesOver(turn: Turn): void {
   const { t } = w;
   const to = (at: number): void => w.set('take', m, at);
   const answered = (answer: 'ok' | 'refused' | 'error'): void => takeOverAnswered(turn, answer);
-  const arrive = (good: number): void => { t[w.qemu + b] = LOADED; t[w.good + b] = good; };
+  const arrive = (good: number): void => {
+    t[w.qemu + b] = LOADED;
+    t[w.good + b] = good;
+  };
   switch (turn.of('take')) {
-    case 1: turn.fair('B: take over: looks', () => {
-      const state = w.destination(t, m);
-      const step = w.tables.destination[state].on.take_over;
-      if (isRefused(step)) answered(step.refused === 'ABANDONED' ? 'refused' : 'error');
-      else if (state === 'installed') { w.forget(m); answered('ok'); }
-      else if (state === 'mine') to(3);
-      else if (w.get('record', m) === 0) answered('error');
-      else if (w.count > 1 && m === 0 && w.get('flow', 1) !== 0 && byte(t, w.last + b) === 2) answered('refused');
-      else if (w.get('memory', m) !== 1) answered('refused');
-      else {
-        if (byte(t, w.qemu + b) === GONE) arrive(1);
-        if (byte(t, w.qemu + b) === LOADED) to(2);
-        else answered('error');
-      }
-    }); break;
-    case 2: turn.fair('B: mine', () => (w.atDestination(m, 'take_over') === undefined ? to(3) : answered('error'))); break;
+    case 1:
+      turn.fair('B: take over: looks', () => {
+        const state = w.destination(t, m);
+        const step = w.tables.destination[state].on.take_over;
+        if (isRefused(step)) answered(step.refused === 'ABANDONED' ? 'refused' : 'error');
+        else if (state === 'installed') {
+          w.forget(m);
+          answered('ok');
+        } else if (state === 'mine') to(3);
+        else if (w.get('record', m) === 0) answered('error');
+        else if (w.count > 1 && m === 0 && w.get('flow', 1) !== 0 && byte(t, w.last + b) === 2) answered('refused');
+        else if (w.get('memory', m) !== 1) answered('refused');
+        else {
+          if (byte(t, w.qemu + b) === GONE) arrive(1);
+          if (byte(t, w.qemu + b) === LOADED) to(2);
+          else answered('error');
+        }
+      });
+      break;
+    case 2:
+      turn.fair('B: mine', () => (w.atDestination(m, 'take_over') === undefined ? to(3) : answered('error')));
+      break;
     case 3:
       turn.fair('B: start: looks', () => {
         if (w.get('started', m) === 1) {
@@ -106,14 +138,42 @@ function takesOver(turn: Turn): void {
         return true;
       });
       break;
-    case 4: turn.fair('B: started is written', () => { w.set('started', m, 1); to(5); }); break;
-    case 5: turn.fair('B: cont', () => {
-      if (byte(t, w.qemu + b) === LOADED) { t[w.qemu + b] = RUNS; to(6); }
-      else answered('error');
-    }); break;
-    case 6: turn.fair('B: files in place, installed', () => { t[w.here + b] = 1; t[w.image + b] = 1; w.atDestination(m, 'installed'); to(8); }); break;
-    case 7: turn.fair('B: it cannot be started: given back', () => { w.atDestination(m, 'cannot_start'); w.discard(m); w.forget(m); answered('refused'); }); break;
-    case 8: turn.fair('B: the record is forgotten', () => { w.forget(m); answered('ok'); }); break;
+    case 4:
+      turn.fair('B: started is written', () => {
+        w.set('started', m, 1);
+        to(5);
+      });
+      break;
+    case 5:
+      turn.fair('B: cont', () => {
+        if (byte(t, w.qemu + b) === LOADED) {
+          t[w.qemu + b] = RUNS;
+          to(6);
+        } else answered('error');
+      });
+      break;
+    case 6:
+      turn.fair('B: files in place, installed', () => {
+        t[w.here + b] = 1;
+        t[w.image + b] = 1;
+        w.atDestination(m, 'installed');
+        to(8);
+      });
+      break;
+    case 7:
+      turn.fair('B: it cannot be started: given back', () => {
+        w.atDestination(m, 'cannot_start');
+        w.discard(m);
+        w.forget(m);
+        answered('refused');
+      });
+      break;
+    case 8:
+      turn.fair('B: the record is forgotten', () => {
+        w.forget(m);
+        answered('ok');
+      });
+      break;
     default:
   }
 }
@@ -131,7 +191,8 @@ function takeOverAnswered({ w, m }: Turn, answer: 'ok' | 'refused' | 'error'): v
     if (answer === 'ok') w.set('pc', m, RELEASES);
     else w.stepEnds(m, () => undefined);
   }
-  if (asker === BY_TEMPORAL && w.flow(w.t, m) === 'take over by Temporal') w.setFlow(m, answer === 'ok' ? 'release by Temporal' : answer === 'refused' ? 'promise?' : 'parked');
+  if (asker === BY_TEMPORAL && w.flow(w.t, m) === 'take over by Temporal')
+    w.setFlow(m, answer === 'ok' ? 'release by Temporal' : answer === 'refused' ? 'promise?' : 'parked');
 }
 
 function abandons(turn: Turn): void {
@@ -139,8 +200,18 @@ function abandons(turn: Turn): void {
   // Preparing holds the VM's lock from its look to its line.
   if (turn.of('promised') > 0) return;
   switch (turn.of('abandon')) {
-    case 1: turn.fair('B: abandon: the line', () => (w.atDestination(m, 'abandon') === undefined ? w.set('abandon', m, 2) : promiseAnswered(turn, 'past'))); break;
-    case 2: turn.fair('B: abandoned: its QEMU is ended, the record forgotten', () => { w.discard(m); w.forget(m); promiseAnswered(turn, 'ok'); }); break;
+    case 1:
+      turn.fair('B: abandon: the line', () =>
+        w.atDestination(m, 'abandon') === undefined ? w.set('abandon', m, 2) : promiseAnswered(turn, 'past'),
+      );
+      break;
+    case 2:
+      turn.fair('B: abandoned: its QEMU is ended, the record forgotten', () => {
+        w.discard(m);
+        w.forget(m);
+        promiseAnswered(turn, 'ok');
+      });
+      break;
     default:
   }
 }
@@ -157,7 +228,8 @@ function promiseAnswered({ w, m }: Turn, answer: 'ok' | 'past'): void {
     else w.set('tries', m, 0);
   }
   if (asker === FOR_WORKFLOW && flow === 'courtesy') w.setFlow(m, 'FAILED');
-  if (asker === FOR_SWEEP && w.step(w.t, m) === 'sweep' && w.get('pc', m) === 3) w.set('pc', m, answer === 'ok' ? 4 : 5);
+  if (asker === FOR_SWEEP && w.step(w.t, m) === 'sweep' && w.get('pc', m) === 3)
+    w.set('pc', m, answer === 'ok' ? 4 : 5);
 }
 
 /** Data that an older attempt has sent: where the VM is promised, that attempt's session has been ended with it. */
@@ -165,11 +237,17 @@ function lateData(turn: Turn): void {
   const { w, s, m, a, b } = turn;
   const { t } = w;
   const state = w.destination(s, m);
-  if (turn.of('dataLate') === 1) turn.fair('B: data of an older attempt arrives', () => {
-    w.set('dataLate', m, 0);
-    if (w.get('record', m) === 0 || (w.holds('closed to data') && !w.tables.destination[state].takesData)) return;
-    if (w.get('memory', m) === 1) w.set('memory', m, 3);
-    if (byte(t, w.qemu + b) === LOADED) t[w.qemu + b] = GONE;
-  });
-  else if (turn.of('memory') === 1 && byte(s, w.up + a) === 1 && (!w.holds('closed to data') || (state !== 'promised' && w.tables.destination[state].takesData))) turn.fair('A: data of an older attempt is on its way', () => w.set('dataLate', m, 1));
+  if (turn.of('dataLate') === 1)
+    turn.fair('B: data of an older attempt arrives', () => {
+      w.set('dataLate', m, 0);
+      if (w.get('record', m) === 0 || (w.holds('closed to data') && !w.tables.destination[state].takesData)) return;
+      if (w.get('memory', m) === 1) w.set('memory', m, 3);
+      if (byte(t, w.qemu + b) === LOADED) t[w.qemu + b] = GONE;
+    });
+  else if (
+    turn.of('memory') === 1 &&
+    byte(s, w.up + a) === 1 &&
+    (!w.holds('closed to data') || (state !== 'promised' && w.tables.destination[state].takesData))
+  )
+    turn.fair('A: data of an older attempt is on its way', () => w.set('dataLate', m, 1));
 }

@@ -6,7 +6,16 @@ import { BY_TEMPORAL } from './hand-over-destination';
 import { byte, GONE, MAY_BE_LOST, type Out, type World } from './hand-over-state';
 
 const OF_SOURCE = ['step', 'pc', 'promise', 'live', 'late'] as const;
-const OF_DESTINATION = ['take', 'takeFor', 'abandon', 'abandonFor', 'abandonSent', 'takeSent', 'promised', 'dataLate'] as const;
+const OF_DESTINATION = [
+  'take',
+  'takeFor',
+  'abandon',
+  'abandonFor',
+  'abandonSent',
+  'takeSent',
+  'promised',
+  'dataLate',
+] as const;
 
 export function faults(w: World, s: Uint8Array, host: number, out: Out): void {
   const { t } = w;
@@ -38,7 +47,11 @@ export function faults(w: World, s: Uint8Array, host: number, out: Out): void {
     // The RAM image was never synced.
     for (let m = 0; m < w.count; m += 1) if (w.sourceOf(m) !== host && w.get('memory', m) !== 0) w.set('memory', m, 2);
   });
-  if (byte(s, w.qemu + host) !== GONE) fault('qemuDeath', `${name}'s QEMU dies`, () => { w.mark(MAY_BE_LOST); t[w.qemu + host] = GONE; });
+  if (byte(s, w.qemu + host) !== GONE)
+    fault('qemuDeath', `${name}'s QEMU dies`, () => {
+      w.mark(MAY_BE_LOST);
+      t[w.qemu + host] = GONE;
+    });
 }
 
 function agentDies(w: World, host: number): void {

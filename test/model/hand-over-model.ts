@@ -10,7 +10,19 @@ import { faults } from './hand-over-faults';
 import { flowMoves } from './hand-over-flow';
 import { type Configuration, TABLES } from './hand-over-settings';
 import { sourceMoves } from './hand-over-source';
-import { byte, CLOSED, flowCode, GONE, MAY_BE_LOST, type Out, OVERRIDE, RESUMED_LATE, RUNS, Turn, World } from './hand-over-state';
+import {
+  byte,
+  CLOSED,
+  flowCode,
+  GONE,
+  MAY_BE_LOST,
+  type Out,
+  OVERRIDE,
+  RESUMED_LATE,
+  RUNS,
+  Turn,
+  World,
+} from './hand-over-state';
 import type { Model } from './explore';
 
 const QEMU_NAMES = ['no QEMU', 'RUNS', 'paused', 'completed', 'loaded'];
@@ -40,10 +52,17 @@ export function handOverModel(configuration: Configuration): HandOverModel {
     clean: (s) => isSettled(w, s) && migrations.every((m) => w.of(s, 'record', m) === 0),
     moved: (s) => migrations.some((m) => w.flow(s, m) === 'DONE'),
     parked: (s) => migrations.some((m) => w.flow(s, m) === 'parked'),
-    describe: (s) => [
-      ...HOSTS.map((host) => `${'AB'[host] ?? ''}: ${byte(s, w.up + host) === 1 ? 'up' : 'down'}, ${QEMU_NAMES[byte(s, w.qemu + host)] ?? ''}, ${byte(s, w.here + host) === 1 ? 'here' : 'away'}`),
-      ...migrations.map((m) => `M${m + 1}: ${w.flow(s, m)}; source ${w.source(s, m)} (${w.step(s, m)} ${w.of(s, 'pc', m)}), destination ${w.destination(s, m)}; ${(['record', 'memory', 'started', 'live'] as const).map((name) => `${name} ${w.of(s, name, m)}`).join(', ')}`),
-    ].join('\n'),
+    describe: (s) =>
+      [
+        ...HOSTS.map(
+          (host) =>
+            `${'AB'[host] ?? ''}: ${byte(s, w.up + host) === 1 ? 'up' : 'down'}, ${QEMU_NAMES[byte(s, w.qemu + host)] ?? ''}, ${byte(s, w.here + host) === 1 ? 'here' : 'away'}`,
+        ),
+        ...migrations.map(
+          (m) =>
+            `M${m + 1}: ${w.flow(s, m)}; source ${w.source(s, m)} (${w.step(s, m)} ${w.of(s, 'pc', m)}), destination ${w.destination(s, m)}; ${(['record', 'memory', 'started', 'live'] as const).map((name) => `${name} ${w.of(s, name, m)}`).join(', ')}`,
+        ),
+      ].join('\n'),
   };
 }
 
@@ -76,10 +95,12 @@ function violated(w: World, s: Uint8Array): string[] {
     const livesThere = w.isLast(s, b, m) && there === 'installed';
     if (mayRun && w.isLast(s, b, m) && taken && !override) bad.push('both sides may run it');
     if (w.of(s, 'told', m) === 1 && taken) bad.push('a promise was given and broken');
-    if (byte(s, w.qemu + b) === RUNS && byte(s, w.good + b) === 0) bad.push('a guest runs with memory that is not its own');
+    if (byte(s, w.qemu + b) === RUNS && byte(s, w.good + b) === 0)
+      bad.push('a guest runs with memory that is not its own');
     if (mayRun && byte(s, w.here + a) === 1 && byte(s, w.image + a) === 2) bad.push('an owner’s images may be pruned');
     if (livesThere && byte(s, w.image + b) === 2) bad.push('the new owner’s images may be pruned');
-    if (livesThere && byte(s, w.here + b) === 0) bad.push('its journal says that the VM is here, its registry that it is away');
+    if (livesThere && byte(s, w.here + b) === 0)
+      bad.push('its journal says that the VM is here, its registry that it is away');
   }
   if ((marks & RESUMED_LATE) !== 0) bad.push('the source’s guest ran on behind the point of no return');
   return bad;
@@ -90,7 +111,8 @@ function isOver(w: World, s: Uint8Array): boolean {
   for (let m = 0; m < w.count; m += 1) {
     const flow = w.flow(s, m);
     if (flow !== 'idle' && !CLOSED.has(flow)) return false;
-    for (const name of ['step', 'take', 'abandon', 'promised', 'live', 'late'] as const) if (w.of(s, name, m) !== 0) return false;
+    for (const name of ['step', 'take', 'abandon', 'promised', 'live', 'late'] as const)
+      if (w.of(s, name, m) !== 0) return false;
   }
   return HOSTS.every((host) => {
     const m = byte(s, w.last + host) - 1;

@@ -2,7 +2,14 @@
  * What a search of the hand-over is told: how often each mishap may happen, which migrations there are, which tables they follow
  * and which rules are left out. What these mean in the model is said where they are used.
  */
-import { DESTINATION_TABLE, type DestinationRow, type DestinationState, SOURCE_TABLE, type SourceRow, type SourceState } from '../../src/model/ownership-machine';
+import {
+  DESTINATION_TABLE,
+  type DestinationRow,
+  type DestinationState,
+  SOURCE_TABLE,
+  type SourceRow,
+  type SourceState,
+} from '../../src/model/ownership-machine';
 
 /** How often each may happen. */
 export interface Budget {
@@ -19,7 +26,19 @@ export interface Budget {
   readonly diskFull?: number;
   readonly cannotStart?: number;
 }
-export const BUDGETS = ['agentCrash', 'hostCrash', 'qemuDeath', 'zombie', 'terminate', 'reset', 'cancel', 'abort', 'acceptTwoCopies', 'diskFull', 'cannotStart'] as const;
+export const BUDGETS = [
+  'agentCrash',
+  'hostCrash',
+  'qemuDeath',
+  'zombie',
+  'terminate',
+  'reset',
+  'cancel',
+  'abort',
+  'acceptTwoCopies',
+  'diskFull',
+  'cannotStart',
+] as const;
 export type BudgetName = (typeof BUDGETS)[number];
 
 export interface Tables {
@@ -39,5 +58,13 @@ export interface Configuration {
 }
 
 /** What holds the hand-over together beside the tables. */
-export const RULES = ['one step at a time', 'only the last line lets run on', 'only what stands still', 'closed to data', 'memory compared', 'record first', 'roll back again'] as const;
+export const RULES = [
+  'one step at a time',
+  'only the last line lets run on',
+  'only what stands still',
+  'closed to data',
+  'memory compared',
+  'record first',
+  'roll back again',
+] as const;
 export type Rule = (typeof RULES)[number];

@@ -4,7 +4,13 @@
  * -faults to say.
  */
 import {
-  DESTINATION_STATES, type DestinationEvent, type DestinationState, isRefused, SOURCE_STATES, type SourceEvent, type SourceState,
+  DESTINATION_STATES,
+  type DestinationEvent,
+  type DestinationState,
+  isRefused,
+  SOURCE_STATES,
+  type SourceEvent,
+  type SourceState,
 } from '../../src/model/ownership-machine';
 import type { Kind } from './explore';
 import { type BudgetName, BUDGETS, type Configuration, type Rule, type Tables, TABLES } from './hand-over-settings';
@@ -19,7 +25,22 @@ export const DONE = 3;
 /** Arrived, paused. */
 export const LOADED = 4;
 
-export const FLOW = ['idle', 'prepare', 'prepare destination', 'rounds', 'switchover', 'take over by Temporal', 'release by Temporal', 'promise?', 'roll back', 'courtesy', 'DONE', 'FAILED', 'TERMINATED', 'parked'] as const;
+export const FLOW = [
+  'idle',
+  'prepare',
+  'prepare destination',
+  'rounds',
+  'switchover',
+  'take over by Temporal',
+  'release by Temporal',
+  'promise?',
+  'roll back',
+  'courtesy',
+  'DONE',
+  'FAILED',
+  'TERMINATED',
+  'parked',
+] as const;
 export type Flow = (typeof FLOW)[number];
 export const flowCode = (flow: Flow): number => FLOW.indexOf(flow);
 export const CLOSED: ReadonlySet<Flow> = new Set(['DONE', 'FAILED', 'TERMINATED']);
@@ -30,7 +51,29 @@ export type Step = (typeof STEPS)[number];
 export const stepCode = (step: Step): number => STEPS.indexOf(step);
 
 const PER_MIGRATION = [
-  'flow', 'handedOver', 'asked', 'cancel', 'tries', 'step', 'pc', 'promise', 'heard', 'live', 'late', 'promised', 'record', 'memory', 'started', 'takeSent', 'take', 'takeFor', 'abandonSent', 'abandon', 'abandonFor', 'dataLate', 'told',
+  'flow',
+  'handedOver',
+  'asked',
+  'cancel',
+  'tries',
+  'step',
+  'pc',
+  'promise',
+  'heard',
+  'live',
+  'late',
+  'promised',
+  'record',
+  'memory',
+  'started',
+  'takeSent',
+  'take',
+  'takeFor',
+  'abandonSent',
+  'abandon',
+  'abandonFor',
+  'dataLate',
+  'told',
 ] as const;
 export type Field = (typeof PER_MIGRATION)[number];
 
@@ -77,7 +120,15 @@ export class World {
     this.#without = without;
     let bytes = 0;
     const place = (width = 1): number => (bytes += width) - width;
-    [this.up, this.qemu, this.good, this.here, this.image, this.last, this.recovering] = [place(2), place(2), place(2), place(2), place(2), place(2), place(2)];
+    [this.up, this.qemu, this.good, this.here, this.image, this.last, this.recovering] = [
+      place(2),
+      place(2),
+      place(2),
+      place(2),
+      place(2),
+      place(2),
+      place(2),
+    ];
     this.#sourceLine = place(this.count);
     this.#destinationLine = place(this.count);
     this.#fields = Object.fromEntries(PER_MIGRATION.map((name) => [name, place(this.count)])) as Record<Field, number>;
@@ -132,7 +183,8 @@ export class World {
 
   /** Whether a migration's line on a host leaves the VM in its hands. */
   isOpen(s: Uint8Array, host: number, m: number, tables: Tables = this.tables): boolean {
-    return (this.sourceOf(m) === host ? tables.source[this.source(s, m)] : tables.destination[this.destination(s, m)]).open;
+    return (this.sourceOf(m) === host ? tables.source[this.source(s, m)] : tables.destination[this.destination(s, m)])
+      .open;
   }
 
   /** Another migration still has the VM in its hands on a host. */
@@ -188,7 +240,11 @@ export class World {
   letRunOn(m: number): void {
     const { t } = this;
     const a = this.sourceOf(m);
-    if (this.holds('only the last line lets run on') && !(this.isLast(t, a, m) && this.tables.source[this.source(t, m)].mayRun)) return;
+    if (
+      this.holds('only the last line lets run on') &&
+      !(this.isLast(t, a, m) && this.tables.source[this.source(t, m)].mayRun)
+    )
+      return;
     if (byte(t, this.qemu + a) !== PAUSED && byte(t, this.qemu + a) !== DONE) return;
     t[this.qemu + a] = RUNS;
     const there = this.destination(t, m);
@@ -252,7 +308,12 @@ export class Turn {
   readonly #out: Out;
   readonly #tag: string;
 
-  constructor(readonly w: World, readonly s: Uint8Array, readonly m: number, out: Out) {
+  constructor(
+    readonly w: World,
+    readonly s: Uint8Array,
+    readonly m: number,
+    out: Out,
+  ) {
     this.a = w.sourceOf(m);
     this.b = 1 - this.a;
     this.flow = w.flow(s, m);

@@ -24,7 +24,8 @@ describe('whatever dies, is cut off, terminated or reset', () => {
 
 describe('a rule left out is missed', () => {
   const { crash, terminate, resetHost, disk, override } = IN_CI;
-  const without = (configuration: Configuration, ...rules: readonly Rule[]): Checked => check({ ...configuration, without: new Set(rules) }, { untilViolated: true });
+  const without = (configuration: Configuration, ...rules: readonly Rule[]): Checked =>
+    check({ ...configuration, without: new Set(rules) }, { untilViolated: true });
 
   it.each([
     ['only the last line lets run on', terminate, 'the source’s guest ran on behind the point of no return'],

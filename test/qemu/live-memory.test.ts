@@ -9,7 +9,16 @@ import { MigrationStreamReader } from '../../src/hypervisor/qemu/migration-strea
 import { OutgoingMigration } from '../../src/hypervisor/qemu/outgoing-migration';
 import { temporaryFolder } from '../helpers/data';
 import { describeWhere } from '../helpers/needs';
-import { buildCountingGuest, type CountingGuest, countsOf, expectOnePass, needsAssembler, needsQemu, type RunningGuest, startGuest } from '../helpers/qemu';
+import {
+  buildCountingGuest,
+  type CountingGuest,
+  countsOf,
+  expectOnePass,
+  needsAssembler,
+  needsQemu,
+  type RunningGuest,
+  startGuest,
+} from '../helpers/qemu';
 
 const PAGES = 2048;
 const MEMORY_MIB = 64;
@@ -22,7 +31,10 @@ class RamImage implements MigrationStreamHandler {
   ended = false;
   readonly commands: Buffer[] = [];
   readonly device: Buffer[] = [];
-  readonly pages = new Map<string, { readonly block: string; readonly offset: number; readonly content: Buffer | number }>();
+  readonly pages = new Map<
+    string,
+    { readonly block: string; readonly offset: number; readonly content: Buffer | number }
+  >();
   received = 0;
 
   setUp(prefix: Buffer, sectionId: number): void {
@@ -67,7 +79,11 @@ class RamImage implements MigrationStreamHandler {
 }
 
 async function until(what: string, holds: () => boolean | Promise<boolean>): Promise<void> {
-  for (const deadline = Date.now() + 10_000; !(await holds()); await new Promise((resolve) => setTimeout(resolve, 30))) {
+  for (
+    const deadline = Date.now() + 10_000;
+    !(await holds());
+    await new Promise((resolve) => setTimeout(resolve, 30))
+  ) {
     if (Date.now() > deadline) throw new Error(`${what} did not come about`);
   }
 }
@@ -79,11 +95,18 @@ describeWhere([needsQemu(), needsAssembler()])('a running guest', () => {
   let guest: CountingGuest;
   beforeAll(() => (guest = buildCountingGuest(PAGES, { idleTurns: 20 })));
 
-  async function startMoving(autoConverge = false): Promise<{ source: RunningGuest; ram: RamImage; outgoing: OutgoingMigration }> {
+  async function startMoving(
+    autoConverge = false,
+  ): Promise<{ source: RunningGuest; ram: RamImage; outgoing: OutgoingMigration }> {
     const source = await startGuest(guest, MEMORY_MIB);
     await until('the guest’s third pass', async () => (await firstCount(source)) >= 3);
     const ram = new RamImage();
-    const outgoing = new OutgoingMigration(source.qmp, join(temporaryFolder(), 'outgoing'), new MigrationStreamReader(ram), autoConverge);
+    const outgoing = new OutgoingMigration(
+      source.qmp,
+      join(temporaryFolder(), 'outgoing'),
+      new MigrationStreamReader(ram),
+      autoConverge,
+    );
     await outgoing.start();
     await until('the second round', () => ram.rounds >= 2);
     return { source, ram, outgoing };
@@ -94,7 +117,11 @@ describeWhere([needsQemu(), needsAssembler()])('a running guest', () => {
     const before = await firstCount(source);
     outgoing.hold();
     let slowestMs = 0;
-    for (const until = performance.now() + 12_000; performance.now() < until; await new Promise((resolve) => setTimeout(resolve, 200))) {
+    for (
+      const until = performance.now() + 12_000;
+      performance.now() < until;
+      await new Promise((resolve) => setTimeout(resolve, 200))
+    ) {
       const askedAt = performance.now();
       expect(await running(source)).toBe(true);
       slowestMs = Math.max(slowestMs, performance.now() - askedAt);
@@ -145,10 +172,12 @@ describeWhere([needsQemu(), needsAssembler()])('a running guest', () => {
     await until('the guest running', () => running(source));
     const count = await firstCount(source);
     await until('passes after the cancel', async () => (await firstCount(source)) > count + 1);
-    expectOnePass(await (async () => {
-      await source.qmp.execute('stop');
-      return countsOf(source, PAGES);
-    })());
+    expectOnePass(
+      await (async () => {
+        await source.qmp.execute('stop');
+        return countsOf(source, PAGES);
+      })(),
+    );
   });
 
   test('runs on at the source when its stream breaks', async () => {

@@ -14,7 +14,9 @@ describeWhere([needsQemu(), needsAssembler()])('a real monitor', () => {
     const { qmp } = await startGuest(guest, 32);
     expect((await qmp.execute('query-version')).qemu.major).toBeGreaterThanOrEqual(10);
     expect(await qmp.execute('query-status')).toMatchObject({ status: 'running', running: true });
-    await expect(qmp.execute('migrate-continue', { state: 'pre-switchover' })).rejects.toMatchObject({ code: 'QEMU_REFUSED' });
+    await expect(qmp.execute('migrate-continue', { state: 'pre-switchover' })).rejects.toMatchObject({
+      code: 'QEMU_REFUSED',
+    });
     const stopped = qmp.event('STOP', ({ name }) => name === 'STOP', 5000);
     const resumed = qmp.event('RESUME', ({ name }) => name === 'RESUME', 5000);
     await qmp.execute('stop');
@@ -35,7 +37,9 @@ describeWhere([needsQemu(), needsAssembler()])('a real monitor', () => {
 
   test('a wait that nothing answers ends in time', async () => {
     const { qmp } = await startGuest(guest, 32);
-    await expect(qmp.event('a moon', ({ name }) => name === 'MOON', 100)).rejects.toMatchObject({ code: 'QEMU_TIMEOUT' });
+    await expect(qmp.event('a moon', ({ name }) => name === 'MOON', 100)).rejects.toMatchObject({
+      code: 'QEMU_TIMEOUT',
+    });
     qmp.close();
   });
 });
@@ -54,7 +58,11 @@ describe('what is no monitor', () => {
   const afterAllServers: (() => void)[] = [];
   afterAll(() => afterAllServers.forEach((close) => close()));
 
-  test.each([['other JSON', '{"hello": 1}\n'], ['no JSON', 'SSH-2.0-OpenSSH_9\n'], ['a line without end', 'x'.repeat(17 * 1024 * 1024)]])('%s is refused', async (_, says) => {
+  test.each([
+    ['other JSON', '{"hello": 1}\n'],
+    ['no JSON', 'SSH-2.0-OpenSSH_9\n'],
+    ['a line without end', 'x'.repeat(17 * 1024 * 1024)],
+  ])('%s is refused', async (_, says) => {
     await expect(QmpClient.connect(await listen(says))).rejects.toMatchObject({ code: 'QEMU_PROTOCOL' });
   });
 

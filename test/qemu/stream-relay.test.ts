@@ -8,7 +8,15 @@ import { MigrationStreamReader } from '../../src/hypervisor/qemu/migration-strea
 import { MigrationStreamWriter } from '../../src/hypervisor/qemu/migration-stream-writer';
 import { temporaryFolder } from '../helpers/data';
 import { describeWhere } from '../helpers/needs';
-import { buildCountingGuest, countsOf, expectOnePass, needsAssembler, needsQemu, type RunningGuest, startGuest } from '../helpers/qemu';
+import {
+  buildCountingGuest,
+  countsOf,
+  expectOnePass,
+  needsAssembler,
+  needsQemu,
+  type RunningGuest,
+  startGuest,
+} from '../helpers/qemu';
 
 const PAGES = 2048;
 const MEMORY_MIB = 64;
@@ -23,7 +31,7 @@ async function relay(from: string, to: string): Promise<{ listening: Promise<voi
   const relayed: Relayed = { sections: [], pages: 0 };
   let resolveDone: (value: Relayed) => void = () => undefined;
   let rejectDone: (error: unknown) => void = () => undefined;
-  const done = new Promise<Relayed>((resolve, reject) => [resolveDone, rejectDone] = [resolve, reject]);
+  const done = new Promise<Relayed>((resolve, reject) => ([resolveDone, rejectDone] = [resolve, reject]));
   const server = createServer((source: Socket) => {
     const destination = connect(to);
     destination.on('error', rejectDone).resume();
@@ -71,9 +79,18 @@ async function relay(from: string, to: string): Promise<{ listening: Promise<voi
 async function moveThroughRelay(source: RunningGuest, destination: RunningGuest, incoming: string): Promise<Relayed> {
   const path = join(temporaryFolder(), 'outgoing');
   const { done } = await relay(path, incoming);
-  const completed = source.qmp.event('completed', ({ name, data }) => name === 'MIGRATION' && data.status === 'completed', 60_000);
-  const arrived = destination.qmp.event('completed', ({ name, data }) => name === 'MIGRATION' && data.status === 'completed', 60_000);
-  for (const { qmp } of [source, destination]) await qmp.execute('migrate-set-capabilities', { capabilities: [{ capability: 'events', state: true }] });
+  const completed = source.qmp.event(
+    'completed',
+    ({ name, data }) => name === 'MIGRATION' && data.status === 'completed',
+    60_000,
+  );
+  const arrived = destination.qmp.event(
+    'completed',
+    ({ name, data }) => name === 'MIGRATION' && data.status === 'completed',
+    60_000,
+  );
+  for (const { qmp } of [source, destination])
+    await qmp.execute('migrate-set-capabilities', { capabilities: [{ capability: 'events', state: true }] });
   await source.qmp.execute('migrate-set-parameters', { 'max-bandwidth': 1e9, 'downtime-limit': 300 });
   await source.qmp.execute('migrate', { uri: `unix:${path}` });
   await completed;

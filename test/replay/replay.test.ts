@@ -16,11 +16,33 @@ function load(name: string): History {
   return JSON.parse(readFileSync(join(FOLDER, `${name}.json`), 'utf8')) as History;
 }
 
-const replay = (history: History): Promise<void> => Worker.runReplayHistory({ workflowBundle: { codePath: WORKFLOW_BUNDLE } }, history);
+const replay = (history: History): Promise<void> =>
+  Worker.runReplayHistory({ workflowBundle: { codePath: WORKFLOW_BUNDLE } }, history);
 
-beforeAll(() => void Runtime.install({ logger: { log: () => undefined, trace: () => undefined, debug: () => undefined, info: () => undefined, warn: () => undefined, error: () => undefined } }));
+beforeAll(
+  () =>
+    void Runtime.install({
+      logger: {
+        log: () => undefined,
+        trace: () => undefined,
+        debug: () => undefined,
+        info: () => undefined,
+        warn: () => undefined,
+        error: () => undefined,
+      },
+    }),
+);
 
-test.each(['completed', 'completed-onto-baseline', 'completed-standard', 'completed-fallback', 'cancelled', 'parked-and-retried', 'warmed', 'pruned'])('there is a history of a migration that %s', (name) => {
+test.each([
+  'completed',
+  'completed-onto-baseline',
+  'completed-standard',
+  'completed-fallback',
+  'cancelled',
+  'parked-and-retried',
+  'warmed',
+  'pruned',
+])('there is a history of a migration that %s', (name) => {
   expect(names).toContain(name);
 });
 
@@ -30,7 +52,9 @@ test.each(names)('%s replays', async (name) => {
 
 test('a history in which another activity was scheduled does not', async () => {
   const history = load('completed');
-  const scheduled = history.events.find((event) => event.activityTaskScheduledEventAttributes?.activityType.name === 'detectTier');
+  const scheduled = history.events.find(
+    (event) => event.activityTaskScheduledEventAttributes?.activityType.name === 'detectTier',
+  );
   scheduled!.activityTaskScheduledEventAttributes!.activityType.name = 'somethingElse';
   await expect(replay(history)).rejects.toThrow(DeterminismViolationError);
 });

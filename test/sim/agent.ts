@@ -18,8 +18,18 @@ const FREE_BYTES = 2 ** 36;
 const SWEEP_EVERY_MS = 20_000;
 
 function optionsOf(host: SimHost): ProcessOptions {
-  const defaults = Object.fromEntries(Object.entries(PROCESS_OPTIONS).map(([name, { default: value }]) => [name, value])) as ProcessOptions;
-  return { ...defaults, hostId: host.name, dataDir: host.dataDir, listenAddress: `10.0.0.${host.name}`, workerThreads: 1, sweepInterval: SWEEP_EVERY_MS, keepBaselineCopy: 'never' };
+  const defaults = Object.fromEntries(
+    Object.entries(PROCESS_OPTIONS).map(([name, { default: value }]) => [name, value]),
+  ) as ProcessOptions;
+  return {
+    ...defaults,
+    hostId: host.name,
+    dataDir: host.dataDir,
+    listenAddress: `10.0.0.${host.name}`,
+    workerThreads: 1,
+    sweepInterval: SWEEP_EVERY_MS,
+    keepBaselineCopy: 'never',
+  };
 }
 
 export interface AgentSurroundings {
@@ -43,15 +53,34 @@ export class SimAgent {
 
   #start({ program, temporal, log, failed }: AgentSurroundings): void {
     const { host, life } = this;
-    const say = (level: string) => (fields: unknown, text?: string): void => log(host, level, fields, text ?? '');
+    const say =
+      (level: string) =>
+      (fields: unknown, text?: string): void =>
+        log(host, level, fields, text ?? '');
     const ended = (error: unknown): void => {
       if (!life.alive) return;
       failed(host, error);
       life.kill();
     };
-    const load = program.start(createGlobals(life, host.scheduler, { hostName: host.name, clockOffsetMs: () => host.clockOffsetMs, kill: (pid, signal) => host.signal(pid, signal) }), replacementsFor(host, life, program, temporal));
-    const startAgent = load('src/agent/agent').startAgent as (options: ProcessOptions, log: unknown) => Promise<{ ended: Promise<void> }>;
-    startAgent(optionsOf(host), { info: say('info'), warn: say('warn'), error: say('error'), debug: () => undefined, trace: () => undefined }).then((agent) => agent.ended.then(() => ended('it has stopped'), ended), ended);
+    const load = program.start(
+      createGlobals(life, host.scheduler, {
+        hostName: host.name,
+        clockOffsetMs: () => host.clockOffsetMs,
+        kill: (pid, signal) => host.signal(pid, signal),
+      }),
+      replacementsFor(host, life, program, temporal),
+    );
+    const startAgent = load('src/agent/agent').startAgent as (
+      options: ProcessOptions,
+      log: unknown,
+    ) => Promise<{ ended: Promise<void> }>;
+    startAgent(optionsOf(host), {
+      info: say('info'),
+      warn: say('warn'),
+      error: say('error'),
+      debug: () => undefined,
+      trace: () => undefined,
+    }).then((agent) => agent.ended.then(() => ended('it has stopped'), ended), ended);
   }
 }
 
@@ -76,7 +105,8 @@ function replacementsFor(host: SimHost, life: Life, program: Program, temporal: 
   };
   let senders: Readonly<Record<string, Module>> | undefined;
   const replacement: Replacement = (name, load: Load) => {
-    if (name === 'src/sync/guest/guest-sender' || name === 'src/sync/source/image-sender') return (senders ??= senderModules({ life, files, load }))[name];
+    if (name === 'src/sync/guest/guest-sender' || name === 'src/sync/source/image-sender')
+      return (senders ??= senderModules({ life, files, load }))[name];
     const found = fixed[name];
     if (!found && name.startsWith('node:') && !REAL.has(name)) throw new Error(`sim: ${name} is not simulated`);
     return found;
@@ -85,7 +115,19 @@ function replacementsFor(host: SimHost, life: Life, program: Program, temporal: 
 }
 
 /** Modules of Node that touch nothing outside a process. */
-const REAL = new Set(['node:path', 'node:util', 'node:events', 'node:module', 'node:stream', 'node:buffer', 'node:zlib', 'node:async_hooks', 'node:assert', 'node:url', 'node:string_decoder']);
+const REAL = new Set([
+  'node:path',
+  'node:util',
+  'node:events',
+  'node:module',
+  'node:stream',
+  'node:buffer',
+  'node:zlib',
+  'node:async_hooks',
+  'node:assert',
+  'node:url',
+  'node:string_decoder',
+]);
 
 function temporalModules(life: Life, temporal: SimTemporal): Readonly<Record<string, Module>> {
   const { modules } = temporal;
@@ -95,15 +137,28 @@ function temporalModules(life: Life, temporal: SimTemporal): Readonly<Record<str
     readonly workflow = client.workflow;
     readonly workflowService = { describeTaskQueue: () => Promise.resolve({ pollers: [] }) };
   }
-  const create = ({ taskQueue, activities }: { readonly taskQueue: string; readonly activities: Activities }): Promise<unknown> => {
+  const create = ({
+    taskQueue,
+    activities,
+  }: {
+    readonly taskQueue: string;
+    readonly activities: Activities;
+  }): Promise<unknown> => {
     temporal.registerWorker(life, taskQueue, activities);
     return Promise.resolve({ run: () => new Promise(() => undefined), shutdown: () => undefined });
   };
   return {
     ...(modules as Readonly<Record<string, Module>>),
     '@temporalio/client': { ...modules['@temporalio/client'], Client },
-    '@temporalio/worker': { Runtime: { install: () => undefined }, Worker: { create }, NativeConnection: { connect: () => Promise.resolve({ close: () => Promise.resolve() }) } },
-    'src/control/connection': { connectWorker: () => Promise.resolve({ close: () => Promise.resolve() }), temporalTarget: () => ({ address: 'temporal', namespace: 'default' }) },
+    '@temporalio/worker': {
+      Runtime: { install: () => undefined },
+      Worker: { create },
+      NativeConnection: { connect: () => Promise.resolve({ close: () => Promise.resolve() }) },
+    },
+    'src/control/connection': {
+      connectWorker: () => Promise.resolve({ close: () => Promise.resolve() }),
+      temporalTarget: () => ({ address: 'temporal', namespace: 'default' }),
+    },
   };
 }
 
@@ -115,7 +170,10 @@ class SimSlab {
 /** Parts of an agent that a hand-over has nothing to do with. */
 const STUBS: Readonly<Record<string, Module>> = {
   'src/sync/codec/self-test': { selfTest: () => Promise.resolve() },
-  'src/telemetry/metrics': { agentMetrics: () => ({ registry: {}, imageTransferred: () => undefined }), serveMetrics: () => Promise.resolve({ port: 0, close: () => Promise.resolve() }) },
+  'src/telemetry/metrics': {
+    agentMetrics: () => ({ registry: {}, imageTransferred: () => undefined }),
+    serveMetrics: () => Promise.resolve({ port: 0, close: () => Promise.resolve() }),
+  },
   'src/telemetry/logger': { temporalLogger: () => ({}) },
   'src/transport/slab': { Slab: SimSlab },
 };

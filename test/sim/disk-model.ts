@@ -149,7 +149,8 @@ export class DiskModel {
 
   punch(node: Inode, position: number, length: number): void {
     this.#changed(node);
-    for (let number = Math.ceil(position / PAGE); (number + 1) * PAGE <= position + length; number += 1) node.now.pages.delete(number);
+    for (let number = Math.ceil(position / PAGE); (number + 1) * PAGE <= position + length; number += 1)
+      node.now.pages.delete(number);
   }
 
   #clearTail(node: Inode, size: number): void {
@@ -164,7 +165,8 @@ export class DiskModel {
 
   /** Where data begins from `offset` on, or its end; undefined where none does. */
   nextData(node: Inode, offset: number): number | undefined {
-    for (let page = Math.floor(offset / PAGE); page * PAGE < node.now.size; page += 1) if (node.now.pages.has(page)) return Math.max(offset, page * PAGE);
+    for (let page = Math.floor(offset / PAGE); page * PAGE < node.now.size; page += 1)
+      if (node.now.pages.has(page)) return Math.max(offset, page * PAGE);
     return undefined;
   }
 
@@ -190,7 +192,8 @@ export class DiskModel {
     const folders = new Set([folder, ...(this.keepsOwnNames ? this.#above(folder) : [])]);
     for (let size = -1; size !== folders.size; ) {
       size = folders.size;
-      for (const { folders: of } of this.#changes) if (of.some((each) => folders.has(each))) for (const each of of) folders.add(each);
+      for (const { folders: of } of this.#changes)
+        if (of.some((each) => folders.has(each))) for (const each of of) folders.add(each);
     }
     this.#changes = this.#changes.filter(({ folders: of, apply }) => {
       if (!of.some((each) => folders.has(each))) return true;

@@ -13,7 +13,8 @@ export type Module = Readonly<Record<string, unknown>>;
 export function only(name: string, members: Record<string, unknown>): Module {
   return new Proxy(members, {
     get: (target, key) => {
-      if (key in target || typeof key === 'symbol' || key === '__esModule' || key === 'default' || key === 'then') return target[key as string];
+      if (key in target || typeof key === 'symbol' || key === '__esModule' || key === 'default' || key === 'then')
+        return target[key as string];
       throw new Error(`sim: ${name} has no ${key}`);
     },
   });
@@ -92,14 +93,30 @@ export function createFsModules(life: Life, files: ProcessFiles, freeBytes: () =
     return name ? bytes.toString(name as BufferEncoding) : bytes;
   };
   const stat = (path: string, bigint = false): Stats => new Stats(files.get(path, 'stat'), bigint);
-  const list = (path: string, { recursive = false, withFileTypes = false }: { readonly recursive?: boolean; readonly withFileTypes?: boolean } = {}): (string | Entry)[] => {
+  const list = (
+    path: string,
+    {
+      recursive = false,
+      withFileTypes = false,
+    }: { readonly recursive?: boolean; readonly withFileTypes?: boolean } = {},
+  ): (string | Entry)[] => {
     if (!recursive && !withFileTypes) return files.names(path);
     const found: (string | Entry)[] = [];
     const visit = (folder: string): void => {
       for (const name of files.names(folder)) {
         const at = `${folder}/${name}`;
         const kind = files.get(at, 'scandir').kind;
-        found.push(withFileTypes ? { name, parentPath: folder, path: folder, isFile: () => kind === 'file', isDirectory: () => kind === 'folder' } : at.slice(path.length + 1));
+        found.push(
+          withFileTypes
+            ? {
+                name,
+                parentPath: folder,
+                path: folder,
+                isFile: () => kind === 'file',
+                isDirectory: () => kind === 'folder',
+              }
+            : at.slice(path.length + 1),
+        );
         if (recursive && kind === 'folder') visit(at);
       }
     };
@@ -128,13 +145,29 @@ export function createFsModules(life: Life, files: ProcessFiles, freeBytes: () =
       this.#path = path;
     }
 
-    read(into: Uint8Array, offset = 0, length = into.byteLength - offset, position: number | null = null): Promise<{ bytesRead: number; buffer: Uint8Array }> {
-      return wait(`reads ${this.#path}`, () => ({ bytesRead: files.read(this.fd, into, offset, length, position), buffer: into }));
+    read(
+      into: Uint8Array,
+      offset = 0,
+      length = into.byteLength - offset,
+      position: number | null = null,
+    ): Promise<{ bytesRead: number; buffer: Uint8Array }> {
+      return wait(`reads ${this.#path}`, () => ({
+        bytesRead: files.read(this.fd, into, offset, length, position),
+        buffer: into,
+      }));
     }
 
-    write(content: string | Uint8Array, offset = 0, length?: number, position: number | null = null): Promise<{ bytesWritten: number; buffer: unknown }> {
+    write(
+      content: string | Uint8Array,
+      offset = 0,
+      length?: number,
+      position: number | null = null,
+    ): Promise<{ bytesWritten: number; buffer: unknown }> {
       const bytes = typeof content === 'string' ? Buffer.from(content) : content;
-      return wait(`writes ${this.#path}`, () => ({ bytesWritten: files.write(this.fd, bytes, offset, length ?? bytes.length - offset, position), buffer: content }));
+      return wait(`writes ${this.#path}`, () => ({
+        bytesWritten: files.write(this.fd, bytes, offset, length ?? bytes.length - offset, position),
+        buffer: content,
+      }));
     }
 
     writeFile(content: string | Uint8Array): Promise<void> {
@@ -173,22 +206,36 @@ export function createFsModules(life: Life, files: ProcessFiles, freeBytes: () =
 
   const promises = only('node:fs/promises', {
     constants,
-    access: (path: string) => wait(`looks for ${path}`, () => {
-      if (!files.exists(path)) throw failure('ENOENT', 'access', path);
-    }),
-    open: (path: string, flags?: string | number) => wait(`opens ${path}`, () => new FileHandle(files.open(path, flags), path)),
-    mkdir: (path: string, { recursive = false }: { readonly recursive?: boolean } = {}) => wait(`makes ${path}`, () => files.makeFolder(path, recursive)),
+    access: (path: string) =>
+      wait(`looks for ${path}`, () => {
+        if (!files.exists(path)) throw failure('ENOENT', 'access', path);
+      }),
+    open: (path: string, flags?: string | number) =>
+      wait(`opens ${path}`, () => new FileHandle(files.open(path, flags), path)),
+    mkdir: (path: string, { recursive = false }: { readonly recursive?: boolean } = {}) =>
+      wait(`makes ${path}`, () => files.makeFolder(path, recursive)),
     readdir: (path: string, options?: Parameters<typeof list>[1]) => wait(`lists ${path}`, () => list(path, options)),
-    readFile: (path: string, encoding?: Encoding) => wait(`reads ${path}`, () => decoded(files.readFile(path), encoding)),
-    writeFile: (path: string, content: string | Uint8Array) => wait(`writes ${path}`, () => replace(path, content, 'w')),
+    readFile: (path: string, encoding?: Encoding) =>
+      wait(`reads ${path}`, () => decoded(files.readFile(path), encoding)),
+    writeFile: (path: string, content: string | Uint8Array) =>
+      wait(`writes ${path}`, () => replace(path, content, 'w')),
     rename: (from: string, to: string) => wait(`renames ${from} to ${to}`, () => files.rename(from, to)),
     link: (from: string, to: string) => wait(`links ${from} as ${to}`, () => files.link(from, to)),
     unlink: (path: string) => wait(`unlinks ${path}`, () => files.remove(path)),
-    rm: (path: string, options?: { readonly recursive?: boolean; readonly force?: boolean }) => wait(`removes ${path}`, () => files.remove(path, options)),
-    stat: (path: string, { bigint = false }: { readonly bigint?: boolean } = {}) => wait(`looks at ${path}`, () => stat(path, bigint)),
+    rm: (path: string, options?: { readonly recursive?: boolean; readonly force?: boolean }) =>
+      wait(`removes ${path}`, () => files.remove(path, options)),
+    stat: (path: string, { bigint = false }: { readonly bigint?: boolean } = {}) =>
+      wait(`looks at ${path}`, () => stat(path, bigint)),
     lstat: (path: string) => wait(`looks at ${path}`, () => stat(path)),
-    statfs: () => wait('asks for free space', () => ({ bavail: files.disk.full ? 0 : freeBytes() / PAGE, bfree: freeBytes() / PAGE, bsize: PAGE, blocks: 1e9 })),
-    truncate: (path: string, size: number) => wait(`truncates ${path}`, () => files.disk.truncate(files.get(path, 'truncate'), size)),
+    statfs: () =>
+      wait('asks for free space', () => ({
+        bavail: files.disk.full ? 0 : freeBytes() / PAGE,
+        bfree: freeBytes() / PAGE,
+        bsize: PAGE,
+        blocks: 1e9,
+      })),
+    truncate: (path: string, size: number) =>
+      wait(`truncates ${path}`, () => files.disk.truncate(files.get(path, 'truncate'), size)),
     copyFile: (from: string, to: string) => wait(`copies ${from}`, () => replace(to, files.readFile(from), 'w')),
   });
 
@@ -198,20 +245,40 @@ export function createFsModules(life: Life, files: ProcessFiles, freeBytes: () =
     existsSync: (path: string) => files.exists(path),
     openSync: (path: string, flags?: string | number) => files.open(path, flags),
     closeSync: (fd: number) => files.close(fd),
-    readSync: (fd: number, into: Uint8Array, offset = 0, length = into.byteLength - offset, position: number | null = null) => files.read(fd, into, offset, length, position),
-    writeSync: (fd: number, content: string | Uint8Array, offset = 0, length?: number, position: number | null = null) =>
-      typeof content === 'string' ? writeAll(fd, content) : files.write(fd, content, offset, length ?? content.length - offset, position),
+    readSync: (
+      fd: number,
+      into: Uint8Array,
+      offset = 0,
+      length = into.byteLength - offset,
+      position: number | null = null,
+    ) => files.read(fd, into, offset, length, position),
+    writeSync: (
+      fd: number,
+      content: string | Uint8Array,
+      offset = 0,
+      length?: number,
+      position: number | null = null,
+    ) =>
+      typeof content === 'string'
+        ? writeAll(fd, content)
+        : files.write(fd, content, offset, length ?? content.length - offset, position),
     ftruncateSync: (fd: number, size = 0) => files.truncate(fd, size),
     fsyncSync: (fd: number) => files.sync(fd),
     fdatasyncSync: (fd: number) => files.sync(fd),
-    fstatSync: (fd: number, { bigint = false }: { readonly bigint?: boolean } = {}) => new Stats(files.file(fd, 'fstat').node, bigint),
-    statSync: (path: string, { throwIfNoEntry = true, bigint = false }: { readonly throwIfNoEntry?: boolean; readonly bigint?: boolean } = {}) => (!throwIfNoEntry && !files.find(path) ? undefined : stat(path, bigint)),
+    fstatSync: (fd: number, { bigint = false }: { readonly bigint?: boolean } = {}) =>
+      new Stats(files.file(fd, 'fstat').node, bigint),
+    statSync: (
+      path: string,
+      { throwIfNoEntry = true, bigint = false }: { readonly throwIfNoEntry?: boolean; readonly bigint?: boolean } = {},
+    ) => (!throwIfNoEntry && !files.find(path) ? undefined : stat(path, bigint)),
     readFileSync: (path: string, encoding?: Encoding) => decoded(files.readFile(path), encoding),
     writeFileSync: (path: string, content: string | Uint8Array) => replace(path, content, 'w'),
     readdirSync: (path: string, options?: Parameters<typeof list>[1]) => list(path, options),
     readlinkSync: (path: string) => files.readLink(path),
-    mkdirSync: (path: string, { recursive = false }: { readonly recursive?: boolean } = {}) => files.makeFolder(path, recursive),
-    rmSync: (path: string, options?: { readonly recursive?: boolean; readonly force?: boolean }) => files.remove(path, options),
+    mkdirSync: (path: string, { recursive = false }: { readonly recursive?: boolean } = {}) =>
+      files.makeFolder(path, recursive),
+    rmSync: (path: string, options?: { readonly recursive?: boolean; readonly force?: boolean }) =>
+      files.remove(path, options),
     unlinkSync: (path: string) => files.remove(path),
     renameSync: (from: string, to: string) => files.rename(from, to),
     linkSync: (from: string, to: string) => files.link(from, to),

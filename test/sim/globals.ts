@@ -77,10 +77,16 @@ export function createGlobals(life: Life, scheduler: Scheduler, powers: ProcessP
   };
   const setInterval = (act: (...args: unknown[]) => void, ms = 0, ...args: unknown[]): Timer => {
     const bound = inContext(() => act(...args));
-    const timer: Timer = new Timer(() => life.post('interval', () => {
-      timer.rearm();
-      bound();
-    }, Math.max(1, ms)));
+    const timer: Timer = new Timer(() =>
+      life.post(
+        'interval',
+        () => {
+          timer.rearm();
+          bound();
+        },
+        Math.max(1, ms),
+      ),
+    );
     return timer;
   };
   const setImmediate = (act: (...args: unknown[]) => void, ...args: unknown[]): Timer => {
@@ -104,10 +110,12 @@ export function createGlobals(life: Life, scheduler: Scheduler, powers: ProcessP
   const performance = { now: () => scheduler.nowMs - life.startedAtMs, timeOrigin: life.startedAtMs };
   const process_ = Object.create(process, {
     pid: { value: life.pid },
-    kill: { value: (pid: number, signal: string | number = 'SIGTERM') => {
-      powers.kill(pid, signal);
-      return true;
-    } },
+    kill: {
+      value: (pid: number, signal: string | number = 'SIGTERM') => {
+        powers.kill(pid, signal);
+        return true;
+      },
+    },
     on: { value: () => process_ },
     once: { value: () => process_ },
     exit: { value: () => life.kill() },
@@ -116,7 +124,17 @@ export function createGlobals(life: Life, scheduler: Scheduler, powers: ProcessP
     cpuUsage: { value: () => ({ user: 0, system: 0 }) },
     env: { value: {} },
   }) as typeof process;
-  return { setTimeout, clearTimeout: clear, setInterval, clearInterval: clear, setImmediate, clearImmediate: clear, Date: SimDate, performance, process: process_ };
+  return {
+    setTimeout,
+    clearTimeout: clear,
+    setInterval,
+    clearInterval: clear,
+    setImmediate,
+    clearImmediate: clear,
+    Date: SimDate,
+    performance,
+    process: process_,
+  };
 }
 
 /** Chance from the seed; what is a function of its input is the real thing. */
@@ -143,7 +161,20 @@ export function cryptoModule(scheduler: Scheduler): Module {
 
 export function osModule(hostName: string): Module {
   return only('node:os', {
-    hostname: () => hostName, homedir: () => '/root', tmpdir: () => '/tmp', availableParallelism: () => 1, cpus: () => [{ times: { user: 0, nice: 0, sys: 0, idle: 1, irq: 0 } }], setPriority: () => undefined,
-    constants: realOs.constants, platform: () => 'linux', arch: () => 'x64', totalmem: () => 2 ** 34, freemem: () => 2 ** 33, loadavg: () => [0, 0, 0], userInfo: () => ({ username: 'root', uid: 0 }), EOL: '\n', networkInterfaces: () => ({}),
+    hostname: () => hostName,
+    homedir: () => '/root',
+    tmpdir: () => '/tmp',
+    availableParallelism: () => 1,
+    cpus: () => [{ times: { user: 0, nice: 0, sys: 0, idle: 1, irq: 0 } }],
+    setPriority: () => undefined,
+    constants: realOs.constants,
+    platform: () => 'linux',
+    arch: () => 'x64',
+    totalmem: () => 2 ** 34,
+    freemem: () => 2 ** 33,
+    loadavg: () => [0, 0, 0],
+    userInfo: () => ({ username: 'root', uid: 0 }),
+    EOL: '\n',
+    networkInterfaces: () => ({}),
   });
 }

@@ -55,15 +55,19 @@ export class Guest {
   }
 
   /** @returns what is wrong with it at this moment; undefined where it is whole and of its last moment */
-  flaw(disk: { readonly blocks: number; readonly model: DiskModel; readonly node: Inode } | undefined): string | undefined {
+  flaw(
+    disk: { readonly blocks: number; readonly model: DiskModel; readonly node: Inode } | undefined,
+  ): string | undefined {
     const { count, position } = this.registers;
     const { last } = this.#truth;
-    if (count !== last.count || position !== last.position) return `it is at ${count}/${position} and had been at ${last.count}/${last.position}: its memory is of another moment`;
+    if (count !== last.count || position !== last.position)
+      return `it is at ${count}/${position} and had been at ${last.count}/${last.position}: its memory is of another moment`;
     for (const [index, page] of COUNTING.entries()) {
       const wanted = index < position ? count : count - 1;
       const found = this.ram.readUInt32LE(page * PAGE_BYTES);
       if (found !== wanted) return `page ${page} holds ${found} where its registers say ${wanted}: its memory is torn`;
-      if (wanted > 0 && this.ram.readUInt32LE(page * PAGE_BYTES + 4092) !== wanted) return `page ${page} is half a page`;
+      if (wanted > 0 && this.ram.readUInt32LE(page * PAGE_BYTES + 4092) !== wanted)
+        return `page ${page} is half a page`;
     }
     if (this.rom[PAGE_BYTES] !== 0x5a) return 'its ROM is not there';
     return disk && diskFlaw(disk, count);
@@ -76,14 +80,18 @@ export class Guest {
 }
 
 /** What the disk must hold when the guest is in pass `count`. */
-function diskFlaw({ blocks, model, node }: { readonly blocks: number; readonly model: DiskModel; readonly node: Inode }, count: number): string | undefined {
+function diskFlaw(
+  { blocks, model, node }: { readonly blocks: number; readonly model: DiskModel; readonly node: Inode },
+  count: number,
+): string | undefined {
   const bytes = Buffer.alloc(8);
   for (let block = 0; block < blocks; block += 1) {
     let wanted = count - 1;
     while (wanted > 0 && wanted % blocks !== block) wanted -= 1;
     model.read(node, bytes.fill(0), block * BLOCK_BYTES + PAGE_BYTES);
     const found = bytes.readUInt32LE(0);
-    if (found !== wanted) return `block ${block} of its disk holds ${found} where memory says ${wanted}: disk and memory are of different moments`;
+    if (found !== wanted)
+      return `block ${block} of its disk holds ${found} where memory says ${wanted}: disk and memory are of different moments`;
   }
   return undefined;
 }

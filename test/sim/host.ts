@@ -37,7 +37,13 @@ export class SimHost {
   #nextPid = 100;
   #boots = 1;
 
-  constructor(name: string, scheduler: SimScheduler, network: Network, watch: HostWatch, truthOf: (command: readonly string[]) => Truth) {
+  constructor(
+    name: string,
+    scheduler: SimScheduler,
+    network: Network,
+    watch: HostWatch,
+    truthOf: (command: readonly string[]) => Truth,
+  ) {
     this.name = name;
     this.dataDir = `/var/${name}`;
     this.scheduler = scheduler;
@@ -65,7 +71,16 @@ export class SimHost {
     const life = new Life(`${this.name}'s QEMU`, this.#pid(), this.scheduler);
     const files = this.files(life);
     const qemu: SimQemu = new SimQemu({
-      life, files, scheduler: this.scheduler, disk: this.disk, sockets: new ProcessSockets(life, files, this.scheduler), command, truth: this.#truthOf(command), hostName: this.name, clock: () => this.scheduler.nowMs + this.clockOffsetMs, say,
+      life,
+      files,
+      scheduler: this.scheduler,
+      disk: this.disk,
+      sockets: new ProcessSockets(life, files, this.scheduler),
+      command,
+      truth: this.#truthOf(command),
+      hostName: this.name,
+      clock: () => this.scheduler.nowMs + this.clockOffsetMs,
+      say,
       changed: (changed, how) => this.#watch.qemuChanged(changed, how),
     });
     this.#add({ life, command, qemu });
@@ -116,17 +131,24 @@ export class SimHost {
       if (path === '/proc/net/unix') return this.#unixSockets();
       if (path === '/proc/locks') return '';
       if (path === '/proc/meminfo') return 'MemAvailable:   16000000 kB\n';
-      if (path === '/proc/sys/kernel/random/boot_id') return `00000000-0000-4000-8000-${String(this.#boots).padStart(12, '0')}\n`;
+      if (path === '/proc/sys/kernel/random/boot_id')
+        return `00000000-0000-4000-8000-${String(this.#boots).padStart(12, '0')}\n`;
       const [, pid, what] = /^\/proc\/(\d+)\/(\w+)$/.exec(path) ?? [];
       const process = this.#processes.get(Number(pid));
       if (!process) return undefined;
       switch (what) {
-        case 'cmdline': return process.command.map((word) => `${word}\0`).join('');
-        case 'exe': return '';
-        case 'comm': return 'qemu-system-x86\n';
-        case 'stat': return this.#statLine(process);
-        case 'status': return `Name:\tqemu-system-x86\nState:\tS (sleeping)\nPid:\t${process.life.pid}\n`;
-        default: return undefined;
+        case 'cmdline':
+          return process.command.map((word) => `${word}\0`).join('');
+        case 'exe':
+          return '';
+        case 'comm':
+          return 'qemu-system-x86\n';
+        case 'stat':
+          return this.#statLine(process);
+        case 'status':
+          return `Name:\tqemu-system-x86\nState:\tS (sleeping)\nPid:\t${process.life.pid}\n`;
+        default:
+          return undefined;
       }
     },
     list: (path) => {
@@ -154,7 +176,10 @@ export class SimHost {
 
   #unixSockets(): string {
     const lines = [...this.#processes.values()].flatMap(({ life, qemu }) =>
-      (qemu?.listens ?? []).map((path, index) => `0000000000000000: 00000002 00000000 00010000 0001 01 ${this.#inodeOf(life.pid, 3 + index)} ${path}`),
+      (qemu?.listens ?? []).map(
+        (path, index) =>
+          `0000000000000000: 00000002 00000000 00010000 0001 01 ${this.#inodeOf(life.pid, 3 + index)} ${path}`,
+      ),
     );
     return `Num       RefCount Protocol Flags    Type St Inode Path\n${lines.join('\n')}\n`;
   }

@@ -37,23 +37,34 @@ export class Invariants {
   /** Told when a journal has a new line. */
   onJournal: (host: HostName, entry: Entry) => void = () => undefined;
   readonly #world: World;
-  readonly #journals: Record<HostName, JournalSeen> = { a: { generation: -1, node: undefined, version: -1, entries: [] }, b: { generation: -1, node: undefined, version: -1, entries: [] } };
+  readonly #journals: Record<HostName, JournalSeen> = {
+    a: { generation: -1, node: undefined, version: -1, entries: [] },
+    b: { generation: -1, node: undefined, version: -1, entries: [] },
+  };
   #looks = 0;
 
   constructor(world: World) {
     this.#world = world;
-    world.scheduler.onUncaught = (error) => this.#found('a process dies of an error', `${world.scheduler.current?.owner?.name ?? 'nobody'} in "${world.scheduler.current?.label ?? ''}": ${textOf(error)}`);
+    world.scheduler.onUncaught = (error) =>
+      this.#found(
+        'a process dies of an error',
+        `${world.scheduler.current?.owner?.name ?? 'nobody'} in "${world.scheduler.current?.label ?? ''}": ${textOf(error)}`,
+      );
   }
 
   /** Of a promise that nobody listens to: Node ends such a process. */
   unhandled(error: unknown): void {
-    this.#found('a process dies of a rejection that nobody handles', `${this.#world.scheduler.current?.owner?.name ?? 'nobody'} behind "${this.#world.scheduler.current?.label ?? ''}": ${textOf(error)}`);
+    this.#found(
+      'a process dies of a rejection that nobody handles',
+      `${this.#world.scheduler.current?.owner?.name ?? 'nobody'} behind "${this.#world.scheduler.current?.label ?? ''}": ${textOf(error)}`,
+    );
   }
 
   /** A QEMU has changed what it does. */
   qemuChanged(qemu: SimQemu, how: string): void {
     if (qemu.state !== 'running' || this.twoAccepted) return;
-    if (this.#world.qemus.filter(({ running }) => running).length > 1) this.#found('two copies run', `on ${qemu.hostName} it ${how} while it runs on the other host`);
+    if (this.#world.qemus.filter(({ running }) => running).length > 1)
+      this.#found('two copies run', `on ${qemu.hostName} it ${how} while it runs on the other host`);
     const flaw = how === 'starts' ? undefined : qemu.flaw();
     if (flaw !== undefined) this.#found('a wrong guest runs', `on ${qemu.hostName} it ${how}, and ${flaw}`);
   }
@@ -61,7 +72,8 @@ export class Invariants {
   afterStep(): void {
     for (const name of ['a', 'b'] as const) this.#readJournal(name);
     this.#looks += 1;
-    if (this.#looks % LOOK_AT_IMAGES_EVERY === 0) for (const qemu of this.#world.qemus) if (qemu.running) this.#lookAtImages(qemu);
+    if (this.#looks % LOOK_AT_IMAGES_EVERY === 0)
+      for (const qemu of this.#world.qemus) if (qemu.running) this.#lookAtImages(qemu);
   }
 
   last(name: HostName): Entry | undefined {
@@ -71,7 +83,8 @@ export class Invariants {
   /** @returns what is left to be done or is wrong, now that nothing disturbs any more; undefined where all is settled */
   unsettled(): string | undefined {
     const { workflow, temporal, qemus, truth, vm } = this.#world;
-    if (workflow?.status === 'RUNNING') return `the workflow is open${workflow.parked ? ' (parked)' : ''}: ${workflow.details.split('\n')[0] ?? ''}`;
+    if (workflow?.status === 'RUNNING')
+      return `the workflow is open${workflow.parked ? ' (parked)' : ''}: ${workflow.details.split('\n')[0] ?? ''}`;
     if (temporal.running.length > 0) return 'activities still run';
     const running = qemus.filter((qemu) => qemu.running);
     if (vm.running && running.length === 0 && !truth.lost) return 'nobody runs the guest';
@@ -101,8 +114,10 @@ export class Invariants {
       if (imageId === 'memory') continue;
       const node = find(hosts[owner], path);
       if (!node) return `its disk is not at its place on ${owner}`;
-      if (find(hosts[owner], `${path}.dwcp-baseline`) === node) return `its disk on ${owner} is a baseline that may be removed`;
-      if (!this.#world.vm.running && !this.#isOriginal(hosts[owner], node)) return `its disk on ${owner} is not what it was`;
+      if (find(hosts[owner], `${path}.dwcp-baseline`) === node)
+        return `its disk on ${owner} is a baseline that may be removed`;
+      if (!this.#world.vm.running && !this.#isOriginal(hosts[owner], node))
+        return `its disk on ${owner} is not what it was`;
     }
     return undefined;
   }
@@ -124,7 +139,12 @@ export class Invariants {
     const node = find(host, `${host.dataDir}/ownership/${VM_ID}.journal`);
     if (node === known.node && node?.version === known.version) return;
     const before = known.entries.length;
-    this.#journals[name] = { generation, node, version: node?.version ?? -1, entries: node ? entriesOf(host, node) : [] };
+    this.#journals[name] = {
+      generation,
+      node,
+      version: node?.version ?? -1,
+      entries: node ? entriesOf(host, node) : [],
+    };
     const { entries } = this.#journals[name];
     for (const entry of entries.slice(before)) {
       this.#world.scheduler.trace(`the journal of ${name} says ${entry.state} (${entry.migrationId})`);
@@ -137,8 +157,20 @@ export class Invariants {
     const [a, b] = [this.last('a'), this.last('b')];
     // A VM that no journal knows of is where it was installed.
     const owns = (name: HostName, entry: Entry | undefined): boolean => (entry ? OWNS.has(entry.state) : name === 'a');
-    if (!this.twoAccepted && owns('a', a) && owns('b', b)) this.#found('both journals say mine', `a: ${a?.state ?? 'nothing'} (${a?.migrationId ?? ''}), b: ${b?.state ?? 'nothing'} (${b?.migrationId ?? ''})`);
-    const broken = entries.find(({ state, migrationId }, index) => state === 'abandoned' && entries.slice(index).some((later) => later.migrationId === migrationId && (later.state === 'mine' || later.state === 'installed')));
+    if (!this.twoAccepted && owns('a', a) && owns('b', b))
+      this.#found(
+        'both journals say mine',
+        `a: ${a?.state ?? 'nothing'} (${a?.migrationId ?? ''}), b: ${b?.state ?? 'nothing'} (${b?.migrationId ?? ''})`,
+      );
+    const broken = entries.find(
+      ({ state, migrationId }, index) =>
+        state === 'abandoned' &&
+        entries
+          .slice(index)
+          .some(
+            (later) => later.migrationId === migrationId && (later.state === 'mine' || later.state === 'installed'),
+          ),
+    );
     if (broken) this.#found('a promise is broken', `migration ${broken.migrationId} was abandoned and taken over`);
   }
 
@@ -146,8 +178,13 @@ export class Invariants {
     if (!qemu.disk) return;
     const host = this.#world.hosts[qemu.hostName as HostName];
     const { path, node } = qemu.disk;
-    if (find(host, path) !== node) this.#found('an image of the owner is gone', `the disk of the guest that runs on ${qemu.hostName} is not at ${path} any more`);
-    else if (find(host, `${path}.dwcp-baseline`) === node) this.#found('an image of the owner is a baseline', `${path} on ${qemu.hostName}`);
+    if (find(host, path) !== node)
+      this.#found(
+        'an image of the owner is gone',
+        `the disk of the guest that runs on ${qemu.hostName} is not at ${path} any more`,
+      );
+    else if (find(host, `${path}.dwcp-baseline`) === node)
+      this.#found('an image of the owner is a baseline', `${path} on ${qemu.hostName}`);
   }
 
   #found(kind: string, text: string): void {
@@ -181,7 +218,9 @@ function textIn(host: SimHost, node: Inode): string {
 }
 
 function entriesOf(host: SimHost, node: Inode): Entry[] {
-  return textIn(host, node).split('\n').flatMap((line) => (line.includes('{') ? [JSON.parse(line.slice(line.indexOf('{'))) as Entry] : []));
+  return textIn(host, node)
+    .split('\n')
+    .flatMap((line) => (line.includes('{') ? [JSON.parse(line.slice(line.indexOf('{'))) as Entry] : []));
 }
 
 interface RegistryRecord {

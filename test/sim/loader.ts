@@ -18,7 +18,17 @@ export interface Edit {
 }
 
 /** Names that product code takes for globals. */
-export const SHADOWED = ['setTimeout', 'clearTimeout', 'setInterval', 'clearInterval', 'setImmediate', 'clearImmediate', 'Date', 'performance', 'process'] as const;
+export const SHADOWED = [
+  'setTimeout',
+  'clearTimeout',
+  'setInterval',
+  'clearInterval',
+  'setImmediate',
+  'clearImmediate',
+  'Date',
+  'performance',
+  'process',
+] as const;
 export type Globals = Readonly<Record<(typeof SHADOWED)[number], unknown>>;
 
 /** @returns the module in place of the product's own or a package's; undefined for none */
@@ -26,11 +36,22 @@ export type Replacement = (name: string, load: Load) => unknown;
 /** @param name below the compiled root, as `src/agent/host` */
 export type Load = (name: string) => Readonly<Record<string, unknown>>;
 
-type Wrapper = (exports: unknown, require: (id: string) => unknown, module: { exports: unknown }, ...globals: unknown[]) => void;
+type Wrapper = (
+  exports: unknown,
+  require: (id: string) => unknown,
+  module: { exports: unknown },
+  ...globals: unknown[]
+) => void;
 
 const ROOT = join(__dirname, '../..');
 /** Pure: no state, no clock, nothing of the world. */
-const SHARED = [/^src\/model\//, /^src\/encoder\//, /^src\/transport\/(frame|counters|hello|grants)$/, /^src\/hypervisor\/qemu\/(qmp-schemas|migration-stream-[a-z]+|guest-command)$/, /^src\/sync\/(protocol|source\/batch-counts|source\/image-results|codec\/codec-jobs)$/];
+const SHARED = [
+  /^src\/model\//,
+  /^src\/encoder\//,
+  /^src\/transport\/(frame|counters|hello|grants)$/,
+  /^src\/hypervisor\/qemu\/(qmp-schemas|migration-stream-[a-z]+|guest-command)$/,
+  /^src\/sync\/(protocol|source\/batch-counts|source\/image-results|codec\/codec-jobs)$/,
+];
 
 const compiledBefore = new Map<string, Wrapper>();
 
@@ -98,7 +119,9 @@ export class Program {
     if (known !== undefined) return known;
     this.#privateFiles.set(name, false);
     const source = readFileSync(join(ROOT, `${name}.js`), 'utf8');
-    const needs = [...source.matchAll(/require\("(\.[^"]+)"\)/g)].map(([, id]) => inRoot(dirname(join(ROOT, name)), id ?? ''));
+    const needs = [...source.matchAll(/require\("(\.[^"]+)"\)/g)].map(([, id]) =>
+      inRoot(dirname(join(ROOT, name)), id ?? ''),
+    );
     const isPrivate = this.#edits.has(name) || needs.some((each) => this.#isPrivate(each));
     this.#privateFiles.set(name, isPrivate);
     return isPrivate;
@@ -121,11 +144,14 @@ function inRoot(from: string, id: string): string {
 
 function applyEdit(source: string, { file, find, replace, count = 1 }: Edit): string {
   const pieces = source.split(find);
-  if (pieces.length - 1 !== count) throw new Error(`An edit of ${file} expects ${count} of its text and finds ${pieces.length - 1}: ${find}`);
+  if (pieces.length - 1 !== count)
+    throw new Error(`An edit of ${file} expects ${count} of its text and finds ${pieces.length - 1}: ${find}`);
   return pieces.join(replace);
 }
 
 function compile(name: string, source: string): Wrapper {
   const parameters = ['exports', 'require', 'module', '__filename', '__dirname', ...SHADOWED].join(', ');
-  return new Script(`(function (${parameters}) {${source}\n})`, { filename: join(ROOT, `${name}.js`) }).runInThisContext() as Wrapper;
+  return new Script(`(function (${parameters}) {${source}\n})`, {
+    filename: join(ROOT, `${name}.js`),
+  }).runInThisContext() as Wrapper;
 }

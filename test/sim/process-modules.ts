@@ -16,13 +16,26 @@ const BLOCK_BYTES = 64 * 1024;
 
 function saysOfItself(args: readonly string[]): string {
   if (args.includes('--version')) return 'QEMU emulator version 10.0.2 (sim)\n';
-  if (args.includes('-machine')) return 'Supported machines are:\npc-q35-10.0          Standard PC (Q35 + ICH9, 2009)\n';
+  if (args.includes('-machine'))
+    return 'Supported machines are:\npc-q35-10.0          Standard PC (Q35 + ICH9, 2009)\n';
   return 'Available CPUs:\n  max\n  qemu64\n';
 }
 
 export function childProcessModule(host: SimHost, life: Life, files: ProcessFiles): Module {
-  const spawn = (program: string, args: readonly string[], options: { readonly stdio?: readonly unknown[] } = {}): EventEmitter => {
-    const child = Object.assign(new EventEmitter(), { pid: 0, unref: () => undefined, ref: () => undefined, kill: (signal: string) => host.signal(child.pid, signal), stderr: new EventEmitter(), stdout: new EventEmitter(), exitCode: null });
+  const spawn = (
+    program: string,
+    args: readonly string[],
+    options: { readonly stdio?: readonly unknown[] } = {},
+  ): EventEmitter => {
+    const child = Object.assign(new EventEmitter(), {
+      pid: 0,
+      unref: () => undefined,
+      ref: () => undefined,
+      kill: (signal: string) => host.signal(child.pid, signal),
+      stderr: new EventEmitter(),
+      stdout: new EventEmitter(),
+      exitCode: null,
+    });
     const log = options.stdio?.[1];
     const node = typeof log === 'number' ? files.file(log, 'spawn').node : undefined;
     const qemu = host.startQemu([program, ...args], (line) => {
@@ -36,7 +49,12 @@ export function childProcessModule(host: SimHost, life: Life, files: ProcessFile
     const done = rest.at(-1) as (error: Error | null, stdout: string, stderr: string) => void;
     life.post('a program answers', () => done(null, saysOfItself(args), ''), 20);
   };
-  Object.defineProperty(execFile, promisify.custom, { value: (_program: string, args: readonly string[]) => new Promise((resolve) => void life.post('a program answers', () => resolve({ stdout: saysOfItself(args), stderr: '' }), 20)) });
+  Object.defineProperty(execFile, promisify.custom, {
+    value: (_program: string, args: readonly string[]) =>
+      new Promise(
+        (resolve) => void life.post('a program answers', () => resolve({ stdout: saysOfItself(args), stderr: '' }), 20),
+      ),
+  });
   return only('node:child_process', { spawn, execFile });
 }
 
@@ -55,7 +73,10 @@ function codecOf(program: Program): (message: unknown) => readonly unknown[] {
   if (known) return known;
   let inbox: (message: unknown) => void = () => undefined;
   let replies: unknown[] = [];
-  const parentPort = { on: (_event: string, listener: (message: unknown) => void) => (inbox = listener), postMessage: (reply: unknown) => void replies.push(reply) };
+  const parentPort = {
+    on: (_event: string, listener: (message: unknown) => void) => (inbox = listener),
+    postMessage: (reply: unknown) => void replies.push(reply),
+  };
   const through = (of: () => Module): Module => new Proxy({}, { get: (_target, name) => of()[name as string] });
   const none = (): never => {
     throw new Error('sim: a codec job outside a job');
@@ -63,7 +84,15 @@ function codecOf(program: Program): (message: unknown) => readonly unknown[] {
   const fs = through(() => current?.fs ?? none());
   const systemCalls = through(() => current?.systemCalls ?? none());
   const globals = Object.fromEntries(SHADOWED.map((name) => [name, undefined]));
-  program.start({ ...globals, performance: { now: () => 0 }, process } as unknown as Globals, (name) => (name === 'node:worker_threads' ? { parentPort } : name === 'node:fs' ? fs : name === 'src/store/system-calls' ? systemCalls : undefined))('src/sync/codec/codec-worker');
+  program.start({ ...globals, performance: { now: () => 0 }, process } as unknown as Globals, (name) =>
+    name === 'node:worker_threads'
+      ? { parentPort }
+      : name === 'node:fs'
+        ? fs
+        : name === 'src/store/system-calls'
+          ? systemCalls
+          : undefined,
+  )('src/sync/codec/codec-worker');
   const run = (message: unknown): readonly unknown[] => {
     replies = [];
     inbox(message);
@@ -92,7 +121,8 @@ export function workerThreadsModule(life: Life, program: Program, files: CodecFi
       life.post('a worker thread does a job', () => {
         current = files;
         try {
-          for (const reply of codecOf(program)(message)) life.post('a worker thread answers', () => this.emit('message', reply));
+          for (const reply of codecOf(program)(message))
+            life.post('a worker thread answers', () => this.emit('message', reply));
         } finally {
           current = undefined;
         }
@@ -160,7 +190,11 @@ export function nbdClientModule(host: SimHost, life: Life): Module {
     extents(): Promise<Extent[]> {
       return ask(this.#qemu, 'is asked for extents', () => {
         const { disk, dirty } = this.#qemu.exported(this.#name);
-        return Array.from({ length: disk.blocks }, (_, block) => ({ offset: block * BLOCK_BYTES, length: BLOCK_BYTES, flags: this.#context === 'base:allocation' ? allocation(disk, block) : dirty?.has(block) ? 1 : 0 }));
+        return Array.from({ length: disk.blocks }, (_, block) => ({
+          offset: block * BLOCK_BYTES,
+          length: BLOCK_BYTES,
+          flags: this.#context === 'base:allocation' ? allocation(disk, block) : dirty?.has(block) ? 1 : 0,
+        }));
       });
     }
 

@@ -3,7 +3,13 @@
  * switchover, device state; coming in through the product's reader. Run states and monitors are qemu.ts's.
  */
 import { MigrationStreamReader } from '../../src/hypervisor/qemu/migration-stream-reader';
-import { PAGE_FLAG, RAM_SECTION_VERSION, SECTION, STREAM_MAGIC, STREAM_VERSION } from '../../src/hypervisor/qemu/migration-stream-format';
+import {
+  PAGE_FLAG,
+  RAM_SECTION_VERSION,
+  SECTION,
+  STREAM_MAGIC,
+  STREAM_VERSION,
+} from '../../src/hypervisor/qemu/migration-stream-format';
 import { MigrationStreamWriter } from '../../src/hypervisor/qemu/migration-stream-writer';
 import { type Guest, PAGE_BYTES, RAM_ID, type Registers, ROM_ID } from './guest';
 import type { SimSocket } from './sim-net';
@@ -54,13 +60,28 @@ function u64(value: number): Buffer {
 }
 
 function prefixOf(guest: Guest): Buffer {
-  const blocks = [[RAM_ID, guest.ram.length], [ROM_ID, guest.rom.length]] as const;
+  const blocks = [
+    [RAM_ID, guest.ram.length],
+    [ROM_ID, guest.rom.length],
+  ] as const;
   const total = guest.ram.length + guest.rom.length;
   const machine = 'pc-q35-10.0';
   return Buffer.concat([
-    u32(STREAM_MAGIC), u32(STREAM_VERSION), Buffer.from([SECTION.configuration]), u32(machine.length), Buffer.from(machine),
-    Buffer.from([SECTION.start]), u32(SECTION_ID), text('ram'), u32(0), u32(RAM_SECTION_VERSION), u64(total + PAGE_FLAG.memSize),
-    ...blocks.flatMap(([id, bytes]) => [text(id), u64(bytes)]), u64(PAGE_FLAG.endOfSection), Buffer.from([SECTION.footer]), u32(SECTION_ID),
+    u32(STREAM_MAGIC),
+    u32(STREAM_VERSION),
+    Buffer.from([SECTION.configuration]),
+    u32(machine.length),
+    Buffer.from(machine),
+    Buffer.from([SECTION.start]),
+    u32(SECTION_ID),
+    text('ram'),
+    u32(0),
+    u32(RAM_SECTION_VERSION),
+    u64(total + PAGE_FLAG.memSize),
+    ...blocks.flatMap(([id, bytes]) => [text(id), u64(bytes)]),
+    u64(PAGE_FLAG.endOfSection),
+    Buffer.from([SECTION.footer]),
+    u32(SECTION_ID),
   ]);
 }
 
@@ -85,11 +106,15 @@ export class OutgoingStream {
     this.#qemu = qemu;
     this.settings = settings;
     this.#socket = qemu.connect(path);
-    this.#writer = new MigrationStreamWriter(SECTION_ID, (bytes, done) => {
-      this.transferred += bytes.length;
-      this.#socket.write(bytes);
-      done();
-    }, 16 * 1024);
+    this.#writer = new MigrationStreamWriter(
+      SECTION_ID,
+      (bytes, done) => {
+        this.transferred += bytes.length;
+        this.#socket.write(bytes);
+        done();
+      },
+      16 * 1024,
+    );
     const pages = (qemu.guest.ram.length + qemu.guest.rom.length) / PAGE_BYTES;
     this.#left = Array.from({ length: pages }, (_, page) => page);
     qemu.guest.dirty.clear();
@@ -153,7 +178,12 @@ export class OutgoingStream {
     this.#round();
     const mayStop = !this.settings.waitsForAck || this.#acknowledged;
     if (mayStop && (this.settings.downtimeLimitMs >= AT_ONCE_MS || this.#left.length === 0)) this.#stop();
-    else this.#again(this.#left.length === 0 ? 20 + 40 * this.#qemu.random() : Math.min(SLOWEST_ROUND_MS, 1 + this.rounds ** 1.5 / 8));
+    else
+      this.#again(
+        this.#left.length === 0
+          ? 20 + 40 * this.#qemu.random()
+          : Math.min(SLOWEST_ROUND_MS, 1 + this.rounds ** 1.5 / 8),
+      );
   }
 
   #round(): void {
@@ -181,14 +211,20 @@ export class OutgoingStream {
     }
     this.#section('end', this.#left.splice(0));
     const registers = Buffer.from(JSON.stringify(this.#qemu.guest.registers));
-    this.#socket.write(Buffer.concat([Buffer.from([SECTION.full]), u32(registers.length), registers, Buffer.from([SECTION.endOfFile])]));
+    this.#socket.write(
+      Buffer.concat([Buffer.from([SECTION.full]), u32(registers.length), registers, Buffer.from([SECTION.endOfFile])]),
+    );
     this.#allWritten = true;
     this.#socket.end();
-    this.#qemu.post('completes its migration', () => {
-      if (this.status !== 'device') return;
-      this.#qemu.completed();
-      this.#enter('completed');
-    }, 3);
+    this.#qemu.post(
+      'completes its migration',
+      () => {
+        if (this.status !== 'device') return;
+        this.#qemu.completed();
+        this.#enter('completed');
+      },
+      3,
+    );
   }
 
   #section(kind: 'part' | 'end', pages: readonly number[]): void {
@@ -224,7 +260,8 @@ export class OutgoingStream {
     if (this.isOver) return;
     this.#socket.destroy();
     this.#enter(status);
-    if (this.#stopped) this.#qemu.post('resumes by itself', () => this.#qemu.resumeAfterMigration(), status === 'failed' ? 10 : 0);
+    if (this.#stopped)
+      this.#qemu.post('resumes by itself', () => this.#qemu.resumeAfterMigration(), status === 'failed' ? 10 : 0);
   }
 }
 

@@ -64,7 +64,12 @@ export class SimQemu {
   readonly #parts: QemuParts;
   readonly #monitors: QmpServer;
   readonly #bitmaps = new Map<string, Bitmap>();
-  readonly #capabilities = new Map<string, boolean>(['events', 'pause-before-switchover', 'auto-converge', 'return-path', 'switchover-ack', 'xbzrle'].map((name) => [name, false]));
+  readonly #capabilities = new Map<string, boolean>(
+    ['events', 'pause-before-switchover', 'auto-converge', 'return-path', 'switchover-ack', 'xbzrle'].map((name) => [
+      name,
+      false,
+    ]),
+  );
   #downtimeLimitMs = 300;
   #outgoing: OutgoingStream | undefined;
   #incomingStatus: string | undefined;
@@ -104,12 +109,18 @@ export class SimQemu {
         this.life.kill();
         return;
       }
-      this.disk = { path, node, model: this.#parts.disk, sizeBytes: node.now.size, blocks: Math.max(1, Math.floor(node.now.size / BLOCK_BYTES)) };
+      this.disk = {
+        path,
+        node,
+        model: this.#parts.disk,
+        sizeBytes: node.now.size,
+        blocks: Math.max(1, Math.floor(node.now.size / BLOCK_BYTES)),
+      };
     }
     const incoming = valuesOf(command, '-incoming')[0];
     try {
       for (const place of valuesOf(command, '-qmp')) {
-        const path = (place.slice('unix:'.length).split(',')[0] ?? '');
+        const path = place.slice('unix:'.length).split(',')[0] ?? '';
         this.#monitors.listen(sockets, path, (name, parameters) => this.#execute(name, parameters));
         this.listens.push(path);
       }
@@ -131,7 +142,10 @@ export class SimQemu {
   /** A while of the guest's own doing. */
   letGuestRun(): void {
     if (!this.running || this.life.suspended) return;
-    for (let steps = Math.floor(this.#parts.scheduler.random() * 4); steps > 0; steps -= 1) this.guest.step(this.disk && { blocks: this.disk.blocks, write: (block, bytes) => this.#writeDisk(block, bytes) });
+    for (let steps = Math.floor(this.#parts.scheduler.random() * 4); steps > 0; steps -= 1)
+      this.guest.step(
+        this.disk && { blocks: this.disk.blocks, write: (block, bytes) => this.#writeDisk(block, bytes) },
+      );
   }
 
   /** The operator's monitor: as a command on the second socket would. */
@@ -240,7 +254,8 @@ export class SimQemu {
     'query-migrate-capabilities': () => [...this.#capabilities].map(([capability, state]) => ({ capability, state })),
     'migrate-set-capabilities': ({ capabilities }) => {
       if (this.#outgoing && !this.#outgoing.isOver) throw new QmpRefusal('There’s a migration process in progress');
-      for (const { capability, state } of capabilities as { capability: string; state: boolean }[]) this.#capabilities.set(capability, state);
+      for (const { capability, state } of capabilities as { capability: string; state: boolean }[])
+        this.#capabilities.set(capability, state);
     },
     'migrate-set-parameters': (parameters) => {
       const limit = parameters['downtime-limit'];
@@ -251,14 +266,19 @@ export class SimQemu {
     migrate: ({ uri }) => {
       if (this.#outgoing && !this.#outgoing.isOver) throw new QmpRefusal('There’s a migration process in progress');
       if (this.state === 'inmigrate') throw new QmpRefusal('Guest is waiting for an incoming migration');
-      if (this.state === 'postmigrate') throw new QmpRefusal('Can’t migrate the vm that was paused due to previous migration');
+      if (this.state === 'postmigrate')
+        throw new QmpRefusal('Can’t migrate the vm that was paused due to previous migration');
       const has = (name: string): boolean => this.#capabilities.get(name) ?? false;
       this.#outgoing = new OutgoingStream(this.#migrating, String(uri).slice('unix:'.length), {
-        events: has('events'), pauseBeforeSwitchover: has('pause-before-switchover'), waitsForAck: has('switchover-ack'), downtimeLimitMs: this.#downtimeLimitMs,
+        events: has('events'),
+        pauseBeforeSwitchover: has('pause-before-switchover'),
+        waitsForAck: has('switchover-ack'),
+        downtimeLimitMs: this.#downtimeLimitMs,
       });
     },
     'migrate-continue': () => {
-      if (this.#outgoing?.status !== 'pre-switchover') throw new QmpRefusal(`Migration not in expected state: ${this.#outgoing?.status ?? 'none'}`);
+      if (this.#outgoing?.status !== 'pre-switchover')
+        throw new QmpRefusal(`Migration not in expected state: ${this.#outgoing?.status ?? 'none'}`);
       this.#outgoing.continue();
     },
     migrate_cancel: () => this.#outgoing?.cancel(),
@@ -343,7 +363,14 @@ export class SimQemu {
     return {
       status: stream.status,
       ...(stream.error !== undefined && { 'error-desc': stream.error }),
-      ram: { remaining: stream.remainingBytes, transferred: stream.transferred, total: RAM_BYTES, 'dirty-pages-rate': 3, 'dirty-sync-count': stream.rounds, mbps: 100 },
+      ram: {
+        remaining: stream.remainingBytes,
+        transferred: stream.transferred,
+        total: RAM_BYTES,
+        'dirty-pages-rate': 3,
+        'dirty-sync-count': stream.rounds,
+        mbps: 100,
+      },
     };
   }
 
@@ -351,7 +378,11 @@ export class SimQemu {
     return {
       device: 'ide0-hd0',
       inserted: {
-        'node-name': 'disk0', file: path, ro: false, drv: 'raw', image: { 'virtual-size': sizeBytes, filename: path, format: 'raw' },
+        'node-name': 'disk0',
+        file: path,
+        ro: false,
+        drv: 'raw',
+        image: { 'virtual-size': sizeBytes, filename: path, format: 'raw' },
         'dirty-bitmaps': [...this.#bitmaps].map(([name, { recording }]) => ({ name, recording, busy: false })),
       },
     };

@@ -58,7 +58,11 @@ class Monitor {
   }
 
   #command(socket: SimSocket, line: string): void {
-    const { execute, arguments: parameters = {}, id } = JSON.parse(line) as { execute: string; arguments?: Record<string, unknown>; id: number };
+    const {
+      execute,
+      arguments: parameters = {},
+      id,
+    } = JSON.parse(line) as { execute: string; arguments?: Record<string, unknown>; id: number };
     const answer = (value: unknown): void => {
       if (!socket.destroyed) socket.write(`${JSON.stringify(value)}\r\n`);
     };
@@ -66,7 +70,11 @@ class Monitor {
       if (execute === 'qmp_capabilities') {
         this.#negotiated = true;
         answer({ return: {}, id });
-      } else if (!this.#negotiated) answer({ error: { class: 'CommandNotFound', desc: 'Expecting capabilities negotiation with qmp_capabilities' }, id });
+      } else if (!this.#negotiated)
+        answer({
+          error: { class: 'CommandNotFound', desc: 'Expecting capabilities negotiation with qmp_capabilities' },
+          id,
+        });
       else answer({ return: this.#execute(execute, parameters) ?? {}, id });
     } catch (error) {
       if (!(error instanceof QmpRefusal)) throw error;

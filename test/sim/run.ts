@@ -47,7 +47,10 @@ function listenToRejections(): void {
 }
 
 /** From a macrotask only (setImmediate): steps run promises to their end. */
-export function runSeed(seed: number, { traced = false, everyStep = false, program = programOf(), only }: SimOptions = {}): SimResult {
+export function runSeed(
+  seed: number,
+  { traced = false, everyStep = false, program = programOf(), only }: SimOptions = {},
+): SimResult {
   listenToRejections();
   const chance = chanceOf(seed);
   const plan = planOf(chance, only);
@@ -74,13 +77,23 @@ export function runSeed(seed: number, { traced = false, everyStep = false, progr
     if (steps % LOOK_EVERY === 0) left = invariants.unsettled();
     return left !== undefined;
   }, settleBy);
-  const violation = invariants.violation ?? (left === undefined ? undefined : { kind: steps < MOST_STEPS ? 'it does not settle' : 'it never rests', text: left });
+  const violation =
+    invariants.violation ??
+    (left === undefined
+      ? undefined
+      : { kind: steps < MOST_STEPS ? 'it does not settle' : 'it never rests', text: left });
   if (violation && !invariants.violation) scheduler.trace(`VIOLATION ${violation.kind}: ${violation.text}`);
   const problem = world.temporal.problems[0];
   listening = undefined;
   return {
-    seed, steps: scheduler.steps, simulatedSeconds: (scheduler.nowMs - START_MS) / 1_000, plan, story: scheduler.story, outcome: `${world.workflow?.status ?? 'none'}${world.truth.lost ? ', lost' : ''}`,
-    violation: violation ?? (problem === undefined ? undefined : { kind: 'the workflow’s code is wrong', text: problem }),
+    seed,
+    steps: scheduler.steps,
+    simulatedSeconds: (scheduler.nowMs - START_MS) / 1_000,
+    plan,
+    story: scheduler.story,
+    outcome: `${world.workflow?.status ?? 'none'}${world.truth.lost ? ', lost' : ''}`,
+    violation:
+      violation ?? (problem === undefined ? undefined : { kind: 'the workflow’s code is wrong', text: problem }),
   };
 }
 
@@ -96,8 +109,13 @@ function chanceOf(seed: number): () => number {
 }
 
 export function describePlan({ vm, second, faults, temporal }: Plan): string {
-  const what = vm.running ? `a running guest ${vm.diskBlocks > 0 ? `with a disk of ${vm.diskBlocks} blocks` : 'without a disk'}` : `a stopped VM of ${vm.diskBlocks} blocks`;
-  const planned = faults.map(({ kind, host, at, behind, lastsMs }) => `${kind} ${host} (${at.of === 'state' ? at.state : `${at.of} ${at.number}`} + ${behind}, ${Math.round(lastsMs)} ms)`);
+  const what = vm.running
+    ? `a running guest ${vm.diskBlocks > 0 ? `with a disk of ${vm.diskBlocks} blocks` : 'without a disk'}`
+    : `a stopped VM of ${vm.diskBlocks} blocks`;
+  const planned = faults.map(
+    ({ kind, host, at, behind, lastsMs }) =>
+      `${kind} ${host} (${at.of === 'state' ? at.state : `${at.of} ${at.number}`} + ${behind}, ${Math.round(lastsMs)} ms)`,
+  );
   const ofTemporal = Object.entries(temporal).map(([kind, count]) => `${kind} x${count}`);
   return [what, second ? `then ${second}` : 'once', ...planned, ...ofTemporal].join('; ');
 }

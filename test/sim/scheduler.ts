@@ -98,7 +98,15 @@ export class SimScheduler implements Scheduler {
   }
 
   post(owner: SimProcess | undefined, label: string, act: () => void, delayMs = 0): Task {
-    const event: Event = { owner, label, act, atMs: this.#nowMs + Math.max(0, delayMs), number: (this.#number += 1), dropped: false, cancel: () => (event.dropped = true) };
+    const event: Event = {
+      owner,
+      label,
+      act,
+      atMs: this.#nowMs + Math.max(0, delayMs),
+      number: (this.#number += 1),
+      dropped: false,
+      cancel: () => (event.dropped = true),
+    };
     if (event.atMs <= this.#nowMs) this.#ready.push(event);
     else this.#insert(event);
     return event;
@@ -138,7 +146,8 @@ export class SimScheduler implements Scheduler {
         this.#advance(next.atMs);
         continue;
       }
-      if (next && this.random() < this.#stalls) this.#advance(Math.min(next.atMs, this.#nowMs + SHORTEST_STALL_MS * LONGEST_STALLS ** this.random()));
+      if (next && this.random() < this.#stalls)
+        this.#advance(Math.min(next.atMs, this.#nowMs + SHORTEST_STALL_MS * LONGEST_STALLS ** this.random()));
       const at = this.#ready.length === 1 ? 0 : Math.floor(this.random() * this.#ready.length);
       const event = this.#ready[at] as Event;
       const last = this.#ready.pop() as Event;
@@ -149,7 +158,11 @@ export class SimScheduler implements Scheduler {
 
   #advance(toMs: number): void {
     this.#nowMs = toMs;
-    for (let next = this.#waiting[this.#waiting.length - 1]; next && next.atMs <= toMs; next = this.#waiting[this.#waiting.length - 1]) {
+    for (
+      let next = this.#waiting[this.#waiting.length - 1];
+      next && next.atMs <= toMs;
+      next = this.#waiting[this.#waiting.length - 1]
+    ) {
       this.#waiting.pop();
       this.#ready.push(next);
     }

@@ -20,16 +20,30 @@ function run([first = 0, count = 0, stride = 1, mutant = -1]: readonly number[],
     const result = runSeed(seed, { program, ...(only.length > 0 && { only }) });
     steps += result.steps;
     outcomes[result.outcome] = (outcomes[result.outcome] ?? 0) + 1;
-    if (result.violation) say({ seed: result.seed, ...result.violation, plan: describePlan(result.plan) } satisfies FoundSeed);
+    if (result.violation)
+      say({ seed: result.seed, ...result.violation, plan: describePlan(result.plan) } satisfies FoundSeed);
   }
   const { user, system } = process.cpuUsage();
   say({ seeds: count, steps, cpuMs: (user + system) / 1_000, outcomes, found: [] } satisfies SeedsReport);
 }
 
 function tell(seed: number, mutant: number, everyStep: boolean): void {
-  const { story, violation, steps, simulatedSeconds } = runSeed(seed, { traced: true, everyStep, program: programOf(MUTANTS[mutant]?.edits ?? []) });
-  const lines = everyStep || story.length <= FIRST_LINES + LAST_LINES ? story : [...story.slice(0, FIRST_LINES), `          ... (${story.length - FIRST_LINES - LAST_LINES} lines)`, ...story.slice(-LAST_LINES)];
-  process.stdout.write(`${lines.join('\n')}\n${violation ? `${violation.kind}: ${violation.text}` : 'all is well'}, ${steps} steps, ${simulatedSeconds.toFixed(0)} s of its own time\n`);
+  const { story, violation, steps, simulatedSeconds } = runSeed(seed, {
+    traced: true,
+    everyStep,
+    program: programOf(MUTANTS[mutant]?.edits ?? []),
+  });
+  const lines =
+    everyStep || story.length <= FIRST_LINES + LAST_LINES
+      ? story
+      : [
+          ...story.slice(0, FIRST_LINES),
+          `          ... (${story.length - FIRST_LINES - LAST_LINES} lines)`,
+          ...story.slice(-LAST_LINES),
+        ];
+  process.stdout.write(
+    `${lines.join('\n')}\n${violation ? `${violation.kind}: ${violation.text}` : 'all is well'}, ${steps} steps, ${simulatedSeconds.toFixed(0)} s of its own time\n`,
+  );
   if (violation) process.exitCode = 1;
 }
 
@@ -41,5 +55,9 @@ const [what, ...args] = process.argv.slice(2);
 // From a macrotask: steps run promises to their end.
 setImmediate(() => {
   if (what === 'tell') tell(Number(args[0]), Number(args[1]), args[2] === 'steps');
-  else run(args.slice(0, 4).map(Number), (args[4] ?? '').split(',').filter((name) => name !== ''));
+  else
+    run(
+      args.slice(0, 4).map(Number),
+      (args[4] ?? '').split(',').filter((name) => name !== ''),
+    );
 });

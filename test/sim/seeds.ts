@@ -41,12 +41,33 @@ const SEED_MS = 60_000;
 const WORKER = join(__dirname, 'seeds-worker.js');
 
 /** Runs seeds in processes of their own, so that they use all processors and leave nothing behind. */
-export async function runSeeds({ first, count, mutant, workers = availableParallelism(), only = [], until }: SeedsRequest): Promise<SeedsReport> {
-  const reports = await Promise.all(Array.from({ length: Math.min(workers, count) }, (_, worker) => runWorker([first + worker, Math.ceil((count - worker) / workers), workers, mutant ?? -1, only.join(',')].map(String), until)));
+export async function runSeeds({
+  first,
+  count,
+  mutant,
+  workers = availableParallelism(),
+  only = [],
+  until,
+}: SeedsRequest): Promise<SeedsReport> {
+  const reports = await Promise.all(
+    Array.from({ length: Math.min(workers, count) }, (_, worker) =>
+      runWorker(
+        [first + worker, Math.ceil((count - worker) / workers), workers, mutant ?? -1, only.join(',')].map(String),
+        until,
+      ),
+    ),
+  );
   const outcomes: Record<string, number> = {};
-  for (const report of reports) for (const [name, times] of Object.entries(report.outcomes)) outcomes[name] = (outcomes[name] ?? 0) + times;
+  for (const report of reports)
+    for (const [name, times] of Object.entries(report.outcomes)) outcomes[name] = (outcomes[name] ?? 0) + times;
   const sum = (of: (report: SeedsReport) => number): number => reports.reduce((total, report) => total + of(report), 0);
-  return { seeds: sum(({ seeds }) => seeds), steps: sum(({ steps }) => steps), cpuMs: sum(({ cpuMs }) => cpuMs), outcomes, found: reports.flatMap(({ found }) => found).sort((a, b) => a.seed - b.seed) };
+  return {
+    seeds: sum(({ seeds }) => seeds),
+    steps: sum(({ steps }) => steps),
+    cpuMs: sum(({ cpuMs }) => cpuMs),
+    outcomes,
+    found: reports.flatMap(({ found }) => found).sort((a, b) => a.seed - b.seed),
+  };
 }
 
 function runWorker(args: readonly string[], until: SeedsRequest['until']): Promise<SeedsReport> {
@@ -73,8 +94,7 @@ function runWorker(args: readonly string[], until: SeedsRequest['until']): Promi
         else if ('begins' in value) {
           begun += 1;
           at = value.begins;
-        }
-        else {
+        } else {
           found.push(value);
           if (until?.(value)) {
             enough = true;
@@ -96,7 +116,9 @@ function runWorker(args: readonly string[], until: SeedsRequest['until']): Promi
 /** One seed from its beginning, told on standard output. @returns the exit code: 1 where something is violated */
 export function tellSeed(seed: number, everyStep: boolean, mutant = -1): Promise<number> {
   return new Promise((resolve, reject) => {
-    const child = spawn(process.execPath, [WORKER, 'tell', String(seed), String(mutant), everyStep ? 'steps' : ''], { stdio: 'inherit' });
+    const child = spawn(process.execPath, [WORKER, 'tell', String(seed), String(mutant), everyStep ? 'steps' : ''], {
+      stdio: 'inherit',
+    });
     child.once('error', reject);
     child.once('close', (code) => resolve(code ?? 1));
   });

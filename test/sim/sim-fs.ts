@@ -6,11 +6,35 @@ import { constants } from 'node:fs';
 import type { DiskModel, Inode } from './disk-model';
 import type { Life } from './life';
 
-const ERRNO: Readonly<Record<string, number>> = { ENOENT: 2, EBADF: 9, EACCES: 13, EEXIST: 17, ENOTDIR: 20, EISDIR: 21, EINVAL: 22, ENOSPC: 28, ENOTEMPTY: 39 };
-const WORDS: Readonly<Record<string, string>> = { ENOENT: 'no such file or directory', EBADF: 'bad file descriptor', EEXIST: 'file already exists', ENOTDIR: 'not a directory', EISDIR: 'illegal operation on a directory', EINVAL: 'invalid argument', ENOSPC: 'no space left on device', ENOTEMPTY: 'directory not empty' };
+const ERRNO: Readonly<Record<string, number>> = {
+  ENOENT: 2,
+  EBADF: 9,
+  EACCES: 13,
+  EEXIST: 17,
+  ENOTDIR: 20,
+  EISDIR: 21,
+  EINVAL: 22,
+  ENOSPC: 28,
+  ENOTEMPTY: 39,
+};
+const WORDS: Readonly<Record<string, string>> = {
+  ENOENT: 'no such file or directory',
+  EBADF: 'bad file descriptor',
+  EEXIST: 'file already exists',
+  ENOTDIR: 'not a directory',
+  EISDIR: 'illegal operation on a directory',
+  EINVAL: 'invalid argument',
+  ENOSPC: 'no space left on device',
+  ENOTEMPTY: 'directory not empty',
+};
 
 export function failure(code: string, call: string, path = ''): Error {
-  return Object.assign(new Error(`${code}: ${WORDS[code] ?? code}, ${call}${path === '' ? '' : ` '${path}'`}`), { code, errno: -(ERRNO[code] ?? 1), syscall: call, ...(path !== '' && { path }) });
+  return Object.assign(new Error(`${code}: ${WORDS[code] ?? code}, ${call}${path === '' ? '' : ` '${path}'`}`), {
+    code,
+    errno: -(ERRNO[code] ?? 1),
+    syscall: call,
+    ...(path !== '' && { path }),
+  });
 }
 
 export interface OpenFile {
@@ -21,9 +45,14 @@ export interface OpenFile {
 }
 
 const FLAGS: Readonly<Record<string, number>> = {
-  'r': 0, 'r+': constants.O_RDWR, 'w': constants.O_WRONLY | constants.O_CREAT | constants.O_TRUNC, 'w+': constants.O_RDWR | constants.O_CREAT | constants.O_TRUNC,
-  'wx': constants.O_WRONLY | constants.O_CREAT | constants.O_TRUNC | constants.O_EXCL, 'wx+': constants.O_RDWR | constants.O_CREAT | constants.O_TRUNC | constants.O_EXCL,
-  'a': constants.O_WRONLY | constants.O_CREAT | constants.O_APPEND, 'a+': constants.O_RDWR | constants.O_CREAT | constants.O_APPEND,
+  r: 0,
+  'r+': constants.O_RDWR,
+  w: constants.O_WRONLY | constants.O_CREAT | constants.O_TRUNC,
+  'w+': constants.O_RDWR | constants.O_CREAT | constants.O_TRUNC,
+  wx: constants.O_WRONLY | constants.O_CREAT | constants.O_TRUNC | constants.O_EXCL,
+  'wx+': constants.O_RDWR | constants.O_CREAT | constants.O_TRUNC | constants.O_EXCL,
+  a: constants.O_WRONLY | constants.O_CREAT | constants.O_APPEND,
+  'a+': constants.O_RDWR | constants.O_CREAT | constants.O_APPEND,
 };
 
 /** What a virtual file system (/proc) answers. */
@@ -77,7 +106,12 @@ export class ProcessFiles {
   }
 
   exists(path: string): boolean {
-    if (path.startsWith('/proc/')) return this.#virtual.read(path) !== undefined || this.#virtual.list(path) !== undefined || this.#virtual.readLink(path) !== undefined;
+    if (path.startsWith('/proc/'))
+      return (
+        this.#virtual.read(path) !== undefined ||
+        this.#virtual.list(path) !== undefined ||
+        this.#virtual.readLink(path) !== undefined
+      );
     return this.find(path) !== undefined;
   }
 
@@ -170,7 +204,10 @@ export class ProcessFiles {
     this.disk.link(folder, name, this.disk.make('folder'));
   }
 
-  remove(path: string, { recursive = false, force = false }: { readonly recursive?: boolean; readonly force?: boolean } = {}): void {
+  remove(
+    path: string,
+    { recursive = false, force = false }: { readonly recursive?: boolean; readonly force?: boolean } = {},
+  ): void {
     const node = this.find(path);
     if (!node) {
       if (force) return;

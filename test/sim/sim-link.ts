@@ -67,19 +67,27 @@ export class LinkEnd {
     // What was on the way: some of it, from the front.
     const { scheduler } = this.#network;
     if (scheduler.random() < 0.5) this.#lane.length = Math.floor(scheduler.random() * (this.#lane.length + 1));
-    this.life.post('notices that the link is cut', () => this.#end('the link was cut'), scheduler.random() * NOTICED_WITHIN_MS);
+    this.life.post(
+      'notices that the link is cut',
+      () => this.#end('the link was cut'),
+      scheduler.random() * NOTICED_WITHIN_MS,
+    );
   }
 
   #deliverNext(): void {
     if (this.#delivering || this.#lane.length === 0) return;
     this.#delivering = true;
-    this.life.post('a message arrives', () => {
-      this.#delivering = false;
-      const message = this.#lane.shift();
-      if (message === END) this.#end('the other side closed it');
-      else if (message !== undefined) this.#take(message);
-      this.#deliverNext();
-    }, this.#network.delayMs());
+    this.life.post(
+      'a message arrives',
+      () => {
+        this.#delivering = false;
+        const message = this.#lane.shift();
+        if (message === END) this.#end('the other side closed it');
+        else if (message !== undefined) this.#take(message);
+        this.#deliverNext();
+      },
+      this.#network.delayMs(),
+    );
   }
 
   #take(message: unknown): void {
@@ -138,25 +146,34 @@ export class Network {
   }
 
   /** @param refused nobody listens there @param nothing no answer at all, after the caller's patience */
-  dial(life: Life, place: string, hello: unknown, { opened, refused, nothing }: { opened: (end: LinkEnd) => void; refused: () => void; nothing: () => void }): void {
+  dial(
+    life: Life,
+    place: string,
+    hello: unknown,
+    { opened, refused, nothing }: { opened: (end: LinkEnd) => void; refused: () => void; nothing: () => void },
+  ): void {
     if (this.down) {
       life.post('gives up dialling', nothing, 10_000);
       return;
     }
-    life.post(`dials ${place}`, () => {
-      const listener = this.#listeners.get(place);
-      if (!listener?.life.alive) {
-        refused();
-        return;
-      }
-      const [here, there] = [new LinkEnd(life, this), new LinkEnd(listener.life, this)];
-      [here.other, there.other] = [there, here];
-      this.#ends.add(here);
-      this.#ends.add(there);
-      opened(here);
-      there.onMessage = (first) => listener.accept(there, first);
-      here.send(hello);
-    }, this.delayMs());
+    life.post(
+      `dials ${place}`,
+      () => {
+        const listener = this.#listeners.get(place);
+        if (!listener?.life.alive) {
+          refused();
+          return;
+        }
+        const [here, there] = [new LinkEnd(life, this), new LinkEnd(listener.life, this)];
+        [here.other, there.other] = [there, here];
+        this.#ends.add(here);
+        this.#ends.add(there);
+        opened(here);
+        there.onMessage = (first) => listener.accept(there, first);
+        here.send(hello);
+      },
+      this.delayMs(),
+    );
   }
 
   /** Cuts all that is open. @returns whether anything was */

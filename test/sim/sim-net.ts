@@ -171,7 +171,9 @@ export class SimSocket extends EventEmitter {
   #send(bytes: Buffer, done: Written): void {
     this.bytesWritten += bytes.length;
     if (!this.peer || this.peer.destroyed || !this.peer.life.alive) {
-      this.life.post('a write to nobody', () => this.destroy(Object.assign(new Error('write EPIPE'), { code: 'EPIPE' })));
+      this.life.post('a write to nobody', () =>
+        this.destroy(Object.assign(new Error('write EPIPE'), { code: 'EPIPE' })),
+      );
       return;
     }
     this.peer.receive(bytes);
@@ -237,7 +239,8 @@ export class ProcessSockets {
   /** @returns what stops listening; @throws EADDRINUSE where something has that name */
   listen(path: string, connection: Listener['connection']): () => void {
     const { folder, name } = this.#files.folderOf(path, 'bind');
-    if (folder.entries.has(name)) throw Object.assign(new Error(`listen EADDRINUSE: address already in use ${path}`), { code: 'EADDRINUSE' });
+    if (folder.entries.has(name))
+      throw Object.assign(new Error(`listen EADDRINUSE: address already in use ${path}`), { code: 'EADDRINUSE' });
     const node = this.#files.disk.make('socket');
     const listener: Listener = { life: this.#life, connection };
     node.listener = listener;
@@ -321,5 +324,10 @@ export function netModule(life: Life, sockets: ProcessSockets): Module {
     if (connection) server.on('connection', connection);
     return server;
   };
-  return only('node:net', { connect: (path: string) => sockets.connect(path), createConnection: (path: string) => sockets.connect(path), createServer, Socket: SimSocket });
+  return only('node:net', {
+    connect: (path: string) => sockets.connect(path),
+    createConnection: (path: string) => sockets.connect(path),
+    createServer,
+    Socket: SimSocket,
+  });
 }

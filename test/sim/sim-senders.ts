@@ -50,9 +50,24 @@ function frameOf(sequence: number, image: number, block: number, bytes: Buffer, 
   const metaBytes = batchMetaBytes(1);
   const all = Buffer.alloc(metaBytes + length);
   writeBatchHead(all, image, 'stored', 0, length, 1);
-  writeBatchEntry(all, 0, { block, encoding: zero ? 'zero' : 'full', pageBitmap: 0, length, hash, oldHash: Buffer.alloc(8) });
+  writeBatchEntry(all, 0, {
+    block,
+    encoding: zero ? 'zero' : 'full',
+    pageBitmap: 0,
+    length,
+    hash,
+    oldHash: Buffer.alloc(8),
+  });
   if (!zero) bytes.copy(all, metaBytes);
-  return { type: 'batch', sequence, metaBytes, payloadBytes: length, bytes: all, meta: all.subarray(0, metaBytes), payload: all.subarray(metaBytes) };
+  return {
+    type: 'batch',
+    sequence,
+    metaBytes,
+    payloadBytes: length,
+    bytes: all,
+    meta: all.subarray(0, metaBytes),
+    payload: all.subarray(metaBytes),
+  };
 }
 
 /** Sends what the feeds of some images name, over one session. */
@@ -84,7 +99,10 @@ class BlockPump {
   async run(signal: AbortSignal): Promise<void> {
     const abort = (): void => this.#end(toDwcpError(signal.reason, 'CANCELLED'));
     signal.addEventListener('abort', abort);
-    this.#session.listener = { verified: (id, refused) => this.#verified(id, refused), failed: (error) => this.#end(error) };
+    this.#session.listener = {
+      verified: (id, refused) => this.#verified(id, refused),
+      failed: (error) => this.#end(error),
+    };
     try {
       await new Promise<void>((resolve, reject) => {
         this.#settle = (error) => (error ? reject(error) : resolve());
@@ -175,14 +193,48 @@ class BlockPump {
 }
 
 function resultOf(lane: Lane, root: string, linkBytes: number): SentImage {
-  const counts = { scannedBlocks: lane.looked, zeroBlocks: 0, unchangedBlocks: 0, replacedBlocks: 0, verifiedBlocks: lane.verified, resentBlocks: 0, refusedBlocks: 0, gatheredBytes: 0, payloadBytes: 0, account: emptyAccount() };
-  return { imageId: lane.image.imageId, root, totalBytes: lane.image.sizeBytes, linkBytes, seconds: 1, counts, began: lane.began, maxStreams: 4, lastLevel: 0, batchBytes: BLOCK_SIZE_BYTES, resumes: 0 };
+  const counts = {
+    scannedBlocks: lane.looked,
+    zeroBlocks: 0,
+    unchangedBlocks: 0,
+    replacedBlocks: 0,
+    verifiedBlocks: lane.verified,
+    resentBlocks: 0,
+    refusedBlocks: 0,
+    gatheredBytes: 0,
+    payloadBytes: 0,
+    account: emptyAccount(),
+  };
+  return {
+    imageId: lane.image.imageId,
+    root,
+    totalBytes: lane.image.sizeBytes,
+    linkBytes,
+    seconds: 1,
+    counts,
+    began: lane.began,
+    maxStreams: 4,
+    lastLevel: 0,
+    batchBytes: BLOCK_SIZE_BYTES,
+    resumes: 0,
+  };
 }
 
 function progressOf(lane: Lane): SendProgress {
   return {
-    imageId: lane.image.imageId, totalBytes: lane.image.sizeBytes, doneBytes: Math.min(lane.image.sizeBytes, lane.verified * BLOCK_SIZE_BYTES), linkBytes: lane.verified * BLOCK_SIZE_BYTES, goodputBytesPerSecond: 4e6, streams: 4,
-    level: 0, levelReason: 'simulated', batchBytes: BLOCK_SIZE_BYTES, rttMs: 10, verifiedBlocks: lane.verified, elapsedMs: 0, began: lane.began,
+    imageId: lane.image.imageId,
+    totalBytes: lane.image.sizeBytes,
+    doneBytes: Math.min(lane.image.sizeBytes, lane.verified * BLOCK_SIZE_BYTES),
+    linkBytes: lane.verified * BLOCK_SIZE_BYTES,
+    goodputBytesPerSecond: 4e6,
+    streams: 4,
+    level: 0,
+    levelReason: 'simulated',
+    batchBytes: BLOCK_SIZE_BYTES,
+    rttMs: 10,
+    verifiedBlocks: lane.verified,
+    elapsedMs: 0,
+    began: lane.began,
   };
 }
 
@@ -190,10 +242,25 @@ export function senderModules(parts: Parts): Readonly<Record<string, Module>> {
   const { load } = parts;
   const Manifests = load('src/store/manifest').Manifest as new (sizeBytes: number) => Manifest;
   const manifestOf = (sizeBytes: number): Manifest => new Manifests(sizeBytes);
-  const learnHeld = load('src/sync/source/held-manifest').learnHeld as (...args: unknown[]) => Promise<{ imageNumber: number; state: SentImage['began']; manifest: Manifest }>;
-  const laneOf = (image: ImageSpec, feed: BlockFeed, pages: PageTable | undefined): Lane => ({ image, feed, source: manifestOf(image.sizeBytes), pages, held: manifestOf(image.sizeBytes), number: 0, began: 'empty', hashed: new Set(), looked: 0, verified: 0 });
-  const sessionOf = async (migration: SourceMigration, signal: AbortSignal): Promise<SimSendingSession> => (await migration.sessionPatiently(signal)) as unknown as SimSendingSession;
-  const isPassing = (signal: AbortSignal, error: unknown): boolean => !signal.aborted && hasCode(error, 'SESSION_LOST', 'PATH_OUTAGE', 'FRAME_CORRUPT', 'INTEGRITY_MISMATCH');
+  const learnHeld = load('src/sync/source/held-manifest').learnHeld as (
+    ...args: unknown[]
+  ) => Promise<{ imageNumber: number; state: SentImage['began']; manifest: Manifest }>;
+  const laneOf = (image: ImageSpec, feed: BlockFeed, pages: PageTable | undefined): Lane => ({
+    image,
+    feed,
+    source: manifestOf(image.sizeBytes),
+    pages,
+    held: manifestOf(image.sizeBytes),
+    number: 0,
+    began: 'empty',
+    hashed: new Set(),
+    looked: 0,
+    verified: 0,
+  });
+  const sessionOf = async (migration: SourceMigration, signal: AbortSignal): Promise<SimSendingSession> =>
+    (await migration.sessionPatiently(signal)) as unknown as SimSendingSession;
+  const isPassing = (signal: AbortSignal, error: unknown): boolean =>
+    !signal.aborted && hasCode(error, 'SESSION_LOST', 'PATH_OUTAGE', 'FRAME_CORRUPT', 'INTEGRITY_MISMATCH');
 
   class GuestSender {
     readonly largestOnTheWay = 0;
@@ -209,7 +276,13 @@ export function senderModules(parts: Parts): Readonly<Record<string, Module>> {
       this.#migration = migration;
       this.#request = request;
       const PageTables = load('src/sync/codec/page-table').PageTable as new (blocks: number) => PageTable;
-      this.#lanes = request.images.map(({ image, feed }) => laneOf(image, feed, image.kind === 'memory' ? new PageTables(Math.ceil(image.sizeBytes / BLOCK_SIZE_BYTES)) : undefined));
+      this.#lanes = request.images.map(({ image, feed }) =>
+        laneOf(
+          image,
+          feed,
+          image.kind === 'memory' ? new PageTables(Math.ceil(image.sizeBytes / BLOCK_SIZE_BYTES)) : undefined,
+        ),
+      );
     }
 
     get session(): SimSendingSession | undefined {
@@ -246,17 +319,36 @@ export function senderModules(parts: Parts): Readonly<Record<string, Module>> {
 
     async roots(): Promise<Record<string, string>> {
       const { pool } = this.#migration.context;
-      const roots = await Promise.all(this.#lanes.map(async ({ image, source }) => [image.imageId, await pool.run({ kind: 'root', hashes: source.memory, sizeBytes: image.sizeBytes })] as const));
+      const roots = await Promise.all(
+        this.#lanes.map(
+          async ({ image, source }) =>
+            [
+              image.imageId,
+              await pool.run({ kind: 'root', hashes: source.memory, sizeBytes: image.sizeBytes }),
+            ] as const,
+        ),
+      );
       return Object.fromEntries(roots);
     }
 
-    async finish({ control }: SimSendingSession, roots: Readonly<Record<string, string>>, commands: Buffer, devices: Buffer): Promise<void> {
+    async finish(
+      { control }: SimSendingSession,
+      roots: Readonly<Record<string, string>>,
+      commands: Buffer,
+      devices: Buffer,
+    ): Promise<void> {
       const state = Buffer.concat([commands, devices]);
       const packed = Buffer.alloc(compressBound(state.length));
       const packedBytes = new Packer().packedSize(state, packed, 3);
       await Promise.all([
-        ...this.#lanes.map(({ image, number }) => control.request('finish_image', { image: number, root: roots[image.imageId] })),
-        control.request('guest_load', { commandBytes: commands.length, totalBytes: state.length }, packed.subarray(0, packedBytes)),
+        ...this.#lanes.map(({ image, number }) =>
+          control.request('finish_image', { image: number, root: roots[image.imageId] }),
+        ),
+        control.request(
+          'guest_load',
+          { commandBytes: commands.length, totalBytes: state.length },
+          packed.subarray(0, packedBytes),
+        ),
       ]);
     }
 
@@ -268,7 +360,8 @@ export function senderModules(parts: Parts): Readonly<Record<string, Module>> {
       const { options, vmId } = this.#request;
       this.#session = session;
       for (const lane of this.#lanes) {
-        const baseline = this.#passes === 0 ? await this.#migration.context.store.open(vmId, lane.image.imageId) : undefined;
+        const baseline =
+          this.#passes === 0 ? await this.#migration.context.store.open(vmId, lane.image.imageId) : undefined;
         const held = await learnHeld(this.#migration, session, lane.image, options.enableDeltaSync, baseline);
         lane.held = held.manifest;
         lane.number = held.imageNumber;
@@ -344,7 +437,11 @@ export function senderModules(parts: Parts): Readonly<Record<string, Module>> {
         this.#nextBatch = pump.next;
       }
       feed.assertUnchanged();
-      const root = await this.#migration.context.pool.run({ kind: 'root', hashes: lane.source.memory, sizeBytes: image.sizeBytes });
+      const root = await this.#migration.context.pool.run({
+        kind: 'root',
+        hashes: lane.source.memory,
+        sizeBytes: image.sizeBytes,
+      });
       await session.control.request('finish_image', { image: lane.number, root });
       this.#migration.sentManifests.set(image.imageId, lane.source);
       return resultOf(lane, root, session.linkBytes);

@@ -16,7 +16,13 @@ type Wire =
   | { readonly type: 'hello'; readonly hello: Hello }
   | { readonly type: 'welcome' }
   | { readonly type: 'refused'; readonly error: ErrorReport }
-  | { readonly type: 'request'; readonly id: number; readonly method: string; readonly body: string; readonly payload: Buffer }
+  | {
+      readonly type: 'request';
+      readonly id: number;
+      readonly method: string;
+      readonly body: string;
+      readonly payload: Buffer;
+    }
   | { readonly type: 'answer'; readonly id: number; readonly body: string; readonly payload: Buffer }
   | { readonly type: 'failure'; readonly id: number; readonly error: ErrorReport }
   | { readonly type: 'batch'; readonly frame: Frame }
@@ -53,10 +59,17 @@ export class SimSendingSession {
   readonly congestionControl = 'cubic';
   readonly arrivedBytes = 0;
 
-  static open(network: Network, life: Life, [peer]: readonly [PeerAddress, ...PeerAddress[]], hello: SessionHello, role: 'control' | 'settle' = 'control'): Promise<SimSendingSession> {
+  static open(
+    network: Network,
+    life: Life,
+    [peer]: readonly [PeerAddress, ...PeerAddress[]],
+    hello: SessionHello,
+    role: 'control' | 'settle' = 'control',
+  ): Promise<SimSendingSession> {
     const full: Hello = { ...hello, role, stream: 0, release: RELEASE, protocol: SESSION_PROTOCOL };
     const place = `${peer.address}:${peer.port}`;
-    const unreachable = (why: string): DwcpError => new DwcpError('PEER_UNREACHABLE', `${place}: ${why}`, { side: 'destination' });
+    const unreachable = (why: string): DwcpError =>
+      new DwcpError('PEER_UNREACHABLE', `${place}: ${why}`, { side: 'destination' });
     return new Promise((resolve, reject) => {
       network.dial(life, place, { type: 'hello', hello: full } satisfies Wire, {
         refused: () => reject(unreachable('connection refused')),
@@ -98,13 +111,27 @@ export class SimSendingSession {
       const id = this.#nextId++;
       return new Promise((resolve, reject) => {
         this.#pending.set(id, { resolve, reject });
-        this.#end.send({ type: 'request', id, method, body: JSON.stringify(body), payload: Buffer.from(payload) } satisfies Wire);
+        this.#end.send({
+          type: 'request',
+          id,
+          method,
+          body: JSON.stringify(body),
+          payload: Buffer.from(payload),
+        } satisfies Wire);
       });
     },
   };
 
   get stats(): Record<string, unknown> {
-    return { openStreams: 4, activeStreams: 4, rttMs: this.rttMs, goodputBytesPerSecond: 4e6, idleShare: 0, throttled: false, paths: [] };
+    return {
+      openStreams: 4,
+      activeStreams: 4,
+      rttMs: this.rttMs,
+      goodputBytesPerSecond: 4e6,
+      idleShare: 0,
+      throttled: false,
+      paths: [],
+    };
   }
 
   setBucket(): void {
@@ -196,7 +223,14 @@ export class SimReceivingSession {
   readonly #onEnd: () => void;
   #ended = false;
 
-  constructor(id: string, epoch: number, connection: LinkEnd, _slab: unknown, handlers: ReceivingHandlers, callbacks: { readonly ended: () => void }) {
+  constructor(
+    id: string,
+    epoch: number,
+    connection: LinkEnd,
+    _slab: unknown,
+    handlers: ReceivingHandlers,
+    callbacks: { readonly ended: () => void },
+  ) {
     this.id = id;
     this.epoch = epoch;
     this.#end = connection;
@@ -229,8 +263,15 @@ export class SimReceivingSession {
 
   #serve({ id, method, body, payload }: Wire & { readonly type: 'request' }): void {
     this.#handlers.request(method, { body: JSON.parse(body) as Message['body'], payload }).then(
-      (answer: Answer) => this.#end.send({ type: 'answer', id, body: JSON.stringify(answer.body), payload: Buffer.from(answer.payload ?? Buffer.alloc(0)) } satisfies Wire),
-      (error: unknown) => this.#end.send({ type: 'failure', id, error: toDwcpError(error, 'INTERNAL').report() } satisfies Wire),
+      (answer: Answer) =>
+        this.#end.send({
+          type: 'answer',
+          id,
+          body: JSON.stringify(answer.body),
+          payload: Buffer.from(answer.payload ?? Buffer.alloc(0)),
+        } satisfies Wire),
+      (error: unknown) =>
+        this.#end.send({ type: 'failure', id, error: toDwcpError(error, 'INTERNAL').report() } satisfies Wire),
     );
   }
 
@@ -313,9 +354,19 @@ export function transportModules(network: Network, life: Life): Readonly<Record<
     }
   }
 
-  const open = (_pool: unknown, peers: readonly [PeerAddress, ...PeerAddress[]], hello: SessionHello, role?: 'control' | 'settle'): Promise<SimSendingSession> => SimSendingSession.open(network, life, peers, hello, role);
+  const open = (
+    _pool: unknown,
+    peers: readonly [PeerAddress, ...PeerAddress[]],
+    hello: SessionHello,
+    role?: 'control' | 'settle',
+  ): Promise<SimSendingSession> => SimSendingSession.open(network, life, peers, hello, role);
   return {
-    'src/transport/endpoint': { DataPlaneListener, pathName: ({ address, port }: PeerAddress) => `${address}:${port}`, dial: notHere('dial'), greet: notHere('greet') },
+    'src/transport/endpoint': {
+      DataPlaneListener,
+      pathName: ({ address, port }: PeerAddress) => `${address}:${port}`,
+      dial: notHere('dial'),
+      greet: notHere('greet'),
+    },
     'src/transport/peer-pool': { PeerPool, HANDSHAKES_AT_ONCE: 8 },
     'src/transport/sending-session': { SendingSession: { open } },
     'src/transport/receiving-session': { ReceivingSession: SimReceivingSession },

@@ -50,7 +50,10 @@ export class World {
     const { scheduler } = this;
     this.network = new Network(scheduler, scheduler.pick([0.4, 5, 40]));
     const watch = { qemuChanged: (qemu: SimQemu, how: string): void => this.#qemuChanged(qemu, how) };
-    this.hosts = { a: new SimHost('a', scheduler, this.network, watch, () => this.truth), b: new SimHost('b', scheduler, this.network, watch, () => this.truth) };
+    this.hosts = {
+      a: new SimHost('a', scheduler, this.network, watch, () => this.truth),
+      b: new SimHost('b', scheduler, this.network, watch, () => this.truth),
+    };
     for (const host of [this.hosts.a, this.hosts.b]) host.disk.keepsOwnNames = scheduler.random() < 0.5;
     this.temporal = createSimTemporal(scheduler, (modules) => this.#workflows(modules));
     this.control = this.#startControl();
@@ -66,9 +69,11 @@ export class World {
     if (this.agents[name]?.life.alive) return;
     this.scheduler.trace(`the agent of ${name} starts`);
     this.agents[name] = new SimAgent(host, {
-      program: this.#program, temporal: this.temporal,
+      program: this.#program,
+      temporal: this.temporal,
       log: (_, level, fields, text) => this.#log(name, level, fields, text),
-      failed: (_, error) => this.scheduler.trace(`the agent of ${name} ends: ${error instanceof Error ? error.message : String(error)}`),
+      failed: (_, error) =>
+        this.scheduler.trace(`the agent of ${name} ends: ${error instanceof Error ? error.message : String(error)}`),
     });
     this.agents[name].life.onEnd(() => {
       const delayMs = this.#restartMs[name] ?? 500 + 4_000 * this.scheduler.random();
@@ -100,7 +105,15 @@ export class World {
   migrate(source: HostName, destination: HostName): SimWorkflowHandle {
     this.#migrations += 1;
     const migrationId = `m${this.#migrations}`;
-    return this.temporal.startWorkflow('migrateVm', migrationWorkflowId(VM_ID), [{ vmId: VM_ID, sourceHost: source, destinationHost: destination, migrationId, options: { enableFallback: false } }]);
+    return this.temporal.startWorkflow('migrateVm', migrationWorkflowId(VM_ID), [
+      {
+        vmId: VM_ID,
+        sourceHost: source,
+        destinationHost: destination,
+        migrationId,
+        options: { enableFallback: false },
+      },
+    ]);
   }
 
   get workflow(): SimWorkflowHandle | undefined {
@@ -130,7 +143,14 @@ export class World {
 
   #startControl(): Life {
     const life = new Life('control', 1, this.scheduler);
-    this.temporal.registerWorker(life, CONTROL_QUEUE, createControlActivities(() => undefined, () => Promise.resolve(['a', 'b'])));
+    this.temporal.registerWorker(
+      life,
+      CONTROL_QUEUE,
+      createControlActivities(
+        () => undefined,
+        () => Promise.resolve(['a', 'b']),
+      ),
+    );
     return life;
   }
 
@@ -148,7 +168,12 @@ export class World {
     const forbidden = (): never => {
       throw new Error('A workflow has no timers but Temporal’s');
     };
-    const globals = { ...Object.fromEntries(SHADOWED.map((name) => [name, forbidden])), Date: WorkflowDate, process, performance } as unknown as Globals;
+    const globals = {
+      ...Object.fromEntries(SHADOWED.map((name) => [name, forbidden])),
+      Date: WorkflowDate,
+      process,
+      performance,
+    } as unknown as Globals;
     const load = this.#program.start(globals, (name) => modules[name]);
     return load('workflows/index');
   }
@@ -164,15 +189,34 @@ export class World {
       files.write(fd, content, 0, content.length, 0);
       files.sync(fd);
       files.close(fd);
-      for (let at = path.lastIndexOf('/'); at > 0; at = path.lastIndexOf('/', at - 1)) host.disk.sync(files.get(path.slice(0, at), 'open'));
+      for (let at = path.lastIndexOf('/'); at > 0; at = path.lastIndexOf('/', at - 1))
+        host.disk.sync(files.get(path.slice(0, at), 'open'));
       host.disk.sync(host.disk.root);
     };
     const disk = '/vms/vm/disk.img';
     if (this.original) write(disk, this.original);
     const places = runPlaces(`${host.dataDir}/run/${VM_ID}`);
-    const command = ['qemu-system-x86_64', '-machine', 'q35', '-m', '128K', ...(diskBlocks > 0 ? ['-drive', `file=${disk},format=raw,if=ide`] : [])];
+    const command = [
+      'qemu-system-x86_64',
+      '-machine',
+      'q35',
+      '-m',
+      '128K',
+      ...(diskBlocks > 0 ? ['-drive', `file=${disk},format=raw,if=ide`] : []),
+    ];
     const images = diskBlocks > 0 ? [{ imageId: 'vda', kind: 'disk', path: disk }] : [];
-    write(`${host.dataDir}/vms/${VM_ID}.json`, Buffer.from(JSON.stringify({ vmId: VM_ID, images, presence: 'here', generation: 0, guest: { command, qmpPath: places.qmpPath } })));
+    write(
+      `${host.dataDir}/vms/${VM_ID}.json`,
+      Buffer.from(
+        JSON.stringify({
+          vmId: VM_ID,
+          images,
+          presence: 'here',
+          generation: 0,
+          guest: { command, qmpPath: places.qmpPath },
+        }),
+      ),
+    );
     const there = this.hosts.b.files(this.hosts.b.start('installer', []));
     there.makeFolder(this.hosts.b.dataDir, true);
     for (const path of ['/', '/var', this.hosts.b.dataDir]) this.hosts.b.disk.sync(there.get(path, 'open'));
@@ -185,6 +229,7 @@ export class World {
 /** A disk as a guest that has counted that far has left it; the rest of each block is of its own. */
 function contentOf(blocks: number): Buffer {
   const content = Buffer.alloc(blocks * BLOCK_BYTES);
-  for (let block = 0; block < blocks; block += 1) if (block % 3 !== 2) content.fill(`block ${block} `, diskOffset(block) + 8 * 1024, diskOffset(block) + 9 * 1024);
+  for (let block = 0; block < blocks; block += 1)
+    if (block % 3 !== 2) content.fill(`block ${block} `, diskOffset(block) + 8 * 1024, diskOffset(block) + 9 * 1024);
   return content;
 }

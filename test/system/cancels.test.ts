@@ -18,27 +18,31 @@ const ARRIVES_MS = 90_000;
 const EACH_MS = 150_000;
 
 describeWhere([needsQemu(), needsAssembler()])('a cancel and a migration at once', () => {
-  test(`at ${MOMENTS} moments of a move: it arrives`, async () => {
-    const guest = buildCountingGuest(2048, { pagesPerTick: 160 }, 12 * MIB, true);
-    const place = await startPlace();
-    // The first also waits for the agents to be there.
-    await undisturbed(await Scene.at(place, 'first', guest));
-    const wholeMs = await undisturbed(await Scene.at(place, 'whole', guest));
-    const failed: string[] = [];
-    for (let moment = 0; moment < MOMENTS; moment += 1) {
-      const afterMs = Math.round((wholeMs * (moment + 0.5)) / MOMENTS);
-      const scene = await Scene.at(place, `cancel-${moment + 1}`, guest);
-      const outcome = await cancelledAt(scene, afterMs).catch((error: unknown) => `FAILED: ${String(error)}`);
-      if (outcome.startsWith('FAILED')) {
-        failed.push(`${afterMs} ms: ${outcome}`);
-        process.stderr.write(scene.report());
+  test(
+    `at ${MOMENTS} moments of a move: it arrives`,
+    async () => {
+      const guest = buildCountingGuest(2048, { pagesPerTick: 160 }, 12 * MIB, true);
+      const place = await startPlace();
+      // The first also waits for the agents to be there.
+      await undisturbed(await Scene.at(place, 'first', guest));
+      const wholeMs = await undisturbed(await Scene.at(place, 'whole', guest));
+      const failed: string[] = [];
+      for (let moment = 0; moment < MOMENTS; moment += 1) {
+        const afterMs = Math.round((wholeMs * (moment + 0.5)) / MOMENTS);
+        const scene = await Scene.at(place, `cancel-${moment + 1}`, guest);
+        const outcome = await cancelledAt(scene, afterMs).catch((error: unknown) => `FAILED: ${String(error)}`);
+        if (outcome.startsWith('FAILED')) {
+          failed.push(`${afterMs} ms: ${outcome}`);
+          process.stderr.write(scene.report());
+        }
+        write(afterMs, wholeMs, outcome);
+        await scene.leave();
       }
-      write(afterMs, wholeMs, outcome);
-      await scene.leave();
-    }
-    expect(failed).toEqual([]);
-    await endPlace(place);
-  }, (MOMENTS + 2) * EACH_MS);
+      expect(failed).toEqual([]);
+      await endPlace(place);
+    },
+    (MOMENTS + 2) * EACH_MS,
+  );
 });
 
 async function undisturbed(scene: Scene): Promise<number> {

@@ -27,7 +27,13 @@ const [SHARE = 0, SHARES = 1] = (process.env.DWCP_MATRIX_SHARE ?? '0/1').split('
 const MAX_DOWNTIME_MS = 6_000;
 const CANCEL_AFTER_MS = 10_000;
 
-describeWhere([needsQemu(), needsAssembler(), needsRoot(), needsProgram('mount', 'mount'), needsProgram('mkfs.ext4', 'e2fsprogs')])('the crash matrix', () => {
+describeWhere([
+  needsQemu(),
+  needsAssembler(),
+  needsRoot(),
+  needsProgram('mount', 'mount'),
+  needsProgram('mkfs.ext4', 'e2fsprogs'),
+])('the crash matrix', () => {
   let guest: CountingGuest;
   let number = 0;
   let shared: Place | undefined;
@@ -37,31 +43,39 @@ describeWhere([needsQemu(), needsAssembler(), needsRoot(), needsProgram('mount',
     if (shared) await endPlace(shared);
   });
 
-  const chosen = cells(FULL).filter((cell) => (ONLY === undefined || nameOf(cell).includes(ONLY)) && !DONE.has(nameOf(cell))).filter((_, index) => index % SHARES === SHARE);
-  test.each(chosen.map((cell) => ({ ...cell, name: nameOf(cell) })))('$name', async (cell) => {
-    number += 1;
-    const startedAt = Date.now();
-    const place = await placeFor(cell);
-    const vm = await (cell.what.startsWith('guest') ? Scene.at(place, `crash-${number}`, guest) : StoppedVm.at(place, `crash-${number}`));
-    let outcome = 'not settled';
-    try {
-      await faultsIn(vm, cell);
-      await vm.settled(cell.faults.includes('link for good') ? CANCEL_AFTER_MS : Infinity);
-      outcome = await vm.outcome();
-      expect(cell.allowed).toContain(outcome as Outcome);
-    } catch (error) {
-      outcome = `FAILED (${outcome}): ${String(error).slice(0, 300)}`;
-      throw error;
-    } finally {
-      vm.note(`outcome ${outcome}`);
-      write(cell, outcome, Date.now() - startedAt, vm);
-      if (place === shared && !outcome.startsWith('FAILED')) await vm.leave();
-      else {
-        if (place === shared) shared = undefined;
-        await vm.end();
+  const chosen = cells(FULL)
+    .filter((cell) => (ONLY === undefined || nameOf(cell).includes(ONLY)) && !DONE.has(nameOf(cell)))
+    .filter((_, index) => index % SHARES === SHARE);
+  test.each(chosen.map((cell) => ({ ...cell, name: nameOf(cell) })))(
+    '$name',
+    async (cell) => {
+      number += 1;
+      const startedAt = Date.now();
+      const place = await placeFor(cell);
+      const vm = await (cell.what.startsWith('guest')
+        ? Scene.at(place, `crash-${number}`, guest)
+        : StoppedVm.at(place, `crash-${number}`));
+      let outcome = 'not settled';
+      try {
+        await faultsIn(vm, cell);
+        await vm.settled(cell.faults.includes('link for good') ? CANCEL_AFTER_MS : Infinity);
+        outcome = await vm.outcome();
+        expect(cell.allowed).toContain(outcome as Outcome);
+      } catch (error) {
+        outcome = `FAILED (${outcome}): ${String(error).slice(0, 300)}`;
+        throw error;
+      } finally {
+        vm.note(`outcome ${outcome}`);
+        write(cell, outcome, Date.now() - startedAt, vm);
+        if (place === shared && !outcome.startsWith('FAILED')) await vm.leave();
+        else {
+          if (place === shared) shared = undefined;
+          await vm.end();
+        }
       }
-    }
-  }, 240_000);
+    },
+    240_000,
+  );
 
   /** Where its faults want a disk of its own, a lab of its own; else one that goes on for as long as nothing has failed there. */
   async function placeFor(cell: Cell): Promise<Place> {
@@ -73,14 +87,28 @@ describeWhere([needsQemu(), needsAssembler(), needsRoot(), needsProgram('mount',
   /** It moves, up to its cell's state; there the faults come. */
   async function faultsIn(vm: Scene | StoppedVm, { what, state, faults }: Cell): Promise<void> {
     const slow = ['disks', 'memory', 'claimed', 'transfer'].includes(state);
-    const id = await vm.migrate({ maxDowntimeMs: MAX_DOWNTIME_MS, bandwidthLimit: slow ? 6e6 : 0, enableDwcp: !what.endsWith('standard transfer') });
-    await within(60_000, `state ${state}`, vm instanceof Scene ? reached(vm, state as GuestState, id) : vm.reached(state as StoppedState));
+    const id = await vm.migrate({
+      maxDowntimeMs: MAX_DOWNTIME_MS,
+      bandwidthLimit: slow ? 6e6 : 0,
+      enableDwcp: !what.endsWith('standard transfer'),
+    });
+    await within(
+      60_000,
+      `state ${state}`,
+      vm instanceof Scene ? reached(vm, state as GuestState, id) : vm.reached(state as StoppedState),
+    );
     await Promise.all(faults.map((fault) => inflict(fault, vm)));
   }
 });
 
 function reached({ watch, lab }: Scene, state: GuestState, migrationId: string): Promise<void> {
-  if (state === 'converged') void lab.until(migrationId, 'the switchover', ({ progress }) => progress?.phase === 'switchover', 60_000).then(() => watch.say('converged'), () => undefined);
+  if (state === 'converged')
+    void lab
+      .until(migrationId, 'the switchover', ({ progress }) => progress?.phase === 'switchover', 60_000)
+      .then(
+        () => watch.say('converged'),
+        () => undefined,
+      );
   return watch.reached(state);
 }
 

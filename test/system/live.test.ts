@@ -23,7 +23,11 @@ describeWhere([needsQemu(), needsAssembler()])('a running guest', () => {
     await startGuestOn(lab, 'live', guest);
     const before = await expectCounting(lab.a, 'live', PAGES, 2);
     const there = await lab.result(await lab.migrate('live'));
-    expect(there).toMatchObject({ path: 'dwcp', guest: { responds: true }, images: [{ imageId: 'vda' }, { imageId: 'memory' }] });
+    expect(there).toMatchObject({
+      path: 'dwcp',
+      guest: { responds: true },
+      images: [{ imageId: 'vda' }, { imageId: 'memory' }],
+    });
     expect([await isRunning(lab.a, 'live'), await isRunning(lab.b, 'live')]).toEqual([false, true]);
     const counted = await expectCounting(lab.b, 'live', PAGES, before);
     const back = await lab.result(await lab.orchestrator.migrateVm('live', lab.b.hostId, lab.a.hostId));
@@ -40,7 +44,24 @@ describeWhere([needsQemu(), needsAssembler()])('a running guest', () => {
     const folder = temporaryFolder();
     const [disk, qmp] = [join(folder, 'disk.qcow2'), join(folder, 'by-hand.qmp')];
     execFileSync('qemu-img', ['convert', '-f', 'raw', '-O', 'qcow2', guest.image, disk]);
-    const args = ['-accel', 'tcg', '-m', '64', '-display', 'none', '-vga', 'none', '-nic', 'none', '-serial', `file:${join(folder, 'serial')}`, '-drive', `file=${disk},if=ide`, '-qmp', `unix:${qmp},server=on,wait=off`];
+    const args = [
+      '-accel',
+      'tcg',
+      '-m',
+      '64',
+      '-display',
+      'none',
+      '-vga',
+      'none',
+      '-nic',
+      'none',
+      '-serial',
+      `file:${join(folder, 'serial')}`,
+      '-drive',
+      `file=${disk},if=ide`,
+      '-qmp',
+      `unix:${qmp},server=on,wait=off`,
+    ];
     const byHand = spawn('qemu-system-x86_64', args, { stdio: 'ignore' });
     const ended = new Promise((resolve) => byHand.once('close', resolve));
     await new Promise((resolve) => setTimeout(resolve, 3_000));
@@ -67,15 +88,38 @@ describeWhere([needsQemu(), needsAssembler()])('a running guest', () => {
     const [base, disk] = [join(folder, 'base.qcow2'), join(folder, 'disk.qcow2')];
     execFileSync('qemu-img', ['convert', '-f', 'raw', '-O', 'qcow2', guest.image, base]);
     execFileSync('qemu-img', ['create', '-f', 'qcow2', '-b', base, '-F', 'qcow2', disk, '64M']);
-    const write = (pattern: number, at: string): unknown => execFileSync('qemu-io', ['-f', 'qcow2', '-c', `write -P ${pattern} ${at}`, disk]);
-    const command = (id: string): string[] => ['vm', 'define', id, '--data-dir', lab.a.dataDir, '--', 'qemu-system-x86_64', '-accel', 'tcg', '-m', '64', '-display', 'none', '-vga', 'none', '-nic', 'none', '-drive', `file=${disk},if=ide,format=qcow2`];
+    const write = (pattern: number, at: string): unknown =>
+      execFileSync('qemu-io', ['-f', 'qcow2', '-c', `write -P ${pattern} ${at}`, disk]);
+    const command = (id: string): string[] => [
+      'vm',
+      'define',
+      id,
+      '--data-dir',
+      lab.a.dataDir,
+      '--',
+      'qemu-system-x86_64',
+      '-accel',
+      'tcg',
+      '-m',
+      '64',
+      '-display',
+      'none',
+      '-vga',
+      'none',
+      '-nic',
+      'none',
+      '-drive',
+      `file=${disk},if=ide,format=qcow2`,
+    ];
     rememberFolder(lab.a.dataDir, lab.b.dataDir, folder);
     write(7, '16M 4M');
     await dwcp(lab, command('still'));
     await lab.result(await lab.orchestrator.warmBaseline('still', lab.a.hostId, lab.b.hostId));
     write(8, '18M 4k');
     const there = await lab.result(await lab.migrate('still'));
-    expect(there.images).toMatchObject([{ imageId: 'vda', totalBytes: 64 * 1024 * 1024, began: 'baseline', blocks: { full: 0, pages: 1 } }]);
+    expect(there.images).toMatchObject([
+      { imageId: 'vda', totalBytes: 64 * 1024 * 1024, began: 'baseline', blocks: { full: 0, pages: 1 } },
+    ]);
     const [arrived] = (await new VmRegistry(lab.b.dataDir).get('still')).images;
     execFileSync('qemu-img', ['compare', '-f', 'raw', '-F', 'qcow2', arrived!.path, disk]);
     await dwcp(lab, ['vm', 'start', 'still', '--data-dir', lab.b.dataDir]);
@@ -84,7 +128,10 @@ describeWhere([needsQemu(), needsAssembler()])('a running guest', () => {
 
     await dwcp(lab, command('plain'));
     const plain = await lab.result(await lab.migrate('plain', { enableDwcp: false }));
-    expect(plain).toMatchObject({ path: 'standard', images: [{ imageId: 'vda', totalBytes: 64 * 1024 * 1024, verified: true }] });
+    expect(plain).toMatchObject({
+      path: 'standard',
+      images: [{ imageId: 'vda', totalBytes: 64 * 1024 * 1024, verified: true }],
+    });
     const [whole] = (await new VmRegistry(lab.b.dataDir).get('plain')).images;
     execFileSync('qemu-img', ['compare', '-f', 'raw', '-F', 'qcow2', whole!.path, disk]);
   }, 90_000);
@@ -94,7 +141,9 @@ describeWhere([needsQemu(), needsAssembler()])('a running guest', () => {
     await startGuestOn(lab, 'cancelled', buildCountingGuest(PAGES, { idleTurns: 200 }, 24 * 1024 * 1024));
     const before = await expectCounting(lab.a, 'cancelled', PAGES, 2);
     const id = await lab.migrate('cancelled', { bandwidthLimit: 3e6 });
-    await lab.until(id, 'some of it there', ({ live }) => live.some(({ imageId, linkBytes }) => imageId === 'vda' && linkBytes > 3e6));
+    await lab.until(id, 'some of it there', ({ live }) =>
+      live.some(({ imageId, linkBytes }) => imageId === 'vda' && linkBytes > 3e6),
+    );
     await lab.orchestrator.cancelMigration(id);
     await expect(lab.result(id)).rejects.toMatchObject({ code: 'CANCELLED' });
     expect([await isRunning(lab.a, 'cancelled'), await isRunning(lab.b, 'cancelled')]).toEqual([true, false]);
@@ -107,12 +156,26 @@ describeWhere([needsQemu(), needsAssembler()])('a running guest', () => {
     await startGuestOn(lab, 'whole', guest);
     const before = await expectCounting(lab.a, 'whole', PAGES, 2);
     const there = await lab.result(await lab.migrate('whole', { maxDowntimeMs: 2_000 }));
-    expect(there).toMatchObject({ path: 'fallback', fallbackReason: { code: 'HELLO_REFUSED' }, guest: { responds: true }, images: [{ imageId: 'vda', verified: false }, { imageId: 'memory' }] });
+    expect(there).toMatchObject({
+      path: 'fallback',
+      fallbackReason: { code: 'HELLO_REFUSED' },
+      guest: { responds: true },
+      images: [{ imageId: 'vda', verified: false }, { imageId: 'memory' }],
+    });
     expect([await isRunning(lab.a, 'whole'), await isRunning(lab.b, 'whole')]).toEqual([false, true]);
     const counted = await expectCounting(lab.b, 'whole', PAGES, before);
-    const [left, arrived] = await Promise.all([new VmRegistry(lab.a.dataDir), new VmRegistry(lab.b.dataDir)].map(async (registry) => (await registry.get('whole')).images[0]!.path));
+    const [left, arrived] = await Promise.all(
+      [new VmRegistry(lab.a.dataDir), new VmRegistry(lab.b.dataDir)].map(
+        async (registry) => (await registry.get('whole')).images[0]!.path,
+      ),
+    );
     execFileSync('qemu-img', ['compare', '-U', '-f', 'raw', '-F', 'raw', arrived!, `${left!}.dwcp-baseline`]);
-    const back = await lab.result(await lab.orchestrator.migrateVm('whole', lab.b.hostId, lab.a.hostId, { enableDwcp: false, maxDowntimeMs: 2_000 }));
+    const back = await lab.result(
+      await lab.orchestrator.migrateVm('whole', lab.b.hostId, lab.a.hostId, {
+        enableDwcp: false,
+        maxDowntimeMs: 2_000,
+      }),
+    );
     expect(back).toMatchObject({ path: 'standard', guest: { responds: true } });
     await expectCounting(lab.a, 'whole', PAGES, counted);
     await lab.untilClean();

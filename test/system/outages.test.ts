@@ -60,12 +60,19 @@ describeWhere([needsRoot(), needsProgram('mount', 'mount')])('a full disk at the
   const mounted: string[] = [];
   afterAll(() => mounted.forEach((folder) => execFileSync('umount', ['-l', folder])));
 
-  test.each([['the transfer', {}], ['the standard transfer', { enableDwcp: false }]])('parks %s with DISK_FULL; with space again it goes on and nothing durable is lost', async (_, options) => {
+  test.each([
+    ['the transfer', {}],
+    ['the standard transfer', { enableDwcp: false }],
+  ])('parks %s with DISK_FULL; with space again it goes on and nothing durable is lost', async (_, options) => {
     const small = join(temporaryFolder(), 'small');
     mkdirSync(small);
     execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=10m', 'tmpfs', small]);
     mounted.push(small);
-    const lab = await Lab.start({ own: true, bDataDir: join(small, 'b'), agentArgs: ['--keep-baseline-copy', 'never'] });
+    const lab = await Lab.start({
+      own: true,
+      bDataDir: join(small, 'b'),
+      agentArgs: ['--keep-baseline-copy', 'never'],
+    });
     const { hashes } = await lab.defineVm('full', DISK_BYTES);
     const id = await lab.migrate('full', { bandwidthLimit: 4e6, ...options });
     const { progress } = await lab.until(id, 'parked', (status) => status.progress?.parked !== undefined);
@@ -117,7 +124,8 @@ describeWhere([needsRoot(), needsProgram('mount', 'mount')])('a full disk at the
     const { hashes } = await lab.defineVm('reserved', DISK_BYTES);
     const id = await lab.migrate('reserved', { bandwidthLimit: 4e6 });
     await lab.untilShare(id, 0.3);
-    for (const path of journals) expect(() => writeFileSync(join(path, 'filler'), Buffer.alloc(4 * 1024 * 1024))).toThrow('ENOSPC');
+    for (const path of journals)
+      expect(() => writeFileSync(join(path, 'filler'), Buffer.alloc(4 * 1024 * 1024))).toThrow('ENOSPC');
     expect((await lab.result(id)).outcome).toBe('completed');
     expect(lab.hashesOnB('reserved')).toEqual(hashes);
     await lab.stop();

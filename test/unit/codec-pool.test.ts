@@ -12,7 +12,13 @@ const MANY_BLOCKS = 3_000_000;
 
 /** More blocks at a time than a thread has memory for, little by little. */
 function deadly(fd: number): MeasureJob & { readonly kind: 'measure' } {
-  return { kind: 'measure', file: { fd, sizeBytes: MANY_BLOCKS * BLOCK_SIZE_BYTES }, first: 1, count: MANY_BLOCKS - 1, hashes: new SharedArrayBuffer(16) };
+  return {
+    kind: 'measure',
+    file: { fd, sizeBytes: MANY_BLOCKS * BLOCK_SIZE_BYTES },
+    first: 1,
+    count: MANY_BLOCKS - 1,
+    hashes: new SharedArrayBuffer(16),
+  };
 }
 
 test('a thread that dies takes the job with it that it was at, once a second thread has died at that too, and no other', async () => {
@@ -23,8 +29,19 @@ test('a thread that dies takes the job with it that it was at, once a second thr
   const pool = new CodecPool(1);
   const manifest = new Manifest(BLOCK_SIZE_BYTES);
   const killing = pool.run(deadly(file.fd));
-  const others = [1, 2, 3].map(() => pool.run({ kind: 'measure', file: { fd: file.fd, sizeBytes: BLOCK_SIZE_BYTES }, first: 0, count: 1, hashes: manifest.memory }));
-  await expect(killing).rejects.toMatchObject({ code: 'INTERNAL', message: expect.stringContaining('2 worker threads died') as string });
+  const others = [1, 2, 3].map(() =>
+    pool.run({
+      kind: 'measure',
+      file: { fd: file.fd, sizeBytes: BLOCK_SIZE_BYTES },
+      first: 0,
+      count: 1,
+      hashes: manifest.memory,
+    }),
+  );
+  await expect(killing).rejects.toMatchObject({
+    code: 'INTERNAL',
+    message: expect.stringContaining('2 worker threads died') as string,
+  });
   expect(await Promise.all(others)).toEqual([{ dataBlocks: 1 }, { dataBlocks: 1 }, { dataBlocks: 1 }]);
   await pool.close();
   await file.close();

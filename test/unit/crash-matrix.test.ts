@@ -6,7 +6,14 @@ import type { StoppedState } from '../helpers/stopped-vm';
 
 const BEFORE: Standing = { source: 'claimed', destination: 'promised', hasRun: false };
 const STANDING: Readonly<Record<GuestState | StoppedState, Standing>> = {
-  disks: BEFORE, memory: BEFORE, converged: BEFORE, paused: BEFORE, completed: BEFORE, loaded: BEFORE, claimed: BEFORE, transfer: BEFORE,
+  disks: BEFORE,
+  memory: BEFORE,
+  converged: BEFORE,
+  paused: BEFORE,
+  completed: BEFORE,
+  loaded: BEFORE,
+  claimed: BEFORE,
+  transfer: BEFORE,
   handedOver: { source: 'handed_over', destination: 'promised', hasRun: false },
   mine: { source: 'handed_over', destination: 'mine', hasRun: false },
   started: { source: 'handed_over', destination: 'mine', hasRun: true },

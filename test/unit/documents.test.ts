@@ -6,12 +6,18 @@ import { generatedDocuments } from '../../tools/generated-documents';
 
 const root = join(__dirname, '..', '..', '..');
 
-test.each([...generatedDocuments()])('%s says what the source says (else: npm run build && npm run docs)', (path, text) => {
-  expect(readFileSync(join(root, path), 'utf8')).toBe(text);
-});
+test.each([...generatedDocuments()])(
+  '%s says what the source says (else: npm run build && npm run docs)',
+  (path, text) => {
+    expect(readFileSync(join(root, path), 'utf8')).toBe(text);
+  },
+);
 
 describe('the schemas of the contract', () => {
-  const compile = (name: string): ReturnType<Ajv['compile']> => new Ajv({ strict: false }).compile(JSON.parse(readFileSync(join(root, 'contract', 'schemas', `${name}.json`), 'utf8')) as object);
+  const compile = (name: string): ReturnType<Ajv['compile']> =>
+    new Ajv({ strict: false }).compile(
+      JSON.parse(readFileSync(join(root, 'contract', 'schemas', `${name}.json`), 'utf8')) as object,
+    );
 
   test('take the request of the Go client and refuse unknown options', () => {
     const request = compile('migration-request');

@@ -18,7 +18,14 @@ import { Manifest } from '../../src/store/manifest';
 import { VmRegistry } from '../../src/store/vm-registry';
 import { keepBaselineCopy } from '../../src/sync/upkeep/baseline-copy';
 import { CodecPool } from '../../src/sync/codec/codec-pool';
-import { installImage, installLinked, keepUnjournaled, linkInPlace, makeWorkFile, unlinkFromPlace } from '../../src/sync/destination/image-places';
+import {
+  installImage,
+  installLinked,
+  keepUnjournaled,
+  linkInPlace,
+  makeWorkFile,
+  unlinkFromPlace,
+} from '../../src/sync/destination/image-places';
 import { WorkingImage } from '../../src/sync/destination/working-image';
 import { temporaryFolder } from '../helpers/data';
 
@@ -69,12 +76,32 @@ function place(): Place {
   const folder = temporaryFolder();
   const imagePath = join(folder, 'images', 'vm', 'vda.img');
   mkdirSync(dirname(imagePath), { recursive: true });
-  return { folder, imagePath, store: new BaselineStore(folder), parameters: { migrationId: 'm1', vmId: 'vm', image: DISK, imagePath, journalPath: join(folder, 'incoming', 'vda.journal'), useBaseline: true } };
+  return {
+    folder,
+    imagePath,
+    store: new BaselineStore(folder),
+    parameters: {
+      migrationId: 'm1',
+      vmId: 'vm',
+      image: DISK,
+      imagePath,
+      journalPath: join(folder, 'incoming', 'vda.journal'),
+      useBaseline: true,
+    },
+  };
 }
 
-const writeLineTo = (journal: OwnershipJournal, state: OwnershipState, fence: number): Promise<unknown> => journal.exclusively('vm', (vm) => vm.append(state, 'm1', fence));
+const writeLineTo = (journal: OwnershipJournal, state: OwnershipState, fence: number): Promise<unknown> =>
+  journal.exclusively('vm', (vm) => vm.append(state, 'm1', fence));
 const file = (path: string): void => writeFileSync(path, Buffer.alloc(DISK.sizeBytes, 1));
-const record = { vmId: 'vm', imageId: 'vda', kind: 'disk' as const, sizeBytes: DISK.sizeBytes, generation: 1, complete: true };
+const record = {
+  vmId: 'vm',
+  imageId: 'vda',
+  kind: 'disk' as const,
+  sizeBytes: DISK.sizeBytes,
+  generation: 1,
+  complete: true,
+};
 
 describe('is durable when the act is over:', () => {
   test('a folder, and every folder above it that was made for it', async () => {
@@ -116,12 +143,20 @@ describe('is durable when the act is over:', () => {
   test('a journal, with the folder that it has made for it', async () => {
     const folder = temporaryFolder();
     const path = join(folder, 'incoming', 'vda.journal');
-    expect(await after(async () => (await BlockJournal.create(path, { migrationId: 'm1', image: DISK, base: 'empty' })).close(), path, dirname(path))).toEqual(['there', 'there']);
+    expect(
+      await after(
+        async () => (await BlockJournal.create(path, { migrationId: 'm1', image: DISK, base: 'empty' })).close(),
+        path,
+        dirname(path),
+      ),
+    ).toEqual(['there', 'there']);
   });
 
   test('a working file that is opened for the first time', async () => {
     const { parameters, store, imagePath } = place();
-    expect(await after(async () => (await WorkingImage.open(parameters, store, pool)).close(), workPathOf(imagePath))).toEqual(['there']);
+    expect(
+      await after(async () => (await WorkingImage.open(parameters, store, pool)).close(), workPathOf(imagePath)),
+    ).toEqual(['there']);
   });
 
   test('an empty working file', async () => {
@@ -141,7 +176,9 @@ describe('is durable when the act is over:', () => {
     file(workPathOf(imagePath));
     file(baselinePathOf(imagePath));
     await linkInPlace(imagePath);
-    expect(await after(() => installImage(parameters, 1, store, pool), workPathOf(imagePath), baselinePathOf(imagePath))).toEqual(['gone', 'gone']);
+    expect(
+      await after(() => installImage(parameters, 1, store, pool), workPathOf(imagePath), baselinePathOf(imagePath)),
+    ).toEqual(['gone', 'gone']);
     file(workPathOf(imagePath));
     expect(await after(() => installLinked(parameters, store), workPathOf(imagePath))).toEqual(['gone']);
   });
@@ -157,7 +194,12 @@ describe('is durable when the act is over:', () => {
     const { imagePath, store } = place();
     file(imagePath);
     await store.put(record, new Manifest(DISK.sizeBytes));
-    expect(await after(() => keepBaselineCopy('vm', 'vda', imagePath, 'auto', store, pool, new AbortController().signal), baselinePathOf(imagePath))).toEqual(['there']);
+    expect(
+      await after(
+        () => keepBaselineCopy('vm', 'vda', imagePath, 'auto', store, pool, new AbortController().signal),
+        baselinePathOf(imagePath),
+      ),
+    ).toEqual(['there']);
   });
 
   test('that a baseline, a base, a dictionary and a VM are forgotten', async () => {
@@ -165,9 +207,15 @@ describe('is durable when the act is over:', () => {
     file(baselinePathOf(imagePath));
     await store.put({ ...record, contentPath: baselinePathOf(imagePath) }, new Manifest(DISK.sizeBytes));
     const json = join(folder, 'baselines', 'vm', 'vda.json');
-    expect(await after(() => store.forget('vm', 'vda', false), json, baselinePathOf(imagePath))).toEqual(['gone', 'gone']);
+    expect(await after(() => store.forget('vm', 'vda', false), json, baselinePathOf(imagePath))).toEqual([
+      'gone',
+      'gone',
+    ]);
     const bases = new BaseStore(folder);
-    await bases.put({ name: 'debian', tenant: 't', path: imagePath, sizeBytes: 1, modifiedAtMs: 0, root: 'r' }, Buffer.alloc(8));
+    await bases.put(
+      { name: 'debian', tenant: 't', path: imagePath, sizeBytes: 1, modifiedAtMs: 0, root: 'r' },
+      Buffer.alloc(8),
+    );
     expect(await after(() => bases.forget('debian'), join(folder, 'bases', 'debian.json'))).toEqual(['gone']);
     const dictionaries = new DictionaryStore(folder);
     await dictionaries.put('web', Buffer.alloc(1000, 1), 1, 0.1);

@@ -4,12 +4,22 @@ import { BatchEncoder, encodedBound } from '../../src/encoder/batch-encoder';
 import { blockHash, manifestRoot, ZERO_HASH } from '../../src/encoder/hash';
 import { HexSplit, hexSplitBound } from '../../src/encoder/hex-split';
 import { LevelController } from '../../src/encoder/level-controller';
-import { applyPages, bitmapBytes, differingPages, differingPagesByHash, gatherPages, writePageHashes } from '../../src/encoder/page-patch';
+import {
+  applyPages,
+  bitmapBytes,
+  differingPages,
+  differingPagesByHash,
+  gatherPages,
+  writePageHashes,
+} from '../../src/encoder/page-patch';
 import { applyRunDelta, encodeRunDelta } from '../../src/encoder/run-delta';
 import { isZero } from '../../src/encoder/zero';
 import { randomBlock } from '../helpers/data';
 
-const edits = fc.array(fc.record({ at: fc.nat(65_535), value: fc.nat(255), length: fc.integer({ min: 1, max: 300 }) }), { maxLength: 40 });
+const edits = fc.array(
+  fc.record({ at: fc.nat(65_535), value: fc.nat(255), length: fc.integer({ min: 1, max: 300 }) }),
+  { maxLength: 40 },
+);
 
 function edited(old: Buffer, changes: readonly { at: number; value: number; length: number }[]): Buffer {
   const now = Buffer.from(old);
@@ -21,11 +31,14 @@ describe('zeros', () => {
   it('are told from everything else, wherever the first other byte is', () => {
     expect(isZero(Buffer.alloc(65_536))).toBe(true);
     expect(isZero(Buffer.alloc(0))).toBe(true);
-    fc.assert(fc.property(fc.integer({ min: 1, max: 700_000 }), fc.nat(), (length, at) => {
-      const bytes = Buffer.alloc(length);
-      bytes[at % length] = 1;
-      expect(isZero(bytes)).toBe(false);
-    }), { numRuns: 30 });
+    fc.assert(
+      fc.property(fc.integer({ min: 1, max: 700_000 }), fc.nat(), (length, at) => {
+        const bytes = Buffer.alloc(length);
+        bytes[at % length] = 1;
+        expect(isZero(bytes)).toBe(false);
+      }),
+      { numRuns: 30 },
+    );
   });
 
   it('have the zero hash, and nothing else has', () => {
@@ -35,19 +48,35 @@ describe('zeros', () => {
 });
 
 describe('hexadecimal text taken apart', () => {
-  const digits = (alphabet: string) => fc.array(fc.constantFrom(...alphabet.split('')), { minLength: 1, maxLength: 80 }).map((all) => all.join(''));
-  const text = fc.array(fc.oneof(digits('0123456789abcdef'), digits('0123456789ABCDEF'), digits('0123456789'), digits('0aF'), fc.string({ maxLength: 20 }), fc.constant('\0'.repeat(300))), { maxLength: 30 }).map((parts) => Buffer.from(parts.join(''), 'utf8'));
+  const digits = (alphabet: string) =>
+    fc.array(fc.constantFrom(...alphabet.split('')), { minLength: 1, maxLength: 80 }).map((all) => all.join(''));
+  const text = fc
+    .array(
+      fc.oneof(
+        digits('0123456789abcdef'),
+        digits('0123456789ABCDEF'),
+        digits('0123456789'),
+        digits('0aF'),
+        fc.string({ maxLength: 20 }),
+        fc.constant('\0'.repeat(300)),
+      ),
+      { maxLength: 30 },
+    )
+    .map((parts) => Buffer.from(parts.join(''), 'utf8'));
   const splitOf = (bytes: Buffer): Buffer => {
     const out = Buffer.alloc(hexSplitBound(bytes.length));
     return out.subarray(0, new HexSplit().split(bytes, out));
   };
 
   it('comes together again byte for byte, and is never longer than its bound', () => {
-    fc.assert(fc.property(text, (bytes) => {
-      const back = Buffer.alloc(bytes.length, 1);
-      expect(new HexSplit().join(splitOf(bytes), back)).toBe(true);
-      expect(back.equals(bytes)).toBe(true);
-    }), { numRuns: 500 });
+    fc.assert(
+      fc.property(text, (bytes) => {
+        const back = Buffer.alloc(bytes.length, 1);
+        expect(new HexSplit().join(splitOf(bytes), back)).toBe(true);
+        expect(back.equals(bytes)).toBe(true);
+      }),
+      { numRuns: 500 },
+    );
   });
 
   it('takes half the room for digits, of either case', () => {
@@ -58,20 +87,25 @@ describe('hexadecimal text taken apart', () => {
   });
 
   it('says so where it was damaged, and writes nothing outside', () => {
-    fc.assert(fc.property(text, fc.nat(), fc.nat(255), fc.nat(40), (bytes, at, value, cut) => {
-      const split = Buffer.from(splitOf(bytes));
-      split[at % split.length] = value;
-      const back = Buffer.alloc(bytes.length);
-      expect([true, false]).toContain(new HexSplit().join(split.subarray(0, split.length - cut), back));
-      expect(new HexSplit().join(splitOf(bytes), Buffer.alloc(bytes.length + 1))).toBe(false);
-    }), { numRuns: 500 });
+    fc.assert(
+      fc.property(text, fc.nat(), fc.nat(255), fc.nat(40), (bytes, at, value, cut) => {
+        const split = Buffer.from(splitOf(bytes));
+        split[at % split.length] = value;
+        const back = Buffer.alloc(bytes.length);
+        expect([true, false]).toContain(new HexSplit().join(split.subarray(0, split.length - cut), back));
+        expect(new HexSplit().join(splitOf(bytes), Buffer.alloc(bytes.length + 1))).toBe(false);
+      }),
+      { numRuns: 500 },
+    );
   });
 });
 
 describe('manifest root', () => {
   it('depends on every hash, on their order and on the size', () => {
     const [a, b] = [blockHash(randomBlock(1, 1)), blockHash(randomBlock(1, 2))];
-    const roots = [Buffer.concat([a, b]), Buffer.concat([b, a]), Buffer.concat([a, a])].map((hashes) => manifestRoot(hashes, 131_072, 65_536));
+    const roots = [Buffer.concat([a, b]), Buffer.concat([b, a]), Buffer.concat([a, a])].map((hashes) =>
+      manifestRoot(hashes, 131_072, 65_536),
+    );
     roots.push(manifestRoot(Buffer.concat([a, b]), 131_071, 65_536));
     expect(new Set(roots).size).toBe(4);
   });
@@ -79,16 +113,19 @@ describe('manifest root', () => {
 
 describe('run delta', () => {
   it('is the exact inverse for any edits', () => {
-    fc.assert(fc.property(edits, (changes) => {
-      const old = randomBlock(1, 1);
-      const now = edited(old, changes);
-      const out = Buffer.alloc(70_000);
-      const end = encodeRunDelta(old, now, out, 0, out.length);
-      expect(end).toBeGreaterThanOrEqual(0);
-      const block = Buffer.from(old);
-      expect(applyRunDelta(out.subarray(0, end), block)).toBe(true);
-      expect(block.equals(now)).toBe(true);
-    }), { numRuns: 60 });
+    fc.assert(
+      fc.property(edits, (changes) => {
+        const old = randomBlock(1, 1);
+        const now = edited(old, changes);
+        const out = Buffer.alloc(70_000);
+        const end = encodeRunDelta(old, now, out, 0, out.length);
+        expect(end).toBeGreaterThanOrEqual(0);
+        const block = Buffer.from(old);
+        expect(applyRunDelta(out.subarray(0, end), block)).toBe(true);
+        expect(block.equals(now)).toBe(true);
+      }),
+      { numRuns: 60 },
+    );
   });
 
   it('says that it would be too long instead of writing past its limit', () => {
@@ -98,31 +135,37 @@ describe('run delta', () => {
   });
 
   it('refuses malformed deltas and never writes outside the block', () => {
-    fc.assert(fc.property(fc.uint8Array({ maxLength: 400 }), (bytes) => {
-      const memory = Buffer.alloc(8192, 7);
-      applyRunDelta(Buffer.from(bytes), memory.subarray(2048, 6144));
-      expect(memory.subarray(0, 2048).every((byte) => byte === 7)).toBe(true);
-      expect(memory.subarray(6144).every((byte) => byte === 7)).toBe(true);
-    }), { numRuns: 300 });
+    fc.assert(
+      fc.property(fc.uint8Array({ maxLength: 400 }), (bytes) => {
+        const memory = Buffer.alloc(8192, 7);
+        applyRunDelta(Buffer.from(bytes), memory.subarray(2048, 6144));
+        expect(memory.subarray(0, 2048).every((byte) => byte === 7)).toBe(true);
+        expect(memory.subarray(6144).every((byte) => byte === 7)).toBe(true);
+      }),
+      { numRuns: 300 },
+    );
   });
 });
 
 describe('page patch', () => {
   it('finds the same pages by bytes and by hashes, and is the exact inverse', () => {
-    fc.assert(fc.property(edits, fc.constantFrom(65_536, 61_000, 4096, 1), (changes, length) => {
-      const old = randomBlock(2, 2, length);
-      const now = edited(old, changes);
-      const hashes = Buffer.alloc(128);
-      writePageHashes(old, hashes, 0);
-      const bitmap = differingPages(old, now);
-      expect(differingPagesByHash(hashes, 0, now)).toBe(bitmap);
-      const out = Buffer.alloc(65_536);
-      const end = gatherPages(now, bitmap, out, 0);
-      expect(end).toBe(bitmapBytes(bitmap, length));
-      const block = Buffer.from(old);
-      expect(applyPages(out.subarray(0, end), bitmap, block)).toBe(true);
-      expect(block.equals(now)).toBe(true);
-    }), { numRuns: 60 });
+    fc.assert(
+      fc.property(edits, fc.constantFrom(65_536, 61_000, 4096, 1), (changes, length) => {
+        const old = randomBlock(2, 2, length);
+        const now = edited(old, changes);
+        const hashes = Buffer.alloc(128);
+        writePageHashes(old, hashes, 0);
+        const bitmap = differingPages(old, now);
+        expect(differingPagesByHash(hashes, 0, now)).toBe(bitmap);
+        const out = Buffer.alloc(65_536);
+        const end = gatherPages(now, bitmap, out, 0);
+        expect(end).toBe(bitmapBytes(bitmap, length));
+        const block = Buffer.from(old);
+        expect(applyPages(out.subarray(0, end), bitmap, block)).toBe(true);
+        expect(block.equals(now)).toBe(true);
+      }),
+      { numRuns: 60 },
+    );
   });
 
   it('refuses pages that the block does not have, and lengths that do not fit', () => {
@@ -194,7 +237,14 @@ describe('level rule', () => {
   it('steps down when the processor turns out slower than its table says', () => {
     const controller = new LevelController(9, 2);
     const before = settled(controller, 8e6);
-    for (let sample = 0; sample < 100; sample += 1) controller.observe({ level: controller.level, gatheredBytes: 262_144, payloadBytes: 90_000, packMs: 80, otherMs: 1 });
+    for (let sample = 0; sample < 100; sample += 1)
+      controller.observe({
+        level: controller.level,
+        gatheredBytes: 262_144,
+        payloadBytes: 90_000,
+        packMs: 80,
+        otherMs: 1,
+      });
     expect(settled(controller, 8e6)).toBeLessThan(before);
   });
 });
@@ -203,13 +253,23 @@ test('behind a batch that does not compress a sample decides: what compresses ag
   const encoder = new BatchEncoder();
   const out = Buffer.alloc(encodedBound(8));
   const noise = Array.from({ length: 8 }, (_, block) => randomBlock(1, block));
-  const text = Array.from({ length: 8 }, (_, block) => Buffer.alloc(65_536, `line ${block} of a log that goes on and on\n`));
-  const encode = (blocks: readonly Buffer[], level: number) => encoder.encode(1, blocks.map((bytes, block) => ({ block, bytes, hash: blockHash(bytes) })), { compress: true, level, delta: true, deltaThreshold: 0.7 }, out);
+  const text = Array.from({ length: 8 }, (_, block) =>
+    Buffer.alloc(65_536, `line ${block} of a log that goes on and on\n`),
+  );
+  const encode = (blocks: readonly Buffer[], level: number) =>
+    encoder.encode(
+      1,
+      blocks.map((bytes, block) => ({ block, bytes, hash: blockHash(bytes) })),
+      { compress: true, level, delta: true, deltaThreshold: 0.7 },
+      out,
+    );
   expect(encode(noise, 9).packing).toBe('stored');
   const tried = encode(text, 3);
   expect([tried.packing, tried.payloadBytes < 100_000]).toEqual(['zstd', true]);
   encode(noise, 9);
   const [first, ...others] = [encode(noise, 9), encode(noise, 9), encode(noise, 9)];
-  expect([first, ...others].every(({ packing, payloadBytes }) => packing === 'stored' && payloadBytes === 8 * 65_536)).toBe(true);
+  expect(
+    [first, ...others].every(({ packing, payloadBytes }) => packing === 'stored' && payloadBytes === 8 * 65_536),
+  ).toBe(true);
   expect(encode([...text.slice(0, 4), ...noise.slice(0, 4)], 3).packing).toBe('zstd');
 });

@@ -24,38 +24,77 @@ function reader(allowed = ALL, memory = Infinity): { frames: Frame[]; reader: Fr
 }
 
 const frameArbitrary = fc.record({
-  type: fc.constantFrom(...WITH_BODY), sequence: fc.nat(2 ** 31), meta: fc.uint8Array({ maxLength: 2000 }), payload: fc.uint8Array({ maxLength: 5000 }),
+  type: fc.constantFrom(...WITH_BODY),
+  sequence: fc.nat(2 ** 31),
+  meta: fc.uint8Array({ maxLength: 2000 }),
+  payload: fc.uint8Array({ maxLength: 5000 }),
 });
 
 describe('framing', () => {
   it('gives back the same frames however the stream is cut', () => {
-    fc.assert(fc.property(fc.array(frameArbitrary, { maxLength: 6 }), fc.array(fc.integer({ min: 1, max: 3000 }), { minLength: 1 }), (given, cuts) => {
-      const stream = Buffer.concat(given.map(({ type, sequence, meta, payload }) => buildFrame(type, sequence, Buffer.from(meta), Buffer.from(payload))));
-      const { frames, reader: read } = reader();
-      for (let at = 0, cut = 0; at < stream.length; cut += 1) {
-        const length = cuts[cut % cuts.length]!;
-        read.push(stream.subarray(at, at + length));
-        at += length;
-      }
-      expect(frames.map(({ type, sequence, meta, payload }) => ({ type, sequence, meta: [...meta], payload: [...payload] })))
-        .toEqual(given.map(({ type, sequence, meta, payload }) => ({ type, sequence, meta: [...meta], payload: [...payload] })));
-    }), { numRuns: 60 });
+    fc.assert(
+      fc.property(
+        fc.array(frameArbitrary, { maxLength: 6 }),
+        fc.array(fc.integer({ min: 1, max: 3000 }), { minLength: 1 }),
+        (given, cuts) => {
+          const stream = Buffer.concat(
+            given.map(({ type, sequence, meta, payload }) =>
+              buildFrame(type, sequence, Buffer.from(meta), Buffer.from(payload)),
+            ),
+          );
+          const { frames, reader: read } = reader();
+          for (let at = 0, cut = 0; at < stream.length; cut += 1) {
+            const length = cuts[cut % cuts.length]!;
+            read.push(stream.subarray(at, at + length));
+            at += length;
+          }
+          expect(
+            frames.map(({ type, sequence, meta, payload }) => ({
+              type,
+              sequence,
+              meta: [...meta],
+              payload: [...payload],
+            })),
+          ).toEqual(
+            given.map(({ type, sequence, meta, payload }) => ({
+              type,
+              sequence,
+              meta: [...meta],
+              payload: [...payload],
+            })),
+          );
+        },
+      ),
+      { numRuns: 60 },
+    );
   });
 
   it('gives back the same frames where bytes are put right where they belong, and asks for none that are of the next frame', () => {
-    fc.assert(fc.property(fc.array(frameArbitrary, { maxLength: 6 }), fc.array(fc.integer({ min: 1, max: 3000 }), { minLength: 1 }), (given, cuts) => {
-      const stream = Buffer.concat(given.map(({ type, sequence, meta, payload }) => buildFrame(type, sequence, Buffer.from(meta), Buffer.from(payload))));
-      const { frames, reader: read } = reader();
-      for (let at = 0, cut = 0; at < stream.length; cut += 1) {
-        const before = frames.length;
-        const taken = stream.copy(read.space()!, 0, at, Math.min(stream.length, at + cuts[cut % cuts.length]!));
-        read.filled(taken);
-        at += taken;
-        expect(frames.length).toBeLessThanOrEqual(before + 1);
-      }
-      expect(frames.map(({ sequence, meta, payload }) => ({ sequence, meta: [...meta], payload: [...payload] })))
-        .toEqual(given.map(({ sequence, meta, payload }) => ({ sequence, meta: [...meta], payload: [...payload] })));
-    }), { numRuns: 60 });
+    fc.assert(
+      fc.property(
+        fc.array(frameArbitrary, { maxLength: 6 }),
+        fc.array(fc.integer({ min: 1, max: 3000 }), { minLength: 1 }),
+        (given, cuts) => {
+          const stream = Buffer.concat(
+            given.map(({ type, sequence, meta, payload }) =>
+              buildFrame(type, sequence, Buffer.from(meta), Buffer.from(payload)),
+            ),
+          );
+          const { frames, reader: read } = reader();
+          for (let at = 0, cut = 0; at < stream.length; cut += 1) {
+            const before = frames.length;
+            const taken = stream.copy(read.space()!, 0, at, Math.min(stream.length, at + cuts[cut % cuts.length]!));
+            read.filled(taken);
+            at += taken;
+            expect(frames.length).toBeLessThanOrEqual(before + 1);
+          }
+          expect(
+            frames.map(({ sequence, meta, payload }) => ({ sequence, meta: [...meta], payload: [...payload] })),
+          ).toEqual(given.map(({ sequence, meta, payload }) => ({ sequence, meta: [...meta], payload: [...payload] })));
+        },
+      ),
+      { numRuns: 60 },
+    );
   });
 
   it('delivers frames without a body as soon as their header is there', () => {
@@ -65,22 +104,26 @@ describe('framing', () => {
   });
 
   it('meets any damage with a coded error or an untouched frame, and asks for no memory beyond the limits', () => {
-    fc.assert(fc.property(frameArbitrary, fc.nat(), fc.nat(255), fc.boolean(), (given, at, value, cut) => {
-      const bytes = buildFrame(given.type, given.sequence, Buffer.from(given.meta), Buffer.from(given.payload));
-      const place = at % bytes.length;
-      const unchanged = bytes[place] === value;
-      bytes[place] = value;
-      const { frames, reader: read, taken } = reader();
-      try {
-        read.push(cut ? bytes.subarray(0, place) : bytes);
-        // Payloads of batches and extents are verified by their own hashes, further up.
-        const selfVerified = given.type === 'batch' || given.type === 'extent';
-        if (frames.length > 0) expect(unchanged || (selfVerified && place >= HEADER_BYTES + given.meta.length)).toBe(true);
-      } catch (error) {
-        expect((error as DwcpError).code).toMatch(/^(PROTOCOL_VIOLATION|PROTOCOL_VERSION|FRAME_CORRUPT)$/);
-      }
-      expect(taken()).toBeLessThan(8 * 1024 * 1024);
-    }), { numRuns: 400 });
+    fc.assert(
+      fc.property(frameArbitrary, fc.nat(), fc.nat(255), fc.boolean(), (given, at, value, cut) => {
+        const bytes = buildFrame(given.type, given.sequence, Buffer.from(given.meta), Buffer.from(given.payload));
+        const place = at % bytes.length;
+        const unchanged = bytes[place] === value;
+        bytes[place] = value;
+        const { frames, reader: read, taken } = reader();
+        try {
+          read.push(cut ? bytes.subarray(0, place) : bytes);
+          // Payloads of batches and extents are verified by their own hashes, further up.
+          const selfVerified = given.type === 'batch' || given.type === 'extent';
+          if (frames.length > 0)
+            expect(unchanged || (selfVerified && place >= HEADER_BYTES + given.meta.length)).toBe(true);
+        } catch (error) {
+          expect((error as DwcpError).code).toMatch(/^(PROTOCOL_VIOLATION|PROTOCOL_VERSION|FRAME_CORRUPT)$/);
+        }
+        expect(taken()).toBeLessThan(8 * 1024 * 1024);
+      }),
+      { numRuns: 400 },
+    );
   });
 
   it('refuses a lying length before it takes memory', () => {
@@ -93,7 +136,9 @@ describe('framing', () => {
 
   it('refuses a type that is not expected here, an unknown one, and another version', () => {
     const push = (bytes: Buffer, allowed = ALL): void => void reader(allowed).reader.push(bytes);
-    expect(() => push(buildFrame('request', 1), new Set<FrameType>(['batch']))).toThrow(expect.objectContaining({ code: 'PROTOCOL_VIOLATION' }) as Error);
+    expect(() => push(buildFrame('request', 1), new Set<FrameType>(['batch']))).toThrow(
+      expect.objectContaining({ code: 'PROTOCOL_VIOLATION' }) as Error,
+    );
     const unknown = buildFrame('ping', 1);
     unknown.writeUInt8(0, 3);
     expect(() => push(unknown)).toThrow(expect.objectContaining({ code: 'PROTOCOL_VIOLATION' }) as Error);
@@ -105,12 +150,21 @@ describe('framing', () => {
   it('stops while no memory is free and goes on at the very byte where it stopped', () => {
     let free = false;
     const frames: Frame[] = [];
-    const read = new FrameReader(ALL, { allocate: (header) => (free ? Buffer.alloc(HEADER_BYTES + header.metaBytes + header.payloadBytes) : undefined), deliver: (frame) => frames.push(frame) });
-    const bytes = Buffer.concat([buildFrame('batch', 1, Buffer.alloc(48, 1), Buffer.alloc(100, 2)), buildFrame('batch', 2, Buffer.alloc(48, 3), Buffer.alloc(50, 4))]);
+    const read = new FrameReader(ALL, {
+      allocate: (header) => (free ? Buffer.alloc(HEADER_BYTES + header.metaBytes + header.payloadBytes) : undefined),
+      deliver: (frame) => frames.push(frame),
+    });
+    const bytes = Buffer.concat([
+      buildFrame('batch', 1, Buffer.alloc(48, 1), Buffer.alloc(100, 2)),
+      buildFrame('batch', 2, Buffer.alloc(48, 3), Buffer.alloc(50, 4)),
+    ]);
     expect(read.push(bytes)).toBe(false);
     expect(read.resume()).toBe(false);
     free = true;
     expect(read.resume()).toBe(true);
-    expect(frames.map((frame) => [frame.sequence, frame.payload.length])).toEqual([[1, 100], [2, 50]]);
+    expect(frames.map((frame) => [frame.sequence, frame.payload.length])).toEqual([
+      [1, 100],
+      [2, 50],
+    ]);
   });
 });

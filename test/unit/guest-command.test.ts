@@ -2,18 +2,60 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { namedFormat, qcow2SizeBytes } from '../../src/hypervisor/qemu/disk-format';
-import { diskPathsOf, guestOwn, namedFiles, ownArguments, pinMachine, relocate, runPlaces } from '../../src/hypervisor/qemu/guest-command';
+import {
+  diskPathsOf,
+  guestOwn,
+  namedFiles,
+  ownArguments,
+  pinMachine,
+  relocate,
+  runPlaces,
+} from '../../src/hypervisor/qemu/guest-command';
 import { temporaryFolder } from '../helpers/data';
 
 const COMMAND = [
-  '/usr/bin/qemu-system-x86_64', '-M', 'q35,accel=kvm', '-m', '512', '-S', '-daemonize', '-pidfile', '/run/x.pid', '-qmp', 'unix:/run/x.qmp,server=on,wait=off',
-  '-chardev', 'socket,id=mon1,path=/run/x.mon,server=on,wait=off', '-mon', 'chardev=mon1,mode=control', '-serial', 'file:/var/log/x.log',
-  '-kernel', '/boot/vmlinuz', '-drive', 'file=/vms/x.qcow2,if=virtio,format=qcow2,l2-cache-size=1M', '-drive', 'file=/iso/x.iso,media=cdrom', '-hdb', '/vms/y.img', '-incoming', 'defer',
+  '/usr/bin/qemu-system-x86_64',
+  '-M',
+  'q35,accel=kvm',
+  '-m',
+  '512',
+  '-S',
+  '-daemonize',
+  '-pidfile',
+  '/run/x.pid',
+  '-qmp',
+  'unix:/run/x.qmp,server=on,wait=off',
+  '-chardev',
+  'socket,id=mon1,path=/run/x.mon,server=on,wait=off',
+  '-mon',
+  'chardev=mon1,mode=control',
+  '-serial',
+  'file:/var/log/x.log',
+  '-kernel',
+  '/boot/vmlinuz',
+  '-drive',
+  'file=/vms/x.qcow2,if=virtio,format=qcow2,l2-cache-size=1M',
+  '-drive',
+  'file=/iso/x.iso,media=cdrom',
+  '-hdb',
+  '/vms/y.img',
+  '-incoming',
+  'defer',
 ];
 
 test('keeps what is the guest’s, and drops monitors and how it was started', () => {
   const own = guestOwn(COMMAND);
-  for (const gone of ['-S', '-daemonize', '-pidfile', '-qmp', '-mon', '-incoming', 'defer', 'socket,id=mon1,path=/run/x.mon,server=on,wait=off']) expect(own).not.toContain(gone);
+  for (const gone of [
+    '-S',
+    '-daemonize',
+    '-pidfile',
+    '-qmp',
+    '-mon',
+    '-incoming',
+    'defer',
+    'socket,id=mon1,path=/run/x.mon,server=on,wait=off',
+  ])
+    expect(own).not.toContain(gone);
   expect(own).toEqual(expect.arrayContaining(['-serial', 'file:/var/log/x.log', '-kernel', '/boot/vmlinuz']));
 });
 
@@ -23,12 +65,28 @@ test('finds the writable disks, and the other files that a host has to have', ()
 });
 
 test('gives disks their new places, raw, and logs the host’s own folder', () => {
-  const moved = relocate(COMMAND, [{ from: '/vms/x.qcow2', to: '/data/x/vda.img', raw: true }, { from: '/vms/y.img', to: '/data/x/vdb.img', raw: true }], '/data/run/x');
-  expect(moved).toEqual(expect.arrayContaining(['file=/data/x/vda.img,if=virtio,format=raw', 'file=/iso/x.iso,media=cdrom', '/data/x/vdb.img', 'file:/data/run/x/x.log']));
+  const moved = relocate(
+    COMMAND,
+    [
+      { from: '/vms/x.qcow2', to: '/data/x/vda.img', raw: true },
+      { from: '/vms/y.img', to: '/data/x/vdb.img', raw: true },
+    ],
+    '/data/run/x',
+  );
+  expect(moved).toEqual(
+    expect.arrayContaining([
+      'file=/data/x/vda.img,if=virtio,format=raw',
+      'file=/iso/x.iso,media=cdrom',
+      '/data/x/vdb.img',
+      'file:/data/run/x/x.log',
+    ]),
+  );
 });
 
 test('leaves disks that arrive as files in the form they have', () => {
-  expect(relocate(COMMAND, [{ from: '/vms/x.qcow2', to: '/data/x/vda.img', raw: false }], '/run')).toContain('file=/data/x/vda.img,if=virtio,format=qcow2,l2-cache-size=1M');
+  expect(relocate(COMMAND, [{ from: '/vms/x.qcow2', to: '/data/x/vda.img', raw: false }], '/run')).toContain(
+    'file=/data/x/vda.img,if=virtio,format=qcow2,l2-cache-size=1M',
+  );
 });
 
 test.each([
@@ -36,19 +94,43 @@ test.each([
     ['-blockdev', 'driver=file,filename=/a.img,node-name=f', '-blockdev', 'driver=qcow2,node-name=d,file=f'],
     ['-blockdev', 'driver=file,filename=/b.img,node-name=f', '-blockdev', 'driver=raw,node-name=d,file=f'],
   ],
-  [['-blockdev', '{"driver":"qcow2","file":{"driver":"file","filename":"/a.img"},"node-name":"d"}'], ['-blockdev', '{"driver":"raw","file":{"driver":"file","filename":"/b.img"},"node-name":"d"}']],
-  [['-blockdev', 'driver=qcow2,node-name=base,read-only=on,file.driver=file,file.filename=/base.qcow2'], ['-blockdev', 'driver=qcow2,node-name=base,read-only=on,file.driver=file,file.filename=/base.qcow2']],
-  [['-blockdev', '{"driver":"file","filename":"/a.img","node-name":"f"}'], ['-blockdev', '{"driver":"file","filename":"/b.img","node-name":"f"}']],
-  [['-serial', 'mon:stdio'], ['-serial', 'file:/run/serial.log']],
-  [['-chardev', 'socket,id=s,path=/tmp/s.sock,server=on'], ['-chardev', 'socket,id=s,path=/run/s.sock,server=on']],
-  [['-drive', 'file=/a.img.old,format=raw'], ['-drive', 'file=/a.img.old,format=raw']],
+  [
+    ['-blockdev', '{"driver":"qcow2","file":{"driver":"file","filename":"/a.img"},"node-name":"d"}'],
+    ['-blockdev', '{"driver":"raw","file":{"driver":"file","filename":"/b.img"},"node-name":"d"}'],
+  ],
+  [
+    ['-blockdev', 'driver=qcow2,node-name=base,read-only=on,file.driver=file,file.filename=/base.qcow2'],
+    ['-blockdev', 'driver=qcow2,node-name=base,read-only=on,file.driver=file,file.filename=/base.qcow2'],
+  ],
+  [
+    ['-blockdev', '{"driver":"file","filename":"/a.img","node-name":"f"}'],
+    ['-blockdev', '{"driver":"file","filename":"/b.img","node-name":"f"}'],
+  ],
+  [
+    ['-serial', 'mon:stdio'],
+    ['-serial', 'file:/run/serial.log'],
+  ],
+  [
+    ['-chardev', 'socket,id=s,path=/tmp/s.sock,server=on'],
+    ['-chardev', 'socket,id=s,path=/run/s.sock,server=on'],
+  ],
+  [
+    ['-drive', 'file=/a.img.old,format=raw'],
+    ['-drive', 'file=/a.img.old,format=raw'],
+  ],
 ])('%j becomes %j', (given, expected) => {
-  expect(relocate(['qemu', ...given], [{ from: '/a.img', to: '/b.img', raw: true }], '/run').slice(1)).toEqual(expected);
+  expect(relocate(['qemu', ...given], [{ from: '/a.img', to: '/b.img', raw: true }], '/run').slice(1)).toEqual(
+    expected,
+  );
 });
 
 test('names the machine by its version, whatever alias it was started with', () => {
   expect(pinMachine(['qemu', '-M', 'q35,accel=kvm'], 'pc-q35-10.0')).toEqual(['qemu', '-M', 'pc-q35-10.0,accel=kvm']);
-  expect(pinMachine(['qemu', '-machine', 'type=q35,usb=off'], 'pc-q35-10.0')).toEqual(['qemu', '-machine', 'pc-q35-10.0,usb=off']);
+  expect(pinMachine(['qemu', '-machine', 'type=q35,usb=off'], 'pc-q35-10.0')).toEqual([
+    'qemu',
+    '-machine',
+    'pc-q35-10.0,usb=off',
+  ]);
   expect(pinMachine(['qemu'], 'pc-i440fx-10.0')).toEqual(['qemu', '-machine', 'pc-i440fx-10.0']);
 });
 

@@ -6,9 +6,15 @@ import { type DiskPort, LiveDisk } from '../../src/sync/guest/live-disk';
 const BLOCKS = 1024;
 const HOLES = [{ offset: 8 * BLOCK_SIZE_BYTES, length: (BLOCKS - 8) * BLOCK_SIZE_BYTES }];
 const disk = (port: Partial<DiskPort>): LiveDisk =>
-  new LiveDisk({ imageId: 'vda', kind: 'disk', path: '/vda', sizeBytes: BLOCKS * BLOCK_SIZE_BYTES }, {
-    read: () => Promise.resolve(), holes: () => Promise.resolve([]), nextRound: () => Promise.resolve([]), ...port,
-  });
+  new LiveDisk(
+    { imageId: 'vda', kind: 'disk', path: '/vda', sizeBytes: BLOCKS * BLOCK_SIZE_BYTES },
+    {
+      read: () => Promise.resolve(),
+      holes: () => Promise.resolve([]),
+      nextRound: () => Promise.resolve([]),
+      ...port,
+    },
+  );
 
 test('ends with the reason when nothing is sent any more, though much is left that nobody has taken', async () => {
   const live = disk({});
@@ -34,12 +40,17 @@ test('ends with what a read has failed with, since its transfer has ended with t
   const live = disk({ read: () => Promise.reject(new DwcpError('IMAGE_UNREADABLE', 'the export is gone')) });
   await live.beginScan(() => false);
   const taken = live.feed.next(1)!;
-  await expect(live.feed.load!(taken, Buffer.alloc(BLOCK_SIZE_BYTES))).rejects.toMatchObject({ code: 'IMAGE_UNREADABLE' });
+  await expect(live.feed.load!(taken, Buffer.alloc(BLOCK_SIZE_BYTES))).rejects.toMatchObject({
+    code: 'IMAGE_UNREADABLE',
+  });
   await expect(live.lastRound()).rejects.toMatchObject({ code: 'IMAGE_UNREADABLE', message: 'the export is gone' });
 });
 
 test('reads what is left and ends the feed where all goes well', async () => {
-  const live = disk({ read: (_offset, into) => Promise.resolve(void into.fill(7)), holes: () => Promise.resolve(HOLES) });
+  const live = disk({
+    read: (_offset, into) => Promise.resolve(void into.fill(7)),
+    holes: () => Promise.resolve(HOLES),
+  });
   await live.beginScan(() => true);
   await live.lastRound(new AbortController().signal);
   expect(live.feed.open).toBe(false);

@@ -13,7 +13,9 @@ const BLOCKS = 32;
 const feed = (fd = 0): LiveFeed => new LiveFeed({ file: { fd, sizeBytes: BLOCKS * BLOCK_SIZE_BYTES } });
 const listOf = (selection: ReturnType<LiveFeed['next']>): number[] => {
   if (!selection) return [];
-  return 'list' in selection ? [...selection.list] : Array.from({ length: selection.count }, (_, index) => selection.first + index);
+  return 'list' in selection
+    ? [...selection.list]
+    : Array.from({ length: selection.count }, (_, index) => selection.first + index);
 };
 
 test('names a block that has changed on the way only after it has been confirmed', () => {
@@ -68,39 +70,58 @@ test('a new session names again what was on the way, and what the other side lac
 
 test('forgets no change and never has two versions of a block on the way', () => {
   fc.assert(
-    fc.property(fc.array(fc.oneof(fc.record({ change: fc.integer({ min: 0, max: BLOCKS - 1 }) }), fc.record({ take: fc.integer({ min: 1, max: 5 }) }), fc.constant('confirm' as const)), { maxLength: 200 }), (steps) => {
-      const live = feed();
-      const [changed, onTheWay] = [new Set<number>(), new Set<number>()];
-      const take = (blocks: number): void => {
-        for (const block of listOf(live.next(blocks))) {
-          expect(onTheWay.has(block)).toBe(false);
-          onTheWay.add(block);
-          changed.delete(block);
+    fc.property(
+      fc.array(
+        fc.oneof(
+          fc.record({ change: fc.integer({ min: 0, max: BLOCKS - 1 }) }),
+          fc.record({ take: fc.integer({ min: 1, max: 5 }) }),
+          fc.constant('confirm' as const),
+        ),
+        { maxLength: 200 },
+      ),
+      (steps) => {
+        const live = feed();
+        const [changed, onTheWay] = [new Set<number>(), new Set<number>()];
+        const take = (blocks: number): void => {
+          for (const block of listOf(live.next(blocks))) {
+            expect(onTheWay.has(block)).toBe(false);
+            onTheWay.add(block);
+            changed.delete(block);
+          }
+        };
+        for (const step of steps) {
+          if (step === 'confirm') {
+            live.confirmed([...onTheWay]);
+            onTheWay.clear();
+          } else if ('change' in step) {
+            live.changed(step.change, 1);
+            changed.add(step.change);
+          } else take(step.take);
         }
-      };
-      for (const step of steps) {
-        if (step === 'confirm') {
-          live.confirmed([...onTheWay]);
-          onTheWay.clear();
-        } else if ('change' in step) {
-          live.changed(step.change, 1);
-          changed.add(step.change);
-        } else take(step.take);
-      }
-      live.confirmed([...onTheWay]);
-      onTheWay.clear();
-      take(BLOCKS);
-      expect(changed.size).toBe(0);
-      live.confirmed([...onTheWay]);
-      expect([live.remaining, live.backlogBytes]).toEqual([0, 0]);
-    }),
+        live.confirmed([...onTheWay]);
+        onTheWay.clear();
+        take(BLOCKS);
+        expect(changed.size).toBe(0);
+        live.confirmed([...onTheWay]);
+        expect([live.remaining, live.backlogBytes]).toEqual([0, 0]);
+      },
+    ),
   );
 });
 
 test('a layout finds every page of every RAM block again', () => {
-  const layout = new RamLayout([{ id: 'pc.ram', usedBytes: 10 * BLOCK_SIZE_BYTES }, { id: 'rom', usedBytes: 4096 }, { id: 'vga', usedBytes: 3 * BLOCK_SIZE_BYTES }]);
+  const layout = new RamLayout([
+    { id: 'pc.ram', usedBytes: 10 * BLOCK_SIZE_BYTES },
+    { id: 'rom', usedBytes: 4096 },
+    { id: 'vga', usedBytes: 3 * BLOCK_SIZE_BYTES },
+  ]);
   expect(layout.sizeBytes).toBe(14 * BLOCK_SIZE_BYTES);
-  for (const [id, offset] of [['pc.ram', 0], ['pc.ram', 10 * BLOCK_SIZE_BYTES - 4096], ['rom', 0], ['vga', BLOCK_SIZE_BYTES]] as const) {
+  for (const [id, offset] of [
+    ['pc.ram', 0],
+    ['pc.ram', 10 * BLOCK_SIZE_BYTES - 4096],
+    ['rom', 0],
+    ['vga', BLOCK_SIZE_BYTES],
+  ] as const) {
     const found = layout.at(layout.startOf(id) + offset);
     expect([found.block.id, found.offset]).toEqual([id, offset]);
   }
@@ -110,7 +131,9 @@ describe('a long backlog of which a half is known to the destination', () => {
   const LONG = 4096;
   const isKnown = (block: number): boolean => block < LONG / 2;
   /** Takes batches until all is looked at. @returns whether each was asked for by waiting streams, and what had to be sent of it */
-  const goThrough = (streamsWait: (sent: readonly number[]) => boolean): { readonly sent: readonly number[]; readonly seen: ReadonlySet<number> } => {
+  const goThrough = (
+    streamsWait: (sent: readonly number[]) => boolean,
+  ): { readonly sent: readonly number[]; readonly seen: ReadonlySet<number> } => {
     const live = new LiveFeed({ file: { fd: 0, sizeBytes: LONG * BLOCK_SIZE_BYTES } });
     live.changed(0, LONG);
     const [sent, seen] = [[] as number[], new Set<number>()];
@@ -168,7 +191,8 @@ describe('blocks of which something is expected', () => {
   };
   const order = (live: LiveFeed, enough: boolean): number[] => {
     const blocks: number[] = [];
-    for (let next = listOf(live.next(1, enough)); next.length > 0; next = listOf(live.next(1, enough))) blocks.push(...next);
+    for (let next = listOf(live.next(1, enough)); next.length > 0; next = listOf(live.next(1, enough)))
+      blocks.push(...next);
     return blocks;
   };
   const MIXED: readonly Outlook[] = ['little', 'much', 'raw', 'unknown'];
@@ -190,46 +214,69 @@ describe('blocks of which something is expected', () => {
 
   test('are named whatever is thought of them, and in whatever order that changes', () => {
     const outlook = fc.constantFrom<Outlook>('unknown', 'raw', 'much', 'little');
-    fc.assert(fc.property(fc.array(fc.oneof(fc.record({ change: fc.nat(BLOCKS - 1) }), fc.record({ expect: fc.nat(BLOCKS - 1), outlook }), fc.record({ take: fc.integer({ min: 1, max: 5 }), enough: fc.boolean() }), fc.constant('confirm' as const)), { maxLength: 200 }), (steps) => {
-      const live = feed();
-      const [changed, onTheWay] = [new Set<number>(), new Set<number>()];
-      const take = (blocks: number, enough: boolean): number => {
-        const list = listOf(live.next(blocks, enough));
-        for (const block of list) {
-          expect(onTheWay.has(block)).toBe(false);
-          onTheWay.add(block);
-          changed.delete(block);
-        }
-        return list.length;
-      };
-      const confirm = (): void => {
-        live.confirmed([...onTheWay]);
-        onTheWay.clear();
-      };
-      for (const step of steps) {
-        if (step === 'confirm') confirm();
-        else if ('change' in step) {
-          live.changed(step.change, 1);
-          changed.add(step.change);
-        } else if ('expect' in step) live.expect(step.expect, step.outlook);
-        else take(step.take, step.enough);
-      }
-      confirm();
-      while (take(BLOCKS, false) > 0) continue;
-      expect(changed.size).toBe(0);
-    }));
+    fc.assert(
+      fc.property(
+        fc.array(
+          fc.oneof(
+            fc.record({ change: fc.nat(BLOCKS - 1) }),
+            fc.record({ expect: fc.nat(BLOCKS - 1), outlook }),
+            fc.record({ take: fc.integer({ min: 1, max: 5 }), enough: fc.boolean() }),
+            fc.constant('confirm' as const),
+          ),
+          { maxLength: 200 },
+        ),
+        (steps) => {
+          const live = feed();
+          const [changed, onTheWay] = [new Set<number>(), new Set<number>()];
+          const take = (blocks: number, enough: boolean): number => {
+            const list = listOf(live.next(blocks, enough));
+            for (const block of list) {
+              expect(onTheWay.has(block)).toBe(false);
+              onTheWay.add(block);
+              changed.delete(block);
+            }
+            return list.length;
+          };
+          const confirm = (): void => {
+            live.confirmed([...onTheWay]);
+            onTheWay.clear();
+          };
+          for (const step of steps) {
+            if (step === 'confirm') confirm();
+            else if ('change' in step) {
+              live.changed(step.change, 1);
+              changed.add(step.change);
+            } else if ('expect' in step) live.expect(step.expect, step.outlook);
+            else take(step.take, step.enough);
+          }
+          confirm();
+          while (take(BLOCKS, false) > 0) continue;
+          expect(changed.size).toBe(0);
+        },
+      ),
+    );
   });
 });
 
 test('two pages of a block tell whether it has to be sent, and whether it compresses', () => {
-  const content = (fill: string): Buffer => (fill === 'random' ? randomFillSync(Buffer.alloc(PAGE_SIZE_BYTES)) : Buffer.alloc(PAGE_SIZE_BYTES, fill));
+  const content = (fill: string): Buffer =>
+    fill === 'random' ? randomFillSync(Buffer.alloc(PAGE_SIZE_BYTES)) : Buffer.alloc(PAGE_SIZE_BYTES, fill);
   const shared = shareReferences(64);
   new ReferenceIndex(shared).add(7, quickHash(content('known')), 0);
   const told = new Map<number, Outlook>();
-  const outlook = new BlockOutlook(6, () => shared, (block, what) => told.set(block, what));
+  const outlook = new BlockOutlook(
+    6,
+    () => shared,
+    (block, what) => told.set(block, what),
+  );
   /** Each half of a block has a sample, wherever in it that is. */
   const note = (block: number, ...halves: readonly string[]): void =>
-    halves.forEach((fill, half) => outlook.note(block * PAGES_PER_BLOCK + (half * PAGES_PER_BLOCK) / 2, Buffer.concat(Array.from({ length: PAGES_PER_BLOCK / 2 }, () => content(fill)))));
+    halves.forEach((fill, half) =>
+      outlook.note(
+        block * PAGES_PER_BLOCK + (half * PAGES_PER_BLOCK) / 2,
+        Buffer.concat(Array.from({ length: PAGES_PER_BLOCK / 2 }, () => content(fill))),
+      ),
+    );
   note(0, 'known', 'known');
   note(1, 'known', 'some text or other');
   note(2, 'random', 'random');
@@ -245,7 +292,10 @@ test('two pages of a block tell whether it has to be sent, and whether it compre
 describe('a QEMU that goes through small rounds one after the other', () => {
   const reading = (): { readonly brake: StreamBrake; readonly calls: string[] } => {
     const calls: string[] = [];
-    return { calls, brake: new StreamBrake(feed(), { hold: () => calls.push('hold'), release: () => calls.push('release') }) };
+    return {
+      calls,
+      brake: new StreamBrake(feed(), { hold: () => calls.push('hold'), release: () => calls.push('release') }),
+    };
   };
   const rounds = (brake: StreamBrake, count: number, pages: number): void => {
     for (let round = 0; round < count; round += 1) {

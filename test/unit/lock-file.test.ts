@@ -9,7 +9,9 @@ interface Package {
 }
 
 const text = readFileSync(join(__dirname, '..', '..', '..', 'package-lock.json'), 'utf8');
-const packages = Object.entries((JSON.parse(text) as { packages: Record<string, Package> }).packages).filter(([place]) => place !== '');
+const packages = Object.entries((JSON.parse(text) as { packages: Record<string, Package> }).packages).filter(
+  ([place]) => place !== '',
+);
 
 test('every package is held by its hash', () => {
   expect(packages.length).toBeGreaterThan(100);
@@ -21,6 +23,8 @@ test('no package names the registry that it came from', () => {
 });
 
 test('all packages of Temporal are of one version', () => {
-  const versions = packages.flatMap(([place, { version }]) => (/^node_modules\/@temporalio\/[^/]+$/.test(place) ? [version] : []));
+  const versions = packages.flatMap(([place, { version }]) =>
+    /^node_modules\/@temporalio\/[^/]+$/.test(place) ? [version] : [],
+  );
   expect(new Set(versions).size).toBe(1);
 });

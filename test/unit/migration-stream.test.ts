@@ -7,7 +7,11 @@ import { type MigrationStreamHandler, MigrationStreamReader } from '../../src/hy
 import { MigrationStreamWriter } from '../../src/hypervisor/qemu/migration-stream-writer';
 
 const SECTION_ID = 2;
-const BLOCKS: readonly RamBlock[] = [{ id: 'pc.ram', usedBytes: 64 * PAGE_BYTES }, { id: '/rom@etc/acpi/tables', usedBytes: 8 * PAGE_BYTES }, { id: 'vga.vram', usedBytes: 16 * PAGE_BYTES }];
+const BLOCKS: readonly RamBlock[] = [
+  { id: 'pc.ram', usedBytes: 64 * PAGE_BYTES },
+  { id: '/rom@etc/acpi/tables', usedBytes: 8 * PAGE_BYTES },
+  { id: 'vga.vram', usedBytes: 16 * PAGE_BYTES },
+];
 
 function u32(value: number): Buffer {
   const out = Buffer.alloc(4);
@@ -24,12 +28,31 @@ function u64(value: bigint): Buffer {
 const text = (value: string): Buffer => Buffer.concat([Buffer.from([value.length]), Buffer.from(value, 'latin1')]);
 
 /** Head, configuration with its capabilities, RAM's set-up: as QEMU 10 writes it. */
-function setUp(blocks = BLOCKS, { section = 'ram', total = blocks.reduce((sum, block) => sum + BigInt(block.usedBytes), 0n) } = {}): Buffer {
+function setUp(
+  blocks = BLOCKS,
+  { section = 'ram', total = blocks.reduce((sum, block) => sum + BigInt(block.usedBytes), 0n) } = {},
+): Buffer {
   return Buffer.concat([
-    Buffer.from('QEVM'), u32(3), Buffer.from([7]), u32(11), Buffer.from('pc-q35-10.0'),
-    Buffer.from([5]), text('configuration/capabilities'), u32(1), u32(1), text('x-ignore-shared'),
-    Buffer.from([1]), u32(SECTION_ID), text(section), u32(0), u32(4), u64(total | 4n), ...blocks.flatMap((block) => [text(block.id), u64(BigInt(block.usedBytes))]),
-    u64(0x10n), Buffer.from([0x7e]), u32(SECTION_ID),
+    Buffer.from('QEVM'),
+    u32(3),
+    Buffer.from([7]),
+    u32(11),
+    Buffer.from('pc-q35-10.0'),
+    Buffer.from([5]),
+    text('configuration/capabilities'),
+    u32(1),
+    u32(1),
+    text('x-ignore-shared'),
+    Buffer.from([1]),
+    u32(SECTION_ID),
+    text(section),
+    u32(0),
+    u32(4),
+    u64(total | 4n),
+    ...blocks.flatMap((block) => [text(block.id), u64(BigInt(block.usedBytes))]),
+    u64(0x10n),
+    Buffer.from([0x7e]),
+    u32(SECTION_ID),
   ]);
 }
 
@@ -53,9 +76,16 @@ function read(stream: Buffer, cuts: readonly number[] = []): Seen[] {
   return seen;
 }
 
-const record = fc.record({ block: fc.constantFrom(...BLOCKS), page: fc.nat(7), content: fc.option(fc.nat(2 ** 31)), fill: fc.nat(255) });
+const record = fc.record({
+  block: fc.constantFrom(...BLOCKS),
+  page: fc.nat(7),
+  content: fc.option(fc.nat(2 ** 31)),
+  fill: fc.nat(255),
+});
 
-function write(sections: readonly (readonly { block: RamBlock; page: number; content: number | null; fill: number }[])[]): { stream: Buffer; expected: Seen[] } {
+function write(
+  sections: readonly (readonly { block: RamBlock; page: number; content: number | null; fill: number }[])[],
+): { stream: Buffer; expected: Seen[] } {
   const pieces = [setUp()];
   const expected: Seen[] = [['setUp', pieces[0]!.length, SECTION_ID, BLOCKS]];
   const writer = new MigrationStreamWriter(SECTION_ID, (bytes) => pieces.push(bytes), 10_000);
@@ -66,7 +96,9 @@ function write(sections: readonly (readonly { block: RamBlock; page: number; con
       const offset = page * PAGE_BYTES;
       if (content === null) writer.filledPage(block.id, offset, fill);
       else writer.page(block.id, offset, Buffer.concat([u32(content).swap32(), Buffer.alloc(PAGE_BYTES - 4, fill)]));
-      expected.push(content === null ? ['filled', block.id, offset, fill] : ['page', block.id, offset, content, PAGE_BYTES]);
+      expected.push(
+        content === null ? ['filled', block.id, offset, fill] : ['page', block.id, offset, content, PAGE_BYTES],
+      );
     }
     writer.endSection();
     expected.push(['ended', kind]);
@@ -77,22 +109,52 @@ function write(sections: readonly (readonly { block: RamBlock; page: number; con
 }
 
 test('what the writer builds the reader finds, in whatever pieces it arrives', () => {
-  fc.assert(fc.property(fc.array(fc.array(record, { maxLength: 12 }), { minLength: 1, maxLength: 4 }), fc.array(fc.nat(60_000), { maxLength: 12 }), (sections, cuts) => {
-    const { stream, expected } = write(sections);
-    expect(read(stream, cuts.filter((cut) => cut < stream.length))).toEqual(expected);
-  }), { numRuns: 150 });
+  fc.assert(
+    fc.property(
+      fc.array(fc.array(record, { maxLength: 12 }), { minLength: 1, maxLength: 4 }),
+      fc.array(fc.nat(60_000), { maxLength: 12 }),
+      (sections, cuts) => {
+        const { stream, expected } = write(sections);
+        expect(
+          read(
+            stream,
+            cuts.filter((cut) => cut < stream.length),
+          ),
+        ).toEqual(expected);
+      },
+    ),
+    { numRuns: 150 },
+  );
 });
 
 test('one byte at a time', () => {
-  const { stream, expected } = write([[{ block: BLOCKS[0]!, page: 3, content: 5, fill: 1 }], [{ block: BLOCKS[2]!, page: 7, content: null, fill: 9 }]]);
-  expect(read(stream, Array.from({ length: stream.length - 1 }, (_, index) => index + 1))).toEqual(expected);
+  const { stream, expected } = write([
+    [{ block: BLOCKS[0]!, page: 3, content: 5, fill: 1 }],
+    [{ block: BLOCKS[2]!, page: 7, content: null, fill: 9 }],
+  ]);
+  expect(
+    read(
+      stream,
+      Array.from({ length: stream.length - 1 }, (_, index) => index + 1),
+    ),
+  ).toEqual(expected);
 });
 
 test('a command between sections is passed on in its place', () => {
-  const section = (kind: number): Buffer => Buffer.concat([Buffer.from([kind]), u32(SECTION_ID), u64(0x10n), Buffer.from([0x7e]), u32(SECTION_ID)]);
+  const section = (kind: number): Buffer =>
+    Buffer.concat([Buffer.from([kind]), u32(SECTION_ID), u64(0x10n), Buffer.from([0x7e]), u32(SECTION_ID)]);
   const command = Buffer.from('08000c0003aabbcc', 'hex');
   const stream = Buffer.concat([setUp(), section(2), command, section(3)]);
-  expect(read(stream, Array.from({ length: stream.length - 1 }, (_, index) => index + 1)).slice(1)).toEqual([['ended', 'part'], ['command', '08000c0003aabbcc'], ['ended', 'end']]);
+  expect(
+    read(
+      stream,
+      Array.from({ length: stream.length - 1 }, (_, index) => index + 1),
+    ).slice(1),
+  ).toEqual([
+    ['ended', 'part'],
+    ['command', '08000c0003aabbcc'],
+    ['ended', 'end'],
+  ]);
 });
 
 test('a page above 4 GiB keeps its place', () => {
@@ -125,29 +187,58 @@ function codeOf(act: () => unknown): string {
 }
 
 describe('hostile streams', () => {
-  const { stream } = write([[{ block: BLOCKS[0]!, page: 3, content: 5, fill: 1 }, { block: BLOCKS[0]!, page: 4, content: 6, fill: 1 }], [{ block: BLOCKS[2]!, page: 7, content: null, fill: 9 }]]);
+  const { stream } = write([
+    [
+      { block: BLOCKS[0]!, page: 3, content: 5, fill: 1 },
+      { block: BLOCKS[0]!, page: 4, content: 6, fill: 1 },
+    ],
+    [{ block: BLOCKS[2]!, page: 7, content: null, fill: 9 }],
+  ]);
 
   test('bit flips', () => {
-    fc.assert(fc.property(fc.nat(8 * stream.length - 1), (bit) => {
-      const bad = Buffer.from(stream);
-      bad[bit >> 3]! ^= 1 << (bit & 7);
-      expectCodedOrFine(bad);
-    }), { numRuns: 2000 });
+    fc.assert(
+      fc.property(fc.nat(8 * stream.length - 1), (bit) => {
+        const bad = Buffer.from(stream);
+        bad[bit >> 3]! ^= 1 << (bit & 7);
+        expectCodedOrFine(bad);
+      }),
+      { numRuns: 2000 },
+    );
   });
 
   test('noise, and noise behind a good set-up', () => {
-    fc.assert(fc.property(fc.uint8Array({ maxLength: 3000 }), (noise) => {
-      expectCodedOrFine(Buffer.from(noise));
-      expectCodedOrFine(Buffer.concat([setUp(), Buffer.from(noise)]));
-    }), { numRuns: 500 });
+    fc.assert(
+      fc.property(fc.uint8Array({ maxLength: 3000 }), (noise) => {
+        expectCodedOrFine(Buffer.from(noise));
+        expectCodedOrFine(Buffer.concat([setUp(), Buffer.from(noise)]));
+      }),
+      { numRuns: 500 },
+    );
   });
 
   test.each<[string, () => Buffer]>([
     ['another version', () => Buffer.concat([Buffer.from('QEVM'), u32(4), Buffer.alloc(20)])],
     ['another section that goes on while the guest runs', () => setUp(BLOCKS, { section: 'dirty-bitmap' })],
-    ['a page outside its block', () => Buffer.concat([setUp(), Buffer.from([2]), u32(SECTION_ID), u64(BigInt(64 * PAGE_BYTES) | 2n), text('pc.ram'), Buffer.from([0])])],
-    ['an unknown block', () => Buffer.concat([setUp(), Buffer.from([2]), u32(SECTION_ID), u64(2n), text('pc.rim'), Buffer.from([0])])],
-    ['CONTINUE before any block was named', () => Buffer.concat([setUp(), Buffer.from([2]), u32(SECTION_ID), u64(0x22n), Buffer.from([0])])],
+    [
+      'a page outside its block',
+      () =>
+        Buffer.concat([
+          setUp(),
+          Buffer.from([2]),
+          u32(SECTION_ID),
+          u64(BigInt(64 * PAGE_BYTES) | 2n),
+          text('pc.ram'),
+          Buffer.from([0]),
+        ]),
+    ],
+    [
+      'an unknown block',
+      () => Buffer.concat([setUp(), Buffer.from([2]), u32(SECTION_ID), u64(2n), text('pc.rim'), Buffer.from([0])]),
+    ],
+    [
+      'CONTINUE before any block was named',
+      () => Buffer.concat([setUp(), Buffer.from([2]), u32(SECTION_ID), u64(0x22n), Buffer.from([0])]),
+    ],
     ['a multifd flush', () => Buffer.concat([setUp(), Buffer.from([2]), u32(SECTION_ID), u64(0x200n)])],
     ['blocks that exceed the total', () => setUp(BLOCKS, { total: 4096n })],
     ['the same block twice', () => setUp([BLOCKS[0]!, BLOCKS[0]!])],
@@ -157,7 +248,10 @@ describe('hostile streams', () => {
   });
 
   test('a set-up that never ends is refused at its bound', () => {
-    const endless = Buffer.concat([setUp([{ id: 'a', usedBytes: 2 ** 40 }]).subarray(0, -30), Buffer.alloc(2 ** 21, 1)]);
+    const endless = Buffer.concat([
+      setUp([{ id: 'a', usedBytes: 2 ** 40 }]).subarray(0, -30),
+      Buffer.alloc(2 ** 21, 1),
+    ]);
     expect(codeOf(() => read(endless))).toBe('STREAM_NOT_UNDERSTOOD');
   });
 });

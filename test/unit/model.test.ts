@@ -27,7 +27,13 @@ describe('error codes', () => {
 
   it('fall back only where transport or encoder failed for good', () => {
     const falling = Object.entries(ERROR_CODES).filter(([, spec]) => spec.fallback);
-    expect(falling.map(([code]) => code).sort()).toEqual(['ENCODER_FAILED', 'HELLO_REFUSED', 'PROTOCOL_VERSION', 'PROTOCOL_VIOLATION', 'STREAM_NOT_UNDERSTOOD']);
+    expect(falling.map(([code]) => code).sort()).toEqual([
+      'ENCODER_FAILED',
+      'HELLO_REFUSED',
+      'PROTOCOL_VERSION',
+      'PROTOCOL_VIOLATION',
+      'STREAM_NOT_UNDERSTOOD',
+    ]);
     for (const [, spec] of falling) expect(spec.retry).toBe('permanent');
   });
 
@@ -40,15 +46,39 @@ describe('error codes', () => {
 });
 
 describe('quantities', () => {
-  it.each([['64MiB', 67_108_864], ['1.5 GB', 1.5e9], ['4096', 4096], ['1k', 1000], ['', undefined], ['x', undefined], ['-1', undefined], ['1 parsec', undefined]])('size %s', (text, bytes) => {
+  it.each([
+    ['64MiB', 67_108_864],
+    ['1.5 GB', 1.5e9],
+    ['4096', 4096],
+    ['1k', 1000],
+    ['', undefined],
+    ['x', undefined],
+    ['-1', undefined],
+    ['1 parsec', undefined],
+  ])('size %s', (text, bytes) => {
     expect(parseSizeBytes(text)).toBe(bytes);
   });
 
-  it.each([['100MB/s', 1e8], ['800mbit', 1e8], ['20 GB/min', 2e10 / 60], ['0', 0], ['1gbit/s', 1.25e8], ['5/x', undefined], ['fast', undefined], ['1/1/1', undefined]])('rate %s', (text, rate) => {
+  it.each([
+    ['100MB/s', 1e8],
+    ['800mbit', 1e8],
+    ['20 GB/min', 2e10 / 60],
+    ['0', 0],
+    ['1gbit/s', 1.25e8],
+    ['5/x', undefined],
+    ['fast', undefined],
+    ['1/1/1', undefined],
+  ])('rate %s', (text, rate) => {
     expect(parseRateBytesPerSecond(text)).toBe(rate);
   });
 
-  it.each([['30s', 30_000], ['250ms', 250], ['2h', 7.2e6], ['100', 100], ['soon', undefined]])('duration %s', (text, ms) => {
+  it.each([
+    ['30s', 30_000],
+    ['250ms', 250],
+    ['2h', 7.2e6],
+    ['100', 100],
+    ['soon', undefined],
+  ])('duration %s', (text, ms) => {
     expect(parseDurationMs(text)).toBe(ms);
   });
 });
@@ -56,30 +86,52 @@ describe('quantities', () => {
 describe('options', () => {
   it('have the defaults that the design gives', () => {
     expect(compileMigrationOptions({})).toMatchObject({
-      enableDwcp: true, enableFallback: true, minStreams: 4, maxStreams: 256, initialStreams: 16, enableDelta: true, deltaThreshold: 0.7, enableDictionary: true,
-      targetSpeedup: 2.5, maxDowntimeMs: 30_000, bandwidthLimit: 100e6, enableCompression: true, enableDeltaSync: true, memoryIterations: 5, dirtyPageThreshold: 1000,
-      priority: 5, force: false,
+      enableDwcp: true,
+      enableFallback: true,
+      minStreams: 4,
+      maxStreams: 256,
+      initialStreams: 16,
+      enableDelta: true,
+      deltaThreshold: 0.7,
+      enableDictionary: true,
+      targetSpeedup: 2.5,
+      maxDowntimeMs: 30_000,
+      bandwidthLimit: 100e6,
+      enableCompression: true,
+      enableDeltaSync: true,
+      memoryIterations: 5,
+      dirtyPageThreshold: 1000,
+      priority: 5,
+      force: false,
     });
     expect(compileMigrationOptions({}).targetTransferRate).toBeCloseTo(20e9 / 60);
     expect(PROCESS_OPTIONS.port.default).toBe(9876);
   });
 
   it('refuse what is out of range, broken or contradictory, and say what they take', () => {
-    expect(() => parseOption('minStreams', MIGRATION_OPTIONS.minStreams, '0')).toThrow('minStreams takes an integer from 1 to 256, not 0');
+    expect(() => parseOption('minStreams', MIGRATION_OPTIONS.minStreams, '0')).toThrow(
+      'minStreams takes an integer from 1 to 256, not 0',
+    );
     expect(() => parseOption('minStreams', MIGRATION_OPTIONS.minStreams, '1.5')).toThrow();
     expect(() => parseOption('force', MIGRATION_OPTIONS.force, 'maybe')).toThrow('true or false');
-    expect(() => compileMigrationOptions({ minStreams: 9, maxStreams: 8 })).toThrow('minStreams (9) is more than maxStreams (8)');
+    expect(() => compileMigrationOptions({ minStreams: 9, maxStreams: 8 })).toThrow(
+      'minStreams (9) is more than maxStreams (8)',
+    );
   });
 
   it('have a sentence of help each', () => {
-    for (const spec of [...Object.values(MIGRATION_OPTIONS), ...Object.values(PROCESS_OPTIONS)]) expect(spec.help.length).toBeGreaterThan(8);
+    for (const spec of [...Object.values(MIGRATION_OPTIONS), ...Object.values(PROCESS_OPTIONS)])
+      expect(spec.help.length).toBeGreaterThan(8);
   });
 });
 
 describe('requests', () => {
   it.each([
-    [{}, 'vmId'], [{ vmId: 'a', sourceHost: 'a', destinationHost: '../b' }, 'destinationHost'], [{ vmId: 'x'.repeat(200), sourceHost: 'a', destinationHost: 'b' }, 'vmId'],
-    [{ vmId: 'a', sourceHost: 'a', destinationHost: 'b', extra: 1 }, ''], [{ vmId: 'a', sourceHost: 'a', destinationHost: 'b', options: { minStreams: 0 } }, 'options.minStreams'],
+    [{}, 'vmId'],
+    [{ vmId: 'a', sourceHost: 'a', destinationHost: '../b' }, 'destinationHost'],
+    [{ vmId: 'x'.repeat(200), sourceHost: 'a', destinationHost: 'b' }, 'vmId'],
+    [{ vmId: 'a', sourceHost: 'a', destinationHost: 'b', extra: 1 }, ''],
+    [{ vmId: 'a', sourceHost: 'a', destinationHost: 'b', options: { minStreams: 0 } }, 'options.minStreams'],
     [{ vmId: 'a', sourceHost: 'a', destinationHost: 'b', options: { speed: 11 } }, 'options'],
   ])('%j are refused at %s', (request, path) => {
     const parsed = migrationRequestSchema.safeParse(request);
@@ -89,30 +141,53 @@ describe('requests', () => {
 
   it('stay small, however many options they carry', () => {
     const options = compileMigrationOptions({});
-    expect(JSON.stringify({ schemaVersion: 1, vmId: 'v', sourceHost: 'a', destinationHost: 'b', options }).length).toBeLessThan(16_384);
+    expect(
+      JSON.stringify({ schemaVersion: 1, vmId: 'v', sourceHost: 'a', destinationHost: 'b', options }).length,
+    ).toBeLessThan(16_384);
   });
 
   it('take no name that could leave its folder', () => {
-    fc.assert(fc.property(fc.string(), (text) => {
-      if (vmIdSchema.safeParse(text).success) expect(text).not.toMatch(/[/\\\0]|^\.|\s/);
-    }));
+    fc.assert(
+      fc.property(fc.string(), (text) => {
+        if (vmIdSchema.safeParse(text).success) expect(text).not.toMatch(/[/\\\0]|^\.|\s/);
+      }),
+    );
   });
 });
 
 describe('tiers', () => {
-  it.each([[0.2, 'local'], [9.9, 'local'], [10, 'regional'], [50, 'regional'], [50.1, 'global'], [300, 'global']])('%d ms is %s', (rttMs, name) => {
+  it.each([
+    [0.2, 'local'],
+    [9.9, 'local'],
+    [10, 'regional'],
+    [50, 'regional'],
+    [50.1, 'global'],
+    [300, 'global'],
+  ])('%d ms is %s', (rttMs, name) => {
     expect(classifyTier(rttMs).name).toBe(name);
   });
 
   it('start within the tier and within what the request allows', () => {
-    fc.assert(fc.property(fc.double({ min: 0, max: 400, noNaN: true }), fc.integer({ min: 1, max: 256 }), fc.integer({ min: 1, max: 256 }), fc.integer({ min: 1, max: 256 }), (rttMs, a, b, initialStreams) => {
-      const [minStreams, maxStreams] = [Math.min(a, b), Math.max(a, b)];
-      const start = selectLevelAndStreams({ rttMs, bandwidthBytesPerSecond: 1e7 }, { minStreams, maxStreams, initialStreams }, true);
-      expect(start.initialStreams).toBeGreaterThanOrEqual(start.minStreams);
-      expect(start.initialStreams).toBeLessThanOrEqual(start.maxStreams);
-      expect(start.maxStreams).toBeLessThanOrEqual(maxStreams);
-      expect(start.minStreams).toBeGreaterThanOrEqual(minStreams);
-    }));
+    fc.assert(
+      fc.property(
+        fc.double({ min: 0, max: 400, noNaN: true }),
+        fc.integer({ min: 1, max: 256 }),
+        fc.integer({ min: 1, max: 256 }),
+        fc.integer({ min: 1, max: 256 }),
+        (rttMs, a, b, initialStreams) => {
+          const [minStreams, maxStreams] = [Math.min(a, b), Math.max(a, b)];
+          const start = selectLevelAndStreams(
+            { rttMs, bandwidthBytesPerSecond: 1e7 },
+            { minStreams, maxStreams, initialStreams },
+            true,
+          );
+          expect(start.initialStreams).toBeGreaterThanOrEqual(start.minStreams);
+          expect(start.initialStreams).toBeLessThanOrEqual(start.maxStreams);
+          expect(start.maxStreams).toBeLessThanOrEqual(maxStreams);
+          expect(start.minStreams).toBeGreaterThanOrEqual(minStreams);
+        },
+      ),
+    );
   });
 
   it('begin with what is expected of the path, where something is', () => {
@@ -120,27 +195,53 @@ describe('tiers', () => {
     const link = { rttMs: 80, bandwidthBytesPerSecond: 1e7 };
     expect(selectLevelAndStreams(link, bounds, true).initialStreams).toBe(64);
     expect(selectLevelAndStreams({ ...link, expectedStreams: 7 }, bounds, true).initialStreams).toBe(7);
-    expect(selectLevelAndStreams({ ...link, expectedStreams: 200 }, { ...bounds, maxStreams: 32 }, true).initialStreams).toBe(32);
+    expect(
+      selectLevelAndStreams({ ...link, expectedStreams: 200 }, { ...bounds, maxStreams: 32 }, true).initialStreams,
+    ).toBe(32);
   });
 });
 
 describe('bandwidth schedule', () => {
   const schedule = parseBandwidthSchedule('08:00-18:00 20MB/s, 22:30-06:00 0');
 
-  it.each([[8 * 60, 20e6], [18 * 60 - 1, 20e6], [18 * 60, 7], [22 * 60 + 30, 0], [3 * 60, 0], [6 * 60, 7]])('at minute %d of the day the limit is %d', (minute, limit) => {
+  it.each([
+    [8 * 60, 20e6],
+    [18 * 60 - 1, 20e6],
+    [18 * 60, 7],
+    [22 * 60 + 30, 0],
+    [3 * 60, 0],
+    [6 * 60, 7],
+  ])('at minute %d of the day the limit is %d', (minute, limit) => {
     expect(limitAt(schedule, minute, 7)).toBe(limit);
   });
 
-  it.each(['8-18 20MB/s', '08:00-18:00', '08:00-25:00 1MB/s', '08:00-18:00 fast', '08:00-08:00 1MB/s'])('refuses %j and says what it takes', (text) => {
-    expect(() => parseBandwidthSchedule(text)).toThrow('08:00-18:00 20MB/s');
-  });
+  it.each(['8-18 20MB/s', '08:00-18:00', '08:00-25:00 1MB/s', '08:00-18:00 fast', '08:00-08:00 1MB/s'])(
+    'refuses %j and says what it takes',
+    (text) => {
+      expect(() => parseBandwidthSchedule(text)).toThrow('08:00-18:00 20MB/s');
+    },
+  );
 });
 
 describe('plan', () => {
-  const sample = { imageId: 'vda', sizeBytes: 1e9, began: 'empty' as const, sampledBlocks: 100, zeroBlocks: 40, unchangedBlocks: 0, changedBlocks: 60, changedBytes: 60 * 65_536, packedBytes: 20 * 65_536 };
+  const sample = {
+    imageId: 'vda',
+    sizeBytes: 1e9,
+    began: 'empty' as const,
+    sampledBlocks: 100,
+    zeroBlocks: 40,
+    unchangedBlocks: 0,
+    changedBlocks: 60,
+    changedBytes: 60 * 65_536,
+    packedBytes: 20 * 65_536,
+  };
 
   it('expects the changed share at its packed size, and a lossy single stream to be slow', () => {
-    const plan = planMigration([sample], { rttMs: 50, bandwidthBytesPerSecond: 12.5e6, lossRatio: 1e-4, congestionControl: 'cubic' }, 0);
+    const plan = planMigration(
+      [sample],
+      { rttMs: 50, bandwidthBytesPerSecond: 12.5e6, lossRatio: 1e-4, congestionControl: 'cubic' },
+      0,
+    );
     expect(plan.expectedLinkBytes).toBeCloseTo(0.6e9 / 3, -3);
     expect(plan.expectedSeconds).toBeCloseTo(16.6, 0);
     expect(plan.standardSeconds).toBeGreaterThan(600e6 / 12.5e6);
@@ -148,7 +249,21 @@ describe('plan', () => {
   });
 
   it('expects nothing to be sent where everything is held', () => {
-    const plan = planMigration([{ ...sample, began: 'baseline', zeroBlocks: 0, unchangedBlocks: 100, changedBlocks: 0, changedBytes: 0, packedBytes: 0 }], { rttMs: 1, bandwidthBytesPerSecond: 1e8 }, 0);
+    const plan = planMigration(
+      [
+        {
+          ...sample,
+          began: 'baseline',
+          zeroBlocks: 0,
+          unchangedBlocks: 100,
+          changedBlocks: 0,
+          changedBytes: 0,
+          packedBytes: 0,
+        },
+      ],
+      { rttMs: 1, bandwidthBytesPerSecond: 1e8 },
+      0,
+    );
     expect(plan.expectedLinkBytes).toBe(0);
     expect(plan.images[0]?.kind).toBe('delta');
   });

@@ -27,13 +27,17 @@ afterEach(async () => {
 });
 
 describe('how far the destination’s QEMU is behind', () => {
-  const session = (request: () => Promise<unknown>): SendingSession => ({ control: { request } }) as unknown as SendingSession;
+  const session = (request: () => Promise<unknown>): SendingSession =>
+    ({ control: { request } }) as unknown as SendingSession;
 
   it.each([
     ['is not answered', (): Promise<unknown> => Promise.reject(new Error('gone'))],
-    ['cannot even be asked', (): Promise<unknown> => {
-      throw new Error('closed');
-    }],
+    [
+      'cannot even be asked',
+      (): Promise<unknown> => {
+        throw new Error('closed');
+      },
+    ],
     ['is answered with something else', (): Promise<unknown> => Promise.resolve({ body: { bytes: 'many' } })],
   ])('counts as far where it %s, and is asked again', async (_what, request) => {
     const lag = new FeedLag();
@@ -57,7 +61,9 @@ describe('a heartbeat', () => {
       if (asked > 1) throw new Error('no such image');
       return { done: 1 };
     };
-    await env.run(() => withHeartbeat(details, () => new Promise((resolve) => setTimeout(resolve, 1.5 * HEARTBEAT_TICK_MS))));
+    await env.run(() =>
+      withHeartbeat(details, () => new Promise((resolve) => setTimeout(resolve, 1.5 * HEARTBEAT_TICK_MS))),
+    );
     expect(beats).toEqual([{ done: 1 }, { done: 1 }]);
   });
 
@@ -78,16 +84,27 @@ it('a feed that fails when it has more ends its transfer', async () => {
   const manifest = new Manifest(BLOCK_SIZE_BYTES);
   let more: () => void = () => undefined;
   const feed: BlockFeed = {
-    file: { fd: -1, sizeBytes: BLOCK_SIZE_BYTES }, remaining: 1, open: true, restart: () => undefined,
+    file: { fd: -1, sizeBytes: BLOCK_SIZE_BYTES },
+    remaining: 1,
+    open: true,
+    restart: () => undefined,
     onMore: (handler) => (more = handler),
     next: () => {
       throw new Error('no bitmap');
     },
   };
-  const source = new BatchSource([{ imageNumber: 0, feed, source: manifest, held: manifest, counts: noCounts(), scanned: () => undefined }], {
-    pool, slab: new Slab(2 ** 20), settings: () => ({ compress: false, level: 0, delta: false, deltaThreshold: 1 }), batchBlocks: () => 1,
-    askPageHashes: () => Promise.resolve(new Uint8Array()), encoded: () => undefined,
-  }, 1);
+  const source = new BatchSource(
+    [{ imageNumber: 0, feed, source: manifest, held: manifest, counts: noCounts(), scanned: () => undefined }],
+    {
+      pool,
+      slab: new Slab(2 ** 20),
+      settings: () => ({ compress: false, level: 0, delta: false, deltaThreshold: 1 }),
+      batchBlocks: () => 1,
+      askPageHashes: () => Promise.resolve(new Uint8Array()),
+      encoded: () => undefined,
+    },
+    1,
+  );
   const failed = new Promise<DwcpError>((resolve) => source.onFailure(resolve));
   more();
   await expect(failed).resolves.toMatchObject({ code: 'INTERNAL', message: 'no bitmap' });

@@ -3,7 +3,15 @@ import { execFileSync, spawn } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { isAlive, killProcess, startTicksOf } from '../../src/hypervisor/qemu/process-table';
-import { DESTINATION_EVENTS, DESTINATION_STATES, DESTINATION_TABLE, isRefused, SOURCE_EVENTS, SOURCE_STATES, SOURCE_TABLE } from '../../src/model/ownership-machine';
+import {
+  DESTINATION_EVENTS,
+  DESTINATION_STATES,
+  DESTINATION_TABLE,
+  isRefused,
+  SOURCE_EVENTS,
+  SOURCE_STATES,
+  SOURCE_TABLE,
+} from '../../src/model/ownership-machine';
 import { beginInstance, epochsOf } from '../../src/store/instance';
 import { OwnershipJournal } from '../../src/store/ownership-journal';
 import { PauseBudget } from '../../src/sync/guest/guest-move';
@@ -11,8 +19,10 @@ import { SessionWork } from '../../src/sync/destination/session-work';
 import { temporaryFolder } from '../helpers/data';
 import { describeWhere, needsProgram, needsRoot } from '../helpers/needs';
 
-const write = (journal: OwnershipJournal, ...args: Parameters<Parameters<Parameters<OwnershipJournal['exclusively']>[1]>[0]['append']>): Promise<unknown> =>
-  journal.exclusively('vm', (vm) => vm.append(...args));
+const write = (
+  journal: OwnershipJournal,
+  ...args: Parameters<Parameters<Parameters<OwnershipJournal['exclusively']>[1]>[0]['append']>
+): Promise<unknown> => journal.exclusively('vm', (vm) => vm.append(...args));
 
 describe('the tables of ownership', () => {
   it('let no source run what it has handed over, and lead back from there only with a promise', () => {
@@ -23,17 +33,19 @@ describe('the tables of ownership', () => {
       return !isRefused(step) && SOURCE_TABLE[step.to].mayRun;
     });
     expect(leadsBack).toEqual(['roll_back_promised']);
-    for (const state of ['releasing', 'released'] as const) for (const event of SOURCE_EVENTS) {
-      const step = SOURCE_TABLE[state].on[event];
-      expect(isRefused(step) || ['releasing', 'released'].includes(step.to)).toBe(true);
-    }
+    for (const state of ['releasing', 'released'] as const)
+      for (const event of SOURCE_EVENTS) {
+        const step = SOURCE_TABLE[state].on[event];
+        expect(isRefused(step) || ['releasing', 'released'].includes(step.to)).toBe(true);
+      }
   });
 
   it('keep a destination to its promise, and let it take in data while it is promised alone', () => {
-    for (const state of ['abandoned', 'given_back'] as const) for (const event of DESTINATION_EVENTS) {
-      const step = DESTINATION_TABLE[state].on[event];
-      expect(isRefused(step) || step.to === state).toBe(true);
-    }
+    for (const state of ['abandoned', 'given_back'] as const)
+      for (const event of DESTINATION_EVENTS) {
+        const step = DESTINATION_TABLE[state].on[event];
+        expect(isRefused(step) || step.to === state).toBe(true);
+      }
     expect(DESTINATION_STATES.filter((state) => DESTINATION_TABLE[state].takesData)).toEqual(['promised']);
     expect(DESTINATION_STATES.filter((state) => DESTINATION_TABLE[state].mayRun)).toEqual(['mine']);
   });
@@ -54,7 +66,9 @@ describe('ownership journal', () => {
   it('loses no line where many are written at once', async () => {
     const journal = new OwnershipJournal(temporaryFolder());
     await Promise.all(Array.from({ length: 20 }, (_, index) => write(journal, 'claimed', `m${index}`, index)));
-    expect((await journal.entries('vm')).map(({ migrationId }) => migrationId)).toEqual(Array.from({ length: 20 }, (_, index) => `m${index}`));
+    expect((await journal.entries('vm')).map(({ migrationId }) => migrationId)).toEqual(
+      Array.from({ length: 20 }, (_, index) => `m${index}`),
+    );
   });
 
   it('is an error, not an empty past, where it is cut off at whatever byte, damaged, or gone', async () => {
@@ -80,7 +94,15 @@ describe('ownership journal', () => {
 
   it('keeps what was handed over until another migration writes', async () => {
     const journal = new OwnershipJournal(temporaryFolder());
-    const handOver = { destinationHost: 'b', destination: { address: 'x', port: 1, grant: { purpose: 'session' as const, subject: 'm1', expiresAtMs: 1, token: 't' } }, roots: { vda: 'r' } };
+    const handOver = {
+      destinationHost: 'b',
+      destination: {
+        address: 'x',
+        port: 1,
+        grant: { purpose: 'session' as const, subject: 'm1', expiresAtMs: 1, token: 't' },
+      },
+      roots: { vda: 'r' },
+    };
     await write(journal, 'claimed', 'm1', 1, { workflowId: 'w' });
     await write(journal, 'handed_over', 'm1', 1, { handOver });
     await write(journal, 'releasing', 'm1', 1);
@@ -94,7 +116,15 @@ describe('ownership journal', () => {
   it('lets a promise about a migration that has never been here hide nothing of the one that is', async () => {
     const folder = temporaryFolder();
     const journal = new OwnershipJournal(folder);
-    const handOver = { destinationHost: 'b', destination: { address: 'x', port: 1, grant: { purpose: 'session' as const, subject: 'm1', expiresAtMs: 1, token: 't' } }, roots: {} };
+    const handOver = {
+      destinationHost: 'b',
+      destination: {
+        address: 'x',
+        port: 1,
+        grant: { purpose: 'session' as const, subject: 'm1', expiresAtMs: 1, token: 't' },
+      },
+      roots: {},
+    };
     await write(journal, 'claimed', 'm1', 1);
     await write(journal, 'handed_over', 'm1', 1, { handOver });
     await write(journal, 'abandoned', 'm2', 7);
@@ -180,7 +210,9 @@ describe('the pause of a guest', () => {
   });
 
   it('ends at once where it is broken off, also before it is waited for', async () => {
-    await expect(new PauseBudget(60_000).within(never, AbortSignal.abort(new Error('stop')))).rejects.toMatchObject({ message: 'stop' });
+    await expect(new PauseBudget(60_000).within(never, AbortSignal.abort(new Error('stop')))).rejects.toMatchObject({
+      message: 'stop',
+    });
   });
 });
 
@@ -197,7 +229,9 @@ describe('what an older attempt has under way', () => {
     const newer = new SessionWork(older);
     const next = newer.run(() => Promise.resolve(story.push('newer began')));
     expect(older.signal.aborted).toBe(true);
-    await expect(older.run(() => Promise.resolve(story.push('too late')))).rejects.toMatchObject({ code: 'SUPERSEDED' });
+    await expect(older.run(() => Promise.resolve(story.push('too late')))).rejects.toMatchObject({
+      code: 'SUPERSEDED',
+    });
     finish();
     await Promise.all([running, next]);
     expect(story).toEqual(['older ended', 'newer began']);

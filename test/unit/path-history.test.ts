@@ -15,7 +15,10 @@ test('a transfer that has ended is not failed by a history that cannot be writte
   const folder = temporaryFolder();
   const history = new PathHistory(folder);
   const lines: string[] = [];
-  const migration = { migrationId: 'm1', context: { history, explain: (_id: string, line: string) => lines.push(line) } } as unknown as SourceMigration;
+  const migration = {
+    migrationId: 'm1',
+    context: { history, explain: (_id: string, line: string) => lines.push(line) },
+  } as unknown as SourceMigration;
   await history.rows();
   // In the way of what is renamed there.
   mkdirSync(join(folder, 'path-history.json'));

@@ -18,32 +18,42 @@ const read = (address: number, out: Buffer): boolean => {
 const page = (address: number): Buffer => elsewhere.subarray(address * PAGE, (address + 1) * PAGE);
 
 test('a block of referred, carried and staying pages is rebuilt, whatever the order of the addresses', () => {
-  const kinds = fc.array(fc.oneof(fc.nat(63), fc.constant('carried' as const), fc.constant('stays' as const)), { minLength: 16, maxLength: 16 });
-  fc.assert(fc.property(kinds, (pages) => {
-    const base = randomBytes(65_536);
-    const block = Buffer.from(base);
-    let carried = 0;
-    const addresses = pages.map((kind, at) => {
-      if (kind === 'stays') return NOT_REFERRED;
-      if (kind === 'carried') {
-        randomBytes(PAGE).copy(block, at * PAGE);
-        carried |= 1 << at;
-        return NOT_REFERRED;
-      }
-      page(kind).copy(block, at * PAGE);
-      return kind;
-    });
-    const out = Buffer.alloc(70_000);
-    const end = encodeReferences(block, addresses, carried, out, 3);
-    expect(applyReferences(out.subarray(3, end), carried, base, read)).toBe('done');
-    expect(base.equals(block)).toBe(true);
-  }), { numRuns: 200 });
+  const kinds = fc.array(fc.oneof(fc.nat(63), fc.constant('carried' as const), fc.constant('stays' as const)), {
+    minLength: 16,
+    maxLength: 16,
+  });
+  fc.assert(
+    fc.property(kinds, (pages) => {
+      const base = randomBytes(65_536);
+      const block = Buffer.from(base);
+      let carried = 0;
+      const addresses = pages.map((kind, at) => {
+        if (kind === 'stays') return NOT_REFERRED;
+        if (kind === 'carried') {
+          randomBytes(PAGE).copy(block, at * PAGE);
+          carried |= 1 << at;
+          return NOT_REFERRED;
+        }
+        page(kind).copy(block, at * PAGE);
+        return kind;
+      });
+      const out = Buffer.alloc(70_000);
+      const end = encodeReferences(block, addresses, carried, out, 3);
+      expect(applyReferences(out.subarray(3, end), carried, base, read)).toBe('done');
+      expect(base.equals(block)).toBe(true);
+    }),
+    { numRuns: 200 },
+  );
 });
 
 test('whatever comes is refused or applied, never read beyond its end; an address that is nowhere is missing', () => {
-  fc.assert(fc.property(fc.uint8Array({ maxLength: 200 }), fc.nat(0xffff), (bytes, carried) => {
-    expect(['done', 'missing', 'malformed']).toContain(applyReferences(Buffer.from(bytes), carried, Buffer.alloc(65_536), read));
-  }));
+  fc.assert(
+    fc.property(fc.uint8Array({ maxLength: 200 }), fc.nat(0xffff), (bytes, carried) => {
+      expect(['done', 'missing', 'malformed']).toContain(
+        applyReferences(Buffer.from(bytes), carried, Buffer.alloc(65_536), read),
+      );
+    }),
+  );
   const out = Buffer.alloc(100);
   const end = encodeReferences(Buffer.alloc(65_536), [64], 0, out, 0);
   expect(applyReferences(out.subarray(0, end), 0, Buffer.alloc(65_536), read)).toBe('missing');
@@ -53,13 +63,34 @@ test('a batch refers instead of carrying, and a reference that means something e
   const block = Buffer.concat([page(5), page(6), Buffer.alloc(PAGE), randomBytes(PAGE), Buffer.alloc(12 * PAGE)]);
   const addresses = [5, 6, ...Array.from({ length: 14 }, () => NOT_REFERRED)];
   const out = Buffer.alloc(encodedBound(1));
-  const { metaBytes, payloadBytes, account } = new BatchEncoder().encode(0, [{ block: 2, bytes: block, hash: blockHash(block), references: addresses }], { compress: true, level: 1, delta: true, deltaThreshold: 0.7 }, out);
-  expect([account.blocks.references, payloadBytes < PAGE + 100, namedBlocks(out.subarray(0, metaBytes)).map(({ block }) => block)]).toEqual([1, true, [2]]);
+  const { metaBytes, payloadBytes, account } = new BatchEncoder().encode(
+    0,
+    [{ block: 2, bytes: block, hash: blockHash(block), references: addresses }],
+    { compress: true, level: 1, delta: true, deltaThreshold: 0.7 },
+    out,
+  );
+  expect([
+    account.blocks.references,
+    payloadBytes < PAGE + 100,
+    namedBlocks(out.subarray(0, metaBytes)).map(({ block }) => block),
+  ]).toEqual([1, true, [2]]);
   const decode = (readReferences: typeof read): { written: Buffer | undefined; refused: number[] } => {
     let written: Buffer | undefined;
     const refused: number[] = [];
-    const image = { sizeBytes: 4 * 65_536, hashOf: () => Buffer.alloc(16, 7), read: () => undefined, readReferences, dictionaryOf: () => undefined };
-    new BatchDecoder().decode(readBatchHead(out.subarray(0, metaBytes)), out.subarray(metaBytes, metaBytes + payloadBytes), image, ({ bytes }) => (written = bytes && Buffer.from(bytes)), (refusedBlock) => refused.push(refusedBlock));
+    const image = {
+      sizeBytes: 4 * 65_536,
+      hashOf: () => Buffer.alloc(16, 7),
+      read: () => undefined,
+      readReferences,
+      dictionaryOf: () => undefined,
+    };
+    new BatchDecoder().decode(
+      readBatchHead(out.subarray(0, metaBytes)),
+      out.subarray(metaBytes, metaBytes + payloadBytes),
+      image,
+      ({ bytes }) => (written = bytes && Buffer.from(bytes)),
+      (refusedBlock) => refused.push(refusedBlock),
+    );
     return { written, refused };
   };
   expect(decode(read).written?.equals(block)).toBe(true);
@@ -90,6 +121,11 @@ test.each<[string, number, number, 'references' | 'oldPages']>([
   for (let at = referred; at < referred + changed; at += 1) randomBytes(PAGE / 2).copy(block, at * PAGE);
   const held = { hash: blockHash(before), bytes: before };
   const out = Buffer.alloc(encodedBound(1));
-  const { account } = new BatchEncoder().encode(0, [{ block: 0, bytes: block, hash: blockHash(block), held, references: addresses }], { compress: true, level: 1, delta: true, deltaThreshold: 1 }, out);
+  const { account } = new BatchEncoder().encode(
+    0,
+    [{ block: 0, bytes: block, hash: blockHash(block), held, references: addresses }],
+    { compress: true, level: 1, delta: true, deltaThreshold: 1 },
+    out,
+  );
   expect(account.blocks[encoding]).toBe(1);
 });

@@ -21,7 +21,10 @@ describe('a limit that migrations share', () => {
     const limit = new SharedLimit(20e6);
     const [urgent, other] = [new TokenBucket(0, limit.share(10)), new TokenBucket(0, limit.share(5))];
     const startedAt = performance.now();
-    const [first, second] = await Promise.all([takeAllItCan(urgent, startedAt + 1500), takeAllItCan(other, startedAt + 1500)]);
+    const [first, second] = await Promise.all([
+      takeAllItCan(urgent, startedAt + 1500),
+      takeAllItCan(other, startedAt + 1500),
+    ]);
     const seconds = (performance.now() - startedAt) / 1000;
     expect(first / second).toBeGreaterThan(1.8);
     expect(first / second).toBeLessThan(2.2);
@@ -32,7 +35,10 @@ describe('a limit that migrations share', () => {
     const limit = new SharedLimit(20e6);
     const [greedy, modest] = [new TokenBucket(0, limit.share(1)), new TokenBucket(2e6, limit.share(10))];
     const startedAt = performance.now();
-    const [most, little] = await Promise.all([takeAllItCan(greedy, startedAt + 800), takeAllItCan(modest, startedAt + 800)]);
+    const [most, little] = await Promise.all([
+      takeAllItCan(greedy, startedAt + 800),
+      takeAllItCan(modest, startedAt + 800),
+    ]);
     expect(most / little).toBeGreaterThan(5);
     expect(modest.rateBytesPerSecond).toBe(2e6);
   });

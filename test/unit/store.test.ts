@@ -20,7 +20,9 @@ async function journalWith(path: string, blocks: readonly number[]): Promise<voi
 
 async function readBack(path: string): Promise<number[] | undefined> {
   const seen: JournalledBlock[] = [];
-  const journal = await BlockJournal.open(path, (block) => seen.push({ block: block.block, hash: Buffer.from(block.hash) }));
+  const journal = await BlockJournal.open(path, (block) =>
+    seen.push({ block: block.block, hash: Buffer.from(block.hash) }),
+  );
   await journal?.close();
   for (const { block, hash } of seen) expect(hash.equals(blockHash(randomBlock(1, block)))).toBe(true);
   return journal && seen.map(({ block }) => block);
@@ -67,7 +69,14 @@ describe('block journal', () => {
 });
 
 describe('baseline store', () => {
-  const record = (vmId: string) => ({ vmId, imageId: 'vda', kind: 'disk' as const, sizeBytes: IMAGE.sizeBytes, generation: 1, complete: true });
+  const record = (vmId: string) => ({
+    vmId,
+    imageId: 'vda',
+    kind: 'disk' as const,
+    sizeBytes: IMAGE.sizeBytes,
+    generation: 1,
+    complete: true,
+  });
 
   async function keep(store: BaselineStore, folder: string, vmId: string): Promise<string> {
     const path = join(folder, `${vmId}.img`);
@@ -110,7 +119,12 @@ describe('baselines of several VMs', () => {
   const put = async (store: BaselineStore, folder: string, vmId: string, imageId: string): Promise<string> => {
     const path = join(folder, `${vmId}-${imageId}.img`);
     writeImage(path, IMAGE.sizeBytes, 5);
-    await store.adopt(path, path, { ...IMAGE, vmId, imageId, kind: 'disk', generation: 1, complete: true }, new Manifest(IMAGE.sizeBytes));
+    await store.adopt(
+      path,
+      path,
+      { ...IMAGE, vmId, imageId, kind: 'disk', generation: 1, complete: true },
+      new Manifest(IMAGE.sizeBytes),
+    );
     return `${path}.dwcp-baseline`;
   };
 
@@ -118,7 +132,11 @@ describe('baselines of several VMs', () => {
     const folder = temporaryFolder();
     const store = new BaselineStore(folder, { hostBytes: 0, vmBytes: 600_000 });
     const other = await put(store, folder, 'other', 'vda');
-    const own = [await put(store, folder, 'vm', 'vda'), await put(store, folder, 'vm', 'vdb'), await put(store, folder, 'vm', 'vdc')];
+    const own = [
+      await put(store, folder, 'vm', 'vda'),
+      await put(store, folder, 'vm', 'vdb'),
+      await put(store, folder, 'vm', 'vdc'),
+    ];
     expect([other, ...own].map((path) => existsSync(path))).toEqual([true, false, false, true]);
     expect([await store.hasRoomFor(500_000, 'vm'), await store.hasRoomFor(500_000, 'third')]).toEqual([false, true]);
   });
@@ -140,7 +158,13 @@ describe('VM registry', () => {
     const registry = new VmRegistry('/data');
     expect(registry.imagePath(undefined, 'vm', 'vda')).toBe('/data/images/vm/vda.img');
     const here = new VmRegistry(temporaryFolder());
-    await here.put({ vmId: 'vm', images: [{ imageId: 'vda', kind: 'disk', path: '/x/disk' }], presence: 'away', movedTo: 'b', generation: 2 });
+    await here.put({
+      vmId: 'vm',
+      images: [{ imageId: 'vda', kind: 'disk', path: '/x/disk' }],
+      presence: 'away',
+      movedTo: 'b',
+      generation: 2,
+    });
     expect(here.imagePath(await here.find('vm'), 'vm', 'vda')).toBe('/x/disk');
     await expect(here.getHere('vm')).rejects.toMatchObject({ code: 'VM_NOT_HERE' });
     await expect(here.get('other')).rejects.toMatchObject({ code: 'VM_UNKNOWN' });

@@ -16,19 +16,27 @@ function mean(outcomes: readonly Outcome[], pick: (outcome: Outcome) => number):
   return outcomes.reduce((sum, outcome) => sum + pick(outcome), 0) / outcomes.length;
 }
 
-test.each(SCENARIOS)('$name: from eight streams to what the best fixed number gives, and it stays there', (scenario) => {
-  const outcomes = runs(scenario, MANY_SEEDS);
-  expect(mean(outcomes, ({ lastMinuteShare }) => lastMinuteShare)).toBeGreaterThan(0.94);
-  expect(mean(outcomes, ({ share }) => share)).toBeGreaterThan(0.8);
-});
+test.each(SCENARIOS)(
+  '$name: from eight streams to what the best fixed number gives, and it stays there',
+  (scenario) => {
+    const outcomes = runs(scenario, MANY_SEEDS);
+    expect(mean(outcomes, ({ lastMinuteShare }) => lastMinuteShare)).toBeGreaterThan(0.94);
+    expect(mean(outcomes, ({ share }) => share)).toBeGreaterThan(0.8);
+  },
+);
 
 test('a path that one stream fills keeps its few streams', () => {
   const [clean] = SCENARIOS.filter(({ name }) => name.startsWith('clean'));
-  for (const { maxStreams, lastStreams } of runs(clean!, SEEDS)) expect([maxStreams <= 32, lastStreams <= 32]).toEqual([true, true]);
+  for (const { maxStreams, lastStreams } of runs(clean!, SEEDS))
+    expect([maxStreams <= 32, lastStreams <= 32]).toEqual([true, true]);
 });
 
 /** Drives the rule against a link that gives `goodput(n)` bytes a second at n streams. */
-function drive(goodput: (streams: number) => number, seconds: number, extra: { lossRatio?: number; notTheStreams?: boolean; limitBytesPerSecond?: number; hostLimited?: boolean } = {}): { targets: number[]; lines: string[] } {
+function drive(
+  goodput: (streams: number) => number,
+  seconds: number,
+  extra: { lossRatio?: number; notTheStreams?: boolean; limitBytesPerSecond?: number; hostLimited?: boolean } = {},
+): { targets: number[]; lines: string[] } {
   const lines: string[] = [];
   const tuner = new AdaptiveTuner({ initial: 8, min: 4, max: MOST }, (line) => lines.push(line));
   const targets: number[] = [];
@@ -45,7 +53,9 @@ test('learns nothing while the source or the limit is the brake', () => {
 });
 
 test('climbs no further than the bandwidth limit, nor where the host itself is the brake', () => {
-  expect(Math.max(...drive((streams) => Math.min(streams * 1e6, 8e6), 60, { limitBytesPerSecond: 8e6 }).targets)).toBe(8);
+  expect(Math.max(...drive((streams) => Math.min(streams * 1e6, 8e6), 60, { limitBytesPerSecond: 8e6 }).targets)).toBe(
+    8,
+  );
   expect(Math.max(...drive((streams) => streams * 1e6, 60, { hostLimited: true }).targets)).toBe(8);
 });
 
@@ -81,11 +91,17 @@ test('leaves streams alone that the receive windows of the destination hold, and
   expect(lastOf64(0.05)).toBeLessThanOrEqual(16);
   expect(lines.some((line) => line.includes('receive windows'))).toBe(false);
   expect(lastOf64(0.4)).toBeGreaterThanOrEqual(64);
-  expect(lines.some((line) => line.includes("held by the destination's receive windows for 40 % of the time"))).toBe(true);
+  expect(lines.some((line) => line.includes("held by the destination's receive windows for 40 % of the time"))).toBe(
+    true,
+  );
 });
 
 test('says each decision in one line, with its figures', () => {
   const { lines } = drive((streams) => Math.min(streams, 64) * 1e6, 60);
-  expect(lines.slice(0, 3)).toEqual(['16 streams, 128.0 Mbit/s: tried', '32 streams, 256.0 Mbit/s: tried', '64 streams, 512.0 Mbit/s: tried']);
+  expect(lines.slice(0, 3)).toEqual([
+    '16 streams, 128.0 Mbit/s: tried',
+    '32 streams, 256.0 Mbit/s: tried',
+    '64 streams, 512.0 Mbit/s: tried',
+  ]);
   expect(lines.some((line) => line.endsWith('confirmed'))).toBe(true);
 });

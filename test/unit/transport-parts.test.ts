@@ -11,28 +11,39 @@ const MIB = 1024 * 1024;
 
 describe('slab', () => {
   it('never gives the same memory twice, and has all of it back in the end', () => {
-    fc.assert(fc.property(fc.array(fc.record({ bytes: fc.integer({ min: 1, max: 600_000 }), trimTo: fc.nat(100), free: fc.boolean() }), { maxLength: 200 }), (steps) => {
-      const slab = new Slab(2 * MIB);
-      const open: Run[] = [];
-      for (const { bytes, trimTo, free } of steps) {
-        const run = slab.take(bytes);
-        if (run) {
-          slab.trim(run, Math.ceil((bytes * trimTo) / 100));
-          open.push(run);
-        }
-        if (free) {
-          const oldest = open.shift();
-          if (oldest) slab.free(oldest);
-        }
-        const sorted = [...open].sort((a, b) => a.offset - b.offset);
-        for (let index = 1; index < sorted.length; index += 1) expect(sorted[index]!.offset).toBeGreaterThanOrEqual(sorted[index - 1]!.offset + sorted[index - 1]!.units * 16_384);
-      }
-      for (const run of open) {
-        slab.free(run);
-        slab.free(run);
-      }
-      expect(slab.freeBytes).toBe(slab.sizeBytes);
-    }), { numRuns: 50 });
+    fc.assert(
+      fc.property(
+        fc.array(fc.record({ bytes: fc.integer({ min: 1, max: 600_000 }), trimTo: fc.nat(100), free: fc.boolean() }), {
+          maxLength: 200,
+        }),
+        (steps) => {
+          const slab = new Slab(2 * MIB);
+          const open: Run[] = [];
+          for (const { bytes, trimTo, free } of steps) {
+            const run = slab.take(bytes);
+            if (run) {
+              slab.trim(run, Math.ceil((bytes * trimTo) / 100));
+              open.push(run);
+            }
+            if (free) {
+              const oldest = open.shift();
+              if (oldest) slab.free(oldest);
+            }
+            const sorted = [...open].sort((a, b) => a.offset - b.offset);
+            for (let index = 1; index < sorted.length; index += 1)
+              expect(sorted[index]!.offset).toBeGreaterThanOrEqual(
+                sorted[index - 1]!.offset + sorted[index - 1]!.units * 16_384,
+              );
+          }
+          for (const run of open) {
+            slab.free(run);
+            slab.free(run);
+          }
+          expect(slab.freeBytes).toBe(slab.sizeBytes);
+        },
+      ),
+      { numRuns: 50 },
+    );
   });
 
   it('serves those who wait in their order, as memory comes back', () => {
@@ -74,46 +85,68 @@ describe('token bucket', () => {
 describe('counters', () => {
   it('are read as they were written', () => {
     const u32 = fc.nat(0xffffffff);
-    fc.assert(fc.property(fc.record({
-      verified: fc.array(u32, { maxLength: 100 }), refused: fc.array(fc.record({ batch: u32, block: u32 }), { maxLength: 50 }),
-      streams: fc.array(fc.record({ stream: fc.nat(65_535), blocked: fc.boolean(), receivedBytes: fc.nat(2 ** 45) }), { maxLength: 50 }),
-    }), (counters) => {
-      expect(readCounters(writeCounters(counters))).toEqual(counters);
-    }));
+    fc.assert(
+      fc.property(
+        fc.record({
+          verified: fc.array(u32, { maxLength: 100 }),
+          refused: fc.array(fc.record({ batch: u32, block: u32 }), { maxLength: 50 }),
+          streams: fc.array(
+            fc.record({ stream: fc.nat(65_535), blocked: fc.boolean(), receivedBytes: fc.nat(2 ** 45) }),
+            { maxLength: 50 },
+          ),
+        }),
+        (counters) => {
+          expect(readCounters(writeCounters(counters))).toEqual(counters);
+        },
+      ),
+    );
   });
 
   it('are refused by code when they are cut or lie about their length', () => {
-    fc.assert(fc.property(fc.uint8Array({ maxLength: 60 }), (bytes) => {
-      try {
-        readCounters(Buffer.from(bytes));
-      } catch (error) {
-        expect(error).toMatchObject({ code: 'PROTOCOL_VIOLATION' });
-      }
-    }));
+    fc.assert(
+      fc.property(fc.uint8Array({ maxLength: 60 }), (bytes) => {
+        try {
+          readCounters(Buffer.from(bytes));
+        } catch (error) {
+          expect(error).toMatchObject({ code: 'PROTOCOL_VIOLATION' });
+        }
+      }),
+    );
   });
 });
 
 describe('a batch in parts', () => {
   const PART: ReadonlySet<'part'> = new Set(['part']);
-  const batchFrame = (id: number, payloadBytes: number): Buffer => buildFrame('batch', id, Buffer.alloc(48, 7), randomBytes(payloadBytes));
+  const batchFrame = (id: number, payloadBytes: number): Buffer =>
+    buildFrame('batch', id, Buffer.alloc(48, 7), randomBytes(payloadBytes));
   const opened = (part: Buffer): Frame => openFrame(readHeader(part, PART), Buffer.from(part));
 
   it('is the same batch again, in whatever order its parts and those of others come', () => {
-    fc.assert(fc.property(fc.array(fc.integer({ min: 1, max: 8 * PART_BYTES }), { minLength: 1, maxLength: 5 }), fc.infiniteStream(fc.nat(1000)), (sizes, keys) => {
-      const slab = new Slab(4 * MIB);
-      const assembly = new BatchAssembly(slab);
-      const batches = sizes.map((bytes, id) => batchFrame(id, bytes));
-      const parts = batches.flatMap((frame, id) => partsOf(id, frame)).map((part) => ({ part, key: keys.next().value as number })).sort((a, b) => a.key - b.key);
-      const whole = new Map<number, Buffer>();
-      for (const { part } of parts) {
-        const done = assembly.add(opened(part));
-        if (!done) continue;
-        whole.set(done.frame.sequence, Buffer.concat([done.frame.meta, done.frame.payload]));
-        slab.free(done.run);
-      }
-      for (const [id, frame] of batches.entries()) expect(whole.get(id)?.equals(frame.subarray(32))).toBe(true);
-      expect(slab.freeBytes).toBe(slab.sizeBytes);
-    }), { numRuns: 50 });
+    fc.assert(
+      fc.property(
+        fc.array(fc.integer({ min: 1, max: 8 * PART_BYTES }), { minLength: 1, maxLength: 5 }),
+        fc.infiniteStream(fc.nat(1000)),
+        (sizes, keys) => {
+          const slab = new Slab(4 * MIB);
+          const assembly = new BatchAssembly(slab);
+          const batches = sizes.map((bytes, id) => batchFrame(id, bytes));
+          const parts = batches
+            .flatMap((frame, id) => partsOf(id, frame))
+            .map((part) => ({ part, key: keys.next().value as number }))
+            .sort((a, b) => a.key - b.key);
+          const whole = new Map<number, Buffer>();
+          for (const { part } of parts) {
+            const done = assembly.add(opened(part));
+            if (!done) continue;
+            whole.set(done.frame.sequence, Buffer.concat([done.frame.meta, done.frame.payload]));
+            slab.free(done.run);
+          }
+          for (const [id, frame] of batches.entries()) expect(whole.get(id)?.equals(frame.subarray(32))).toBe(true);
+          expect(slab.freeBytes).toBe(slab.sizeBytes);
+        },
+      ),
+      { numRuns: 50 },
+    );
   });
 
   it('fits an initial window, part by part', () => {

@@ -6,7 +6,9 @@ function streams(rates: readonly number[]): Watched[] {
 }
 
 function idsOver(watch: TrickleWatch, seconds: number, at: (second: number) => Watched[]): number[] {
-  return Array.from({ length: seconds }, (_, second) => watch.observe(second * 1000, at(second))).flat().map(({ id }) => id);
+  return Array.from({ length: seconds }, (_, second) => watch.observe(second * 1000, at(second)))
+    .flat()
+    .map(({ id }) => id);
 }
 
 describe('the trickle watch', () => {
@@ -19,8 +21,14 @@ describe('the trickle watch', () => {
   });
 
   it('leaves alone what is slow only now and then, what has nothing to send, and streams of a path that is slow as a whole', () => {
-    expect(idsOver(new TrickleWatch(), 60, (second) => streams([100, 100, 100, 100, second % 9 === 0 ? 100 : 1]))).toEqual([]);
-    expect(idsOver(new TrickleWatch(), 60, () => streams([100, 100, 100, 100, 0]).map((stream) => ({ ...stream, busy: stream.id < 4 })))).toEqual([]);
+    expect(
+      idsOver(new TrickleWatch(), 60, (second) => streams([100, 100, 100, 100, second % 9 === 0 ? 100 : 1])),
+    ).toEqual([]);
+    expect(
+      idsOver(new TrickleWatch(), 60, () =>
+        streams([100, 100, 100, 100, 0]).map((stream) => ({ ...stream, busy: stream.id < 4 })),
+      ),
+    ).toEqual([]);
     expect(idsOver(new TrickleWatch(), 60, () => streams([1, 1.2, 0.9, 1, 1.1]))).toEqual([]);
     expect(idsOver(new TrickleWatch(), 60, () => streams([100, 1]))).toEqual([]);
   });

@@ -8,10 +8,18 @@ import { Tunnel } from '../../src/transport/tunnel';
 test('a socket that is slow to take it is listened to once, however often it is waited for', async () => {
   let deliver: FrameHandler = () => undefined;
   const other = new Duplex({ read: () => undefined, write: (_chunk, _encoding, done) => done() });
-  const connection = { use: (_allowed: unknown, onFrame: FrameHandler) => (deliver = onFrame), hold: () => undefined, write: () => Promise.resolve(), destroy: () => undefined, socket: other, closed: false } as unknown as Connection;
+  const connection = {
+    use: (_allowed: unknown, onFrame: FrameHandler) => (deliver = onFrame),
+    hold: () => undefined,
+    write: () => Promise.resolve(),
+    destroy: () => undefined,
+    socket: other,
+    closed: false,
+  } as unknown as Connection;
   const taken: Buffer[] = [];
   const slow = new Duplex({
-    writableHighWaterMark: 1, read: () => undefined,
+    writableHighWaterMark: 1,
+    read: () => undefined,
     write: (chunk: Buffer, _encoding, done) => {
       taken.push(chunk);
       setImmediate(done);

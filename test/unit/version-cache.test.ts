@@ -23,7 +23,9 @@ test('keeps to its size: the block that has had its place longest loses it, and 
   const [one, other] = [new VersionCache(shared), new VersionCache(shared)];
   expect(shared.bytes.byteLength).toBe(VERSION_CACHE_BYTES);
   const content = (block: number): Buffer => Buffer.alloc(64, `block ${block}`);
-  for (let block = 0; block < PLACES + 3; block += 1) (block % 2 === 0 ? one : other).put(block, blockHash(content(block)), content(block));
-  const found = (block: number): boolean => other.find(block, blockHash(content(block)), 64)?.equals(content(block)) ?? false;
+  for (let block = 0; block < PLACES + 3; block += 1)
+    (block % 2 === 0 ? one : other).put(block, blockHash(content(block)), content(block));
+  const found = (block: number): boolean =>
+    other.find(block, blockHash(content(block)), 64)?.equals(content(block)) ?? false;
   expect([0, 1, 2, 3, PLACES, PLACES + 2].map(found)).toEqual([false, false, false, true, true, true]);
 });

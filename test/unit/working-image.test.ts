@@ -24,7 +24,17 @@ const open = new Set<WorkingImage>();
 
 async function opened(folder: string, live = true): Promise<WorkingImage> {
   const image = await WorkingImage.open(
-    { migrationId: 'm1', vmId: 'vm', image: DISK, imagePath: join(folder, 'disk.img'), journalPath: join(folder, 'vda.journal'), useBaseline: true, live }, new BaselineStore(folder), pool,
+    {
+      migrationId: 'm1',
+      vmId: 'vm',
+      image: DISK,
+      imagePath: join(folder, 'disk.img'),
+      journalPath: join(folder, 'vda.journal'),
+      useBaseline: true,
+      live,
+    },
+    new BaselineStore(folder),
+    pool,
   );
   open.add(image);
   return image;
@@ -58,20 +68,31 @@ async function untilPromised(folder: string, count: number): Promise<void> {
   }
 }
 
-const contentOf = (folder: string, block: number): Buffer => readFileSync(workPathOf(join(folder, 'disk.img'))).subarray(block * BLOCK_SIZE_BYTES, (block + 1) * BLOCK_SIZE_BYTES);
+const contentOf = (folder: string, block: number): Buffer =>
+  readFileSync(workPathOf(join(folder, 'disk.img'))).subarray(block * BLOCK_SIZE_BYTES, (block + 1) * BLOCK_SIZE_BYTES);
 
 describe('after a crash of the agent', () => {
-  it.each([['a running guest', true], ['a stopped one', false]])('a block of %s that was overwritten and not journalled again is what the file holds, not what the journal had said', async (_whose, live) => {
-    const folder = temporaryFolder();
-    const image = await opened(folder, live);
-    await image.take(batchOf(1, { 0: X, 1: X }));
-    await untilPromised(folder, 2);
-    await image.take(batchOf(2, { 0: Y }));
-    const after = crashed(folder);
-    expect(contentOf(after, 0).equals(Y)).toBe(true);
-    const again = await opened(after, live);
-    expect([again.state, again.held.hashOf(0).equals(blockHash(Y)), again.held.hashOf(1).equals(blockHash(X))]).toEqual(['resumed', true, true]);
-  });
+  it.each([
+    ['a running guest', true],
+    ['a stopped one', false],
+  ])(
+    'a block of %s that was overwritten and not journalled again is what the file holds, not what the journal had said',
+    async (_whose, live) => {
+      const folder = temporaryFolder();
+      const image = await opened(folder, live);
+      await image.take(batchOf(1, { 0: X, 1: X }));
+      await untilPromised(folder, 2);
+      await image.take(batchOf(2, { 0: Y }));
+      const after = crashed(folder);
+      expect(contentOf(after, 0).equals(Y)).toBe(true);
+      const again = await opened(after, live);
+      expect([
+        again.state,
+        again.held.hashOf(0).equals(blockHash(Y)),
+        again.held.hashOf(1).equals(blockHash(X)),
+      ]).toEqual(['resumed', true, true]);
+    },
+  );
 
   it('what was written once is still known without reading it, also while the guest rewrites other stretches', async () => {
     const folder = temporaryFolder();

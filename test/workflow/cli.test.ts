@@ -17,7 +17,10 @@ interface Ended {
 
 function dwcp(args: readonly string[], env: Readonly<Record<string, string>> = {}): Promise<Ended> {
   return new Promise((resolve) => {
-    const child = spawn(process.execPath, [MAIN, ...args], { env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'pipe'] });
+    const child = spawn(process.execPath, [MAIN, ...args], {
+      env: { ...process.env, ...env },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
     let [stdout, stderr] = ['', ''];
     child.stdout.on('data', (chunk: Buffer) => (stdout += chunk.toString()));
     child.stderr.on('data', (chunk: Buffer) => (stderr += chunk.toString()));
@@ -27,7 +30,10 @@ function dwcp(args: readonly string[], env: Readonly<Record<string, string>> = {
 
 /** Every line of --json as an object. */
 function objects({ stdout }: Ended): Record<string, unknown>[] {
-  return stdout.split('\n').filter((line) => line !== '').map((line) => JSON.parse(line) as Record<string, unknown>);
+  return stdout
+    .split('\n')
+    .filter((line) => line !== '')
+    .map((line) => JSON.parse(line) as Record<string, unknown>);
 }
 
 function expectOneLine(ended: Ended, code: number, text: RegExp): void {
@@ -40,25 +46,45 @@ describe('bad input', () => {
   const dataDir = temporaryFolder();
 
   test('a flag out of its range names the flag and the range', async () => {
-    expectOneLine(await dwcp(['migrate', 'vm', 'a', 'b', '--max-streams', '900'], { TEMPORAL_ADDRESS: '127.0.0.1:1' }), EXIT.usage, /--max-streams: .* from 1 to 256, not 900/);
+    expectOneLine(
+      await dwcp(['migrate', 'vm', 'a', 'b', '--max-streams', '900'], { TEMPORAL_ADDRESS: '127.0.0.1:1' }),
+      EXIT.usage,
+      /--max-streams: .* from 1 to 256, not 900/,
+    );
   });
 
   test('a bad variable names the variable', async () => {
-    expectOneLine(await dwcp(['agent', '--data-dir', dataDir], { DWCP_PORT: 'many' }), EXIT.usage, /DWCP_PORT: port takes an integer from 1 to 65535, not "many"/);
+    expectOneLine(
+      await dwcp(['agent', '--data-dir', dataDir], { DWCP_PORT: 'many' }),
+      EXIT.usage,
+      /DWCP_PORT: port takes an integer from 1 to 65535, not "many"/,
+    );
   });
 
   test('an unknown option in the configuration file names file and option', async () => {
     const path = join(dataDir, 'dwcp.yaml');
     writeFileSync(path, 'maxStreems: 4\n');
-    expectOneLine(await dwcp(['vm', 'list', '--config', path], {}), EXIT.usage, new RegExp(`${path}: there is no option maxStreems`));
+    expectOneLine(
+      await dwcp(['vm', 'list', '--config', path], {}),
+      EXIT.usage,
+      new RegExp(`${path}: there is no option maxStreems`),
+    );
   });
 
   test('an image that is not there', async () => {
-    expectOneLine(await dwcp(['vm', 'define', 'web', '--disk', '/nowhere/disk.img', '--data-dir', dataDir]), EXIT.failed, /IMAGE_UNREADABLE.*\/nowhere\/disk\.img/);
+    expectOneLine(
+      await dwcp(['vm', 'define', 'web', '--disk', '/nowhere/disk.img', '--data-dir', dataDir]),
+      EXIT.failed,
+      /IMAGE_UNREADABLE.*\/nowhere\/disk\.img/,
+    );
   });
 
   test('a VM name with a slash', async () => {
-    expectOneLine(await dwcp(['vm', 'define', '../web', '--disk', '/dev/null', '--data-dir', dataDir]), EXIT.usage, /INVALID_INPUT.*may hold letters/);
+    expectOneLine(
+      await dwcp(['vm', 'define', '../web', '--disk', '/dev/null', '--data-dir', dataDir]),
+      EXIT.usage,
+      /INVALID_INPUT.*may hold letters/,
+    );
   });
 
   test('no server', async () => {
@@ -92,17 +118,37 @@ describe('against a server', () => {
     writeImage(disk, 4 * 1024 * 1024, 5);
     const place = ['--data-dir', lab.a.dataDir];
     mkdirSync(lab.a.dataDir, { recursive: true });
-    expect(objects(await dwcp(['vm', 'define', 'cli', '--disk', disk, ...place, '--json']))).toEqual([expect.objectContaining({ event: 'vm', vmId: 'cli' })]);
-    expect(objects(await dwcp(['plan', 'cli', ...hosts(), '--json'], server)).at(-1)).toMatchObject({ event: 'plan', vmId: 'cli' });
-    expect(objects(await dwcp(['warm', 'cli', ...hosts(), '--json'], server)).at(-1)).toMatchObject({ event: 'result', ok: true });
+    expect(objects(await dwcp(['vm', 'define', 'cli', '--disk', disk, ...place, '--json']))).toEqual([
+      expect.objectContaining({ event: 'vm', vmId: 'cli' }),
+    ]);
+    expect(objects(await dwcp(['plan', 'cli', ...hosts(), '--json'], server)).at(-1)).toMatchObject({
+      event: 'plan',
+      vmId: 'cli',
+    });
+    expect(objects(await dwcp(['warm', 'cli', ...hosts(), '--json'], server)).at(-1)).toMatchObject({
+      event: 'result',
+      ok: true,
+    });
     const migrated = await dwcp(['migrate', 'cli', ...hosts(), '--migration-id', 'by-cli', '--json'], server);
     expect(migrated.code).toBe(EXIT.ok);
     expect(objects(migrated)[0]).toMatchObject({ event: 'started', migrationId: 'by-cli' });
-    expect(objects(migrated).at(-1)).toMatchObject({ event: 'result', ok: true, outcome: 'completed', migrationId: 'by-cli' });
-    expect(objects(await dwcp(['status', 'by-cli', '--json'], server)).at(-1)).toMatchObject({ migrationId: 'by-cli', state: 'completed' });
+    expect(objects(migrated).at(-1)).toMatchObject({
+      event: 'result',
+      ok: true,
+      outcome: 'completed',
+      migrationId: 'by-cli',
+    });
+    expect(objects(await dwcp(['status', 'by-cli', '--json'], server)).at(-1)).toMatchObject({
+      migrationId: 'by-cli',
+      state: 'completed',
+    });
     expect((await dwcp(['status', 'by-cli'], server)).stdout).toMatch(/by DWCP/);
-    expect(objects(await dwcp(['vm', 'list', ...place, '--json']))).toEqual([expect.objectContaining({ vmId: 'cli', presence: 'away' })]);
-    expect(objects(await dwcp(['baseline', 'list', ...place, '--json']))).toEqual([expect.objectContaining({ event: 'baseline', vmId: 'cli' })]);
+    expect(objects(await dwcp(['vm', 'list', ...place, '--json']))).toEqual([
+      expect.objectContaining({ vmId: 'cli', presence: 'away' }),
+    ]);
+    expect(objects(await dwcp(['baseline', 'list', ...place, '--json']))).toEqual([
+      expect.objectContaining({ event: 'baseline', vmId: 'cli' }),
+    ]);
     expect(objects(await dwcp(['metrics', '--json'], server)).at(-1)).toHaveProperty('dwcp_speedup');
     expect(objects(await dwcp(['connect', ...hosts(), '--json'], server)).at(-1)).toMatchObject({ event: 'connect' });
     const link = objects(await dwcp(['link', ...hosts(), '--streams', '4', '--seconds', '2', '--json'], server)).at(-1);
@@ -128,7 +174,20 @@ describe('against a server', () => {
   test('a data folder serves one agent: a second one says who has it', async () => {
     await lab.defineVm('locked', 1024 * 1024);
     await lab.result(await lab.migrate('locked'));
-    const second = await dwcp(['agent', '--host-id', 'second', '--data-dir', lab.a.dataDir, '--listen-address', '127.0.0.1', '--port', String(await freePort())], server);
+    const second = await dwcp(
+      [
+        'agent',
+        '--host-id',
+        'second',
+        '--data-dir',
+        lab.a.dataDir,
+        '--listen-address',
+        '127.0.0.1',
+        '--port',
+        String(await freePort()),
+      ],
+      server,
+    );
     expectOneLine(second, EXIT.usage, new RegExp(`CONFIG_INVALID.*${lab.a.dataDir}`));
   });
 });

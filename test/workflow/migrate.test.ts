@@ -15,12 +15,32 @@ describe('migrateVm', () => {
     const { hashes, disk } = await lab.defineVm('round-trip', SIZE);
     const id = await lab.migrate('round-trip');
     const result = await lab.result(id);
-    expect(result).toMatchObject({ outcome: 'completed', path: 'dwcp', tier: 'local', images: [{ imageId: 'vda', verified: true }, { imageId: 'memory', verified: true }] });
+    expect(result).toMatchObject({
+      outcome: 'completed',
+      path: 'dwcp',
+      tier: 'local',
+      images: [
+        { imageId: 'vda', verified: true },
+        { imageId: 'memory', verified: true },
+      ],
+    });
     expect(lab.hashesOnB('round-trip')).toEqual(hashes);
     const history = await lab.client.workflow.getHandle('migrate-vm:round-trip').fetchHistory();
-    const activities = (history.events ?? []).flatMap((event) => event.activityTaskScheduledEventAttributes?.activityType?.name ?? []);
+    const activities = (history.events ?? []).flatMap(
+      (event) => event.activityTaskScheduledEventAttributes?.activityType?.name ?? [],
+    );
     expect(activities).toEqual([
-      'prepareSource', 'prepareDestination', 'establishStreams', 'detectTier', 'checkBaseline', 'checkBaseline', 'computePlan', 'transferImage', 'transferImage', 'switchover', 'recordOutcome',
+      'prepareSource',
+      'prepareDestination',
+      'establishStreams',
+      'detectTier',
+      'checkBaseline',
+      'checkBaseline',
+      'computePlan',
+      'transferImage',
+      'transferImage',
+      'switchover',
+      'recordOutcome',
     ]);
     expect((history.events ?? []).length).toBeLessThan(120);
     const back = await lab.result(await lab.orchestrator.migrateVm('round-trip', lab.b.hostId, lab.a.hostId));
@@ -62,7 +82,9 @@ describe('migrateVm', () => {
   it('fails with the reason, VM where it was, where fallback is off', async () => {
     const lab = await Lab.start({ bArgs: ['--accept-dwcp', 'false'] });
     const { hashes, disk } = await lab.defineVm('no-fallback', SIZE);
-    await expect(lab.result(await lab.migrate('no-fallback', { enableFallback: false }))).rejects.toMatchObject({ code: 'HELLO_REFUSED' });
+    await expect(lab.result(await lab.migrate('no-fallback', { enableFallback: false }))).rejects.toMatchObject({
+      code: 'HELLO_REFUSED',
+    });
     expect(sha256(disk)).toBe(hashes[0]);
     await lab.untilClean();
     const retry = await lab.migrate('no-fallback', { enableDwcp: false });
@@ -73,8 +95,15 @@ describe('migrateVm', () => {
     const lab = await Lab.start();
     await expect(lab.migrate('no such name!')).rejects.toMatchObject({ code: 'INVALID_INPUT' });
     await expect(lab.migrate('x', { minStreams: 300 })).rejects.toMatchObject({ code: 'INVALID_INPUT' });
-    await expect(lab.result(await lab.migrate('unknown-vm'))).rejects.toMatchObject({ code: 'VM_UNKNOWN', side: 'source' });
-    const handle = await lab.client.workflow.start('migrateVm', { workflowId: 'migrate-vm:from-go', taskQueue: 'dwcp.control', args: [{ vmId: 'from-go', options: { speed: 3 } }] });
+    await expect(lab.result(await lab.migrate('unknown-vm'))).rejects.toMatchObject({
+      code: 'VM_UNKNOWN',
+      side: 'source',
+    });
+    const handle = await lab.client.workflow.start('migrateVm', {
+      workflowId: 'migrate-vm:from-go',
+      taskQueue: 'dwcp.control',
+      args: [{ vmId: 'from-go', options: { speed: 3 } }],
+    });
     await expect(handle.result()).rejects.toMatchObject({ cause: { type: 'INVALID_INPUT' } });
   });
 
@@ -94,13 +123,25 @@ describe('migrateVm', () => {
     const lab = await Lab.start();
     await lab.defineVm('progress', SIZE);
     const id = await lab.migrate('progress', { bandwidthLimit: 2e6 });
-    const status = await lab.until(id, 'half', ({ live }) => live.some((image) => image.doneBytes > image.totalBytes / 2));
-    expect(status.progress).toMatchObject({ phase: 'transfer', tier: 'local', pastReturn: false, plan: { images: [{ imageId: 'vda' }, { imageId: 'memory' }] } });
+    const status = await lab.until(id, 'half', ({ live }) =>
+      live.some((image) => image.doneBytes > image.totalBytes / 2),
+    );
+    expect(status.progress).toMatchObject({
+      phase: 'transfer',
+      tier: 'local',
+      pastReturn: false,
+      plan: { images: [{ imageId: 'vda' }, { imageId: 'memory' }] },
+    });
     expect(status.live[0]).toMatchObject({ imageId: 'vda', streams: expect.any(Number) as number });
     expect(JSON.stringify(status.live[0]).length).toBeLessThan(2048);
     const { typedSearchAttributes } = await lab.client.workflow.getHandle('migrate-vm:progress').describe();
     const attributes = Object.fromEntries(typedSearchAttributes.getAll().map((pair) => [pair.key.name, pair.value]));
-    expect(attributes).toMatchObject({ VmId: 'progress', MigrationPhase: 'transfer', NeedsOperator: false, SourceHost: lab.a.hostId });
+    expect(attributes).toMatchObject({
+      VmId: 'progress',
+      MigrationPhase: 'transfer',
+      NeedsOperator: false,
+      SourceHost: lab.a.hostId,
+    });
     await lab.result(id);
   });
 });
@@ -123,24 +164,33 @@ describe('cancel', () => {
     return Promise.resolve(() => void agent!.process.kill('SIGCONT'));
   }
 
-  it.each(Object.keys(HOLDS))('in phase %s rolls back: VM at the source, what had arrived kept as baseline', async (phase) => {
-    const lab = await Lab.start({ bArgs: ['--advertise-address', '127.0.0.2'] });
-    const relay = new Relay({ host: '127.0.0.2', port: lab.b.port }, { host: '127.0.0.1', port: lab.b.port });
-    await relay.listen();
-    const vmId = `cancel-${phase.replaceAll('_', '-')}`;
-    const { hashes, disk } = await lab.defineVm(vmId, SIZE);
-    const letGo = await HOLDS[phase]!(lab, relay);
-    const id = await lab.migrate(vmId, { bandwidthLimit: 2e6, enableDwcp: phase !== 'standard_transfer' });
-    await lab.until(id, phase, ({ progress, live }) => progress?.phase === phase && (!phase.endsWith('transfer') || live.some((image) => image.doneBytes > 0.3 * image.totalBytes)));
-    await lab.orchestrator.cancelMigration(id);
-    await letGo();
-    await expect(lab.result(id)).rejects.toMatchObject({ code: 'CANCELLED' });
-    expect(sha256(disk)).toBe(hashes[0]);
-    await lab.untilClean();
-    const again = await lab.result(await lab.migrate(vmId));
-    if (phase.endsWith('transfer')) expect(again.images[0]!.began).toBe('baseline');
-    expect(lab.hashesOnB(vmId)).toEqual(hashes);
-  });
+  it.each(Object.keys(HOLDS))(
+    'in phase %s rolls back: VM at the source, what had arrived kept as baseline',
+    async (phase) => {
+      const lab = await Lab.start({ bArgs: ['--advertise-address', '127.0.0.2'] });
+      const relay = new Relay({ host: '127.0.0.2', port: lab.b.port }, { host: '127.0.0.1', port: lab.b.port });
+      await relay.listen();
+      const vmId = `cancel-${phase.replaceAll('_', '-')}`;
+      const { hashes, disk } = await lab.defineVm(vmId, SIZE);
+      const letGo = await HOLDS[phase]!(lab, relay);
+      const id = await lab.migrate(vmId, { bandwidthLimit: 2e6, enableDwcp: phase !== 'standard_transfer' });
+      await lab.until(
+        id,
+        phase,
+        ({ progress, live }) =>
+          progress?.phase === phase &&
+          (!phase.endsWith('transfer') || live.some((image) => image.doneBytes > 0.3 * image.totalBytes)),
+      );
+      await lab.orchestrator.cancelMigration(id);
+      await letGo();
+      await expect(lab.result(id)).rejects.toMatchObject({ code: 'CANCELLED' });
+      expect(sha256(disk)).toBe(hashes[0]);
+      await lab.untilClean();
+      const again = await lab.result(await lab.migrate(vmId));
+      if (phase.endsWith('transfer')) expect(again.images[0]!.began).toBe('baseline');
+      expect(lab.hashesOnB(vmId)).toEqual(hashes);
+    },
+  );
 
   it('by Temporal’s own cancel does the same', async () => {
     const lab = await Lab.start();
@@ -189,9 +239,13 @@ describe('operators', () => {
     const firstTask = (events ?? []).find((event) => event.workflowTaskCompletedEventAttributes);
     const { runId } = await handle.describe();
     await lab.client.workflowService.resetWorkflowExecution({
-      namespace: 'default', workflowExecution: { workflowId: 'migrate-vm:reset', runId }, workflowTaskFinishEventId: firstTask!.eventId!, requestId: 'reset-1', reason: 'test',
+      namespace: 'default',
+      workflowExecution: { workflowId: 'migrate-vm:reset', runId },
+      workflowTaskFinishEventId: firstTask!.eventId!,
+      requestId: 'reset-1',
+      reason: 'test',
     });
-    const result = await lab.client.workflow.getHandle('migrate-vm:reset').result() as { outcome: string };
+    const result = (await lab.client.workflow.getHandle('migrate-vm:reset').result()) as { outcome: string };
     expect(result.outcome).toBe('completed');
     expect(lab.hashesOnB('reset')).toEqual(hashes);
     await lab.untilClean();
@@ -206,9 +260,13 @@ describe('operators', () => {
     const firstTask = (events ?? []).find((event) => event.workflowTaskCompletedEventAttributes);
     const { runId } = await handle.describe();
     await lab.client.workflowService.resetWorkflowExecution({
-      namespace: 'default', workflowExecution: { workflowId: 'migrate-vm:late-reset', runId }, workflowTaskFinishEventId: firstTask!.eventId!, requestId: 'reset-2', reason: 'test',
+      namespace: 'default',
+      workflowExecution: { workflowId: 'migrate-vm:late-reset', runId },
+      workflowTaskFinishEventId: firstTask!.eventId!,
+      requestId: 'reset-2',
+      reason: 'test',
     });
-    const result = await lab.client.workflow.getHandle('migrate-vm:late-reset').result() as { outcome: string };
+    const result = (await lab.client.workflow.getHandle('migrate-vm:late-reset').result()) as { outcome: string };
     expect(result.outcome).toBe('completed');
     expect(lab.hashesOnB('late-reset')).toEqual(hashes);
   });

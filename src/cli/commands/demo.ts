@@ -16,9 +16,15 @@ export function addDemoCommand(program: Command): void {
     .option('--disk-size <size>', 'size of the VM’s disk', `${512 * MIB}`)
     .action(async (flags: { keep?: boolean; diskSize: string }, command: Command) => {
       const diskBytes = parseSizeBytes(flags.diskSize);
-      if (diskBytes === undefined || diskBytes < 16 * MIB) throw new DwcpError('INVALID_INPUT', `The disk takes a size from 16MiB, not "${flags.diskSize}"`);
+      if (diskBytes === undefined || diskBytes < 16 * MIB)
+        throw new DwcpError('INVALID_INPUT', `The disk takes a size from 16MiB, not "${flags.diskSize}"`);
       const stopping = new AbortController();
       onSignalOnce(() => stopping.abort());
-      await runDemo({ keep: flags.keep === true, output: createOutput(command.optsWithGlobals().json === true), signal: stopping.signal, diskBytes });
+      await runDemo({
+        keep: flags.keep === true,
+        output: createOutput(command.optsWithGlobals().json === true),
+        signal: stopping.signal,
+        diskBytes,
+      });
     });
 }

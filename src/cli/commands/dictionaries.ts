@@ -12,48 +12,106 @@ import { addOptions, scheduledEveryMs } from '../settings';
 import { type Flags, PLACE, placeOf } from './place';
 
 interface TrainResult {
-  readonly trained: readonly { readonly hostId: string; readonly kept: boolean; readonly reason: string; readonly version?: number; readonly samples: number }[];
+  readonly trained: readonly {
+    readonly hostId: string;
+    readonly kept: boolean;
+    readonly reason: string;
+    readonly version?: number;
+    readonly samples: number;
+  }[];
   readonly away: readonly string[];
 }
 
 export function addDictionaryCommands(program: Command): void {
-  const dictionary = program.command('dictionary').description('Dictionaries for VMs of one type, trained on the hosts that have them');
-  const ofHosts = (name: string, description: string): Command => dictionary.command(name).description(description).argument('<type>', 'VM type, as given to `dwcp vm define --type`').option('--hosts <names>', 'hosts, separated by commas; else all that migrations have named');
+  const dictionary = program
+    .command('dictionary')
+    .description('Dictionaries for VMs of one type, trained on the hosts that have them');
+  const ofHosts = (name: string, description: string): Command =>
+    dictionary
+      .command(name)
+      .description(description)
+      .argument('<type>', 'VM type, as given to `dwcp vm define --type`')
+      .option('--hosts <names>', 'hosts, separated by commas; else all that migrations have named');
 
   ofHosts('train', 'Take new samples and train now').action(async (type: string, flags: Flags, command: Command) => {
     const vmType = vmTypeOf(type);
-    const result = await executeWorkflow<TrainResult>('trainDictionary', `train-dictionary:${vmType}`, { vmType, hosts: hostsOf(flags) });
-    createOutput(command.optsWithGlobals().json === true).emit({ event: 'trained', vmType, ...result }, () => [
-      ...result.trained.map(({ hostId, kept, reason, version, samples }) => `${hostId}: ${kept ? `version ${version ?? 0}` : 'not kept'}: ${reason}; ${samples} samples`),
-      ...result.away.map((line) => `left out: ${line}`),
-      ...(result.trained.length + result.away.length === 0 ? ['no host is known yet; name them with --hosts'] : []),
-    ].join('\n'));
-  });
-
-  ofHosts('schedule', 'Train again and again; the same again changes the schedule, which the Temporal UI shows').requiredOption('--every <duration>', 'such as 24h').action(async (type: string, flags: Flags, command: Command) => {
-    const vmType = vmTypeOf(type);
-    const everyMs = scheduledEveryMs('--every', flags.every);
-    await withClient(async (client) => {
-      const done = await ensureSchedules(client, [dictionarySchedule(vmType, hostsOf(flags), everyMs)]);
-      createOutput(command.optsWithGlobals().json === true).emit({ event: 'schedule', ...done }, () => `${dictionaryScheduleId(vmType)}: ${done[dictionaryScheduleId(vmType)] ?? ''}, every ${formatDuration(everyMs)}`);
+    const result = await executeWorkflow<TrainResult>('trainDictionary', `train-dictionary:${vmType}`, {
+      vmType,
+      hosts: hostsOf(flags),
     });
+    createOutput(command.optsWithGlobals().json === true).emit({ event: 'trained', vmType, ...result }, () =>
+      [
+        ...result.trained.map(
+          ({ hostId, kept, reason, version, samples }) =>
+            `${hostId}: ${kept ? `version ${version ?? 0}` : 'not kept'}: ${reason}; ${samples} samples`,
+        ),
+        ...result.away.map((line) => `left out: ${line}`),
+        ...(result.trained.length + result.away.length === 0 ? ['no host is known yet; name them with --hosts'] : []),
+      ].join('\n'),
+    );
   });
 
-  dictionary.command('unschedule').description('Take the schedule of a type away').argument('<type>', 'VM type').action(async (type: string, _flags: Flags, command: Command) => {
-    const id = dictionaryScheduleId(vmTypeOf(type));
-    await withClient((client) => removeSchedule(client, id));
-    createOutput(command.optsWithGlobals().json === true).emit({ event: 'unscheduled', schedule: id }, () => `${id} is gone`);
-  });
+  ofHosts('schedule', 'Train again and again; the same again changes the schedule, which the Temporal UI shows')
+    .requiredOption('--every <duration>', 'such as 24h')
+    .action(async (type: string, flags: Flags, command: Command) => {
+      const vmType = vmTypeOf(type);
+      const everyMs = scheduledEveryMs('--every', flags.every);
+      await withClient(async (client) => {
+        const done = await ensureSchedules(client, [dictionarySchedule(vmType, hostsOf(flags), everyMs)]);
+        createOutput(command.optsWithGlobals().json === true).emit(
+          { event: 'schedule', ...done },
+          () =>
+            `${dictionaryScheduleId(vmType)}: ${done[dictionaryScheduleId(vmType)] ?? ''}, every ${formatDuration(everyMs)}`,
+        );
+      });
+    });
 
-  addOptions(dictionary.command('list').description('List what this host has trained'), PROCESS_OPTIONS, PLACE).action(async (flags: Flags, command: Command) => {
-    const { dataDir, output } = placeOf(flags, command);
-    const versions = await new DictionaryStore(dataDir).list();
-    if (output.json) for (const version of versions) output.emit({ event: 'dictionary', ...version }, () => '');
-    else if (versions.length === 0) output.say(`no dictionaries under ${dataDir}; \`dwcp dictionary train TYPE\` makes one`);
-    else output.say(table([['type', 'version', 'size', 'gain', 'samples', 'trained', 'hash'], ...versions.map((each) => [each.vmType, String(each.version), formatBytes(each.sizeBytes), `${(100 * each.gain).toFixed(1)} %`, String(each.samples), new Date(each.trainedAtMs).toISOString(), each.hash])]));
-  });
+  dictionary
+    .command('unschedule')
+    .description('Take the schedule of a type away')
+    .argument('<type>', 'VM type')
+    .action(async (type: string, _flags: Flags, command: Command) => {
+      const id = dictionaryScheduleId(vmTypeOf(type));
+      await withClient((client) => removeSchedule(client, id));
+      createOutput(command.optsWithGlobals().json === true).emit(
+        { event: 'unscheduled', schedule: id },
+        () => `${id} is gone`,
+      );
+    });
 
-  addOptions(dictionary.command('remove').description('Forget dictionary and samples of a type on this host').argument('<type>', 'VM type'), PROCESS_OPTIONS, PLACE).action(async (type: string, flags: Flags, command: Command) => {
+  addOptions(dictionary.command('list').description('List what this host has trained'), PROCESS_OPTIONS, PLACE).action(
+    async (flags: Flags, command: Command) => {
+      const { dataDir, output } = placeOf(flags, command);
+      const versions = await new DictionaryStore(dataDir).list();
+      if (output.json) for (const version of versions) output.emit({ event: 'dictionary', ...version }, () => '');
+      else if (versions.length === 0)
+        output.say(`no dictionaries under ${dataDir}; \`dwcp dictionary train TYPE\` makes one`);
+      else
+        output.say(
+          table([
+            ['type', 'version', 'size', 'gain', 'samples', 'trained', 'hash'],
+            ...versions.map((each) => [
+              each.vmType,
+              String(each.version),
+              formatBytes(each.sizeBytes),
+              `${(100 * each.gain).toFixed(1)} %`,
+              String(each.samples),
+              new Date(each.trainedAtMs).toISOString(),
+              each.hash,
+            ]),
+          ]),
+        );
+    },
+  );
+
+  addOptions(
+    dictionary
+      .command('remove')
+      .description('Forget dictionary and samples of a type on this host')
+      .argument('<type>', 'VM type'),
+    PROCESS_OPTIONS,
+    PLACE,
+  ).action(async (type: string, flags: Flags, command: Command) => {
     const { dataDir, output } = placeOf(flags, command);
     await new DictionaryStore(dataDir).forget(vmTypeOf(type));
     output.emit({ event: 'removed', vmType: type }, () => `${type}: dictionary and samples are removed from this host`);
@@ -62,6 +120,8 @@ export function addDictionaryCommands(program: Command): void {
 
 function hostsOf(flags: Flags): string[] {
   const names = typeof flags.hosts === 'string' ? flags.hosts.split(',').map((name) => name.trim()) : [];
-  for (const name of names) if (!hostIdSchema.safeParse(name).success) throw new DwcpError('INVALID_INPUT', `--hosts takes names of hosts, not "${name}"`);
+  for (const name of names)
+    if (!hostIdSchema.safeParse(name).success)
+      throw new DwcpError('INVALID_INPUT', `--hosts takes names of hosts, not "${name}"`);
   return names;
 }

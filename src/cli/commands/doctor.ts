@@ -14,12 +14,20 @@ const SIGNS: Readonly<Record<Finding['state'], string>> = { ok: 'ok', warn: 'war
 
 export function addDoctorCommand(program: Command): void {
   addOptions(
-    program.command('doctor').description('Check this host, and the way to another one, for what migrations need').option('--peer <address[:port]>', 'agent whose data plane should be reachable'),
-    PROCESS_OPTIONS, ['hostId', 'dataDir', 'port', 'listenAddress'],
+    program
+      .command('doctor')
+      .description('Check this host, and the way to another one, for what migrations need')
+      .option('--peer <address[:port]>', 'agent whose data plane should be reachable'),
+    PROCESS_OPTIONS,
+    ['hostId', 'dataDir', 'port', 'listenAddress'],
   ).action(async (flags: Readonly<Record<string, unknown>>, command: Command) => {
     const output = createOutput(command.optsWithGlobals().json === true);
     const options = processOptions({ ...flags, config: command.optsWithGlobals().config as unknown });
-    const findings = await runChecks({ dataDir: resolveDataDir(options), port: options.port, peer: typeof flags.peer === 'string' ? flags.peer : undefined });
+    const findings = await runChecks({
+      dataDir: resolveDataDir(options),
+      port: options.port,
+      peer: typeof flags.peer === 'string' ? flags.peer : undefined,
+    });
     if (output.json) for (const finding of findings) output.emit({ event: 'finding', ...finding }, () => '');
     else {
       output.say(table(findings.map(({ state, check, found }) => [SIGNS[state], check, found])));

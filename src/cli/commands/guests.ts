@@ -26,21 +26,38 @@ const PLACE = ['hostId', 'dataDir'];
 const POWERDOWN_MS = 60_000;
 
 export function addGuestCommands(vm: Command, place: Place): void {
-  addOptions(vm.command('start').description('Start a guest that was defined with its QEMU command').argument('<vm>', 'its id'), PROCESS_OPTIONS, PLACE).action(async (vmId: string, flags: Flags, command: Command) => {
+  addOptions(
+    vm.command('start').description('Start a guest that was defined with its QEMU command').argument('<vm>', 'its id'),
+    PROCESS_OPTIONS,
+    PLACE,
+  ).action(async (vmId: string, flags: Flags, command: Command) => {
     const { dataDir, output } = place(flags, command);
     const registry = new VmRegistry(dataDir);
     const record = await guestHere(registry, vmId);
     await assertNotInMigration(dataDir, vmId);
-    if (new HostDriver(() => '').isGuestUp(record.guest)) throw new DwcpError('VM_RUNNING', `VM ${vmId} runs already`, { hint: 'Nothing to do' });
-    const { places, qmp, process: { pid } } = await startGuestProcess(record.guest.command, registry.runFolder(vmId), false);
+    if (new HostDriver(() => '').isGuestUp(record.guest))
+      throw new DwcpError('VM_RUNNING', `VM ${vmId} runs already`, { hint: 'Nothing to do' });
+    const {
+      places,
+      qmp,
+      process: { pid },
+    } = await startGuestProcess(record.guest.command, registry.runFolder(vmId), false);
     qmp.close();
     await registry.put({ ...record, guest: { ...record.guest, qmpPath: places.qmpPath } });
-    output.emit({ event: 'started', vmId, pid, ...places }, () => `${vmId} runs as process ${pid}; a QMP monitor for your own tools: ${places.monitorPath}`);
+    output.emit(
+      { event: 'started', vmId, pid, ...places },
+      () => `${vmId} runs as process ${pid}; a QMP monitor for your own tools: ${places.monitorPath}`,
+    );
   });
 
   addOptions(
-    vm.command('stop').description('Shut a guest down').argument('<vm>', 'its id').option('--now', 'end it at once, as pulling the plug does'),
-    PROCESS_OPTIONS, PLACE,
+    vm
+      .command('stop')
+      .description('Shut a guest down')
+      .argument('<vm>', 'its id')
+      .option('--now', 'end it at once, as pulling the plug does'),
+    PROCESS_OPTIONS,
+    PLACE,
   ).action(async (vmId: string, flags: Flags, command: Command) => {
     const { dataDir, output } = place(flags, command);
     const { guest } = await guestHere(new VmRegistry(dataDir), vmId);
@@ -51,13 +68,21 @@ export function addGuestCommands(vm: Command, place: Place): void {
   });
 
   addOptions(
-    vm.command('adopt').description('Make a guest known that something else has started').argument('<vm>', 'the id it gets').requiredOption('--qmp <socket>', 'its QMP monitor, a UNIX socket that no other client holds'),
-    PROCESS_OPTIONS, PLACE,
+    vm
+      .command('adopt')
+      .description('Make a guest known that something else has started')
+      .argument('<vm>', 'the id it gets')
+      .requiredOption('--qmp <socket>', 'its QMP monitor, a UNIX socket that no other client holds'),
+    PROCESS_OPTIONS,
+    PLACE,
   ).action(async (vmId: string, flags: Flags, command: Command) => {
     const { dataDir, output } = place(flags, command);
     const qmpPath = resolve(String(flags.qmp));
     const found = findListener(qmpPath) ?? findListener(String(flags.qmp));
-    if (!found) throw new DwcpError('QEMU_UNREACHABLE', `No process that can be seen from here listens at ${qmpPath}`, { hint: 'Name the socket of the guest’s -qmp option, as a user who may see that process' });
+    if (!found)
+      throw new DwcpError('QEMU_UNREACHABLE', `No process that can be seen from here listens at ${qmpPath}`, {
+        hint: 'Name the socket of the guest’s -qmp option, as a user who may see that process',
+      });
     const qmp = await QmpClient.connect(qmpPath);
     let paths: string[];
     try {
@@ -66,34 +91,69 @@ export function addGuestCommands(vm: Command, place: Place): void {
       qmp.close();
     }
     await putGuest(dataDir, vmId, found.command, paths, qmpPath);
-    output.emit({ event: 'vm', vmId, pid: found.pid, disks: paths, qmpPath }, () => `${vmId}: process ${found.pid}, ${disksText(paths)}; it can be moved while it runs`);
+    output.emit(
+      { event: 'vm', vmId, pid: found.pid, disks: paths, qmpPath },
+      () => `${vmId}: process ${found.pid}, ${disksText(paths)}; it can be moved while it runs`,
+    );
   });
 }
 
 /** `dwcp vm define NAME -- COMMAND...`. */
-export async function defineGuest(dataDir: string, vmId: string, command: readonly string[], looks: VmLooks, output: Output): Promise<void> {
+export async function defineGuest(
+  dataDir: string,
+  vmId: string,
+  command: readonly string[],
+  looks: VmLooks,
+  output: Output,
+): Promise<void> {
   const own = guestOwn(command);
   const paths = diskPathsOf(own);
   const registry = new VmRegistry(dataDir);
   await putGuest(dataDir, vmId, own, paths, runPlaces(registry.runFolder(vmId)).qmpPath, looks);
-  output.emit({ event: 'vm', vmId, disks: paths }, () => `${vmId}: ${disksText(paths)}; \`dwcp vm start ${vmId}\` runs it`);
+  output.emit(
+    { event: 'vm', vmId, disks: paths },
+    () => `${vmId}: ${disksText(paths)}; \`dwcp vm start ${vmId}\` runs it`,
+  );
 }
 
-async function putGuest(dataDir: string, vmId: string, command: readonly string[], paths: readonly string[], qmpPath: string, looks: VmLooks = {}): Promise<void> {
+async function putGuest(
+  dataDir: string,
+  vmId: string,
+  command: readonly string[],
+  paths: readonly string[],
+  qmpPath: string,
+  looks: VmLooks = {},
+): Promise<void> {
   const registry = new VmRegistry(dataDir);
   await assertNotInMigration(dataDir, vmId);
   const known = await registry.find(vmId);
-  if (known?.presence === 'away') throw new DwcpError('VM_NOT_HERE', `VM ${vmId} has moved to ${known.movedTo ?? 'another host'}`);
-  const images = paths.map((path, index) => ({ imageId: `vd${String.fromCharCode('a'.charCodeAt(0) + index)}`, kind: 'disk' as const, path }));
+  if (known?.presence === 'away')
+    throw new DwcpError('VM_NOT_HERE', `VM ${vmId} has moved to ${known.movedTo ?? 'another host'}`);
+  const images = paths.map((path, index) => ({
+    imageId: `vd${String.fromCharCode('a'.charCodeAt(0) + index)}`,
+    kind: 'disk' as const,
+    path,
+  }));
   const parsed = vmDefinitionSchema.safeParse({ vmId, images, ...looks });
   if (!parsed.success) throw new DwcpError('INVALID_INPUT', `VM ${vmId}: ${parsed.error.issues[0]?.message ?? ''}`);
   const definition: VmDefinition = parsed.data;
-  await registry.put({ ...definition, presence: 'here', generation: known?.generation ?? 0, guest: { command: [...command], qmpPath } });
+  await registry.put({
+    ...definition,
+    presence: 'here',
+    generation: known?.generation ?? 0,
+    guest: { command: [...command], qmpPath },
+  });
 }
 
-async function guestHere(registry: VmRegistry, vmId: string): Promise<VmRecord & { guest: NonNullable<VmRecord['guest']> }> {
+async function guestHere(
+  registry: VmRegistry,
+  vmId: string,
+): Promise<VmRecord & { guest: NonNullable<VmRecord['guest']> }> {
   const record = await registry.getHere(vmId);
-  if (!record.guest) throw new DwcpError('INVALID_INPUT', `VM ${vmId} is a set of image files; it has no QEMU command`, { hint: 'Define it with its command: dwcp vm define NAME -- qemu-system-x86_64 ...' });
+  if (!record.guest)
+    throw new DwcpError('INVALID_INPUT', `VM ${vmId} is a set of image files; it has no QEMU command`, {
+      hint: 'Define it with its command: dwcp vm define NAME -- qemu-system-x86_64 ...',
+    });
   return { ...record, guest: record.guest };
 }
 
@@ -106,7 +166,9 @@ async function powerDown(vmId: string, qmpPath: string): Promise<void> {
   await qmp.execute('system_powerdown');
   await Promise.race([ended, shutDown]).catch(() => {
     qmp.close();
-    throw new DwcpError('QEMU_TIMEOUT', `${vmId} did not shut down within ${POWERDOWN_MS / 1000} s`, { hint: 'End it at once with --now' });
+    throw new DwcpError('QEMU_TIMEOUT', `${vmId} did not shut down within ${POWERDOWN_MS / 1000} s`, {
+      hint: 'End it at once with --now',
+    });
   });
   qmp.close();
 }
@@ -117,5 +179,6 @@ function disksText(paths: readonly string[]): string {
 
 export async function assertNotInMigration(dataDir: string, vmId: string): Promise<void> {
   const last = await new OwnershipJournal(dataDir).last(vmId);
-  if (last && isOpenState(last.state)) throw new DwcpError('VM_BUSY', `VM ${vmId} belongs to migration ${last.migrationId} (${last.state})`);
+  if (last && isOpenState(last.state))
+    throw new DwcpError('VM_BUSY', `VM ${vmId} belongs to migration ${last.migrationId} (${last.state})`);
 }

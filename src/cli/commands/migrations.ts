@@ -11,7 +11,13 @@ import { MIGRATION_OPTIONS } from '../../model/options';
 import type { MigrationPlan } from '../../model/plan';
 import type { LinkSurvey } from '../../model/link-survey';
 import type { LevelAndStreams, LinkMeasurement } from '../../model/tiers';
-import { formatBitRate, formatBytes, formatDuration, parseRateBytesPerSecond, parseDurationMs } from '../../model/units';
+import {
+  formatBitRate,
+  formatBytes,
+  formatDuration,
+  parseRateBytesPerSecond,
+  parseDurationMs,
+} from '../../model/units';
 import { encodingsText } from '../encodings';
 import { executeWorkflow, withClient } from '../execute-workflow';
 import { follow, levelLines, resultText, statusLines } from '../follow';
@@ -19,7 +25,6 @@ import { createOutput, type Output, table } from '../output';
 import { addOptions, migrationOptions, scheduledEveryMs } from '../settings';
 
 type Flags = Readonly<Record<string, unknown>>;
-
 
 interface PlanResult {
   readonly plan: MigrationPlan;
@@ -46,7 +51,15 @@ function withGlobals(flags: Flags, command: Command): Flags {
 
 export function addMigrationCommands(program: Command): void {
   const moving = (name: string, description: string): Command =>
-    addOptions(program.command(name).description(description).argument('<vm>', 'the VM').argument('<source>', 'host it is on').argument('<destination>', 'host it goes to'), MIGRATION_OPTIONS);
+    addOptions(
+      program
+        .command(name)
+        .description(description)
+        .argument('<vm>', 'the VM')
+        .argument('<source>', 'host it is on')
+        .argument('<destination>', 'host it goes to'),
+      MIGRATION_OPTIONS,
+    );
 
   moving('migrate', 'Move a VM; follows it by default')
     .option('--migration-id <id>', 'name of this migration; the same name again is the same request')
@@ -54,7 +67,10 @@ export function addMigrationCommands(program: Command): void {
     .option('--until-parked', 'end with exit code 6 when it waits for an operator')
     .action(async (vm: string, source: string, destination: string, flags: Flags, command: Command) => {
       const output = outputOf(command);
-      const options = { ...migrationOptions(withGlobals(flags, command)), ...(typeof flags.migrationId === 'string' && { migrationId: flags.migrationId }) };
+      const options = {
+        ...migrationOptions(withGlobals(flags, command)),
+        ...(typeof flags.migrationId === 'string' && { migrationId: flags.migrationId }),
+      };
       await withOrchestrator(async (orchestrator) => {
         const migrationId = await orchestrator.migrateVm(vm, source, destination, options);
         output.emit({ event: 'started', migrationId }, () => `migration ${migrationId}`);
@@ -70,30 +86,64 @@ export function addMigrationCommands(program: Command): void {
     .action(async (vm: string, source: string, destination: string, flags: Flags, command: Command) => {
       const output = outputOf(command);
       const options = migrationOptions(withGlobals(flags, command));
-      if (flags.schedule !== undefined || flags.unschedule === true) return scheduleWarmUps({ schemaVersion: 1, vmId: vm, sourceHost: source, destinationHost: destination, options }, flags, output);
+      if (flags.schedule !== undefined || flags.unschedule === true)
+        return scheduleWarmUps(
+          { schemaVersion: 1, vmId: vm, sourceHost: source, destinationHost: destination, options },
+          flags,
+          output,
+        );
       await withOrchestrator(async (orchestrator) => {
         const migrationId = await orchestrator.warmBaseline(vm, source, destination, options);
         output.emit({ event: 'started', migrationId }, () => `warm-up ${migrationId}`);
         const result = await follow(orchestrator, migrationId, output, false);
-        output.emit({ event: 'result', ok: true, ...result }, () => `${result.destinationHost} holds ${result.vmId} as of now: ${formatBytes(result.linkBytes)} sent for ${formatBytes(result.totalBytes)}`);
+        output.emit(
+          { event: 'result', ok: true, ...result },
+          () =>
+            `${result.destinationHost} holds ${result.vmId} as of now: ${formatBytes(result.linkBytes)} sent for ${formatBytes(result.totalBytes)}`,
+        );
       });
     });
 
-  moving('plan', 'Say what a migration would send and take, without sending content').action(async (vm: string, source: string, destination: string, flags: Flags, command: Command) => {
-    const request = { schemaVersion: 1, vmId: vm, sourceHost: source, destinationHost: destination, options: migrationOptions(withGlobals(flags, command)) };
-    const result = await executeWorkflow<PlanResult>('planMigration', `plan-migration:${vm}:${randomUUID()}`, request);
-    outputOf(command).emit({ event: 'plan', vmId: vm, ...result }, () => planText(result));
-  });
+  moving('plan', 'Say what a migration would send and take, without sending content').action(
+    async (vm: string, source: string, destination: string, flags: Flags, command: Command) => {
+      const request = {
+        schemaVersion: 1,
+        vmId: vm,
+        sourceHost: source,
+        destinationHost: destination,
+        options: migrationOptions(withGlobals(flags, command)),
+      };
+      const result = await executeWorkflow<PlanResult>(
+        'planMigration',
+        `plan-migration:${vm}:${randomUUID()}`,
+        request,
+      );
+      outputOf(command).emit({ event: 'plan', vmId: vm, ...result }, () => planText(result));
+    },
+  );
 
-  program.command('status').description('Show a migration, or all of late; follows one with --follow').argument('[migration]', 'migration id, or VM').option('--follow', 'live view until it ends').option('--encodings', 'where the bytes went, by encoding; while it runs, why the level is what it is').action(
-    async (migration: string | undefined, flags: Flags, command: Command) => {
+  program
+    .command('status')
+    .description('Show a migration, or all of late; follows one with --follow')
+    .argument('[migration]', 'migration id, or VM')
+    .option('--follow', 'live view until it ends')
+    .option('--encodings', 'where the bytes went, by encoding; while it runs, why the level is what it is')
+    .action(async (migration: string | undefined, flags: Flags, command: Command) => {
       const output = outputOf(command);
       await withOrchestrator(async (orchestrator) => {
         if (migration === undefined) {
           for (const status of await orchestrator.listMigrations()) {
             const { result, error } = status;
-            const end = result ? `${formatBytes(result.totalBytes)} in ${formatDuration(result.totalSeconds * 1000)}` : error ? `${error.code}: ${error.message}` : '';
-            output.emit({ event: 'status', ...status, error: error?.report() }, () => `${status.migrationId}  ${status.state.padEnd(10)} ${status.progress ? statusLines(status).join('\n') : `${result?.vmId ?? status.workflowId} ${end}`}`);
+            const end = result
+              ? `${formatBytes(result.totalBytes)} in ${formatDuration(result.totalSeconds * 1000)}`
+              : error
+                ? `${error.code}: ${error.message}`
+                : '';
+            output.emit(
+              { event: 'status', ...status, error: error?.report() },
+              () =>
+                `${status.migrationId}  ${status.state.padEnd(10)} ${status.progress ? statusLines(status).join('\n') : `${result?.vmId ?? status.workflowId} ${end}`}`,
+            );
           }
           return;
         }
@@ -105,68 +155,126 @@ export function addMigrationCommands(program: Command): void {
         const status = await orchestrator.getMigrationStatus(migration);
         output.emit({ event: 'status', ...status, error: status.error?.report() }, () => {
           if (status.result) return flags.encodings === true ? encodingsText(status.result) : resultText(status.result);
-          return status.error ? `${status.migrationId}: ${status.state}: ${status.error.code}: ${status.error.message}` : [...statusLines(status), ...(flags.encodings === true ? levelLines(status) : [])].join('\n');
+          return status.error
+            ? `${status.migrationId}: ${status.state}: ${status.error.code}: ${status.error.message}`
+            : [...statusLines(status), ...(flags.encodings === true ? levelLines(status) : [])].join('\n');
         });
       });
-    },
-  );
+    });
 
-  const steering = (name: string, description: string): Command => program.command(name).description(description).argument('<migration>', 'migration id, or VM');
+  const steering = (name: string, description: string): Command =>
+    program.command(name).description(description).argument('<migration>', 'migration id, or VM');
 
   steering('cancel', 'Roll a migration back; behind the point of no return it completes forward')
-    .option('--accept-two-copies', 'only where a hand-over is in doubt: take the VM back although the destination may run it')
+    .option(
+      '--accept-two-copies',
+      'only where a hand-over is in doubt: take the VM back although the destination may run it',
+    )
     .action(async (migration: string, flags: Flags, command: Command) => {
       await withOrchestrator(async (orchestrator) => {
         const { progress } = await orchestrator.getMigrationStatus(migration);
-        if (progress?.parked) await orchestrator.abortMigration(migration, 'dwcp cancel', flags.acceptTwoCopies === true);
+        if (progress?.parked)
+          await orchestrator.abortMigration(migration, 'dwcp cancel', flags.acceptTwoCopies === true);
         else await orchestrator.cancelMigration(migration);
-        outputOf(command).emit({ event: 'cancel', migration }, () => `asked ${migration} to roll back; \`dwcp status ${migration}\` shows how it ends`);
+        outputOf(command).emit(
+          { event: 'cancel', migration },
+          () => `asked ${migration} to roll back; \`dwcp status ${migration}\` shows how it ends`,
+        );
       });
     });
 
-  steering('retry', 'Parked: try the step again, after its cause has been mended').option('--note <text>', 'kept in the workflow’s history')
-    .option('--max-downtime <duration>', 'a guest that does not converge: allow this pause, such as 5s').option('--auto-converge', 'a guest that does not converge: slow it down')
+  steering('retry', 'Parked: try the step again, after its cause has been mended')
+    .option('--note <text>', 'kept in the workflow’s history')
+    .option('--max-downtime <duration>', 'a guest that does not converge: allow this pause, such as 5s')
+    .option('--auto-converge', 'a guest that does not converge: slow it down')
     .action(async (migration: string, flags: Flags, command: Command) => {
-    const written = flags.maxDowntime as string | undefined;
-    const maxDowntimeMs = written === undefined ? undefined : parseDurationMs(written);
-    if (written !== undefined && maxDowntimeMs === undefined) throw new DwcpError('INVALID_INPUT', `--max-downtime takes a duration such as 5s, not "${written}"`);
-    const changed = { ...(maxDowntimeMs !== undefined && { maxDowntimeMs }), ...(flags.autoConverge === true && { autoConverge: true }) };
-    await withOrchestrator((orchestrator) => orchestrator.retryMigration(migration, typeof flags.note === 'string' ? flags.note : undefined, changed));
-    outputOf(command).emit({ event: 'retry', migration }, () => `${migration} tries again`);
-  });
+      const written = flags.maxDowntime as string | undefined;
+      const maxDowntimeMs = written === undefined ? undefined : parseDurationMs(written);
+      if (written !== undefined && maxDowntimeMs === undefined)
+        throw new DwcpError('INVALID_INPUT', `--max-downtime takes a duration such as 5s, not "${written}"`);
+      const changed = {
+        ...(maxDowntimeMs !== undefined && { maxDowntimeMs }),
+        ...(flags.autoConverge === true && { autoConverge: true }),
+      };
+      await withOrchestrator((orchestrator) =>
+        orchestrator.retryMigration(migration, typeof flags.note === 'string' ? flags.note : undefined, changed),
+      );
+      outputOf(command).emit({ event: 'retry', migration }, () => `${migration} tries again`);
+    });
 
-  steering('limit', 'Change the bandwidth limit of a running migration').argument('<rate>', 'such as 50MB/s; 0 takes it off').action(async (migration: string, rate: string, _flags: Flags, command: Command) => {
-    const bytesPerSecond = parseRateBytesPerSecond(rate);
-    if (bytesPerSecond === undefined) throw new DwcpError('INVALID_INPUT', `A rate is such as 50MB/s or 400mbit, not "${rate}"`);
-    await withOrchestrator((orchestrator) => orchestrator.setBandwidthLimit(migration, bytesPerSecond));
-    outputOf(command).emit({ event: 'limit', migration, bytesPerSecond }, () => `${migration}: ${bytesPerSecond === 0 ? 'no limit' : formatBitRate(bytesPerSecond)}`);
-  });
+  steering('limit', 'Change the bandwidth limit of a running migration')
+    .argument('<rate>', 'such as 50MB/s; 0 takes it off')
+    .action(async (migration: string, rate: string, _flags: Flags, command: Command) => {
+      const bytesPerSecond = parseRateBytesPerSecond(rate);
+      if (bytesPerSecond === undefined)
+        throw new DwcpError('INVALID_INPUT', `A rate is such as 50MB/s or 400mbit, not "${rate}"`);
+      await withOrchestrator((orchestrator) => orchestrator.setBandwidthLimit(migration, bytesPerSecond));
+      outputOf(command).emit(
+        { event: 'limit', migration, bytesPerSecond },
+        () => `${migration}: ${bytesPerSecond === 0 ? 'no limit' : formatBitRate(bytesPerSecond)}`,
+      );
+    });
 
-  program.command('metrics').description('Speedup, fallback rate, streams, ratio and delta hits of recent migrations').action(async (_flags: Flags, command: Command) => {
-    const metrics = await withOrchestrator((orchestrator) => orchestrator.getMetrics());
-    outputOf(command).emit({ event: 'metrics', ...metrics }, () => table([
-      ['migrations', `${metrics.migrations_total} (${metrics.migrations_running} running)`],
-      ['dwcp_speedup', metrics.dwcp_speedup.toFixed(2)],
-      ['fallback_rate', `${metrics.fallback_rate.toFixed(3)} ${Object.entries(metrics.fallback_reasons).map(([code, count]) => `${code} ${count}`).join(', ')}`],
-      ['amst.active_streams', String(metrics.adapter_metrics.amst.active_streams)],
-      ['amst.chunk_size', formatBytes(metrics.adapter_metrics.amst.chunk_size)],
-      ['hde.compression_ratio', metrics.adapter_metrics.hde.compression_ratio.toFixed(2)],
-      ['hde.delta_hit_rate', metrics.adapter_metrics.hde.delta_hit_rate.toFixed(3)],
-    ]));
-  });
+  program
+    .command('metrics')
+    .description('Speedup, fallback rate, streams, ratio and delta hits of recent migrations')
+    .action(async (_flags: Flags, command: Command) => {
+      const metrics = await withOrchestrator((orchestrator) => orchestrator.getMetrics());
+      outputOf(command).emit({ event: 'metrics', ...metrics }, () =>
+        table([
+          ['migrations', `${metrics.migrations_total} (${metrics.migrations_running} running)`],
+          ['dwcp_speedup', metrics.dwcp_speedup.toFixed(2)],
+          [
+            'fallback_rate',
+            `${metrics.fallback_rate.toFixed(3)} ${Object.entries(metrics.fallback_reasons)
+              .map(([code, count]) => `${code} ${count}`)
+              .join(', ')}`,
+          ],
+          ['amst.active_streams', String(metrics.adapter_metrics.amst.active_streams)],
+          ['amst.chunk_size', formatBytes(metrics.adapter_metrics.amst.chunk_size)],
+          ['hde.compression_ratio', metrics.adapter_metrics.hde.compression_ratio.toFixed(2)],
+          ['hde.delta_hit_rate', metrics.adapter_metrics.hde.delta_hit_rate.toFixed(3)],
+        ]),
+      );
+    });
 
-  program.command('link').description('Measure the path between two hosts, and say what a migration would start with').argument('<source>', 'host that will send').argument('<destination>', 'host that will receive')
-    .option('--streams <count>', 'streams to measure beside a single one', '16').option('--seconds <count>', 'time for each measurement', '5')
+  program
+    .command('link')
+    .description('Measure the path between two hosts, and say what a migration would start with')
+    .argument('<source>', 'host that will send')
+    .argument('<destination>', 'host that will receive')
+    .option('--streams <count>', 'streams to measure beside a single one', '16')
+    .option('--seconds <count>', 'time for each measurement', '5')
     .action(async (source: string, destination: string, flags: Flags, command: Command) => {
-      const survey = await executeWorkflow<LinkSurvey & { start: LevelAndStreams }>('surveyLink', `survey-link:${source}:${destination}`, { sourceHost: source, destinationHost: destination, streams: Number(flags.streams), seconds: Number(flags.seconds) });
+      const survey = await executeWorkflow<LinkSurvey & { start: LevelAndStreams }>(
+        'surveyLink',
+        `survey-link:${source}:${destination}`,
+        {
+          sourceHost: source,
+          destinationHost: destination,
+          streams: Number(flags.streams),
+          seconds: Number(flags.seconds),
+        },
+      );
       outputOf(command).emit({ event: 'link', source, destination, ...survey }, () => surveyText(survey));
     });
 
-  program.command('connect').description('Establish streams between two hosts ahead of the next migration').argument('<source>', 'host that will send').argument('<destination>', 'host that will receive')
+  program
+    .command('connect')
+    .description('Establish streams between two hosts ahead of the next migration')
+    .argument('<source>', 'host that will send')
+    .argument('<destination>', 'host that will receive')
     .option('--streams <count>', 'streams to have ready', '17')
     .action(async (source: string, destination: string, flags: Flags, command: Command) => {
-      const { idle } = await executeWorkflow<{ idle: number }>('connectHosts', `connect-hosts:${source}:${destination}`, { sourceHost: source, destinationHost: destination, streams: Number(flags.streams) });
-      outputOf(command).emit({ event: 'connect', source, destination, idle }, () => `${source} → ${destination}: ${idle} connections ready`);
+      const { idle } = await executeWorkflow<{ idle: number }>(
+        'connectHosts',
+        `connect-hosts:${source}:${destination}`,
+        { sourceHost: source, destinationHost: destination, streams: Number(flags.streams) },
+      );
+      outputOf(command).emit(
+        { event: 'connect', source, destination, idle },
+        () => `${source} → ${destination}: ${idle} connections ready`,
+      );
     });
 }
 
@@ -189,25 +297,47 @@ function windowAdvice({ link, manyStreamsBytesPerSecond, windowLimitedShare }: L
   if (windowLimitedShare === undefined) return 'the kernel does not tell';
   const share = `one stream waited for it ${(100 * windowLimitedShare).toFixed(0)} % of the time`;
   const wantedBytes = 2 * manyStreamsBytesPerSecond * (link.rttMs / 1000);
-  return windowLimitedShare < WINDOW_WORTH_ADVICE ? share : `${share}: raise the third number of net.ipv4.tcp_rmem at the destination to ${formatBytes(wantedBytes)} or more`;
+  return windowLimitedShare < WINDOW_WORTH_ADVICE
+    ? share
+    : `${share}: raise the third number of net.ipv4.tcp_rmem at the destination to ${formatBytes(wantedBytes)} or more`;
 }
 
 function surveyText(survey: LinkSurvey & { start: LevelAndStreams }): string {
-  const { link, jitterMs, streams, oneStreamBytesPerSecond, manyStreamsBytesPerSecond, deliveryBytesPerSecond, start } = survey;
+  const { link, jitterMs, streams, oneStreamBytesPerSecond, manyStreamsBytesPerSecond, deliveryBytesPerSecond, start } =
+    survey;
   return table([
     ['round trip', `${link.rttMs.toFixed(1)} ms, ±${jitterMs.toFixed(1)} ms from one to the next`],
-    ['loss', link.lossRatio === undefined ? 'the kernel does not tell' : `${(100 * link.lossRatio).toFixed(3)} % of segments sent again`],
+    [
+      'loss',
+      link.lossRatio === undefined
+        ? 'the kernel does not tell'
+        : `${(100 * link.lossRatio).toFixed(3)} % of segments sent again`,
+    ],
     ['congestion control', link.congestionControl ?? 'unknown'],
     ['one stream', formatBitRate(oneStreamBytesPerSecond)],
-    [`${streams} streams`, `${formatBitRate(manyStreamsBytesPerSecond)}${deliveryBytesPerSecond > 0 ? `, ${formatBitRate(deliveryBytesPerSecond)} by the kernel's own count` : ''}`],
+    [
+      `${streams} streams`,
+      `${formatBitRate(manyStreamsBytesPerSecond)}${deliveryBytesPerSecond > 0 ? `, ${formatBitRate(deliveryBytesPerSecond)} by the kernel's own count` : ''}`,
+    ],
     ['receive window', windowAdvice(survey)],
-    ['a migration starts with', `${start.tier} tier, ${start.initialStreams} streams, level up to ${start.maxLevel} (${start.reason})`],
+    [
+      'a migration starts with',
+      `${start.tier} tier, ${start.initialStreams} streams, level up to ${start.maxLevel} (${start.reason})`,
+    ],
   ]);
 }
 
 function planText({ plan, link, start }: PlanResult): string {
   const rows = [['image', 'size', 'kind', 'zero', 'held there', 'to send']];
-  for (const image of plan.images) rows.push([image.imageId, formatBytes(image.sizeBytes), image.kind, `${(100 * image.zeroShare).toFixed(0)} %`, `${(100 * image.heldShare).toFixed(0)} %`, formatBytes(image.expectedLinkBytes)]);
+  for (const image of plan.images)
+    rows.push([
+      image.imageId,
+      formatBytes(image.sizeBytes),
+      image.kind,
+      `${(100 * image.zeroShare).toFixed(0)} %`,
+      `${(100 * image.heldShare).toFixed(0)} %`,
+      formatBytes(image.expectedLinkBytes),
+    ]);
   const loss = link.lossRatio === undefined ? 'loss not seen yet' : `${(100 * link.lossRatio).toFixed(3)} % sent again`;
   return [
     table(rows),

@@ -26,7 +26,11 @@ export function addProcessCommands(program: Command): void {
     .command('server')
     .description('Run the embedded Temporal server: one process, one SQLite file, with its web UI')
     .option('--db-file <path>', 'SQLite file', join(homedir(), '.local', 'share', 'dwcp', 'temporal.sqlite'))
-    .addOption(new Option('--address <address>', 'address to listen on: this host alone, or all').choices(['127.0.0.1', '0.0.0.0']).default('127.0.0.1'))
+    .addOption(
+      new Option('--address <address>', 'address to listen on: this host alone, or all')
+        .choices(['127.0.0.1', '0.0.0.0'])
+        .default('127.0.0.1'),
+    )
     .option('--server-port <port>', 'gRPC port', '7233')
     .option('--ui-port <port>', 'port of the web UI; -1 for none', '8233')
     .option('--locate', 'only find, download or build the server, and print where it is')
@@ -34,7 +38,10 @@ export function addProcessCommands(program: Command): void {
       const output = createOutput(command.optsWithGlobals().json === true);
       if (flags.locate === true) {
         if (process.env.TEMPORAL_ADDRESS) {
-          output.emit({ event: 'server', how: 'TEMPORAL_ADDRESS', address: process.env.TEMPORAL_ADDRESS }, () => `Temporal server: ${process.env.TEMPORAL_ADDRESS ?? ''} (TEMPORAL_ADDRESS)`);
+          output.emit(
+            { event: 'server', how: 'TEMPORAL_ADDRESS', address: process.env.TEMPORAL_ADDRESS },
+            () => `Temporal server: ${process.env.TEMPORAL_ADDRESS ?? ''} (TEMPORAL_ADDRESS)`,
+          );
           return;
         }
         const found = await findTemporalBinary((line) => output.say(line));
@@ -43,16 +50,33 @@ export function addProcessCommands(program: Command): void {
       }
       const port = (text: unknown): number => {
         const value = Number(text);
-        if (!Number.isInteger(value) || value < -1 || value > 65_535) throw new DwcpError('CONFIG_INVALID', `A port is a number from 0 to 65535, not "${String(text)}"`);
+        if (!Number.isInteger(value) || value < -1 || value > 65_535)
+          throw new DwcpError('CONFIG_INVALID', `A port is a number from 0 to 65535, not "${String(text)}"`);
         return value;
       };
-      const server = await startEmbeddedServer({ dbFile: String(flags.dbFile), address: flags.address === '0.0.0.0' ? '0.0.0.0' : '127.0.0.1', port: port(flags.serverPort), uiPort: port(flags.uiPort) }, (line) => output.say(line));
+      const server = await startEmbeddedServer(
+        {
+          dbFile: String(flags.dbFile),
+          address: flags.address === '0.0.0.0' ? '0.0.0.0' : '127.0.0.1',
+          port: port(flags.serverPort),
+          uiPort: port(flags.uiPort),
+        },
+        (line) => output.say(line),
+      );
       onSignalOnce(() => void server.stop());
-      output.emit({ event: 'server', address: server.address, ui: server.uiAddress }, () => `Temporal server at ${server.address}${server.uiAddress ? `, its UI at ${server.uiAddress}` : ''}. Set TEMPORAL_ADDRESS=${server.address} for the other commands.`);
+      output.emit(
+        { event: 'server', address: server.address, ui: server.uiAddress },
+        () =>
+          `Temporal server at ${server.address}${server.uiAddress ? `, its UI at ${server.uiAddress}` : ''}. Set TEMPORAL_ADDRESS=${server.address} for the other commands.`,
+      );
       await server.ended;
     });
 
-  addOptions(program.command('control').description('Run the control worker: serves the migration workflows'), PROCESS_OPTIONS, [...SHARED, ...CONTROL_ONLY]).action(async (flags: Flags, command: Command) => {
+  addOptions(
+    program.command('control').description('Run the control worker: serves the migration workflows'),
+    PROCESS_OPTIONS,
+    [...SHARED, ...CONTROL_ONLY],
+  ).action(async (flags: Flags, command: Command) => {
     const options = processOptions({ ...flags, config: command.optsWithGlobals().config as unknown });
     const control = await startControl(options, createLogger('dwcp-control', options.debug));
     onSignalOnce(() => control.stop());
@@ -60,7 +84,11 @@ export function addProcessCommands(program: Command): void {
   });
 
   const agentOptions = Object.keys(PROCESS_OPTIONS).filter((name) => !CONTROL_ONLY.includes(name));
-  addOptions(program.command('agent').description('Run this host’s agent: its data plane and its activities'), PROCESS_OPTIONS, agentOptions).action(async (flags: Flags, command: Command) => {
+  addOptions(
+    program.command('agent').description('Run this host’s agent: its data plane and its activities'),
+    PROCESS_OPTIONS,
+    agentOptions,
+  ).action(async (flags: Flags, command: Command) => {
     const options = processOptions({ ...flags, config: command.optsWithGlobals().config as unknown });
     const agent = await startAgent(options, createLogger('dwcp-agent', options.debug));
     onSignalOnce(() => agent.stop());

@@ -29,7 +29,12 @@ export class Children {
   }
 
   /** Starts a `dwcp` command as a process of its own. @param prefix what it is run through, such as a namespace */
-  startDwcp(name: string, args: readonly string[], env: Readonly<Record<string, string>>, prefix: readonly string[] = []): Child {
+  startDwcp(
+    name: string,
+    args: readonly string[],
+    env: Readonly<Record<string, string>>,
+    prefix: readonly string[] = [],
+  ): Child {
     const [command, ...rest] = [...prefix, process.execPath, '--enable-source-maps', MAIN, ...args];
     return this.start(name, command ?? process.execPath, rest, env);
   }

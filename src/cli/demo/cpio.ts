@@ -31,7 +31,9 @@ function contentOf(entry: CpioEntry): Buffer {
 
 function record(path: string, mode: number, content: Buffer, inode: number): Buffer {
   const name = Buffer.from(`${path}\0`);
-  const fields = [inode, mode, 0, 0, 1, 0, content.length, 0, 0, 0, 0, name.length, 0].map((value) => value.toString(16).padStart(8, '0')).join('');
+  const fields = [inode, mode, 0, 0, 1, 0, content.length, 0, 0, 0, 0, name.length, 0]
+    .map((value) => value.toString(16).padStart(8, '0'))
+    .join('');
   return Buffer.concat([padded(Buffer.concat([Buffer.from(`070701${fields}`), name])), padded(content)]);
 }
 

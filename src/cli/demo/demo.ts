@@ -62,7 +62,9 @@ export async function runDemo({ keep, output, signal, diskBytes }: DemoOptions):
     killGuestsNaming([folder]);
     if (!kept) rmSync(folder, { recursive: true, force: true });
   };
-  const interrupted = new Promise<never>((_, reject) => onAbort(signal, () => reject(new DwcpError('CANCELLED', 'Interrupted; everything is stopped and removed'))));
+  const interrupted = new Promise<never>((_, reject) =>
+    onAbort(signal, () => reject(new DwcpError('CANCELLED', 'Interrupted; everything is stopped and removed'))),
+  );
   interrupted.catch(() => undefined);
   try {
     const demo = new Demo(folder, children, output, diskBytes);
@@ -70,8 +72,16 @@ export async function runDemo({ keep, output, signal, diskBytes }: DemoOptions):
     const ok = legs.every((leg) => leg.equal) && guest.every(({ bad }) => bad.length === 0);
     kept = keep && ok;
     output.emit(
-      { event: 'demo', ok, seconds: (Date.now() - startedAt) / 1000, legs: legs.map(({ name, result, equal }) => ({ name, equal, ...result })), guest, temporalUi: demo.uiAddress },
-      () => `${summary(legs)}\n${guest.length > 0 ? `${guestSummary(guest)}\n` : ''}${demo.whereToLook(keep)}\n${ok ? 'ok' : 'NOT EQUAL'}: ${formatDuration(Date.now() - startedAt)}`,
+      {
+        event: 'demo',
+        ok,
+        seconds: (Date.now() - startedAt) / 1000,
+        legs: legs.map(({ name, result, equal }) => ({ name, equal, ...result })),
+        guest,
+        temporalUi: demo.uiAddress,
+      },
+      () =>
+        `${summary(legs)}\n${guest.length > 0 ? `${guestSummary(guest)}\n` : ''}${demo.whereToLook(keep)}\n${ok ? 'ok' : 'NOT EQUAL'}: ${formatDuration(Date.now() - startedAt)}`,
     );
     if (!ok) throw new DwcpError('INTEGRITY_MISMATCH', 'An image differs after its move');
     if (keep) {
@@ -89,8 +99,15 @@ function summary(legs: readonly Leg[]): string {
   for (const { name, result, equal } of legs) {
     for (const image of result.images) {
       rows.push([
-        name, image.imageId, formatBytes(image.totalBytes), formatDuration(image.seconds * 1000), formatBytes(image.linkBytes), image.ratio.toFixed(1),
-        hitsText(image), String(image.streams), equal ? 'yes' : 'NO',
+        name,
+        image.imageId,
+        formatBytes(image.totalBytes),
+        formatDuration(image.seconds * 1000),
+        formatBytes(image.linkBytes),
+        image.ratio.toFixed(1),
+        hitsText(image),
+        String(image.streams),
+        equal ? 'yes' : 'NO',
       ]);
     }
   }
@@ -126,7 +143,9 @@ class Demo {
     const before = await this.#hashes(images);
 
     this.#say(`moving ${VM} from ${a.hostId} to ${b.hostId}; its agent will be killed at ${KILL_AT * 100} %`);
-    const first = await this.#plane.orchestrator.migrateVm(VM, a.hostId, b.hostId, { bandwidthLimit: FIRST_MOVE_LIMIT });
+    const first = await this.#plane.orchestrator.migrateVm(VM, a.hostId, b.hostId, {
+      bandwidthLimit: FIRST_MOVE_LIMIT,
+    });
     await this.#killInTheMiddle(first, a, agents.a.process.pid);
     const moved = await this.#result(first);
     const arrived = this.#imagesOn(b);
@@ -138,7 +157,11 @@ class Demo {
     this.#say(`changed part of it on ${b.hostId}; moving it back onto the baseline that ${a.hostId} has kept`);
     const second = await this.#plane.orchestrator.migrateVm(VM, b.hostId, a.hostId, { bandwidthLimit: 0 });
     const returned = await this.#result(second);
-    const warm = { name: `${b.hostId} → ${a.hostId}`, result: returned, equal: same(changed, await this.#hashes(images)) };
+    const warm = {
+      name: `${b.hostId} → ${a.hostId}`,
+      result: returned,
+      equal: same(changed, await this.#hashes(images)),
+    };
     const guest = await this.#moveGuest(a, b);
     await this.#plane.client.connection.close();
     return { legs: [cold, warm], guest };
@@ -150,20 +173,33 @@ class Demo {
       this.#say(`no guest is moved while it runs: QEMU 10 or newer is missing; sudo ${QEMU_INSTALL_LINE}`);
       return [];
     }
-    return new GuestDemo(this.#folder, this.#children, this.#plane.env, this.#plane.orchestrator, this.#output).run(a, b);
+    return new GuestDemo(this.#folder, this.#children, this.#plane.env, this.#plane.orchestrator, this.#output).run(
+      a,
+      b,
+    );
   }
 
   whereToLook(keep: boolean): string {
     if (this.uiAddress === undefined) return '';
     const url = `${this.uiAddress}/namespaces/default/workflows/migrate-vm:${VM}`;
-    return keep ? `Temporal UI: ${url}` : `Temporal UI: \`npm run demo -- --keep\` leaves it running and prints its address`;
+    return keep
+      ? `Temporal UI: ${url}`
+      : `Temporal UI: \`npm run demo -- --keep\` leaves it running and prints its address`;
   }
 
   async #sites(): Promise<[Site, Site]> {
     const second = await canListen('127.0.0.2', 9876);
     const portA = (await canListen('127.0.0.1', 9876)) ? 9876 : await freePort();
-    const site = (hostId: string, address: string, port: number): Site => ({ hostId, dataDir: join(this.#folder, hostId), address, port });
-    return [site('host-a', '127.0.0.1', portA), second ? site('host-b', '127.0.0.2', 9876) : site('host-b', '127.0.0.1', await freePort())];
+    const site = (hostId: string, address: string, port: number): Site => ({
+      hostId,
+      dataDir: join(this.#folder, hostId),
+      address,
+      port,
+    });
+    return [
+      site('host-a', '127.0.0.1', portA),
+      second ? site('host-b', '127.0.0.2', 9876) : site('host-b', '127.0.0.1', await freePort()),
+    ];
   }
 
   get #plane(): ControlPlane {
@@ -180,7 +216,9 @@ class Demo {
   }
 
   async #startServer(): Promise<string> {
-    const server = await startEmbeddedServer({ dbFile: join(this.#folder, 'temporal.sqlite') }, (line) => this.#say(line));
+    const server = await startEmbeddedServer({ dbFile: join(this.#folder, 'temporal.sqlite') }, (line) =>
+      this.#say(line),
+    );
     this.#children.adopt('temporal', server.process, '');
     this.uiAddress = server.uiAddress;
     this.#say(`Temporal server at ${server.address}, its UI at ${server.uiAddress ?? '-'}`);
@@ -189,7 +227,21 @@ class Demo {
 
   #startAgent(site: Site): ReturnType<Children['startDwcp']> {
     this.#say(`agent ${site.hostId} on ${site.address}:${site.port}`);
-    return this.#children.startDwcp(site.hostId, ['agent', '--host-id', site.hostId, '--data-dir', site.dataDir, '--listen-address', site.address, '--port', String(site.port)], this.#plane.env);
+    return this.#children.startDwcp(
+      site.hostId,
+      [
+        'agent',
+        '--host-id',
+        site.hostId,
+        '--data-dir',
+        site.dataDir,
+        '--listen-address',
+        site.address,
+        '--port',
+        String(site.port),
+      ],
+      this.#plane.env,
+    );
   }
 
   async #makeVm(site: Site): Promise<Record<string, string>> {
@@ -197,10 +249,26 @@ class Demo {
     await mkdir(folder, { recursive: true });
     const images = { vda: join(folder, 'disk.img'), memory: join(folder, 'memory.img') };
     const mkfs = await findTool('mkfs.ext4', 'e2fsprogs', this.#children, (line) => this.#say(line));
-    this.#say(`making a VM: ${formatBytes(this.#diskBytes)} of ext4 with files of this machine, ${formatBytes(MEMORY_BYTES)} of memory`);
+    this.#say(
+      `making a VM: ${formatBytes(this.#diskBytes)} of ext4 with files of this machine, ${formatBytes(MEMORY_BYTES)} of memory`,
+    );
     await makeDiskImage(images.vda, this.#diskBytes, this.#children, mkfs);
     dumpOwnMemory(images.memory, MEMORY_BYTES);
-    const define = this.#children.startDwcp('define', ['vm', 'define', VM, '--disk', `vda=${images.vda}`, '--memory', `memory=${images.memory}`, '--data-dir', site.dataDir], this.#plane.env);
+    const define = this.#children.startDwcp(
+      'define',
+      [
+        'vm',
+        'define',
+        VM,
+        '--disk',
+        `vda=${images.vda}`,
+        '--memory',
+        `memory=${images.memory}`,
+        '--data-dir',
+        site.dataDir,
+      ],
+      this.#plane.env,
+    );
     if ((await define.ended) !== 0) throw new DwcpError('INTERNAL', `dwcp vm define failed; see ${define.logFile}`);
     return images;
   }
@@ -220,11 +288,16 @@ class Demo {
       }
       const disk = live.find((image) => image.imageId === 'vda');
       const share = disk ? disk.doneBytes / disk.totalBytes : 0;
-      const line = disk ? `vda ${(100 * share).toFixed(0)} %, ${formatBitRate(disk.bytesPerSecond)}, ${disk.streams} streams` : '';
+      const line = disk
+        ? `vda ${(100 * share).toFixed(0)} %, ${formatBitRate(disk.bytesPerSecond)}, ${disk.streams} streams`
+        : '';
       if (line !== last && line !== '') this.#progress((last = line), { image: 'vda', share });
       if (share >= KILL_AT && pid !== undefined) {
         process.kill(pid, 'SIGKILL');
-        this.#output.emit({ event: 'killed', host: site.hostId, share }, () => `  SIGKILL for the agent of ${site.hostId} at ${(100 * share).toFixed(0)} %; starting it again`);
+        this.#output.emit(
+          { event: 'killed', host: site.hostId, share },
+          () => `  SIGKILL for the agent of ${site.hostId} at ${(100 * share).toFixed(0)} %; starting it again`,
+        );
         await new Promise((resolve) => setTimeout(resolve, 500));
         this.#startAgent(site);
         return;
@@ -239,7 +312,8 @@ class Demo {
     for (;;) {
       const status = await this.#plane.orchestrator.getMigrationStatus(migrationId);
       if (status.state === 'completed' && status.result) return status.result;
-      if (status.state !== 'running') throw status.error ?? new DwcpError('MIGRATION_FAILED', `ended as ${status.state}`);
+      if (status.state !== 'running')
+        throw status.error ?? new DwcpError('MIGRATION_FAILED', `ended as ${status.state}`);
       const image = status.live.at(-1);
       const share = image ? image.doneBytes / image.totalBytes : 0;
       const line = image ? `${image.imageId} ${(100 * share).toFixed(0)} %` : '';
@@ -253,7 +327,10 @@ class Demo {
 
   /** The copy for deltas is made behind the migration's back; the way back waits for it here, so that it shows. */
   async #keptCopies(migrationId: string): Promise<void> {
-    const copies: unknown = await this.#plane.client.workflow.getHandle(`keep-baselines:${migrationId}`).result().catch(() => []);
+    const copies: unknown = await this.#plane.client.workflow
+      .getHandle(`keep-baselines:${migrationId}`)
+      .result()
+      .catch(() => []);
     this.#output.emit({ event: 'copies', copies }, () => `  copies kept for deltas: ${JSON.stringify(copies)}`);
   }
 
@@ -267,7 +344,8 @@ class Demo {
       if (pick < 3) writeSync(fd, randomBytes(BLOCK_SIZE_BYTES), 0, BLOCK_SIZE_BYTES, index * BLOCK_SIZE_BYTES);
       else if (pick < 13) {
         readSync(fd, old, 0, BLOCK_SIZE_BYTES, index * BLOCK_SIZE_BYTES);
-        for (let edit = 0; edit < 24; edit += 1) old.writeUInt32LE((old.readUInt32LE(edit * 2600) + 1) >>> 0, edit * 2600);
+        for (let edit = 0; edit < 24; edit += 1)
+          old.writeUInt32LE((old.readUInt32LE(edit * 2600) + 1) >>> 0, edit * 2600);
         writeSync(fd, old, 0, BLOCK_SIZE_BYTES, index * BLOCK_SIZE_BYTES);
       }
     }

@@ -7,7 +7,19 @@
  */
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { closeSync, existsSync, mkdirSync, openSync, readFileSync, readdirSync, readSync, rmSync, statSync, writeFileSync, writeSync } from 'node:fs';
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  readdirSync,
+  readSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
@@ -18,7 +30,14 @@ import { cpioOf, type CpioEntry } from './cpio';
 import { stageFiles } from './sample-vm';
 import { findTool } from './tools';
 
-export const MODULES = ['virtio_ring', 'virtio', 'virtio_pci_legacy_dev', 'virtio_pci_modern_dev', 'virtio_pci', 'virtio_blk'];
+export const MODULES = [
+  'virtio_ring',
+  'virtio',
+  'virtio_pci_legacy_dev',
+  'virtio_pci_modern_dev',
+  'virtio_pci',
+  'virtio_blk',
+];
 const PACKAGES = { kernel: 'linux-image-cloud-amd64', busybox: 'busybox-static' };
 
 export interface LinuxGuestOptions {
@@ -73,7 +92,12 @@ done
 `;
 
 /** Kernel, initramfs and disk of a guest in a folder. @throws INVALID_INPUT with the reason where a package cannot be had */
-export async function makeLinuxGuest(folder: string, options: LinuxGuestOptions, children: Children, say: (line: string) => void): Promise<LinuxGuest> {
+export async function makeLinuxGuest(
+  folder: string,
+  options: LinuxGuestOptions,
+  children: Children,
+  say: (line: string) => void,
+): Promise<LinuxGuest> {
   const parts = await guestPackages(children, say);
   mkdirSync(folder, { recursive: true });
   const initrd = join(folder, 'initrd');
@@ -84,20 +108,55 @@ export async function makeLinuxGuest(folder: string, options: LinuxGuestOptions,
 }
 
 /** The command that runs it; its serial line goes to a file. */
-export function linuxGuestCommand({ kernel, initrd, disk }: LinuxGuest, { memoryMiB, randomMiB, dirtyKiBPerTick, diskKiBPerSecond, readOnlyDisk }: LinuxGuestOptions, serialFile: string): string[] {
+export function linuxGuestCommand(
+  { kernel, initrd, disk }: LinuxGuest,
+  { memoryMiB, randomMiB, dirtyKiBPerTick, diskKiBPerSecond, readOnlyDisk }: LinuxGuestOptions,
+  serialFile: string,
+): string[] {
   const append = `console=ttyS0 quiet panic=1 guest.random=${randomMiB} guest.dirty=${dirtyKiBPerTick} guest.disk=${diskKiBPerSecond}`;
   return [
-    'qemu-system-x86_64', '-accel', 'tcg', '-M', 'q35', '-cpu', 'qemu64', '-m', String(memoryMiB), '-display', 'none', '-vga', 'none', '-nic', 'none', '-serial', `file:${serialFile}`,
-    '-kernel', kernel, '-initrd', initrd, '-append', append, '-drive', `file=${disk},format=raw,if=virtio${readOnlyDisk ? ',readonly=on' : ''}`,
+    'qemu-system-x86_64',
+    '-accel',
+    'tcg',
+    '-M',
+    'q35',
+    '-cpu',
+    'qemu64',
+    '-m',
+    String(memoryMiB),
+    '-display',
+    'none',
+    '-vga',
+    'none',
+    '-nic',
+    'none',
+    '-serial',
+    `file:${serialFile}`,
+    '-kernel',
+    kernel,
+    '-initrd',
+    initrd,
+    '-append',
+    append,
+    '-drive',
+    `file=${disk},format=raw,if=virtio${readOnlyDisk ? ',readonly=on' : ''}`,
   ];
 }
 
 /** Waits for a line of the guest's serial output. @returns that line */
 export async function serialLine(file: string, matches: RegExp, timeoutMs: number): Promise<string> {
   for (const deadline = Date.now() + timeoutMs; ; await new Promise((resolve) => setTimeout(resolve, 100))) {
-    const found = existsSync(file) ? readFileSync(file, 'utf8').split(/\r?\n/).find((line) => matches.test(line)) : undefined;
+    const found = existsSync(file)
+      ? readFileSync(file, 'utf8')
+          .split(/\r?\n/)
+          .find((line) => matches.test(line))
+      : undefined;
     if (found !== undefined) return found;
-    if (Date.now() > deadline) throw new DwcpError('INTERNAL', `the guest did not say ${String(matches)} in time: ${existsSync(file) ? readFileSync(file, 'utf8').slice(-300) : 'nothing'}`);
+    if (Date.now() > deadline)
+      throw new DwcpError(
+        'INTERNAL',
+        `the guest did not say ${String(matches)} in time: ${existsSync(file) ? readFileSync(file, 'utf8').slice(-300) : 'nothing'}`,
+      );
   }
 }
 
@@ -108,7 +167,11 @@ export interface Ticks {
 
 /** What the guest has said of itself so far. */
 export function ticksOf(file: string): Ticks {
-  const lines = existsSync(file) ? readFileSync(file, 'utf8').split(/\r?\n/).filter((line) => /^tick \d+( BAD.*)?$/.test(line)) : [];
+  const lines = existsSync(file)
+    ? readFileSync(file, 'utf8')
+        .split(/\r?\n/)
+        .filter((line) => /^tick \d+( BAD.*)?$/.test(line))
+    : [];
   return { last: Number(lines.at(-1)?.split(' ')[1] ?? 0), bad: lines.filter((line) => line.includes('BAD')) };
 }
 
@@ -123,19 +186,40 @@ export interface GuestPackages {
 export async function guestPackages(children: Children, say: (line: string) => void): Promise<GuestPackages> {
   const cache = join(homedir(), '.cache', 'dwcp', 'guest');
   const present = (): GuestPackages | undefined => {
-    const name = existsSync(join(cache, 'boot')) ? readdirSync(join(cache, 'boot')).find((file) => file.startsWith('vmlinuz-')) : undefined;
-    const busybox = [join(cache, 'bin', 'busybox'), join(cache, 'usr', 'bin', 'busybox')].find((path) => existsSync(path));
-    return name === undefined || busybox === undefined ? undefined : { kernel: join(cache, 'boot', name), modules: join(cache, 'lib', 'modules', name.slice('vmlinuz-'.length)), busybox };
+    const name = existsSync(join(cache, 'boot'))
+      ? readdirSync(join(cache, 'boot')).find((file) => file.startsWith('vmlinuz-'))
+      : undefined;
+    const busybox = [join(cache, 'bin', 'busybox'), join(cache, 'usr', 'bin', 'busybox')].find((path) =>
+      existsSync(path),
+    );
+    return name === undefined || busybox === undefined
+      ? undefined
+      : {
+          kernel: join(cache, 'boot', name),
+          modules: join(cache, 'lib', 'modules', name.slice('vmlinuz-'.length)),
+          busybox,
+        };
   };
   const known = present();
   if (known) return known;
   say('taking a kernel and busybox for the guest out of Debian’s packages');
   mkdirSync(cache, { recursive: true });
   try {
-    const kernelPackage = /^\s*Depends: (linux-image-\S+)/m.exec(execFileSync('apt-cache', ['depends', PACKAGES.kernel], { encoding: 'utf8' }))?.[1] ?? PACKAGES.kernel;
-    await children.run('guest-packages', 'sh', ['-c', `cd "$1" && apt-get download ${kernelPackage} ${PACKAGES.busybox} && for f in *.deb; do dpkg-deb -x "$f" . && rm "$f"; done`, 'sh', cache]);
+    const kernelPackage =
+      /^\s*Depends: (linux-image-\S+)/m.exec(
+        execFileSync('apt-cache', ['depends', PACKAGES.kernel], { encoding: 'utf8' }),
+      )?.[1] ?? PACKAGES.kernel;
+    await children.run('guest-packages', 'sh', [
+      '-c',
+      `cd "$1" && apt-get download ${kernelPackage} ${PACKAGES.busybox} && for f in *.deb; do dpkg-deb -x "$f" . && rm "$f"; done`,
+      'sh',
+      cache,
+    ]);
   } catch (cause) {
-    throw new DwcpError('INVALID_INPUT', `No kernel for a guest: ${messageOf(cause)}`, { hint: `apt-get update, then try again; ${PACKAGES.kernel} and ${PACKAGES.busybox} are needed`, cause });
+    throw new DwcpError('INVALID_INPUT', `No kernel for a guest: ${messageOf(cause)}`, {
+      hint: `apt-get update, then try again; ${PACKAGES.kernel} and ${PACKAGES.busybox} are needed`,
+      cause,
+    });
   }
   const found = present();
   if (!found) throw new DwcpError('INVALID_INPUT', 'Debian’s packages hold no kernel where one was expected');
@@ -144,25 +228,55 @@ export async function guestPackages(children: Children, say: (line: string) => v
 
 /** busybox, the modules that a virtio disk needs (insmod them in this order), and `init` as the first process. */
 export function initramfs({ busybox, modules }: GuestPackages, init: string): CpioEntry[] {
-  const applets = ['sh', 'mount', 'insmod', 'sleep', 'cat', 'mkdir', 'dd', 'md5sum', 'sed', 'wc', 'sync', 'echo', 'switch_root'];
+  const applets = [
+    'sh',
+    'mount',
+    'insmod',
+    'sleep',
+    'cat',
+    'mkdir',
+    'dd',
+    'md5sum',
+    'sed',
+    'wc',
+    'sync',
+    'echo',
+    'switch_root',
+  ];
   const files = execFileSync('find', [modules, '-name', '*.ko*'], { encoding: 'utf8' }).split('\n');
   const modulePath = (name: string): string => files.find((path) => path.endsWith(`/${name}.ko`)) ?? '';
   return [
     ...['bin', 'proc', 'sys', 'dev', 'run', 'data', 'modules'].map((path): CpioEntry => ({ path, kind: 'folder' })),
     { path: 'bin/busybox', kind: 'file', content: readFileSync(busybox), executable: true },
     ...applets.map((name): CpioEntry => ({ path: `bin/${name}`, kind: 'link', target: 'busybox' })),
-    ...MODULES.map((name): CpioEntry => ({ path: `modules/${name}.ko`, kind: 'file', content: readFileSync(modulePath(name)), executable: false })),
+    ...MODULES.map(
+      (name): CpioEntry => ({
+        path: `modules/${name}.ko`,
+        kind: 'file',
+        content: readFileSync(modulePath(name)),
+        executable: false,
+      }),
+    ),
     { path: 'init', kind: 'file', content: Buffer.from(init), executable: true },
   ];
 }
 
 /** An ext4 file system with real bytes of this machine, cut into files of 1 MiB, and their checksums. */
-async function makeDisk(disk: string, folder: string, { diskMiB, filesMiB }: LinuxGuestOptions, children: Children, say: (line: string) => void): Promise<void> {
+async function makeDisk(
+  disk: string,
+  folder: string,
+  { diskMiB, filesMiB }: LinuxGuestOptions,
+  children: Children,
+  say: (line: string) => void,
+): Promise<void> {
   const staging = join(folder, 'staging');
   const root = join(folder, 'root');
   mkdirSync(join(root, 'files'), { recursive: true });
   stageFiles(staging, filesMiB * 1.1 * MIB);
-  const all = execFileSync('find', [staging, '-type', 'f'], { encoding: 'utf8', maxBuffer: 64 * MIB }).split('\n').filter((path) => path !== '').sort();
+  const all = execFileSync('find', [staging, '-type', 'f'], { encoding: 'utf8', maxBuffer: 64 * MIB })
+    .split('\n')
+    .filter((path) => path !== '')
+    .sort();
   const sums: string[] = [];
   const piece = Buffer.alloc(MIB);
   let filled = 0;

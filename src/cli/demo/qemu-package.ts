@@ -28,11 +28,19 @@ export function ensureQemu(say: (line: string) => void): boolean {
     const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' };
     const sources = '/etc/apt/sources.list.d/debian.sources';
     // The mirror is the machine's own.
-    const mirror = existsSync(sources) ? /^URIs:\s*(\S+)/m.exec(readFileSync(sources, 'utf8'))?.[1] : /^deb\s+(?:\[[^\]]*\]\s+)?(\S+)/m.exec(readFileSync('/etc/apt/sources.list', 'utf8'))?.[1];
+    const mirror = existsSync(sources)
+      ? /^URIs:\s*(\S+)/m.exec(readFileSync(sources, 'utf8'))?.[1]
+      : /^deb\s+(?:\[[^\]]*\]\s+)?(\S+)/m.exec(readFileSync('/etc/apt/sources.list', 'utf8'))?.[1];
     if (mirror === undefined) throw new Error('the mirror of this Debian cannot be found in its apt sources');
-    writeFileSync(BACKPORTS, `Types: deb\nURIs: ${mirror}\nSuites: bookworm-backports\nComponents: main\nSigned-By: /usr/share/keyrings/debian-archive-keyring.gpg\n`);
+    writeFileSync(
+      BACKPORTS,
+      `Types: deb\nURIs: ${mirror}\nSuites: bookworm-backports\nComponents: main\nSigned-By: /usr/share/keyrings/debian-archive-keyring.gpg\n`,
+    );
     execFileSync('apt-get', ['update'], { stdio: 'ignore', env });
-    execFileSync('apt-get', ['install', '-y', '--no-install-recommends', '-t', 'bookworm-backports', ...PACKAGES], { stdio: 'ignore', env });
+    execFileSync('apt-get', ['install', '-y', '--no-install-recommends', '-t', 'bookworm-backports', ...PACKAGES], {
+      stdio: 'ignore',
+      env,
+    });
   } catch (error) {
     say(`QEMU could not be installed: ${messageOf(error)}`);
   }

@@ -28,7 +28,14 @@ export interface GuestLeg {
 }
 
 const VM = 'demo-guest';
-const OPTIONS = { memoryMiB: 256, diskMiB: 192, filesMiB: 64, randomMiB: 16, dirtyKiBPerTick: 128, diskKiBPerSecond: 128 };
+const OPTIONS = {
+  memoryMiB: 256,
+  diskMiB: 192,
+  filesMiB: 64,
+  randomMiB: 16,
+  dirtyKiBPerTick: 128,
+  diskKiBPerSecond: 128,
+};
 const BOOT_MS = 120_000;
 const TICKS_BETWEEN = 15;
 
@@ -39,7 +46,13 @@ export class GuestDemo {
   readonly #orchestrator: Orchestrator;
   readonly #output: Output;
 
-  constructor(folder: string, children: Children, env: Readonly<Record<string, string>>, orchestrator: Orchestrator, output: Output) {
+  constructor(
+    folder: string,
+    children: Children,
+    env: Readonly<Record<string, string>>,
+    orchestrator: Orchestrator,
+    output: Output,
+  ) {
     this.#folder = folder;
     this.#children = children;
     this.#env = env;
@@ -49,7 +62,9 @@ export class GuestDemo {
 
   /** Boots the guest on a, moves it to b while it runs, and back. The guest is ended afterwards. */
   async run(a: GuestSite, b: GuestSite): Promise<GuestLeg[]> {
-    const guest = await makeLinuxGuest(join(this.#folder, 'guest'), OPTIONS, this.#children, (line) => this.#output.say(line));
+    const guest = await makeLinuxGuest(join(this.#folder, 'guest'), OPTIONS, this.#children, (line) =>
+      this.#output.say(line),
+    );
     const disk = join(this.#folder, 'guest', 'vda.img');
     copyFileSync(guest.disk, disk);
     const serial = join(this.#folder, 'guest', 'serial.log');
@@ -65,7 +80,8 @@ export class GuestDemo {
       const back = await this.#move(b, a, serialOnB);
       return [there, back];
     } finally {
-      for (const site of [a, b]) await this.#dwcp(['vm', 'stop', VM, '--now', '--data-dir', site.dataDir]).catch(() => undefined);
+      for (const site of [a, b])
+        await this.#dwcp(['vm', 'stop', VM, '--now', '--data-dir', site.dataDir]).catch(() => undefined);
     }
   }
 
@@ -75,15 +91,26 @@ export class GuestDemo {
     const result = await this.#orchestrator.waitForResult(id);
     const tickBefore = ticksOf(serial).last;
     const after = await this.#ticks(this.#serialOn(destination), tickBefore + 5);
-    this.#output.emit({ event: 'guest', tickBefore, tickAfter: after.last, guest: result.guest }, () => `  tick ${tickBefore} on ${source.hostId}, tick ${after.last} on ${destination.hostId}; downtime ${formatDuration(result.guest?.downtimeMs ?? NaN)}`);
-    return { name: `${source.hostId} → ${destination.hostId}`, result, tickBefore, tickAfter: after.last, bad: after.bad };
+    this.#output.emit(
+      { event: 'guest', tickBefore, tickAfter: after.last, guest: result.guest },
+      () =>
+        `  tick ${tickBefore} on ${source.hostId}, tick ${after.last} on ${destination.hostId}; downtime ${formatDuration(result.guest?.downtimeMs ?? NaN)}`,
+    );
+    return {
+      name: `${source.hostId} → ${destination.hostId}`,
+      result,
+      tickBefore,
+      tickAfter: after.last,
+      bad: after.bad,
+    };
   }
 
   async #ticks(serial: string, atLeast: number): Promise<{ last: number; bad: readonly string[] }> {
     for (const deadline = Date.now() + 30_000; ; await new Promise((resolve) => setTimeout(resolve, 100))) {
       const ticks = ticksOf(serial);
       if (ticks.last >= atLeast) return ticks;
-      if (Date.now() > deadline) throw new DwcpError('GUEST_LOST', `The guest does not tick on: ${ticks.last}, expected ${atLeast}`);
+      if (Date.now() > deadline)
+        throw new DwcpError('GUEST_LOST', `The guest does not tick on: ${ticks.last}, expected ${atLeast}`);
     }
   }
 
@@ -93,7 +120,8 @@ export class GuestDemo {
 
   async #dwcp(args: readonly string[]): Promise<void> {
     const child = this.#children.startDwcp(`vm-${args[1] ?? ''}`, args, this.#env);
-    if ((await child.ended) !== 0) throw new DwcpError('INTERNAL', `dwcp ${args.slice(0, 3).join(' ')} failed; see ${child.logFile}`);
+    if ((await child.ended) !== 0)
+      throw new DwcpError('INTERNAL', `dwcp ${args.slice(0, 3).join(' ')} failed; see ${child.logFile}`);
   }
 }
 
@@ -101,7 +129,15 @@ export function guestSummary(legs: readonly GuestLeg[]): string {
   const rows = [['running guest', 'on the link', 'time', 'downtime', 'rounds', 'ticks', 'its checksums']];
   for (const { name, result, tickBefore, tickAfter, bad } of legs) {
     const { guest, linkBytes, totalSeconds } = result;
-    rows.push([name, formatBytes(linkBytes), formatDuration(totalSeconds * 1000), formatDuration(guest?.downtimeMs ?? NaN), String(guest?.rounds ?? 0), `${tickBefore} → ${tickAfter}`, bad.length === 0 ? 'hold' : `BROKEN: ${bad[0] ?? ''}`]);
+    rows.push([
+      name,
+      formatBytes(linkBytes),
+      formatDuration(totalSeconds * 1000),
+      formatDuration(guest?.downtimeMs ?? NaN),
+      String(guest?.rounds ?? 0),
+      `${tickBefore} → ${tickAfter}`,
+      bad.length === 0 ? 'hold' : `BROKEN: ${bad[0] ?? ''}`,
+    ]);
   }
   return table(rows);
 }

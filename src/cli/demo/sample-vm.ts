@@ -2,7 +2,21 @@
  * Makes a real VM to move: an ext4 disk image with files of this machine, and a memory image that is this process's own
  * memory. Nothing in it is made up, so what compression and deltas reach on it they reach on data of that kind.
  */
-import { closeSync, createReadStream, cpSync, existsSync, ftruncateSync, mkdirSync, openSync, readdirSync, readFileSync, readSync, rmSync, statSync, writeSync } from 'node:fs';
+import {
+  closeSync,
+  createReadStream,
+  cpSync,
+  existsSync,
+  ftruncateSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readSync,
+  rmSync,
+  statSync,
+  writeSync,
+} from 'node:fs';
 import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import { MIB } from '../../model/units';
@@ -40,14 +54,28 @@ export function stageFiles(folder: string, bytes: number): number {
 }
 
 /** An ext4 image of `sizeBytes` with real files on it; without mkfs.ext4, the files one behind the other. */
-export async function makeDiskImage(path: string, sizeBytes: number, children: Children, mkfs: string | undefined): Promise<void> {
+export async function makeDiskImage(
+  path: string,
+  sizeBytes: number,
+  children: Children,
+  mkfs: string | undefined,
+): Promise<void> {
   const staging = `${path}.files`;
   try {
     stageFiles(staging, sizeBytes * 0.68);
     const fd = openSync(path, 'w', 0o600);
     ftruncateSync(fd, sizeBytes);
     closeSync(fd);
-    if (mkfs !== undefined) await children.run('mkfs', mkfs, ['-q', '-F', '-E', 'lazy_itable_init=0,lazy_journal_init=0', '-d', staging, path]);
+    if (mkfs !== undefined)
+      await children.run('mkfs', mkfs, [
+        '-q',
+        '-F',
+        '-E',
+        'lazy_itable_init=0,lazy_journal_init=0',
+        '-d',
+        staging,
+        path,
+      ]);
     else concatenate(staging, path, sizeBytes);
   } finally {
     rmSync(staging, { recursive: true, force: true });
@@ -93,13 +121,15 @@ export function dumpOwnMemory(path: string, sizeBytes: number): number {
 }
 
 function mappings(): { start: number; end: number }[] {
-  return readFileSync('/proc/self/maps', 'utf8').split('\n').flatMap((line) => {
-    const match = /^([0-9a-f]+)-([0-9a-f]+) r/.exec(line);
-    if (!match || line.includes('[v')) return [];
-    const [start, end] = [Number.parseInt(match[1] ?? '', 16), Number.parseInt(match[2] ?? '', 16)];
-    // V8 reserves gigabytes and touches little of them: only mappings of a size that is mostly used are taken.
-    return end - start <= 24 * MIB ? [{ start, end }] : [];
-  });
+  return readFileSync('/proc/self/maps', 'utf8')
+    .split('\n')
+    .flatMap((line) => {
+      const match = /^([0-9a-f]+)-([0-9a-f]+) r/.exec(line);
+      if (!match || line.includes('[v')) return [];
+      const [start, end] = [Number.parseInt(match[1] ?? '', 16), Number.parseInt(match[2] ?? '', 16)];
+      // V8 reserves gigabytes and touches little of them: only mappings of a size that is mostly used are taken.
+      return end - start <= 24 * MIB ? [{ start, end }] : [];
+    });
 }
 
 function writePages(image: number, bytes: Buffer, position: number): void {

@@ -23,7 +23,12 @@ export function whichTool(name: string): string | undefined {
 }
 
 /** @returns its path, or undefined where it cannot be had; the line to install it has been said then */
-export async function findTool(name: string, debianPackage: string, children: Children, say: (line: string) => void): Promise<string | undefined> {
+export async function findTool(
+  name: string,
+  debianPackage: string,
+  children: Children,
+  say: (line: string) => void,
+): Promise<string | undefined> {
   const found = whichTool(name);
   if (found !== undefined) return found;
   if (process.getuid?.() !== 0 || !existsSync('/usr/bin/apt-get')) {
@@ -31,9 +36,12 @@ export async function findTool(name: string, debianPackage: string, children: Ch
     return undefined;
   }
   say(`${name} is missing; installing ${debianPackage}`);
-  await children.run('apt', 'apt-get', ['install', '-y', '--no-install-recommends', debianPackage]).catch(async () => {
-    await children.run('apt', 'apt-get', ['update']);
-    await children.run('apt', 'apt-get', ['install', '-y', '--no-install-recommends', debianPackage]);
-  }).catch((error: unknown) => say(`${debianPackage} could not be installed: ${messageOf(error)}`));
+  await children
+    .run('apt', 'apt-get', ['install', '-y', '--no-install-recommends', debianPackage])
+    .catch(async () => {
+      await children.run('apt', 'apt-get', ['update']);
+      await children.run('apt', 'apt-get', ['install', '-y', '--no-install-recommends', debianPackage]);
+    })
+    .catch((error: unknown) => say(`${debianPackage} could not be installed: ${messageOf(error)}`));
   return whichTool(name);
 }

@@ -21,10 +21,17 @@ export interface GuestDisk {
 }
 
 /** A writable drive of the guest that can be exported. */
-export function guestDiskOf(device: BlockDevice): (GuestDisk & { readonly path: string; readonly format: string }) | undefined {
+export function guestDiskOf(
+  device: BlockDevice,
+): (GuestDisk & { readonly path: string; readonly format: string }) | undefined {
   const { inserted } = device;
   if (!inserted || inserted.ro || inserted['node-name'] === undefined) return undefined;
-  return { node: inserted['node-name'], sizeBytes: inserted.image['virtual-size'], path: inserted.image.filename, format: inserted.drv };
+  return {
+    node: inserted['node-name'],
+    sizeBytes: inserted.image['virtual-size'],
+    path: inserted.image.filename,
+    format: inserted.drv,
+  };
 }
 
 export class DiskExports {
@@ -67,7 +74,10 @@ export async function clearExports(qmp: QmpClient): Promise<void> {
   await qmp.execute('nbd-server-stop').catch(() => undefined);
   for (const { inserted } of await qmp.execute('query-block')) {
     for (const bitmap of inserted?.['dirty-bitmaps'] ?? []) {
-      if (bitmap.name?.startsWith(PREFIX)) await qmp.execute('block-dirty-bitmap-remove', { node: inserted?.['node-name'], name: bitmap.name }).catch(() => undefined);
+      if (bitmap.name?.startsWith(PREFIX))
+        await qmp
+          .execute('block-dirty-bitmap-remove', { node: inserted?.['node-name'], name: bitmap.name })
+          .catch(() => undefined);
     }
   }
 }
@@ -83,8 +93,16 @@ export class DiskReader {
   #turn = 0;
 
   static async open(qmp: QmpClient, nbdPath: string, imageId: string, disk: GuestDisk): Promise<DiskReader> {
-    await qmp.execute('transaction', { actions: [{ type: 'block-dirty-bitmap-add', data: { node: disk.node, name: `${PREFIX}1`, granularity: 65_536 } }] });
-    await qmp.execute('block-export-add', { type: 'nbd', id: `${PREFIX}${imageId}`, 'node-name': disk.node, name: imageId, writable: false });
+    await qmp.execute('transaction', {
+      actions: [{ type: 'block-dirty-bitmap-add', data: { node: disk.node, name: `${PREFIX}1`, granularity: 65_536 } }],
+    });
+    await qmp.execute('block-export-add', {
+      type: 'nbd',
+      id: `${PREFIX}${imageId}`,
+      'node-name': disk.node,
+      name: imageId,
+      writable: false,
+    });
     const connecting = Array.from({ length: READERS }, () => NbdClient.connect(nbdPath, imageId));
     try {
       return new DiskReader(qmp, nbdPath, imageId, disk, await Promise.all(connecting));
@@ -118,14 +136,23 @@ export class DiskReader {
   async nextRound(): Promise<NbdExtent[]> {
     const [last, next] = [`${PREFIX}${this.#round}`, `${PREFIX}${this.#round + 1}`];
     const { node } = this.#disk;
-    await this.#qmp.execute('transaction', { actions: [
-      { type: 'block-dirty-bitmap-add', data: { node, name: next, granularity: 65_536 } },
-      { type: 'block-dirty-bitmap-disable', data: { node, name: last } },
-    ] });
+    await this.#qmp.execute('transaction', {
+      actions: [
+        { type: 'block-dirty-bitmap-add', data: { node, name: next, granularity: 65_536 } },
+        { type: 'block-dirty-bitmap-disable', data: { node, name: last } },
+      ],
+    });
     this.#round += 1;
     const id = `${PREFIX}${this.#exportName}-${this.#round}`;
     const name = `${this.#exportName}-${this.#round}`;
-    await this.#qmp.execute('block-export-add', { type: 'nbd', id, 'node-name': node, name, writable: false, bitmaps: [last] });
+    await this.#qmp.execute('block-export-add', {
+      type: 'nbd',
+      id,
+      'node-name': node,
+      name,
+      writable: false,
+      bitmaps: [last],
+    });
     try {
       const client = await NbdClient.connect(this.#nbdPath, name, `qemu:dirty-bitmap:${last}`);
       try {
@@ -144,7 +171,11 @@ export class DiskReader {
 
   /** The export ends a moment after it was told to, and holds its bitmap until then. */
   async #remove(id: string, node: string, bitmap: string): Promise<void> {
-    const ended = this.#qmp.event('the end of an export', ({ name, data }) => name === 'BLOCK_EXPORT_DELETED' && data.id === id, 10_000);
+    const ended = this.#qmp.event(
+      'the end of an export',
+      ({ name, data }) => name === 'BLOCK_EXPORT_DELETED' && data.id === id,
+      10_000,
+    );
     await Promise.all([ended, this.#qmp.execute('block-export-del', { id, mode: 'hard' })]);
     await this.#qmp.execute('block-dirty-bitmap-remove', { node, name: bitmap });
   }

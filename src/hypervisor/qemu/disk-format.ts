@@ -15,8 +15,15 @@ const HEADER_BYTES = 64;
 export function namedFormat(command: readonly string[], path: string): string | undefined {
   const nodes = command.filter((_, index) => command[index - 1] === '-blockdev').map(blockdevOf);
   const node = nodes.find((each) => filenameOf(each) === path);
-  if (node) return node.filename === undefined ? node.driver : (nodes.find(({ file }) => file !== undefined && file === node['node-name'])?.driver ?? 'raw');
-  const drive = command.find((word, index) => command[index - 1] === '-drive' && word.split(',').some((part) => part === `file=${path}` || part === `file.filename=${path}`));
+  if (node)
+    return node.filename === undefined
+      ? node.driver
+      : (nodes.find(({ file }) => file !== undefined && file === node['node-name'])?.driver ?? 'raw');
+  const drive = command.find(
+    (word, index) =>
+      command[index - 1] === '-drive' &&
+      word.split(',').some((part) => part === `file=${path}` || part === `file.filename=${path}`),
+  );
   return /(?:^|,)(?:format|driver)=([^,]+)/.exec(drive ?? '')?.[1];
 }
 
@@ -32,7 +39,8 @@ export async function qcow2SizeBytes(command: readonly string[], path: string): 
   try {
     const header = Buffer.alloc(HEADER_BYTES);
     await handle.read(header, 0, HEADER_BYTES, 0);
-    if (header.readUInt32BE(0) !== QCOW2_MAGIC || header.readUInt32BE(32) !== 0 || header.readUInt32BE(60) !== 0) return undefined;
+    if (header.readUInt32BE(0) !== QCOW2_MAGIC || header.readUInt32BE(32) !== 0 || header.readUInt32BE(60) !== 0)
+      return undefined;
     return Number(header.readBigUInt64BE(24));
   } finally {
     await handle.close();
@@ -45,11 +53,15 @@ export function filenameOf(node: Partial<Record<string, string>>): string | unde
 
 /** The text values of a -blockdev, with dotted names, whichever way it is written. */
 export function blockdevOf(word: string): Partial<Record<string, string>> {
-  if (!word.startsWith('{')) return Object.fromEntries(word.split(',').map((part) => [part.split('=', 1)[0] ?? '', part.slice(part.indexOf('=') + 1)]));
+  if (!word.startsWith('{'))
+    return Object.fromEntries(
+      word.split(',').map((part) => [part.split('=', 1)[0] ?? '', part.slice(part.indexOf('=') + 1)]),
+    );
   const flat: Record<string, string> = {};
   const visit = (value: unknown, name: string): void => {
     if (typeof value === 'string') flat[name] = value;
-    else if (typeof value === 'object' && value !== null) for (const [key, inner] of Object.entries(value)) visit(inner, name === '' ? key : `${name}.${key}`);
+    else if (typeof value === 'object' && value !== null)
+      for (const [key, inner] of Object.entries(value)) visit(inner, name === '' ? key : `${name}.${key}`);
   };
   try {
     visit(JSON.parse(word), '');

@@ -19,7 +19,15 @@ export interface RunPlaces {
 
 export function runPlaces(runFolder: string): RunPlaces {
   const at = (name: string): string => join(runFolder, name);
-  return { qmpPath: at('qmp.sock'), monitorPath: at('monitor.sock'), incomingPath: at('incoming.sock'), outgoingPath: at('outgoing.sock'), nbdPath: at('nbd.sock'), mirrorPath: at('mirror.sock'), logPath: at('qemu.log') };
+  return {
+    qmpPath: at('qmp.sock'),
+    monitorPath: at('monitor.sock'),
+    incomingPath: at('incoming.sock'),
+    outgoingPath: at('outgoing.sock'),
+    nbdPath: at('nbd.sock'),
+    mirrorPath: at('mirror.sock'),
+    logPath: at('qemu.log'),
+  };
 }
 
 export interface RelocatedDisk {
@@ -36,13 +44,16 @@ const STREAM_FLAGS = new Set(['-serial', '-parallel', '-debugcon', '-chardev']);
 
 /** What of a command is the guest's own: without monitors, and without what only starting it needed. */
 export function guestOwn(command: readonly string[]): string[] {
-  const monitors = new Set(command.flatMap((word, index) => (command[index - 1] === '-mon' ? (/chardev=([^,]+)/.exec(word)?.[1] ?? []) : [])));
+  const monitors = new Set(
+    command.flatMap((word, index) => (command[index - 1] === '-mon' ? (/chardev=([^,]+)/.exec(word)?.[1] ?? []) : [])),
+  );
   const kept: string[] = [];
   for (let at = 0; at < command.length; at += 1) {
     const word = command[at] ?? '';
     const value = command[at + 1] ?? '';
     if (ALONE_DROPPED.has(word)) continue;
-    const ofMonitor = word === '-mon' || (word === '-chardev' && monitors.has(/(?:^|,)id=([^,]+)/.exec(value)?.[1] ?? ''));
+    const ofMonitor =
+      word === '-mon' || (word === '-chardev' && monitors.has(/(?:^|,)id=([^,]+)/.exec(value)?.[1] ?? ''));
     if (WITH_VALUE_DROPPED.has(word) || ofMonitor) {
       at += 1;
       continue;
@@ -57,14 +68,18 @@ export function guestOwn(command: readonly string[]): string[] {
 export function relocate(command: readonly string[], disks: readonly RelocatedDisk[], runFolder: string): string[] {
   const rawFiles = new Set(disks.filter(({ raw }) => raw).map(({ from }) => from));
   const blockdevs = command.filter((_, index) => command[index - 1] === '-blockdev').map(blockdevOf);
-  const rawNodes = new Set(blockdevs.filter((node) => rawFiles.has(filenameOf(node) ?? '')).map((node) => node['node-name']));
+  const rawNodes = new Set(
+    blockdevs.filter((node) => rawFiles.has(filenameOf(node) ?? '')).map((node) => node['node-name']),
+  );
   return guestOwn(command).map((word, index, all) => {
     const flag = all[index - 1] ?? '';
     if (STREAM_FLAGS.has(flag)) return relocateStream(word, runFolder);
     const moved = disks.reduce((text, { from, to }) => replacePath(text, from, to), word);
     if (flag === '-blockdev') {
       const node = blockdevOf(word);
-      return rawFiles.has(filenameOf(node) ?? '') || (node.file !== undefined && rawNodes.has(node.file)) ? rawBlockdev(moved) : moved;
+      return rawFiles.has(filenameOf(node) ?? '') || (node.file !== undefined && rawNodes.has(node.file))
+        ? rawBlockdev(moved)
+        : moved;
     }
     return disks.some(({ raw, from, to }) => raw && replacePath(word, from, to) !== word) ? rawDrive(moved) : moved;
   });
@@ -75,14 +90,28 @@ export function namedFiles(command: readonly string[], disks: readonly string[])
   const found = new Set<string>();
   for (const [index, word] of command.entries()) {
     if (index === 0 || STREAM_FLAGS.has(command[index - 1] ?? '')) continue;
-    for (const piece of word.split(/[,="]/)) if (piece.startsWith('/') && !disks.includes(piece) && !piece.startsWith('/dev/') && !piece.startsWith('/machine')) found.add(piece);
+    for (const piece of word.split(/[,="]/))
+      if (
+        piece.startsWith('/') &&
+        !disks.includes(piece) &&
+        !piece.startsWith('/dev/') &&
+        !piece.startsWith('/machine')
+      )
+        found.add(piece);
   }
   return [...found];
 }
 
 /** The arguments that DWCP adds to run a guest on this host. @param incoming whether it waits for a migration */
 export function ownArguments(places: RunPlaces, incoming: boolean): string[] {
-  const monitors = ['-monitor', 'none', '-qmp', `unix:${places.qmpPath},server=on,wait=off`, '-qmp', `unix:${places.monitorPath},server=on,wait=off`];
+  const monitors = [
+    '-monitor',
+    'none',
+    '-qmp',
+    `unix:${places.qmpPath},server=on,wait=off`,
+    '-qmp',
+    `unix:${places.monitorPath},server=on,wait=off`,
+  ];
   return incoming ? [...monitors, '-S', '-incoming', `unix:${places.incomingPath}`] : monitors;
 }
 
@@ -94,7 +123,9 @@ export function diskPathsOf(command: readonly string[]): string[] {
     if (/^-hd[a-d]$/.test(flag)) paths.push(word);
     if (flag !== '-drive' && flag !== '-blockdev') continue;
     if (/media=cdrom|readonly=on|read-only=on|snapshot=on|if=pflash/.test(word)) continue;
-    const path = word.startsWith('{') ? /"filename":\s*"([^"]+)"/.exec(word)?.[1] : /(?:^|,)(?:file|file\.filename|filename)=([^,]+)/.exec(word)?.[1];
+    const path = word.startsWith('{')
+      ? /"filename":\s*"([^"]+)"/.exec(word)?.[1]
+      : /(?:^|,)(?:file|file\.filename|filename)=([^,]+)/.exec(word)?.[1];
     if (path?.startsWith('/')) paths.push(path);
   }
   return paths;
@@ -108,7 +139,14 @@ function replacePath(text: string, from: string, to: string): string {
 /** What arrives is the disk's content, so it is raw there, whatever it was. */
 function rawDrive(text: string): string {
   if (!/(^|,)file(\.filename)?=/.test(text)) return text;
-  const bare = text.split(',').filter((part) => !/^(format|driver|l2-cache-size|cache-size|lazy-refcounts|refcount-cache-size|cache-clean-interval|overlap-check)=/.test(part));
+  const bare = text
+    .split(',')
+    .filter(
+      (part) =>
+        !/^(format|driver|l2-cache-size|cache-size|lazy-refcounts|refcount-cache-size|cache-clean-interval|overlap-check)=/.test(
+          part,
+        ),
+    );
   return [...bare, 'format=raw'].join(',');
 }
 
@@ -121,7 +159,9 @@ function rawBlockdev(text: string): string {
 function relocateStream(value: string, runFolder: string): string {
   if (value === 'stdio' || value === 'mon:stdio' || value === 'pty') return `file:${join(runFolder, 'serial.log')}`;
   const moved = (path: string): string => join(runFolder, basename(path));
-  return value.replace(/^(file:|unix:)(\/[^,]+)/, (_, kind: string, path: string) => `${kind}${moved(path)}`).replace(/(^|,)path=(\/[^,]+)/, (_, before: string, path: string) => `${before}path=${moved(path)}`);
+  return value
+    .replace(/^(file:|unix:)(\/[^,]+)/, (_, kind: string, path: string) => `${kind}${moved(path)}`)
+    .replace(/(^|,)path=(\/[^,]+)/, (_, before: string, path: string) => `${before}path=${moved(path)}`);
 }
 
 /** The command with its machine named by version: an alias means another machine to another QEMU. */

@@ -53,7 +53,13 @@ export class GuestMemory implements MigrationStreamHandler {
    * @param blankPages pages of the file that are holes; it is taken over
    * @param settled one byte a block: 1 where what the file holds need not be named; it is taken over
    */
-  constructor(path: string, layout: RamLayout, blankPages: (fd: number) => Uint8Array, settled: Uint8Array, events: GuestMemoryEvents) {
+  constructor(
+    path: string,
+    layout: RamLayout,
+    blankPages: (fd: number) => Uint8Array,
+    settled: Uint8Array,
+    events: GuestMemoryEvents,
+  ) {
     mkdirSync(dirname(path), { recursive: true });
     this.fd = openSync(path, constants.O_RDWR | constants.O_CREAT, 0o600);
     this.layout = layout;
@@ -144,16 +150,23 @@ export class GuestMemory implements MigrationStreamHandler {
   /** Writes pages of the run. */
   #write(from: number, to: number): void {
     const [firstPage, lastPage] = [this.#runStart / PAGE_BYTES + from, this.#runStart / PAGE_BYTES + to - 1];
-    for (let block = Math.floor(firstPage / PAGES_PER_BLOCK); block <= Math.floor(lastPage / PAGES_PER_BLOCK); block += 1) this.#aboutToChange(block);
+    for (
+      let block = Math.floor(firstPage / PAGES_PER_BLOCK);
+      block <= Math.floor(lastPage / PAGES_PER_BLOCK);
+      block += 1
+    )
+      this.#aboutToChange(block);
     this.#events.pagesWritten(firstPage, this.#run.subarray(from * PAGE_BYTES, to * PAGE_BYTES));
-    for (let at = from * PAGE_BYTES; at < to * PAGE_BYTES; ) at += writeSync(this.fd, this.#run, at, to * PAGE_BYTES - at, this.#runStart + at);
+    for (let at = from * PAGE_BYTES; at < to * PAGE_BYTES; )
+      at += writeSync(this.fd, this.#run, at, to * PAGE_BYTES - at, this.#runStart + at);
     this.#blank.fill(0, this.#runStart / PAGE_BYTES + from, this.#runStart / PAGE_BYTES + to);
   }
 
   #aboutToChange(block: number): void {
     if (this.#pristine[block] === 0) return;
     this.#pristine[block] = 0;
-    if (this.#blank.subarray(block * PAGES_PER_BLOCK, (block + 1) * PAGES_PER_BLOCK).every((page) => page === 1)) return;
+    if (this.#blank.subarray(block * PAGES_PER_BLOCK, (block + 1) * PAGES_PER_BLOCK).every((page) => page === 1))
+      return;
     readStretch(this.fd, this.#block, block * BLOCK_SIZE_BYTES);
     this.#events.beforeFirstChange(block, this.#block);
   }

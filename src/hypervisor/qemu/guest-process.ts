@@ -25,14 +25,26 @@ export interface StartedGuest {
  * Starts a guest's QEMU and connects to its monitor. @param incoming it waits for a migration, paused
  * @throws QEMU_REFUSED with what QEMU printed
  */
-export async function startGuestProcess(command: readonly string[], runFolder: string, incoming: boolean): Promise<StartedGuest> {
+export async function startGuestProcess(
+  command: readonly string[],
+  runFolder: string,
+  incoming: boolean,
+): Promise<StartedGuest> {
   await mkdir(runFolder, { recursive: true, mode: 0o700 });
   const places = runPlaces(runFolder);
-  if (Buffer.byteLength(places.incomingPath) > MAX_SOCKET_PATH_BYTES) throw new DwcpError('CONFIG_INVALID', `${places.incomingPath} is too long for a socket (${MAX_SOCKET_PATH_BYTES} bytes)`, { hint: 'Take a shorter dataDir or VM id' });
+  if (Buffer.byteLength(places.incomingPath) > MAX_SOCKET_PATH_BYTES)
+    throw new DwcpError(
+      'CONFIG_INVALID',
+      `${places.incomingPath} is too long for a socket (${MAX_SOCKET_PATH_BYTES} bytes)`,
+      { hint: 'Take a shorter dataDir or VM id' },
+    );
   for (const path of [places.qmpPath, places.monitorPath, places.incomingPath]) rmSync(path, { force: true });
   const log = openSync(places.logPath, 'w', 0o600);
   const [program = '', ...args] = command;
-  const child = spawn(program, [...args, ...ownArguments(places, incoming)], { detached: true, stdio: ['ignore', log, log] });
+  const child = spawn(program, [...args, ...ownArguments(places, incoming)], {
+    detached: true,
+    stdio: ['ignore', log, log],
+  });
   closeSync(log);
   let failed: string | undefined;
   child.once('error', (error) => (failed = messageOf(error)));
@@ -42,7 +54,10 @@ export async function startGuestProcess(command: readonly string[], runFolder: s
   while (!existsSync(places.qmpPath) || (incoming && !existsSync(places.incomingPath))) {
     if (failed !== undefined || performance.now() > deadline) {
       if (child.pid !== undefined && failed === undefined) child.kill('SIGKILL');
-      throw new DwcpError('QEMU_REFUSED', `${program} does not start: ${failed ?? 'it is not ready in time'}: ${lastLine(places.logPath)}`);
+      throw new DwcpError(
+        'QEMU_REFUSED',
+        `${program} does not start: ${failed ?? 'it is not ready in time'}: ${lastLine(places.logPath)}`,
+      );
     }
     await new Promise((resolve) => setTimeout(resolve, 15));
   }
@@ -100,5 +115,6 @@ async function untilEnded(process: ProcessIdentity, patienceMs: number): Promise
   const deadline = performance.now() + patienceMs;
   while (isAlive(process) && performance.now() < deadline) await new Promise((resolve) => setTimeout(resolve, 20));
   killProcess(process);
-  while (isAlive(process) && performance.now() < deadline + patienceMs) await new Promise((resolve) => setTimeout(resolve, 20));
+  while (isAlive(process) && performance.now() < deadline + patienceMs)
+    await new Promise((resolve) => setTimeout(resolve, 20));
 }

@@ -104,7 +104,8 @@ export class IncomingGuest {
   /** Bytes of the image, zeros aside, that QEMU has not been given yet. */
   get leftBytes(): number {
     let blocks = 0;
-    for (let at = this.#pending.indexOf(1); at >= 0; at = this.#pending.indexOf(1, at + 1)) if (!this.#isZero(at)) blocks += 1;
+    for (let at = this.#pending.indexOf(1); at >= 0; at = this.#pending.indexOf(1, at + 1))
+      if (!this.#isZero(at)) blocks += 1;
     return blocks * BLOCK_SIZE_BYTES;
   }
 
@@ -185,7 +186,8 @@ export class IncomingGuest {
   async adopt(process: ProcessIdentity): Promise<'loaded' | 'running' | 'neither' | undefined> {
     if (!isAlive(process)) return undefined;
     try {
-      if (!this.#qmp || this.#qmp.ended) this.#qmp = await QmpClient.connect(runPlaces(this.#options.runFolder).qmpPath);
+      if (!this.#qmp || this.#qmp.ended)
+        this.#qmp = await QmpClient.connect(runPlaces(this.#options.runFolder).qmpPath);
       const { status, running } = await this.#qmp.execute('query-status');
       this.#process = process;
       if (!running && status !== 'paused') return 'neither';
@@ -323,7 +325,8 @@ export class IncomingGuest {
       this.#startOver();
       this.#kick();
     });
-    if (!this.#setUp) throw new DwcpError('QEMU_PROTOCOL', 'The set-up of the guest’s stream has not come', { side: 'destination' });
+    if (!this.#setUp)
+      throw new DwcpError('QEMU_PROTOCOL', 'The set-up of the guest’s stream has not come', { side: 'destination' });
     this.#pending.fill(1);
     this.#incoming = await IncomingMigration.open(qmp, places.incomingPath, this.#setUp.prefix, this.#setUp.sectionId);
   }
@@ -358,7 +361,10 @@ export class IncomingGuest {
 
   async #alive(): Promise<boolean> {
     if (!this.#qmp || this.#qmp.ended) return false;
-    return this.#qmp.execute('query-status').then(() => true, () => false);
+    return this.#qmp.execute('query-status').then(
+      () => true,
+      () => false,
+    );
   }
 }
 
@@ -367,7 +373,9 @@ function sameState(known: DeviceState | 'whole', { commands, devices }: DeviceSt
 }
 
 function endedBefore(): DwcpError {
-  return new DwcpError('QEMU_REFUSED', 'The QEMU that had loaded the guest has ended before it was told to run it', { side: 'destination' });
+  return new DwcpError('QEMU_REFUSED', 'The QEMU that had loaded the guest has ended before it was told to run it', {
+    side: 'destination',
+  });
 }
 
 function superseded(): DwcpError {

@@ -23,7 +23,14 @@ export class IncomingMigration {
     const socket = connect(path);
     await new Promise<void>((resolve, reject) => {
       socket.once('connect', resolve);
-      socket.once('error', (cause) => reject(new DwcpError('QEMU_UNREACHABLE', `QEMU takes no migration at ${path}: ${messageOf(cause)}`, { side: 'destination', cause })));
+      socket.once('error', (cause) =>
+        reject(
+          new DwcpError('QEMU_UNREACHABLE', `QEMU takes no migration at ${path}: ${messageOf(cause)}`, {
+            side: 'destination',
+            cause,
+          }),
+        ),
+      );
     });
     socket.write(prefix);
     return new IncomingMigration(qmp, socket, sectionId);
@@ -33,7 +40,14 @@ export class IncomingMigration {
     this.#qmp = qmp;
     this.#socket = socket;
     this.#writer = new MigrationStreamWriter(sectionId, (bytes, done) => void socket.write(bytes, done));
-    socket.on('error', (cause) => (this.#error = new DwcpError('QEMU_UNREACHABLE', `QEMU has stopped loading: ${messageOf(cause)}`, { side: 'destination', cause })));
+    socket.on(
+      'error',
+      (cause) =>
+        (this.#error = new DwcpError('QEMU_UNREACHABLE', `QEMU has stopped loading: ${messageOf(cause)}`, {
+          side: 'destination',
+          cause,
+        })),
+    );
     socket.resume();
   }
 
@@ -71,13 +85,21 @@ export class IncomingMigration {
     for (const command of commands) this.#socket.write(command);
     this.#inSection('end');
     this.#endSection();
-    const ends = this.#qmp.event('the end of loading', ({ name, data }) => name === 'MIGRATION' && ['completed', 'failed'].includes(String(data.status)), LOAD_TIMEOUT_MS);
+    const ends = this.#qmp.event(
+      'the end of loading',
+      ({ name, data }) => name === 'MIGRATION' && ['completed', 'failed'].includes(String(data.status)),
+      LOAD_TIMEOUT_MS,
+    );
     for (const piece of deviceState) this.#socket.write(piece);
     this.#socket.end();
     const { data } = await ends;
     if (data.status === 'completed') return;
     const info = await this.#qmp.execute('query-migrate');
-    throw new DwcpError('QEMU_REFUSED', `QEMU could not load the guest: ${info['error-desc'] ?? 'it gives no reason'}`, { side: 'destination' });
+    throw new DwcpError(
+      'QEMU_REFUSED',
+      `QEMU could not load the guest: ${info['error-desc'] ?? 'it gives no reason'}`,
+      { side: 'destination' },
+    );
   }
 
   /** Ends it: QEMU gives the guest up, which has not run here. */

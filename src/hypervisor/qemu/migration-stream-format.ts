@@ -22,7 +22,16 @@ export const STREAM_VERSION = 3;
 export const RAM_SECTION_VERSION = 4;
 export const PAGE_BYTES = 4096;
 
-export const SECTION = { endOfFile: 0x00, start: 0x01, part: 0x02, end: 0x03, full: 0x04, configuration: 0x07, command: 0x08, footer: 0x7e } as const;
+export const SECTION = {
+  endOfFile: 0x00,
+  start: 0x01,
+  part: 0x02,
+  end: 0x03,
+  full: 0x04,
+  configuration: 0x07,
+  command: 0x08,
+  footer: 0x7e,
+} as const;
 
 export const PAGE_FLAG = { zero: 0x02, memSize: 0x04, page: 0x08, endOfSection: 0x10, continue: 0x20 } as const;
 export const FLAG_MASK = PAGE_BYTES - 1;

@@ -6,7 +6,17 @@
  *   prefix -> (section head -> records ... footer)* -> device state, passed on to the end
  */
 import type { RamBlock } from '../../model/guest';
-import { FLAG_MASK, notUnderstood, PAGE_BYTES, PAGE_FLAG, RAM_SECTION_VERSION, SECTION, STREAM_LIMITS, STREAM_MAGIC, STREAM_VERSION } from './migration-stream-format';
+import {
+  FLAG_MASK,
+  notUnderstood,
+  PAGE_BYTES,
+  PAGE_FLAG,
+  RAM_SECTION_VERSION,
+  SECTION,
+  STREAM_LIMITS,
+  STREAM_MAGIC,
+  STREAM_VERSION,
+} from './migration-stream-format';
 
 /** What the reader finds. Buffers are views that hold only during the call. */
 export interface MigrationStreamHandler {
@@ -56,10 +66,14 @@ export class MigrationStreamReader {
   /** @returns bytes used up; 0 where more are needed */
   #step(bytes: Buffer): number {
     switch (this.#state) {
-      case 'prefix': return this.#prefix(bytes);
-      case 'section': return this.#section(bytes);
-      case 'records': return this.#records(bytes);
-      case 'footer': return this.#footer(bytes);
+      case 'prefix':
+        return this.#prefix(bytes);
+      case 'section':
+        return this.#section(bytes);
+      case 'records':
+        return this.#records(bytes);
+      case 'footer':
+        return this.#footer(bytes);
       case 'device':
         this.#handler.deviceState(bytes);
         return bytes.length;
@@ -74,7 +88,11 @@ export class MigrationStreamReader {
       if (version !== STREAM_VERSION) throw notUnderstood(`version ${version}`);
       this.#skipConfiguration(cursor);
       this.#readRamSetUp(cursor);
-      this.#handler.setUp(bytes.subarray(0, cursor.at), this.#sectionId, [...this.#blocks].map(([id, usedBytes]) => ({ id, usedBytes })));
+      this.#handler.setUp(
+        bytes.subarray(0, cursor.at),
+        this.#sectionId,
+        [...this.#blocks].map(([id, usedBytes]) => ({ id, usedBytes })),
+      );
       this.#state = 'section';
       return cursor.at;
     } catch (error) {
@@ -118,11 +136,18 @@ export class MigrationStreamReader {
     for (let seen = 0; seen < total; ) {
       const id = cursor.text();
       const usedBytes = Number(cursor.u64());
-      if (usedBytes === 0 || seen + usedBytes > total || this.#blocks.has(id) || this.#blocks.size >= STREAM_LIMITS.blocks) throw notUnderstood('a list of RAM blocks that does not add up');
+      if (
+        usedBytes === 0 ||
+        seen + usedBytes > total ||
+        this.#blocks.has(id) ||
+        this.#blocks.size >= STREAM_LIMITS.blocks
+      )
+        throw notUnderstood('a list of RAM blocks that does not add up');
       this.#blocks.set(id, usedBytes);
       seen += usedBytes;
     }
-    if (cursor.u64() !== BigInt(PAGE_FLAG.endOfSection)) throw notUnderstood('more than a list of RAM blocks in the set-up');
+    if (cursor.u64() !== BigInt(PAGE_FLAG.endOfSection))
+      throw notUnderstood('more than a list of RAM blocks in the set-up');
     this.#readFooter(cursor);
   }
 
@@ -168,7 +193,8 @@ export class MigrationStreamReader {
       this.#state = 'footer';
       return HEAD_BYTES;
     }
-    if ((flags & ~(PAGE_FLAG.zero | PAGE_FLAG.page | PAGE_FLAG.continue)) !== 0) throw notUnderstood(`page flags 0x${flags.toString(16)}`);
+    if ((flags & ~(PAGE_FLAG.zero | PAGE_FLAG.page | PAGE_FLAG.continue)) !== 0)
+      throw notUnderstood(`page flags 0x${flags.toString(16)}`);
     let block = this.#block;
     if ((flags & PAGE_FLAG.continue) === 0) {
       if (bytes.length - at < 1) return 0;
@@ -178,8 +204,10 @@ export class MigrationStreamReader {
       at += 1 + length;
     }
     const size = block === undefined ? undefined : this.#blocks.get(block);
-    if (block === undefined || size === undefined) throw notUnderstood(`a page of block "${block ?? ''}", which is not in the set-up`);
-    if (offset + PAGE_BYTES > size) throw notUnderstood(`a page at ${offset} of block ${block}, which has ${size} bytes`);
+    if (block === undefined || size === undefined)
+      throw notUnderstood(`a page of block "${block ?? ''}", which is not in the set-up`);
+    if (offset + PAGE_BYTES > size)
+      throw notUnderstood(`a page at ${offset} of block ${block}, which has ${size} bytes`);
     const full = (flags & PAGE_FLAG.page) !== 0;
     if (full === ((flags & PAGE_FLAG.zero) !== 0)) throw notUnderstood(`page flags 0x${flags.toString(16)}`);
     const contentBytes = full ? PAGE_BYTES : 1;

@@ -95,10 +95,22 @@ export class OutgoingMigration {
     });
     const present = await this.#qmp.execute('query-migrate-capabilities');
     this.#acknowledges = present.some(({ capability }) => capability === 'switchover-ack');
-    const wanted: Readonly<Record<string, boolean>> = { events: true, 'pause-before-switchover': true, 'auto-converge': this.#autoConverge, 'return-path': this.#acknowledges, 'switchover-ack': this.#acknowledges };
-    const capabilities = present.filter(({ capability, state }) => state !== (wanted[capability] ?? false)).map(({ capability, state }) => ({ capability, state: !state }));
+    const wanted: Readonly<Record<string, boolean>> = {
+      events: true,
+      'pause-before-switchover': true,
+      'auto-converge': this.#autoConverge,
+      'return-path': this.#acknowledges,
+      'switchover-ack': this.#acknowledges,
+    };
+    const capabilities = present
+      .filter(({ capability, state }) => state !== (wanted[capability] ?? false))
+      .map(({ capability, state }) => ({ capability, state: !state }));
     if (capabilities.length > 0) await this.#qmp.execute('migrate-set-capabilities', { capabilities });
-    await this.#qmp.execute('migrate-set-parameters', { 'max-bandwidth': NO_LIMIT_BYTES_PER_SECOND, 'downtime-limit': AS_LATE_AS_MAY_BE_MS, ...HARDLY_THROTTLED });
+    await this.#qmp.execute('migrate-set-parameters', {
+      'max-bandwidth': NO_LIMIT_BYTES_PER_SECOND,
+      'downtime-limit': AS_LATE_AS_MAY_BE_MS,
+      ...HARDLY_THROTTLED,
+    });
     await this.#qmp.execute('migrate', { uri: `unix:${this.#path}` });
   }
 
@@ -151,7 +163,10 @@ export class OutgoingMigration {
 
   /** QEMU stops the guest for its migration, or an operator does: then the migration ends, and the guest stays as it is. */
   async #noteStop(event: QmpEvent): Promise<void> {
-    const status = await this.#qmp.execute('query-status').then((answer) => answer.status, () => undefined);
+    const status = await this.#qmp.execute('query-status').then(
+      (answer) => answer.status,
+      () => undefined,
+    );
     if (status === undefined || STOPPED_FOR_MIGRATION.has(status)) {
       this.#stopped = event;
       this.#onStopped?.(event.atMs);
@@ -164,7 +179,11 @@ export class OutgoingMigration {
   /** From `pre-switchover`: the last pages and the device state. Past this QEMU never starts the guest by itself. */
   async complete(): Promise<void> {
     const completed = this.#reaches('completed');
-    await Promise.all([completed, this.#streamEnded, this.#qmp.execute('migrate-continue', { state: 'pre-switchover' })]);
+    await Promise.all([
+      completed,
+      this.#streamEnded,
+      this.#qmp.execute('migrate-continue', { state: 'pre-switchover' }),
+    ]);
     this.#close();
   }
 
@@ -182,11 +201,14 @@ export class OutgoingMigration {
 
   /** Waits for one of these states. @throws QEMU_REFUSED where QEMU's migration fails instead, with its reason */
   async #reaches(...wanted: readonly string[]): Promise<void> {
-    const isState = ({ name, data }: QmpEvent): boolean => name === 'MIGRATION' && (wanted.includes(String(data.status)) || data.status === 'failed');
+    const isState = ({ name, data }: QmpEvent): boolean =>
+      name === 'MIGRATION' && (wanted.includes(String(data.status)) || data.status === 'failed');
     const { data } = await this.#qmp.event(`migration state ${wanted.join(' or ')}`, isState, STATE_TIMEOUT_MS);
     if (wanted.includes(String(data.status))) return;
     const info = await this.info();
-    throw new DwcpError('QEMU_REFUSED', `QEMU's migration failed: ${info['error-desc'] ?? 'it gives no reason'}`, { side: 'source' });
+    throw new DwcpError('QEMU_REFUSED', `QEMU's migration failed: ${info['error-desc'] ?? 'it gives no reason'}`, {
+      side: 'source',
+    });
   }
 
   #trickle(): void {
@@ -210,9 +232,12 @@ export class OutgoingMigration {
   #accept(socket: Socket): void {
     this.#socket = socket;
     socket.pause();
-    setTimeout(() => {
-      if (!this.#held) socket.resume();
-    }, this.#acknowledges ? 0 : FIRST_MEASUREMENT_MS);
+    setTimeout(
+      () => {
+        if (!this.#held) socket.resume();
+      },
+      this.#acknowledges ? 0 : FIRST_MEASUREMENT_MS,
+    );
     socket.on('error', () => undefined);
     socket.on('end', () => this.#endStream());
     socket.on('data', (chunk: Buffer) => {
@@ -242,5 +267,7 @@ export class OutgoingMigration {
 }
 
 function pausedByOthers(): DwcpError {
-  return new DwcpError('GUEST_PAUSED', 'Somebody has paused the guest while it was being moved; it stays as it is', { side: 'source' });
+  return new DwcpError('GUEST_PAUSED', 'Somebody has paused the guest while it was being moved; it stays as it is', {
+    side: 'source',
+  });
 }

@@ -15,14 +15,23 @@ const HELP_TIMEOUT_MS = 20_000;
 const QEMU_ITSELF_BYTES = 64 * 1024 * 1024;
 
 /** @throws GUEST_REFUSED with what is missing */
-export async function assertCanRun(vmId: string, command: readonly string[], { qemuVersion, machine, needsFiles, ramBlocks }: GuestSpec): Promise<void> {
+export async function assertCanRun(
+  vmId: string,
+  command: readonly string[],
+  { qemuVersion, machine, needsFiles, ramBlocks }: GuestSpec,
+): Promise<void> {
   const program = command[0] ?? '';
   const { versionText, machines, model, models } = await abilitiesOf(command);
   const version = /version (\d+\.\d+(?:\.\d+)?)/.exec(versionText)?.[1] ?? '';
   if (version === '') throw refused(`${program} does not say its version`);
-  if (olderThan(version, qemuVersion)) throw refused(`${program} is version ${version} here and ${qemuVersion} at the source: a guest moves to the same version or a newer one`);
-  if (!new RegExp(`^${machine.replaceAll('.', '\\.')}\\s`, 'm').test(machines)) throw refused(`${program} has no machine ${machine} here`);
-  if (model !== undefined && !new RegExp(`\\b${model}\\b`).test(models)) throw refused(`${program} has no processor model ${model} here`);
+  if (olderThan(version, qemuVersion))
+    throw refused(
+      `${program} is version ${version} here and ${qemuVersion} at the source: a guest moves to the same version or a newer one`,
+    );
+  if (!new RegExp(`^${machine.replaceAll('.', '\\.')}\\s`, 'm').test(machines))
+    throw refused(`${program} has no machine ${machine} here`);
+  if (model !== undefined && !new RegExp(`\\b${model}\\b`).test(models))
+    throw refused(`${program} has no processor model ${model} here`);
   const missing = needsFiles.find((path) => !existsSync(path));
   if (missing !== undefined) throw refused(`${vmId} needs ${missing}, which this host does not have`);
   const wanted = ramBlocks.reduce((sum, { usedBytes }) => sum + usedBytes, QEMU_ITSELF_BYTES);
@@ -35,11 +44,15 @@ export async function askAhead(command: readonly string[]): Promise<void> {
   await abilitiesOf(command).catch(() => undefined);
 }
 
-async function abilitiesOf(command: readonly string[]): Promise<{ versionText: string; machines: string; model: string | undefined; models: string }> {
+async function abilitiesOf(
+  command: readonly string[],
+): Promise<{ versionText: string; machines: string; model: string | undefined; models: string }> {
   const program = command[0] ?? '';
   const model = valueOf(command, '-cpu')?.split(',')[0];
   const [versionText, machines, models] = await Promise.all([
-    help(program, '--version'), help(program, '-machine', 'help'), model === undefined ? '' : help(program, ...acceleratorOf(command), '-cpu', 'help'),
+    help(program, '--version'),
+    help(program, '-machine', 'help'),
+    model === undefined ? '' : help(program, ...acceleratorOf(command), '-cpu', 'help'),
   ]);
   return { versionText, machines, model, models };
 }
@@ -67,13 +80,18 @@ async function help(program: string, ...args: readonly string[]): Promise<string
     if (answers.size < MAX_ANSWERS) answers.set(question, stdout);
     return stdout;
   } catch (cause) {
-    throw new DwcpError('GUEST_REFUSED', `The guest cannot run here: ${program} ${args.join(' ')} fails: ${messageOf(cause).split('\n')[0] ?? ''}`, { side: 'destination', cause });
+    throw new DwcpError(
+      'GUEST_REFUSED',
+      `The guest cannot run here: ${program} ${args.join(' ')} fails: ${messageOf(cause).split('\n')[0] ?? ''}`,
+      { side: 'destination', cause },
+    );
   }
 }
 
 function olderThan(version: string, other: string): boolean {
   const [a, b] = [version, other].map((text) => text.split('.').map(Number));
-  for (let part = 0; part < 2; part += 1) if ((a?.[part] ?? 0) !== (b?.[part] ?? 0)) return (a?.[part] ?? 0) < (b?.[part] ?? 0);
+  for (let part = 0; part < 2; part += 1)
+    if ((a?.[part] ?? 0) !== (b?.[part] ?? 0)) return (a?.[part] ?? 0) < (b?.[part] ?? 0);
   return false;
 }
 

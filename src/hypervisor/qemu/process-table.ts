@@ -47,7 +47,8 @@ export function killGuestsNaming(folders: readonly string[]): void {
   for (const pid of readdirSync('/proc').filter((name) => /^\d+$/.test(name))) {
     try {
       const command = readFileSync(`/proc/${pid}/cmdline`, 'utf8');
-      if ((command.split('\0')[0] ?? '').includes('qemu-system') && folders.some((folder) => command.includes(folder))) process.kill(Number(pid), 'SIGKILL');
+      if ((command.split('\0')[0] ?? '').includes('qemu-system') && folders.some((folder) => command.includes(folder)))
+        process.kill(Number(pid), 'SIGKILL');
     } catch {
       continue; // It has ended meanwhile.
     }
@@ -57,10 +58,12 @@ export function killGuestsNaming(folders: readonly string[]): void {
 /** The process that listens on a UNIX socket, and its command line; undefined where there is none that may be seen. */
 export function findListener(socketPath: string): FoundGuest | undefined {
   const inodes = new Set(
-    readFileSync('/proc/net/unix', 'utf8').split('\n').flatMap((line) => {
-      const fields = line.trim().split(/\s+/);
-      return fields[7] === socketPath && fields[3] === '00010000' ? [fields[6] ?? ''] : [];
-    }),
+    readFileSync('/proc/net/unix', 'utf8')
+      .split('\n')
+      .flatMap((line) => {
+        const fields = line.trim().split(/\s+/);
+        return fields[7] === socketPath && fields[3] === '00010000' ? [fields[6] ?? ''] : [];
+      }),
   );
   if (inodes.size === 0) return undefined;
   for (const name of readdirSync('/proc')) {

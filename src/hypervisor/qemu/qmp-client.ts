@@ -7,7 +7,14 @@
  */
 import { connect, type Socket } from 'node:net';
 import { DwcpError, messageOf } from '../../model/errors';
-import { greetingSchema, messageSchema, QMP_RETURNS, type QmpCommand, type QmpEvent, type QmpReturn } from './qmp-schemas';
+import {
+  greetingSchema,
+  messageSchema,
+  QMP_RETURNS,
+  type QmpCommand,
+  type QmpEvent,
+  type QmpReturn,
+} from './qmp-schemas';
 
 const CONNECT_TIMEOUT_MS = 10_000;
 const COMMAND_TIMEOUT_MS = 30_000;
@@ -52,8 +59,12 @@ export class QmpClient {
     this.path = path;
     this.#socket = connect(path);
     this.#socket.on('data', (chunk: Buffer) => this.#take(chunk));
-    this.#socket.on('error', (cause) => this.#end(new DwcpError('QEMU_UNREACHABLE', `QEMU's monitor at ${path}: ${messageOf(cause)}`, { cause })));
-    this.#socket.on('close', () => this.#end(new DwcpError('QEMU_UNREACHABLE', `QEMU has closed its monitor at ${path}`)));
+    this.#socket.on('error', (cause) =>
+      this.#end(new DwcpError('QEMU_UNREACHABLE', `QEMU's monitor at ${path}: ${messageOf(cause)}`, { cause })),
+    );
+    this.#socket.on('close', () =>
+      this.#end(new DwcpError('QEMU_UNREACHABLE', `QEMU has closed its monitor at ${path}`)),
+    );
   }
 
   get ended(): boolean {
@@ -73,10 +84,18 @@ export class QmpClient {
   }
 
   /** @throws QEMU_REFUSED with QEMU's own words; QEMU_TIMEOUT, QEMU_UNREACHABLE, QEMU_PROTOCOL */
-  async execute<C extends QmpCommand>(command: C, parameters: Readonly<Record<string, unknown>> = {}, timeoutMs = COMMAND_TIMEOUT_MS): Promise<QmpReturn<C>> {
+  async execute<C extends QmpCommand>(
+    command: C,
+    parameters: Readonly<Record<string, unknown>> = {},
+    timeoutMs = COMMAND_TIMEOUT_MS,
+  ): Promise<QmpReturn<C>> {
     const value = await this.#ask(command, parameters, timeoutMs);
     const parsed = QMP_RETURNS[command].safeParse(value);
-    if (!parsed.success) throw new DwcpError('QEMU_PROTOCOL', `QEMU's answer to ${command} is malformed at ${parsed.error.issues[0]?.path.join('.') ?? '?'}`);
+    if (!parsed.success)
+      throw new DwcpError(
+        'QEMU_PROTOCOL',
+        `QEMU's answer to ${command} is malformed at ${parsed.error.issues[0]?.path.join('.') ?? '?'}`,
+      );
     return parsed.data as QmpReturn<C>;
   }
 
@@ -91,7 +110,11 @@ export class QmpClient {
         act();
       };
       const ended = (error: DwcpError): void => done(() => reject(error));
-      const timer = setTimeout(() => ended(new DwcpError('QEMU_TIMEOUT', `QEMU at ${this.path} did not report ${what} within ${timeoutMs} ms`)), timeoutMs);
+      const timer = setTimeout(
+        () =>
+          ended(new DwcpError('QEMU_TIMEOUT', `QEMU at ${this.path} did not report ${what} within ${timeoutMs} ms`)),
+        timeoutMs,
+      );
       const stop = this.onEvent((event) => {
         if (matches(event)) done(() => resolve(event));
       });
@@ -105,7 +128,16 @@ export class QmpClient {
 
   #greeting(): Promise<void> {
     return new Promise((resolve, reject) => {
-      const timer = setTimeout(() => this.#end(new DwcpError('QEMU_TIMEOUT', `Nothing greets at ${this.path}: is another client connected to this monitor?`)), CONNECT_TIMEOUT_MS);
+      const timer = setTimeout(
+        () =>
+          this.#end(
+            new DwcpError(
+              'QEMU_TIMEOUT',
+              `Nothing greets at ${this.path}: is another client connected to this monitor?`,
+            ),
+          ),
+        CONNECT_TIMEOUT_MS,
+      );
       const ended = (error: DwcpError): void => {
         clearTimeout(timer);
         reject(error);
@@ -139,7 +171,10 @@ export class QmpClient {
       const piece = end < 0 ? rest : rest.subarray(0, end);
       this.#pieces.push(piece);
       this.#pieceBytes += piece.length;
-      if (this.#pieceBytes > MAX_LINE_BYTES) { this.#end(new DwcpError('QEMU_PROTOCOL', `A line of QEMU's monitor is longer than ${MAX_LINE_BYTES} bytes`)); return; }
+      if (this.#pieceBytes > MAX_LINE_BYTES) {
+        this.#end(new DwcpError('QEMU_PROTOCOL', `A line of QEMU's monitor is longer than ${MAX_LINE_BYTES} bytes`));
+        return;
+      }
       if (end < 0) return;
       const line = Buffer.concat(this.#pieces).toString('utf8').trim();
       this.#pieces = [];
@@ -154,16 +189,29 @@ export class QmpClient {
     try {
       value = JSON.parse(line);
     } catch {
-      this.#end(new DwcpError('QEMU_PROTOCOL', `QEMU's monitor at ${this.path} does not speak JSON`)); return;
+      this.#end(new DwcpError('QEMU_PROTOCOL', `QEMU's monitor at ${this.path} does not speak JSON`));
+      return;
     }
     if (this.#greet) {
-      if (greetingSchema.safeParse(value).success) { this.#greet(); return; }
-      this.#end(new DwcpError('QEMU_PROTOCOL', `What listens at ${this.path} is no QEMU monitor`)); return;
+      if (greetingSchema.safeParse(value).success) {
+        this.#greet();
+        return;
+      }
+      this.#end(new DwcpError('QEMU_PROTOCOL', `What listens at ${this.path} is no QEMU monitor`));
+      return;
     }
     const parsed = messageSchema.safeParse(value);
-    if (!parsed.success) { this.#end(new DwcpError('QEMU_PROTOCOL', `A message of QEMU's monitor at ${this.path} is malformed`)); return; }
+    if (!parsed.success) {
+      this.#end(new DwcpError('QEMU_PROTOCOL', `A message of QEMU's monitor at ${this.path} is malformed`));
+      return;
+    }
     const message = parsed.data;
-    if ('event' in message) this.#announce({ name: message.event, data: message.data ?? {}, atMs: message.timestamp.seconds * 1000 + message.timestamp.microseconds / 1000 });
+    if ('event' in message)
+      this.#announce({
+        name: message.event,
+        data: message.data ?? {},
+        atMs: message.timestamp.seconds * 1000 + message.timestamp.microseconds / 1000,
+      });
     else if (message.id !== undefined) this.#settle(message.id, message);
   }
 
@@ -171,12 +219,16 @@ export class QmpClient {
     for (const listener of [...this.#listeners]) listener(event);
   }
 
-  #settle(id: number, message: { readonly return: unknown } | { readonly error: { readonly class: string; readonly desc: string } }): void {
+  #settle(
+    id: number,
+    message: { readonly return: unknown } | { readonly error: { readonly class: string; readonly desc: string } },
+  ): void {
     const waiting = this.#waiting.get(id);
     if (!waiting) return;
     this.#waiting.delete(id);
     clearTimeout(waiting.timer);
-    if ('error' in message) waiting.reject(new DwcpError('QEMU_REFUSED', `QEMU refuses ${waiting.command}: ${message.error.desc}`));
+    if ('error' in message)
+      waiting.reject(new DwcpError('QEMU_REFUSED', `QEMU refuses ${waiting.command}: ${message.error.desc}`));
     else waiting.resolve(message.return);
   }
 

@@ -39,8 +39,13 @@ export const blockDeviceSchema = z.object({
       ro: z.boolean(),
       drv: z.string(),
       encrypted: z.boolean().optional(),
-      'backing_file_depth': z.number().optional(),
-      image: z.looseObject({ 'virtual-size': z.number(), filename: z.string(), format: z.string(), snapshots: z.array(z.unknown()).optional() }),
+      backing_file_depth: z.number().optional(),
+      image: z.looseObject({
+        'virtual-size': z.number(),
+        filename: z.string(),
+        format: z.string(),
+        snapshots: z.array(z.unknown()).optional(),
+      }),
       'dirty-bitmaps': z.array(bitmapSchema).optional(),
     })
     .optional(),
@@ -49,7 +54,10 @@ export type BlockDevice = z.infer<typeof blockDeviceSchema>;
 
 export const QMP_RETURNS = {
   qmp_capabilities: nothing,
-  'query-version': z.object({ qemu: z.object({ major: z.number(), minor: z.number(), micro: z.number() }), package: z.string() }),
+  'query-version': z.object({
+    qemu: z.object({ major: z.number(), minor: z.number(), micro: z.number() }),
+    package: z.string(),
+  }),
   'query-status': z.object({ status: z.string(), running: z.boolean() }),
   'query-migrate': migrationInfoSchema,
   'query-migrate-capabilities': z.array(z.object({ capability: z.string(), state: z.boolean() })),
@@ -60,7 +68,9 @@ export const QMP_RETURNS = {
   migrate_cancel: nothing,
   'query-block': z.array(blockDeviceSchema),
   'query-named-block-nodes': z.array(z.object({ 'node-name': z.string().optional() })),
-  'query-block-jobs': z.array(z.object({ device: z.string(), len: z.number(), offset: z.number(), ready: z.boolean(), status: z.string() })),
+  'query-block-jobs': z.array(
+    z.object({ device: z.string(), len: z.number(), offset: z.number(), ready: z.boolean(), status: z.string() }),
+  ),
   'blockdev-add': nothing,
   'blockdev-del': nothing,
   'blockdev-mirror': nothing,
@@ -92,7 +102,11 @@ export const greetingSchema = z.object({ QMP: z.object({ version: QMP_RETURNS['q
 export const messageSchema = z.union([
   z.object({ return: z.unknown(), id: z.number() }),
   z.object({ error: z.object({ class: z.string(), desc: z.string() }), id: z.number().optional() }),
-  z.object({ event: z.string(), data: z.looseObject({}).optional(), timestamp: z.object({ seconds: z.number(), microseconds: z.number() }) }),
+  z.object({
+    event: z.string(),
+    data: z.looseObject({}).optional(),
+    timestamp: z.object({ seconds: z.number(), microseconds: z.number() }),
+  }),
 ]);
 
 export interface QmpEvent {

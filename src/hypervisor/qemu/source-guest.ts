@@ -6,7 +6,14 @@
  */
 import { existsSync, statSync } from 'node:fs';
 import { DwcpError, hasCode, messageOf, toDwcpError } from '../../model/errors';
-import { type DiskFormat, type GuestDefinition, type GuestSpec, type RamBlock, RamLayout, type SharedFile } from '../../model/guest';
+import {
+  type DiskFormat,
+  type GuestDefinition,
+  type GuestSpec,
+  type RamBlock,
+  RamLayout,
+  type SharedFile,
+} from '../../model/guest';
 import type { VmImage } from '../../model/image';
 import { clearExports, DiskExports, type DiskReader, guestDiskOf } from './disk-export';
 import { guestOwn, namedFiles, pinMachine } from './guest-command';
@@ -85,7 +92,9 @@ export class SourceGuest {
   /** Called once where the guest's QEMU ends or its stream breaks. */
   onFailure(handler: (error: DwcpError) => void): void {
     this.#failed = handler;
-    this.#qmp.onEnd((cause) => handler(new DwcpError('GUEST_LOST', `The guest’s QEMU has ended: ${cause.message}`, { side: 'source', cause })));
+    this.#qmp.onEnd((cause) =>
+      handler(new DwcpError('GUEST_LOST', `The guest’s QEMU has ended: ${cause.message}`, { side: 'source', cause })),
+    );
     this.#outgoing?.onFailure(handler);
   }
 
@@ -96,20 +105,40 @@ export class SourceGuest {
   async inspect(images: readonly VmImage[], force: boolean): Promise<InspectedGuest> {
     const { qemu } = await this.#qmp.execute('query-version');
     const tooOld = qemu.major < OLDEST_QEMU[0] || (qemu.major === OLDEST_QEMU[0] && qemu.minor < OLDEST_QEMU[1]);
-    if (tooOld && !force) throw refused(`QEMU ${qemu.major}.${qemu.minor} is older than ${OLDEST_QEMU.join('.')}; --force tries all the same`);
+    if (tooOld && !force)
+      throw refused(
+        `QEMU ${qemu.major}.${qemu.minor} is older than ${OLDEST_QEMU.join('.')}; --force tries all the same`,
+      );
     await this.#assertRunning();
     const found = await this.#findDisks(images, force);
-    const machine = String(await this.#qmp.execute('qom-get', { path: '/machine', property: 'type' })).replace(/-machine$/, '');
+    const machine = String(await this.#qmp.execute('qom-get', { path: '/machine', property: 'type' })).replace(
+      /-machine$/,
+      '',
+    );
     const memory = await this.#probeMemory().catch((error: unknown) => {
       if (!hasCode(error, 'STREAM_NOT_UNDERSTOOD')) throw error;
       return { ramBlocks: [], notUnderstood: messageOf(error) };
     });
     const disks = found.map(({ imageId, sizeBytes }) => ({ imageId, sizeBytes }));
-    const formats = Object.fromEntries(found.flatMap(({ imageId, format }) => (format === 'raw' ? [] : [[imageId, format]])));
+    const formats = Object.fromEntries(
+      found.flatMap(({ imageId, format }) => (format === 'raw' ? [] : [[imageId, format]])),
+    );
     const diskPaths = Object.fromEntries(found.map(({ imageId, path }) => [imageId, path]));
     const command = pinMachine(guestOwn(this.#definition.command), machine);
     const needsFiles = namedFiles(command, Object.values(diskPaths)).filter((path) => existsSync(path));
-    return { disks, spec: { command, formats, qemuVersion: `${qemu.major}.${qemu.minor}.${qemu.micro}`, machine, needsFiles, diskPaths, sharedFiles: await this.#sharedFiles(), ...memory } };
+    return {
+      disks,
+      spec: {
+        command,
+        formats,
+        qemuVersion: `${qemu.major}.${qemu.minor}.${qemu.micro}`,
+        machine,
+        needsFiles,
+        diskPaths,
+        sharedFiles: await this.#sharedFiles(),
+        ...memory,
+      },
+    };
   }
 
   /** Serves the disks and records what the guest writes to them from now on. */
@@ -117,15 +146,28 @@ export class SourceGuest {
     const exports = new DiskExports(this.#qmp, this.#places.nbdPath);
     this.#exports = exports;
     const readers = new Map<string, DiskReader>();
-    for (const disk of await this.#findDisks(images, true)) readers.set(disk.imageId, await exports.watch(disk.imageId, disk));
+    for (const disk of await this.#findDisks(images, true))
+      readers.set(disk.imageId, await exports.watch(disk.imageId, disk));
     return readers;
   }
 
   /** Sets QEMU's migration going: memory comes to the image file and is named as it changes. */
-  async startMemory(path: string, ramBlocks: readonly RamBlock[], blankPages: (fd: number) => Uint8Array, settled: Uint8Array, autoConverge: boolean, events: GuestMemoryEvents): Promise<void> {
+  async startMemory(
+    path: string,
+    ramBlocks: readonly RamBlock[],
+    blankPages: (fd: number) => Uint8Array,
+    settled: Uint8Array,
+    autoConverge: boolean,
+    events: GuestMemoryEvents,
+  ): Promise<void> {
     await this.#assertRunning();
     this.#memory = new GuestMemory(path, new RamLayout(ramBlocks), blankPages, settled, events);
-    this.#outgoing = new OutgoingMigration(this.#qmp, this.#places.outgoingPath, new MigrationStreamReader(this.#memory), autoConverge);
+    this.#outgoing = new OutgoingMigration(
+      this.#qmp,
+      this.#places.outgoingPath,
+      new MigrationStreamReader(this.#memory),
+      autoConverge,
+    );
     this.#outgoing.onFailure((error) => this.#failed(error));
     await this.#outgoing.start();
   }
@@ -134,19 +176,24 @@ export class SourceGuest {
   async startWhole(take: (chunk: Buffer) => Promise<void>, autoConverge: boolean): Promise<void> {
     await this.#assertRunning();
     let chunksOnTheWay = 0;
-    const outgoing = new OutgoingMigration(this.#qmp, this.#places.outgoingPath, {
-      feed: (chunk) => {
-        chunksOnTheWay += 1;
-        outgoing.hold();
-        take(chunk).then(
-          () => {
-            chunksOnTheWay -= 1;
-            if (chunksOnTheWay === 0) outgoing.release();
-          },
-          (error: unknown) => this.#failed(toDwcpError(error, 'SESSION_LOST', { side: 'source' })),
-        );
+    const outgoing = new OutgoingMigration(
+      this.#qmp,
+      this.#places.outgoingPath,
+      {
+        feed: (chunk) => {
+          chunksOnTheWay += 1;
+          outgoing.hold();
+          take(chunk).then(
+            () => {
+              chunksOnTheWay -= 1;
+              if (chunksOnTheWay === 0) outgoing.release();
+            },
+            (error: unknown) => this.#failed(toDwcpError(error, 'SESSION_LOST', { side: 'source' })),
+          );
+        },
       },
-    }, autoConverge);
+      autoConverge,
+    );
     this.#outgoing = outgoing;
     outgoing.onFailure((error) => this.#failed(error));
     await outgoing.start();
@@ -176,7 +223,12 @@ export class SourceGuest {
 
   async info(): Promise<MemoryInfo> {
     const info = await this.#qmp.execute('query-migrate');
-    if (info.status === 'failed' || info.status === 'cancelled') throw new DwcpError('QEMU_REFUSED', `QEMU's migration ${info.status}: ${info['error-desc'] ?? 'it gives no reason'}`, { side: 'source' });
+    if (info.status === 'failed' || info.status === 'cancelled')
+      throw new DwcpError(
+        'QEMU_REFUSED',
+        `QEMU's migration ${info.status}: ${info['error-desc'] ?? 'it gives no reason'}`,
+        { side: 'source' },
+      );
     const { ram } = info;
     return {
       rounds: ram?.['dirty-sync-count'] ?? 0,
@@ -207,7 +259,10 @@ export class SourceGuest {
   async complete(): Promise<{ commands: Buffer; devices: Buffer }> {
     if (!this.#outgoing) throw new DwcpError('INTERNAL', 'the guest’s memory has not been started');
     await this.#outgoing.complete();
-    return { commands: Buffer.concat(this.#memory?.commands ?? []), devices: Buffer.concat(this.#memory?.devicePieces ?? []) };
+    return {
+      commands: Buffer.concat(this.#memory?.commands ?? []),
+      devices: Buffer.concat(this.#memory?.devicePieces ?? []),
+    };
   }
 
   /** Whatever has been begun is taken back: the guest runs as before. Idempotent. @throws ABANDONED where it is not this host's; GUEST_LOST where it is gone */
@@ -231,23 +286,38 @@ export class SourceGuest {
     const { status, running } = await this.#qmp.execute('query-status');
     if (!running) throw new DwcpError('GUEST_PAUSED', `The guest is in state "${status}"`, { side: 'source' });
     const migration = await this.#qmp.execute('query-migrate');
-    if (migration.status !== undefined && !['none', 'cancelled', 'failed', 'completed'].includes(migration.status)) throw refused(`another migration of it is ${migration.status} in QEMU; cancel that first`);
+    if (migration.status !== undefined && !['none', 'cancelled', 'failed', 'completed'].includes(migration.status))
+      throw refused(`another migration of it is ${migration.status} in QEMU; cancel that first`);
     const blocked = migration['blocked-reasons'];
     if (blocked && blocked.length > 0) throw refused(`QEMU says: ${blocked.join('; ')}`);
   }
 
-  async #findDisks(images: readonly VmImage[], force: boolean): Promise<{ imageId: string; node: string; sizeBytes: number; path: string; format: DiskFormat }[]> {
+  async #findDisks(
+    images: readonly VmImage[],
+    force: boolean,
+  ): Promise<{ imageId: string; node: string; sizeBytes: number; path: string; format: DiskFormat }[]> {
     const disks = images.filter(({ kind }) => kind === 'disk');
     const found: { imageId: string; node: string; sizeBytes: number; path: string; format: DiskFormat }[] = [];
     for (const device of await this.#qmp.execute('query-block')) {
       const disk = guestDiskOf(device);
       if (!disk) continue;
       const image = disks.find(({ path }) => path === disk.path);
-      if (!image) throw refused(`its disk ${disk.path} (${device.device || disk.node}) is none of the VM’s images; adopt or define it anew`);
-      if (disk.format !== 'raw' && disk.format !== 'qcow2') throw refused(`disk ${image.imageId} is ${disk.format}; raw and qcow2 can be moved`);
+      if (!image)
+        throw refused(
+          `its disk ${disk.path} (${device.device || disk.node}) is none of the VM’s images; adopt or define it anew`,
+        );
+      if (disk.format !== 'raw' && disk.format !== 'qcow2')
+        throw refused(`disk ${image.imageId} is ${disk.format}; raw and qcow2 can be moved`);
       if (device.inserted?.encrypted) throw refused(`disk ${image.imageId} is encrypted`);
-      if ((device.inserted?.image.snapshots?.length ?? 0) > 0 && !force) throw refused(`disk ${image.imageId} has internal snapshots, which would stay behind; --force leaves them`);
-      found.push({ imageId: image.imageId, node: disk.node, sizeBytes: disk.sizeBytes, path: disk.path, format: disk.format });
+      if ((device.inserted?.image.snapshots?.length ?? 0) > 0 && !force)
+        throw refused(`disk ${image.imageId} has internal snapshots, which would stay behind; --force leaves them`);
+      found.push({
+        imageId: image.imageId,
+        node: disk.node,
+        sizeBytes: disk.sizeBytes,
+        path: disk.path,
+        format: disk.format,
+      });
     }
     const missing = disks.find(({ imageId }) => !found.some((disk) => disk.imageId === imageId));
     if (missing) throw refused(`its disk ${missing.imageId} (${missing.path}) is not among the guest’s drives`);
@@ -256,8 +326,13 @@ export class SourceGuest {
 
   /** Read-only drives that lie in files: what the guest has read of them is in its memory, and in the file on both hosts. */
   async #sharedFiles(): Promise<SharedFile[]> {
-    const paths = (await this.#qmp.execute('query-block')).flatMap(({ inserted }) => (inserted?.ro ? [inserted.image.filename] : []));
-    const sized = [...new Set(paths)].map((path) => ({ path, sizeBytes: statSync(path, { throwIfNoEntry: false })?.size ?? 0 }));
+    const paths = (await this.#qmp.execute('query-block')).flatMap(({ inserted }) =>
+      inserted?.ro ? [inserted.image.filename] : [],
+    );
+    const sized = [...new Set(paths)].map((path) => ({
+      path,
+      sizeBytes: statSync(path, { throwIfNoEntry: false })?.size ?? 0,
+    }));
     return sized.filter(({ sizeBytes }) => sizeBytes > 0).slice(0, MAX_SHARED_FILES);
   }
 
@@ -276,11 +351,19 @@ export class SourceGuest {
         seen({ ramBlocks: [...ram], setUp: { prefix: prefix.toString('base64'), sectionId } });
         probe.hold();
       },
-      page: nothing, filledPage: nothing, command: nothing, sectionEnded: nothing, deviceState: nothing,
+      page: nothing,
+      filledPage: nothing,
+      command: nothing,
+      sectionEnded: nothing,
+      deviceState: nothing,
     });
     const probe = new OutgoingMigration(this.#qmp, this.#places.outgoingPath, reader);
     probe.onFailure(failed);
-    const timer = setTimeout(() => failed(new DwcpError('QEMU_TIMEOUT', 'QEMU did not begin its migration stream in time', { side: 'source' })), PROBE_TIMEOUT_MS);
+    const timer = setTimeout(
+      () =>
+        failed(new DwcpError('QEMU_TIMEOUT', 'QEMU did not begin its migration stream in time', { side: 'source' })),
+      PROBE_TIMEOUT_MS,
+    );
     try {
       await probe.start();
       return await memory;
@@ -297,7 +380,11 @@ async function letRunOn(qmp: QmpClient): Promise<void> {
   await clearMirrors(qmp);
   const { status: migration } = await qmp.execute('query-migrate');
   if (migration !== undefined && ['setup', 'active', 'pre-switchover', 'device', 'cancelling'].includes(migration)) {
-    const ended = qmp.event('the end of the migration', ({ name, data }) => name === 'MIGRATION' && ['cancelled', 'failed', 'completed'].includes(String(data.status)), 30_000);
+    const ended = qmp.event(
+      'the end of the migration',
+      ({ name, data }) => name === 'MIGRATION' && ['cancelled', 'failed', 'completed'].includes(String(data.status)),
+      30_000,
+    );
     await Promise.all([ended, qmp.execute('migrate_cancel')]);
   }
   for (let attempt = 0; attempt < 100; attempt += 1) {
@@ -307,7 +394,9 @@ async function letRunOn(qmp: QmpClient): Promise<void> {
     if (status === 'postmigrate' || attempt > 20) await qmp.execute('cont').catch(() => undefined);
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
-  throw new DwcpError('QEMU_TIMEOUT', 'The guest stands still after its migration, and QEMU does not let it go on', { side: 'source' });
+  throw new DwcpError('QEMU_TIMEOUT', 'The guest stands still after its migration, and QEMU does not let it go on', {
+    side: 'source',
+  });
 }
 
 /**

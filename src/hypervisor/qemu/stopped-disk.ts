@@ -27,7 +27,11 @@ export class StoppedDisk {
     mkdirSync(dirname(socketPath), { recursive: true, mode: 0o700 });
     rmSync(socketPath, { force: true });
     const options = `driver=qcow2,read-only=on,force-share=on,file.driver=file,file.filename=${path.replaceAll(',', ',,')}`;
-    const server = spawn(PROGRAM, ['-r', '-e', String(MAX_CLIENTS), '-k', socketPath, '-x', EXPORT_NAME, '--image-opts', options], { stdio: ['ignore', 'ignore', 'pipe'] });
+    const server = spawn(
+      PROGRAM,
+      ['-r', '-e', String(MAX_CLIENTS), '-k', socketPath, '-x', EXPORT_NAME, '--image-opts', options],
+      { stdio: ['ignore', 'ignore', 'pipe'] },
+    );
     let said = '';
     let failed: Error | undefined;
     server.stderr.on('data', (chunk: Buffer) => (said = `${said}${chunk.toString('utf8')}`.slice(-MAX_MESSAGE_CHARS)));
@@ -74,6 +78,10 @@ export class StoppedDisk {
 }
 
 function unreadable(path: string, error: unknown): DwcpError {
-  if (errnoOf(error) !== 'ENOENT') return new DwcpError('IMAGE_UNREADABLE', `${path}: ${messageOf(error)}`, { side: 'source', cause: error });
-  return new DwcpError('IMAGE_UNREADABLE', `${path} is a QCOW2 file and there is no ${PROGRAM} to read it with`, { side: 'source', hint: 'Install QEMU’s tools (Debian: qemu-utils), then retry' });
+  if (errnoOf(error) !== 'ENOENT')
+    return new DwcpError('IMAGE_UNREADABLE', `${path}: ${messageOf(error)}`, { side: 'source', cause: error });
+  return new DwcpError('IMAGE_UNREADABLE', `${path} is a QCOW2 file and there is no ${PROGRAM} to read it with`, {
+    side: 'source',
+    hint: 'Install QEMU’s tools (Debian: qemu-utils), then retry',
+  });
 }

@@ -13,7 +13,11 @@ const LOAD_TIMEOUT_MS = 120_000;
 const LOOK_EVERY_MS = 20;
 
 /** @param disks image ids by path @throws QEMU_REFUSED */
-export async function startWholeReceiver(command: readonly string[], runFolder: string, disks: ReadonlyMap<string, string>): Promise<StartedGuest> {
+export async function startWholeReceiver(
+  command: readonly string[],
+  runFolder: string,
+  disks: ReadonlyMap<string, string>,
+): Promise<StartedGuest> {
   const { nbdPath } = runPlaces(runFolder);
   rmSync(nbdPath, { force: true });
   const started = await startGuestProcess(command, runFolder, true);
@@ -23,7 +27,14 @@ export async function startWholeReceiver(command: readonly string[], runFolder: 
     for (const device of await qmp.execute('query-block')) {
       const disk = guestDiskOf(device);
       const imageId = disk && disks.get(disk.path);
-      if (imageId !== undefined) await qmp.execute('block-export-add', { type: 'nbd', id: `dwcp-${imageId}`, 'node-name': disk?.node, name: imageId, writable: true });
+      if (imageId !== undefined)
+        await qmp.execute('block-export-add', {
+          type: 'nbd',
+          id: `dwcp-${imageId}`,
+          'node-name': disk?.node,
+          name: imageId,
+          writable: true,
+        });
     }
     return started;
   } catch (error) {
@@ -34,13 +45,20 @@ export async function startWholeReceiver(command: readonly string[], runFolder: 
 
 /** @throws QEMU_REFUSED with QEMU's reason */
 export async function untilWholeLoaded(qmp: QmpClient): Promise<void> {
-  for (const deadline = performance.now() + LOAD_TIMEOUT_MS; performance.now() < deadline; await new Promise((resolve) => setTimeout(resolve, LOOK_EVERY_MS))) {
+  for (
+    const deadline = performance.now() + LOAD_TIMEOUT_MS;
+    performance.now() < deadline;
+    await new Promise((resolve) => setTimeout(resolve, LOOK_EVERY_MS))
+  ) {
     const { status, 'error-desc': why } = await qmp.execute('query-migrate');
     if (status === 'completed') {
       await qmp.execute('nbd-server-stop');
       return;
     }
-    if (status === 'failed') throw new DwcpError('QEMU_REFUSED', `QEMU could not load the guest: ${why ?? 'it gives no reason'}`, { side: 'destination' });
+    if (status === 'failed')
+      throw new DwcpError('QEMU_REFUSED', `QEMU could not load the guest: ${why ?? 'it gives no reason'}`, {
+        side: 'destination',
+      });
   }
   throw new DwcpError('QEMU_TIMEOUT', 'QEMU has not loaded the guest in time', { side: 'destination' });
 }

@@ -17,7 +17,8 @@ export function readFully(file: ImageFile, out: Buffer, position: number): void 
   let at = 0;
   while (at < out.length) {
     const got = readSync(file.fd, out, at, out.length - at, position + at);
-    if (got === 0) throw new DwcpError('IMAGE_CHANGED', `The image ends at ${position + at} bytes and was ${file.sizeBytes} long`);
+    if (got === 0)
+      throw new DwcpError('IMAGE_CHANGED', `The image ends at ${position + at} bytes and was ${file.sizeBytes} long`);
     at += got;
   }
   if (file.cipher) applyCipher(file.cipher, out, position);
@@ -30,14 +31,16 @@ export function writeFully(fd: number, bytes: Buffer, position: number): void {
 /** Makes a block read as zeros without giving it space, where the file system can. */
 export function clearBlock(file: ImageFile, block: number): void {
   const length = blockLength(file.sizeBytes, block);
-  if (!punchHole(file.fd, block * BLOCK_SIZE_BYTES, length)) writeFully(file.fd, ZEROS.subarray(0, length), block * BLOCK_SIZE_BYTES);
+  if (!punchHole(file.fd, block * BLOCK_SIZE_BYTES, length))
+    writeFully(file.fd, ZEROS.subarray(0, length), block * BLOCK_SIZE_BYTES);
 }
 
 /** Makes a range read as zeros; what is a hole already is not touched. */
 export function clearRange(file: ImageFile, offset: number, length: number): void {
   const end = offset + length;
   if (nextData(file.fd, offset) >= end || punchHole(file.fd, offset, length)) return;
-  for (let at = offset; at < end; at += ZEROS.length) writeFully(file.fd, ZEROS.subarray(0, Math.min(ZEROS.length, end - at)), at);
+  for (let at = offset; at < end; at += ZEROS.length)
+    writeFully(file.fd, ZEROS.subarray(0, Math.min(ZEROS.length, end - at)), at);
 }
 
 export interface BlockBytes {
@@ -71,7 +74,10 @@ export function readBlocks(file: ImageFile, selection: BlockSelection, buffer: B
 /** The same for bytes that are in memory already. */
 export function blocksInMemory(sizeBytes: number, selection: BlockSelection, bytes: Buffer): BlockBytes[] {
   const list = blocksOf(selection);
-  return list.map((block, index) => ({ block, bytes: bytes.subarray(index * BLOCK_SIZE_BYTES, index * BLOCK_SIZE_BYTES + blockLength(sizeBytes, block)) }));
+  return list.map((block, index) => ({
+    block,
+    bytes: bytes.subarray(index * BLOCK_SIZE_BYTES, index * BLOCK_SIZE_BYTES + blockLength(sizeBytes, block)),
+  }));
 }
 
 /** Collects verified blocks and writes neighbours in one call; `written` hears of a block only after its bytes are in the file. */
@@ -84,7 +90,11 @@ export class BlockWriter {
   #hashes: Buffer[] = [];
 
   /** @param writing hears of a block before the first of its bytes is in the file */
-  constructor(file: ImageFile, written: (block: number, hash: Buffer) => void, writing: (block: number) => void = () => undefined) {
+  constructor(
+    file: ImageFile,
+    written: (block: number, hash: Buffer) => void,
+    writing: (block: number) => void = () => undefined,
+  ) {
     this.#file = file;
     this.#written = written;
     this.#writing = writing;

@@ -13,7 +13,9 @@ export interface BlockRun {
 }
 
 export function blocksOf(selection: BlockSelection): readonly number[] {
-  return 'list' in selection ? selection.list : Array.from({ length: selection.count }, (_, index) => selection.first + index);
+  return 'list' in selection
+    ? selection.list
+    : Array.from({ length: selection.count }, (_, index) => selection.first + index);
 }
 
 /** Those of a selection that are not among `others`; all of these are. */

@@ -29,7 +29,9 @@ export interface EncodeJob {
   /** Hashes of what the destination holds. */
   readonly held: SharedArrayBuffer;
   /** An older version of the image at the source, and its hashes. */
-  readonly shadow?: { readonly fd: number; readonly cipher?: ContentCipher | undefined; readonly hashes: SharedArrayBuffer } | undefined;
+  readonly shadow?:
+    | { readonly fd: number; readonly cipher?: ContentCipher | undefined; readonly hashes: SharedArrayBuffer }
+    | undefined;
   /** What to do with a block that the destination holds in another version, whose bytes are not at the source. */
   readonly pages: 'ask' | 'send' | { readonly hashes: Uint8Array };
   /** Page hashes of held versions: read where known, and written for every block sent. */
@@ -71,7 +73,12 @@ export interface DecodeJob {
   readonly references: readonly ReferenceSource[];
   /** Active on this host for this migration. */
   readonly dictionaries: readonly SharedDictionary[];
-  readonly frame: { readonly memory: SharedArrayBuffer | ArrayBufferLike; readonly offset: number; readonly metaBytes: number; readonly payloadBytes: number };
+  readonly frame: {
+    readonly memory: SharedArrayBuffer | ArrayBufferLike;
+    readonly offset: number;
+    readonly metaBytes: number;
+    readonly payloadBytes: number;
+  };
 }
 
 /** A file whose pages may be referred to, from the address `from` on. */

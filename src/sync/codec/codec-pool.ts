@@ -59,7 +59,8 @@ export class CodecPool {
     this.#closed = true;
     await Promise.all(this.#lanes.map(async (lane) => lane.worker?.terminate()));
     const error = new DwcpError('SUPERSEDED', 'The agent stops');
-    for (const pending of [...this.#waiting.splice(0), ...this.#lanes.flatMap((lane) => [...lane.jobs.values()])]) pending.reject(error);
+    for (const pending of [...this.#waiting.splice(0), ...this.#lanes.flatMap((lane) => [...lane.jobs.values()])])
+      pending.reject(error);
   }
 
   #start(lane: Lane): Worker {
@@ -120,5 +121,7 @@ export class CodecPool {
 /** Only what the codec itself does may be done by the standard transfer instead. */
 function fatal({ kind }: CodecJob, cause: unknown): DwcpError {
   const code = kind === 'encode' || kind === 'decode' ? 'ENCODER_FAILED' : 'INTERNAL';
-  return new DwcpError(code, `${MOST_DEATHS} worker threads died at the same job (${kind}): ${messageOf(cause)}`, { cause });
+  return new DwcpError(code, `${MOST_DEATHS} worker threads died at the same job (${kind}): ${messageOf(cause)}`, {
+    cause,
+  });
 }

@@ -22,7 +22,26 @@ import { yieldToOtherThreads } from '../../store/system-calls';
 import { HEADER_BYTES, sealFrame } from '../../transport/frame';
 import { blocksInMemory, BlockWriter, clearBlock, clearRange, readBlocks, readFully, writeFully } from './block-io';
 import type {
-  CodecJob, CodecResult, CopyJob, DecodeJob, DictionaryGainJob, DecodeResult, EncodeJob, EncodeResult, IndexJob, MeasureJob, PageHashJob, ReadExtentJob, RecallJob, ReferenceSource, RootJob, SampleJob, SampleResult, SealJob, SealResult, WriteExtentJob,
+  CodecJob,
+  CodecResult,
+  CopyJob,
+  DecodeJob,
+  DictionaryGainJob,
+  DecodeResult,
+  EncodeJob,
+  EncodeResult,
+  IndexJob,
+  MeasureJob,
+  PageHashJob,
+  ReadExtentJob,
+  RecallJob,
+  ReferenceSource,
+  RootJob,
+  SampleJob,
+  SampleResult,
+  SealJob,
+  SealResult,
+  WriteExtentJob,
 } from './codec-jobs';
 import { EXTENT_META_BYTES, readExtentMeta, sha256, writeExtentMeta } from './extent-format';
 import { ReferenceIndex } from './reference-index';
@@ -58,14 +77,17 @@ function encode(job: EncodeJob): EncodeResult {
   let unchangedBlocks = 0;
   let replacedBlocks = 0;
   const out = Buffer.from(job.out.memory, job.out.offset, job.out.length);
-  const blocks = job.input ? blocksInMemory(job.file.sizeBytes, job.blocks, Buffer.from(job.input.memory, job.input.offset)) : readBlocks(job.file, job.blocks, readTarget(job, out));
+  const blocks = job.input
+    ? blocksInMemory(job.file.sizeBytes, job.blocks, Buffer.from(job.input.memory, job.input.offset))
+    : readBlocks(job.file, job.blocks, readTarget(job, out));
   const versions = job.versions && new VersionCache(job.versions);
   const references = job.references && new ReferenceIndex(job.references.shared);
   const found = findIn(job, references);
   for (const [index, { block, bytes }] of blocks.entries()) {
     writeBlockHash(bytes, source.hashes, block * HASH_BYTES);
     const hash = source.hashOf(block);
-    if (references && job.references.from !== undefined && !hash.equals(ZERO_HASH)) addPages(references, job.references.from, block, bytes);
+    if (references && job.references.from !== undefined && !hash.equals(ZERO_HASH))
+      addPages(references, job.references.from, block, bytes);
     const heldHash = held.hashOf(block);
     if (!job.plain && hash.equals(heldHash)) {
       if (hash.equals(ZERO_HASH)) zeroBlocks += 1;
@@ -73,20 +95,31 @@ function encode(job: EncodeJob): EncodeResult {
       continue;
     }
     if (hash.equals(ZERO_HASH)) zeroBlocks += 1;
-    const version = job.plain || heldHash.equals(ZERO_HASH) || hash.equals(ZERO_HASH) ? undefined : heldVersion(job, index, block, heldHash, shadow, versions);
+    const version =
+      job.plain || heldHash.equals(ZERO_HASH) || hash.equals(ZERO_HASH)
+        ? undefined
+        : heldVersion(job, index, block, heldHash, shadow, versions);
     if (version === 'ask') {
       needPages.push(block);
       continue;
     }
     if (!heldHash.equals(ZERO_HASH)) replacedBlocks += 1;
     if (versions && !heldHash.equals(ZERO_HASH) && !hash.equals(ZERO_HASH)) later.push({ block, bytes, hash });
-    const pages = job.pageTable ? Buffer.from(job.pageTable.sent, block * PAGE_HASHES_PER_BLOCK, PAGE_HASHES_PER_BLOCK) : ownPageHashes;
+    const pages = job.pageTable
+      ? Buffer.from(job.pageTable.sent, block * PAGE_HASHES_PER_BLOCK, PAGE_HASHES_PER_BLOCK)
+      : ownPageHashes;
     if (job.pageTable ?? references ?? found) writePageHashes(bytes, pages, 0);
     toEncode.push({ block, bytes, hash, held: version, references: found?.(pages) });
   }
   const common = { sent: toEncode.map((block) => block.block), needPages, zeroBlocks, unchangedBlocks, replacedBlocks };
   if (toEncode.length === 0) {
-    return { ...common, frameBytes: 0, gatheredBytes: 0, payloadBytes: 0, account: { ...emptyAccount(), times: { ...NO_TIMES, readMs: performance.now() - startedAt } } };
+    return {
+      ...common,
+      frameBytes: 0,
+      gatheredBytes: 0,
+      payloadBytes: 0,
+      account: { ...emptyAccount(), times: { ...NO_TIMES, readMs: performance.now() - startedAt } },
+    };
   }
   const readMs = performance.now() - startedAt;
   // What is sent again in full must not fail for want of a dictionary once more.
@@ -108,11 +141,15 @@ function encode(job: EncodeJob): EncodeResult {
 /** Later images, and memory, find the pages of this block here. */
 function addPages(references: ReferenceIndex, from: number, block: number, bytes: Buffer): void {
   writePageHashes(bytes, ownPageHashes, 0);
-  for (let page = 0; page < PAGES_PER_BLOCK; page += 1) references.add(from + block * PAGES_PER_BLOCK + page, ownPageHashes, page * PAGE_HASH_BYTES);
+  for (let page = 0; page < PAGES_PER_BLOCK; page += 1)
+    references.add(from + block * PAGES_PER_BLOCK + page, ownPageHashes, page * PAGE_HASH_BYTES);
 }
 
 /** Where pages are looked for: a disk's in bases alone, all else in what comes before it too. */
-function findIn({ plain, references: named, bases }: EncodeJob, references: ReferenceIndex | undefined): ((hashes: Buffer) => number[] | undefined) | undefined {
+function findIn(
+  { plain, references: named, bases }: EncodeJob,
+  references: ReferenceIndex | undefined,
+): ((hashes: Buffer) => number[] | undefined) | undefined {
   const own = named?.from === undefined ? references : undefined;
   const others = bases && { index: new ReferenceIndex(bases.shared), from: bases.from };
   if (plain || (!own && !others)) return undefined;
@@ -129,7 +166,8 @@ function findIn({ plain, references: named, bases }: EncodeJob, references: Refe
 
 function index(job: IndexJob): { pages: number } {
   const references = new ReferenceIndex(job.shared);
-  for (const { block, bytes } of readBlocks(job.file, { first: job.first, count: job.count }, region)) if (!isZero(bytes)) addPages(references, job.from, block, bytes);
+  for (const { block, bytes } of readBlocks(job.file, { first: job.first, count: job.count }, region))
+    if (!isZero(bytes)) addPages(references, job.from, block, bytes);
   return { pages: job.count * PAGES_PER_BLOCK };
 }
 
@@ -143,18 +181,33 @@ function readTarget({ blocks }: EncodeJob, out: Buffer): Buffer {
 }
 
 /** What is known of the destination's version of a block, or `ask` where its page hashes are wanted first. */
-function heldVersion(job: EncodeJob, index: number, block: number, hash: Buffer, shadow: Manifest | undefined, versions: VersionCache | undefined): HeldVersion | 'ask' | undefined {
+function heldVersion(
+  job: EncodeJob,
+  index: number,
+  block: number,
+  hash: Buffer,
+  shadow: Manifest | undefined,
+  versions: VersionCache | undefined,
+): HeldVersion | 'ask' | undefined {
   if (!job.settings.delta) return undefined;
   if (job.shadow && shadow?.hashOf(block).equals(hash)) {
-    const bytes = shadowRegion.subarray(index * BLOCK_SIZE_BYTES, index * BLOCK_SIZE_BYTES + blockLength(job.file.sizeBytes, block));
-    readFully({ fd: job.shadow.fd, sizeBytes: job.file.sizeBytes, cipher: job.shadow.cipher }, bytes, block * BLOCK_SIZE_BYTES);
+    const bytes = shadowRegion.subarray(
+      index * BLOCK_SIZE_BYTES,
+      index * BLOCK_SIZE_BYTES + blockLength(job.file.sizeBytes, block),
+    );
+    readFully(
+      { fd: job.shadow.fd, sizeBytes: job.file.sizeBytes, cipher: job.shadow.cipher },
+      bytes,
+      block * BLOCK_SIZE_BYTES,
+    );
     // A copy made while the VM ran already lacks what it wrote meanwhile, and a delta against anything else is refused.
     writeBlockHash(bytes, shadowHash, 0);
     if (shadowHash.equals(hash)) return { hash, bytes };
   }
   const kept = versions?.find(block, hash, blockLength(job.file.sizeBytes, block));
   if (kept) return { hash, bytes: kept };
-  if (job.pageTable && new Uint8Array(job.pageTable.known)[block] === 1) return { hash, pageHashes: Buffer.from(job.pageTable.held, block * PAGE_HASHES_PER_BLOCK, PAGE_HASHES_PER_BLOCK) };
+  if (job.pageTable && new Uint8Array(job.pageTable.known)[block] === 1)
+    return { hash, pageHashes: Buffer.from(job.pageTable.held, block * PAGE_HASHES_PER_BLOCK, PAGE_HASHES_PER_BLOCK) };
   if (job.pages === 'ask') return 'ask';
   if (job.pages === 'send') return undefined;
   const hashes = job.pages.hashes.subarray(index * PAGE_HASHES_PER_BLOCK, (index + 1) * PAGE_HASHES_PER_BLOCK);
@@ -170,10 +223,14 @@ function decode(job: DecodeJob): DecodeResult {
   const refused: number[] = [];
   // A thread that dies at it leaves a block that nothing is equal to and no delta builds on, not one that claims its old content.
   const inFlux = (block: number): void => held.set(block, IN_FLUX);
-  const writer = new BlockWriter(job.file, (block, hash) => {
-    held.set(block, hash);
-    accepted.push(block);
-  }, inFlux);
+  const writer = new BlockWriter(
+    job.file,
+    (block, hash) => {
+      held.set(block, hash);
+      accepted.push(block);
+    },
+    inFlux,
+  );
   const image = {
     sizeBytes: job.file.sizeBytes,
     hashOf: (block: number): Buffer => held.hashOf(block),
@@ -287,14 +344,18 @@ function sample(job: SampleJob): SampleResult {
   sampleScratch ??= Buffer.allocUnsafeSlow(compressBound(REGION_BYTES));
   const hash = Buffer.alloc(HASH_BYTES);
   const result = { zeroBlocks: 0, unchangedBlocks: 0, changedBlocks: 0, changedBytes: 0, packedBytes: 0, packMs: 0 };
-  const blocks = job.input ? blocksInMemory(job.file.sizeBytes, { list: job.list }, Buffer.from(job.input)) : readBlocks(job.file, { list: job.list }, region);
+  const blocks = job.input
+    ? blocksInMemory(job.file.sizeBytes, { list: job.list }, Buffer.from(job.input))
+    : readBlocks(job.file, { list: job.list }, region);
   for (const { block, bytes } of blocks) {
     writeBlockHash(bytes, hash, 0);
     if (hash.equals(ZERO_HASH)) result.zeroBlocks += 1;
     else if (hash.equals(held.hashOf(block))) result.unchangedBlocks += 1;
     else {
       const startedAt = performance.now();
-      const packed = job.compress ? Math.min(bytes.length, packer.packedSize(bytes, sampleScratch, job.level)) : bytes.length;
+      const packed = job.compress
+        ? Math.min(bytes.length, packer.packedSize(bytes, sampleScratch, job.level))
+        : bytes.length;
       result.packMs += performance.now() - startedAt;
       result.changedBlocks += 1;
       result.changedBytes += bytes.length;
@@ -310,8 +371,14 @@ function readExtent(job: ReadExtentJob): { frameBytes: number } {
   if (!job.loaded) readFully(job.file, payload, job.offset);
   const { hashes } = new Manifest(job.file.sizeBytes, job.hashes);
   const blocks = { first: job.offset / BLOCK_SIZE_BYTES, count: blockCount(job.length) };
-  for (const { block, bytes } of blocksInMemory(job.file.sizeBytes, blocks, payload)) writeBlockHash(bytes, hashes, block * HASH_BYTES);
-  writeExtentMeta(out.subarray(HEADER_BYTES), { kind: 'data', offset: job.offset, length: job.length, digest: sha256(payload) });
+  for (const { block, bytes } of blocksInMemory(job.file.sizeBytes, blocks, payload))
+    writeBlockHash(bytes, hashes, block * HASH_BYTES);
+  writeExtentMeta(out.subarray(HEADER_BYTES), {
+    kind: 'data',
+    offset: job.offset,
+    length: job.length,
+    digest: sha256(payload),
+  });
   sealFrame(out, 'extent', 0, EXTENT_META_BYTES, job.length);
   return { frameBytes: HEADER_BYTES + EXTENT_META_BYTES + job.length };
 }
@@ -322,7 +389,8 @@ function writeExtent(job: WriteExtentJob): { end: number } {
   if (extent.kind === 'hole') clearRange(job.file, extent.offset, extent.length);
   else {
     const payload = Buffer.from(memory, offset + metaBytes, payloadBytes);
-    if (!sha256(payload).equals(extent.digest)) throw new DwcpError('FRAME_CORRUPT', `The extent at ${extent.offset} arrived damaged`, { side: 'destination' });
+    if (!sha256(payload).equals(extent.digest))
+      throw new DwcpError('FRAME_CORRUPT', `The extent at ${extent.offset} arrived damaged`, { side: 'destination' });
     writeFully(job.file.fd, payload, extent.offset);
   }
   return { end: extent.offset + extent.length };
@@ -350,19 +418,32 @@ function root(job: RootJob): string {
 
 function run(job: CodecJob): CodecResult {
   switch (job.kind) {
-    case 'encode': return encode(job);
-    case 'decode': return decode(job);
-    case 'dictionaryGain': return dictionaryGain(job);
-    case 'measure': return measure(job);
-    case 'pageHashes': return pageHashes(job);
-    case 'recall': return recall(job);
-    case 'copy': return copy(job);
-    case 'sample': return sample(job);
-    case 'seal': return seal(job);
-    case 'readExtent': return readExtent(job);
-    case 'writeExtent': return writeExtent(job);
-    case 'index': return index(job);
-    case 'root': return root(job);
+    case 'encode':
+      return encode(job);
+    case 'decode':
+      return decode(job);
+    case 'dictionaryGain':
+      return dictionaryGain(job);
+    case 'measure':
+      return measure(job);
+    case 'pageHashes':
+      return pageHashes(job);
+    case 'recall':
+      return recall(job);
+    case 'copy':
+      return copy(job);
+    case 'sample':
+      return sample(job);
+    case 'seal':
+      return seal(job);
+    case 'readExtent':
+      return readExtent(job);
+    case 'writeExtent':
+      return writeExtent(job);
+    case 'index':
+      return index(job);
+    case 'root':
+      return root(job);
   }
 }
 
@@ -377,7 +458,9 @@ parentPort?.on('message', ({ id, job }: { id: number; job: CodecJob }) => {
   } catch (error) {
     const writing = WRITING.has(job.kind);
     const ofDisk = writing ? 'IMAGE_UNWRITABLE' : 'IMAGE_UNREADABLE';
-    const reason = toDwcpError(error, errnoOf(error) === undefined ? 'ENCODER_FAILED' : ofDisk, { side: writing ? 'destination' : 'source' });
+    const reason = toDwcpError(error, errnoOf(error) === undefined ? 'ENCODER_FAILED' : ofDisk, {
+      side: writing ? 'destination' : 'source',
+    });
     parentPort?.postMessage({ id, error: reason.report() });
   }
 });

@@ -35,7 +35,8 @@ export function writeExtentMeta(out: Buffer, { kind, offset, length, digest }: E
 
 /** Reads and bounds an extent. @throws PROTOCOL_VIOLATION */
 export function readExtentMeta(meta: Buffer, payloadBytes: number, imageBytes: number): Extent {
-  const refuse = (text: string): DwcpError => new DwcpError('PROTOCOL_VIOLATION', `Extent refused: ${text}`, { side: 'destination' });
+  const refuse = (text: string): DwcpError =>
+    new DwcpError('PROTOCOL_VIOLATION', `Extent refused: ${text}`, { side: 'destination' });
   if (meta.length !== EXTENT_META_BYTES) throw refuse(`its head is ${meta.length} bytes long`);
   const offset = Number(meta.readBigUInt64BE(0));
   const length = Number(meta.readBigUInt64BE(8));

@@ -28,7 +28,13 @@ export async function measure(fd: number, held: Manifest, pool: CodecPool, skip?
   const stretches = dataStretches(fd, held, skip);
   const lane = async (): Promise<void> => {
     for (let next = stretches.next(); !next.done; next = stretches.next()) {
-      await pool.run({ kind: 'measure', file: { fd, sizeBytes: held.sizeBytes }, ...next.value, hashes: held.memory, skip });
+      await pool.run({
+        kind: 'measure',
+        file: { fd, sizeBytes: held.sizeBytes },
+        ...next.value,
+        hashes: held.memory,
+        skip,
+      });
     }
   };
   await allEnded(Array.from({ length: MEASURE_LANES * pool.threads }, lane));
@@ -41,7 +47,11 @@ export async function allEnded(lanes: readonly Promise<void>[]): Promise<void> {
 }
 
 /** Runs of blocks that may hold data, each small enough for one job; blocks in holes get the zero hash right here. */
-function* dataStretches(fd: number, held: Manifest, skip: SharedArrayBuffer | undefined): Generator<{ first: number; count: number }> {
+function* dataStretches(
+  fd: number,
+  held: Manifest,
+  skip: SharedArrayBuffer | undefined,
+): Generator<{ first: number; count: number }> {
   const marks = skip && new Uint8Array(skip);
   let block = 0;
   while (block < held.blocks) {
@@ -52,7 +62,8 @@ function* dataStretches(fd: number, held: Manifest, skip: SharedArrayBuffer | un
     if (block >= held.blocks) return;
     const holeAt = Math.min(nextHole(fd, dataAt), held.sizeBytes);
     const end = Math.min(held.blocks, Math.max(block + 1, Math.ceil(holeAt / BLOCK_SIZE_BYTES)));
-    for (; block < end; block += MAX_BATCH_BLOCKS) yield { first: block, count: Math.min(MAX_BATCH_BLOCKS, end - block) };
+    for (; block < end; block += MAX_BATCH_BLOCKS)
+      yield { first: block, count: Math.min(MAX_BATCH_BLOCKS, end - block) };
     block = end;
   }
 }

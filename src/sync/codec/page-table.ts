@@ -23,7 +23,11 @@ export class PageTable {
   readonly #known: Uint8Array;
 
   constructor(blocks: number) {
-    this.shared = { held: new SharedArrayBuffer(blocks * PAGE_ENTRY_BYTES), sent: new SharedArrayBuffer(blocks * PAGE_ENTRY_BYTES), known: new SharedArrayBuffer(blocks) };
+    this.shared = {
+      held: new SharedArrayBuffer(blocks * PAGE_ENTRY_BYTES),
+      sent: new SharedArrayBuffer(blocks * PAGE_ENTRY_BYTES),
+      known: new SharedArrayBuffer(blocks),
+    };
     this.#held = new Uint8Array(this.shared.held);
     this.#sent = new Uint8Array(this.shared.sent);
     this.#known = new Uint8Array(this.shared.known);

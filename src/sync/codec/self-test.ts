@@ -26,7 +26,10 @@ const BATCH: ReadonlySet<'batch'> = new Set(['batch']);
 export async function selfTest(pool: CodecPool, folder: string): Promise<void> {
   const lanes = 2 * pool.threads;
   const sizeBytes = lanes * BATCH_BLOCKS * BLOCK_SIZE_BYTES;
-  const [source, destination] = await Promise.all([scratch(folder, 'source', sizeBytes), scratch(folder, 'destination', sizeBytes)]);
+  const [source, destination] = await Promise.all([
+    scratch(folder, 'source', sizeBytes),
+    scratch(folder, 'destination', sizeBytes),
+  ]);
   try {
     const image = new TestImage(pool, source, destination, sizeBytes);
     await Promise.all(Array.from({ length: lanes }, (_, lane) => image.throughAndBack(lane * BATCH_BLOCKS)));
@@ -49,7 +52,11 @@ class TestImage {
 
   constructor(pool: CodecPool, source: FileHandle, destination: FileHandle, sizeBytes: number) {
     [this.#pool, this.#source, this.#destination, this.#sizeBytes] = [pool, source, destination, sizeBytes];
-    [this.#hashes, this.#held, this.#arrived] = [new Manifest(sizeBytes), new Manifest(sizeBytes), new Manifest(sizeBytes)];
+    [this.#hashes, this.#held, this.#arrived] = [
+      new Manifest(sizeBytes),
+      new Manifest(sizeBytes),
+      new Manifest(sizeBytes),
+    ];
     this.#pages = new PageTable(this.#hashes.blocks);
     this.#versions = shareVersions(this.#hashes.blocks);
     this.#references = shareReferences(sizeBytes / PAGE_SIZE_BYTES);
@@ -64,21 +71,50 @@ class TestImage {
       randomFillSync(content, ((round % BATCH_BLOCKS) + 0.5) * BLOCK_SIZE_BYTES, PAGE_SIZE_BYTES / 2);
       await this.#source.write(content, 0, content.length, first * BLOCK_SIZE_BYTES);
       const file = { fd: this.#source.fd, sizeBytes: this.#sizeBytes };
-      if (round === 1) await this.#pool.run({ kind: 'index', file, first, count: BATCH_BLOCKS, shared: this.#references, from: 0 });
+      if (round === 1)
+        await this.#pool.run({ kind: 'index', file, first, count: BATCH_BLOCKS, shared: this.#references, from: 0 });
       const encoded = await this.#pool.run({
-        kind: 'encode', file, blocks, plain: round % 4 === 3, source: this.#hashes.memory, held: this.#held.memory, pages: 'send', pageTable: this.#pages.shared, versions: this.#versions,
-        references: { shared: this.#references }, settings: { compress: true, level: LEVELS[round % LEVELS.length] ?? 3, delta: true, deltaThreshold: 0.7 }, imageNumber: 0, sequence: round,
+        kind: 'encode',
+        file,
+        blocks,
+        plain: round % 4 === 3,
+        source: this.#hashes.memory,
+        held: this.#held.memory,
+        pages: 'send',
+        pageTable: this.#pages.shared,
+        versions: this.#versions,
+        references: { shared: this.#references },
+        settings: { compress: true, level: LEVELS[round % LEVELS.length] ?? 3, delta: true, deltaThreshold: 0.7 },
+        imageNumber: 0,
+        sequence: round,
         out: { memory, offset: 0, length: memory.byteLength },
       });
       if (encoded.frameBytes === 0) continue;
       const { metaBytes, payloadBytes } = readHeader(Buffer.from(memory, 0, HEADER_BYTES), BATCH);
       const target = { fd: this.#destination.fd, sizeBytes: this.#sizeBytes };
-      const decoded = await this.#pool.run({ kind: 'decode', file: target, held: this.#arrived.memory, references: [{ ...file, from: 0 }], dictionaries: [], frame: { memory, offset: HEADER_BYTES, metaBytes, payloadBytes } }).catch((cause: unknown) => {
-        throw new DwcpError('ENCODER_FAILED', `The self-test failed: what was encoded cannot be decoded: ${messageOf(cause)}`, { cause });
-      });
+      const decoded = await this.#pool
+        .run({
+          kind: 'decode',
+          file: target,
+          held: this.#arrived.memory,
+          references: [{ ...file, from: 0 }],
+          dictionaries: [],
+          frame: { memory, offset: HEADER_BYTES, metaBytes, payloadBytes },
+        })
+        .catch((cause: unknown) => {
+          throw new DwcpError(
+            'ENCODER_FAILED',
+            `The self-test failed: what was encoded cannot be decoded: ${messageOf(cause)}`,
+            { cause },
+          );
+        });
       for (const block of encoded.sent) {
         const same = decoded.accepted.includes(block) && this.#arrived.hashOf(block).equals(this.#hashes.hashOf(block));
-        if (!same) throw new DwcpError('ENCODER_FAILED', `The self-test failed: block ${block} in version ${round} did not come out as it went in`);
+        if (!same)
+          throw new DwcpError(
+            'ENCODER_FAILED',
+            `The self-test failed: block ${block} in version ${round} did not come out as it went in`,
+          );
         this.#held.set(block, this.#hashes.hashOf(block));
         this.#pages.confirm(block);
       }
@@ -88,7 +124,12 @@ class TestImage {
 
 function contentOf(first: number): Buffer {
   const content = Buffer.alloc(BATCH_BLOCKS * BLOCK_SIZE_BYTES);
-  for (let at = 0, line = 0; at < content.length / 2; line += 1) at += content.write(`${line} of ${first}: ${(line * 2_654_435_761) % 1_000_003} went from here to there\n`, at, 'latin1');
+  for (let at = 0, line = 0; at < content.length / 2; line += 1)
+    at += content.write(
+      `${line} of ${first}: ${(line * 2_654_435_761) % 1_000_003} went from here to there\n`,
+      at,
+      'latin1',
+    );
   randomFillSync(content, content.length / 2);
   return content;
 }

@@ -26,8 +26,10 @@ export interface SharedVersions {
 export function shareVersions(blocks: number): SharedVersions {
   const places = Math.max(1, Math.min(blocks, VERSION_CACHE_BYTES / BLOCK_SIZE_BYTES));
   return {
-    bytes: new SharedArrayBuffer(places * BLOCK_SIZE_BYTES), hashes: new SharedArrayBuffer(places * HASH_BYTES),
-    placeOf: new SharedArrayBuffer(4 * blocks), blockAt: new SharedArrayBuffer(4 * (places + 1)),
+    bytes: new SharedArrayBuffer(places * BLOCK_SIZE_BYTES),
+    hashes: new SharedArrayBuffer(places * HASH_BYTES),
+    placeOf: new SharedArrayBuffer(4 * blocks),
+    blockAt: new SharedArrayBuffer(4 * (places + 1)),
   };
 }
 
@@ -47,7 +49,12 @@ export class VersionCache {
   /** The bytes of a version of a block, a view on them; undefined where another or none is there. */
   find(block: number, hash: Buffer, length: number): Buffer | undefined {
     const place = (this.#placeOf[block] ?? 0) - 1;
-    if (place < 0 || this.#blockAt[place] !== block + 1 || this.#hashes.compare(hash, 0, HASH_BYTES, place * HASH_BYTES, (place + 1) * HASH_BYTES) !== 0) return undefined;
+    if (
+      place < 0 ||
+      this.#blockAt[place] !== block + 1 ||
+      this.#hashes.compare(hash, 0, HASH_BYTES, place * HASH_BYTES, (place + 1) * HASH_BYTES) !== 0
+    )
+      return undefined;
     return this.#bytes.subarray(place * BLOCK_SIZE_BYTES, place * BLOCK_SIZE_BYTES + length);
   }
 

@@ -18,7 +18,11 @@ import type { WorkingImage } from './working-image';
 
 /** What the hypervisor's driver does for an arriving guest. */
 export interface GuestReceiver {
-  begin(setUp: { readonly prefix: Buffer; readonly sectionId: number }, fd: number, isZero: (block: number) => boolean): void;
+  begin(
+    setUp: { readonly prefix: Buffer; readonly sectionId: number },
+    fd: number,
+    isZero: (block: number) => boolean,
+  ): void;
   changed(blocks: readonly number[]): void;
   /** Bytes of the RAM image, zeros aside, that QEMU has not been given yet. */
   readonly leftBytes: number;
@@ -96,9 +100,15 @@ export class DestinationGuest {
 
   /** All pages have arrived and are verified: the device state goes to disk, and into QEMU. Idempotent. */
   async load(commands: Buffer, devices: Buffer): Promise<void> {
-    if (!this.#setUp) throw new DwcpError('PROTOCOL_VIOLATION', 'The guest’s set-up has not come', { side: 'destination' });
+    if (!this.#setUp)
+      throw new DwcpError('PROTOCOL_VIOLATION', 'The guest’s set-up has not come', { side: 'destination' });
     const { prefix, sectionId } = this.#setUp;
-    const text = JSON.stringify({ prefix: prefix.toString('base64'), sectionId, commands: commands.toString('base64'), devices: devices.toString('base64') });
+    const text = JSON.stringify({
+      prefix: prefix.toString('base64'),
+      sectionId,
+      commands: commands.toString('base64'),
+      devices: devices.toString('base64'),
+    });
     await Promise.all([writeDurably(this.#statePath, text), this.#receiver.load({ commands, devices })]);
     await this.#rememberLoaded(text);
   }
@@ -137,12 +147,21 @@ export class DestinationGuest {
    */
   async ensureLoaded(memory: () => Promise<WorkingImage>, verifiedRoot: string | undefined): Promise<void> {
     const state = await this.#state();
-    if (!state) throw new DwcpError('INTEGRITY_MISMATCH', 'The guest’s device state has not arrived', { side: 'destination' });
+    if (!state)
+      throw new DwcpError('INTEGRITY_MISMATCH', 'The guest’s device state has not arrived', { side: 'destination' });
     const loaded = await this.#loadedBefore();
     if (loaded && (await this.#receiver.adopt(loaded)) === 'loaded') return;
-    if ('whole' in state) throw new DwcpError('INTEGRITY_MISMATCH', 'The QEMU that had received the guest has ended', { side: 'destination' });
+    if ('whole' in state)
+      throw new DwcpError('INTEGRITY_MISMATCH', 'The QEMU that had received the guest has ended', {
+        side: 'destination',
+      });
     const image = await memory();
-    if (verifiedRoot === undefined || image.verifiedRoot !== verifiedRoot) throw new DwcpError('INTEGRITY_MISMATCH', 'The RAM image here is not what was verified, and no QEMU holds the guest any more', { side: 'destination' });
+    if (verifiedRoot === undefined || image.verifiedRoot !== verifiedRoot)
+      throw new DwcpError(
+        'INTEGRITY_MISMATCH',
+        'The RAM image here is not what was verified, and no QEMU holds the guest any more',
+        { side: 'destination' },
+      );
     const { prefix, sectionId, commands, devices } = state;
     const fromBase64 = (value: string): Buffer => Buffer.from(value, 'base64');
     if (!this.#setUp) this.begin(fromBase64(prefix), sectionId, image);
@@ -193,7 +212,8 @@ export class DestinationGuest {
   async #startedBefore(started: z.infer<typeof startedSchema>): Promise<StartedGuest> {
     const loaded = await this.#loadedBefore();
     const found = loaded && (await this.#receiver.adopt(loaded));
-    if (found === 'loaded') return { ...(await this.#run()), ...(started.resumedAtMs !== undefined && { resumedAtMs: started.resumedAtMs }) };
+    if (found === 'loaded')
+      return { ...(await this.#run()), ...(started.resumedAtMs !== undefined && { resumedAtMs: started.resumedAtMs }) };
     // It has ended. Whoever waits for a guest in its place waits for nothing.
     if (found === undefined) await this.#receiver.discard();
     return { resumedAtMs: started.resumedAtMs, responds: found === 'running' };

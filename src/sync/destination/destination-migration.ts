@@ -9,7 +9,14 @@ import { z } from 'zod';
 import type { SharedDictionary } from '../../encoder/trained-dictionary';
 import { onAbort } from '../../model/abort';
 import { DwcpError } from '../../model/errors';
-import { guestDefinitionSchema, guestSpecSchema, MEMORY_IMAGE_ID, type RamBlock, ramBlockSchema, sharedFileSchema } from '../../model/guest';
+import {
+  guestDefinitionSchema,
+  guestSpecSchema,
+  MEMORY_IMAGE_ID,
+  type RamBlock,
+  ramBlockSchema,
+  sharedFileSchema,
+} from '../../model/guest';
 import { hostIdSchema, migrationIdSchema, tenantSchema, vmIdSchema, vmTypeSchema } from '../../model/ids';
 import { imageSpecSchema, looksOf } from '../../model/image';
 import type { BaseStore } from '../../store/base-disks';
@@ -17,17 +24,35 @@ import type { BaselineStore } from '../../store/baselines';
 import { readIfThere, writeDurably } from '../../store/durable-file';
 import { removeDurably } from '../../store/durable-folder';
 import type { DictionaryStore } from '../../store/dictionaries';
-import { DESTINATION_TABLE, type DestinationEvent, type DestinationState, destinationState } from '../../model/ownership-machine';
+import {
+  DESTINATION_TABLE,
+  type DestinationEvent,
+  type DestinationState,
+  destinationState,
+} from '../../model/ownership-machine';
 import type { OwnershipJournal } from '../../store/ownership-journal';
 import type { VmRegistry } from '../../store/vm-registry';
 import { BaseOffer, type OfferedBase } from './base-offer';
 import type { ReferenceSource } from '../codec/codec-jobs';
 import type { CodecPool } from '../codec/codec-pool';
-import { DestinationGuest, type GuestReceiver, NeverRan, type StartedGuest, type WholePlaces } from './destination-guest';
+import {
+  DestinationGuest,
+  type GuestReceiver,
+  NeverRan,
+  type StartedGuest,
+  type WholePlaces,
+} from './destination-guest';
 import { OwnStep } from '../hand-over/own-step';
 import type { referencesSchema } from '../protocol';
 import { sampleOf } from '../source/reference-sources';
-import { installImage, installLinked, keepUnjournaled, linkInPlace, makeWorkFile, unlinkFromPlace } from './image-places';
+import {
+  installImage,
+  installLinked,
+  keepUnjournaled,
+  linkInPlace,
+  makeWorkFile,
+  unlinkFromPlace,
+} from './image-places';
 import { removeJournal, WorkingImage, type WorkingImageParameters } from './working-image';
 
 /**
@@ -51,7 +76,15 @@ export const destinationRecordSchema = z.strictObject({
   /** A guest that does not run: how it is started here. */
   definition: guestDefinitionSchema.optional(),
   /** A running guest: how its QEMU is started here, and how its memory lies in its image. */
-  guest: z.strictObject({ command: guestDefinitionSchema.shape.command, ramBlocks: z.array(ramBlockSchema), qmpPath: z.string().min(1), sharedFiles: z.array(sharedFileSchema), setUp: guestSpecSchema.shape.setUp }).optional(),
+  guest: z
+    .strictObject({
+      command: guestDefinitionSchema.shape.command,
+      ramBlocks: z.array(ramBlockSchema),
+      qmpPath: z.string().min(1),
+      sharedFiles: z.array(sharedFileSchema),
+      setUp: guestSpecSchema.shape.setUp,
+    })
+    .optional(),
 });
 export type DestinationRecord = z.infer<typeof destinationRecordSchema>;
 
@@ -111,7 +144,9 @@ export class DestinationMigration {
     this.#context = context;
     const { guest, vmId, tenant } = record;
     this.#bases = new BaseOffer(context.bases, tenant ?? '');
-    this.#guest = guest && new DestinationGuest(this.#folder(), context.activator.receiveGuest(vmId, guest.command, guest.ramBlocks));
+    this.#guest =
+      guest &&
+      new DestinationGuest(this.#folder(), context.activator.receiveGuest(vmId, guest.command, guest.ramBlocks));
   }
 
   /** How the guest began to run here, where one did. */
@@ -136,8 +171,16 @@ export class DestinationMigration {
   /** Before anything that a source sends is taken in. @throws ABANDONED where the VM is not promised any more */
   async assertTakesData(): Promise<void> {
     const { vmId, migrationId, mode } = this.record;
-    const state = mode === 'migrate' ? destinationState((await this.#context.ownership.last(vmId, migrationId))?.state) : 'promised';
-    if (!this.takesData || !DESTINATION_TABLE[state].takesData) throw new DwcpError('ABANDONED', `Migration ${migrationId} of ${vmId} is "${state}" here (${DESTINATION_TABLE[state].meaning}): nothing of it is received any more`, { side: 'destination' });
+    const state =
+      mode === 'migrate'
+        ? destinationState((await this.#context.ownership.last(vmId, migrationId))?.state)
+        : 'promised';
+    if (!this.takesData || !DESTINATION_TABLE[state].takesData)
+      throw new DwcpError(
+        'ABANDONED',
+        `Migration ${migrationId} of ${vmId} is "${state}" here (${DESTINATION_TABLE[state].meaning}): nothing of it is received any more`,
+        { side: 'destination' },
+      );
   }
 
   /** What writes an image: one such thing at a time, and none once the VM is not promised any more. @throws ABANDONED */
@@ -158,7 +201,12 @@ export class DestinationMigration {
     const known = await before?.catch(() => undefined);
     if (this.#open.get(imageId) !== before) return this.image(imageId, useBaseline);
     if (known && !known.failed) return known;
-    if (this.#forgotten) throw new DwcpError('ABANDONED', `Migration ${this.record.migrationId} is over here: nothing of it is opened any more`, { side: 'destination' });
+    if (this.#forgotten)
+      throw new DwcpError(
+        'ABANDONED',
+        `Migration ${this.record.migrationId} is over here: nothing of it is opened any more`,
+        { side: 'destination' },
+      );
     const opening = this.#openAnew(imageId, useBaseline, known);
     this.#open.set(imageId, opening);
     return opening;
@@ -166,7 +214,11 @@ export class DestinationMigration {
 
   async #openAnew(imageId: string, useBaseline: boolean, failed: WorkingImage | undefined): Promise<WorkingImage> {
     await failed?.close();
-    const image = await WorkingImage.open(this.parametersOf(imageId, useBaseline), this.#context.store, this.#context.pool);
+    const image = await WorkingImage.open(
+      this.parametersOf(imageId, useBaseline),
+      this.#context.store,
+      this.#context.pool,
+    );
     image.unpacksWith(this.#dictionaries);
     image.refersTo(this.#references);
     return image;
@@ -180,10 +232,21 @@ export class DestinationMigration {
 
   parametersOf(imageId: string, useBaseline: boolean): WorkingImageParameters {
     const spec = this.record.images.find((image) => image.imageId === imageId);
-    if (!spec) throw new DwcpError('PROTOCOL_VIOLATION', `Migration ${this.record.migrationId} has no image ${imageId}`, { side: 'destination' });
+    if (!spec)
+      throw new DwcpError('PROTOCOL_VIOLATION', `Migration ${this.record.migrationId} has no image ${imageId}`, {
+        side: 'destination',
+      });
     const { path: imagePath, ...image } = spec;
     const journalPath = join(this.#folder(), `${imageId}.journal`);
-    return { migrationId: this.record.migrationId, vmId: this.record.vmId, image, imagePath, journalPath, useBaseline, live: this.record.guest !== undefined };
+    return {
+      migrationId: this.record.migrationId,
+      vmId: this.record.vmId,
+      image,
+      imagePath,
+      journalPath,
+      useBaseline,
+      live: this.record.guest !== undefined,
+    };
   }
 
   /**
@@ -191,7 +254,11 @@ export class DestinationMigration {
    * @returns for each file whether it is
    */
   async referTo({ disks, files }: z.infer<typeof referencesSchema>): Promise<boolean[]> {
-    const found = await Promise.all(files.map(async (file) => (this.record.guest?.sharedFiles.some(({ path }) => path === file.path) ? this.#sameFile(file) : undefined)));
+    const found = await Promise.all(
+      files.map(async (file) =>
+        this.record.guest?.sharedFiles.some(({ path }) => path === file.path) ? this.#sameFile(file) : undefined,
+      ),
+    );
     const sources: ReferenceSource[] = found.filter((source) => source !== undefined);
     for (const { image, from } of disks) {
       const open = await this.imageByNumber(image);
@@ -224,7 +291,8 @@ export class DestinationMigration {
 
   /** Frames of this migration may be packed with it from now on. */
   async activate(dictionary: SharedDictionary): Promise<void> {
-    if (!this.#dictionaries.some(({ id }) => id === dictionary.id)) this.#dictionaries = [...this.#dictionaries, dictionary].slice(-MAX_DICTIONARIES);
+    if (!this.#dictionaries.some(({ id }) => id === dictionary.id))
+      this.#dictionaries = [...this.#dictionaries, dictionary].slice(-MAX_DICTIONARIES);
     for (const opening of this.#open.values()) (await opening).unpacksWith(this.#dictionaries);
   }
 
@@ -232,7 +300,9 @@ export class DestinationMigration {
   async beginGuestAhead(): Promise<void> {
     const setUp = this.record.guest?.setUp;
     if (!setUp || this.#guest?.begun) return;
-    const open = await Promise.all(this.record.images.map(async ({ imageId }) => this.#open.get(imageId)?.catch(() => undefined)));
+    const open = await Promise.all(
+      this.record.images.map(async ({ imageId }) => this.#open.get(imageId)?.catch(() => undefined)),
+    );
     if (!open.every((image) => image && !image.failed)) return;
     await this.#beginGuest(Buffer.from(setUp.prefix, 'base64'), setUp.sectionId, true);
   }
@@ -296,7 +366,10 @@ export class DestinationMigration {
   /** Where a guest that comes by QEMU's own means is let in. @throws PROTOCOL_VIOLATION where none does */
   get wholePlaces(): WholePlaces {
     const places = this.#theGuest.wholePlaces;
-    if (!places) throw new DwcpError('PROTOCOL_VIOLATION', `No QEMU waits for the guest of migration ${this.record.migrationId}`, { side: 'destination' });
+    if (!places)
+      throw new DwcpError('PROTOCOL_VIOLATION', `No QEMU waits for the guest of migration ${this.record.migrationId}`, {
+        side: 'destination',
+      });
     return places;
   }
 
@@ -330,7 +403,8 @@ export class DestinationMigration {
 
   async #becomeMine(own: DestinationStep, roots: Readonly<Record<string, string>>): Promise<void> {
     const { fence, images } = this.record;
-    if ((await own.vm.fence()) > fence) throw new DwcpError('FENCED', `A newer migration of ${own.vm.vmId} has been here`, { side: 'destination' });
+    if ((await own.vm.fence()) > fence)
+      throw new DwcpError('FENCED', `A newer migration of ${own.vm.vmId} has been here`, { side: 'destination' });
     const whole = await this.#guest?.cameWhole();
     if (!whole) await Promise.all(images.map(({ imageId }) => this.#assertVerified(imageId, roots[imageId])));
     const memoryRoot = this.#guest && !whole ? roots[MEMORY_IMAGE_ID] : undefined;
@@ -359,7 +433,8 @@ export class DestinationMigration {
   installDirect(imageId: string): Promise<void> {
     return this.#inTurn(async () => {
       const image = await this.image(imageId, true);
-      if (image.verifiedRoot === undefined) throw new DwcpError('INTEGRITY_MISMATCH', `Image ${imageId} is not verified`, { side: 'destination' });
+      if (image.verifiedRoot === undefined)
+        throw new DwcpError('INTEGRITY_MISMATCH', `Image ${imageId} is not verified`, { side: 'destination' });
       await image.close();
       this.#open.delete(imageId);
       await installImage(image.parameters, this.record.generation, this.#context.store, this.#context.pool, image.held);
@@ -400,7 +475,12 @@ export class DestinationMigration {
     await this.#bases.close();
   }
 
-  async #sameFile({ path, sizeBytes, from, sample }: z.infer<typeof referencesSchema>['files'][number]): Promise<ReferenceSource | undefined> {
+  async #sameFile({
+    path,
+    sizeBytes,
+    from,
+    sample,
+  }: z.infer<typeof referencesSchema>['files'][number]): Promise<ReferenceSource | undefined> {
     try {
       const handle = this.#sharedFiles.get(path) ?? (await open(path, 'r'));
       this.#sharedFiles.set(path, handle);
@@ -426,12 +506,20 @@ export class DestinationMigration {
       await image?.close();
       const held = image?.verifiedRoot === undefined ? undefined : image.held;
       if (whole) await installLinked(parameters, store);
-      else if ((await readIfThere(parameters.journalPath)) !== undefined) await installImage(parameters, generation, store, pool, held);
+      else if ((await readIfThere(parameters.journalPath)) !== undefined)
+        await installImage(parameters, generation, store, pool, held);
     }
     // A guest's RAM image is of no more use for it here, whatever a crash has made of it.
     await activator.activate(guest ? images.filter(({ kind }) => kind === 'disk') : images);
     const definition = guest ? { command: guest.command, qmpPath: guest.qmpPath } : this.record.definition;
-    await registry.put({ vmId, images: images.map(({ imageId, kind, path }) => ({ imageId, kind, path })), presence: 'here', generation, ...looksOf(this.record), ...(definition && { guest: definition }) });
+    await registry.put({
+      vmId,
+      images: images.map(({ imageId, kind, path }) => ({ imageId, kind, path })),
+      presence: 'here',
+      generation,
+      ...looksOf(this.record),
+      ...(definition && { guest: definition }),
+    });
     await own.happened('installed', fence, this.#started && { note: JSON.stringify(this.#started) });
     this.#guest?.release();
     await this.#forget();
@@ -445,7 +533,11 @@ export class DestinationMigration {
       if (!(error instanceof NeverRan)) throw error;
       await own.happened('cannot_start', this.record.fence, { note: error.reason.message });
       await this.#giveUp();
-      throw new DwcpError('ABANDONED', `This host cannot start ${own.vm.vmId}, and has given it back: ${error.reason.message}`, { side: 'destination', cause: error.reason });
+      throw new DwcpError(
+        'ABANDONED',
+        `This host cannot start ${own.vm.vmId}, and has given it back: ${error.reason.message}`,
+        { side: 'destination', cause: error.reason },
+      );
     }
   }
 
@@ -464,7 +556,11 @@ export class DestinationMigration {
   async #assertVerified(imageId: string, root: string | undefined): Promise<void> {
     const image = await this.image(imageId, true);
     if (root !== undefined && image.verifiedRoot === root) return;
-    throw new DwcpError('INTEGRITY_MISMATCH', `Image ${imageId} has not been verified here with the root that the source names`, { side: 'destination' });
+    throw new DwcpError(
+      'INTEGRITY_MISMATCH',
+      `Image ${imageId} has not been verified here with the root that the source names`,
+      { side: 'destination' },
+    );
   }
 
   /** Ends the record of a migration that needs it no more: what is being opened is waited for, and nothing is opened afterwards. */
@@ -476,7 +572,10 @@ export class DestinationMigration {
   }
 
   get #theGuest(): DestinationGuest {
-    if (!this.#guest) throw new DwcpError('PROTOCOL_VIOLATION', `Migration ${this.record.migrationId} moves no running guest`, { side: 'destination' });
+    if (!this.#guest)
+      throw new DwcpError('PROTOCOL_VIOLATION', `Migration ${this.record.migrationId} moves no running guest`, {
+        side: 'destination',
+      });
     return this.#guest;
   }
 
@@ -490,7 +589,13 @@ export class DestinationMigration {
   /** As inTurn(), and inside the VM's lock. */
   #exclusively<T>(step: (own: DestinationStep) => Promise<T>): Promise<T> {
     const { vmId, migrationId } = this.record;
-    return this.#inTurn(() => this.#context.ownership.exclusively(vmId, async (vm) => step(new OwnStep(vm, migrationId, await vm.last(migrationId), 'destination', DESTINATION_TABLE, destinationState))));
+    return this.#inTurn(() =>
+      this.#context.ownership.exclusively(vmId, async (vm) =>
+        step(
+          new OwnStep(vm, migrationId, await vm.last(migrationId), 'destination', DESTINATION_TABLE, destinationState),
+        ),
+      ),
+    );
   }
 
   #folder(): string {

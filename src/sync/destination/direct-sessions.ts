@@ -26,7 +26,8 @@ export async function endIdleDirect(hub: Records, vmId: string): Promise<void> {
 
 /** As endIdleDirect(), of one session that was begun longer ago than a grant lasts. @returns whether it has ended */
 export async function endOldDirect(hub: Records, migration: DestinationMigration): Promise<boolean> {
-  if (!isIdleDirect(hub, migration.record) || Date.now() - (await migration.savedAtMs()) < GRANT_LIFETIME_MS) return false;
+  if (!isIdleDirect(hub, migration.record) || Date.now() - (await migration.savedAtMs()) < GRANT_LIFETIME_MS)
+    return false;
   await hub.dismiss(migration.record.migrationId);
   return true;
 }
@@ -35,10 +36,17 @@ export async function endOldDirect(hub: Records, migration: DestinationMigration
  * Makes room for a direct session: others to the same images that nobody holds end.
  * @throws VM_BUSY where one that is held, or a migration, has them in its hands
  */
-export async function assertImagesFree(hub: Records, { migrationId, vmId, images }: DestinationRecord, hostId: string): Promise<void> {
+export async function assertImagesFree(
+  hub: Records,
+  { migrationId, vmId, images }: DestinationRecord,
+  hostId: string,
+): Promise<void> {
   for (const other of await hub.recordsOf(vmId)) {
     if (other.migrationId === migrationId || (other.mode === 'direct' && !shareImages(other.images, images))) continue;
-    if (!isIdleDirect(hub, other)) throw new DwcpError('VM_BUSY', `Host ${hostId} has images of ${vmId} in its hands for ${other.migrationId}`, { side: 'destination' });
+    if (!isIdleDirect(hub, other))
+      throw new DwcpError('VM_BUSY', `Host ${hostId} has images of ${vmId} in its hands for ${other.migrationId}`, {
+        side: 'destination',
+      });
     await hub.dismiss(other.migrationId);
   }
 }

@@ -20,7 +20,11 @@ import { COMMIT_AFTER_BLOCKS, removeJournal, verifiedPath, type WorkingImagePara
  * over a crash in the middle: what is not known any more is measured.
  */
 export async function installImage(
-  { vmId, image, imagePath, journalPath }: WorkingImageParameters, generation: number, store: BaselineStore, pool: CodecPool, known?: Manifest,
+  { vmId, image, imagePath, journalPath }: WorkingImageParameters,
+  generation: number,
+  store: BaselineStore,
+  pool: CodecPool,
+  known?: Manifest,
 ): Promise<void> {
   const { imageId, kind, sizeBytes } = image;
   if (await exists(workPathOf(imagePath))) await renameDurably(workPathOf(imagePath), imagePath);
@@ -38,13 +42,25 @@ export async function installImage(
  * journals every block.
  * @throws INTEGRITY_MISMATCH
  */
-export async function sealWorkFile({ migrationId, image, imagePath, journalPath }: WorkingImageParameters, root: string, pool: CodecPool): Promise<void> {
+export async function sealWorkFile(
+  { migrationId, image, imagePath, journalPath }: WorkingImageParameters,
+  root: string,
+  pool: CodecPool,
+): Promise<void> {
   const held = await measureFile(workPathOf(imagePath), image.sizeBytes, pool);
-  if (held.root() !== root) throw new DwcpError('INTEGRITY_MISMATCH', `Image ${image.imageId} differs from the source after the standard transfer`, { side: 'destination' });
+  if (held.root() !== root)
+    throw new DwcpError(
+      'INTEGRITY_MISMATCH',
+      `Image ${image.imageId} differs from the source after the standard transfer`,
+      { side: 'destination' },
+    );
   const journal = await BlockJournal.create(journalPath, { migrationId, image, base: 'empty' });
   try {
     for (let block = 0; block < held.blocks; block += COMMIT_AFTER_BLOCKS) {
-      const part = Array.from({ length: Math.min(COMMIT_AFTER_BLOCKS, held.blocks - block) }, (_, index) => block + index);
+      const part = Array.from(
+        { length: Math.min(COMMIT_AFTER_BLOCKS, held.blocks - block) },
+        (_, index) => block + index,
+      );
       await journal.append(part.map((each) => ({ block: each, hash: held.hashOf(each) })));
     }
   } finally {
@@ -54,12 +70,22 @@ export async function sealWorkFile({ migrationId, image, imagePath, journalPath 
 }
 
 /** What a standard transfer has brought and not finished: becomes the baseline where there is none, else goes. */
-export async function keepUnjournaled({ vmId, image, imagePath }: WorkingImageParameters, generation: number, store: BaselineStore, pool: CodecPool): Promise<void> {
+export async function keepUnjournaled(
+  { vmId, image, imagePath }: WorkingImageParameters,
+  generation: number,
+  store: BaselineStore,
+  pool: CodecPool,
+): Promise<void> {
   const workPath = workPathOf(imagePath);
   if (!(await exists(workPath))) return;
   if (await exists(baselinePathOf(imagePath))) return removeDurably(workPath);
   const { imageId, kind, sizeBytes } = image;
-  await store.adopt(workPath, imagePath, { vmId, imageId, kind, sizeBytes, generation, complete: false }, await measureFile(workPath, sizeBytes, pool));
+  await store.adopt(
+    workPath,
+    imagePath,
+    { vmId, imageId, kind, sizeBytes, generation, complete: false },
+    await measureFile(workPath, sizeBytes, pool),
+  );
 }
 
 /** An empty working file of an image, for somebody else to fill; it is there after a crash, and nothing in it. */
@@ -77,7 +103,10 @@ export async function makeWorkFile(imagePath: string, sizeBytes: number): Promis
 }
 
 /** An image that is at its place already and nobody has hashed: the working name goes, and the baseline it replaces. */
-export async function installLinked({ vmId, image, imagePath }: WorkingImageParameters, store: BaselineStore): Promise<void> {
+export async function installLinked(
+  { vmId, image, imagePath }: WorkingImageParameters,
+  store: BaselineStore,
+): Promise<void> {
   await removeDurably(workPathOf(imagePath));
   await store.forget(vmId, image.imageId, false);
 }
@@ -95,6 +124,9 @@ export async function linkInPlace(imagePath: string): Promise<void> {
 
 /** Takes the second name away again. */
 export async function unlinkFromPlace(imagePath: string): Promise<void> {
-  const [work, place] = await Promise.all([stat(workPathOf(imagePath)).catch(() => undefined), stat(imagePath).catch(() => undefined)]);
+  const [work, place] = await Promise.all([
+    stat(workPathOf(imagePath)).catch(() => undefined),
+    stat(imagePath).catch(() => undefined),
+  ]);
   if (work && place?.ino === work.ino) await removeDurably(imagePath);
 }

@@ -40,7 +40,10 @@ export class SessionWork {
 
   /** Breaks off what can be. @returns when everything has ended, also of those before it */
   async end(): Promise<void> {
-    if (!this.signal.aborted) this.#abort.abort(new DwcpError('SUPERSEDED', 'The session that asked for it has ended', { side: 'destination' }));
+    if (!this.signal.aborted)
+      this.#abort.abort(
+        new DwcpError('SUPERSEDED', 'The session that asked for it has ended', { side: 'destination' }),
+      );
     await this.idle();
   }
 }

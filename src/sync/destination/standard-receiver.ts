@@ -56,7 +56,14 @@ export class StandardReceiver {
    * @param before what has to be done first: an earlier connection of the same migration puts its file away
    * @param onEnd called once the file has been put away
    */
-  constructor(connection: Connection, slab: Slab, context: DestinationContext, migration: () => Promise<DestinationMigration>, before: Promise<void>, onEnd: () => void) {
+  constructor(
+    connection: Connection,
+    slab: Slab,
+    context: DestinationContext,
+    migration: () => Promise<DestinationMigration>,
+    before: Promise<void>,
+    onEnd: () => void,
+  ) {
     this.#queue = before;
     this.#connection = connection;
     this.#slab = slab;
@@ -68,7 +75,9 @@ export class StandardReceiver {
       () => {
         this.#ended = true;
         // What could not be put away has been counted to the last commit only.
-        void this.yield().catch(() => undefined).finally(onEnd);
+        void this.yield()
+          .catch(() => undefined)
+          .finally(onEnd);
       },
       slab,
     );
@@ -99,7 +108,9 @@ export class StandardReceiver {
   #refuse(frame: Frame, error: DwcpError): void {
     if (frame.type === 'request') this.#answer(frame, { ok: false, error: error.report() });
     else {
-      void this.#connection.write(buildFrame('event', 0, Buffer.from(JSON.stringify({ event: 'failed', error: error.report() }))));
+      void this.#connection.write(
+        buildFrame('event', 0, Buffer.from(JSON.stringify({ event: 'failed', error: error.report() }))),
+      );
       this.#ended = true;
     }
   }
@@ -144,11 +155,18 @@ export class StandardReceiver {
     const { end } = await this.#context.pool.run({
       kind: 'writeExtent',
       file: { fd: file.handle.fd, sizeBytes: file.parameters.image.sizeBytes },
-      frame: { memory: frame.meta.buffer, offset: frame.meta.byteOffset, metaBytes: frame.metaBytes, payloadBytes: frame.payloadBytes },
+      frame: {
+        memory: frame.meta.buffer,
+        offset: frame.meta.byteOffset,
+        metaBytes: frame.metaBytes,
+        payloadBytes: frame.payloadBytes,
+      },
     });
     file.offset = end;
     if (performance.now() - file.committedAt >= COMMIT_EVERY_MS) await this.#commit(file);
-    void this.#connection.write(buildFrame('event', 0, Buffer.from(JSON.stringify({ event: 'written', offset: file.offset }))));
+    void this.#connection.write(
+      buildFrame('event', 0, Buffer.from(JSON.stringify({ event: 'written', offset: file.offset }))),
+    );
   }
 
   async #finish(root: string): Promise<void> {

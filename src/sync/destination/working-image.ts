@@ -77,7 +77,14 @@ export class WorkingImage {
   #dictionaries: readonly SharedDictionary[] = [];
 
   private constructor(
-    parameters: WorkingImageParameters, state: WorkingState, held: Manifest, promised: Uint8Array, store: BaselineStore, pool: CodecPool, handle: FileHandle, journal: BlockJournal,
+    parameters: WorkingImageParameters,
+    state: WorkingState,
+    held: Manifest,
+    promised: Uint8Array,
+    store: BaselineStore,
+    pool: CodecPool,
+    handle: FileHandle,
+    journal: BlockJournal,
   ) {
     this.parameters = parameters;
     this.#opened = state;
@@ -116,7 +123,16 @@ export class WorkingImage {
       setSparseSize(handle.fd, image.sizeBytes);
       await syncFolder(dirname(imagePath));
       await measure(handle.fd, held, pool, durable);
-      const opened = new WorkingImage(parameters, resumed ? 'resumed' : journal.head.base, held, marks, store, pool, handle, journal);
+      const opened = new WorkingImage(
+        parameters,
+        resumed ? 'resumed' : journal.head.base,
+        held,
+        marks,
+        store,
+        pool,
+        handle,
+        journal,
+      );
       if (resumed) await opened.#recallVerified();
       return opened;
     } catch (error) {
@@ -190,9 +206,17 @@ export class WorkingImage {
 
   /** A second copy of what is here is as good as taken in. Of anything else nobody may believe that it was: it is not written. */
   #takeLate({ meta, sequence }: Frame): readonly number[] {
-    const isHere = namedBlocks(meta).every(({ block, hash }) => block < this.held.blocks && (this.held.hashOf(block).equals(hash) || (this.#lastBatch?.[block] ?? 0) > sequence));
+    const isHere = namedBlocks(meta).every(
+      ({ block, hash }) =>
+        block < this.held.blocks &&
+        (this.held.hashOf(block).equals(hash) || (this.#lastBatch?.[block] ?? 0) > sequence),
+    );
     if (isHere) return [];
-    throw new DwcpError('SUPERSEDED', `Image ${this.parameters.image.imageId} is ${this.#closed ? 'closed' : 'complete'}: batch ${sequence} came too late`, { side: 'destination' });
+    throw new DwcpError(
+      'SUPERSEDED',
+      `Image ${this.parameters.image.imageId} is ${this.#closed ? 'closed' : 'complete'}: batch ${sequence} came too late`,
+      { side: 'destination' },
+    );
   }
 
   /** One version of a block at a time; of an image that goes on changing, none that is older than what is there. */
@@ -200,10 +224,17 @@ export class WorkingImage {
     const named = namedBlocks(frame.meta).filter(({ block }) => block < this.held.blocks);
     const blocks = named.map(({ block }) => block);
     const isStale = (): boolean => blocks.some((block) => (this.#lastBatch?.[block] ?? 0) > frame.sequence);
-    for (let others = this.#writersOf(blocks); others.length > 0 && !isStale(); others = this.#writersOf(blocks)) await Promise.allSettled(others);
+    for (let others = this.#writersOf(blocks); others.length > 0 && !isStale(); others = this.#writersOf(blocks))
+      await Promise.allSettled(others);
     if (isStale()) return [];
-    const overwritten = named.filter(({ block, hash }) => this.#promised[block] === 1 && !this.held.hashOf(block).equals(hash));
-    const writing = this.#write(frame, blocks, overwritten.map(({ block }) => block));
+    const overwritten = named.filter(
+      ({ block, hash }) => this.#promised[block] === 1 && !this.held.hashOf(block).equals(hash),
+    );
+    const writing = this.#write(
+      frame,
+      blocks,
+      overwritten.map(({ block }) => block),
+    );
     for (const block of blocks) {
       if (this.#lastBatch) this.#lastBatch[block] = frame.sequence;
       this.#writing.set(block, writing);
@@ -236,7 +267,8 @@ export class WorkingImage {
 
   async #lookAgain(blocks: readonly number[]): Promise<void> {
     try {
-      for (const block of blocks) await this.#pool.run({ kind: 'measure', file: this.#file(), first: block, count: 1, hashes: this.held.memory });
+      for (const block of blocks)
+        await this.#pool.run({ kind: 'measure', file: this.#file(), first: block, count: 1, hashes: this.held.memory });
       this.#onAccepted?.(blocks);
     } catch (error) {
       this.#fail(error);
@@ -250,7 +282,12 @@ export class WorkingImage {
       held: this.held.memory,
       references: this.#references,
       dictionaries: this.#dictionaries,
-      frame: { memory: frame.meta.buffer, offset: frame.meta.byteOffset, metaBytes: frame.metaBytes, payloadBytes: frame.payloadBytes },
+      frame: {
+        memory: frame.meta.buffer,
+        offset: frame.meta.byteOffset,
+        metaBytes: frame.metaBytes,
+        payloadBytes: frame.payloadBytes,
+      },
     });
     this.#received ||= accepted.length > 0;
     this.#onAccepted?.(accepted);
@@ -283,7 +320,8 @@ export class WorkingImage {
    */
   async finish(root: string): Promise<void> {
     if (this.#verifiedRoot === root) return;
-    if (this.#closed) throw new DwcpError('SUPERSEDED', `Image ${this.parameters.image.imageId} is closed`, { side: 'destination' });
+    if (this.#closed)
+      throw new DwcpError('SUPERSEDED', `Image ${this.parameters.image.imageId} is closed`, { side: 'destination' });
     while (this.#finishing) await this.#finishing.catch(() => undefined);
     this.#finishing = this.#compare(root);
     try {
@@ -299,7 +337,11 @@ export class WorkingImage {
     const found = await this.#pool.run({ kind: 'root', hashes: this.held.memory, sizeBytes: this.held.sizeBytes });
     if (found !== root) {
       await measure(this.#handle.fd, this.held, this.#pool);
-      throw new DwcpError('INTEGRITY_MISMATCH', `Image ${this.parameters.image.imageId} has root ${found.slice(0, 16)} here and ${root.slice(0, 16)} at the source`, { side: 'destination' });
+      throw new DwcpError(
+        'INTEGRITY_MISMATCH',
+        `Image ${this.parameters.image.imageId} has root ${found.slice(0, 16)} here and ${root.slice(0, 16)} at the source`,
+        { side: 'destination' },
+      );
     }
     this.#verifiedRoot = root;
     if (this.#isVolatile) await writeFile(verifiedPath(this.parameters.journalPath), root);
@@ -347,17 +389,19 @@ export class WorkingImage {
   #commit(): Promise<void> {
     clearTimeout(this.#timer);
     this.#timer = undefined;
-    this.#committing = this.#committing.catch(() => undefined).then(async () => {
-      const blocks = this.#pending.splice(0);
-      if (!this.#unsynced || this.#isVolatile) return;
-      this.#unsynced = false;
-      try {
-        await this.#handle.datasync();
-        await this.#journal.append(blocks);
-      } catch (error) {
-        throw this.#fail(error);
-      }
-    });
+    this.#committing = this.#committing
+      .catch(() => undefined)
+      .then(async () => {
+        const blocks = this.#pending.splice(0);
+        if (!this.#unsynced || this.#isVolatile) return;
+        this.#unsynced = false;
+        try {
+          await this.#handle.datasync();
+          await this.#journal.append(blocks);
+        } catch (error) {
+          throw this.#fail(error);
+        }
+      });
     return this.#committing;
   }
 
@@ -378,11 +422,19 @@ export async function removeJournal(journalPath: string): Promise<void> {
 }
 
 /** Starts a journal, then gives it a working file: the baseline's content where there is one and it is wanted. Once it is open its name is synced. */
-async function beginAnew({ migrationId, vmId, image, imagePath, journalPath, useBaseline }: WorkingImageParameters, store: BaselineStore): Promise<BlockJournal> {
+async function beginAnew(
+  { migrationId, vmId, image, imagePath, journalPath, useBaseline }: WorkingImageParameters,
+  store: BaselineStore,
+): Promise<BlockJournal> {
   await makeFolderDurably(dirname(imagePath));
   await removeJournal(journalPath);
-  const fromBaseline = useBaseline && (await store.openContent(vmId, image.imageId)) && (await exists(baselinePathOf(imagePath)));
-  const journal = await BlockJournal.create(journalPath, { migrationId, image, base: fromBaseline ? 'baseline' : 'empty' });
+  const fromBaseline =
+    useBaseline && (await store.openContent(vmId, image.imageId)) && (await exists(baselinePathOf(imagePath)));
+  const journal = await BlockJournal.create(journalPath, {
+    migrationId,
+    image,
+    base: fromBaseline ? 'baseline' : 'empty',
+  });
   await rm(workPathOf(imagePath), { force: true });
   if (fromBaseline) await renameDurably(baselinePathOf(imagePath), workPathOf(imagePath));
   return journal;

@@ -58,7 +58,12 @@ export interface StillDisk {
 }
 
 /** Reads blocks one behind the other into `into`, neighbours at once. */
-export async function loadBlocks(blocks: BlockSelection, into: Buffer, sizeBytes: number, read: (offset: number, into: Buffer) => Promise<void>): Promise<void> {
+export async function loadBlocks(
+  blocks: BlockSelection,
+  into: Buffer,
+  sizeBytes: number,
+  read: (offset: number, into: Buffer) => Promise<void>,
+): Promise<void> {
   await Promise.all(
     runsOf(blocks).map(({ first, count, at }) => {
       const [start, end] = [first * BLOCK_SIZE_BYTES, Math.min(sizeBytes, (first + count) * BLOCK_SIZE_BYTES)];
@@ -103,8 +108,13 @@ export class ScanFeed implements StillFeed {
     try {
       handle = await open(path, 'r');
       const size = disk ? disk.sizeBytes : (await handle.stat()).size;
-      if (size !== sizeBytes) throw new DwcpError('IMAGE_CHANGED', `${path} is ${size} bytes long now and was ${sizeBytes}`, { side: 'source' });
-      const holes = disk ? wholeBlocks(await disk.holes(), sizeBytes) : wholeBlocks(fileHoles(handle.fd, sizeBytes), sizeBytes);
+      if (size !== sizeBytes)
+        throw new DwcpError('IMAGE_CHANGED', `${path} is ${size} bytes long now and was ${sizeBytes}`, {
+          side: 'source',
+        });
+      const holes = disk
+        ? wholeBlocks(await disk.holes(), sizeBytes)
+        : wholeBlocks(fileHoles(handle.fd, sizeBytes), sizeBytes);
       return new ScanFeed(path, handle, sizeBytes, disk, [...holes]);
     } catch (error) {
       await handle?.close();
@@ -113,13 +123,20 @@ export class ScanFeed implements StillFeed {
     }
   }
 
-  private constructor(path: string, handle: FileHandle, sizeBytes: number, disk: StillDisk | undefined, holes: readonly BlockStretch[]) {
+  private constructor(
+    path: string,
+    handle: FileHandle,
+    sizeBytes: number,
+    disk: StillDisk | undefined,
+    holes: readonly BlockStretch[],
+  ) {
     this.#path = path;
     this.#handle = handle;
     this.#disk = disk;
     this.#holes = holes;
     this.file = { fd: disk ? -1 : handle.fd, sizeBytes };
-    if (disk) this.load = (blocks, into) => loadBlocks(blocks, into, sizeBytes, (offset, part) => disk.read(offset, part));
+    if (disk)
+      this.load = (blocks, into) => loadBlocks(blocks, into, sizeBytes, (offset, part) => disk.read(offset, part));
     this.#before = fingerprint(handle.fd);
   }
 
@@ -171,7 +188,10 @@ function* fileHoles(fd: number, sizeBytes: number): Generator<{ offset: number; 
 }
 
 /** The blocks that lie in such stretches as a whole. */
-function* wholeBlocks(extents: Iterable<{ readonly offset: number; readonly length: number }>, sizeBytes: number): Generator<BlockStretch> {
+function* wholeBlocks(
+  extents: Iterable<{ readonly offset: number; readonly length: number }>,
+  sizeBytes: number,
+): Generator<BlockStretch> {
   for (const { offset, length } of extents) {
     const first = Math.ceil(offset / BLOCK_SIZE_BYTES);
     const end = offset + length >= sizeBytes ? blockCount(sizeBytes) : Math.floor((offset + length) / BLOCK_SIZE_BYTES);

@@ -42,7 +42,10 @@ export class FeedCursors {
 
   /** Whether a place is known of which little would have to be sent. */
   hasLittleToSend(backlog: number): boolean {
-    return backlog >= SPREAD_BLOCKS && Math.min(this.#first.sentBytes ?? Infinity, this.#second.sentBytes ?? Infinity) < LITTLE_BYTES;
+    return (
+      backlog >= SPREAD_BLOCKS &&
+      Math.min(this.#first.sentBytes ?? Infinity, this.#second.sentBytes ?? Infinity) < LITTLE_BYTES
+    );
   }
 
   /** What came of blocks taken from there. @param streamsWait whether it was to keep the streams busy */

@@ -164,7 +164,8 @@ export class LiveFeed implements BlockFeed {
   /** Blocks that were settled at the beginning and have not changed since. */
   get settled(): readonly number[] {
     const list: number[] = [];
-    for (let block = this.#settled.indexOf(1); block >= 0; block = this.#settled.indexOf(1, block + 1)) list.push(block);
+    for (let block = this.#settled.indexOf(1); block >= 0; block = this.#settled.indexOf(1, block + 1))
+      list.push(block);
     return list;
   }
 
@@ -210,9 +211,15 @@ export class LiveFeed implements BlockFeed {
   next(blocks: number, enoughToSend = false): BlockSelection | undefined {
     if (this.remaining === 0) return undefined;
     for (const outlook of this.#turns(enoughToSend)) {
-      const cursor = outlook === UNKNOWN && !this.#small ? this.#cursors.choose(this.#dirtyCount, enoughToSend) : this.#placeIn[outlook];
+      const cursor =
+        outlook === UNKNOWN && !this.#small
+          ? this.#cursors.choose(this.#dirtyCount, enoughToSend)
+          : this.#placeIn[outlook];
       // Those of an outlook may all be on the way in an older version.
-      const selection = cursor && this.#has(outlook) ? this.#take(outlook === RAW ? Math.min(blocks, RAW_BATCH_BLOCKS) : blocks, cursor, outlook) : undefined;
+      const selection =
+        cursor && this.#has(outlook)
+          ? this.#take(outlook === RAW ? Math.min(blocks, RAW_BATCH_BLOCKS) : blocks, cursor, outlook)
+          : undefined;
       if (!cursor || !selection) continue;
       if (outlook === UNKNOWN) this.#takenFrom.set(selection, { cursor, streamsWait: !enoughToSend });
       return selection;
@@ -245,7 +252,8 @@ export class LiveFeed implements BlockFeed {
     for (let block = 0; block < this.#dirty.length; block += 1) {
       // What was on the way may not even have been read: its hash says nothing yet.
       const onlyDirty = this.#dirty[block] === 1 && this.#onTheWay[block] === 0;
-      const dirty = this.#seen[block] === 1 && (this.#dirty[block] === 1 || this.#onTheWay[block] === 1 || !settled(block));
+      const dirty =
+        this.#seen[block] === 1 && (this.#dirty[block] === 1 || this.#onTheWay[block] === 1 || !settled(block));
       this.#dirty[block] = dirty ? 1 : 0;
       this.#dirtyPages[block] = !dirty ? 0 : onlyDirty ? (this.#dirtyPages[block] ?? 0) : PAGES_PER_BLOCK;
       if (!dirty) continue;
@@ -306,7 +314,11 @@ export class LiveFeed implements BlockFeed {
   #collect(list: number[], most: number, cursor: FeedCursor, end: number, outlook: number): void {
     let taken = 0;
     let pages = 0;
-    for (let block = this.#dirty.indexOf(1, cursor.at); block >= 0 && block < end && taken < most; block = this.#dirty.indexOf(1, block + 1)) {
+    for (
+      let block = this.#dirty.indexOf(1, cursor.at);
+      block >= 0 && block < end && taken < most;
+      block = this.#dirty.indexOf(1, block + 1)
+    ) {
       if (this.#onTheWay[block] === 1 || block === this.#hot || this.#outlook[block] !== outlook) continue;
       this.#dirty[block] = 0;
       this.#dirtyCount -= 1;

@@ -31,7 +31,11 @@ export class BlockOutlook {
   #index: ReferenceIndex | undefined;
 
   /** @param references where pages are looked for, as soon as they are findable @param tell hears the guess for a block */
-  constructor(blocks: number, references: () => SharedReferences | undefined, tell: (block: number, outlook: Outlook) => void) {
+  constructor(
+    blocks: number,
+    references: () => SharedReferences | undefined,
+    tell: (block: number, outlook: Outlook) => void,
+  ) {
     this.#hashes = Buffer.alloc(blocks * SAMPLES * PAGE_HASH_BYTES);
     this.#dense = new Uint8Array(blocks * SAMPLES);
     this.#references = references;
@@ -41,7 +45,11 @@ export class BlockOutlook {
   /** Pages of the image as they are now, one behind the other; those that are samples are looked at. */
   note(firstPage: number, bytes: Buffer): void {
     const endPage = firstPage + bytes.length / PAGE_SIZE_BYTES;
-    for (let sample = Math.ceil((firstPage - SAMPLE_AT) / SAMPLE_EVERY); sample * SAMPLE_EVERY + SAMPLE_AT < endPage; sample += 1) {
+    for (
+      let sample = Math.ceil((firstPage - SAMPLE_AT) / SAMPLE_EVERY);
+      sample * SAMPLE_EVERY + SAMPLE_AT < endPage;
+      sample += 1
+    ) {
       const at = (sample * SAMPLE_EVERY + SAMPLE_AT - firstPage) * PAGE_SIZE_BYTES;
       const page = bytes.subarray(at, at + PAGE_SIZE_BYTES);
       quickHash(page).copy(this.#hashes, sample * PAGE_HASH_BYTES);

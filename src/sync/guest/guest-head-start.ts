@@ -15,11 +15,20 @@ export class GuestHeadStart {
   /** Resolves when the pages are findable: until then sending waits, and little else should take the processors. */
   readonly looked: Promise<void>;
 
-  constructor(vmId: string, images: readonly (ImageSpec & { readonly path: string })[], sharedFiles: readonly SharedFile[], { store, pool }: SourceContext) {
+  constructor(
+    vmId: string,
+    images: readonly (ImageSpec & { readonly path: string })[],
+    sharedFiles: readonly SharedFile[],
+    { store, pool }: SourceContext,
+  ) {
     const memory = images.find(({ imageId }) => imageId === MEMORY_IMAGE_ID);
     this.references = new ReferenceSources(images, sharedFiles);
-    this.kept = memory ? recallMemory(vmId, memory.path, memory.sizeBytes, store, pool).catch(() => undefined) : Promise.resolve(undefined);
+    this.kept = memory
+      ? recallMemory(vmId, memory.path, memory.sizeBytes, store, pool).catch(() => undefined)
+      : Promise.resolve(undefined);
     // Where most of memory is known there is little to find.
-    this.looked = this.kept.then((kept) => (kept?.manifest.hashes.some((byte) => byte !== 0) ? undefined : this.references.fill(pool)));
+    this.looked = this.kept.then((kept) =>
+      kept?.manifest.hashes.some((byte) => byte !== 0) ? undefined : this.references.fill(pool),
+    );
   }
 }

@@ -39,7 +39,14 @@ export interface GuestPort {
   onFailure(handler: (error: DwcpError) => void): void;
   watchDisks(images: readonly VmImage[]): Promise<ReadonlyMap<string, DiskPort>>;
   /** @param settled one byte a block: 1 where what the file at `path` holds is at the destination too */
-  startMemory(path: string, ramBlocks: readonly RamBlock[], blankPages: (fd: number) => Uint8Array, settled: Uint8Array, autoConverge: boolean, events: MemoryEvents): Promise<void>;
+  startMemory(
+    path: string,
+    ramBlocks: readonly RamBlock[],
+    blankPages: (fd: number) => Uint8Array,
+    settled: Uint8Array,
+    autoConverge: boolean,
+    events: MemoryEvents,
+  ): Promise<void>;
   /** QEMU's own migration: its stream goes on as it is, one chunk at a time. */
   startWhole(take: (chunk: Buffer) => Promise<void>, autoConverge: boolean): Promise<void>;
   mirrorDisks(images: readonly VmImage[]): Promise<void>;
@@ -73,7 +80,10 @@ export interface GuestMove {
   /** Why the rounds ended, with figures. */
   readonly reason: string;
   /** @param before what an earlier attempt reported last */
-  progress(before: readonly ImageProgress[]): { readonly guest: GuestProgress; readonly images: readonly ImageProgress[] };
+  progress(before: readonly ImageProgress[]): {
+    readonly guest: GuestProgress;
+    readonly images: readonly ImageProgress[];
+  };
   /** Sends until the rule says that the guest may be paused. It runs all the while. @throws GUEST_NOT_CONVERGING, GUEST_LOST */
   rounds(signal: AbortSignal): Promise<void>;
   /**
@@ -91,7 +101,11 @@ export interface GuestMove {
 }
 
 export function runsOn(why: string, fields: DwcpErrorFields = {}): DwcpError {
-  return new DwcpError('GUEST_RUNS_ON', `The switchover was broken off: ${why}`, { ...fields, phase: 'switchover', side: 'source' });
+  return new DwcpError('GUEST_RUNS_ON', `The switchover was broken off: ${why}`, {
+    ...fields,
+    phase: 'switchover',
+    side: 'source',
+  });
 }
 
 /** The guest goes on here, unless it is not this host's any more. @throws what kept it from running on */
@@ -111,7 +125,9 @@ export async function brokenOff(move: GuestMove, reason: DwcpError): Promise<Dwc
     // It may stand still yet: not said to run on, and tried again.
     return toDwcpError(error, 'QEMU_UNREACHABLE', { phase: 'switchover', side: 'source' });
   }
-  return reason.code === 'GUEST_LOST' || reason.code === 'GUEST_PAUSED' || reason.spec.retry === 'operator' ? reason : runsOn(reason.message, { cause: reason });
+  return reason.code === 'GUEST_LOST' || reason.code === 'GUEST_PAUSED' || reason.spec.retry === 'operator'
+    ? reason
+    : runsOn(reason.message, { cause: reason });
 }
 
 const LEAST_BUDGET_MS = 1_000;
@@ -131,7 +147,16 @@ export class PauseBudget {
     // A clock that is set meanwhile neither shortens nor lengthens a pause by more than the pause.
     const wholeMs = Math.max(LEAST_BUDGET_MS, this.#maxDowntimeMs);
     const leftMs = wholeMs - clamp(Date.now() - atMs, 0, wholeMs);
-    this.#timer ??= setTimeout(() => this.#over(new DwcpError('REQUEST_TIMEOUT', `the pause would have lasted longer than maxDowntimeMs (${this.#maxDowntimeMs} ms)`)), leftMs);
+    this.#timer ??= setTimeout(
+      () =>
+        this.#over(
+          new DwcpError(
+            'REQUEST_TIMEOUT',
+            `the pause would have lasted longer than maxDowntimeMs (${this.#maxDowntimeMs} ms)`,
+          ),
+        ),
+      leftMs,
+    );
   }
 
   /** @throws when the time is over, or the signal says so; the work goes on by itself then and is not heard any more */

@@ -40,7 +40,10 @@ export interface GuestSendRequest {
   readonly references: ReferenceSources | undefined;
   readonly images: readonly GuestImage[];
   readonly start: LevelAndStreams;
-  readonly options: Pick<MigrationOptions, 'enableDelta' | 'enableDeltaSync' | 'enableDictionary' | 'deltaThreshold' | 'minStreams' | 'initialStreams'>;
+  readonly options: Pick<
+    MigrationOptions,
+    'enableDelta' | 'enableDeltaSync' | 'enableDictionary' | 'deltaThreshold' | 'minStreams' | 'initialStreams'
+  >;
   readonly linkBytesPerSecond: number;
   /** A session stands and what is held of an image is known: what lies in holes on both sides can be left out. */
   readonly opened: (imageId: string, held: Manifest, source: Manifest, pages: PageTable | undefined) => Promise<void>;
@@ -84,13 +87,34 @@ export class GuestSender {
       // Page hashes are kept for what changes most; a disk's are asked for when they are needed.
       const pages = image.kind === 'memory' ? new PageTable(source.blocks) : undefined;
       const versions = image.kind === 'memory' && request.options.enableDelta ? request.versions : undefined;
-      return { image, feed, source, pages, versions, counts: noCounts(), held: new Manifest(image.sizeBytes), imageNumber: 0, began: undefined };
+      return {
+        image,
+        feed,
+        source,
+        pages,
+        versions,
+        counts: noCounts(),
+        held: new Manifest(image.sizeBytes),
+        imageNumber: 0,
+        began: undefined,
+      };
     });
     const { start, options } = request;
     // Enough to be fast from the first window on; what is on the way is bounded, so more would only starve one another.
     const streams = Math.min(start.maxStreams, 2 * options.initialStreams);
-    const bounds = { initial: streams, min: Math.min(options.minStreams, streams), max: Math.min(start.maxStreams, 2 * streams) };
-    this.#pacing = new Pacing(start, bounds, migration.bucket, migration.context.pool.threads, request.linkBytesPerSecond, (line) => migration.context.explain?.(migration.migrationId, line));
+    const bounds = {
+      initial: streams,
+      min: Math.min(options.minStreams, streams),
+      max: Math.min(start.maxStreams, 2 * streams),
+    };
+    this.#pacing = new Pacing(
+      start,
+      bounds,
+      migration.bucket,
+      migration.context.pool.threads,
+      request.linkBytesPerSecond,
+      (line) => migration.context.explain?.(migration.migrationId, line),
+    );
   }
 
   /** The session that carries it now. */
@@ -117,11 +141,28 @@ export class GuestSender {
   progress(imageId: string): SendProgress {
     const { image, counts, feed, source, began } = this.#lane(imageId);
     const stats = this.session?.stats;
-    const looked = Math.min(source.blocks, counts.scannedBlocks + feed.settled.length + (feed.open ? 0 : source.blocks));
-    const doneBytes = Math.max(0, Math.min(image.sizeBytes, (looked / source.blocks) * image.sizeBytes - feed.backlogBytes));
+    const looked = Math.min(
+      source.blocks,
+      counts.scannedBlocks + feed.settled.length + (feed.open ? 0 : source.blocks),
+    );
+    const doneBytes = Math.max(
+      0,
+      Math.min(image.sizeBytes, (looked / source.blocks) * image.sizeBytes - feed.backlogBytes),
+    );
     return {
-      imageId, totalBytes: image.sizeBytes, doneBytes, linkBytes: this.#shareOf(imageId), goodputBytesPerSecond: stats?.goodputBytesPerSecond ?? 0, streams: stats?.activeStreams ?? 0,
-      level: this.#pacing.level, levelReason: this.#pacing.levelReason, batchBytes: this.#pacing.batchBytes, rttMs: stats?.rttMs ?? 0, verifiedBlocks: counts.verifiedBlocks, elapsedMs: performance.now() - this.#startedAt, began,
+      imageId,
+      totalBytes: image.sizeBytes,
+      doneBytes,
+      linkBytes: this.#shareOf(imageId),
+      goodputBytesPerSecond: stats?.goodputBytesPerSecond ?? 0,
+      streams: stats?.activeStreams ?? 0,
+      level: this.#pacing.level,
+      levelReason: this.#pacing.levelReason,
+      batchBytes: this.#pacing.batchBytes,
+      rttMs: stats?.rttMs ?? 0,
+      verifiedBlocks: counts.verifiedBlocks,
+      elapsedMs: performance.now() - this.#startedAt,
+      began,
     };
   }
 
@@ -129,10 +170,23 @@ export class GuestSender {
   result(imageId: string, root: string): SentImage {
     const { image, feed, source, began, ...lane } = this.#lane(imageId);
     const settledZero = feed.settled.filter((block) => source.isZero(block)).length;
-    const counts = { ...lane.counts, zeroBlocks: lane.counts.zeroBlocks + settledZero, unchangedBlocks: lane.counts.unchangedBlocks + feed.settled.length - settledZero };
+    const counts = {
+      ...lane.counts,
+      zeroBlocks: lane.counts.zeroBlocks + settledZero,
+      unchangedBlocks: lane.counts.unchangedBlocks + feed.settled.length - settledZero,
+    };
     return {
-      imageId, root, totalBytes: image.sizeBytes, linkBytes: this.#shareOf(imageId), seconds: (performance.now() - this.#startedAt) / 1000, counts, began: began ?? 'empty',
-      maxStreams: this.#maxStreams, lastLevel: this.#pacing.level, batchBytes: this.#pacing.batchBytes, resumes: this.#passes - 1,
+      imageId,
+      root,
+      totalBytes: image.sizeBytes,
+      linkBytes: this.#shareOf(imageId),
+      seconds: (performance.now() - this.#startedAt) / 1000,
+      counts,
+      began: began ?? 'empty',
+      maxStreams: this.#maxStreams,
+      lastLevel: this.#pacing.level,
+      batchBytes: this.#pacing.batchBytes,
+      resumes: this.#passes - 1,
     };
   }
 
@@ -153,18 +207,34 @@ export class GuestSender {
   /** Roots of all images as the source knows them, computed off the main thread. */
   async roots(): Promise<Record<string, string>> {
     const { pool } = this.#migration.context;
-    const roots = await Promise.all(this.#lanes.map(async ({ image, source }) => [image.imageId, await pool.run({ kind: 'root', hashes: source.memory, sizeBytes: image.sizeBytes })] as const));
+    const roots = await Promise.all(
+      this.#lanes.map(
+        async ({ image, source }) =>
+          [image.imageId, await pool.run({ kind: 'root', hashes: source.memory, sizeBytes: image.sizeBytes })] as const,
+      ),
+    );
     return Object.fromEntries(roots);
   }
 
   /** Everything is there: the destination compares the roots, and its QEMU loads the device state. @throws INTEGRITY_MISMATCH, QEMU_REFUSED */
-  async finish({ control }: SendingSession, roots: Readonly<Record<string, string>>, commands: Buffer, devices: Buffer): Promise<void> {
+  async finish(
+    { control }: SendingSession,
+    roots: Readonly<Record<string, string>>,
+    commands: Buffer,
+    devices: Buffer,
+  ): Promise<void> {
     const state = Buffer.concat([commands, devices]);
     const packed = Buffer.allocUnsafe(compressBound(state.length));
     const packedBytes = new Packer().packedSize(state, packed, 3);
     await Promise.all([
-      ...this.#lanes.map(({ image, imageNumber }) => control.request('finish_image', { image: imageNumber, root: roots[image.imageId] })),
-      control.request('guest_load', { commandBytes: commands.length, totalBytes: state.length }, packed.subarray(0, packedBytes)),
+      ...this.#lanes.map(({ image, imageNumber }) =>
+        control.request('finish_image', { image: imageNumber, root: roots[image.imageId] }),
+      ),
+      control.request(
+        'guest_load',
+        { commandBytes: commands.length, totalBytes: state.length },
+        packed.subarray(0, packedBytes),
+      ),
     ]);
   }
 
@@ -178,7 +248,9 @@ export class GuestSender {
     const { pool, slab, store } = this.#migration.context;
     this.#follow(session);
     // Files alone are named without waiting for the images' numbers.
-    const declared = this.#lanes.every(({ image }) => image.kind === 'memory') ? references?.declare(session, () => 0) : undefined;
+    const declared = this.#lanes.every(({ image }) => image.kind === 'memory')
+      ? references?.declare(session, () => 0)
+      : undefined;
     declared?.catch(() => undefined);
     let hasBases = false;
     for (const lane of this.#lanes) {
@@ -193,17 +265,38 @@ export class GuestSender {
       lane.feed.restart((block) => lane.source.hashOf(block).equals(lane.held.hashOf(block)));
     }
     await (declared ?? references?.declare(session, (imageId) => this.#lane(imageId).imageNumber));
-    const bases = options.enableDeltaSync && hasBases ? await learnBases(this.#migration, session, this.#request.diskPaths) : undefined;
-    const dictionary = options.enableDictionary && start.compress ? await activeDictionary(this.#migration, session, this.#request.vmType) : undefined;
+    const bases =
+      options.enableDeltaSync && hasBases
+        ? await learnBases(this.#migration, session, this.#request.diskPaths)
+        : undefined;
+    const dictionary =
+      options.enableDictionary && start.compress
+        ? await activeDictionary(this.#migration, session, this.#request.vmType)
+        : undefined;
     this.#passes += 1;
     const source = new BatchSource(
       this.#lanes.map((lane) => ({
-        imageNumber: lane.imageNumber, feed: lane.feed, source: lane.source, held: lane.held, pages: lane.pages, references: references?.of(lane.image.imageId), bases, versions: lane.versions, counts: lane.counts,
+        imageNumber: lane.imageNumber,
+        feed: lane.feed,
+        source: lane.source,
+        held: lane.held,
+        pages: lane.pages,
+        references: references?.of(lane.image.imageId),
+        bases,
+        versions: lane.versions,
+        counts: lane.counts,
         scanned: () => undefined,
       })),
       {
-        pool, slab,
-        settings: () => ({ compress: start.compress, level: this.#pacing.level, delta: options.enableDelta, deltaThreshold: options.deltaThreshold, dictionary }),
+        pool,
+        slab,
+        settings: () => ({
+          compress: start.compress,
+          level: this.#pacing.level,
+          delta: options.enableDelta,
+          deltaThreshold: options.deltaThreshold,
+          dictionary,
+        }),
         batchBlocks: () => this.#batchBlocks(session),
         askPageHashes: (image, blocks) => askPageHashes(session, image, blocks),
         encoded: (result, level) => {

@@ -28,7 +28,13 @@ export interface KeptMemory {
 }
 
 /** Looks at all of it, in the background. Changes nothing; a file that is not there holds zeros. */
-export async function recallMemory(vmId: string, path: string, sizeBytes: number, store: BaselineStore, pool: CodecPool): Promise<KeptMemory> {
+export async function recallMemory(
+  vmId: string,
+  path: string,
+  sizeBytes: number,
+  store: BaselineStore,
+  pool: CodecPool,
+): Promise<KeptMemory> {
   const baseline = await store.open(vmId, MEMORY_IMAGE_ID);
   const manifest = baseline?.record.sizeBytes === sizeBytes ? baseline.manifest : new Manifest(sizeBytes);
   const handle = await open(path, 'r').catch(() => undefined);
@@ -40,7 +46,12 @@ export async function recallMemory(vmId: string, path: string, sizeBytes: number
   }
 }
 
-async function recall(handle: FileHandle | undefined, sizeBytes: number, manifest: Manifest, pool: CodecPool): Promise<KeptMemory> {
+async function recall(
+  handle: FileHandle | undefined,
+  sizeBytes: number,
+  manifest: Manifest,
+  pool: CodecPool,
+): Promise<KeptMemory> {
   const usable = handle && (await handle.stat()).size === sizeBytes ? handle : undefined;
   const blank = usable && blankPagesOf(usable.fd, sizeBytes);
   const shared = new SharedArrayBuffer(manifest.blocks);
@@ -48,15 +59,28 @@ async function recall(handle: FileHandle | undefined, sizeBytes: number, manifes
   const filled: number[] = [];
   for (let block = 0; block < manifest.blocks; block += 1) {
     if (!manifest.isZero(block)) filled.push(block);
-    else if (!handle || blank?.subarray(block * PAGES_PER_BLOCK, (block + 1) * PAGES_PER_BLOCK).every((page) => page === 1)) trusted[block] = 1;
+    else if (
+      !handle ||
+      blank?.subarray(block * PAGES_PER_BLOCK, (block + 1) * PAGES_PER_BLOCK).every((page) => page === 1)
+    )
+      trusted[block] = 1;
   }
   const believed = Uint8Array.from(trusted);
   if (usable) for (const block of filled) believed[block] = 1;
-  const measured = (usable ? measure(usable, sizeBytes, filled, manifest, shared, pool) : Promise.resolve()).finally(() => handle?.close()).catch(() => undefined);
+  const measured = (usable ? measure(usable, sizeBytes, filled, manifest, shared, pool) : Promise.resolve())
+    .finally(() => handle?.close())
+    .catch(() => undefined);
   return { manifest, pages: new PageTable(manifest.blocks), believed, trusted, measured };
 }
 
-async function measure(handle: FileHandle, sizeBytes: number, blocks: readonly number[], manifest: Manifest, trusted: SharedArrayBuffer, pool: CodecPool): Promise<void> {
+async function measure(
+  handle: FileHandle,
+  sizeBytes: number,
+  blocks: readonly number[],
+  manifest: Manifest,
+  trusted: SharedArrayBuffer,
+  pool: CodecPool,
+): Promise<void> {
   let next = 0;
   const lane = async (): Promise<void> => {
     while (next < blocks.length) {

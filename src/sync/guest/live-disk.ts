@@ -39,7 +39,10 @@ export class LiveDisk {
   constructor(image: ImageSpec & VmImage, port: DiskPort) {
     this.image = image;
     this.#port = port;
-    this.feed = new LiveFeed({ file: { fd: -1, sizeBytes: image.sizeBytes }, load: (blocks, into) => this.#load(blocks, into) });
+    this.feed = new LiveFeed({
+      file: { fd: -1, sizeBytes: image.sizeBytes },
+      load: (blocks, into) => this.#load(blocks, into),
+    });
   }
 
   /** Names every block but those that are holes here and zeros there. */
@@ -48,7 +51,8 @@ export class LiveDisk {
     const left = new Uint8Array(blocks).fill(1);
     for (const { offset, length } of await this.#port.holes()) {
       const end = offset + length >= this.image.sizeBytes ? blocks : Math.floor((offset + length) / BLOCK_SIZE_BYTES);
-      for (let block = Math.ceil(offset / BLOCK_SIZE_BYTES); block < end; block += 1) if (isZeroThere(block)) left[block] = 0;
+      for (let block = Math.ceil(offset / BLOCK_SIZE_BYTES); block < end; block += 1)
+        if (isZeroThere(block)) left[block] = 0;
     }
     this.feed.scan(left);
     this.begun = true;

@@ -17,7 +17,15 @@ import type { MigrationOptions } from '../../model/options';
 import type { LevelAndStreams } from '../../model/tiers';
 import { clamp, KIB, MIB } from '../../model/units';
 import type { SendingSession } from '../../transport/sending-session';
-import { type GuestMove, type GuestPort, letRunOn, PauseBudget, type ReadyToHandOver, brokenOff, runsOn } from './guest-move';
+import {
+  type GuestMove,
+  type GuestPort,
+  letRunOn,
+  PauseBudget,
+  type ReadyToHandOver,
+  brokenOff,
+  runsOn,
+} from './guest-move';
 import { imageResultOf, progressOf } from '../source/image-results';
 import { LiveDisks } from './live-disks';
 import { FeedLag } from './destination-lag';
@@ -103,13 +111,27 @@ export class LiveMigration implements GuestMove {
     return this.#decision?.reason ?? '';
   }
 
-  progress(before: readonly ImageProgress[]): { readonly guest: GuestProgress; readonly images: readonly ImageProgress[] } {
+  progress(before: readonly ImageProgress[]): {
+    readonly guest: GuestProgress;
+    readonly images: readonly ImageProgress[];
+  } {
     const sender = this.#sender;
-    const images = sender ? this.#request.images.map(({ imageId }) => progressOf(sender.progress(imageId), before.find((image) => image.imageId === imageId))) : [];
+    const images = sender
+      ? this.#request.images.map(({ imageId }) =>
+          progressOf(
+            sender.progress(imageId),
+            before.find((image) => image.imageId === imageId),
+          ),
+        )
+      : [];
     const { dirtyBytesPerSecond, throttle } = this.#info;
     return {
       guest: {
-        state: this.#state, round: this.#round, remainingBytes: this.#remainingBytes(), dirtyBytesPerSecond, throttle,
+        state: this.#state,
+        round: this.#round,
+        remainingBytes: this.#remainingBytes(),
+        dirtyBytesPerSecond,
+        throttle,
         rateBytesPerSecond: Math.round(sender?.session?.stats.goodputBytesPerSecond ?? 0),
         expectedDowntimeMs: Math.round(this.#decision?.expectedDowntimeMs ?? 0),
       },
@@ -156,9 +178,12 @@ export class LiveMigration implements GuestMove {
     this.#state = 'loaded';
     sender.remember();
     return {
-      roots, pausedAtMs,
+      roots,
+      pausedAtMs,
       guest: { rounds: this.#round, reason: this.reason, throttle: this.#info.throttle },
-      images: this.#request.images.map(({ imageId, kind }) => imageResultOf(sender.result(imageId, roots[imageId] ?? ''), kind, undefined, 1)),
+      images: this.#request.images.map(({ imageId, kind }) =>
+        imageResultOf(sender.result(imageId, roots[imageId] ?? ''), kind, undefined, 1),
+      ),
     };
   }
 
@@ -216,7 +241,15 @@ export class LiveMigration implements GuestMove {
     const disks = this.#disks.all.map(({ image, feed }) => ({ image: specOf(image), feed }));
     const memory = { image: specOf(this.#memoryImage), feed: this.#memory.feed };
     this.#sender = new GuestSender(migration, {
-      vmId, vmType: this.#request.vmType, versions: this.#memory.settled.versions, references: options.enableDeltaSync ? headStart.references : undefined, diskPaths: images.filter(({ kind }) => kind === 'disk').map(({ path }) => path), images: [...disks, memory], start, options, linkBytesPerSecond,
+      vmId,
+      vmType: this.#request.vmType,
+      versions: this.#memory.settled.versions,
+      references: options.enableDeltaSync ? headStart.references : undefined,
+      diskPaths: images.filter(({ kind }) => kind === 'disk').map(({ path }) => path),
+      images: [...disks, memory],
+      start,
+      options,
+      linkBytesPerSecond,
       opened: async (imageId, held, source, pages) => {
         await this.#disks.beginScan(imageId, (block) => held.isZero(block));
         if (imageId === MEMORY_IMAGE_ID && pages) await this.#memory.settled.meet(held, source, pages);
@@ -239,7 +272,10 @@ export class LiveMigration implements GuestMove {
   }
 
   async #startMemory(): Promise<void> {
-    const { guest: { ramBlocks }, options } = this.#request;
+    const {
+      guest: { ramBlocks },
+      options,
+    } = this.#request;
     const { path, sizeBytes } = this.#memoryImage;
     const { feed, settled, brake } = this.#memory;
     this.#state = 'memory';
@@ -249,7 +285,14 @@ export class LiveMigration implements GuestMove {
       const session = this.#sender?.session;
       if (session) this.#sendSetUp(session).catch(() => undefined);
     });
-    await this.#guest.startMemory(path, ramBlocks, (fd) => blankPagesOf(fd, sizeBytes), settled.blocks, options.autoConverge, events);
+    await this.#guest.startMemory(
+      path,
+      ramBlocks,
+      (fd) => blankPagesOf(fd, sizeBytes),
+      settled.blocks,
+      options.autoConverge,
+      events,
+    );
     feed.setFile(this.#guest.memoryFd);
     this.#guest.onFailure((error) => this.#fail(error));
   }
@@ -274,7 +317,8 @@ export class LiveMigration implements GuestMove {
       this.#throwIfFailed();
       this.#feedLag.ask(this.#sender?.session);
       await this.#look();
-      if (convergedAt !== undefined && (this.#feedLag.isSmall || performance.now() > convergedAt + FEED_PATIENCE_MS)) return;
+      if (convergedAt !== undefined && (this.#feedLag.isSmall || performance.now() > convergedAt + FEED_PATIENCE_MS))
+        return;
       if (performance.now() > diskRoundAt && this.#disks.backlogBytes === 0) {
         await this.#disks.nextRound();
         diskRoundAt = performance.now() + DISK_ROUND_EVERY_MS;
@@ -293,7 +337,8 @@ export class LiveMigration implements GuestMove {
         convergedAt = performance.now();
       }
       if (decision.next === 'throttle') await this.#guest.allowThrottle();
-      if (decision.next === 'cannot converge') throw new DwcpError('GUEST_NOT_CONVERGING', decision.reason, { phase: 'transfer', side: 'source' });
+      if (decision.next === 'cannot converge')
+        throw new DwcpError('GUEST_NOT_CONVERGING', decision.reason, { phase: 'transfer', side: 'source' });
     }
   }
 
@@ -303,10 +348,21 @@ export class LiveMigration implements GuestMove {
     const stats = this.#sender?.session?.stats;
     return decideRound(
       {
-        round, remainingBytes, remainingPages: Math.ceil((this.#info.remainingBytes + this.#memory.feed.backlogBytes) / PAGE_SIZE_BYTES), remainingBytesBefore,
-        dirtyBytesPerSecond: dirtyBytesPerSecond * this.#wireShare, rateBytesPerSecond: Math.max(stats?.goodputBytesPerSecond ?? 0, (this.#link?.linkBytesPerSecond ?? 0) / 4), rttMs: stats?.rttMs ?? 1, throttle,
+        round,
+        remainingBytes,
+        remainingPages: Math.ceil((this.#info.remainingBytes + this.#memory.feed.backlogBytes) / PAGE_SIZE_BYTES),
+        remainingBytesBefore,
+        dirtyBytesPerSecond: dirtyBytesPerSecond * this.#wireShare,
+        rateBytesPerSecond: Math.max(stats?.goodputBytesPerSecond ?? 0, (this.#link?.linkBytesPerSecond ?? 0) / 4),
+        rttMs: stats?.rttMs ?? 1,
+        throttle,
       },
-      { maxDowntimeMs: options.maxDowntimeMs, memoryIterations: options.memoryIterations, dirtyPageThreshold: options.dirtyPageThreshold, mayThrottle: options.autoConverge },
+      {
+        maxDowntimeMs: options.maxDowntimeMs,
+        memoryIterations: options.memoryIterations,
+        dirtyPageThreshold: options.dirtyPageThreshold,
+        mayThrottle: options.autoConverge,
+      },
     );
   }
 
@@ -323,7 +379,9 @@ export class LiveMigration implements GuestMove {
     return this.#sender?.wireShare(MEMORY_IMAGE_ID) ?? 1;
   }
 
-  async #pauseAndFinish(signal: AbortSignal): Promise<{ sender: GuestSender; roots: Record<string, string>; pausedAtMs: number }> {
+  async #pauseAndFinish(
+    signal: AbortSignal,
+  ): Promise<{ sender: GuestSender; roots: Record<string, string>; pausedAtMs: number }> {
     const sender = this.#sender;
     if (this.#state !== 'converged' || !sender || !this.#sent) throw runsOn('the rounds were not at their end here');
     const budget = new PauseBudget(this.#request.options.maxDowntimeMs);
@@ -333,7 +391,10 @@ export class LiveMigration implements GuestMove {
       this.#memory.feed.hurry();
       this.#state = 'paused';
       this.#memory.brake.letGo();
-      const finished = await budget.within(this.#pauseAndSend(sender, this.#sent, budget), AbortSignal.any([signal, this.#ending.signal]));
+      const finished = await budget.within(
+        this.#pauseAndSend(sender, this.#sent, budget),
+        AbortSignal.any([signal, this.#ending.signal]),
+      );
       return { sender, ...finished };
     } catch (error) {
       throw await brokenOff(this, this.#failure ?? toDwcpError(error, 'INTERNAL'));
@@ -351,7 +412,8 @@ export class LiveMigration implements GuestMove {
   /** With the guest still running: what can be sent before the pause does not count as downtime. */
   async #lastLook(signal: AbortSignal): Promise<void> {
     await this.#disks.nextRound();
-    const giveUpAt = performance.now() + DRAIN_PATIENCE_MS + DRAIN_ROUND_TRIPS * (this.#sender?.session?.stats.rttMs ?? 0);
+    const giveUpAt =
+      performance.now() + DRAIN_PATIENCE_MS + DRAIN_ROUND_TRIPS * (this.#sender?.session?.stats.rttMs ?? 0);
     while (performance.now() < giveUpAt) {
       await this.#look();
       if (this.#leftBytes <= this.#worthPausing() && (this.#sender?.largestOnTheWay ?? 0) <= SMALL_BATCH_BYTES) return;
@@ -363,10 +425,18 @@ export class LiveMigration implements GuestMove {
   /** What goes over in the time that a switchover takes anyway, about. */
   #worthPausing(): number {
     const share = Math.max(0.1, this.#wireShare);
-    return clamp(((this.#link?.linkBytesPerSecond ?? 0) * SENT_IN_PASSING_SECONDS) / share, AHEAD_AT_THE_END_BYTES, 2 * AHEAD_AT_THE_END_BYTES);
+    return clamp(
+      ((this.#link?.linkBytesPerSecond ?? 0) * SENT_IN_PASSING_SECONDS) / share,
+      AHEAD_AT_THE_END_BYTES,
+      2 * AHEAD_AT_THE_END_BYTES,
+    );
   }
 
-  async #pauseAndSend(sender: GuestSender, sent: Promise<void>, budget: PauseBudget): Promise<{ roots: Record<string, string>; pausedAtMs: number }> {
+  async #pauseAndSend(
+    sender: GuestSender,
+    sent: Promise<void>,
+    budget: PauseBudget,
+  ): Promise<{ roots: Record<string, string>; pausedAtMs: number }> {
     let pausedAtMs = 0;
     await this.#guest.pause((atMs) => {
       pausedAtMs = atMs;

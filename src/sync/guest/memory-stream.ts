@@ -26,7 +26,11 @@ export class MemoryStream {
     this.feed = new LiveFeed({ file: { fd: -1, sizeBytes } });
     this.settled = new SettledMemory(this.feed);
     this.brake = new StreamBrake(this.feed, reader);
-    this.#outlook = new BlockOutlook(blockCount(sizeBytes), () => headStart.references.of(MEMORY_IMAGE_ID)?.shared, (block, outlook) => this.feed.expect(block, outlook));
+    this.#outlook = new BlockOutlook(
+      blockCount(sizeBytes),
+      () => headStart.references.of(MEMORY_IMAGE_ID)?.shared,
+      (block, outlook) => this.feed.expect(block, outlook),
+    );
     this.#headStart = headStart;
     this.feed.onDrained(() => this.brake.apply());
   }

@@ -68,6 +68,7 @@ export class SettledMemory {
 
   *#believed(): Generator<number> {
     const believed = this.#kept?.believed;
-    for (let block = believed?.indexOf(1) ?? -1; believed && block >= 0; block = believed.indexOf(1, block + 1)) yield block;
+    for (let block = believed?.indexOf(1) ?? -1; believed && block >= 0; block = believed.indexOf(1, block + 1))
+      yield block;
   }
 }

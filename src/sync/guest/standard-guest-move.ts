@@ -13,7 +13,16 @@ import { type ImageSpec, PAGE_SIZE_BYTES, type VmImage } from '../../model/image
 import type { ImageProgress, ImageResult } from '../../model/migration';
 import type { MigrationOptions } from '../../model/options';
 import { listenForTunnels, type Tunnel } from '../../transport/tunnel';
-import { type GuestMove, type GuestPort, letRunOn, type MirrorProgress, PauseBudget, type ReadyToHandOver, brokenOff, runsOn } from './guest-move';
+import {
+  type GuestMove,
+  type GuestPort,
+  letRunOn,
+  type MirrorProgress,
+  PauseBudget,
+  type ReadyToHandOver,
+  brokenOff,
+  runsOn,
+} from './guest-move';
 import { standardProgressOf, standardResultOf } from '../source/image-results';
 import type { SourceMigration } from '../source/source-migration';
 import { wait } from '../wait';
@@ -60,15 +69,37 @@ export class WholeGuestMove implements GuestMove {
     return this.#decision?.reason ?? '';
   }
 
-  progress(before: readonly ImageProgress[]): { readonly guest: GuestProgress; readonly images: readonly ImageProgress[] } {
+  progress(before: readonly ImageProgress[]): {
+    readonly guest: GuestProgress;
+    readonly images: readonly ImageProgress[];
+  } {
     const seconds = (performance.now() - this.#startedAt) / 1000;
     const { remainingBytes, dirtyBytesPerSecond, throttle } = this.#info;
     const images = this.#request.images.map(({ imageId, sizeBytes }) => {
-      const doneBytes = imageId === MEMORY_IMAGE_ID ? (this.#state === 'disks' ? 0 : Math.max(0, sizeBytes - remainingBytes)) : (this.#mirrors.find((mirror) => mirror.imageId === imageId)?.doneBytes ?? 0);
-      return standardProgressOf({ imageId, totalBytes: sizeBytes, doneBytes: Math.min(doneBytes, sizeBytes), linkBytes: this.#linkBytes(imageId) }, before.find((image) => image.imageId === imageId), seconds);
+      const doneBytes =
+        imageId === MEMORY_IMAGE_ID
+          ? this.#state === 'disks'
+            ? 0
+            : Math.max(0, sizeBytes - remainingBytes)
+          : (this.#mirrors.find((mirror) => mirror.imageId === imageId)?.doneBytes ?? 0);
+      return standardProgressOf(
+        {
+          imageId,
+          totalBytes: sizeBytes,
+          doneBytes: Math.min(doneBytes, sizeBytes),
+          linkBytes: this.#linkBytes(imageId),
+        },
+        before.find((image) => image.imageId === imageId),
+        seconds,
+      );
     });
     const guest = {
-      state: this.#state, round: this.#round, remainingBytes, dirtyBytesPerSecond, throttle, rateBytesPerSecond: Math.round(this.#rate),
+      state: this.#state,
+      round: this.#round,
+      remainingBytes,
+      dirtyBytesPerSecond,
+      throttle,
+      rateBytesPerSecond: Math.round(this.#rate),
       expectedDowntimeMs: Math.round(this.#decision?.expectedDowntimeMs ?? 0),
     };
     return { guest, images };
@@ -98,9 +129,17 @@ export class WholeGuestMove implements GuestMove {
     const budget = new PauseBudget(this.#request.options.maxDowntimeMs);
     try {
       this.#state = 'paused';
-      const pausedAtMs = await budget.within(this.#pauseAndSend(budget), AbortSignal.any([signal, this.#ending.signal]));
+      const pausedAtMs = await budget.within(
+        this.#pauseAndSend(budget),
+        AbortSignal.any([signal, this.#ending.signal]),
+      );
       this.#state = 'loaded';
-      return { roots: {}, pausedAtMs, guest: { rounds: this.#round, reason: this.reason, throttle: this.#info.throttle }, images: this.#request.images.map((image) => this.#resultOf(image)) };
+      return {
+        roots: {},
+        pausedAtMs,
+        guest: { rounds: this.#round, reason: this.reason, throttle: this.#info.throttle },
+        images: this.#request.images.map((image) => this.#resultOf(image)),
+      };
     } catch (error) {
       throw await brokenOff(this, this.#failure ?? toDwcpError(error, 'INTERNAL'));
     }
@@ -161,12 +200,22 @@ export class WholeGuestMove implements GuestMove {
       this.#round += 1;
       const { options } = this.#request;
       const { remainingBytes, dirtyBytesPerSecond, throttle } = this.#info;
-      const measured = { round: this.#round, remainingBytes, remainingPages: Math.ceil(remainingBytes / PAGE_SIZE_BYTES), remainingBytesBefore: before, dirtyBytesPerSecond, rateBytesPerSecond: this.#rate, rttMs, throttle };
+      const measured = {
+        round: this.#round,
+        remainingBytes,
+        remainingPages: Math.ceil(remainingBytes / PAGE_SIZE_BYTES),
+        remainingBytesBefore: before,
+        dirtyBytesPerSecond,
+        rateBytesPerSecond: this.#rate,
+        rttMs,
+        throttle,
+      };
       this.#decision = decideRound(measured, { ...options, mayThrottle: options.autoConverge });
       before = remainingBytes;
       if (this.#decision.next === 'switch over') return;
       if (this.#decision.next === 'throttle') await this.#guest.allowThrottle();
-      if (this.#decision.next === 'cannot converge') throw new DwcpError('GUEST_NOT_CONVERGING', this.#decision.reason, { phase: 'transfer', side: 'source' });
+      if (this.#decision.next === 'cannot converge')
+        throw new DwcpError('GUEST_NOT_CONVERGING', this.#decision.reason, { phase: 'transfer', side: 'source' });
     }
   }
 
@@ -206,12 +255,27 @@ export class WholeGuestMove implements GuestMove {
     if (imageId === MEMORY_IMAGE_ID) return this.#memory?.bytes ?? 0;
     const all = this.#mirrorTunnels.reduce((sum, tunnel) => sum + tunnel.bytes, 0);
     const total = this.#disks.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
-    return Math.round((all * (this.#disks.find((disk) => disk.imageId === imageId)?.sizeBytes ?? 0)) / Math.max(1, total));
+    return Math.round(
+      (all * (this.#disks.find((disk) => disk.imageId === imageId)?.sizeBytes ?? 0)) / Math.max(1, total),
+    );
   }
 
   #resultOf({ imageId, kind, sizeBytes }: ImageSpec): ImageResult {
     const seconds = (performance.now() - this.#startedAt) / 1000;
-    return standardResultOf({ imageId, totalBytes: sizeBytes, doneBytes: sizeBytes, linkBytes: this.#linkBytes(imageId), began: 'empty', root: '', seconds }, kind, undefined, 1);
+    return standardResultOf(
+      {
+        imageId,
+        totalBytes: sizeBytes,
+        doneBytes: sizeBytes,
+        linkBytes: this.#linkBytes(imageId),
+        began: 'empty',
+        root: '',
+        seconds,
+      },
+      kind,
+      undefined,
+      1,
+    );
   }
 
   #letGo(): void {

@@ -90,8 +90,14 @@ export class StreamBrake {
     this.#remainingBytes = bytes;
     this.#receivedBytes = 0;
     const goodput = sender?.session?.stats.goodputBytesPerSecond ?? 0;
-    const onTheWay = this.#pauseIsClose ? goodput * ON_THE_WAY_AT_THE_END_SECONDS : (goodput * ON_THE_WAY_SECONDS) / Math.max(0.1, wireShare);
-    this.#leastBytes = clamp(onTheWay, 2 * AHEAD_AT_THE_END_BYTES, this.#pauseIsClose ? 4 * AHEAD_AT_THE_END_BYTES : MOST_ON_THE_WAY_BYTES);
+    const onTheWay = this.#pauseIsClose
+      ? goodput * ON_THE_WAY_AT_THE_END_SECONDS
+      : (goodput * ON_THE_WAY_SECONDS) / Math.max(0.1, wireShare);
+    this.#leastBytes = clamp(
+      onTheWay,
+      2 * AHEAD_AT_THE_END_BYTES,
+      this.#pauseIsClose ? 4 * AHEAD_AT_THE_END_BYTES : MOST_ON_THE_WAY_BYTES,
+    );
     this.apply();
   }
 

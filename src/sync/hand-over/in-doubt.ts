@@ -10,7 +10,16 @@ const NOT_TAKEN_OVER: ReadonlySet<ErrorCode> = new Set(['ABANDONED', 'FENCED']);
 /** What a failed attempt at a hand-over means. */
 export function inDoubtUnlessRefused(error: unknown, vmId: string): DwcpError {
   const reason = toDwcpError(error, 'SESSION_LOST');
-  if (reason.code === 'INTEGRITY_MISMATCH') return new DwcpError('ABANDONED', `The destination does not take ${vmId} over: ${reason.message}`, { phase: 'switchover', side: 'destination', cause: reason });
+  if (reason.code === 'INTEGRITY_MISMATCH')
+    return new DwcpError('ABANDONED', `The destination does not take ${vmId} over: ${reason.message}`, {
+      phase: 'switchover',
+      side: 'destination',
+      cause: reason,
+    });
   if (NOT_TAKEN_OVER.has(reason.code)) return reason;
-  return new DwcpError('HANDOVER_IN_DOUBT', `The destination has not said whether it took ${vmId} over: ${reason.message}`, { phase: 'switchover', side: 'source', cause: reason });
+  return new DwcpError(
+    'HANDOVER_IN_DOUBT',
+    `The destination has not said whether it took ${vmId} over: ${reason.message}`,
+    { phase: 'switchover', side: 'source', cause: reason },
+  );
 }

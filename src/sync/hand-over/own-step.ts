@@ -15,7 +15,14 @@ export class OwnStep<State extends string, Event extends string> {
   readonly #stateOf: (state: OwnershipState | undefined) => State;
   #entry: OwnershipEntry | undefined;
 
-  constructor(vm: OwnedVm, migrationId: string, entry: OwnershipEntry | undefined, side: Side, table: Readonly<Record<State, Row<State, Event, string>>>, stateOf: (state: OwnershipState | undefined) => State) {
+  constructor(
+    vm: OwnedVm,
+    migrationId: string,
+    entry: OwnershipEntry | undefined,
+    side: Side,
+    table: Readonly<Record<State, Row<State, Event, string>>>,
+    stateOf: (state: OwnershipState | undefined) => State,
+  ) {
     this.vm = vm;
     this.#migrationId = migrationId;
     this.#entry = entry;
@@ -35,14 +42,23 @@ export class OwnStep<State extends string, Event extends string> {
   /** @throws MIGRATION_UNKNOWN where it has written nothing yet */
   entryOrThrow(): OwnershipEntry {
     if (this.#entry) return this.#entry;
-    throw new DwcpError('MIGRATION_UNKNOWN', `Migration ${this.#migrationId} has no claim on ${this.vm.vmId} on this host`, { side: this.#side });
+    throw new DwcpError(
+      'MIGRATION_UNKNOWN',
+      `Migration ${this.#migrationId} has no claim on ${this.vm.vmId} on this host`,
+      { side: this.#side },
+    );
   }
 
   /** @throws what the table refuses the event with */
   assert(event: Event): void {
     const { on, meaning } = this.#table[this.state];
     const step = on[event];
-    if (isRefused(step)) throw new DwcpError(step.refused, `Migration ${this.#migrationId} of ${this.vm.vmId} is "${this.state}" here (${meaning}): no ${event}`, { side: this.#side });
+    if (isRefused(step))
+      throw new DwcpError(
+        step.refused,
+        `Migration ${this.#migrationId} of ${this.vm.vmId} is "${this.state}" here (${meaning}): no ${event}`,
+        { side: this.#side },
+      );
   }
 
   /** Whether no other migration has written anything since. */
@@ -52,7 +68,8 @@ export class OwnStep<State extends string, Event extends string> {
 
   /** Nothing of an older migration changes what a newer one has said. @throws FENCED */
   async assertLast(): Promise<void> {
-    if (!(await this.isLast())) throw new DwcpError('FENCED', `A newer migration of ${this.vm.vmId} has been here`, { side: this.#side });
+    if (!(await this.isLast()))
+      throw new DwcpError('FENCED', `A newer migration of ${this.vm.vmId} has been here`, { side: this.#side });
   }
 
   /** Writes what an event leads to; on disk when this returns. */

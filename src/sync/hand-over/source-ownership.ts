@@ -7,7 +7,13 @@ import { DwcpError, hasCode } from '../../model/errors';
 import type { HandOver } from '../../model/hand-over';
 import { type GuestDefinition, type GuestSpec, MEMORY_IMAGE_ID, RamLayout, type StoppedGuest } from '../../model/guest';
 import { type VmImage } from '../../model/image';
-import { isOpenState, SOURCE_TABLE, type SourceEvent, type SourceState, sourceState } from '../../model/ownership-machine';
+import {
+  isOpenState,
+  SOURCE_TABLE,
+  type SourceEvent,
+  type SourceState,
+  sourceState,
+} from '../../model/ownership-machine';
 import type { BaselineStore } from '../../store/baselines';
 import { exists } from '../../store/durable-file';
 import { removeDurably } from '../../store/durable-folder';
@@ -26,8 +32,19 @@ export interface VmHolder {
   hold(images: readonly VmImage[]): Promise<void>;
   resume(images: readonly VmImage[]): Promise<void>;
   isGuestUp(definition: GuestDefinition): boolean;
-  inspectStopped(definition: GuestDefinition, disks: readonly VmImage[]): Promise<{ readonly images: readonly InspectedImage[]; readonly rawDisks: readonly string[] }>;
-  inspectGuest(vmId: string, definition: GuestDefinition, images: readonly VmImage[], force: boolean): Promise<{ readonly spec: GuestSpec; readonly disks: readonly { readonly imageId: string; readonly sizeBytes: number }[] }>;
+  inspectStopped(
+    definition: GuestDefinition,
+    disks: readonly VmImage[],
+  ): Promise<{ readonly images: readonly InspectedImage[]; readonly rawDisks: readonly string[] }>;
+  inspectGuest(
+    vmId: string,
+    definition: GuestDefinition,
+    images: readonly VmImage[],
+    force: boolean,
+  ): Promise<{
+    readonly spec: GuestSpec;
+    readonly disks: readonly { readonly imageId: string; readonly sizeBytes: number }[];
+  }>;
   /** Takes back what a migration did to a guest. @returns false where its QEMU is gone */
   resumeGuest(definition: GuestDefinition): Promise<boolean>;
   /** Ends the QEMU of a guest that does not run here any more. @throws GUEST_REFUSED where it runs */
@@ -68,7 +85,15 @@ export class SourceOwnership {
   }
 
   /** The VM as it is, with sizes; changes nothing. @throws VM_UNKNOWN, VM_NOT_HERE, IMAGE_UNREADABLE */
-  async inspect(vmId: string, force = false): Promise<{ vm: VmRecord; images: readonly InspectedImage[]; guest?: GuestSpec | undefined; stoppedGuest?: StoppedGuest | undefined }> {
+  async inspect(
+    vmId: string,
+    force = false,
+  ): Promise<{
+    vm: VmRecord;
+    images: readonly InspectedImage[];
+    guest?: GuestSpec | undefined;
+    stoppedGuest?: StoppedGuest | undefined;
+  }> {
     const { registry, holder } = this.#context;
     const vm = await registry.getHere(vmId);
     const disks = vm.images.filter(({ kind }) => kind === 'disk');
@@ -77,12 +102,25 @@ export class SourceOwnership {
     if (!holder.isGuestUp(vm.guest)) {
       const diskPaths = Object.fromEntries(disks.map(({ imageId, path }) => [imageId, path]));
       const { images, rawDisks } = await holder.inspectStopped(vm.guest, disks);
-      if (images.length === 0) throw new DwcpError('GUEST_LOST', `The guest of ${vmId} has ended, and it has no disk: there is nothing to move`, { side: 'source' });
+      if (images.length === 0)
+        throw new DwcpError(
+          'GUEST_LOST',
+          `The guest of ${vmId} has ended, and it has no disk: there is nothing to move`,
+          { side: 'source' },
+        );
       return { vm, images, stoppedGuest: { command: vm.guest.command, diskPaths, rawDisks: [...rawDisks] } };
     }
     const { spec, disks: sizes } = await holder.inspectGuest(vmId, vm.guest, disks, force);
-    const memory = { imageId: MEMORY_IMAGE_ID, kind: 'memory' as const, path: registry.imagePath(vm, vmId, MEMORY_IMAGE_ID), sizeBytes: new RamLayout(spec.ramBlocks).sizeBytes };
-    const sized = disks.map((image) => ({ ...image, sizeBytes: sizes.find(({ imageId }) => imageId === image.imageId)?.sizeBytes ?? 0 }));
+    const memory = {
+      imageId: MEMORY_IMAGE_ID,
+      kind: 'memory' as const,
+      path: registry.imagePath(vm, vmId, MEMORY_IMAGE_ID),
+      sizeBytes: new RamLayout(spec.ramBlocks).sizeBytes,
+    };
+    const sized = disks.map((image) => ({
+      ...image,
+      sizeBytes: sizes.find(({ imageId }) => imageId === image.imageId)?.sizeBytes ?? 0,
+    }));
     return { vm, images: spec.notUnderstood === undefined ? [...sized, memory] : sized, guest: spec };
   }
 
@@ -100,13 +138,28 @@ export class SourceOwnership {
         return { vm: await registry.get(vmId), images: [], fence: entry?.fence ?? 0, alreadyMoved: true };
       }
       const last = await own.vm.last();
-      if (last && isOpenState(last.state) && last.migrationId !== migrationId) throw new DwcpError('VM_BUSY', `VM ${vmId} belongs to migration ${last.migrationId} (${last.state})`, { side: 'source' });
-      if (own.state === 'handed_over') return { vm: await registry.get(vmId), images: [], fence: entry?.fence ?? 0, alreadyMoved: false, handedOver: entry?.handOver };
+      if (last && isOpenState(last.state) && last.migrationId !== migrationId)
+        throw new DwcpError('VM_BUSY', `VM ${vmId} belongs to migration ${last.migrationId} (${last.state})`, {
+          side: 'source',
+        });
+      if (own.state === 'handed_over')
+        return {
+          vm: await registry.get(vmId),
+          images: [],
+          fence: entry?.fence ?? 0,
+          alreadyMoved: false,
+          handedOver: entry?.handOver,
+        };
       own.assert('claim');
       const { vm, images, guest, stoppedGuest } = await this.inspect(vmId, force);
-      if (own.state === 'claimed') return { vm, images, guest, stoppedGuest, fence: entry?.fence ?? 0, alreadyMoved: false };
+      if (own.state === 'claimed')
+        return { vm, images, guest, stoppedGuest, fence: entry?.fence ?? 0, alreadyMoved: false };
       if (!guest) await holder.hold(images);
-      const claimed = await own.happened('claim', (await own.vm.fence()) + 1, workflowId === undefined ? {} : { workflowId });
+      const claimed = await own.happened(
+        'claim',
+        (await own.vm.fence()) + 1,
+        workflowId === undefined ? {} : { workflowId },
+      );
       return { vm, images, guest, stoppedGuest, fence: claimed.fence, alreadyMoved: false };
     });
   }
@@ -116,12 +169,21 @@ export class SourceOwnership {
    * @param standsStill of a running guest: whether it does, asked where nobody can let it go on meanwhile
    * @throws ABANDONED; GUEST_RUNS_ON where it does not stand still
    */
-  handOver(vmId: string, migrationId: string, handOver: HandOver, standsStill?: () => Promise<boolean>): Promise<OwnershipEntry> {
+  handOver(
+    vmId: string,
+    migrationId: string,
+    handOver: HandOver,
+    standsStill?: () => Promise<boolean>,
+  ): Promise<OwnershipEntry> {
     return this.#exclusively(vmId, migrationId, async (own) => {
       own.assert('hand_over');
       if (own.state !== 'claimed') return own.entryOrThrow();
       await own.assertLast();
-      if (standsStill && !(await standsStill())) throw new DwcpError('GUEST_RUNS_ON', `The guest of ${vmId} does not stand still: it is not handed over`, { phase: 'switchover', side: 'source' });
+      if (standsStill && !(await standsStill()))
+        throw new DwcpError('GUEST_RUNS_ON', `The guest of ${vmId} does not stand still: it is not handed over`, {
+          phase: 'switchover',
+          side: 'source',
+        });
       return own.happened('hand_over', own.entryOrThrow().fence, { handOver });
     });
   }
@@ -136,7 +198,13 @@ export class SourceOwnership {
   }
 
   /** The destination runs it: the images become baselines, the VM is away. Past its first line nothing leads back. */
-  release(vmId: string, migrationId: string, movedTo: string, generation: number, manifests: ReadonlyMap<string, Manifest>): Promise<void> {
+  release(
+    vmId: string,
+    migrationId: string,
+    movedTo: string,
+    generation: number,
+    manifests: ReadonlyMap<string, Manifest>,
+  ): Promise<void> {
     return this.#exclusively(vmId, migrationId, (own) => this.#finishRelease(own, { movedTo, generation }, manifests));
   }
 
@@ -148,13 +216,23 @@ export class SourceOwnership {
   }
 
   /** @param moved undefined where the line `releasing` says it */
-  async #finishRelease(own: SourceStep, moved: { readonly movedTo: string; readonly generation: number } | undefined, manifests: ReadonlyMap<string, Manifest>): Promise<void> {
+  async #finishRelease(
+    own: SourceStep,
+    moved: { readonly movedTo: string; readonly generation: number } | undefined,
+    manifests: ReadonlyMap<string, Manifest>,
+  ): Promise<void> {
     const { registry, store, pool, holder } = this.#context;
     const { vmId } = own.vm;
     own.assert('taken_over');
     if (own.state === 'released') return;
     await own.assertLast();
-    const { fence, movedTo = '', generation = 0 } = own.state === 'releasing' ? own.entryOrThrow() : await own.happened('taken_over', own.entryOrThrow().fence, moved);
+    const {
+      fence,
+      movedTo = '',
+      generation = 0,
+    } = own.state === 'releasing'
+      ? own.entryOrThrow()
+      : await own.happened('taken_over', own.entryOrThrow().fence, moved);
     const known = await registry.get(vmId);
     if (known.guest && holder.isGuestUp(known.guest)) await holder.quitGuest(known.guest);
     const vm = known.guest ? withMemory(known, registry.imagePath(known, vmId, MEMORY_IMAGE_ID)) : known;
@@ -169,21 +247,34 @@ export class SourceOwnership {
       const sent = manifests.get(imageId);
       // A file of another form than its content (qcow2) stays where it is and is no baseline.
       if (sent && sent.sizeBytes !== inspected.sizeBytes && vm.guest) continue;
-      const manifest = sent?.sizeBytes === inspected.sizeBytes ? sent : await measureFile(path, inspected.sizeBytes, pool);
-      await store.adopt(path, path, { vmId, imageId, kind, sizeBytes: inspected.sizeBytes, generation, complete: true }, manifest);
+      const manifest =
+        sent?.sizeBytes === inspected.sizeBytes ? sent : await measureFile(path, inspected.sizeBytes, pool);
+      await store.adopt(
+        path,
+        path,
+        { vmId, imageId, kind, sizeBytes: inspected.sizeBytes, generation, complete: true },
+        manifest,
+      );
     }
     await registry.put({ ...vm, presence: 'away', movedTo, generation });
     await own.happened('released', fence);
   }
 
   /** After a warm-up: remembers the hashes that both sides hold, so that the next question needs no manifest. */
-  async recordSent(vmId: string, images: readonly InspectedImage[], manifests: ReadonlyMap<string, Manifest>): Promise<void> {
+  async recordSent(
+    vmId: string,
+    images: readonly InspectedImage[],
+    manifests: ReadonlyMap<string, Manifest>,
+  ): Promise<void> {
     const vm = await this.#context.registry.getHere(vmId);
     for (const { imageId, kind, sizeBytes } of images) {
       const manifest = manifests.get(imageId);
       if (!manifest) continue;
       await this.#context.store.forget(vmId, imageId, false);
-      await this.#context.store.put({ vmId, imageId, kind, sizeBytes, generation: vm.generation, complete: true }, manifest);
+      await this.#context.store.put(
+        { vmId, imageId, kind, sizeBytes, generation: vm.generation, complete: true },
+        manifest,
+      );
     }
   }
 
@@ -216,12 +307,15 @@ export class SourceOwnership {
   async resumeClaimed(vmId: string, migrationId: string): Promise<boolean> {
     const { guest } = await this.#context.registry.get(vmId);
     let isUp = false;
-    if (guest) await this.ifMayRun(vmId, migrationId, async () => void (isUp = await this.#context.holder.resumeGuest(guest)));
+    if (guest)
+      await this.ifMayRun(vmId, migrationId, async () => void (isUp = await this.#context.holder.resumeGuest(guest)));
     return isUp;
   }
 
   #exclusively<T>(vmId: string, migrationId: string, work: (own: SourceStep) => Promise<T>): Promise<T> {
-    return this.#context.ownership.exclusively(vmId, async (vm) => work(new OwnStep(vm, migrationId, await vm.last(migrationId), 'source', SOURCE_TABLE, sourceState)));
+    return this.#context.ownership.exclusively(vmId, async (vm) =>
+      work(new OwnStep(vm, migrationId, await vm.last(migrationId), 'source', SOURCE_TABLE, sourceState)),
+    );
   }
 }
 

@@ -8,16 +8,24 @@ import type { SendingSession } from '../../transport/sending-session';
 import { dictionaryAnsweredSchema, readBody } from '../protocol';
 import type { SourceMigration } from './source-migration';
 
-export async function activeDictionary(migration: SourceMigration, session: SendingSession, vmType: string | undefined): Promise<SharedDictionary | undefined> {
+export async function activeDictionary(
+  migration: SourceMigration,
+  session: SendingSession,
+  vmType: string | undefined,
+): Promise<SharedDictionary | undefined> {
   if (vmType === undefined) return undefined;
   const { dictionaries, explain } = migration.context;
   try {
     const current = await dictionaries.current(vmType);
     if (!current) return undefined;
     const { hash, bytes } = current.dictionary;
-    const ask = async (payload?: Buffer): Promise<boolean> => readBody(dictionaryAnsweredSchema, await session.control.request('dictionary', { hash }, payload)).active;
+    const ask = async (payload?: Buffer): Promise<boolean> =>
+      readBody(dictionaryAnsweredSchema, await session.control.request('dictionary', { hash }, payload)).active;
     const active = (await ask()) || (await ask(bytes));
-    explain?.(migration.migrationId, `dictionary ${vmType} version ${current.described.version}: ${active ? 'active on both sides' : 'refused by the destination'}`);
+    explain?.(
+      migration.migrationId,
+      `dictionary ${vmType} version ${current.described.version}: ${active ? 'active on both sides' : 'refused by the destination'}`,
+    );
     return active ? shareDictionary(current.dictionary) : undefined;
   } catch (error) {
     const reason = toDwcpError(error, 'INTERNAL');

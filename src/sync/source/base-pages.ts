@@ -31,7 +31,11 @@ interface Offered {
 }
 
 /** What of the bases there the pages of these images may refer to. Asked at the beginning of each session; fetched once a migration. */
-export async function learnBases(migration: SourceMigration, session: SendingSession, paths: readonly string[]): Promise<BasePages | undefined> {
+export async function learnBases(
+  migration: SourceMigration,
+  session: SendingSession,
+  paths: readonly string[],
+): Promise<BasePages | undefined> {
   const { explain } = migration.context;
   try {
     const sample = await sampleOfImages(paths);
@@ -41,7 +45,10 @@ export async function learnBases(migration: SourceMigration, session: SendingSes
     if (!first) return undefined;
     const key = bases.map(({ root, from }) => `${root} ${from}`).join();
     if (migration.bases?.key === key) return migration.bases.pages;
-    const pages = { shared: shareReferences(bases.reduce((sum, { sizeBytes }) => sum + pagesOfBlocks(sizeBytes), 0)), from: first.from };
+    const pages = {
+      shared: shareReferences(bases.reduce((sum, { sizeBytes }) => sum + pagesOfBlocks(sizeBytes), 0)),
+      from: first.from,
+    };
     for (const base of bases) await addBase(migration, session, base, pages);
     migration.bases = { key, pages };
     explain?.(migration.migrationId, `pages may refer to bases there: ${bases.map(({ name }) => name).join(', ')}`);
@@ -54,18 +61,30 @@ export async function learnBases(migration: SourceMigration, session: SendingSes
   }
 }
 
-async function addBase({ context }: SourceMigration, session: SendingSession, base: Offered, { shared, from }: BasePages): Promise<void> {
+async function addBase(
+  { context }: SourceMigration,
+  session: SendingSession,
+  base: Offered,
+  { shared, from }: BasePages,
+): Promise<void> {
   const index = new ReferenceIndex(shared);
   const add = (hashes: Buffer, first: number): void => {
-    for (let at = 0; at < hashes.length; at += PAGE_HASH_BYTES) index.add(base.from - from + first + at / PAGE_HASH_BYTES, hashes, at);
+    for (let at = 0; at < hashes.length; at += PAGE_HASH_BYTES)
+      index.add(base.from - from + first + at / PAGE_HASH_BYTES, hashes, at);
   };
-  const here = (await context.bases.list()).find(({ root, sizeBytes }) => root === base.root && sizeBytes === base.sizeBytes);
+  const here = (await context.bases.list()).find(
+    ({ root, sizeBytes }) => root === base.root && sizeBytes === base.sizeBytes,
+  );
   const known = here && (await context.bases.pagesOf(here));
   const pages = pagesOfBlocks(base.sizeBytes);
   for (let first = 0; first < pages; first += MAX_BASE_PAGES) {
     const count = Math.min(MAX_BASE_PAGES, pages - first);
     if (known) add(known.subarray(first * PAGE_HASH_BYTES, (first + count) * PAGE_HASH_BYTES), first);
-    else add((await session.control.request('base_pages', basePagesSchema.parse({ name: base.name, first, count }))).payload, first);
+    else
+      add(
+        (await session.control.request('base_pages', basePagesSchema.parse({ name: base.name, first, count }))).payload,
+        first,
+      );
     // Other things wait for this thread.
     await new Promise((resolve) => setImmediate(resolve));
   }
@@ -84,7 +103,12 @@ async function sampleOfImages(paths: readonly string[]): Promise<Buffer> {
       for (let place = 0; place < places && hashes.length < SAMPLE_PAGES; place += 1) {
         // In an order that spreads a part of the places over all of the image as well.
         const spread = (place * 389) % places;
-        const { bytesRead } = await handle.read(page, 0, page.length, Math.floor((spread * pages) / places) * PAGE_SIZE_BYTES);
+        const { bytesRead } = await handle.read(
+          page,
+          0,
+          page.length,
+          Math.floor((spread * pages) / places) * PAGE_SIZE_BYTES,
+        );
         if (bytesRead === page.length && !isZero(page)) hashes.push(Buffer.from(quickHash(page)));
       }
     } finally {

@@ -18,5 +18,16 @@ export interface BatchCounts {
 }
 
 export function noCounts(): BatchCounts {
-  return { scannedBlocks: 0, zeroBlocks: 0, unchangedBlocks: 0, replacedBlocks: 0, verifiedBlocks: 0, resentBlocks: 0, refusedBlocks: 0, gatheredBytes: 0, payloadBytes: 0, account: emptyAccount() };
+  return {
+    scannedBlocks: 0,
+    zeroBlocks: 0,
+    unchangedBlocks: 0,
+    replacedBlocks: 0,
+    verifiedBlocks: 0,
+    resentBlocks: 0,
+    refusedBlocks: 0,
+    gatheredBytes: 0,
+    payloadBytes: 0,
+    account: emptyAccount(),
+  };
 }

@@ -43,7 +43,9 @@ export interface Lane {
   readonly feed: BlockFeed;
   readonly source: Manifest;
   readonly held: Manifest;
-  readonly shadow?: { readonly fd: number; readonly cipher: ContentCipher | undefined; readonly manifest: Manifest } | undefined;
+  readonly shadow?:
+    | { readonly fd: number; readonly cipher: ContentCipher | undefined; readonly manifest: Manifest }
+    | undefined;
   /** Page hashes of the versions held, for images whose blocks are sent again and again. */
   readonly pages?: PageTable | undefined;
   readonly references?: EncodeJob['references'];
@@ -116,12 +118,23 @@ export class BatchSource implements SessionSupplier {
   }
 
   get finished(): boolean {
-    return this.exhausted && this.#outstanding.size === 0 && this.#failed === undefined && !this.#lanes.some(({ feed }) => feed.open ?? false);
+    return (
+      this.exhausted &&
+      this.#outstanding.size === 0 &&
+      this.#failed === undefined &&
+      !this.#lanes.some(({ feed }) => feed.open ?? false)
+    );
   }
 
   /** Nothing is queued or being encoded; a feed that is open may still bring more. */
   get exhausted(): boolean {
-    return this.#queue.length === 0 && this.#jobs === 0 && this.#ready.length === 0 && this.#asking === 0 && this.#lanes.every(({ feed, needPages }) => feed.remaining === 0 && needPages.length === 0);
+    return (
+      this.#queue.length === 0 &&
+      this.#jobs === 0 &&
+      this.#ready.length === 0 &&
+      this.#asking === 0 &&
+      this.#lanes.every(({ feed, needPages }) => feed.remaining === 0 && needPages.length === 0)
+    );
   }
 
   /** Called once where a block cannot be read or encoded; no batch comes after it. */
@@ -150,7 +163,13 @@ export class BatchSource implements SessionSupplier {
     this.#outstandingBytes -= bytes;
     lane.counts.resentBlocks += blocks.length;
     // What was lost may have arrived all the same: an image that goes on changing then says nothing of what is held.
-    this.#queue.push({ lane, blocks: { list: blocks }, plain: lane.feed.confirmed !== undefined, pages: 'send', again: true });
+    this.#queue.push({
+      lane,
+      blocks: { list: blocks },
+      plain: lane.feed.confirmed !== undefined,
+      pages: 'send',
+      again: true,
+    });
     this.#pump();
   }
 
@@ -164,7 +183,9 @@ export class BatchSource implements SessionSupplier {
       const times = (lane.refusals.get(block) ?? 0) + 1;
       lane.refusals.set(block, times);
       if (times > MAX_REFUSALS) {
-        this.#fail(new DwcpError('ENCODER_FAILED', `Block ${block} was refused ${times} times`, { side: 'destination' }));
+        this.#fail(
+          new DwcpError('ENCODER_FAILED', `Block ${block} was refused ${times} times`, { side: 'destination' }),
+        );
         return;
       }
       this.#queue.push({ lane, blocks: { list: [block] }, plain: true, pages: 'send', again: true });
@@ -197,7 +218,10 @@ export class BatchSource implements SessionSupplier {
   /** What the streams wait for, where they wait: enough on its way for `wantedBytes` means that the link is the brake. */
   brake(wantedBytes: number): 'link' | 'processor' | 'source' {
     if (this.#outstandingBytes + this.#readyBytes >= wantedBytes) return 'link';
-    return this.#jobs >= 2 * this.#context.pool.threads || this.#lanes.some(({ feed }) => feed.remaining > 0 && !feed.waitsForMore) ? 'processor' : 'source';
+    return this.#jobs >= 2 * this.#context.pool.threads ||
+      this.#lanes.some(({ feed }) => feed.remaining > 0 && !feed.waitsForMore)
+      ? 'processor'
+      : 'source';
   }
 
   /** Size of the largest batch that is not confirmed: on a stream that has been idle it takes a round trip for each doubling. */
@@ -251,7 +275,8 @@ export class BatchSource implements SessionSupplier {
       const work = this.#nextWork(enough || (this.#waiting.length === 0 && this.#ready.length >= pool.threads));
       const blocks = work && countOf(work.blocks);
       const input = work?.lane.feed.load && blocks ? this.#take(blocks * BLOCK_SIZE_BYTES) : undefined;
-      const run = blocks && (input || !work.lane.feed.load) ? this.#take(HEADER_BYTES + encodedBound(blocks)) : undefined;
+      const run =
+        blocks && (input || !work.lane.feed.load) ? this.#take(HEADER_BYTES + encodedBound(blocks)) : undefined;
       if (!work || !run) {
         if (input) this.#context.slab.free(input);
         if (work) this.#queue.unshift(work);
@@ -379,7 +404,10 @@ export class BatchSource implements SessionSupplier {
   #askForPages(): void {
     for (const lane of this.#lanes) {
       const { needPages, feed, imageNumber } = lane;
-      const whole = needPages.length >= PAGE_HASH_BATCH || (feed.remaining === 0 && this.#jobs === 0) || feed.confirmed !== undefined;
+      const whole =
+        needPages.length >= PAGE_HASH_BATCH ||
+        (feed.remaining === 0 && this.#jobs === 0) ||
+        feed.confirmed !== undefined;
       while (!this.#failed && needPages.length > 0 && whole && this.#asking < PAGE_HASH_REQUESTS) {
         const list = needPages.splice(0, PAGE_HASH_BATCH).sort((a, b) => a - b);
         this.#asking += 1;

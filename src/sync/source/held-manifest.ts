@@ -22,13 +22,24 @@ export interface HeldImageState {
 
 const packer = new Packer();
 
-export async function learnHeld(migration: SourceMigration, session: SendingSession, image: ImageSpec, useBaseline: boolean, baseline: Baseline | undefined): Promise<HeldImageState> {
-  const opened = readBody(openedImageSchema, await session.control.request('open_image', { imageId: image.imageId, useBaseline }));
+export async function learnHeld(
+  migration: SourceMigration,
+  session: SendingSession,
+  image: ImageSpec,
+  useBaseline: boolean,
+  baseline: Baseline | undefined,
+): Promise<HeldImageState> {
+  const opened = readBody(
+    openedImageSchema,
+    await session.control.request('open_image', { imageId: image.imageId, useBaseline }),
+  );
   const manifest = new Manifest(image.sizeBytes);
   const learned = { imageNumber: opened.image, state: opened.state, manifest, bases: opened.bases };
   if (opened.zero) return learned;
   const before = migration.heldBefore.get(image.imageId);
-  const known = [before, baseline && { root: baseline.record.root, manifest: baseline.manifest }].find((each) => each?.root === opened.root);
+  const known = [before, baseline && { root: baseline.record.root, manifest: baseline.manifest }].find(
+    (each) => each?.root === opened.root,
+  );
   if (known && known.manifest.sizeBytes === image.sizeBytes) {
     known.manifest.hashes.copy(manifest.hashes);
     return learned;
@@ -39,7 +50,11 @@ export async function learnHeld(migration: SourceMigration, session: SendingSess
 }
 
 /** Hashes of the pages of blocks that the destination holds in another version: 16 x 8 bytes a block. */
-export async function askPageHashes(session: SendingSession, image: number, blocks: readonly number[]): Promise<Uint8Array> {
+export async function askPageHashes(
+  session: SendingSession,
+  image: number,
+  blocks: readonly number[],
+): Promise<Uint8Array> {
   const payload = Buffer.alloc(4 * blocks.length);
   for (const [index, block] of blocks.entries()) payload.writeUInt32BE(block, 4 * index);
   const answer = await session.control.request('page_hashes', { image }, payload);
@@ -52,7 +67,8 @@ async function fetchManifest(session: SendingSession, image: number, manifest: M
     const answer = await session.control.request('manifest', { image, first, count });
     const out = manifest.hashes.subarray(first * HASH_BYTES, (first + count) * HASH_BYTES);
     const bytes = answer.body.packed === true ? packer.unpack(answer.payload, out) : answer.payload.copy(out);
-    if (bytes !== out.length) throw new DwcpError('PROTOCOL_VIOLATION', 'A manifest has another length than its image', { side: 'source' });
+    if (bytes !== out.length)
+      throw new DwcpError('PROTOCOL_VIOLATION', 'A manifest has another length than its image', { side: 'source' });
   }
 }
 

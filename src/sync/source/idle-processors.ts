@@ -17,7 +17,11 @@ interface Reading {
 
 function read(): Reading {
   const { user, system } = process.cpuUsage();
-  return { atMs: performance.now(), idleMs: cpus().reduce((sum, { times }) => sum + times.idle, 0), ownMs: (user + system) / 1000 };
+  return {
+    atMs: performance.now(),
+    idleMs: cpus().reduce((sum, { times }) => sum + times.idle, 0),
+    ownMs: (user + system) / 1000,
+  };
 }
 
 export class IdleProcessors {

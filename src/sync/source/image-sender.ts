@@ -35,7 +35,9 @@ export interface SendImageRequest {
   readonly options: Pick<MigrationOptions, 'enableDelta' | 'enableDeltaSync' | 'enableDictionary' | 'deltaThreshold'>;
   readonly linkBytesPerSecond: number;
   /** What its pages may be found in at the destination. */
-  readonly references?: { readonly sources: ReferenceSources; readonly numberOf: (imageId: string) => number } | undefined;
+  readonly references?:
+    | { readonly sources: ReferenceSources; readonly numberOf: (imageId: string) => number }
+    | undefined;
 }
 
 export interface SendProgress {
@@ -108,7 +110,14 @@ export class ImageSender {
     this.#scanned = new Uint8Array(this.#source.blocks);
     const { start } = request;
     const bounds = { initial: start.initialStreams, min: start.minStreams, max: start.maxStreams };
-    this.#pacing = new Pacing(start, bounds, migration.bucket, migration.context.pool.threads, request.linkBytesPerSecond, (line) => migration.context.explain?.(migration.migrationId, line));
+    this.#pacing = new Pacing(
+      start,
+      bounds,
+      migration.bucket,
+      migration.context.pool.threads,
+      request.linkBytesPerSecond,
+      (line) => migration.context.explain?.(migration.migrationId, line),
+    );
   }
 
   get progress(): SendProgress {
@@ -135,7 +144,9 @@ export class ImageSender {
 
   /** @throws the coded error that ended it; what has arrived is kept by the destination */
   async run(signal: AbortSignal): Promise<SentImage> {
-    const baseline = this.#request.options.enableDelta ? await this.#migration.context.store.open(this.#request.vmId, this.#request.image.imageId) : undefined;
+    const baseline = this.#request.options.enableDelta
+      ? await this.#migration.context.store.open(this.#request.vmId, this.#request.image.imageId)
+      : undefined;
     const shadow = await openShadow(baseline, this.#request, this.#migration.context.store);
     try {
       for (let mismatches = 0; ; ) {
@@ -144,17 +155,28 @@ export class ImageSender {
           return await this.#pass(session, baseline, shadow, signal);
         } catch (error) {
           const reason = toDwcpError(error, 'INTERNAL');
-          if (signal.aborted || !hasCode(reason, 'SESSION_LOST', 'PATH_OUTAGE', 'FRAME_CORRUPT', 'INTEGRITY_MISMATCH')) throw reason;
+          if (signal.aborted || !hasCode(reason, 'SESSION_LOST', 'PATH_OUTAGE', 'FRAME_CORRUPT', 'INTEGRITY_MISMATCH'))
+            throw reason;
           if (reason.code === 'INTEGRITY_MISMATCH' && ++mismatches >= MAX_MISMATCHES) throw reason;
         }
       }
     } finally {
       await shadow?.handle.close();
-      await rememberPaths(this.#migration, this.#session?.stats.paths ?? [], this.#pacing.confirmed, this.#request.start.initialStreams);
+      await rememberPaths(
+        this.#migration,
+        this.#session?.stats.paths ?? [],
+        this.#pacing.confirmed,
+        this.#request.start.initialStreams,
+      );
     }
   }
 
-  async #pass(session: SendingSession, baseline: Baseline | undefined, shadow: Shadow | undefined, signal: AbortSignal): Promise<SentImage> {
+  async #pass(
+    session: SendingSession,
+    baseline: Baseline | undefined,
+    shadow: Shadow | undefined,
+    signal: AbortSignal,
+  ): Promise<SentImage> {
     const { image, feed, start, options, references } = this.#request;
     const { pool, slab } = this.#migration.context;
     this.#follow(session);
@@ -164,25 +186,40 @@ export class ImageSender {
     this.#began ??= held.state;
     const { imageNumber } = held;
     await references?.sources.declare(session, references.numberOf);
-    const bases = options.enableDeltaSync && held.bases ? await learnBases(this.#migration, session, [this.#request.path]) : undefined;
-    const dictionary = options.enableDictionary && start.compress ? await activeDictionary(this.#migration, session, this.#request.vmType) : undefined;
+    const bases =
+      options.enableDeltaSync && held.bases
+        ? await learnBases(this.#migration, session, [this.#request.path])
+        : undefined;
+    const dictionary =
+      options.enableDictionary && start.compress
+        ? await activeDictionary(this.#migration, session, this.#request.vmType)
+        : undefined;
     this.#beginPass(feed);
     const source = new BatchSource(
-      [{
-        imageNumber,
-        feed,
-        source: this.#source,
-        held: this.#held,
-        shadow: shadow && baseline && { fd: shadow.handle.fd, cipher: shadow.cipher, manifest: baseline.manifest },
-        references: references?.sources.of(image.imageId),
-        bases,
-        counts: this.#counts,
-        scanned: (blocks) => this.#markScanned(blocks),
-      }],
+      [
+        {
+          imageNumber,
+          feed,
+          source: this.#source,
+          held: this.#held,
+          shadow: shadow && baseline && { fd: shadow.handle.fd, cipher: shadow.cipher, manifest: baseline.manifest },
+          references: references?.sources.of(image.imageId),
+          bases,
+          counts: this.#counts,
+          scanned: (blocks) => this.#markScanned(blocks),
+        },
+      ],
       {
         pool,
         slab,
-        settings: () => ({ compress: start.compress, level: this.#pacing.level, delta: options.enableDelta, deltaThreshold: options.deltaThreshold, dictionary, numeric: image.kind === 'gpu' }),
+        settings: () => ({
+          compress: start.compress,
+          level: this.#pacing.level,
+          delta: options.enableDelta,
+          deltaThreshold: options.deltaThreshold,
+          dictionary,
+          numeric: image.kind === 'gpu',
+        }),
         batchBlocks: () => Math.max(this.#pacing.batchBlocks, this.#worthPacking(feed, session)),
         askPageHashes: (number, blocks) => askPageHashes(session, number, blocks),
         encoded: (result, level) => this.#encoded(result, level),
@@ -213,7 +250,10 @@ export class ImageSender {
   /** 1 MiB packs 7 % smaller than 128 KiB at any level. Towards the end batches are small again: nobody waits long for the last ones. */
   #worthPacking(feed: StillFeed, session: SendingSession): number {
     if (!this.#request.start.compress) return 0;
-    return Math.min(WELL_PACKED_BLOCKS, Math.floor(feed.remaining / (ROUNDS_LEFT * Math.max(1, session.stats.activeStreams))));
+    return Math.min(
+      WELL_PACKED_BLOCKS,
+      Math.floor(feed.remaining / (ROUNDS_LEFT * Math.max(1, session.stats.activeStreams))),
+    );
   }
 
   #encoded(result: Parameters<Pacing['encoded']>[0], level: number): void {
@@ -242,7 +282,10 @@ export class ImageSender {
   /** A hole where the destination has zeros, or read in an earlier pass and known to be equal on the other side. */
   #isSettled(block: number): boolean {
     const seen = this.#scanned[block];
-    return seen === SEEN.zeroOnBothSides || (seen === SEEN.read && this.#source.hashOf(block).equals(this.#held.hashOf(block)));
+    return (
+      seen === SEEN.zeroOnBothSides ||
+      (seen === SEEN.read && this.#source.hashOf(block).equals(this.#held.hashOf(block)))
+    );
   }
 
   /** Large images are mostly holes: what is zero on both sides is settled without a look. */
@@ -261,8 +304,10 @@ export class ImageSender {
     this.#resumes += 1;
     this.#settledBlocks = 0;
     // What the destination holds may be another state now; what was a hole is looked at again, and counted once.
-    for (let block = 0; block < this.#scanned.length; block += 1) if (this.#scanned[block] === SEEN.zeroOnBothSides && !this.#held.isZero(block)) this.#scanned[block] = SEEN.not;
-    if (this.#resumes > 0) for (let block = 0; block < this.#source.blocks; block += 1) if (this.#isSettled(block)) this.#settledBlocks += 1;
+    for (let block = 0; block < this.#scanned.length; block += 1)
+      if (this.#scanned[block] === SEEN.zeroOnBothSides && !this.#held.isZero(block)) this.#scanned[block] = SEEN.not;
+    if (this.#resumes > 0)
+      for (let block = 0; block < this.#source.blocks; block += 1) if (this.#isSettled(block)) this.#settledBlocks += 1;
     this.#doneBefore = this.#doneInPasses();
     this.#settleHoles(feed);
     feed.restart((block) => this.#isSettled(block));
@@ -298,7 +343,11 @@ interface Shadow {
 }
 
 /** The older version of the image at this host, for deltas: the baseline's content, where it was kept and can be read. */
-async function openShadow(baseline: Baseline | undefined, { path, image }: SendImageRequest, store: BaselineStore): Promise<Shadow | undefined> {
+async function openShadow(
+  baseline: Baseline | undefined,
+  { path, image }: SendImageRequest,
+  store: BaselineStore,
+): Promise<Shadow | undefined> {
   if (!baseline?.record.contentPath || baseline.record.sizeBytes !== image.sizeBytes) return undefined;
   if (baseline.record.contentPath !== baselinePathOf(path)) return undefined;
   const access = store.accessTo(baseline.record);

@@ -13,7 +13,12 @@ const PROBE_BYTES = 64 * 1024;
 const LEFT_OUT_MS = 1_500;
 
 /** @param seconds for one stream, and again for many */
-export async function surveyLink(migration: SourceMigration, streams: number, seconds: number, signal: AbortSignal): Promise<LinkSurvey> {
+export async function surveyLink(
+  migration: SourceMigration,
+  streams: number,
+  seconds: number,
+  signal: AbortSignal,
+): Promise<LinkSurvey> {
   const session = await migration.sessionPatiently(signal);
   const open = await session.establish(streams);
   const link = await migration.measureLink();
@@ -37,7 +42,10 @@ export async function surveyLink(migration: SourceMigration, streams: number, se
 async function flood(session: SendingSession, streams: number, seconds: number, signal: AbortSignal): Promise<number> {
   session.setTargets(session.stats.paths.map(() => streams));
   const until = performance.now() + seconds * 1000;
-  const writing = session.writeProbes(PROBE_BYTES, () => performance.now() < until && !signal.aborted && !session.ended);
+  const writing = session.writeProbes(
+    PROBE_BYTES,
+    () => performance.now() < until && !signal.aborted && !session.ended,
+  );
   await wait(LEFT_OUT_MS, signal);
   const [bytesBefore, before] = [session.arrivedBytes, performance.now()];
   await wait(Math.max(0, until - performance.now()), signal);

@@ -71,7 +71,14 @@ export class Pacing {
   #timer: NodeJS.Timeout | undefined;
 
   /** @param linkBytesPerSecond first estimate of the link, 0 where there is none @param explain hears one line for each decision of a tuner */
-  constructor(start: LevelAndStreams, bounds: TunerBounds, bucket: TokenBucket, threads: number, linkBytesPerSecond: number, explain?: (line: string) => void) {
+  constructor(
+    start: LevelAndStreams,
+    bounds: TunerBounds,
+    bucket: TokenBucket,
+    threads: number,
+    linkBytesPerSecond: number,
+    explain?: (line: string) => void,
+  ) {
     this.#start = start;
     this.#level = new LevelController(start.maxLevel, threads, start.fixedLevel);
     this.#threads = threads;
@@ -122,8 +129,18 @@ export class Pacing {
     this.#rawPerPayload += 0.1 * (result.gatheredBytes / Math.max(1, result.payloadBytes) - this.#rawPerPayload);
     // What does not compress says nothing of the level for what does.
     if (!this.#start.compress || result.payloadBytes >= result.gatheredBytes) return;
-    const { gatheredBytes, payloadBytes, account: { times } } = result;
-    this.#level.observe({ level, gatheredBytes, payloadBytes, packMs: times.packMs + times.deltaMs, otherMs: times.readMs + times.chooseMs });
+    const {
+      gatheredBytes,
+      payloadBytes,
+      account: { times },
+    } = result;
+    this.#level.observe({
+      level,
+      gatheredBytes,
+      payloadBytes,
+      packMs: times.packMs + times.deltaMs,
+      otherMs: times.readMs + times.chooseMs,
+    });
   }
 
   /** Has as many streams opened as each path begins with: what is settled before the first batch goes on meanwhile. */
@@ -151,9 +168,21 @@ export class Pacing {
     if (this.#start.compress) this.#chooseLevel();
     if (this.#hurried) return;
     const hostLimited = this.#isHostLimited();
-    session.setTargets(paths.map((path) => this.#tunerOf(path).observe({
-      atMs: performance.now(), arrivedBytes: path.arrivedBytes, rttMs: path.rttMs, lossRatio: path.lossRatio, windowLimitedShare: path.windowLimitedShare, notTheStreams: starved || throttled, pathOut: path.out, limitBytesPerSecond: this.#bucket.rateBytesPerSecond, hostLimited,
-    })));
+    session.setTargets(
+      paths.map((path) =>
+        this.#tunerOf(path).observe({
+          atMs: performance.now(),
+          arrivedBytes: path.arrivedBytes,
+          rttMs: path.rttMs,
+          lossRatio: path.lossRatio,
+          windowLimitedShare: path.windowLimitedShare,
+          notTheStreams: starved || throttled,
+          pathOut: path.out,
+          limitBytesPerSecond: this.#bucket.rateBytesPerSecond,
+          hostLimited,
+        }),
+      ),
+    );
     this.#batchBytes = this.#batchSize(goodputBytesPerSecond / Math.max(1, activeStreams), rttMs);
     session.setBatchBytes(this.#batchBytes);
   }
@@ -170,7 +199,8 @@ export class Pacing {
   #calibrate(brake: Brake): void {
     const now = performance.now();
     const seconds = (now - this.#calibratedAt) / 1000;
-    if (brake === 'processor' && seconds < 2 * (ADAPT_EVERY_MS / 1000)) this.#level.calibrate(this.#gatheredBytes / seconds, this.#processors.available(this.#threads));
+    if (brake === 'processor' && seconds < 2 * (ADAPT_EVERY_MS / 1000))
+      this.#level.calibrate(this.#gatheredBytes / seconds, this.#processors.available(this.#threads));
     this.#calibratedAt = now;
     this.#gatheredBytes = 0;
   }
@@ -221,7 +251,8 @@ export class Pacing {
    */
   #batchSize(streamBytesPerSecond: number, rttMs: number): number {
     if (streamBytesPerSecond <= 0) return this.#batchBytes;
-    const wanted = streamBytesPerSecond * Math.min(this.#rawPerPayload, MAX_ASSUMED_RATIO) * Math.max(1, (8 * rttMs) / 1000);
+    const wanted =
+      streamBytesPerSecond * Math.min(this.#rawPerPayload, MAX_ASSUMED_RATIO) * Math.max(1, (8 * rttMs) / 1000);
     return clamp(2 ** Math.floor(Math.log2(Math.max(1, wanted))), MIN_BATCH_BYTES, MAX_BATCH_BYTES);
   }
 }

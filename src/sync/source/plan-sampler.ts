@@ -16,7 +16,12 @@ const STRETCH_BLOCKS = 4;
 function sampleBlocks(blocks: number): number[] {
   if (blocks <= SAMPLE_STRETCHES * STRETCH_BLOCKS) return Array.from({ length: blocks }, (_, block) => block);
   const step = blocks / SAMPLE_STRETCHES;
-  return Array.from({ length: SAMPLE_STRETCHES }, (_, index) => Math.floor(index * step)).flatMap((first) => [first, first + 1, first + 2, first + 3]);
+  return Array.from({ length: SAMPLE_STRETCHES }, (_, index) => Math.floor(index * step)).flatMap((first) => [
+    first,
+    first + 1,
+    first + 2,
+    first + 3,
+  ]);
 }
 
 /** What of a running guest's memory has to travel, and how well it packs: of Linux guests with a warm page cache (bench live). */
@@ -24,17 +29,43 @@ const MEMORY_CHANGED_SHARE = { empty: 1, resumed: 0.5, baseline: 0.2 } as const;
 const MEMORY_PACKED_SHARE = 0.45;
 
 /** For an image that cannot be looked at before it is on its way: a running guest's memory, a disk in another form than raw. */
-export async function assumeImage(migration: SourceMigration, vmId: string, image: ImageSpec, useBaseline: boolean): Promise<ImageSample> {
+export async function assumeImage(
+  migration: SourceMigration,
+  vmId: string,
+  image: ImageSpec,
+  useBaseline: boolean,
+): Promise<ImageSample> {
   const session = await migration.session();
-  const { state } = await learnHeld(migration, session, image, useBaseline, await migration.context.store.open(vmId, image.imageId));
+  const { state } = await learnHeld(
+    migration,
+    session,
+    image,
+    useBaseline,
+    await migration.context.store.open(vmId, image.imageId),
+  );
   const changed = MEMORY_CHANGED_SHARE[state];
   return {
-    imageId: image.imageId, sizeBytes: image.sizeBytes, began: state, sampledBlocks: 1, zeroBlocks: 0, unchangedBlocks: 1 - changed, changedBlocks: changed,
-    changedBytes: changed * image.sizeBytes, packedBytes: changed * image.sizeBytes * MEMORY_PACKED_SHARE,
+    imageId: image.imageId,
+    sizeBytes: image.sizeBytes,
+    began: state,
+    sampledBlocks: 1,
+    zeroBlocks: 0,
+    unchangedBlocks: 1 - changed,
+    changedBlocks: changed,
+    changedBytes: changed * image.sizeBytes,
+    packedBytes: changed * image.sizeBytes * MEMORY_PACKED_SHARE,
   };
 }
 
-export async function sampleImage(migration: SourceMigration, vmId: string, image: ImageSpec, feed: StillFeed, useBaseline: boolean, level: number, compress: boolean): Promise<ImageSample> {
+export async function sampleImage(
+  migration: SourceMigration,
+  vmId: string,
+  image: ImageSpec,
+  feed: StillFeed,
+  useBaseline: boolean,
+  level: number,
+  compress: boolean,
+): Promise<ImageSample> {
   const { store, pool } = migration.context;
   const session = await migration.session();
   const baseline = await store.open(vmId, image.imageId);
@@ -45,7 +76,15 @@ export async function sampleImage(migration: SourceMigration, vmId: string, imag
   for (let at = 0; at < list.length; at += MAX_BATCH_BLOCKS) {
     const some = list.slice(at, at + MAX_BATCH_BLOCKS);
     if (input) await feed.load?.({ list: some }, Buffer.from(input));
-    const part = await pool.run({ kind: 'sample', file: feed.file, list: some, input, held: held.manifest.memory, level, compress });
+    const part = await pool.run({
+      kind: 'sample',
+      file: feed.file,
+      list: some,
+      input,
+      held: held.manifest.memory,
+      level,
+      compress,
+    });
     for (const key of Object.keys(sum) as (keyof typeof sum)[]) sum[key] += part[key];
   }
   return { imageId: image.imageId, sizeBytes: image.sizeBytes, began: held.state, sampledBlocks: list.length, ...sum };

@@ -5,7 +5,14 @@
  */
 import { open, type FileHandle } from 'node:fs/promises';
 import { quickHash } from '../../encoder/hash';
-import { BLOCK_SIZE_BYTES, blockCount, type ImageSpec, PAGE_SIZE_BYTES, PAGES_PER_BLOCK, pagesOfBlocks } from '../../model/image';
+import {
+  BLOCK_SIZE_BYTES,
+  blockCount,
+  type ImageSpec,
+  PAGE_SIZE_BYTES,
+  PAGES_PER_BLOCK,
+  pagesOfBlocks,
+} from '../../model/image';
 import type { SharedFile } from '../../model/guest';
 import type { SendingSession } from '../../transport/sending-session';
 import type { CodecPool } from '../codec/codec-pool';
@@ -45,13 +52,17 @@ export class ReferenceSources {
 
   /** For jobs that read an image: disks are found by others, all else looks for its pages. Undefined where there is nothing to refer to. */
   of(imageId: string): { readonly shared: SharedReferences; readonly from?: number | undefined } | undefined {
-    return this.#pages === 0 ? undefined : { shared: this.#shared, from: this.#disks.find(({ what }) => what.imageId === imageId)?.from };
+    return this.#pages === 0
+      ? undefined
+      : { shared: this.#shared, from: this.#disks.find(({ what }) => what.imageId === imageId)?.from };
   }
 
   /** Makes the files' pages findable; begun early, it is over when the first page is looked for. A file that cannot be read is left out. */
   fill(pool: CodecPool): Promise<void> {
     const shared = this.#shared;
-    this.#filled ??= Promise.all(this.#files.map(({ what, from }) => indexFile(what, from, shared, pool).catch(() => undefined))).then(() => undefined);
+    this.#filled ??= Promise.all(
+      this.#files.map(({ what, from }) => indexFile(what, from, shared, pool).catch(() => undefined)),
+    ).then(() => undefined);
     return this.#filled;
   }
 
@@ -70,8 +81,18 @@ export class ReferenceSources {
   async declare(session: SendingSession, imageNumber: (imageId: string) => number): Promise<void> {
     if (this.#pages === 0) return;
     const disks = this.#disks.map(({ what, from }) => ({ image: imageNumber(what.imageId), from }));
-    const files = await Promise.all(this.#files.map(async ({ what, from }) => ({ path: what.path, sizeBytes: what.sizeBytes, from, sample: await sampleOfFile(what) })));
-    const { accepted } = readBody(referencesAnsweredSchema, await session.control.request('references', referencesSchema.parse({ disks, files })));
+    const files = await Promise.all(
+      this.#files.map(async ({ what, from }) => ({
+        path: what.path,
+        sizeBytes: what.sizeBytes,
+        from,
+        sample: await sampleOfFile(what),
+      })),
+    );
+    const { accepted } = readBody(
+      referencesAnsweredSchema,
+      await session.control.request('references', referencesSchema.parse({ disks, files })),
+    );
     await this.#filled;
     // Of what is not equal there nothing is referred to: the index begins anew, with the disks alone.
     if (!this.#answered && accepted.includes(false)) this.#shared = shareReferences(this.#files[0]?.from ?? 0);
@@ -79,7 +100,12 @@ export class ReferenceSources {
   }
 }
 
-async function indexFile({ path, sizeBytes }: SharedFile, from: number, shared: SharedReferences, pool: CodecPool): Promise<void> {
+async function indexFile(
+  { path, sizeBytes }: SharedFile,
+  from: number,
+  shared: SharedReferences,
+  pool: CodecPool,
+): Promise<void> {
   const handle = await open(path, 'r');
   try {
     const blocks = Math.min(blockCount(sizeBytes), Math.floor((MAX_PAGES - from) / PAGES_PER_BLOCK));
@@ -88,7 +114,14 @@ async function indexFile({ path, sizeBytes }: SharedFile, from: number, shared: 
       while (next < blocks) {
         const first = next;
         next += INDEX_BLOCKS;
-        await pool.run({ kind: 'index', file: { fd: handle.fd, sizeBytes }, first, count: Math.min(INDEX_BLOCKS, blocks - first), shared, from });
+        await pool.run({
+          kind: 'index',
+          file: { fd: handle.fd, sizeBytes },
+          first,
+          count: Math.min(INDEX_BLOCKS, blocks - first),
+          shared,
+          from,
+        });
       }
     };
     await allEnded(Array.from({ length: pool.threads }, lane));
@@ -109,6 +142,15 @@ async function sampleOfFile({ path, sizeBytes }: SharedFile): Promise<string> {
 /** A hash over pages from all over a file: enough to tell a copy from something else, every block being checked anyway. */
 export async function sampleOf(handle: FileHandle, sizeBytes: number): Promise<string> {
   const pages = Array.from({ length: SAMPLE_PAGES }, () => Buffer.alloc(PAGE_SIZE_BYTES));
-  await Promise.all(pages.map((page, index) => handle.read(page, 0, page.length, Math.floor(((index + 0.5) / SAMPLE_PAGES) * (sizeBytes / BLOCK_SIZE_BYTES)) * BLOCK_SIZE_BYTES)));
+  await Promise.all(
+    pages.map((page, index) =>
+      handle.read(
+        page,
+        0,
+        page.length,
+        Math.floor(((index + 0.5) / SAMPLE_PAGES) * (sizeBytes / BLOCK_SIZE_BYTES)) * BLOCK_SIZE_BYTES,
+      ),
+    ),
+  );
   return quickHash(Buffer.concat(pages)).toString('hex');
 }

@@ -9,7 +9,12 @@ import type { Held } from '../../transport/stream-tuner';
 import type { SourceMigration } from './source-migration';
 
 /** Never throws. @param confirmed by the path's name @param begunWith streams; shows how good the expectation was */
-export async function rememberPaths(migration: SourceMigration, paths: readonly PathStats[], confirmed: ReadonlyMap<string, Held>, begunWith: number): Promise<void> {
+export async function rememberPaths(
+  migration: SourceMigration,
+  paths: readonly PathStats[],
+  confirmed: ReadonlyMap<string, Held>,
+  begunWith: number,
+): Promise<void> {
   const { history, explain } = migration.context;
   const congestionControl = migration.openSession?.congestionControl;
   for (const { peer, rttMs, lossRatio } of paths) {
@@ -18,9 +23,20 @@ export async function rememberPaths(migration: SourceMigration, paths: readonly 
     if (!held) continue;
     explain?.(migration.migrationId, `${path}: begun with ${begunWith} streams, held ${held.streams}`);
     const row = {
-      path, atMs: Date.now(), hour: new Date().getHours(), rttMs, expectedStreams: begunWith, streams: held.streams, bytesPerSecond: held.goodput,
-      ...(lossRatio !== undefined && { lossRatio }), ...(congestionControl !== undefined && { congestionControl }),
+      path,
+      atMs: Date.now(),
+      hour: new Date().getHours(),
+      rttMs,
+      expectedStreams: begunWith,
+      streams: held.streams,
+      bytesPerSecond: held.goodput,
+      ...(lossRatio !== undefined && { lossRatio }),
+      ...(congestionControl !== undefined && { congestionControl }),
     };
-    await history.add(row).catch((error: unknown) => explain?.(migration.migrationId, `what was learnt of ${path} is not kept: ${messageOf(error)}`));
+    await history
+      .add(row)
+      .catch((error: unknown) =>
+        explain?.(migration.migrationId, `what was learnt of ${path} is not kept: ${messageOf(error)}`),
+      );
   }
 }

@@ -46,7 +46,12 @@ export class SourceMigration {
   #closed = false;
 
   /** @param priority weight among the migrations that share the host's limit */
-  constructor(migrationId: string, destination: Destination, { bandwidthLimit, priority }: TransferLimits, context: SourceContext) {
+  constructor(
+    migrationId: string,
+    destination: Destination,
+    { bandwidthLimit, priority }: TransferLimits,
+    context: SourceContext,
+  ) {
     this.migrationId = migrationId;
     this.#destination = destination;
     this.#share = context.limit.share(priority);
@@ -90,7 +95,13 @@ export class SourceMigration {
         return await this.session();
       } catch (error) {
         const reason = toDwcpError(error, 'PEER_UNREACHABLE');
-        if (this.isClosed || reason.spec.retry !== 'transient' || reason.code === 'GRANT_INVALID' || performance.now() > giveUpAt) throw reason;
+        if (
+          this.isClosed ||
+          reason.spec.retry !== 'transient' ||
+          reason.code === 'GRANT_INVALID' ||
+          performance.now() > giveUpAt
+        )
+          throw reason;
         await wait(Math.min(MAX_BACKOFF_MS, 250 * 2 ** attempt), signal);
       }
     }
@@ -104,17 +115,36 @@ export class SourceMigration {
       await wait(PING_GAP_MS);
     }
     const [arrivedBefore, before] = [session.arrivedBytes, performance.now()];
-    const perStream = Math.min(MAX_TRAIN_BYTES_PER_STREAM, Math.ceil(TRAIN_BYTES / Math.max(1, session.stats.openStreams)));
+    const perStream = Math.min(
+      MAX_TRAIN_BYTES_PER_STREAM,
+      Math.ceil(TRAIN_BYTES / Math.max(1, session.stats.openStreams)),
+    );
     const sent = await session.probe(perStream);
     const train = await this.#awaitTrain(session, sent);
     // Where a transfer goes on already, the train shows what that leaves of the link, and its bytes show the rest.
-    const arrived = session.transferring ? ((session.arrivedBytes - arrivedBefore) * 1000) / (performance.now() - before) : 0;
+    const arrived = session.transferring
+      ? ((session.arrivedBytes - arrivedBefore) * 1000) / (performance.now() - before)
+      : 0;
     const bandwidthBytesPerSecond = Math.max(arrived, train.spanMs > 0 ? train.bytes / (train.spanMs / 1000) : 0);
     const { paths } = session.stats;
-    const lossRatio = paths.reduce<number | undefined>((most, path) => (path.lossRatio === undefined ? most : Math.max(most ?? 0, path.lossRatio)), undefined);
-    const link = { rttMs: session.rttMs, bandwidthBytesPerSecond, lossRatio, congestionControl: session.congestionControl };
-    const predicted = predictStreams(await this.context.history.rows(), { ...link, path: pathName(this.#destination), hour: new Date().getHours(), limitBytesPerSecond: this.bucket.rateBytesPerSecond });
-    if (predicted) this.context.explain?.(this.migrationId, `${predicted.streams} streams expected: ${predicted.reason}`);
+    const lossRatio = paths.reduce<number | undefined>(
+      (most, path) => (path.lossRatio === undefined ? most : Math.max(most ?? 0, path.lossRatio)),
+      undefined,
+    );
+    const link = {
+      rttMs: session.rttMs,
+      bandwidthBytesPerSecond,
+      lossRatio,
+      congestionControl: session.congestionControl,
+    };
+    const predicted = predictStreams(await this.context.history.rows(), {
+      ...link,
+      path: pathName(this.#destination),
+      hour: new Date().getHours(),
+      limitBytesPerSecond: this.bucket.rateBytesPerSecond,
+    });
+    if (predicted)
+      this.context.explain?.(this.migrationId, `${predicted.streams} streams expected: ${predicted.reason}`);
     return { ...link, ...(predicted && { expectedStreams: predicted.streams, expectedBecause: predicted.reason }) };
   }
 
@@ -149,13 +179,27 @@ export class SourceMigration {
     const epoch = this.context.nextEpoch();
     const { grant, furtherPaths = [] } = this.#destination;
     const { sourceAddresses = [] } = this.context;
-    const paths = [this.#destination, ...furtherPaths].map(({ address, port }, index): PeerAddress => ({ address, port, localAddress: sourceAddresses[index % sourceAddresses.length] }));
+    const paths = [this.#destination, ...furtherPaths].map(
+      ({ address, port }, index): PeerAddress => ({
+        address,
+        port,
+        localAddress: sourceAddresses[index % sourceAddresses.length],
+      }),
+    );
     // The one that carried the last session comes last: it may be what that died of.
     if (this.#session) this.#firstPath = (this.#firstPath + 1) % paths.length;
     this.#session = undefined;
-    const turned = [...paths.slice(this.#firstPath), ...paths.slice(0, this.#firstPath)] as [PeerAddress, ...PeerAddress[]];
+    const turned = [...paths.slice(this.#firstPath), ...paths.slice(0, this.#firstPath)] as [
+      PeerAddress,
+      ...PeerAddress[],
+    ];
     try {
-      const session = await SendingSession.open(this.context.peers, turned, { sessionId: this.migrationId, epoch, sourceHost: this.context.hostId, grant }, role);
+      const session = await SendingSession.open(
+        this.context.peers,
+        turned,
+        { sessionId: this.migrationId, epoch, sourceHost: this.context.hostId, grant },
+        role,
+      );
       if (this.isClosed) {
         session.close();
         throw new DwcpError('SUPERSEDED', `Migration ${this.migrationId} was closed on this host meanwhile`);

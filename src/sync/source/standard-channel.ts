@@ -12,18 +12,30 @@ import type { SourceMigration } from './source-migration';
 
 const FRAMES: ReadonlySet<FrameType> = new Set(['response', 'event']);
 
-const responseSchema = z.union([z.looseObject({ ok: z.literal(true), offset: z.int().min(0).optional() }), z.object({ ok: z.literal(false), error: errorReportSchema })]);
-const eventSchema = z.union([z.object({ event: z.literal('written'), offset: z.int().min(0) }), z.object({ event: z.literal('failed'), error: errorReportSchema })]);
+const responseSchema = z.union([
+  z.looseObject({ ok: z.literal(true), offset: z.int().min(0).optional() }),
+  z.object({ ok: z.literal(false), error: errorReportSchema }),
+]);
+const eventSchema = z.union([
+  z.object({ event: z.literal('written'), offset: z.int().min(0) }),
+  z.object({ event: z.literal('failed'), error: errorReportSchema }),
+]);
 
 export class StandardChannel {
   readonly connection: Connection;
   readonly #written: (offset: number) => void;
   readonly #ended: (error: DwcpError) => void;
-  #answer: { readonly resolve: (body: z.infer<typeof responseSchema>) => void; readonly reject: (error: DwcpError) => void } | undefined;
+  #answer:
+    | { readonly resolve: (body: z.infer<typeof responseSchema>) => void; readonly reject: (error: DwcpError) => void }
+    | undefined;
   #failed: DwcpError | undefined;
 
   /** @param ended called once with what ended it @param written how far the destination has written */
-  static async open(migration: SourceMigration, ended: (error: DwcpError) => void, written: (offset: number) => void = () => undefined): Promise<StandardChannel> {
+  static async open(
+    migration: SourceMigration,
+    ended: (error: DwcpError) => void,
+    written: (offset: number) => void = () => undefined,
+  ): Promise<StandardChannel> {
     return new StandardChannel(await dial(migration, 0), ended, written);
   }
 
@@ -31,7 +43,11 @@ export class StandardChannel {
     this.connection = connection;
     this.#ended = ended;
     this.#written = written;
-    connection.use(FRAMES, (received) => this.#receive(received), (error) => this.#fail(error));
+    connection.use(
+      FRAMES,
+      (received) => this.#receive(received),
+      (error) => this.#fail(error),
+    );
   }
 
   get failed(): DwcpError | undefined {
@@ -64,18 +80,32 @@ export class StandardChannel {
   }
 
   #fail(error: DwcpError): void {
-    this.#failed ??= error.code === 'PEER_UNREACHABLE' ? new DwcpError('SESSION_LOST', `The standard transfer was cut off: ${error.message}`, { cause: error }) : error;
+    this.#failed ??=
+      error.code === 'PEER_UNREACHABLE'
+        ? new DwcpError('SESSION_LOST', `The standard transfer was cut off: ${error.message}`, { cause: error })
+        : error;
     this.#answer?.reject(this.#failed);
     this.#ended(this.#failed);
   }
 }
 
 /** A tunnel beside an open channel. @param stream 1 for memory, 2 and up for disks */
-export async function openTunnel(migration: SourceMigration, stream: number, ended: (error: DwcpError) => void): Promise<Tunnel> {
+export async function openTunnel(
+  migration: SourceMigration,
+  stream: number,
+  ended: (error: DwcpError) => void,
+): Promise<Tunnel> {
   return new Tunnel(await dial(migration, stream), ended, migration.bucket);
 }
 
 function dial({ context, destination, migrationId }: SourceMigration, stream: number): Promise<Connection> {
-  const hello = { role: 'standard' as const, sessionId: migrationId, epoch: Date.now(), stream, sourceHost: context.hostId, grant: destination.grant };
+  const hello = {
+    role: 'standard' as const,
+    sessionId: migrationId,
+    epoch: Date.now(),
+    stream,
+    sourceHost: context.hostId,
+    grant: destination.grant,
+  };
   return context.peers.connect(destination, hello);
 }

@@ -43,7 +43,8 @@ function* stretches(feed: StillFeed, from: number, end: number): Generator<Stret
   let at = from;
   for (const { first, count } of [...feed.holes(), { first: Math.ceil(end / BLOCK_SIZE_BYTES), count: 0 }]) {
     const hole = Math.min(end, first * BLOCK_SIZE_BYTES);
-    for (; at < hole; at = Math.min(hole, at + EXTENT_BYTES)) yield { kind: 'data', offset: at, length: Math.min(hole - at, EXTENT_BYTES) };
+    for (; at < hole; at = Math.min(hole, at + EXTENT_BYTES))
+      yield { kind: 'data', offset: at, length: Math.min(hole - at, EXTENT_BYTES) };
     const data = Math.min(end, (first + count) * BLOCK_SIZE_BYTES);
     if (data > at) yield { kind: 'hole', offset: at, length: data - at };
     at = Math.max(at, data);
@@ -68,7 +69,12 @@ export class StandardSender {
   }
 
   get progress(): StandardProgress {
-    return { imageId: this.#image.imageId, totalBytes: this.#image.sizeBytes, doneBytes: this.#doneBytes, linkBytes: this.#linkBytes };
+    return {
+      imageId: this.#image.imageId,
+      totalBytes: this.#image.sizeBytes,
+      doneBytes: this.#doneBytes,
+      linkBytes: this.#linkBytes,
+    };
   }
 
   /** @throws the coded error that ended it; the destination keeps what is durable, and the next run begins there */
@@ -83,7 +89,14 @@ export class StandardSender {
       this.#feed.assertUnchanged();
       const root = this.#manifest.root();
       await channel.ask({ method: 'finish', root });
-      return { ...this.progress, began: begun.offset ? 'resumed' : 'empty', doneBytes: this.#image.sizeBytes, root, manifest: this.#manifest, seconds: (performance.now() - startedAt) / 1000 };
+      return {
+        ...this.progress,
+        began: begun.offset ? 'resumed' : 'empty',
+        doneBytes: this.#image.sizeBytes,
+        root,
+        manifest: this.#manifest,
+        seconds: (performance.now() - startedAt) / 1000,
+      };
     } finally {
       stopListening();
       this.#channel?.destroy(new DwcpError('SESSION_LOST', 'The standard transfer has ended'));
@@ -137,7 +150,11 @@ export class StandardSender {
         yield await first;
       }
     } finally {
-      for (const prepared of ahead) void prepared.then(({ free }) => free(), () => undefined);
+      for (const prepared of ahead)
+        void prepared.then(
+          ({ free }) => free(),
+          () => undefined,
+        );
     }
   }
 
@@ -151,7 +168,15 @@ export class StandardSender {
       const { offset, length } = stretch;
       const blocks = { first: offset / BLOCK_SIZE_BYTES, count: blockCount(length) };
       await feed.load?.(blocks, run.bytes.subarray(HEADER_BYTES + EXTENT_META_BYTES));
-      const { frameBytes } = await pool.run({ kind: 'readExtent', file: feed.file, offset, length, loaded: feed.load !== undefined, hashes: this.#manifest.memory, out });
+      const { frameBytes } = await pool.run({
+        kind: 'readExtent',
+        file: feed.file,
+        offset,
+        length,
+        loaded: feed.load !== undefined,
+        hashes: this.#manifest.memory,
+        out,
+      });
       return { frame: run.bytes.subarray(0, frameBytes), free: () => slab.free(run) };
     } catch (error) {
       slab.free(run);

@@ -9,7 +9,11 @@ import { Manifest } from '../../store/manifest';
 const JOB_BLOCKS = 256;
 
 /** @throws INVALID_INPUT where there is no such file */
-export async function registerBase(base: Pick<BaseDisk, 'name' | 'tenant' | 'path'>, store: BaseStore, pool: CodecPool): Promise<BaseDisk> {
+export async function registerBase(
+  base: Pick<BaseDisk, 'name' | 'tenant' | 'path'>,
+  store: BaseStore,
+  pool: CodecPool,
+): Promise<BaseDisk> {
   const handle = await open(base.path, 'r').catch((error: unknown) => {
     throw toDwcpError(error, 'INVALID_INPUT');
   });

@@ -25,15 +25,29 @@ export function copyPathOf(imagePath: string): string {
 const FREE_SHARE_AFTER = 0.2;
 
 export async function keepBaselineCopy(
-  vmId: string, imageId: string, imagePath: string, mode: string, store: BaselineStore, pool: CodecPool, signal: AbortSignal,
+  vmId: string,
+  imageId: string,
+  imagePath: string,
+  mode: string,
+  store: BaselineStore,
+  pool: CodecPool,
+  signal: AbortSignal,
 ): Promise<KeptCopy> {
   if (mode === 'never') return { kept: 'no', reason: 'keepBaselineCopy is never' };
   const baseline = await store.open(vmId, imageId);
   if (!baseline) return { kept: 'no', reason: 'no baseline is recorded' };
   const temporary = copyPathOf(imagePath);
   try {
-    if (!store.sealsContents && cloneFile(imagePath, temporary)) return await record(baseline, imagePath, temporary, store, { kept: 'clone', reason: 'shares the image’s extents' });
-    if (mode === 'clone') return { kept: 'no', reason: store.sealsContents ? 'what is encrypted shares no extents' : 'the file system cannot clone' };
+    if (!store.sealsContents && cloneFile(imagePath, temporary))
+      return await record(baseline, imagePath, temporary, store, {
+        kept: 'clone',
+        reason: 'shares the image’s extents',
+      });
+    if (mode === 'clone')
+      return {
+        kept: 'no',
+        reason: store.sealsContents ? 'what is encrypted shares no extents' : 'the file system cannot clone',
+      };
     const refusal = await noRoom(vmId, imagePath, store);
     if (refusal) return { kept: 'no', reason: refusal };
     await copy(baseline, imagePath, temporary, pool, signal);
@@ -43,7 +57,13 @@ export async function keepBaselineCopy(
   }
 }
 
-async function copy({ manifest }: Baseline, imagePath: string, temporary: string, pool: CodecPool, signal: AbortSignal): Promise<void> {
+async function copy(
+  { manifest }: Baseline,
+  imagePath: string,
+  temporary: string,
+  pool: CodecPool,
+  signal: AbortSignal,
+): Promise<void> {
   const { sizeBytes, memory: hashes, blocks } = manifest;
   const from = await open(imagePath, 'r');
   let target: FileHandle | undefined;
@@ -52,14 +72,27 @@ async function copy({ manifest }: Baseline, imagePath: string, temporary: string
     setSparseSize(target.fd, sizeBytes);
     for (let first = 0; first < blocks; first += MAX_BATCH_BLOCKS) {
       signal.throwIfAborted();
-      await pool.run({ kind: 'copy', file: { fd: from.fd, sizeBytes }, toFd: target.fd, first, count: Math.min(MAX_BATCH_BLOCKS, blocks - first), hashes });
+      await pool.run({
+        kind: 'copy',
+        file: { fd: from.fd, sizeBytes },
+        toFd: target.fd,
+        first,
+        count: Math.min(MAX_BATCH_BLOCKS, blocks - first),
+        hashes,
+      });
     }
   } finally {
     await Promise.all([from.close(), target?.close()]);
   }
 }
 
-async function record({ record: known, manifest }: Baseline, imagePath: string, temporary: string, store: BaselineStore, kept: KeptCopy): Promise<KeptCopy> {
+async function record(
+  { record: known, manifest }: Baseline,
+  imagePath: string,
+  temporary: string,
+  store: BaselineStore,
+  kept: KeptCopy,
+): Promise<KeptCopy> {
   const contentPath = baselinePathOf(imagePath);
   const handle = await open(temporary, 'r+');
   try {
@@ -76,6 +109,7 @@ async function record({ record: known, manifest }: Baseline, imagePath: string, 
 async function noRoom(vmId: string, imagePath: string, store: BaselineStore): Promise<string | undefined> {
   const [{ blocks }, disk] = await Promise.all([stat(imagePath), statfs(dirname(imagePath))]);
   const bytes = blocks * 512;
-  if (disk.bavail * disk.bsize - bytes < FREE_SHARE_AFTER * disk.blocks * disk.bsize) return 'the disk would be left with less than a fifth free';
+  if (disk.bavail * disk.bsize - bytes < FREE_SHARE_AFTER * disk.blocks * disk.bsize)
+    return 'the disk would be left with less than a fifth free';
   return (await store.hasRoomFor(bytes, vmId)) ? undefined : 'the store’s limit leaves no room';
 }

@@ -7,7 +7,13 @@
  */
 import { open } from 'node:fs/promises';
 import { MAX_BATCH_BLOCKS } from '../../encoder/batch-format';
-import { type Baseline, type BaselineRecord, type BaselineStore, type ContentAccess, type ContentGuard } from '../../store/baselines';
+import {
+  type Baseline,
+  type BaselineRecord,
+  type BaselineStore,
+  type ContentAccess,
+  type ContentGuard,
+} from '../../store/baselines';
 import { exists } from '../../store/durable-file';
 import type { Manifest } from '../../store/manifest';
 import type { ContentCipher, SealingKey } from '../../store/sealing-key';
@@ -119,7 +125,13 @@ export class BaselineSealer implements ContentGuard {
     if (!signal.aborted) await this.#store.setSeal(baseline.record, { ...seal, complete: true });
   }
 
-  async #convert({ manifest }: Baseline, path: string, cipher: ContentCipher, into: SealJob['into'], signal?: AbortSignal): Promise<void> {
+  async #convert(
+    { manifest }: Baseline,
+    path: string,
+    cipher: ContentCipher,
+    into: SealJob['into'],
+    signal?: AbortSignal,
+  ): Promise<void> {
     const handle = await open(path, 'r+');
     try {
       await sealBlocks(this.#pool, handle.fd, manifest, cipher, into, signal);
@@ -131,11 +143,28 @@ export class BaselineSealer implements ContentGuard {
 }
 
 /** Goes through a file in pieces, until the end or until it is told to stop. @param into `as it is` only compares @returns damaged blocks */
-export async function sealBlocks(pool: CodecPool, fd: number, manifest: Manifest, cipher: ContentCipher | undefined, into: SealJob['into'], signal?: AbortSignal): Promise<number> {
+export async function sealBlocks(
+  pool: CodecPool,
+  fd: number,
+  manifest: Manifest,
+  cipher: ContentCipher | undefined,
+  into: SealJob['into'],
+  signal?: AbortSignal,
+): Promise<number> {
   let damaged = 0;
   for (let first = 0; first < manifest.blocks && signal?.aborted !== true; first += MAX_BATCH_BLOCKS) {
     const count = Math.min(MAX_BATCH_BLOCKS, manifest.blocks - first);
-    damaged += (await pool.run({ kind: 'seal', file: { fd, sizeBytes: manifest.sizeBytes }, first, count, hashes: manifest.memory, cipher, into })).damaged;
+    damaged += (
+      await pool.run({
+        kind: 'seal',
+        file: { fd, sizeBytes: manifest.sizeBytes },
+        first,
+        count,
+        hashes: manifest.memory,
+        cipher,
+        into,
+      })
+    ).damaged;
   }
   return damaged;
 }

@@ -67,30 +67,70 @@ export async function samplePages(paths: readonly string[], pages: number): Prom
 }
 
 /** Adds samples of images to those of the type, and trains. @throws TOOL_MISSING where zstd is not installed */
-export async function refreshDictionary(vmType: string, paths: readonly string[], store: DictionaryStore, pool: CodecPool): Promise<TrainingReport> {
+export async function refreshDictionary(
+  vmType: string,
+  paths: readonly string[],
+  store: DictionaryStore,
+  pool: CodecPool,
+): Promise<TrainingReport> {
   const pages = await samplePages(paths, PAGES_A_REFRESH);
   return trainDictionary(vmType, pages, store, pool);
 }
 
 /** @param pages new samples of 4 KiB, one behind the other; a rest is left out */
-export async function trainDictionary(vmType: string, pages: Buffer, store: DictionaryStore, pool: CodecPool): Promise<TrainingReport> {
+export async function trainDictionary(
+  vmType: string,
+  pages: Buffer,
+  store: DictionaryStore,
+  pool: CodecPool,
+): Promise<TrainingReport> {
   const folder = store.samplesFolder(vmType);
   await mkdir(folder, { recursive: true });
-  if (pages.length >= PAGE_SIZE_BYTES) await writeFile(join(folder, `${String(Date.now()).padStart(15, '0')}.pages`), pages.subarray(0, pages.length - (pages.length % PAGE_SIZE_BYTES)));
+  if (pages.length >= PAGE_SIZE_BYTES)
+    await writeFile(
+      join(folder, `${String(Date.now()).padStart(15, '0')}.pages`),
+      pages.subarray(0, pages.length - (pages.length % PAGE_SIZE_BYTES)),
+    );
   const { training, heldOut } = split(await keptSamples(folder));
   const samples = (training.length + heldOut.length) / PAGE_SIZE_BYTES;
-  if (samples < LEAST_PAGES) return { vmType, kept: false, reason: `${samples} pages are too few to train on; ${LEAST_PAGES} are needed`, samples, gain: 0 };
+  if (samples < LEAST_PAGES)
+    return {
+      vmType,
+      kept: false,
+      reason: `${samples} pages are too few to train on; ${LEAST_PAGES} are needed`,
+      samples,
+      gain: 0,
+    };
   const { bytes, gain } = await best(await trained(training), heldOut, pool);
   const current = await store.current(vmType);
-  if (gain < LEAST_GAIN) return { vmType, kept: false, reason: `gains ${(100 * gain).toFixed(1)} % on pages held out, less than ${100 * LEAST_GAIN} %`, samples, gain };
+  if (gain < LEAST_GAIN)
+    return {
+      vmType,
+      kept: false,
+      reason: `gains ${(100 * gain).toFixed(1)} % on pages held out, less than ${100 * LEAST_GAIN} %`,
+      samples,
+      gain,
+    };
   const before = current && (await gainOf(current.dictionary.bytes, heldOut, pool));
-  if (before !== undefined && before >= gain) return { vmType, kept: false, reason: `version ${current?.described.version ?? 0} gains ${(100 * before).toFixed(1)} % on the same pages, the new one ${(100 * gain).toFixed(1)} %`, samples, gain, version: current?.described };
+  if (before !== undefined && before >= gain)
+    return {
+      vmType,
+      kept: false,
+      reason: `version ${current?.described.version ?? 0} gains ${(100 * before).toFixed(1)} % on the same pages, the new one ${(100 * gain).toFixed(1)} %`,
+      samples,
+      gain,
+      version: current?.described,
+    };
   const version = await store.put(vmType, bytes, samples, gain);
   return { vmType, kept: true, reason: `gains ${(100 * gain).toFixed(1)} % on pages held out`, samples, gain, version };
 }
 
 /** With its entropy tables, which serve pages that are alike, or as content alone, which serves mixed ones better. */
-async function best(dictionary: Buffer, heldOut: Buffer, pool: CodecPool): Promise<{ readonly bytes: Buffer; readonly gain: number }> {
+async function best(
+  dictionary: Buffer,
+  heldOut: Buffer,
+  pool: CodecPool,
+): Promise<{ readonly bytes: Buffer; readonly gain: number }> {
   const content = dictionary.subarray(HEADER_BYTES);
   const [withTables, alone] = [await gainOf(dictionary, heldOut, pool), await gainOf(content, heldOut, pool)];
   return withTables >= alone ? { bytes: dictionary, gain: withTables } : { bytes: content, gain: alone };
@@ -98,7 +138,10 @@ async function best(dictionary: Buffer, heldOut: Buffer, pool: CodecPool): Promi
 
 /** All samples of a type, the newest first, and no more than there is room for: older files go. */
 async function keptSamples(folder: string): Promise<Buffer> {
-  const files = (await readdir(folder)).filter((name) => name.endsWith('.pages')).sort().reverse();
+  const files = (await readdir(folder))
+    .filter((name) => name.endsWith('.pages'))
+    .sort()
+    .reverse();
   const kept: Buffer[] = [];
   let total = 0;
   for (const name of files) {
@@ -112,7 +155,8 @@ async function keptSamples(folder: string): Promise<Buffer> {
 
 function split(pages: Buffer): { readonly training: Buffer; readonly heldOut: Buffer } {
   const parts: { training: Buffer[]; heldOut: Buffer[] } = { training: [], heldOut: [] };
-  for (let at = 0, page = 0; at < pages.length; at += PAGE_SIZE_BYTES, page += 1) parts[page % HOLD_OUT_EVERY === 0 ? 'heldOut' : 'training'].push(pages.subarray(at, at + PAGE_SIZE_BYTES));
+  for (let at = 0, page = 0; at < pages.length; at += PAGE_SIZE_BYTES, page += 1)
+    parts[page % HOLD_OUT_EVERY === 0 ? 'heldOut' : 'training'].push(pages.subarray(at, at + PAGE_SIZE_BYTES));
   return { training: Buffer.concat(parts.training), heldOut: Buffer.concat(parts.heldOut) };
 }
 
@@ -121,10 +165,18 @@ async function trained(pages: Buffer): Promise<Buffer> {
   try {
     const [samples, out] = [join(folder, 'samples'), join(folder, 'dictionary')];
     await writeFile(samples, pages);
-    await promisify(execFile)('zstd', ['-q', '-T1', '--train', `-B${PAGE_SIZE_BYTES}`, `--maxdict=${MAX_DICTIONARY_BYTES}`, samples, '-o', out], { timeout: TRAINING_MS });
+    await promisify(execFile)(
+      'zstd',
+      ['-q', '-T1', '--train', `-B${PAGE_SIZE_BYTES}`, `--maxdict=${MAX_DICTIONARY_BYTES}`, samples, '-o', out],
+      { timeout: TRAINING_MS },
+    );
     return await readFile(out);
   } catch (cause) {
-    if (errnoOf(cause) === 'ENOENT') throw new DwcpError('TOOL_MISSING', 'zstd is needed to train dictionaries and is not installed', { hint: 'apt-get install zstd', cause });
+    if (errnoOf(cause) === 'ENOENT')
+      throw new DwcpError('TOOL_MISSING', 'zstd is needed to train dictionaries and is not installed', {
+        hint: 'apt-get install zstd',
+        cause,
+      });
     throw new DwcpError('ENCODER_FAILED', `zstd --train failed: ${messageOf(cause).slice(0, 300)}`, { cause });
   } finally {
     await rm(folder, { recursive: true, force: true });
@@ -132,6 +184,10 @@ async function trained(pages: Buffer): Promise<Buffer> {
 }
 
 async function gainOf(dictionary: Buffer, pages: Buffer, pool: CodecPool): Promise<number> {
-  const { plainBytes, withBytes } = await pool.run({ kind: 'dictionaryGain', dictionary: shareBytes(dictionary), pages: shareBytes(pages) });
+  const { plainBytes, withBytes } = await pool.run({
+    kind: 'dictionaryGain',
+    dictionary: shareBytes(dictionary),
+    pages: shareBytes(pages),
+  });
   return plainBytes === 0 ? 0 : 1 - withBytes / plainBytes;
 }

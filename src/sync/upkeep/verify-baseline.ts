@@ -15,14 +15,20 @@ export type BaselineVerdict =
   | { readonly state: 'missing' };
 
 /** @param access to its content, as the store says */
-export async function verifyBaseline({ record, manifest }: Baseline, access: ContentAccess | undefined, pool: CodecPool): Promise<BaselineVerdict> {
+export async function verifyBaseline(
+  { record, manifest }: Baseline,
+  access: ContentAccess | undefined,
+  pool: CodecPool,
+): Promise<BaselineVerdict> {
   if (record.contentPath === undefined) return { state: 'in use' };
   if (!access) return { state: 'locked' };
   try {
     const handle = await open(record.contentPath, 'r');
     try {
       const damagedBlocks = await sealBlocks(pool, handle.fd, manifest, access.cipher, 'as it is');
-      return damagedBlocks === 0 ? { state: 'whole', blocks: manifest.blocks } : { state: 'damaged', blocks: manifest.blocks, damagedBlocks };
+      return damagedBlocks === 0
+        ? { state: 'whole', blocks: manifest.blocks }
+        : { state: 'damaged', blocks: manifest.blocks, damagedBlocks };
     } finally {
       await handle.close();
     }

@@ -3,10 +3,23 @@
  * heartbeats at most once a second, the reply to one carrying a cancel, timeouts of its own. An attempt that Temporal has
  * given up runs on like any other until it hears of it. What Temporal makes of all that is activity-task.ts.
  */
-import { ActivityCancellationDetails, type ActivityCancellationDetailsHolder } from '@temporalio/common/lib/activity-cancellation-details';
+import {
+  ActivityCancellationDetails,
+  type ActivityCancellationDetailsHolder,
+} from '@temporalio/common/lib/activity-cancellation-details';
 import { isAbortError } from '@temporalio/common/lib/type-helpers';
 import { HEARTBEAT_THROTTLE_MS } from '../../../src/model/timing';
-import { activitySdk, commonSdk, type Failure, fromPayload, milliseconds, type Payload, type ScheduleActivity, toFailure, toPayload } from './sdk';
+import {
+  activitySdk,
+  commonSdk,
+  type Failure,
+  fromPayload,
+  milliseconds,
+  type Payload,
+  type ScheduleActivity,
+  toFailure,
+  toPayload,
+} from './sdk';
 import { type ActivityOutcome, postTo, type SimWorker, type Surroundings, type Task } from './types';
 import type { Workers } from './workers';
 
@@ -36,8 +49,19 @@ export interface AttemptOptions {
 }
 
 /** What an attempt fails with that stops for another reason than a cancel. */
-const FAILURES: Partial<Record<StopReason, string>> = { PAUSED: 'ActivityPause', RESET: 'ActivityReset', WORKER_SHUTDOWN: 'WorkerShutdown' };
-const DETAILS = { CANCELLED: 'cancelRequested', NOT_FOUND: 'notFound', TIMED_OUT: 'timedOut', PAUSED: 'paused', RESET: 'reset', WORKER_SHUTDOWN: 'workerShutdown' } as const;
+const FAILURES: Partial<Record<StopReason, string>> = {
+  PAUSED: 'ActivityPause',
+  RESET: 'ActivityReset',
+  WORKER_SHUTDOWN: 'WorkerShutdown',
+};
+const DETAILS = {
+  CANCELLED: 'cancelRequested',
+  NOT_FOUND: 'notFound',
+  TIMED_OUT: 'timedOut',
+  PAUSED: 'paused',
+  RESET: 'reset',
+  WORKER_SHUTDOWN: 'workerShutdown',
+} as const;
 
 export class ActivityAttempt {
   readonly number: number;
@@ -59,7 +83,13 @@ export class ActivityAttempt {
   #deafUntilMs = 0;
   #resultDelayMs = 0;
 
-  constructor(options: AttemptOptions, worker: SimWorker, owner: AttemptOwner, surroundings: Surroundings, workers: Workers) {
+  constructor(
+    options: AttemptOptions,
+    worker: SimWorker,
+    owner: AttemptOwner,
+    surroundings: Surroundings,
+    workers: Workers,
+  ) {
     this.#options = options;
     this.number = options.number;
     this.worker = worker;
@@ -109,7 +139,14 @@ export class ActivityAttempt {
     scheduler.trace(`${this.worker.process.name}: ${this.label} begins`);
     this.#state = 'running';
     const startToClose = milliseconds(command.startToCloseTimeout);
-    if (startToClose > 0) this.#attemptLimit = postTo(scheduler, this.worker.process, `${this.label} out of time`, () => this.stop('TIMED_OUT'), startToClose + LOCAL_PATIENCE_MS);
+    if (startToClose > 0)
+      this.#attemptLimit = postTo(
+        scheduler,
+        this.worker.process,
+        `${this.label} out of time`,
+        () => this.stop('TIMED_OUT'),
+        startToClose + LOCAL_PATIENCE_MS,
+      );
     this.#awaitHeartbeat();
     this.#perform().then(
       (result) => this.#end({ kind: 'completed', result }),
@@ -121,10 +158,25 @@ export class ActivityAttempt {
     const { command } = this.#options;
     const args = (command.arguments ?? []).map((payload) => fromPayload(payload)) as never[];
     const run = this.worker.activities[command.activityType ?? ''];
-    if (!run) throw commonSdk.ApplicationFailure.create({ type: 'NotFoundError', message: `Activity function ${command.activityType ?? ''} is not registered on this Worker` });
-    const cancelled = new Promise<never>((_, reject) => this.#abort.signal.addEventListener('abort', () => reject(this.#abort.signal.reason)));
+    if (!run)
+      throw commonSdk.ApplicationFailure.create({
+        type: 'NotFoundError',
+        message: `Activity function ${command.activityType ?? ''} is not registered on this Worker`,
+      });
+    const cancelled = new Promise<never>((_, reject) =>
+      this.#abort.signal.addEventListener('abort', () => reject(this.#abort.signal.reason)),
+    );
     cancelled.catch(() => undefined);
-    const context = new activitySdk.Context(this.#info(), cancelled, this.#abort.signal, (details: unknown) => this.#heartbeat(details), undefined, SILENT, commonSdk.noopMetricMeter, this.#details);
+    const context = new activitySdk.Context(
+      this.#info(),
+      cancelled,
+      this.#abort.signal,
+      (details: unknown) => this.#heartbeat(details),
+      undefined,
+      SILENT,
+      commonSdk.noopMetricMeter,
+      this.#details,
+    );
     return toPayload(await activitySdk.asyncLocalStorage.run(context, () => run(...args)));
   }
 
@@ -133,10 +185,26 @@ export class ActivityAttempt {
     const nowMs = this.#surroundings.scheduler.nowMs;
     const heartbeatTimeoutMs = milliseconds(command.heartbeatTimeout);
     return {
-      taskToken: new Uint8Array(), base64TaskToken: '', activityId: command.activityId ?? '', activityType: command.activityType ?? '', taskQueue: this.worker.taskQueue, attempt: number, isLocal: false, inWorkflow: true,
-      workflowExecution: { workflowId, runId }, workflowType, workflowNamespace: 'default', activityNamespace: 'default', namespace: 'default',
-      ...(heartbeatDetails && { heartbeatDetails: fromPayload(heartbeatDetails) }), ...(heartbeatTimeoutMs > 0 && { heartbeatTimeoutMs }),
-      scheduledTimestampMs: nowMs, startedTimestampMs: nowMs, currentAttemptScheduledTimestampMs: nowMs, scheduleToCloseTimeoutMs: milliseconds(command.scheduleToCloseTimeout), startToCloseTimeoutMs: milliseconds(command.startToCloseTimeout),
+      taskToken: new Uint8Array(),
+      base64TaskToken: '',
+      activityId: command.activityId ?? '',
+      activityType: command.activityType ?? '',
+      taskQueue: this.worker.taskQueue,
+      attempt: number,
+      isLocal: false,
+      inWorkflow: true,
+      workflowExecution: { workflowId, runId },
+      workflowType,
+      workflowNamespace: 'default',
+      activityNamespace: 'default',
+      namespace: 'default',
+      ...(heartbeatDetails && { heartbeatDetails: fromPayload(heartbeatDetails) }),
+      ...(heartbeatTimeoutMs > 0 && { heartbeatTimeoutMs }),
+      scheduledTimestampMs: nowMs,
+      startedTimestampMs: nowMs,
+      currentAttemptScheduledTimestampMs: nowMs,
+      scheduleToCloseTimeoutMs: milliseconds(command.scheduleToCloseTimeout),
+      startToCloseTimeoutMs: milliseconds(command.startToCloseTimeout),
     } as unknown as activitySdk.Info;
   }
 
@@ -153,24 +221,41 @@ export class ActivityAttempt {
     const { scheduler, hop, faults } = this.#surroundings;
     const { process } = this.worker;
     this.#unsentDetails = undefined;
-    this.#throttled = postTo(scheduler, process, `${this.label} may beat again`, () => {
-      this.#throttled = undefined;
-      if (this.#unsentDetails && this.running) this.#send(this.#unsentDetails);
-    }, HEARTBEAT_THROTTLE_MS);
+    this.#throttled = postTo(
+      scheduler,
+      process,
+      `${this.label} may beat again`,
+      () => {
+        this.#throttled = undefined;
+        if (this.#unsentDetails && this.running) this.#send(this.#unsentDetails);
+      },
+      HEARTBEAT_THROTTLE_MS,
+    );
     if (scheduler.nowMs < this.#deafUntilMs || !this.#workers.isReachable(process)) return;
-    scheduler.post(undefined, `heartbeat of ${this.label}`, () => {
-      const reason = this.#owner.heartbeat(this, details);
-      if (!reason) return;
-      const late = faults.strikes('lateCancels') ? faults.spell(500, 30_000) : 0;
-      postTo(scheduler, process, `tell ${this.label} to stop`, () => this.stop(reason), hop() + late);
-    }, hop());
+    scheduler.post(
+      undefined,
+      `heartbeat of ${this.label}`,
+      () => {
+        const reason = this.#owner.heartbeat(this, details);
+        if (!reason) return;
+        const late = faults.strikes('lateCancels') ? faults.spell(500, 30_000) : 0;
+        postTo(scheduler, process, `tell ${this.label} to stop`, () => this.stop(reason), hop() + late);
+      },
+      hop(),
+    );
   }
 
   #awaitHeartbeat(): void {
     const timeoutMs = milliseconds(this.#options.command.heartbeatTimeout);
     if (timeoutMs === 0) return;
     this.#heartbeatLimit?.cancel();
-    this.#heartbeatLimit = postTo(this.#surroundings.scheduler, this.worker.process, `${this.label} has been silent`, () => this.stop('TIMED_OUT'), timeoutMs + LOCAL_PATIENCE_MS);
+    this.#heartbeatLimit = postTo(
+      this.#surroundings.scheduler,
+      this.worker.process,
+      `${this.label} has been silent`,
+      () => this.stop('TIMED_OUT'),
+      timeoutMs + LOCAL_PATIENCE_MS,
+    );
   }
 
   /** Aborts its signal. */
@@ -186,7 +271,13 @@ export class ActivityAttempt {
     const aborted = isAbortError(error);
     if (this.#stopReason && (error instanceof commonSdk.CancelledFailure || aborted)) {
       const type = FAILURES[this.#stopReason];
-      if (type && !aborted) return { kind: 'failed', failure: toFailure(commonSdk.ApplicationFailure.create({ type, message: `Activity stopped: ${this.#stopReason}` })) };
+      if (type && !aborted)
+        return {
+          kind: 'failed',
+          failure: toFailure(
+            commonSdk.ApplicationFailure.create({ type, message: `Activity stopped: ${this.#stopReason}` }),
+          ),
+        };
       return { kind: 'cancelled', failure: aborted ? { canceledFailureInfo: {} } : toFailure(error) };
     }
     const failure: Failure = toFailure(commonSdk.ensureApplicationFailure(error));
@@ -208,9 +299,20 @@ export class ActivityAttempt {
     const { scheduler, hop } = this.#surroundings;
     const { process } = this.worker;
     if (this.#workers.isReachable(process)) {
-      scheduler.post(undefined, `result of ${this.label}`, () => this.#owner.report(this, outcome, this.#lastDetails), delayMs + hop());
+      scheduler.post(
+        undefined,
+        `result of ${this.label}`,
+        () => this.#owner.report(this, outcome, this.#lastDetails),
+        delayMs + hop(),
+      );
     } else if (scheduler.nowMs < untilMs) {
-      postTo(scheduler, process, `hand in ${this.label} again`, () => this.#report(outcome, untilMs, delayMs), REPORT_AGAIN_MS);
+      postTo(
+        scheduler,
+        process,
+        `hand in ${this.label} again`,
+        () => this.#report(outcome, untilMs, delayMs),
+        REPORT_AGAIN_MS,
+      );
     } else scheduler.trace(`${process.name}: the result of ${this.label} never reaches Temporal`);
   }
 }

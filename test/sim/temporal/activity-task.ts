@@ -10,7 +10,10 @@ import type { QueuedTask, Workers } from './workers';
 
 const { RetryState, TimeoutType } = protoSdk.temporal.api.enums.v1;
 const TIMEOUTS = {
-  START_TO_CLOSE: TimeoutType.TIMEOUT_TYPE_START_TO_CLOSE, SCHEDULE_TO_START: TimeoutType.TIMEOUT_TYPE_SCHEDULE_TO_START, SCHEDULE_TO_CLOSE: TimeoutType.TIMEOUT_TYPE_SCHEDULE_TO_CLOSE, HEARTBEAT: TimeoutType.TIMEOUT_TYPE_HEARTBEAT,
+  START_TO_CLOSE: TimeoutType.TIMEOUT_TYPE_START_TO_CLOSE,
+  SCHEDULE_TO_START: TimeoutType.TIMEOUT_TYPE_SCHEDULE_TO_START,
+  SCHEDULE_TO_CLOSE: TimeoutType.TIMEOUT_TYPE_SCHEDULE_TO_CLOSE,
+  HEARTBEAT: TimeoutType.TIMEOUT_TYPE_HEARTBEAT,
 } as const;
 
 type TimeoutName = keyof typeof TIMEOUTS;
@@ -56,7 +59,8 @@ export class ActivityTask implements AttemptOwner, QueuedTask {
     this.#workers = workers;
     this.#taskQueue = command.taskQueue ?? '';
     const limitMs = milliseconds(command.scheduleToCloseTimeout);
-    if (limitMs > 0) this.#scheduleToClose = this.#after(limitMs, 'schedule to close', () => this.#timedOut('SCHEDULE_TO_CLOSE'));
+    if (limitMs > 0)
+      this.#scheduleToClose = this.#after(limitMs, 'schedule to close', () => this.#timedOut('SCHEDULE_TO_CLOSE'));
     this.#enqueue();
   }
 
@@ -69,7 +73,20 @@ export class ActivityTask implements AttemptOwner, QueuedTask {
     this.#clearTimers();
     this.#queued = false;
     const { workflowId, runId, workflowType } = this.#owner;
-    const attempt = new ActivityAttempt({ number: this.#number, command: this.command, workflowId, runId, workflowType, heartbeatDetails: this.#heartbeatDetails }, worker, this, this.#surroundings, this.#workers);
+    const attempt = new ActivityAttempt(
+      {
+        number: this.#number,
+        command: this.command,
+        workflowId,
+        runId,
+        workflowType,
+        heartbeatDetails: this.#heartbeatDetails,
+      },
+      worker,
+      this,
+      this.#surroundings,
+      this.#workers,
+    );
     this.#current = attempt;
     const limitMs = milliseconds(this.command.startToCloseTimeout);
     if (limitMs > 0) this.#timers.push(this.#after(limitMs, 'start to close', () => this.#timedOut('START_TO_CLOSE')));
@@ -78,8 +95,18 @@ export class ActivityTask implements AttemptOwner, QueuedTask {
     attempt.start();
     if (faults.strikes('unreachable')) {
       const { process } = worker;
-      scheduler.post(undefined, `${process.name} gets out of reach`, () => this.#workers.setReachable(process, false), faults.spell(1, 10_000));
-      scheduler.post(undefined, `${process.name} comes back`, () => this.#workers.setReachable(process, true), faults.spell(11_000, 300_000));
+      scheduler.post(
+        undefined,
+        `${process.name} gets out of reach`,
+        () => this.#workers.setReachable(process, false),
+        faults.spell(1, 10_000),
+      );
+      scheduler.post(
+        undefined,
+        `${process.name} comes back`,
+        () => this.#workers.setReachable(process, true),
+        faults.spell(11_000, 300_000),
+      );
     }
   }
 
@@ -94,22 +121,37 @@ export class ActivityTask implements AttemptOwner, QueuedTask {
 
   report(attempt: ActivityAttempt, outcome: ActivityOutcome, lastDetails: Payload | undefined): void {
     if (this.#current !== attempt) {
-      this.#surroundings.scheduler.trace(`temporal: ${attempt.label} is not wanted any more: its ${outcome.kind} is refused`);
+      this.#surroundings.scheduler.trace(
+        `temporal: ${attempt.label} is not wanted any more: its ${outcome.kind} is refused`,
+      );
       return;
     }
     if (outcome.kind === 'completed') this.#resolve(outcome);
     else if (outcome.kind === 'failed') {
       this.#heartbeatDetails = lastDetails ?? this.#heartbeatDetails;
       this.#failed(outcome.failure);
-    } else if (this.#cancelRequested) this.#resolve({ kind: 'cancelled', failure: this.#activityFailure('Activity cancelled', outcome.failure, RetryState.RETRY_STATE_CANCEL_REQUESTED) });
-    else this.#surroundings.scheduler.trace(`temporal: ${attempt.label} says cancelled, and nobody cancelled it: refused`);
+    } else if (this.#cancelRequested)
+      this.#resolve({
+        kind: 'cancelled',
+        failure: this.#activityFailure('Activity cancelled', outcome.failure, RetryState.RETRY_STATE_CANCEL_REQUESTED),
+      });
+    else
+      this.#surroundings.scheduler.trace(`temporal: ${attempt.label} says cancelled, and nobody cancelled it: refused`);
   }
 
   /** The workflow asks: at once where no attempt runs, else with the reply to the next heartbeat. */
   requestCancel(): void {
     if (this.#done) return;
     this.#cancelRequested = true;
-    if (!this.#current) this.#resolve({ kind: 'cancelled', failure: this.#activityFailure('Activity cancelled', { canceledFailureInfo: {} }, RetryState.RETRY_STATE_CANCEL_REQUESTED) });
+    if (!this.#current)
+      this.#resolve({
+        kind: 'cancelled',
+        failure: this.#activityFailure(
+          'Activity cancelled',
+          { canceledFailureInfo: {} },
+          RetryState.RETRY_STATE_CANCEL_REQUESTED,
+        ),
+      });
   }
 
   /** An operator's pause: no further attempt, and what runs is interrupted with its next heartbeat. */
@@ -160,7 +202,8 @@ export class ActivityTask implements AttemptOwner, QueuedTask {
     this.#queued = true;
     if (this.#paused) return;
     const limitMs = milliseconds(this.command.scheduleToStartTimeout);
-    if (limitMs > 0) this.#timers.push(this.#after(limitMs, 'schedule to start', () => this.#timedOut('SCHEDULE_TO_START')));
+    if (limitMs > 0)
+      this.#timers.push(this.#after(limitMs, 'schedule to start', () => this.#timedOut('SCHEDULE_TO_START')));
     this.#workers.offer(this.#taskQueue, this);
   }
 
@@ -172,10 +215,22 @@ export class ActivityTask implements AttemptOwner, QueuedTask {
   }
 
   #timedOut(name: TimeoutName): void {
-    this.#surroundings.scheduler.trace(`temporal: ${this.label} #${this.#number}: ${name} timeout${this.#current?.running ? ', while it runs on' : ''}`);
-    const failure: Failure = { message: `activity ${name} timeout`, timeoutFailureInfo: { timeoutType: TIMEOUTS[name], ...(this.#heartbeatDetails && { lastHeartbeatDetails: { payloads: [this.#heartbeatDetails] } }) } };
+    this.#surroundings.scheduler.trace(
+      `temporal: ${this.label} #${this.#number}: ${name} timeout${this.#current?.running ? ', while it runs on' : ''}`,
+    );
+    const failure: Failure = {
+      message: `activity ${name} timeout`,
+      timeoutFailureInfo: {
+        timeoutType: TIMEOUTS[name],
+        ...(this.#heartbeatDetails && { lastHeartbeatDetails: { payloads: [this.#heartbeatDetails] } }),
+      },
+    };
     if (name === 'START_TO_CLOSE' || name === 'HEARTBEAT') this.#failed(failure);
-    else this.#resolve({ kind: 'failed', failure: this.#activityFailure('Activity task timed out', failure, RetryState.RETRY_STATE_TIMEOUT) });
+    else
+      this.#resolve({
+        kind: 'failed',
+        failure: this.#activityFailure('Activity task timed out', failure, RetryState.RETRY_STATE_TIMEOUT),
+      });
   }
 
   #failed(failure: Failure): void {
@@ -186,21 +241,31 @@ export class ActivityTask implements AttemptOwner, QueuedTask {
     }
     const end = this.#mayRetry(failure);
     if (end !== undefined) {
-      this.#resolve({ kind: 'failed', failure: this.#activityFailure(failure.timeoutFailureInfo ? 'Activity task timed out' : 'Activity task failed', failure, end) });
+      this.#resolve({
+        kind: 'failed',
+        failure: this.#activityFailure(
+          failure.timeoutFailureInfo ? 'Activity task timed out' : 'Activity task failed',
+          failure,
+          end,
+        ),
+      });
       return;
     }
     this.#current = undefined;
     this.#clearTimers();
-    this.#timers.push(this.#after(this.#backoffMs(failure), 'next attempt', () => {
-      this.#clearTimers();
-      this.#enqueue();
-    }));
+    this.#timers.push(
+      this.#after(this.#backoffMs(failure), 'next attempt', () => {
+        this.#clearTimers();
+        this.#enqueue();
+      }),
+    );
   }
 
   #mayRetry(failure: Failure): RetryEnd | undefined {
     const { maximumAttempts, nonRetryableErrorTypes } = this.command.retryPolicy ?? {};
     const info = failure.applicationFailureInfo;
-    if (info?.nonRetryable || (info?.type && nonRetryableErrorTypes?.includes(info.type))) return RetryState.RETRY_STATE_NON_RETRYABLE_FAILURE;
+    if (info?.nonRetryable || (info?.type && nonRetryableErrorTypes?.includes(info.type)))
+      return RetryState.RETRY_STATE_NON_RETRYABLE_FAILURE;
     if (this.#cancelRequested) return RetryState.RETRY_STATE_CANCEL_REQUESTED;
     if (maximumAttempts && this.#number >= maximumAttempts) return RetryState.RETRY_STATE_MAXIMUM_ATTEMPTS_REACHED;
     return undefined;
@@ -208,7 +273,8 @@ export class ActivityTask implements AttemptOwner, QueuedTask {
 
   #backoffMs(failure: Failure): number {
     const { initialInterval, backoffCoefficient, maximumInterval } = this.command.retryPolicy ?? {};
-    if (failure.applicationFailureInfo?.nextRetryDelay) return milliseconds(failure.applicationFailureInfo.nextRetryDelay);
+    if (failure.applicationFailureInfo?.nextRetryDelay)
+      return milliseconds(failure.applicationFailureInfo.nextRetryDelay);
     const initialMs = milliseconds(initialInterval) || DEFAULT_RETRY.initialMs;
     const maximumMs = milliseconds(maximumInterval) || initialMs * DEFAULT_RETRY.maximumOfInitial;
     return Math.min(maximumMs, initialMs * (backoffCoefficient || DEFAULT_RETRY.coefficient) ** (this.#number - 1));
@@ -216,7 +282,16 @@ export class ActivityTask implements AttemptOwner, QueuedTask {
 
   #activityFailure(message: string, cause: Failure, retryState: RetryEnd): Failure {
     const { activityId, activityType } = this.command;
-    return { message, cause, activityFailureInfo: { activityId: activityId ?? '', activityType: { name: activityType ?? '' }, identity: this.#current?.worker.process.name ?? '', retryState } };
+    return {
+      message,
+      cause,
+      activityFailureInfo: {
+        activityId: activityId ?? '',
+        activityType: { name: activityType ?? '' },
+        identity: this.#current?.worker.process.name ?? '',
+        retryState,
+      },
+    };
   }
 
   #resolve(outcome: ActivityOutcome): void {
@@ -231,8 +306,13 @@ export class ActivityTask implements AttemptOwner, QueuedTask {
   }
 
   #after(ms: number, what: string, act: () => void): Task {
-    return this.#surroundings.scheduler.post(undefined, `${this.label}: ${what}`, () => {
-      if (!this.#done) act();
-    }, ms);
+    return this.#surroundings.scheduler.post(
+      undefined,
+      `${this.label}: ${what}`,
+      () => {
+        if (!this.#done) act();
+      },
+      ms,
+    );
   }
 }

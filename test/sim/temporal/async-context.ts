@@ -27,5 +27,6 @@ export function runMicrotasks(): void {
   let ran = false;
   void Promise.resolve().then(() => (ran = true));
   runQueues();
-  if (!ran) throw new Error('A step of the simulation was made from within a promise; make it from a macrotask (setImmediate)');
+  if (!ran)
+    throw new Error('A step of the simulation was made from within a promise; make it from a macrotask (setImmediate)');
 }

@@ -39,7 +39,11 @@ export class ClientFactory {
   readonly #workers: Workers;
   readonly #find: (workflowId: string, runId: string | undefined) => WorkflowRun | undefined;
 
-  constructor(surroundings: Surroundings, workers: Workers, find: (workflowId: string, runId: string | undefined) => WorkflowRun | undefined) {
+  constructor(
+    surroundings: Surroundings,
+    workers: Workers,
+    find: (workflowId: string, runId: string | undefined) => WorkflowRun | undefined,
+  ) {
     this.#surroundings = surroundings;
     this.#workers = workers;
     this.#find = find;
@@ -47,7 +51,10 @@ export class ClientFactory {
 
   /** @param process where it is used; without it nothing stands between it and Temporal */
   clientOf(process?: SimProcess): SimClient {
-    return { options: { namespace: 'default' }, workflow: { getHandle: (workflowId, runId) => this.#handle(process, workflowId, runId) } };
+    return {
+      options: { namespace: 'default' },
+      workflow: { getHandle: (workflowId, runId) => this.#handle(process, workflowId, runId) },
+    };
   }
 
   module(): object {
@@ -63,11 +70,20 @@ export class ClientFactory {
   }
 
   #handle(process: SimProcess | undefined, workflowId: string, runId: string | undefined): SimClientHandle {
-    const call = <T>(what: string, act: (run: WorkflowRun) => T): Promise<T> => this.#call(process, `${what} ${workflowId}`, () => act(this.#required(workflowId, runId)));
-    const nameOf = (definition: string | { readonly name: string }): string => (typeof definition === 'string' ? definition : definition.name);
+    const call = <T>(what: string, act: (run: WorkflowRun) => T): Promise<T> =>
+      this.#call(process, `${what} ${workflowId}`, () => act(this.#required(workflowId, runId)));
+    const nameOf = (definition: string | { readonly name: string }): string =>
+      typeof definition === 'string' ? definition : definition.name;
     return {
       workflowId,
-      describe: () => call('describe', (run) => ({ workflowId, runId: run.runId, type: run.workflowType, status: { name: run.status }, typedSearchAttributes: run.typedSearchAttributes })),
+      describe: () =>
+        call('describe', (run) => ({
+          workflowId,
+          runId: run.runId,
+          type: run.workflowType,
+          status: { name: run.status },
+          typedSearchAttributes: run.typedSearchAttributes,
+        })),
       signal: (definition, ...args) => call('signal', (run) => run.signal(nameOf(definition), ...args)),
       query: (definition) => call('query', (run) => run.query(nameOf(definition))),
       cancel: () => call('cancel', (run) => run.cancel()),
@@ -84,19 +100,31 @@ export class ClientFactory {
   #call<T>(process: SimProcess | undefined, label: string, act: () => T): Promise<T> {
     const { scheduler, hop } = this.#surroundings;
     return new Promise<T>((resolve, reject) => {
-      const answer = (settle: () => void): void => void postTo(scheduler, process, `answer to ${label}`, () => settle(), hop());
+      const answer = (settle: () => void): void =>
+        void postTo(scheduler, process, `answer to ${label}`, () => settle(), hop());
       if (process && !this.#workers.isReachable(process)) {
-        postTo(scheduler, process, `${label} is given up`, () => reject(new Error(`14 UNAVAILABLE: Temporal does not answer (${label})`)), GIVE_UP_MS);
+        postTo(
+          scheduler,
+          process,
+          `${label} is given up`,
+          () => reject(new Error(`14 UNAVAILABLE: Temporal does not answer (${label})`)),
+          GIVE_UP_MS,
+        );
         return;
       }
-      scheduler.post(undefined, label, () => {
-        try {
-          const value = act();
-          answer(() => resolve(value));
-        } catch (error) {
-          answer(() => reject(error));
-        }
-      }, hop());
+      scheduler.post(
+        undefined,
+        label,
+        () => {
+          try {
+            const value = act();
+            answer(() => resolve(value));
+          } catch (error) {
+            answer(() => reject(error));
+          }
+        },
+        hop(),
+      );
     });
   }
 }

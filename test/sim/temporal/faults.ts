@@ -32,7 +32,19 @@ export interface FaultBudget {
 export type FaultKind = keyof FaultBudget;
 
 export class FaultInjector {
-  readonly budget: FaultBudget = { heartbeatsLost: 0, lostTasks: 0, lateResults: 0, lateCancels: 0, unreachable: 0, evictions: 0, activityPauses: 0, activityResets: 0, terminations: 0, resets: 0, cancels: 0 };
+  readonly budget: FaultBudget = {
+    heartbeatsLost: 0,
+    lostTasks: 0,
+    lateResults: 0,
+    lateCancels: 0,
+    unreachable: 0,
+    evictions: 0,
+    activityPauses: 0,
+    activityResets: 0,
+    terminations: 0,
+    resets: 0,
+    cancels: 0,
+  };
   /** Of one opportunity, the probability that a fault with budget left happens. */
   rate = 0.05;
   readonly #scheduler: Scheduler;

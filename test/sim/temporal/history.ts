@@ -28,7 +28,16 @@ export function entriesOf(inputs: readonly Input[]): HistoryEntry[] {
   return inputs.flatMap((input) => {
     if (input.kind !== 'activity') return [];
     const { activityId, type, outcome } = input;
-    return [{ activityId, type, outcome: outcome.kind, ...(outcome.kind !== 'completed' && { failure: outcome.failure.cause?.applicationFailureInfo?.type ?? outcome.failure.cause?.message ?? '' }) }];
+    return [
+      {
+        activityId,
+        type,
+        outcome: outcome.kind,
+        ...(outcome.kind !== 'completed' && {
+          failure: outcome.failure.cause?.applicationFailureInfo?.type ?? outcome.failure.cause?.message ?? '',
+        }),
+      },
+    ];
   });
 }
 
@@ -46,7 +55,9 @@ export function forkAt(batches: readonly Batch[], pending: readonly Input[], k: 
       left -= inputs.filter(({ kind }) => kind === 'activity').length;
       continue;
     }
-    const later = [...inputs.slice(cut), ...all.slice(number + 1).flat()].filter(({ kind }) => kind === 'signal' || kind === 'update' || kind === 'cancel');
+    const later = [...inputs.slice(cut), ...all.slice(number + 1).flat()].filter(
+      ({ kind }) => kind === 'signal' || kind === 'update' || kind === 'cancel',
+    );
     return { retained: batches.slice(0, number), pending: [...inputs.slice(0, cut), ...(reapply ? later : [])] };
   }
   throw new RangeError(`No run has had ${k} results`);
@@ -69,10 +80,15 @@ export function openWork({ retained, pending }: Fork): OpenWork {
       if (input.kind === 'timer') timers.delete(input.seq);
     }
     for (const { scheduleActivity, requestCancelActivity, startTimer, cancelTimer } of commands) {
-      if (scheduleActivity) activities.set(scheduleActivity.seq ?? 0, { command: scheduleActivity, cancelRequested: false });
+      if (scheduleActivity)
+        activities.set(scheduleActivity.seq ?? 0, { command: scheduleActivity, cancelRequested: false });
       const cancelled = activities.get(requestCancelActivity?.seq ?? 0);
       if (cancelled) cancelled.cancelRequested = true;
-      if (startTimer) timers.set(startTimer.seq ?? 0, { seq: startTimer.seq ?? 0, dueMs: atMs + milliseconds(startTimer.startToFireTimeout) });
+      if (startTimer)
+        timers.set(startTimer.seq ?? 0, {
+          seq: startTimer.seq ?? 0,
+          dueMs: atMs + milliseconds(startTimer.startToFireTimeout),
+        });
       if (cancelTimer) timers.delete(cancelTimer.seq ?? 0);
     }
   }
@@ -84,16 +100,29 @@ export function assertSame(workflowId: string, recorded: readonly Command[], rep
   const before = recorded.flatMap(nameOf);
   const now = replayed.flatMap(nameOf);
   if (before.length === now.length && before.every((name, at) => name === now[at])) return;
-  throw new Error(`${workflowId} does not replay. Its history has: ${before.join('; ')}. Its code now: ${now.join('; ')}`);
+  throw new Error(
+    `${workflowId} does not replay. Its history has: ${before.join('; ')}. Its code now: ${now.join('; ')}`,
+  );
 }
 
 /** What the real core compares of a command. Answers to updates are none of it. */
-function nameOf({ scheduleActivity, requestCancelActivity, startTimer, cancelTimer, startChildWorkflowExecution, ...rest }: Command): string[] {
-  if (scheduleActivity) return [`activity ${scheduleActivity.seq ?? 0} ${scheduleActivity.activityType ?? ''} ${scheduleActivity.activityId ?? ''} on ${scheduleActivity.taskQueue ?? ''}`];
+function nameOf({
+  scheduleActivity,
+  requestCancelActivity,
+  startTimer,
+  cancelTimer,
+  startChildWorkflowExecution,
+  ...rest
+}: Command): string[] {
+  if (scheduleActivity)
+    return [
+      `activity ${scheduleActivity.seq ?? 0} ${scheduleActivity.activityType ?? ''} ${scheduleActivity.activityId ?? ''} on ${scheduleActivity.taskQueue ?? ''}`,
+    ];
   if (requestCancelActivity) return [`cancel activity ${requestCancelActivity.seq ?? 0}`];
   if (startTimer) return [`timer ${startTimer.seq ?? 0}`];
   if (cancelTimer) return [`cancel timer ${cancelTimer.seq ?? 0}`];
-  if (startChildWorkflowExecution) return [`child ${startChildWorkflowExecution.seq ?? 0} ${startChildWorkflowExecution.workflowId ?? ''}`];
+  if (startChildWorkflowExecution)
+    return [`child ${startChildWorkflowExecution.seq ?? 0} ${startChildWorkflowExecution.workflowId ?? ''}`];
   if (rest.updateResponse) return [];
   return Object.keys(rest).filter((name) => name !== 'eventGroupMarkers' && name !== 'userMetadata');
 }

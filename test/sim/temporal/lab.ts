@@ -40,13 +40,20 @@ function load(entry: string, modules: Readonly<Record<string, object>>, nowMs: (
     if (known) return known.exports;
     const module = { exports: {} };
     loaded.set(path, module);
-    const wrapped = new Script(`(function (require, module, exports, Date) {${readFileSync(path, 'utf8')}\n})`, { filename: path }).runInThisContext() as (...args: unknown[]) => void;
-    wrapped((name: string): unknown => {
-      if (modules[name]) return modules[name];
-      if (!name.startsWith('.')) return hostRequire(name) as unknown;
-      const at = resolve(dirname(path), name);
-      return file(at.endsWith('activities') ? `${at}/index.js` : `${at}.js`);
-    }, module, module.exports, WorkflowDate);
+    const wrapped = new Script(`(function (require, module, exports, Date) {${readFileSync(path, 'utf8')}\n})`, {
+      filename: path,
+    }).runInThisContext() as (...args: unknown[]) => void;
+    wrapped(
+      (name: string): unknown => {
+        if (modules[name]) return modules[name];
+        if (!name.startsWith('.')) return hostRequire(name) as unknown;
+        const at = resolve(dirname(path), name);
+        return file(at.endsWith('activities') ? `${at}/index.js` : `${at}.js`);
+      },
+      module,
+      module.exports,
+      WorkflowDate,
+    );
     return module.exports;
   };
   return file(entry);
@@ -68,7 +75,9 @@ export class Lab {
   /** Without stalls, unless they are asked for: a test says itself what goes wrong. */
   constructor(seed: number, { stallsPerHundred = 0 }: SchedulerOptions = {}) {
     this.scheduler = new SimScheduler(seed, { traced: true, stallsPerHundred });
-    this.temporal = createSimTemporal(this.scheduler, (modules) => load(WORKFLOWS, modules, () => this.temporal.workflowNowMs));
+    this.temporal = createSimTemporal(this.scheduler, (modules) =>
+      load(WORKFLOWS, modules, () => this.temporal.workflowNowMs),
+    );
     this.control = this.startControl();
     for (const name of ['a', 'b']) this.startHost(name);
   }
@@ -82,7 +91,13 @@ export class Lab {
   startHost(name: string): Host {
     const host = { name, alive: true };
     this.hosts.set(name, host);
-    this.temporal.registerWorker(host, hostQueue(name), Object.fromEntries(Object.entries(this.#stubs()).map(([activity, result]) => [activity, this.#stub(host, activity, result)])));
+    this.temporal.registerWorker(
+      host,
+      hostQueue(name),
+      Object.fromEntries(
+        Object.entries(this.#stubs()).map(([activity, result]) => [activity, this.#stub(host, activity, result)]),
+      ),
+    );
     return host;
   }
 
@@ -92,7 +107,9 @@ export class Lab {
   }
 
   migrate(options: Record<string, unknown> = {}): SimWorkflowHandle {
-    return this.temporal.startWorkflow('migrateVm', 'migrate-vm:vm', [{ vmId: 'vm', sourceHost: 'a', destinationHost: 'b', migrationId: 'm1', options }]);
+    return this.temporal.startWorkflow('migrateVm', 'migrate-vm:vm', [
+      { vmId: 'vm', sourceHost: 'a', destinationHost: 'b', migrationId: 'm1', options },
+    ]);
   }
 
   get run(): SimWorkflowHandle {
@@ -103,14 +120,18 @@ export class Lab {
 
   /** Steps on until that is so. @throws where it never is */
   async until(condition: () => boolean, what = condition.toString()): Promise<void> {
-    await new Promise<void>((done, failed) => setImmediate(() => {
-      try {
-        for (let steps = 0; !condition(); steps += 1) if (steps > MAX_STEPS || !this.scheduler.step()) throw new Error(`It never came to: ${what}\n${this.scheduler.story.slice(-40).join('\n')}`);
-        done();
-      } catch (error) {
-        failed(error);
-      }
-    }));
+    await new Promise<void>((done, failed) =>
+      setImmediate(() => {
+        try {
+          for (let steps = 0; !condition(); steps += 1)
+            if (steps > MAX_STEPS || !this.scheduler.step())
+              throw new Error(`It never came to: ${what}\n${this.scheduler.story.slice(-40).join('\n')}`);
+          done();
+        } catch (error) {
+          failed(error);
+        }
+      }),
+    );
   }
 
   async closed(): Promise<SimWorkflowHandle> {
@@ -133,7 +154,11 @@ export class Lab {
     return new Promise((done) => this.scheduler.post(this.hosts.get(host), 'wait', done, ms));
   }
 
-  #stub(host: Host, activity: string, result: (input: Readonly<Record<string, unknown>>) => unknown): (input: Readonly<Record<string, unknown>>) => Promise<unknown> {
+  #stub(
+    host: Host,
+    activity: string,
+    result: (input: Readonly<Record<string, unknown>>) => unknown,
+  ): (input: Readonly<Record<string, unknown>>) => Promise<unknown> {
     return async (input) => {
       const { activityId, attempt } = activityInfo();
       this.ran.push(`${host.name} ${activity} ${activityId} #${attempt}`);
@@ -141,18 +166,29 @@ export class Lab {
       this.most = Math.max(this.most, this.#running);
       const signal = cancellationSignal();
       heartbeat({ doing: activity });
-      const tick = (): void => void this.scheduler.post(host, 'tick', AsyncResource.bind(() => {
-        if (ended) return;
-        heartbeat({ doing: activity });
-        tick();
-      }), HEARTBEAT_TICK_MS);
+      const tick = (): void =>
+        void this.scheduler.post(
+          host,
+          'tick',
+          AsyncResource.bind(() => {
+            if (ended) return;
+            heartbeat({ doing: activity });
+            tick();
+          }),
+          HEARTBEAT_TICK_MS,
+        );
       let ended = false;
       tick();
       try {
-        const stopped = new Promise<never>((_, reject) => signal.addEventListener('abort', () => reject(signal.reason)));
+        const stopped = new Promise<never>((_, reject) =>
+          signal.addEventListener('abort', () => reject(signal.reason)),
+        );
         stopped.catch(() => undefined);
         await new Promise<void>((done) => this.scheduler.post(host, activity, done, 20));
-        return await Promise.race([stopped, Promise.resolve(this.behaviours.get(activity)?.(attempt, input)).then((given) => given ?? result(input))]);
+        return await Promise.race([
+          stopped,
+          Promise.resolve(this.behaviours.get(activity)?.(attempt, input)).then((given) => given ?? result(input)),
+        ]);
       } finally {
         ended = true;
         this.#running -= 1;
@@ -164,19 +200,43 @@ export class Lab {
     const image = { imageId: 'disk', kind: 'disk', sizeBytes: 1_048_576, path: '/disk' };
     const nothing = (): undefined => undefined;
     return {
-      prepareSource: () => ({ images: [image], fence: 1, generation: 0, alreadyMoved: false, ...(this.guest && { guest: { command: ['qemu'] } }) }),
+      prepareSource: () => ({
+        images: [image],
+        fence: 1,
+        generation: 0,
+        alreadyMoved: false,
+        ...(this.guest && { guest: { command: ['qemu'] } }),
+      }),
       prepareDestination: () => ({ address: '10.0.0.2', port: 9876 }),
       establishStreams: () => ({ streams: 4, fromPool: 0 }),
       detectTier: () => ({ rttMs: 20, bandwidthBytesPerSecond: 1e8 }),
       checkBaseline: () => ({}),
-      computePlan: () => ({ images: [], expectedLinkBytes: 1, expectedSeconds: 1, expectedDowntimeSeconds: 0, standardSeconds: 10, expectedSpeedup: 10 }),
+      computePlan: () => ({
+        images: [],
+        expectedLinkBytes: 1,
+        expectedSeconds: 1,
+        expectedDowntimeSeconds: 0,
+        standardSeconds: 10,
+        expectedSpeedup: 10,
+      }),
       transferImage: () => ({ imageId: 'disk', root: 'abc', totalBytes: 1_048_576, linkBytes: 1000, seconds: 1 }),
-      standardTransferImage: () => ({ imageId: 'disk', root: 'abc', totalBytes: 1_048_576, linkBytes: 1000, seconds: 1 }),
+      standardTransferImage: () => ({
+        imageId: 'disk',
+        root: 'abc',
+        totalBytes: 1_048_576,
+        linkBytes: 1000,
+        seconds: 1,
+      }),
       switchover: () => ({ generation: 1 }),
       guestRounds: () => ({ rounds: 2, reason: '' }),
       guestSwitchover: () => ({ guest: { rounds: 2, reason: '', responds: true, throttle: 0 }, images: [] }),
-      handOver: nothing, takeOver: () => ({ generation: 1 }), release: nothing,
-      rollBackSource: nothing, abandonDestination: nothing, closeSource: nothing, setBandwidthLimit: nothing,
+      handOver: nothing,
+      takeOver: () => ({ generation: 1 }),
+      release: nothing,
+      rollBackSource: nothing,
+      abandonDestination: nothing,
+      closeSource: nothing,
+      setBandwidthLimit: nothing,
       keepBaselineCopies: () => [],
     };
   }

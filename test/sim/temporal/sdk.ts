@@ -16,7 +16,8 @@ import { optionalTsToMs } from '@temporalio/common/lib/time';
 import type { coresdk, temporal } from '@temporalio/proto';
 
 const loaded: unknown = workflowSdk.AsyncLocalStorage;
-if (loaded !== AsyncLocalStorage) throw new Error('@temporalio/workflow was loaded before test/sim/temporal/sdk: import the simulation first');
+if (loaded !== AsyncLocalStorage)
+  throw new Error('@temporalio/workflow was loaded before test/sim/temporal/sdk: import the simulation first');
 
 export { activitySdk, Activator, commonSdk, protoSdk, runtime, SdkFlags, workflowSdk };
 

@@ -1,7 +1,17 @@
 /** The simulated Temporal by itself: the real workflow of a migration over stand-ins of its activities, failed in every way. */
 import { Lab } from './lab';
 
-const PLAIN = ['prepare-source', 'prepare-destination', 'establish-streams', 'detect-tier', 'check-baseline-disk', 'compute-plan', 'transfer-disk', 'switchover', 'record-outcome'];
+const PLAIN = [
+  'prepare-source',
+  'prepare-destination',
+  'establish-streams',
+  'detect-tier',
+  'check-baseline-disk',
+  'compute-plan',
+  'transfer-disk',
+  'switchover',
+  'record-outcome',
+];
 
 const ids = (lab: Lab): string[] => lab.run.history.map(({ activityId }) => activityId);
 
@@ -12,7 +22,12 @@ test('a stopped VM moves, step by step', async () => {
   expect([run.status, run.error]).toEqual(['COMPLETED', undefined]);
   expect(run.result).toMatchObject({ outcome: 'completed', path: 'dwcp', migrationId: 'm1' });
   expect(ids(lab)).toEqual(PLAIN);
-  expect(run.searchAttributes).toMatchObject({ VmId: 'vm', MigrationPhase: 'closed', NeedsOperator: false, MigrationPriority: 5 });
+  expect(run.searchAttributes).toMatchObject({
+    VmId: 'vm',
+    MigrationPhase: 'closed',
+    NeedsOperator: false,
+    MigrationPriority: 5,
+  });
   expect(run.details).toContain('vm');
   await lab.until(() => lab.temporal.find('keep-baselines:m1')?.status === 'COMPLETED');
   expect(lab.temporal.problems).toEqual([]);
@@ -47,7 +62,9 @@ test('what may pass is tried again, with its back-off', async () => {
   const startedAtMs = lab.scheduler.nowMs;
   lab.migrate();
   expect((await lab.closed()).status).toBe('COMPLETED');
-  expect(lab.ran.filter((line) => line.includes('establishStreams'))).toEqual([1, 2, 3, 4].map((attempt) => `a establishStreams establish-streams #${attempt}`));
+  expect(lab.ran.filter((line) => line.includes('establishStreams'))).toEqual(
+    [1, 2, 3, 4].map((attempt) => `a establishStreams establish-streams #${attempt}`),
+  );
   expect(lab.scheduler.nowMs - startedAtMs).toBeGreaterThan(7_000);
 });
 
@@ -154,26 +171,34 @@ test('a terminated run cleans nothing up; its attempt hears of it with a heartbe
   expect((await lab.closed()).runId).toBe(second.runId);
 });
 
-test.each(PLAIN.map((_, k) => k).concat(PLAIN.length))('a closed migration is reset to its result %d and goes on from there', async (k) => {
-  const lab = new Lab(20 + k);
-  lab.migrate();
-  const first = await lab.closed();
-  lab.ran.length = 0;
-  const second = first.reset(k);
-  expect(lab.run).toBe(second);
-  expect((await lab.closed()).status).toBe('COMPLETED');
-  expect(ids(lab)).toEqual(PLAIN);
-  expect(lab.ran.map((line) => line.split(' ')[2]).filter((id) => id !== 'keep-copies')).toEqual(PLAIN.slice(k).filter((id) => id !== 'record-outcome'));
-});
+test.each(PLAIN.map((_, k) => k).concat(PLAIN.length))(
+  'a closed migration is reset to its result %d and goes on from there',
+  async (k) => {
+    const lab = new Lab(20 + k);
+    lab.migrate();
+    const first = await lab.closed();
+    lab.ran.length = 0;
+    const second = first.reset(k);
+    expect(lab.run).toBe(second);
+    expect((await lab.closed()).status).toBe('COMPLETED');
+    expect(ids(lab)).toEqual(PLAIN);
+    expect(lab.ran.map((line) => line.split(' ')[2]).filter((id) => id !== 'keep-copies')).toEqual(
+      PLAIN.slice(k).filter((id) => id !== 'record-outcome'),
+    );
+  },
+);
 
-test.each(Array.from({ length: 12 }, (_, k) => k))('an open migration of a guest is reset to its result %d', async (k) => {
-  const lab = new Lab(40 + k);
-  lab.guest = true;
-  lab.migrate();
-  await lab.until(() => lab.run.history.length >= Math.min(k + 1, 9) || lab.run.status !== 'RUNNING');
-  lab.run.reset(Math.min(k, lab.run.history.length));
-  expect((await lab.closed()).status).toBe('COMPLETED');
-});
+test.each(Array.from({ length: 12 }, (_, k) => k))(
+  'an open migration of a guest is reset to its result %d',
+  async (k) => {
+    const lab = new Lab(40 + k);
+    lab.guest = true;
+    lab.migrate();
+    await lab.until(() => lab.run.history.length >= Math.min(k + 1, 9) || lab.run.status !== 'RUNNING');
+    lab.run.reset(Math.min(k, lab.run.history.length));
+    expect((await lab.closed()).status).toBe('COMPLETED');
+  },
+);
 
 test('a reset gives later messages to the new run, unless it is told not to', async () => {
   const lab = new Lab(60);
@@ -191,7 +216,9 @@ test('a reset gives later messages to the new run, unless it is told not to', as
 
 test('lost heartbeats: the next attempt begins while the first runs on, which hears of it later and is refused', async () => {
   const lab = new Lab(70);
-  lab.behaviours.set('transferImage', (attempt) => (attempt === 1 ? lab.wait('a', 200_000) : lab.wait('a', 20_000).then(() => undefined)));
+  lab.behaviours.set('transferImage', (attempt) =>
+    attempt === 1 ? lab.wait('a', 200_000) : lab.wait('a', 20_000).then(() => undefined),
+  );
   lab.temporal.onAttempt((attempt) => {
     if (attempt.label === 'transfer-disk #1') attempt.loseHeartbeats(15_000);
   });
@@ -273,7 +300,11 @@ test('an activity is paused, and its attempts are counted from 1 again where it 
   await lab.pass(3_000);
   lab.run.activities[0]!.reset();
   expect((await lab.closed()).status).toBe('COMPLETED');
-  expect(lab.ran.filter((line) => line.includes('transferImage')).map((line) => line.slice(-2))).toEqual(['#1', '#2', '#1']);
+  expect(lab.ran.filter((line) => line.includes('transferImage')).map((line) => line.slice(-2))).toEqual([
+    '#1',
+    '#2',
+    '#1',
+  ]);
 });
 
 test('a task that gets lost on its way, and a worker that shuts down', async () => {
@@ -319,39 +350,90 @@ test('a client is told what a run is, by whom it is asked and whether it reaches
   const told: unknown[] = [];
   const host = lab.hosts.get('a')!;
   const { workflow } = lab.temporal.clientOf(host);
-  const note = (promise: Promise<unknown>): void => void promise.then((value) => told.push(value), (error: unknown) => told.push(error));
+  const note = (promise: Promise<unknown>): void =>
+    void promise.then(
+      (value) => told.push(value),
+      (error: unknown) => told.push(error),
+    );
   note(workflow.getHandle('migrate-vm:other').describe());
   lab.migrate();
   await lab.closed();
-  note(workflow.getHandle('migrate-vm:vm').describe().then(({ status, typedSearchAttributes }) => [status.name, typedSearchAttributes.getAll().find(({ key }) => key.name === 'MigrationId')?.value]));
+  note(
+    workflow
+      .getHandle('migrate-vm:vm')
+      .describe()
+      .then(({ status, typedSearchAttributes }) => [
+        status.name,
+        typedSearchAttributes.getAll().find(({ key }) => key.name === 'MigrationId')?.value,
+      ]),
+  );
   note(workflow.getHandle('migrate-vm:vm').signal('request_cancel'));
   await lab.until(() => told.length === 3);
   lab.temporal.setReachable(host, false);
   note(workflow.getHandle('migrate-vm:vm').describe());
   await lab.until(() => told.length === 4);
-  expect(told).toEqual(expect.arrayContaining([
-    expect.objectContaining({ name: 'WorkflowNotFoundError', message: 'workflow not found' }), ['COMPLETED', 'm1'], expect.objectContaining({ name: 'WorkflowNotFoundError' }), expect.objectContaining({ message: expect.stringContaining('UNAVAILABLE') as string }),
-  ]));
+  expect(told).toEqual(
+    expect.arrayContaining([
+      expect.objectContaining({ name: 'WorkflowNotFoundError', message: 'workflow not found' }),
+      ['COMPLETED', 'm1'],
+      expect.objectContaining({ name: 'WorkflowNotFoundError' }),
+      expect.objectContaining({ message: expect.stringContaining('UNAVAILABLE') as string }),
+    ]),
+  );
 });
 
-test.each(Array.from({ length: 60 }, (_, seed) => seed + 1000))('seed %d: whatever goes wrong, the workflow comes to an end', async (seed) => {
-  const lab = new Lab(seed, { stallsPerHundred: 2 });
-  const { faults, problems } = lab.temporal;
-  faults.rate = 0.15;
-  Object.assign(faults.budget, { heartbeatsLost: 2, lateResults: 2, lateCancels: 2, unreachable: 1, evictions: 4, lostTasks: 2, activityPauses: 1, activityResets: 2, terminations: seed % 2, resets: 2, cancels: 1 });
-  lab.guest = seed % 3 === 0;
-  lab.behaviours.set(lab.scheduler.pick(['transferImage', 'guestRounds', 'prepareDestination', 'switchover', 'guestSwitchover']), (attempt) => {
-    if (lab.scheduler.random() < 0.3 && attempt < 5) lab.failing(lab.scheduler.pick(['PEER_UNREACHABLE', 'GUEST_RUNS_ON', 'DISK_FULL', 'HANDOVER_IN_DOUBT', 'ENCODER_FAILED', 'GRANT_INVALID']));
-    return lab.wait('a', Math.floor(lab.scheduler.random() * 30_000));
-  });
-  lab.migrate();
-  const operator = (): void => void lab.scheduler.post(undefined, 'operator', () => {
-    if (lab.run.parked) void lab.run.update('retry_step');
+test.each(Array.from({ length: 60 }, (_, seed) => seed + 1000))(
+  'seed %d: whatever goes wrong, the workflow comes to an end',
+  async (seed) => {
+    const lab = new Lab(seed, { stallsPerHundred: 2 });
+    const { faults, problems } = lab.temporal;
+    faults.rate = 0.15;
+    Object.assign(faults.budget, {
+      heartbeatsLost: 2,
+      lateResults: 2,
+      lateCancels: 2,
+      unreachable: 1,
+      evictions: 4,
+      lostTasks: 2,
+      activityPauses: 1,
+      activityResets: 2,
+      terminations: seed % 2,
+      resets: 2,
+      cancels: 1,
+    });
+    lab.guest = seed % 3 === 0;
+    lab.behaviours.set(
+      lab.scheduler.pick(['transferImage', 'guestRounds', 'prepareDestination', 'switchover', 'guestSwitchover']),
+      (attempt) => {
+        if (lab.scheduler.random() < 0.3 && attempt < 5)
+          lab.failing(
+            lab.scheduler.pick([
+              'PEER_UNREACHABLE',
+              'GUEST_RUNS_ON',
+              'DISK_FULL',
+              'HANDOVER_IN_DOUBT',
+              'ENCODER_FAILED',
+              'GRANT_INVALID',
+            ]),
+          );
+        return lab.wait('a', Math.floor(lab.scheduler.random() * 30_000));
+      },
+    );
+    lab.migrate();
+    const operator = (): void =>
+      void lab.scheduler.post(
+        undefined,
+        'operator',
+        () => {
+          if (lab.run.parked) void lab.run.update('retry_step');
+          operator();
+        },
+        30_000,
+      );
     operator();
-  }, 30_000);
-  operator();
-  await lab.closed();
-  await lab.pass(400_000);
-  await lab.closed();
-  expect(problems).toEqual([]);
-});
+    await lab.closed();
+    await lab.pass(400_000);
+    await lab.closed();
+    expect(problems).toEqual([]);
+  },
+);

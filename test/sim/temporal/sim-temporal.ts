@@ -66,7 +66,10 @@ export interface SimTemporal {
   onAttempt(listener: (attempt: ActivityAttempt) => void): void;
 }
 
-export function createSimTemporal(scheduler: Scheduler, loadWorkflows: (modules: Readonly<Record<string, object>>) => object): SimTemporal {
+export function createSimTemporal(
+  scheduler: Scheduler,
+  loadWorkflows: (modules: Readonly<Record<string, object>>) => object,
+): SimTemporal {
   return new Server(scheduler, loadWorkflows);
 }
 
@@ -90,13 +93,18 @@ class Server implements SimTemporal, RunHost {
     this.faults = new FaultInjector(scheduler);
     this.surroundings = { scheduler, faults: this.faults, hop: () => Math.floor(scheduler.random() * 4) };
     this.workers = new Workers(this.surroundings);
-    this.#clients = new ClientFactory(this.surroundings, this.workers, (workflowId, runId) => (runId === undefined ? this.find(workflowId) : this.#runs.get(workflowId)?.find((run) => run.runId === runId)));
+    this.#clients = new ClientFactory(this.surroundings, this.workers, (workflowId, runId) =>
+      runId === undefined ? this.find(workflowId) : this.#runs.get(workflowId)?.find((run) => run.runId === runId),
+    );
     this.modules = {
       '@temporalio/activity': activitySdk,
       '@temporalio/common': commonSdk,
       '@temporalio/client': this.#clients.module(),
       '@temporalio/proto': protoSdk,
-      '@temporalio/worker': { Runtime: { install: () => undefined }, Worker: { create: () => Promise.reject(new Error('Simulated workers are made with registerWorker')) } },
+      '@temporalio/worker': {
+        Runtime: { install: () => undefined },
+        Worker: { create: () => Promise.reject(new Error('Simulated workers are made with registerWorker')) },
+      },
       '@temporalio/workflow': workflowSdk,
     };
     this.#workflows = loadWorkflows(this.modules) as WorkflowCode;
@@ -121,9 +129,15 @@ class Server implements SimTemporal, RunHost {
   shutDown(process: SimProcess, graceMs = 1_000): void {
     this.#scheduler.trace(`temporal: the worker of ${process.name} shuts down`);
     this.workers.remove(process);
-    postTo(this.#scheduler, process, `${process.name} stops its activities`, () => {
-      for (const attempt of this.running) if (attempt.worker.process === process) attempt.stop('WORKER_SHUTDOWN');
-    }, graceMs);
+    postTo(
+      this.#scheduler,
+      process,
+      `${process.name} stops its activities`,
+      () => {
+        for (const attempt of this.running) if (attempt.worker.process === process) attempt.stop('WORKER_SHUTDOWN');
+      },
+      graceMs,
+    );
   }
 
   setReachable(process: SimProcess, reachable: boolean): void {
@@ -148,23 +162,34 @@ class Server implements SimTemporal, RunHost {
     return code as (...args: unknown[]) => Promise<unknown>;
   }
 
-  startChild(parent: WorkflowRun, { seq, workflowId, workflowType, input }: NonNullable<Command['startChildWorkflowExecution']>): void {
+  startChild(
+    parent: WorkflowRun,
+    { seq, workflowId, workflowType, input }: NonNullable<Command['startChildWorkflowExecution']>,
+  ): void {
     const place = { seq: seq ?? 0, workflowId: workflowId ?? '', workflowType: workflowType ?? '' };
-    this.#scheduler.post(undefined, `child ${place.workflowId}`, () => {
-      if (this.find(place.workflowId)?.status === 'RUNNING') {
-        parent.happened({ kind: 'childRefused', ...place });
-        return;
-      }
-      const child = this.#start(place.workflowType, place.workflowId, input ?? []);
-      this.#parents.set(child.runId, { parent, seq: place.seq });
-      parent.happened({ kind: 'childStarted', seq: place.seq, runId: child.runId });
-    }, this.surroundings.hop());
+    this.#scheduler.post(
+      undefined,
+      `child ${place.workflowId}`,
+      () => {
+        if (this.find(place.workflowId)?.status === 'RUNNING') {
+          parent.happened({ kind: 'childRefused', ...place });
+          return;
+        }
+        const child = this.#start(place.workflowType, place.workflowId, input ?? []);
+        this.#parents.set(child.runId, { parent, seq: place.seq });
+        parent.happened({ kind: 'childStarted', seq: place.seq, runId: child.runId });
+      },
+      this.surroundings.hop(),
+    );
   }
 
   reset(run: WorkflowRun, { retained, pending }: Fork): WorkflowRun {
     const open = this.find(run.workflowId);
     if (open?.status === 'RUNNING') open.terminate('because of a reset');
-    return this.#add(run.workflowType, run.workflowId, run.taskQueue, run.seed, { retained, pending: [...pending, { kind: 'seed', bytes: this.#seed() }] });
+    return this.#add(run.workflowType, run.workflowId, run.taskQueue, run.seed, {
+      retained,
+      pending: [...pending, { kind: 'seed', bytes: this.#seed() }],
+    });
   }
 
   attempted(attempt: ActivityAttempt): void {
@@ -180,9 +205,20 @@ class Server implements SimTemporal, RunHost {
   closed(run: WorkflowRun): void {
     const link = this.#parents.get(run.runId);
     if (!link) return;
-    const outcome: ActivityOutcome = run.status === 'COMPLETED'
-      ? { kind: 'completed', result: toPayloads([run.result])[0] }
-      : { kind: run.status === 'CANCELLED' ? 'cancelled' : 'failed', failure: { message: 'Child Workflow execution failed', cause: run.failure ?? null, childWorkflowExecutionFailureInfo: { workflowType: { name: run.workflowType }, workflowExecution: { workflowId: run.workflowId, runId: run.runId } } } };
+    const outcome: ActivityOutcome =
+      run.status === 'COMPLETED'
+        ? { kind: 'completed', result: toPayloads([run.result])[0] }
+        : {
+            kind: run.status === 'CANCELLED' ? 'cancelled' : 'failed',
+            failure: {
+              message: 'Child Workflow execution failed',
+              cause: run.failure ?? null,
+              childWorkflowExecutionFailureInfo: {
+                workflowType: { name: run.workflowType },
+                workflowExecution: { workflowId: run.workflowId, runId: run.runId },
+              },
+            },
+          };
     link.parent.happened({ kind: 'childClosed', seq: link.seq, outcome });
   }
 
@@ -190,40 +226,62 @@ class Server implements SimTemporal, RunHost {
   taskDone({ workflowId }: WorkflowRun): void {
     const { faults } = this;
     const later = (label: string, act: (run: WorkflowRun) => void): void => {
-      this.#scheduler.post(undefined, label, () => {
-        const run = this.find(workflowId);
-        if (run) act(run);
-      }, faults.spell(1, 60_000));
+      this.#scheduler.post(
+        undefined,
+        label,
+        () => {
+          const run = this.find(workflowId);
+          if (run) act(run);
+        },
+        faults.spell(1, 60_000),
+      );
     };
     if (faults.strikes('evictions')) later('evict', (run) => run.evict());
-    const activity = (act: (task: ActivityTask) => void): void => later('an operator looks at an activity', (run) => {
-      if (run.activities.length > 0) act(this.#scheduler.pick(run.activities));
-    });
+    const activity = (act: (task: ActivityTask) => void): void =>
+      later('an operator looks at an activity', (run) => {
+        if (run.activities.length > 0) act(this.#scheduler.pick(run.activities));
+      });
     if (faults.strikes('activityResets')) activity((task) => task.reset());
-    if (faults.strikes('activityPauses')) activity((task) => {
-      task.pause();
-      this.#scheduler.post(undefined, 'unpause', () => task.unpause(), faults.spell(100, 120_000));
-    });
-    if (faults.strikes('terminations')) later('terminate', (run) => {
-      if (run.status === 'RUNNING') run.terminate();
-    });
-    if (faults.strikes('resets')) later('reset', (run) => run.reset(Math.floor(this.#scheduler.random() * (run.history.length + 1)), { reapply: this.#scheduler.random() < 0.8 }));
-    if (faults.strikes('cancels')) later('cancel', (run) => {
-      if (run.status !== 'RUNNING') return;
-      if (this.#scheduler.random() < 0.5) run.cancel();
-      else run.signal(MESSAGES.cancelSignal);
-    });
+    if (faults.strikes('activityPauses'))
+      activity((task) => {
+        task.pause();
+        this.#scheduler.post(undefined, 'unpause', () => task.unpause(), faults.spell(100, 120_000));
+      });
+    if (faults.strikes('terminations'))
+      later('terminate', (run) => {
+        if (run.status === 'RUNNING') run.terminate();
+      });
+    if (faults.strikes('resets'))
+      later('reset', (run) =>
+        run.reset(Math.floor(this.#scheduler.random() * (run.history.length + 1)), {
+          reapply: this.#scheduler.random() < 0.8,
+        }),
+      );
+    if (faults.strikes('cancels'))
+      later('cancel', (run) => {
+        if (run.status !== 'RUNNING') return;
+        if (this.#scheduler.random() < 0.5) run.cancel();
+        else run.signal(MESSAGES.cancelSignal);
+      });
   }
 
   #start(type: string, workflowId: string, args: ReturnType<typeof toPayloads>): WorkflowRun {
-    if (this.find(workflowId)?.status === 'RUNNING') throw new commonSdk.WorkflowExecutionAlreadyStartedError('Workflow execution already started', workflowId, type);
+    if (this.find(workflowId)?.status === 'RUNNING')
+      throw new commonSdk.WorkflowExecutionAlreadyStartedError('Workflow execution already started', workflowId, type);
     this.codeOf(type);
     this.#scheduler.trace(`temporal: ${workflowId} is started`);
-    return this.#add(type, workflowId, CONTROL_QUEUE, this.#seed(), { retained: [], pending: [{ kind: 'start', args }] });
+    return this.#add(type, workflowId, CONTROL_QUEUE, this.#seed(), {
+      retained: [],
+      pending: [{ kind: 'start', args }],
+    });
   }
 
   #add(type: string, workflowId: string, taskQueue: string, seed: readonly number[], fork: Fork): WorkflowRun {
-    const run = new WorkflowRun({ type, workflowId, taskQueue, seed, runId: `run-${(this.#runNumber += 1)}` }, this, fork);
+    const run = new WorkflowRun(
+      { type, workflowId, taskQueue, seed, runId: `run-${(this.#runNumber += 1)}` },
+      this,
+      fork,
+    );
     this.#runs.set(workflowId, [...(this.#runs.get(workflowId) ?? []), run]);
     return run;
   }

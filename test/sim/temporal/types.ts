@@ -22,7 +22,13 @@ export type Input =
   | { readonly kind: 'signal'; readonly name: string; readonly args: readonly Payload[] }
   | { readonly kind: 'update'; readonly id: string; readonly name: string; readonly args: readonly Payload[] }
   | { readonly kind: 'cancel' }
-  | { readonly kind: 'activity'; readonly seq: number; readonly activityId: string; readonly type: string; readonly outcome: ActivityOutcome }
+  | {
+      readonly kind: 'activity';
+      readonly seq: number;
+      readonly activityId: string;
+      readonly type: string;
+      readonly outcome: ActivityOutcome;
+    }
   | { readonly kind: 'timer'; readonly seq: number }
   | { readonly kind: 'childStarted'; readonly seq: number; readonly runId: string }
   | { readonly kind: 'childRefused'; readonly seq: number; readonly workflowId: string; readonly workflowType: string }
@@ -50,7 +56,13 @@ interface Acting extends SimProcess {
   post?(label: string, act: () => void, delayMs?: number): Task;
 }
 
-export function postTo(scheduler: Scheduler, process: SimProcess | undefined, label: string, act: () => void, delayMs?: number): Task {
+export function postTo(
+  scheduler: Scheduler,
+  process: SimProcess | undefined,
+  label: string,
+  act: () => void,
+  delayMs?: number,
+): Task {
   const acting: Acting | undefined = process;
   return acting?.post ? acting.post(label, act, delayMs) : scheduler.post(process, label, act, delayMs);
 }

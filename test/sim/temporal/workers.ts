@@ -21,7 +21,12 @@ export class Workers {
   }
 
   register(worker: SimWorker): void {
-    this.#workers = [...this.#workers.filter(({ process, taskQueue }) => process.alive && (process !== worker.process || taskQueue !== worker.taskQueue)), worker];
+    this.#workers = [
+      ...this.#workers.filter(
+        ({ process, taskQueue }) => process.alive && (process !== worker.process || taskQueue !== worker.taskQueue),
+      ),
+      worker,
+    ];
     this.#poll(worker.taskQueue);
   }
 
@@ -30,9 +35,12 @@ export class Workers {
   }
 
   setReachable(process: SimProcess, reachable: boolean): void {
-    this.#surroundings.scheduler.trace(`temporal: ${process.name} ${reachable ? 'is reached again' : 'is not reached any more'}`);
+    this.#surroundings.scheduler.trace(
+      `temporal: ${process.name} ${reachable ? 'is reached again' : 'is not reached any more'}`,
+    );
     if (!reachable) this.#unreachable.add(process);
-    else if (this.#unreachable.delete(process)) for (const { taskQueue } of this.#workers.filter((worker) => worker.process === process)) this.#poll(taskQueue);
+    else if (this.#unreachable.delete(process))
+      for (const { taskQueue } of this.#workers.filter((worker) => worker.process === process)) this.#poll(taskQueue);
   }
 
   offer(taskQueue: string, task: QueuedTask): void {
@@ -47,7 +55,10 @@ export class Workers {
   }
 
   withdraw(taskQueue: string, task: QueuedTask): void {
-    this.#waiting.set(taskQueue, (this.#waiting.get(taskQueue) ?? []).filter((other) => other !== task));
+    this.#waiting.set(
+      taskQueue,
+      (this.#waiting.get(taskQueue) ?? []).filter((other) => other !== task),
+    );
   }
 
   /** Who could take work from that queue now. */
@@ -57,14 +68,19 @@ export class Workers {
 
   #poll(taskQueue: string): void {
     const { scheduler, hop } = this.#surroundings;
-    scheduler.post(undefined, `poll ${taskQueue}`, () => {
-      for (;;) {
-        const workers = this.polling(taskQueue);
-        const [task, ...rest] = this.#waiting.get(taskQueue) ?? [];
-        if (workers.length === 0 || !task) return;
-        this.#waiting.set(taskQueue, rest);
-        task.take(workers.length === 1 ? (workers[0] as SimWorker) : scheduler.pick(workers));
-      }
-    }, hop());
+    scheduler.post(
+      undefined,
+      `poll ${taskQueue}`,
+      () => {
+        for (;;) {
+          const workers = this.polling(taskQueue);
+          const [task, ...rest] = this.#waiting.get(taskQueue) ?? [];
+          if (workers.length === 0 || !task) return;
+          this.#waiting.set(taskQueue, rest);
+          task.take(workers.length === 1 ? (workers[0] as SimWorker) : scheduler.pick(workers));
+        }
+      },
+      hop(),
+    );
   }
 }

@@ -26,15 +26,45 @@ export class WorkflowInstance {
   constructor({ code, type, workflowId, runId, taskQueue, seed, startedAtMs }: InstanceOptions) {
     const execution = { runId, workflowId };
     const info = {
-      ...execution, workflowType: type, taskQueue, namespace: 'default', firstExecutionRunId: runId, originalExecutionRunId: runId, attempt: 1, historyLength: 0, historySize: 0,
-      searchAttributes: {}, typedSearchAttributes: new commonSdk.TypedSearchAttributes(), continueAsNewSuggested: false, targetWorkerDeploymentVersionChanged: false,
-      taskTimeoutMs: 10_000, startTime: new Date(startedAtMs), runStartTime: new Date(startedAtMs),
-      unsafe: { now: () => startedAtMs, random: () => { throw new Error('a workflow asked for chance that replays differently'); }, isReplaying: false, isReplayingHistoryEvents: false },
+      ...execution,
+      workflowType: type,
+      taskQueue,
+      namespace: 'default',
+      firstExecutionRunId: runId,
+      originalExecutionRunId: runId,
+      attempt: 1,
+      historyLength: 0,
+      historySize: 0,
+      searchAttributes: {},
+      typedSearchAttributes: new commonSdk.TypedSearchAttributes(),
+      continueAsNewSuggested: false,
+      targetWorkerDeploymentVersionChanged: false,
+      taskTimeoutMs: 10_000,
+      startTime: new Date(startedAtMs),
+      runStartTime: new Date(startedAtMs),
+      unsafe: {
+        now: () => startedAtMs,
+        random: () => {
+          throw new Error('a workflow asked for chance that replays differently');
+        },
+        isReplaying: false,
+        isReplayingHistoryEvents: false,
+      },
     };
-    this.#activator = asWorkflow(undefined as unknown as Activator, () => new Activator({
-      info: info as unknown as Activator['info'], now: startedAtMs, randomnessSeed: [...seed], registeredActivityNames: new Set(), getTimeOfDay: () => 0n,
-      showStackTraceSources: false, stackTracesEnabled: false, sourceMap: {} as ConstructorParameters<typeof Activator>[0]['sourceMap'],
-    }));
+    this.#activator = asWorkflow(
+      undefined as unknown as Activator,
+      () =>
+        new Activator({
+          info: info as unknown as Activator['info'],
+          now: startedAtMs,
+          randomnessSeed: [...seed],
+          registeredActivityNames: new Set(),
+          getTimeOfDay: () => 0n,
+          showStackTraceSources: false,
+          stackTracesEnabled: false,
+          sourceMap: {} as ConstructorParameters<typeof Activator>[0]['sourceMap'],
+        }),
+    );
     this.#activator.workflow = code;
     // What this SDK does, in replays too; the real core hands on what the history names.
     this.#activator.addKnownFlags(KNOWN_FLAGS);
@@ -52,18 +82,29 @@ export class WorkflowInstance {
   apply(inputs: readonly Input[], atMs: number, replaying: boolean): Command[] {
     const activator = this.#activator;
     activator.now = atMs;
-    activator.mutateWorkflowInfo((info) => ({ ...info, unsafe: { ...info.unsafe, now: () => atMs, isReplaying: replaying, isReplayingHistoryEvents: replaying } }));
-    const jobs = inputs.filter(({ kind }) => kind !== 'seed').map((input) => jobOf(input, this.#activator.info.workflowType, replaying)).sort((one, other) => rankOf(one) - rankOf(other));
+    activator.mutateWorkflowInfo((info) => ({
+      ...info,
+      unsafe: { ...info.unsafe, now: () => atMs, isReplaying: replaying, isReplayingHistoryEvents: replaying },
+    }));
+    const jobs = inputs
+      .filter(({ kind }) => kind !== 'seed')
+      .map((input) => jobOf(input, this.#activator.info.workflowType, replaying))
+      .sort((one, other) => rankOf(one) - rankOf(other));
     asWorkflow(activator, () => {
       const start = jobs[0]?.initializeWorkflow;
       if (start) runtime.initialize(start);
-      for (const input of inputs) if (input.kind === 'seed') activator.updateRandomSeed({ randomnessSeed: { toBytes: () => [...input.bytes] } } as unknown as Parameters<Activator['updateRandomSeed']>[0]);
+      for (const input of inputs)
+        if (input.kind === 'seed')
+          activator.updateRandomSeed({ randomnessSeed: { toBytes: () => [...input.bytes] } } as unknown as Parameters<
+            Activator['updateRandomSeed']
+          >[0]);
       runtime.activate({ jobs: [...jobs] });
     });
     runMicrotasks();
     while (asWorkflow(activator, () => runtime.tryUnblockConditions()) > 0) runMicrotasks();
     const { successful } = asWorkflow(activator, () => runtime.concludeActivation());
-    for (const { fnName, args } of activator.getAndResetSinkCalls() as { fnName: string; args: unknown[] }[]) if (fnName === 'warn' && args[0] !== 'Workflow failed') this.warnings.push(String(args[0]));
+    for (const { fnName, args } of activator.getAndResetSinkCalls() as { fnName: string; args: unknown[] }[])
+      if (fnName === 'warn' && args[0] !== 'Workflow failed') this.warnings.push(String(args[0]));
     return [...(successful?.commands ?? [])];
   }
 
@@ -88,7 +129,14 @@ function jobOf(input: Input, workflowType: string, replaying: boolean): Job {
     case 'signal':
       return job('signalWorkflow', { signalName: input.name, input: [...input.args], headers: {} });
     case 'update':
-      return job('doUpdate', { id: input.id, protocolInstanceId: input.id, name: input.name, input: [...input.args], headers: {}, runValidator: !replaying });
+      return job('doUpdate', {
+        id: input.id,
+        protocolInstanceId: input.id,
+        name: input.name,
+        input: [...input.args],
+        headers: {},
+        runValidator: !replaying,
+      });
     case 'cancel':
       return job('cancelWorkflow', {});
     case 'activity':
@@ -98,7 +146,10 @@ function jobOf(input: Input, workflowType: string, replaying: boolean): Job {
     case 'childStarted':
       return job('resolveChildWorkflowExecutionStart', { seq: input.seq, succeeded: { runId: input.runId } });
     case 'childRefused':
-      return job('resolveChildWorkflowExecutionStart', { seq: input.seq, failed: { workflowId: input.workflowId, workflowType: input.workflowType, cause: 1 } });
+      return job('resolveChildWorkflowExecutionStart', {
+        seq: input.seq,
+        failed: { workflowId: input.workflowId, workflowType: input.workflowType, cause: 1 },
+      });
     case 'childClosed':
       return job('resolveChildWorkflowExecution', { seq: input.seq, result: resolution(input.outcome) });
     case 'seed':
@@ -111,5 +162,7 @@ function job(variant: string, content: object): Job {
 }
 
 function resolution(outcome: Extract<Input, { kind: 'activity' }>['outcome']): object {
-  return outcome.kind === 'completed' ? { completed: { result: outcome.result } } : { [outcome.kind]: { failure: outcome.failure } };
+  return outcome.kind === 'completed'
+    ? { completed: { result: outcome.result } }
+    : { [outcome.kind]: { failure: outcome.failure } };
 }

@@ -5,8 +5,27 @@
 import type { ActivityAttempt } from './activity-attempt';
 import { type ActivityOwner, ActivityTask } from './activity-task';
 import { assertSame, type Batch, entriesOf, type Fork, forkAt, openWork } from './history';
-import { type Command, commonSdk, type Failure, fromFailure, fromPayload, milliseconds, type ScheduleActivity, toPayloads } from './sdk';
-import { type ActivityOutcome, type HistoryEntry, type Input, postTo, type RunStatus, type SimProcess, type SimWorker, type Surroundings, type Task } from './types';
+import {
+  type Command,
+  commonSdk,
+  type Failure,
+  fromFailure,
+  fromPayload,
+  milliseconds,
+  type ScheduleActivity,
+  toPayloads,
+} from './sdk';
+import {
+  type ActivityOutcome,
+  type HistoryEntry,
+  type Input,
+  postTo,
+  type RunStatus,
+  type SimProcess,
+  type SimWorker,
+  type Surroundings,
+  type Task,
+} from './types';
 import { WorkflowInstance } from './workflow-instance';
 import type { QueuedTask, Workers } from './workers';
 
@@ -80,22 +99,52 @@ export class WorkflowRun implements ActivityOwner, QueuedTask {
     this.#wake();
   }
 
-  get workflowId(): string { return this.#options.workflowId; }
-  get runId(): string { return this.#options.runId; }
-  get workflowType(): string { return this.#options.type; }
-  get taskQueue(): string { return this.#options.taskQueue; }
-  get seed(): readonly number[] { return this.#options.seed; }
-  get status(): RunStatus { return this.#status; }
-  get result(): unknown { return this.#result; }
-  get error(): Error | undefined { return this.#failure && fromFailure(this.#failure); }
-  get failure(): Failure | undefined { return this.#failure; }
-  get details(): string { return this.#details; }
-  get typedSearchAttributes(): commonSdk.TypedSearchAttributes { return this.#searchAttributes; }
-  get searchAttributes(): Readonly<Record<string, unknown>> { return Object.fromEntries(this.#searchAttributes.getAll().map(({ key, value }) => [key.name, value])); }
-  get parked(): boolean { return this.#status === 'RUNNING' && this.searchAttributes['NeedsOperator'] === true; }
-  get history(): readonly HistoryEntry[] { return entriesOf([...this.#batches.flatMap(({ inputs }) => inputs), ...this.#pending]); }
+  get workflowId(): string {
+    return this.#options.workflowId;
+  }
+  get runId(): string {
+    return this.#options.runId;
+  }
+  get workflowType(): string {
+    return this.#options.type;
+  }
+  get taskQueue(): string {
+    return this.#options.taskQueue;
+  }
+  get seed(): readonly number[] {
+    return this.#options.seed;
+  }
+  get status(): RunStatus {
+    return this.#status;
+  }
+  get result(): unknown {
+    return this.#result;
+  }
+  get error(): Error | undefined {
+    return this.#failure && fromFailure(this.#failure);
+  }
+  get failure(): Failure | undefined {
+    return this.#failure;
+  }
+  get details(): string {
+    return this.#details;
+  }
+  get typedSearchAttributes(): commonSdk.TypedSearchAttributes {
+    return this.#searchAttributes;
+  }
+  get searchAttributes(): Readonly<Record<string, unknown>> {
+    return Object.fromEntries(this.#searchAttributes.getAll().map(({ key, value }) => [key.name, value]));
+  }
+  get parked(): boolean {
+    return this.#status === 'RUNNING' && this.searchAttributes['NeedsOperator'] === true;
+  }
+  get history(): readonly HistoryEntry[] {
+    return entriesOf([...this.#batches.flatMap(({ inputs }) => inputs), ...this.#pending]);
+  }
   /** Activities that have not ended, for an operator to pause or reset. */
-  get activities(): readonly ActivityTask[] { return [...this.#activities.values()]; }
+  get activities(): readonly ActivityTask[] {
+    return [...this.#activities.values()];
+  }
 
   /** @throws WorkflowNotFoundError where the run is closed */
   signal(name: string, ...args: unknown[]): void {
@@ -106,7 +155,9 @@ export class WorkflowRun implements ActivityOwner, QueuedTask {
   /** Resolves with the handler's answer; rejects with its failure, the validator's, or that of a run that closed before. */
   update(name: string, ...args: unknown[]): Promise<unknown> {
     const id = `${this.runId}/update-${(this.#updateNumber += 1)}`;
-    const answer = new Promise<unknown>((resolve, reject) => this.#updates.set(id, { accepted: false, resolve, reject }));
+    const answer = new Promise<unknown>((resolve, reject) =>
+      this.#updates.set(id, { accepted: false, resolve, reject }),
+    );
     answer.catch(() => undefined);
     if (this.#status === 'RUNNING') this.happened({ kind: 'update', id, name, args: toPayloads(args) });
     else this.#dropUpdates();
@@ -129,7 +180,9 @@ export class WorkflowRun implements ActivityOwner, QueuedTask {
 
   /** A new run that has had the first k results and goes on from there; this one, or whichever is open, is terminated. */
   reset(k: number, { reapply = true }: { readonly reapply?: boolean } = {}): WorkflowRun {
-    this.#host.surroundings.scheduler.trace(`temporal: ${this.label} is reset to its result ${k} (${this.history[k - 1]?.activityId ?? 'none'})`);
+    this.#host.surroundings.scheduler.trace(
+      `temporal: ${this.label} is reset to its result ${k} (${this.history[k - 1]?.activityId ?? 'none'})`,
+    );
     return this.#host.reset(this, forkAt(this.#batches, this.#pending, k, reapply));
   }
 
@@ -168,9 +221,14 @@ export class WorkflowRun implements ActivityOwner, QueuedTask {
     const task = {};
     this.#task = task;
     postTo(scheduler, process, `workflow task of ${this.label}`, () => this.#carryOut(task, process, batch), hop());
-    this.#taskTimer = scheduler.post(undefined, `workflow task timeout of ${this.label}`, () => {
-      if (this.#task === task) this.#failTask('nobody completed it in time');
-    }, TASK_TIMEOUT_MS);
+    this.#taskTimer = scheduler.post(
+      undefined,
+      `workflow task timeout of ${this.label}`,
+      () => {
+        if (this.#task === task) this.#failTask('nobody completed it in time');
+      },
+      TASK_TIMEOUT_MS,
+    );
   }
 
   #wake(): void {
@@ -188,16 +246,34 @@ export class WorkflowRun implements ActivityOwner, QueuedTask {
     const commands = this.#asTask(() => instance.apply(batch, atMs, false));
     for (const warning of instance.warnings.splice(0)) this.#host.problem(`${this.label}: ${warning}`);
     if (!this.#host.workers.isReachable(process)) return;
-    scheduler.post(undefined, `workflow task of ${this.label} done`, () => {
-      if (this.#task === task && this.#status === 'RUNNING') this.#complete(batch, commands, atMs, instance);
-    }, hop());
+    scheduler.post(
+      undefined,
+      `workflow task of ${this.label} done`,
+      () => {
+        if (this.#task === task && this.#status === 'RUNNING') this.#complete(batch, commands, atMs, instance);
+      },
+      hop(),
+    );
   }
 
   #replayed(): WorkflowInstance {
     const { type, workflowId, runId, taskQueue, seed } = this.#options;
-    const instance = new WorkflowInstance({ code: this.#host.codeOf(type), type, workflowId, runId, taskQueue, seed, startedAtMs: this.#startedAtMs });
+    const instance = new WorkflowInstance({
+      code: this.#host.codeOf(type),
+      type,
+      workflowId,
+      runId,
+      taskQueue,
+      seed,
+      startedAtMs: this.#startedAtMs,
+    });
     if (this.#batches.length > 0) this.#host.surroundings.scheduler.trace(`temporal: ${this.label} is replayed`);
-    for (const { inputs, commands, atMs } of this.#batches) assertSame(this.label, commands, this.#asTask(() => instance.apply(inputs, atMs, true)));
+    for (const { inputs, commands, atMs } of this.#batches)
+      assertSame(
+        this.label,
+        commands,
+        this.#asTask(() => instance.apply(inputs, atMs, true)),
+      );
     instance.warnings.length = 0;
     return instance;
   }
@@ -211,16 +287,30 @@ export class WorkflowRun implements ActivityOwner, QueuedTask {
   }
 
   #complete(batch: readonly Input[], commands: readonly Command[], atMs: number, instance: WorkflowInstance): void {
-    const closing = commands.some((command) => command.completeWorkflowExecution ?? command.failWorkflowExecution ?? command.cancelWorkflowExecution);
+    const closing = commands.some(
+      (command) =>
+        command.completeWorkflowExecution ?? command.failWorkflowExecution ?? command.cancelWorkflowExecution,
+    );
     if (closing && this.#pending.slice(batch.length).some(({ kind }) => kind !== 'update')) {
       this.#failTask('something happened before it could close');
       return;
     }
     this.#endTask();
-    const accepted = new Set(commands.map(({ updateResponse }) => updateResponse?.accepted && updateResponse.protocolInstanceId));
-    const rejected = new Set(commands.map(({ updateResponse }) => updateResponse?.rejected && updateResponse.protocolInstanceId).filter((id) => !accepted.has(id)));
+    const accepted = new Set(
+      commands.map(({ updateResponse }) => updateResponse?.accepted && updateResponse.protocolInstanceId),
+    );
+    const rejected = new Set(
+      commands
+        .map(({ updateResponse }) => updateResponse?.rejected && updateResponse.protocolInstanceId)
+        .filter((id) => !accepted.has(id)),
+    );
     this.#pending = this.#pending.slice(batch.length);
-    this.#batches.push({ inputs: batch.filter((input) => input.kind !== 'update' || !rejected.has(input.id)), commands, atMs, searchAttributes: instance.searchAttributes });
+    this.#batches.push({
+      inputs: batch.filter((input) => input.kind !== 'update' || !rejected.has(input.id)),
+      commands,
+      atMs,
+      searchAttributes: instance.searchAttributes,
+    });
     this.#searchAttributes = instance.searchAttributes;
     this.#details = instance.details;
     for (const command of commands) if (this.#status === 'RUNNING') this.#obey(command, commands);
@@ -242,7 +332,14 @@ export class WorkflowRun implements ActivityOwner, QueuedTask {
   }
 
   #obey(command: Command, all: readonly Command[]): void {
-    const { scheduleActivity, requestCancelActivity, startTimer, cancelTimer, startChildWorkflowExecution, updateResponse } = command;
+    const {
+      scheduleActivity,
+      requestCancelActivity,
+      startTimer,
+      cancelTimer,
+      startChildWorkflowExecution,
+      updateResponse,
+    } = command;
     if (scheduleActivity) {
       const cancelled = all.some((other) => other.requestCancelActivity?.seq === scheduleActivity.seq);
       if (!cancelled) this.#schedule(scheduleActivity);
@@ -263,7 +360,8 @@ export class WorkflowRun implements ActivityOwner, QueuedTask {
     } else if (command.cancelWorkflowExecution) {
       this.#failure = { canceledFailureInfo: {} };
       this.#close('CANCELLED');
-    } else if (!command.upsertWorkflowSearchAttributes) throw new Error(`The simulated Temporal has no ${Object.keys(command).join(', ')}`);
+    } else if (!command.upsertWorkflowSearchAttributes)
+      throw new Error(`The simulated Temporal has no ${Object.keys(command).join(', ')}`);
   }
 
   #schedule(command: ScheduleActivity): void {
@@ -284,15 +382,33 @@ export class WorkflowRun implements ActivityOwner, QueuedTask {
 
   /** Without waiting for what runs of it, if anything does. */
   #tellCancelled({ seq, activityId, activityType }: ScheduleActivity): void {
-    const failure: Failure = { message: 'Activity cancelled', cause: { canceledFailureInfo: {} }, activityFailureInfo: { activityId: activityId ?? '', activityType: { name: activityType ?? '' } } };
-    this.happened({ kind: 'activity', seq: seq ?? 0, activityId: activityId ?? '', type: activityType ?? '', outcome: { kind: 'cancelled', failure } });
+    const failure: Failure = {
+      message: 'Activity cancelled',
+      cause: { canceledFailureInfo: {} },
+      activityFailureInfo: { activityId: activityId ?? '', activityType: { name: activityType ?? '' } },
+    };
+    this.happened({
+      kind: 'activity',
+      seq: seq ?? 0,
+      activityId: activityId ?? '',
+      type: activityType ?? '',
+      outcome: { kind: 'cancelled', failure },
+    });
   }
 
   #startTimer(seq: number, inMs: number): void {
     const { scheduler } = this.#host.surroundings;
-    this.#timers.set(seq, scheduler.post(undefined, `timer ${seq} of ${this.label}`, () => {
-      if (this.#timers.delete(seq)) this.happened({ kind: 'timer', seq });
-    }, inMs));
+    this.#timers.set(
+      seq,
+      scheduler.post(
+        undefined,
+        `timer ${seq} of ${this.label}`,
+        () => {
+          if (this.#timers.delete(seq)) this.happened({ kind: 'timer', seq });
+        },
+        inMs,
+      ),
+    );
   }
 
   #answer({ protocolInstanceId, accepted, completed, rejected }: NonNullable<Command['updateResponse']>): void {
@@ -321,11 +437,13 @@ export class WorkflowRun implements ActivityOwner, QueuedTask {
   }
 
   #dropUpdates(): void {
-    for (const { reject } of this.#updates.values()) reject(new commonSdk.WorkflowNotFoundError('workflow execution already completed', this.workflowId, this.runId));
+    for (const { reject } of this.#updates.values())
+      reject(new commonSdk.WorkflowNotFoundError('workflow execution already completed', this.workflowId, this.runId));
     this.#updates.clear();
   }
 
   #assertOpen(): void {
-    if (this.#status !== 'RUNNING') throw new commonSdk.WorkflowNotFoundError('workflow execution already completed', this.workflowId, this.runId);
+    if (this.#status !== 'RUNNING')
+      throw new commonSdk.WorkflowNotFoundError('workflow execution already completed', this.workflowId, this.runId);
   }
 }
