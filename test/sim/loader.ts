@@ -143,7 +143,8 @@ function inRoot(from: string, id: string): string {
 }
 
 function applyEdit(source: string, { file, find, replace, count = 1 }: Edit): string {
-  const pieces = source.split(find);
+  // How lines are broken is the formatter's.
+  const pieces = source.split(new RegExp(find.replace(/[.*+?^${}()|[\]\\]/g, '\\$&').replace(/\s+/g, '\\s+')));
   if (pieces.length - 1 !== count)
     throw new Error(`An edit of ${file} expects ${count} of its text and finds ${pieces.length - 1}: ${find}`);
   return pieces.join(replace);
