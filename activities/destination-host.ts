@@ -40,8 +40,8 @@ export interface DestinationDependencies {
   readonly pool: CodecPool;
   readonly keepBaselineCopy: string;
   readonly storeLimit: number;
-  /** Looks at once for what closed migrations have left, instead of waiting for the next sweep. */
-  readonly sweep: () => Promise<void>;
+  /** Settles at once what closed migrations have left of a VM, instead of waiting for the next sweep. */
+  readonly settle: (vmId: string) => Promise<void>;
 }
 
 export interface PrepareDestinationInput extends VmLooks {
@@ -138,7 +138,7 @@ export function createDestinationActivities(deps: DestinationDependencies) {
               ownership.exclusively(input.vmId, (vm) => promise(vm, input, workflowId));
             return prepare().catch(async (error: unknown) => {
               if (!hasCode(error, 'VM_BUSY')) throw error;
-              await deps.sweep();
+              await deps.settle(input.vmId);
               return prepare();
             });
           },

@@ -32,7 +32,7 @@ import type { HandOverInput, LinkInput, PreparedSource, SourceDependencies, Tran
 import { withFailures } from './to-failure';
 
 export function createSourceActivities(dependencies: SourceDependencies) {
-  const { hub, ownership, report, observe, sweep } = dependencies;
+  const { hub, ownership, report, observe, settle } = dependencies;
   const open = ({ migrationId, destination, options }: LinkInput): SourceMigration =>
     hub.open(migrationId, destination, options);
   const referencesTo = (disks: NonNullable<TransferInput['disks']>): SendImageRequest['references'] => {
@@ -156,7 +156,7 @@ export function createSourceActivities(dependencies: SourceDependencies) {
               });
             return claim().catch(async (error: unknown) => {
               if (!hasCode(error, 'VM_BUSY')) throw error;
-              await sweep();
+              await settle(vmId);
               return claim();
             });
           },

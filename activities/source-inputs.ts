@@ -31,8 +31,8 @@ export interface SourceDependencies {
   readonly serveStopped: (vmId: string, definition: GuestDefinition, path: string) => Promise<StillDisk | undefined>;
   readonly report: ProgressReporter;
   readonly observe: (event: SourceEvent) => void;
-  /** Looks at once for what closed migrations have left, instead of waiting for the next sweep. */
-  readonly sweep: () => Promise<void>;
+  /** Settles at once what closed migrations have left of a VM, instead of waiting for the next sweep. */
+  readonly settle: (vmId: string) => Promise<void>;
 }
 
 /** What the agent's metrics hear of. */

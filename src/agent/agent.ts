@@ -139,11 +139,12 @@ async function createWorker(
   const { registry, ownership: journal, store, driver, source, hub, dataDir } = host;
   await assertAlone(client, host);
   const sweeper = new Sweeper({ host, sources, ownership, client, log });
-  const sweep = (): Promise<void> => sweeper.sweep();
-  const timer = setInterval(
-    () => void sweep().catch((error: unknown) => log.warn(toDwcpError(error, 'INTERNAL').report(), 'the sweep failed')),
-    options.sweepInterval,
-  );
+  const settle = (vmId: string): Promise<void> => sweeper.settle(vmId);
+  const sweep = (): void =>
+    void sweeper
+      .sweep()
+      .catch((error: unknown) => log.warn(toDwcpError(error, 'INTERNAL').report(), 'the sweep failed'));
+  const timer = setInterval(sweep, options.sweepInterval);
   onAbort(signal, () => clearInterval(timer));
   const worker = await Worker.create({
     connection,
@@ -160,7 +161,7 @@ async function createWorker(
         serveStopped: (vmId, definition, path) => driver.serveStopped(vmId, definition, path),
         report: createProgressReporter(client),
         observe,
-        sweep,
+        settle,
       }),
       ...createDictionaryActivities({ registry, store, dictionaries: source.dictionaries, pool: source.pool }),
       ...createDestinationActivities({
@@ -175,7 +176,7 @@ async function createWorker(
         pool: source.pool,
         keepBaselineCopy: options.keepBaselineCopy,
         storeLimit: options.storeLimit,
-        sweep,
+        settle,
       }),
     },
     maxConcurrentActivityTaskExecutions: MAX_ACTIVITIES,

@@ -46,26 +46,38 @@ export class Sweeper {
     return this.#running;
   }
 
+  /**
+   * What closed migrations have left of one VM, for whoever has found it in their hands. A sweep that runs is not waited for:
+   * it may have looked when the migration was still open, and may have other hosts to wait for.
+   */
+  async settle(vmId: string): Promise<void> {
+    for (const { migrationId } of await this.#parts.host.hub.recordsOf(vmId))
+      await this.#try(migrationId, () => this.#sweepIncoming(migrationId));
+    await this.#try(vmId, () => this.#sweepSource(vmId));
+  }
+
   async #sweep(): Promise<void> {
     const { host, sources } = this.#parts;
     for (const migrationId of await host.hub.list())
       await this.#try(migrationId, () => this.#sweepIncoming(migrationId));
-    const open = new Set<string>();
-    for (const { vmId } of await host.registry.list()) {
-      await this.#try(vmId, async () => {
-        const last = await host.ownership.last(vmId);
-        if (!last || !isOpenState(last.state)) return;
-        open.add(last.migrationId);
-        if (SOURCE_TABLE[sourceState(last.state)].whenClosed !== 'nothing')
-          await this.#try(last.migrationId, () => this.#sweepOutgoing(vmId, last.migrationId));
-      });
-    }
+    const open = new Set<string | undefined>();
+    for (const { vmId } of await host.registry.list())
+      await this.#try(vmId, async () => open.add(await this.#sweepSource(vmId)));
     // What an attempt has left in memory of a migration that has nothing here any more.
     for (const id of sources.liveIds)
       if (!open.has(id)) await this.#try(id, () => sources.ownershipStep(id, NEVER, () => sources.close(id)));
   }
 
-  async #try(migrationId: string, work: () => Promise<void>): Promise<void> {
+  /** @returns the migration in whose hands the VM was found */
+  async #sweepSource(vmId: string): Promise<string | undefined> {
+    const last = await this.#parts.host.ownership.last(vmId);
+    if (!last || !isOpenState(last.state)) return undefined;
+    if (SOURCE_TABLE[sourceState(last.state)].whenClosed !== 'nothing')
+      await this.#try(last.migrationId, () => this.#sweepOutgoing(vmId, last.migrationId));
+    return last.migrationId;
+  }
+
+  async #try(migrationId: string, work: () => Promise<unknown>): Promise<void> {
     try {
       await work();
     } catch (error) {
