@@ -1,0 +1,148 @@
+/**
+ * What is asked of a file's blocks otherwise: their hashes, a copy, sealing, a sample of what they would take on the wire.
+ */
+import { writeBlockHash, HASH_BYTES, ZERO_HASH, manifestRoot } from '../../encoder/hash';
+import { compressBound, Packer } from '../../encoder/packer';
+import { BLOCK_SIZE_BYTES, PAGE_SIZE_BYTES } from '../../model/image';
+import { PAGE_HASHES_PER_BLOCK, region, REGION_BYTES } from './thread-memory';
+import type {
+  CopyJob,
+  MeasureJob,
+  PageHashJob,
+  RecallJob,
+  SealResult,
+  SealJob,
+  SampleResult,
+  SampleJob,
+  DictionaryGainJob,
+  RootJob,
+} from './codec-jobs';
+import { blocksInMemory, BlockWriter, readBlocks, writeFully } from './block-io';
+import { Manifest } from '../../store/manifest';
+import { MAX_BATCH_BLOCKS } from '../../encoder/batch-format';
+import { writePageHashes } from '../../encoder/page-patch';
+import { applyCipher } from '../../store/sealing-key';
+
+/** Frames that dictionaries serve: a page or two of the last round, packed fast. */
+const SERVED_BYTES = PAGE_SIZE_BYTES;
+
+const SERVED_LEVEL = 1;
+const packer = new Packer();
+let sampleScratch: Buffer | undefined;
+
+export function measure(job: MeasureJob): { dataBlocks: number } {
+  const hashes = new Manifest(job.file.sizeBytes, job.hashes);
+  const skip = job.skip && new Uint8Array(job.skip);
+  const list = Array.from({ length: job.count }, (_, index) => job.first + index).filter((block) => !skip?.[block]);
+  let dataBlocks = 0;
+  for (const { block, bytes } of readBlocks(job.file, { list }, region)) {
+    writeBlockHash(bytes, hashes.hashes, block * HASH_BYTES);
+    if (!hashes.isZero(block)) dataBlocks += 1;
+  }
+  return { dataBlocks };
+}
+
+export function pageHashes(job: PageHashJob): Uint8Array {
+  const out = Buffer.alloc(job.list.length * PAGE_HASHES_PER_BLOCK);
+  for (let at = 0; at < job.list.length; at += MAX_BATCH_BLOCKS) {
+    const part = readBlocks(job.file, { list: job.list.slice(at, at + MAX_BATCH_BLOCKS) }, region);
+    for (const [index, { bytes }] of part.entries()) writePageHashes(bytes, out, (at + index) * PAGE_HASHES_PER_BLOCK);
+  }
+  return out;
+}
+
+export function recall(job: RecallJob): { equal: number } {
+  const hashes = new Manifest(job.file.sizeBytes, job.hashes);
+  const trusted = new Uint8Array(job.trusted);
+  const hash = Buffer.alloc(HASH_BYTES);
+  let equal = 0;
+  for (const { block, bytes } of readBlocks(job.file, { list: job.list }, region)) {
+    writeBlockHash(bytes, hash, 0);
+    if (!hash.equals(hashes.hashOf(block))) continue;
+    trusted[block] = 1;
+    equal += 1;
+  }
+  return { equal };
+}
+
+export function copy(job: CopyJob): { copied: number; differing: number } {
+  const hashes = new Manifest(job.file.sizeBytes, job.hashes);
+  const hash = Buffer.alloc(HASH_BYTES);
+  let copied = 0;
+  let differing = 0;
+  const writer = new BlockWriter({ fd: job.toFd, sizeBytes: job.file.sizeBytes }, () => (copied += 1));
+  for (const { block, bytes } of readBlocks(job.file, { first: job.first, count: job.count }, region)) {
+    writeBlockHash(bytes, hash, 0);
+    if (!hash.equals(hashes.hashOf(block))) differing += 1;
+    else if (!hash.equals(ZERO_HASH)) writer.write(block, bytes, Buffer.from(hash), true);
+  }
+  writer.flush();
+  return { copied, differing };
+}
+
+export function seal(job: SealJob): SealResult {
+  const hashes = new Manifest(job.file.sizeBytes, job.hashes);
+  const hash = Buffer.alloc(HASH_BYTES);
+  let damaged = 0;
+  const isAsKnown = (block: number, bytes: Buffer): boolean => {
+    writeBlockHash(bytes, hash, 0);
+    return hash.equals(hashes.hashOf(block));
+  };
+  for (const { block, bytes } of readBlocks(job.file, { first: job.first, count: job.count }, region)) {
+    const position = block * BLOCK_SIZE_BYTES;
+    const plain = isAsKnown(block, bytes);
+    if (plain && (job.into !== 'sealed' || hashes.isZero(block))) continue;
+    const other = Buffer.from(bytes);
+    if (job.cipher) applyCipher(job.cipher, other, position);
+    if (plain) writeFully(job.file.fd, other, position);
+    else if (!isAsKnown(block, other)) damaged += 1;
+    else if (job.into === 'plain') writeFully(job.file.fd, other, position);
+  }
+  return { damaged };
+}
+
+export function sample(job: SampleJob): SampleResult {
+  const held = new Manifest(job.file.sizeBytes, job.held);
+  sampleScratch ??= Buffer.allocUnsafeSlow(compressBound(REGION_BYTES));
+  const hash = Buffer.alloc(HASH_BYTES);
+  const result = { zeroBlocks: 0, unchangedBlocks: 0, changedBlocks: 0, changedBytes: 0, packedBytes: 0, packMs: 0 };
+  const blocks = job.input
+    ? blocksInMemory(job.file.sizeBytes, { list: job.list }, Buffer.from(job.input))
+    : readBlocks(job.file, { list: job.list }, region);
+  for (const { block, bytes } of blocks) {
+    writeBlockHash(bytes, hash, 0);
+    if (hash.equals(ZERO_HASH)) result.zeroBlocks += 1;
+    else if (hash.equals(held.hashOf(block))) result.unchangedBlocks += 1;
+    else {
+      const startedAt = performance.now();
+      const packed = job.compress
+        ? Math.min(bytes.length, packer.packedSize(bytes, sampleScratch, job.level))
+        : bytes.length;
+      result.packMs += performance.now() - startedAt;
+      result.changedBlocks += 1;
+      result.changedBytes += bytes.length;
+      result.packedBytes += packed;
+    }
+  }
+  return result;
+}
+
+export function dictionaryGain(job: DictionaryGainJob): { plainBytes: number; withBytes: number } {
+  const dictionary = { id: -1, bytes: Buffer.from(job.dictionary) };
+  const pages = Buffer.from(job.pages);
+  const out = Buffer.alloc(compressBound(SERVED_BYTES));
+  const trial = new Packer();
+  let plainBytes = 0;
+  let withBytes = 0;
+  for (let at = 0; at < pages.length; at += SERVED_BYTES) {
+    const frame = pages.subarray(at, at + SERVED_BYTES);
+    const packed = trial.packTrained(frame, out, dictionary, SERVED_LEVEL);
+    withBytes += packed < 0 ? frame.length : packed;
+    plainBytes += Math.min(frame.length, trial.packedSize(frame, out, SERVED_LEVEL));
+  }
+  return { plainBytes, withBytes };
+}
+
+export function root(job: RootJob): string {
+  return manifestRoot(Buffer.from(job.hashes), job.sizeBytes, BLOCK_SIZE_BYTES);
+}
