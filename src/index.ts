@@ -13,10 +13,9 @@ export {
   createOrchestrator,
   type MigrateOptions,
   type MigrationConfig,
-  type MigrationState,
-  type MigrationStatus,
   type Orchestrator,
 } from './control/orchestrator';
+export { type MigrationState, type MigrationStatus } from './control/migration-status';
 export { type OrchestratorMetrics } from './control/orchestrator-metrics';
 export { DwcpError, type ErrorReport } from './model/errors';
 export { ERROR_CODES, EXIT, type ErrorCode, type RetryClass } from './model/error-codes';

@@ -10,7 +10,7 @@ import { say } from '../bench/report';
 import { Stage } from '../bench/stage';
 import { findTool } from '../src/cli/demo/tools';
 import { makeDiskImage } from '../src/cli/demo/sample-vm';
-import type { MigrationStatus } from '../src/control/orchestrator';
+import type { MigrationStatus } from '../src/control/migration-status';
 import { MIB } from '../src/model/units';
 import { migrationWorkflowId } from '../src/model/names';
 

@@ -1,7 +1,7 @@
 /** A client for commands that speak with the Temporal server themselves, and workflows that they wait for. */
 import type { Client } from '@temporalio/client';
 import { connectClient } from '../control/connection';
-import { failureOf } from '../control/orchestrator';
+import { failureOf } from '../control/migration-status';
 import { CONTROL_QUEUE } from '../model/names';
 
 /** @throws the coded failure of what was asked */

@@ -2,7 +2,8 @@
  * The live view of a migration: one line per image with percent, rate, streams, level, ratio and time left, until it has
  * ended. On a terminal the lines stay in place; elsewhere a line is printed when something has changed.
  */
-import type { MigrationStatus, Orchestrator } from '../control/orchestrator';
+import type { Orchestrator } from '../control/orchestrator';
+import type { MigrationStatus } from '../control/migration-status';
 import { DwcpError } from '../model/errors';
 import { EXIT } from '../model/error-codes';
 import { guestText } from '../model/describe';

@@ -2,7 +2,7 @@
  * The orchestrator's metrics, with the keys that users know, from the statuses of recent migrations. Pure.
  */
 import type { ImageResult } from '../model/migration';
-import type { MigrationStatus } from './orchestrator';
+import type { MigrationStatus } from './migration-status';
 
 export interface OrchestratorMetrics {
   readonly migrations_total: number;

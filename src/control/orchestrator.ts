@@ -6,23 +6,13 @@ import { randomUUID } from 'node:crypto';
 import {
   type Client,
   WorkflowExecutionAlreadyStartedError,
-  WorkflowFailedError,
   type WorkflowHandle,
   WorkflowNotFoundError,
   WorkflowUpdateFailedError,
 } from '@temporalio/client';
 import { ApplicationFailure, WorkflowIdConflictPolicy, WorkflowIdReusePolicy } from '@temporalio/common';
-import { z } from 'zod';
-import { DwcpError, errorReportSchema, fromReport, toDwcpError, messageOf } from '../model/errors';
-import {
-  imageProgressSchema,
-  type ImageProgress,
-  type MigrationProgress,
-  migrationProgressSchema,
-  migrationRequestSchema,
-  type MigrationResult,
-  migrationResultSchema,
-} from '../model/migration';
+import { DwcpError, messageOf } from '../model/errors';
+import { migrationRequestSchema, type MigrationResult, migrationResultSchema } from '../model/migration';
 import {
   CONTROL_QUEUE,
   MESSAGES,
@@ -33,8 +23,8 @@ import {
 } from '../model/names';
 import { compileMigrationOptions, type MigrationOptions } from '../model/options';
 import { connectClient, ofServer } from './connection';
-import { readAttribute } from './search-attributes';
 import { collectMetrics, type OrchestratorMetrics } from './orchestrator-metrics';
+import { failureOf, MigrationStatus, statusOf } from './migration-status';
 
 /** How the orchestrator reaches Temporal; without a client it connects by the TEMPORAL_* environment. */
 export interface MigrationConfig {
@@ -43,21 +33,6 @@ export interface MigrationConfig {
 
 /** Options of one migration; what is left out comes from the orchestrator's dwcpConfig, then from the defaults. */
 export type MigrateOptions = Partial<MigrationOptions> & { readonly migrationId?: string };
-
-export type MigrationState = 'running' | 'completed' | 'failed' | 'cancelled' | 'terminated';
-
-export interface MigrationStatus {
-  readonly migrationId: string;
-  readonly workflowId: string;
-  readonly runId: string;
-  readonly state: MigrationState;
-  /** While it runs, or where it could still be asked. */
-  readonly progress?: MigrationProgress;
-  /** What agents do right now, newer than `progress`: from the heartbeats of running activities. */
-  readonly live: readonly ImageProgress[];
-  readonly result?: MigrationResult;
-  readonly error?: DwcpError;
-}
 
 export interface Orchestrator {
   /** Starts a migration. @returns its id; @throws MIGRATION_IN_PROGRESS, INVALID_INPUT, CONTROL_PLANE_UNREACHABLE */
@@ -131,7 +106,7 @@ class TemporalOrchestrator implements Orchestrator {
   }
 
   async getMigrationStatus(migrationId: string): Promise<MigrationStatus> {
-    return this.#status(await this.#find(migrationId));
+    return statusOf(await this.#find(migrationId));
   }
 
   async cancelMigration(migrationId: string): Promise<void> {
@@ -169,7 +144,7 @@ class TemporalOrchestrator implements Orchestrator {
     const statuses: MigrationStatus[] = [];
     const types = `WorkflowType IN ("${WORKFLOWS.migrateVm}", "${WORKFLOWS.warmBaseline}")`;
     for await (const { workflowId, runId } of this.#client.workflow.list({ query: types })) {
-      statuses.push(await this.#status(this.#client.workflow.getHandle(workflowId, runId)));
+      statuses.push(await statusOf(this.#client.workflow.getHandle(workflowId, runId)));
       if (statuses.length >= limit) break;
     }
     return statuses;
@@ -258,34 +233,6 @@ class TemporalOrchestrator implements Orchestrator {
       throw ofServer(error);
     }
   }
-
-  async #status(handle: WorkflowHandle): Promise<MigrationStatus> {
-    const described = await handle.describe();
-    const { workflowId, runId, status } = described;
-    const memo = described.memo?.migrationId;
-    const migrationId =
-      typeof memo === 'string' ? memo : (readAttribute(described.typedSearchAttributes, 'MigrationId') ?? workflowId);
-    const common = { migrationId, workflowId, runId, live: liveProgress(described.raw) };
-    if (status.name === 'RUNNING') {
-      const progress = await handle.query<unknown>(MESSAGES.progressQuery).then(
-        (value) => migrationProgressSchema.parse(value),
-        () => undefined,
-      );
-      return { ...common, state: 'running', ...(progress && { progress }) };
-    }
-    if (status.name === 'TERMINATED')
-      return {
-        ...common,
-        state: 'terminated',
-        error: new DwcpError('MIGRATION_FAILED', 'It was terminated; the agents’ sweep cleans up'),
-      };
-    try {
-      return { ...common, state: 'completed', result: migrationResultSchema.parse(await handle.result()) };
-    } catch (error) {
-      const failure = failureOf(error);
-      return { ...common, state: failure.code === 'CANCELLED' ? 'cancelled' : 'failed', error: failure };
-    }
-  }
 }
 
 function checked(options: Partial<MigrationOptions>): Partial<MigrationOptions> {
@@ -312,48 +259,4 @@ function ended(migrationId: string): (error: unknown) => never {
       throw new DwcpError('MIGRATION_UNKNOWN', `Migration ${migrationId} has ended already`);
     throw ofServer(error);
   };
-}
-
-/** The coded error that ended a workflow. */
-export function failureOf(error: unknown): DwcpError {
-  const cause =
-    error instanceof WorkflowFailedError || error instanceof WorkflowUpdateFailedError ? error.cause : error;
-  if (cause instanceof ApplicationFailure) {
-    const report = errorReportSchema.safeParse(cause.details?.[0]);
-    if (report.success) return fromReport(report.data);
-  }
-  if (cause instanceof Error && cause.name === 'CancelledFailure')
-    return new DwcpError('CANCELLED', 'The migration was cancelled');
-  return toDwcpError(cause, 'MIGRATION_FAILED');
-}
-
-interface RawDescription {
-  readonly pendingActivities?:
-    | readonly {
-        readonly heartbeatDetails?: {
-          readonly payloads?: readonly { readonly data?: Uint8Array | null }[] | null;
-        } | null;
-      }[]
-    | null;
-}
-
-/** One image, or all of a guest that is moved while it runs. */
-const reportSchema = z.union([
-  imageProgressSchema,
-  z.object({ v: z.literal(1), images: z.array(imageProgressSchema) }),
-]);
-
-/** The last heartbeats of running activities that report an image's progress. */
-function liveProgress(raw: unknown): ImageProgress[] {
-  return ((raw as RawDescription).pendingActivities ?? []).flatMap((activity) => {
-    const data = activity.heartbeatDetails?.payloads?.[0]?.data;
-    if (!data) return [];
-    try {
-      const parsedProgress = reportSchema.safeParse(JSON.parse(Buffer.from(data).toString('utf8')));
-      if (!parsedProgress.success) return [];
-      return 'images' in parsedProgress.data ? parsedProgress.data.images : [parsedProgress.data];
-    } catch {
-      return [];
-    }
-  });
 }
