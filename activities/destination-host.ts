@@ -19,7 +19,8 @@ import type { CodecPool } from '../src/sync/codec/codec-pool';
 import type { DestinationHub } from '../src/sync/destination-hub';
 import { assertCanRun } from '../src/hypervisor/qemu/preflight';
 import { type RelocatedDisk, relocate, runPlaces } from '../src/hypervisor/qemu/guest-command';
-import type { DestinationRecord, Mode } from '../src/sync/destination/destination-migration';
+import type { DestinationRecord } from '../src/sync/destination/destination-record';
+import type { Mode } from '../src/sync/destination/destination-record';
 import { endIdleDirect } from '../src/sync/destination/direct-sessions';
 import { OwnStep } from '../src/sync/hand-over/own-step';
 import type { TakenOver } from '../src/sync/protocol';
@@ -79,7 +80,7 @@ export function createDestinationActivities(deps: DestinationDependencies) {
     const last = await vm.last();
     return last && last.migrationId !== migrationId && isOpenState(last.state)
       ? last.migrationId
-      : hub.otherMigrationOf(vm.vmId, migrationId);
+      : hub.incoming.otherOf(vm.vmId, migrationId);
   }
 
   /** Inside the VM's lock: the record first, then the promise. A record without one is swept up; a promise without one would never be. */
@@ -108,7 +109,7 @@ export function createDestinationActivities(deps: DestinationDependencies) {
     const generation = Math.max(input.generation, known?.generation ?? 0) + 1;
     const guest = input.guest && (await prepareGuest(vmId, input.guest, images, registry.runFolder(vmId), input.force));
     const definition = input.stoppedGuest && definitionHere(input.stoppedGuest, images, registry.runFolder(vmId));
-    await hub.prepare({
+    await hub.incoming.prepare({
       ...looksOf(input),
       ...(guest && { guest }),
       ...(definition && { definition }),
@@ -153,14 +154,14 @@ export function createDestinationActivities(deps: DestinationDependencies) {
         withHeartbeat(
           () => ({ doing: `measuring what is held of ${input.imageId}` }),
           async () => {
-            const migration = await hub.migration(input.migrationId);
+            const migration = await hub.incoming.find(input.migrationId);
             if (!migration)
               throw new DwcpError(
                 'MIGRATION_UNKNOWN',
                 `Host ${deps.hostId} takes no part in migration ${input.migrationId}`,
               );
             await migration.assertTakesData();
-            const { held, state } = await migration.image(input.imageId, input.useBaseline);
+            const { held, state } = await migration.images.image(input.imageId, input.useBaseline);
             await migration.beginGuestAhead();
             let blocks = 0;
             for (let block = 0; block < held.blocks; block += 1) if (!held.isZero(block)) blocks += 1;

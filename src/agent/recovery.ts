@@ -20,7 +20,7 @@ export async function recoverUntilDone(
   signal: AbortSignal,
 ): Promise<void> {
   while (!signal.aborted) {
-    const failed = [...(await recoverSource(host, ownership, log)), ...(await host.hub.recover())];
+    const failed = [...(await recoverSource(host, ownership, log)), ...(await host.hub.incoming.recover())];
     for (const { migrationId, error } of failed)
       log.warn({ migrationId, ...error.report() }, 'what an earlier agent had left could not be completed yet');
     if (failed.length === 0) return;

@@ -51,14 +51,14 @@ export class Sweeper {
    * it may have looked when the migration was still open, and may have other hosts to wait for.
    */
   async settle(vmId: string): Promise<void> {
-    for (const { migrationId } of await this.#parts.host.hub.recordsOf(vmId))
+    for (const { migrationId } of await this.#parts.host.hub.incoming.recordsOf(vmId))
       await this.#try(migrationId, () => this.#sweepIncoming(migrationId));
     await this.#try(vmId, () => this.#sweepSource(vmId));
   }
 
   async #sweep(): Promise<void> {
     const { host, sources } = this.#parts;
-    for (const migrationId of await host.hub.list())
+    for (const migrationId of await host.hub.incoming.list())
       await this.#try(migrationId, () => this.#sweepIncoming(migrationId));
     const open = new Set<string | undefined>();
     for (const { vmId } of await host.registry.list())
@@ -91,7 +91,7 @@ export class Sweeper {
 
   async #sweepIncoming(migrationId: string): Promise<void> {
     const { host, log } = this.#parts;
-    const migration = await host.hub.migration(migrationId);
+    const migration = await host.hub.incoming.find(migrationId);
     if (!migration) return;
     if (migration.record.mode === 'direct') {
       if (await endOldDirect(host.hub, migration))
@@ -108,7 +108,7 @@ export class Sweeper {
       DESTINATION_TABLE[destinationState((await host.ownership.last(vmId, migrationId))?.state)].atStart !== 'nothing';
     // Behind such a line nothing is left to decide, whoever leads the migration.
     if (await isOver()) {
-      await host.hub.complete(migrationId);
+      await host.hub.incoming.complete(migrationId);
       log.info({ migrationId, vmId }, 'completed what a migration had left');
       return;
     }
@@ -123,7 +123,7 @@ export class Sweeper {
   /** Taken over since it was looked at: then that is completed. */
   async #unlessTaken(error: unknown, migrationId: string): Promise<void> {
     if (!hasCode(error, 'ALREADY_PAST_RETURN')) throw error;
-    await this.#parts.host.hub.complete(migrationId);
+    await this.#parts.host.hub.incoming.complete(migrationId);
   }
 
   async #sweepOutgoing(vmId: string, migrationId: string): Promise<void> {

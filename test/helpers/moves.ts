@@ -37,7 +37,7 @@ export async function prepareMove(
     sizeBytes,
     path: destination.registry.imagePath(known, vmId, imageId),
   }));
-  await destination.hub.prepare({
+  await destination.hub.incoming.prepare({
     migrationId,
     vmId,
     mode: 'migrate',

@@ -42,7 +42,7 @@ it('brings a disk and a memory image to their places at once, forgets both, and 
     adapter.migrateVmMemory('vm', readFileSync(image), destination, failing),
   ]);
   expect([sha256(place('disk')), sha256(place('memory'))]).toEqual([sha256(image), sha256(image)]);
-  expect(await host.hub.list()).toEqual([]);
+  expect(await host.hub.incoming.list()).toEqual([]);
 });
 
 async function breakOff(sessionId?: string): Promise<void> {
@@ -62,12 +62,12 @@ async function breakOff(sessionId?: string): Promise<void> {
 it('a transfer that nobody can go on with leaves a baseline and no record', async () => {
   await breakOff();
   // What was on the way may end the session before its answer has come: it is carried out all the same.
-  await until(10_000, 'the record is gone', async () => (await host.hub.list()).length === 0);
+  await until(10_000, 'the record is gone', async () => (await host.hub.incoming.list()).length === 0);
 });
 
 it('one with a session id goes on where it was', async () => {
   await breakOff('mine');
-  expect(await host.hub.list()).toEqual(['mine']);
+  expect(await host.hub.incoming.list()).toEqual(['mine']);
   const sent = await adapter.migrateVmDisk('vm', image, { ...destination, sessionId: 'mine' });
   expect(sha256(place('disk'))).toBe(sha256(image));
   expect(sent.began).toBe('resumed');
@@ -77,20 +77,20 @@ it('one that nobody goes on with gives way to a migration of the VM, and is ende
   await breakOff('left');
   await until(10_000, 'the session has ended', () => host.hub.sessionCount === 0);
   await endIdleDirect(host.hub, 'another');
-  expect(await endOldDirect(host.hub, (await host.hub.migration('left'))!)).toBe(false);
-  expect(await host.hub.list()).toEqual(['left']);
+  expect(await endOldDirect(host.hub, (await host.hub.incoming.find('left'))!)).toBe(false);
+  expect(await host.hub.incoming.list()).toEqual(['left']);
   const dayBefore = new Date(Date.now() - 25 * 3_600_000);
   utimesSync(join(host.dataDir, 'incoming', 'left', 'record.json'), dayBefore, dayBefore);
-  expect(await endOldDirect(host.hub, (await host.hub.migration('left'))!)).toBe(true);
-  expect(await host.hub.list()).toEqual([]);
+  expect(await endOldDirect(host.hub, (await host.hub.incoming.find('left'))!)).toBe(true);
+  expect(await host.hub.incoming.list()).toEqual([]);
   await breakOff('again');
   await until(10_000, 'the session has ended', () => host.hub.sessionCount === 0);
   await endIdleDirect(host.hub, 'vm');
-  expect(await host.hub.list()).toEqual([]);
+  expect(await host.hub.incoming.list()).toEqual([]);
 });
 
 it('refuses a VM whose images another migration has in its hands', async () => {
-  await host.hub.prepare({
+  await host.hub.incoming.prepare({
     migrationId: 'other',
     vmId: 'vm',
     mode: 'warm',

@@ -190,7 +190,7 @@ describe('resume', () => {
     const content = sha256(here.disk);
     const move = await prepareMove('m1', 'vm', here.a, here.b);
     await interrupted(move, 1000);
-    await (await here.b.hub.migration('m1'))!.close();
+    await (await here.b.hub.incoming.find('m1'))!.close();
     const work = openSync(`${onB(here)}.dwcp-work`, 'r+');
     writeSync(work, Buffer.from('torn by a crash'), 0, 15, SIZE - BLOCK);
     closeSync(work);

@@ -63,8 +63,8 @@ const ORDERED: readonly Mutant[] = [
     edits: [
       edit(
         'activities/destination-host',
-        'await hub.prepare(',
-        "if (mode === 'migrate' && own.state === 'none') await own.happened('prepare', fence); await hub.prepare(",
+        'await hub.incoming.prepare(',
+        "if (mode === 'migrate' && own.state === 'none') await own.happened('prepare', fence); await hub.incoming.prepare(",
       ),
     ],
   },

@@ -3,147 +3,49 @@
  * happen here. Every step may be asked for again and gives the same answer. Carries out DESTINATION_TABLE of
  * src/model/ownership-machine.ts: what changes who owns the VM happens inside the VM's lock.
  */
-import { type FileHandle, open, stat } from 'node:fs/promises';
+import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { z } from 'zod';
-import type { SharedDictionary } from '../../encoder/trained-dictionary';
 import { onAbort } from '../../model/abort';
 import { DwcpError } from '../../model/errors';
-import {
-  guestDefinitionSchema,
-  guestSpecSchema,
-  MEMORY_IMAGE_ID,
-  type RamBlock,
-  ramBlockSchema,
-  sharedFileSchema,
-} from '../../model/guest';
-import { hostIdSchema, migrationIdSchema, tenantSchema, vmIdSchema, vmTypeSchema } from '../../model/ids';
-import { imageSpecSchema, looksOf } from '../../model/image';
-import type { BaseStore } from '../../store/base-disks';
-import type { BaselineStore } from '../../store/baselines';
+import { MEMORY_IMAGE_ID } from '../../model/guest';
+import { looksOf } from '../../model/image';
 import { readIfThere, writeDurably } from '../../store/durable-file';
-import { removeDurably } from '../../store/durable-folder';
-import type { DictionaryStore } from '../../store/dictionaries';
 import {
   DESTINATION_TABLE,
   type DestinationEvent,
   type DestinationState,
   destinationState,
 } from '../../model/ownership-machine';
-import type { OwnershipJournal } from '../../store/ownership-journal';
-import type { VmRegistry } from '../../store/vm-registry';
-import { BaseOffer, type OfferedBase } from './base-offer';
-import type { ReferenceSource } from '../codec/codec-jobs';
-import type { CodecPool } from '../codec/codec-pool';
-import {
-  DestinationGuest,
-  type GuestReceiver,
-  NeverRan,
-  type StartedGuest,
-  type WholePlaces,
-} from './destination-guest';
+import { DestinationGuest, NeverRan, type StartedGuest, type WholePlaces } from './destination-guest';
 import { OwnStep } from '../hand-over/own-step';
-import type { referencesSchema } from '../protocol';
-import { sampleOf } from '../source/reference-sources';
+import { installImage, installLinked, linkInPlace, makeWorkFile, unlinkFromPlace } from './image-places';
 import {
-  installImage,
-  installLinked,
-  keepUnjournaled,
-  linkInPlace,
-  makeWorkFile,
-  unlinkFromPlace,
-} from './image-places';
-import { removeJournal, WorkingImage, type WorkingImageParameters } from './working-image';
-
-/**
- * `migrate`: the VM changes hosts. `warm`: the images become a baseline, the VM stays. `direct`: the library's
- * adapter, images only, no VM changes hands.
- */
-export const MODES = ['migrate', 'warm', 'direct'] as const;
-export type Mode = (typeof MODES)[number];
-
-export const destinationRecordSchema = z.strictObject({
-  migrationId: migrationIdSchema,
-  vmId: vmIdSchema,
-  vmType: vmTypeSchema.optional(),
-  tenant: tenantSchema.optional(),
-  mode: z.enum(MODES),
-  fence: z.int().min(0),
-  generation: z.int().min(0),
-  sourceHost: hostIdSchema,
-  workflowId: z.string().max(1000).optional(),
-  images: z.array(imageSpecSchema.extend({ path: z.string().min(1) })).min(1),
-  /** A guest that does not run: how it is started here. */
-  definition: guestDefinitionSchema.optional(),
-  /** A running guest: how its QEMU is started here, and how its memory lies in its image. */
-  guest: z
-    .strictObject({
-      command: guestDefinitionSchema.shape.command,
-      ramBlocks: z.array(ramBlockSchema),
-      qmpPath: z.string().min(1),
-      sharedFiles: z.array(sharedFileSchema),
-      setUp: guestSpecSchema.shape.setUp,
-    })
-    .optional(),
-});
-export type DestinationRecord = z.infer<typeof destinationRecordSchema>;
+  DestinationContext,
+  DestinationRecord,
+  destinationRecordSchema,
+  recordFolder,
+  removeRecord,
+} from './destination-record';
+import { OpenImages } from './open-images';
 
 type DestinationStep = OwnStep<DestinationState, DestinationEvent>;
 
-/** Of one migration at a time. */
-const MAX_DICTIONARIES = 4;
-
-/** What makes a VM live on this host; the hypervisor's driver is one. */
-export interface VmActivator {
-  activate(images: DestinationRecord['images']): Promise<void>;
-  /** Receives a running guest. */
-  receiveGuest(vmId: string, command: readonly string[], ramBlocks: readonly RamBlock[]): GuestReceiver;
-}
-
-export interface DestinationContext {
-  readonly dataDir: string;
-  readonly store: BaselineStore;
-  readonly ownership: OwnershipJournal;
-  readonly registry: VmRegistry;
-  readonly pool: CodecPool;
-  readonly dictionaries: DictionaryStore;
-  readonly bases: BaseStore;
-  readonly activator: VmActivator;
-}
-
-export function migrationFolder(dataDir: string): string {
-  return join(dataDir, 'incoming');
-}
-
-/** The record and what lies beside it; not there again after a crash. */
-export async function removeRecord(dataDir: string, migrationId: string): Promise<void> {
-  await removeDurably(join(migrationFolder(dataDir), migrationId));
-}
-
 export class DestinationMigration {
   readonly record: DestinationRecord;
+  readonly images: OpenImages;
   readonly #context: DestinationContext;
-  readonly #open = new Map<string, Promise<WorkingImage>>();
   readonly #guest: DestinationGuest | undefined;
-  #dictionaries: readonly SharedDictionary[] = [];
-  readonly #bases: BaseOffer;
-  /** What the source has named, and all that may be referred to. */
-  #named: readonly ReferenceSource[] = [];
-  #references: readonly ReferenceSource[] = [];
-  readonly #sharedFiles = new Map<string, FileHandle>();
   #step: Promise<unknown> = Promise.resolve();
   #started: StartedGuest | undefined;
   /** No data is taken in any more: the VM has been taken over, or given up. */
   #closedToData = false;
   #takingOver = 0;
-  /** Its record is gone, or going. */
-  #forgotten = false;
 
   constructor(record: DestinationRecord, context: DestinationContext) {
     this.record = record;
     this.#context = context;
-    const { guest, vmId, tenant } = record;
-    this.#bases = new BaseOffer(context.bases, tenant ?? '');
+    this.images = new OpenImages(record, context);
+    const { guest, vmId } = record;
     this.#guest =
       guest &&
       new DestinationGuest(this.#folder(), context.activator.receiveGuest(vmId, guest.command, guest.ramBlocks));
@@ -155,7 +57,7 @@ export class DestinationMigration {
   }
 
   static async load(migrationId: string, context: DestinationContext): Promise<DestinationMigration | undefined> {
-    const text = await readIfThere(join(migrationFolder(context.dataDir), migrationId, 'record.json'));
+    const text = await readIfThere(join(recordFolder(context.dataDir, migrationId), 'record.json'));
     return text && new DestinationMigration(destinationRecordSchema.parse(JSON.parse(text.toString('utf8'))), context);
   }
 
@@ -195,115 +97,11 @@ export class DestinationMigration {
     return !this.#closedToData && this.#takingOver === 0;
   }
 
-  /** The working image of an image, opened on first use; one that a full disk has stopped is opened anew. */
-  async image(imageId: string, useBaseline: boolean): Promise<WorkingImage> {
-    const before = this.#open.get(imageId);
-    const known = await before?.catch(() => undefined);
-    if (this.#open.get(imageId) !== before) return this.image(imageId, useBaseline);
-    if (known && !known.failed) return known;
-    if (this.#forgotten)
-      throw new DwcpError(
-        'ABANDONED',
-        `Migration ${this.record.migrationId} is over here: nothing of it is opened any more`,
-        { side: 'destination' },
-      );
-    const opening = this.#openAnew(imageId, useBaseline, known);
-    this.#open.set(imageId, opening);
-    return opening;
-  }
-
-  async #openAnew(imageId: string, useBaseline: boolean, failed: WorkingImage | undefined): Promise<WorkingImage> {
-    await failed?.close();
-    const image = await WorkingImage.open(
-      this.parametersOf(imageId, useBaseline),
-      this.#context.store,
-      this.#context.pool,
-    );
-    image.unpacksWith(this.#dictionaries);
-    image.refersTo(this.#references);
-    return image;
-  }
-
-  /** The image of a number that the source uses in batches; undefined while it is not open. */
-  async imageByNumber(number: number): Promise<WorkingImage | undefined> {
-    const spec = this.record.images[number];
-    return spec && this.#open.get(spec.imageId);
-  }
-
-  parametersOf(imageId: string, useBaseline: boolean): WorkingImageParameters {
-    const spec = this.record.images.find((image) => image.imageId === imageId);
-    if (!spec)
-      throw new DwcpError('PROTOCOL_VIOLATION', `Migration ${this.record.migrationId} has no image ${imageId}`, {
-        side: 'destination',
-      });
-    const { path: imagePath, ...image } = spec;
-    const journalPath = join(this.#folder(), `${imageId}.journal`);
-    return {
-      migrationId: this.record.migrationId,
-      vmId: this.record.vmId,
-      image,
-      imagePath,
-      journalPath,
-      useBaseline,
-      live: this.record.guest !== undefined,
-    };
-  }
-
-  /**
-   * What the source may refer to from now on: images that are open, and files that this migration names and that are the same here.
-   * @returns for each file whether it is
-   */
-  async referTo({ disks, files }: z.infer<typeof referencesSchema>): Promise<boolean[]> {
-    const found = await Promise.all(
-      files.map(async (file) =>
-        this.record.guest?.sharedFiles.some(({ path }) => path === file.path) ? this.#sameFile(file) : undefined,
-      ),
-    );
-    const sources: ReferenceSource[] = found.filter((source) => source !== undefined);
-    for (const { image, from } of disks) {
-      const open = await this.imageByNumber(image);
-      if (open) sources.push({ fd: open.fd, sizeBytes: open.held.sizeBytes, from });
-    }
-    await this.#refer(sources);
-    return found.map((source) => source !== undefined);
-  }
-
-  /** Bases of this host that look like what is going to come; what is referred to them may come from now on. */
-  async offerBases(sample: Buffer): Promise<readonly OfferedBase[]> {
-    const offered = await this.#bases.offer(sample);
-    await this.#refer(this.#named);
-    return offered;
-  }
-
-  hasBases(): Promise<boolean> {
-    return this.#bases.hasAny();
-  }
-
-  basePages(name: string): Promise<Buffer | undefined> {
-    return this.#bases.pagesOf(name);
-  }
-
-  async #refer(named: readonly ReferenceSource[]): Promise<void> {
-    this.#named = named;
-    this.#references = [...named, ...this.#bases.offered.map(({ source }) => source)].sort((a, b) => a.from - b.from);
-    for (const opening of this.#open.values()) (await opening).refersTo(this.#references);
-  }
-
-  /** Frames of this migration may be packed with it from now on. */
-  async activate(dictionary: SharedDictionary): Promise<void> {
-    if (!this.#dictionaries.some(({ id }) => id === dictionary.id))
-      this.#dictionaries = [...this.#dictionaries, dictionary].slice(-MAX_DICTIONARIES);
-    for (const opening of this.#open.values()) (await opening).unpacksWith(this.#dictionaries);
-  }
-
   /** All images are open: the guest's QEMU is started and fed what is held of its memory before anything is sent. Idempotent. */
   async beginGuestAhead(): Promise<void> {
     const setUp = this.record.guest?.setUp;
     if (!setUp || this.#guest?.begun) return;
-    const open = await Promise.all(
-      this.record.images.map(async ({ imageId }) => this.#open.get(imageId)?.catch(() => undefined)),
-    );
-    if (!open.every((image) => image && !image.failed)) return;
+    if (!(await this.images.allOpen())) return;
     await this.#beginGuest(Buffer.from(setUp.prefix, 'base64'), setUp.sectionId, true);
   }
 
@@ -318,7 +116,7 @@ export class DestinationMigration {
       if (ahead && this.#theGuest.begun) return;
       await this.#theGuest.forgetState();
       for (const { imageId, path } of this.record.images) if (imageId !== MEMORY_IMAGE_ID) await linkInPlace(path);
-      this.#theGuest.begin(prefix, sectionId, await this.image(MEMORY_IMAGE_ID, true));
+      this.#theGuest.begin(prefix, sectionId, await this.images.image(MEMORY_IMAGE_ID, true));
     });
   }
 
@@ -347,7 +145,7 @@ export class DestinationMigration {
       const disks = new Map<string, string>();
       await this.#theGuest.discard();
       for (const { path } of this.record.images) await unlinkFromPlace(path);
-      await this.#keepAll();
+      await this.images.keepAll();
       for (const { imageId, kind, path, sizeBytes } of this.record.images) {
         if (kind !== 'disk') continue;
         await makeWorkFile(path, sizeBytes);
@@ -371,13 +169,6 @@ export class DestinationMigration {
         side: 'destination',
       });
     return places;
-  }
-
-  /** Closes a working image so that the standard transfer can write its file. */
-  async yieldImage(imageId: string): Promise<void> {
-    const image = await this.#open.get(imageId)?.catch(() => undefined);
-    this.#open.delete(imageId);
-    await image?.close();
   }
 
   /**
@@ -406,9 +197,9 @@ export class DestinationMigration {
     if ((await own.vm.fence()) > fence)
       throw new DwcpError('FENCED', `A newer migration of ${own.vm.vmId} has been here`, { side: 'destination' });
     const whole = await this.#guest?.cameWhole();
-    if (!whole) await Promise.all(images.map(({ imageId }) => this.#assertVerified(imageId, roots[imageId])));
+    if (!whole) await Promise.all(images.map(({ imageId }) => this.images.assertVerified(imageId, roots[imageId])));
     const memoryRoot = this.#guest && !whole ? roots[MEMORY_IMAGE_ID] : undefined;
-    await this.#guest?.ensureLoaded(() => this.image(MEMORY_IMAGE_ID, true), memoryRoot);
+    await this.#guest?.ensureLoaded(() => this.images.image(MEMORY_IMAGE_ID, true), memoryRoot);
     await own.happened('take_over', fence, memoryRoot === undefined ? {} : { memoryRoot });
   }
 
@@ -426,19 +217,12 @@ export class DestinationMigration {
 
   /** Warm-up: what has been verified becomes the baseline. */
   keepAsBaselines(): Promise<void> {
-    return this.#inTurn(() => this.#keepAll());
+    return this.#inTurn(() => this.images.keepAll());
   }
 
   /** Direct: puts one verified image at its own place. */
   installDirect(imageId: string): Promise<void> {
-    return this.#inTurn(async () => {
-      const image = await this.image(imageId, true);
-      if (image.verifiedRoot === undefined)
-        throw new DwcpError('INTEGRITY_MISMATCH', `Image ${imageId} is not verified`, { side: 'destination' });
-      await image.close();
-      this.#open.delete(imageId);
-      await installImage(image.parameters, this.record.generation, this.#context.store, this.#context.pool, image.held);
-    });
+    return this.#inTurn(() => this.images.install(imageId));
   }
 
   /**
@@ -460,35 +244,14 @@ export class DestinationMigration {
     this.#closedToData = true;
     await this.#guest?.discard();
     if (this.#guest) for (const { path } of this.record.images) await unlinkFromPlace(path);
-    await this.#keepAll();
+    await this.images.keepAll();
     await this.#forget();
   }
 
   /** Closes files; nothing is decided. */
   async close(): Promise<void> {
     this.#guest?.release();
-    const open = [...this.#open.values()];
-    this.#open.clear();
-    await Promise.all(open.map(async (opening) => (await opening.catch(() => undefined))?.close()));
-    for (const handle of this.#sharedFiles.values()) await handle.close();
-    this.#sharedFiles.clear();
-    await this.#bases.close();
-  }
-
-  async #sameFile({
-    path,
-    sizeBytes,
-    from,
-    sample,
-  }: z.infer<typeof referencesSchema>['files'][number]): Promise<ReferenceSource | undefined> {
-    try {
-      const handle = this.#sharedFiles.get(path) ?? (await open(path, 'r'));
-      this.#sharedFiles.set(path, handle);
-      const same = (await handle.stat()).size === sizeBytes && (await sampleOf(handle, sizeBytes)) === sample;
-      return same ? { fd: handle.fd, sizeBytes, from } : undefined;
-    } catch {
-      return undefined;
-    }
+    await this.images.close();
   }
 
   async #install(own: DestinationStep): Promise<void> {
@@ -501,8 +264,8 @@ export class DestinationMigration {
     // A guest waits for nothing but its own start; what is left to do concerns files only.
     this.#started = await this.#start(own);
     for (const { imageId } of images) {
-      const parameters = this.parametersOf(imageId, true);
-      const image = await this.#open.get(imageId)?.catch(() => undefined);
+      const parameters = this.images.parametersOf(imageId, true);
+      const image = await this.images.ifOpen(imageId);
       await image?.close();
       const held = image?.verifiedRoot === undefined ? undefined : image.held;
       if (whole) await installLinked(parameters, store);
@@ -528,7 +291,7 @@ export class DestinationMigration {
   /** Lets the guest run. One that cannot be started here is given back: its source still has it, standing still. @throws ABANDONED then */
   async #start(own: DestinationStep): Promise<StartedGuest | undefined> {
     try {
-      return await this.#guest?.start(() => this.image(MEMORY_IMAGE_ID, true), own.entry?.memoryRoot);
+      return await this.#guest?.start(() => this.images.image(MEMORY_IMAGE_ID, true), own.entry?.memoryRoot);
     } catch (error) {
       if (!(error instanceof NeverRan)) throw error;
       await own.happened('cannot_start', this.record.fence, { note: error.reason.message });
@@ -541,33 +304,10 @@ export class DestinationMigration {
     }
   }
 
-  async #keepAll(): Promise<void> {
-    for (const { imageId } of this.record.images) {
-      const parameters = this.parametersOf(imageId, true);
-      if ((await readIfThere(parameters.journalPath)) === undefined) {
-        await keepUnjournaled(parameters, this.record.generation, this.#context.store, this.#context.pool);
-        continue;
-      }
-      await (await this.image(imageId, true)).keepAsBaseline(this.record.generation);
-      this.#open.delete(imageId);
-    }
-  }
-
-  async #assertVerified(imageId: string, root: string | undefined): Promise<void> {
-    const image = await this.image(imageId, true);
-    if (root !== undefined && image.verifiedRoot === root) return;
-    throw new DwcpError(
-      'INTEGRITY_MISMATCH',
-      `Image ${imageId} has not been verified here with the root that the source names`,
-      { side: 'destination' },
-    );
-  }
-
-  /** Ends the record of a migration that needs it no more: what is being opened is waited for, and nothing is opened afterwards. */
+  /** Ends the record of a migration that needs it no more. */
   async #forget(): Promise<void> {
-    this.#forgotten = true;
-    await this.close();
-    for (const { imageId } of this.record.images) await removeJournal(this.parametersOf(imageId, true).journalPath);
+    this.#guest?.release();
+    await this.images.end();
     await removeRecord(this.#context.dataDir, this.record.migrationId);
   }
 
@@ -599,6 +339,6 @@ export class DestinationMigration {
   }
 
   #folder(): string {
-    return join(migrationFolder(this.#context.dataDir), this.record.migrationId);
+    return recordFolder(this.#context.dataDir, this.record.migrationId);
   }
 }

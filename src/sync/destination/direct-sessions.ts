@@ -4,13 +4,15 @@
  */
 import { DwcpError } from '../../model/errors';
 import { GRANT_LIFETIME_MS } from '../../model/timing';
-import type { DestinationMigration, DestinationRecord } from './destination-migration';
+import type { DestinationMigration } from './destination-migration';
+import type { DestinationRecord } from './destination-record';
+import type { IncomingMigrations } from './incoming-migrations';
 
 type Images = DestinationRecord['images'];
 
 /** What they ask of the hub. */
 export interface Records {
-  recordsOf(vmId: string): Promise<readonly DestinationRecord[]>;
+  readonly incoming: Pick<IncomingMigrations, 'recordsOf'>;
   dismiss(migrationId: string): Promise<void>;
   holds(sessionId: string): boolean;
 }
@@ -21,7 +23,8 @@ function isIdleDirect(hub: Records, { mode, migrationId }: DestinationRecord): b
 
 /** Ends direct sessions to images of a VM that nobody holds: they are in nobody's way. What has arrived stays as baseline. */
 export async function endIdleDirect(hub: Records, vmId: string): Promise<void> {
-  for (const record of await hub.recordsOf(vmId)) if (isIdleDirect(hub, record)) await hub.dismiss(record.migrationId);
+  for (const record of await hub.incoming.recordsOf(vmId))
+    if (isIdleDirect(hub, record)) await hub.dismiss(record.migrationId);
 }
 
 /** As endIdleDirect(), of one session that was begun longer ago than a grant lasts. @returns whether it has ended */
@@ -41,7 +44,7 @@ export async function assertImagesFree(
   { migrationId, vmId, images }: DestinationRecord,
   hostId: string,
 ): Promise<void> {
-  for (const other of await hub.recordsOf(vmId)) {
+  for (const other of await hub.incoming.recordsOf(vmId)) {
     if (other.migrationId === migrationId || (other.mode === 'direct' && !shareImages(other.images, images))) continue;
     if (!isIdleDirect(hub, other))
       throw new DwcpError('VM_BUSY', `Host ${hostId} has images of ${vmId} in its hands for ${other.migrationId}`, {

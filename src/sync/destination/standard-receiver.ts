@@ -19,7 +19,8 @@ import type { Connection, Received } from '../../transport/connection';
 import { buildFrame, type Frame, type FrameType } from '../../transport/frame';
 import { readMeta } from '../../transport/hello';
 import type { Slab } from '../../transport/slab';
-import type { DestinationContext, DestinationMigration } from './destination-migration';
+import type { DestinationMigration } from './destination-migration';
+import type { DestinationContext } from './destination-record';
 import { sealWorkFile } from './image-places';
 import { removeJournal, type WorkingImageParameters } from './working-image';
 
@@ -131,8 +132,8 @@ export class StandardReceiver {
 
   async #begin(migration: DestinationMigration, imageId: string): Promise<number> {
     await this.#closeFile();
-    await migration.yieldImage(imageId);
-    const parameters = migration.parametersOf(imageId, false);
+    await migration.images.yieldImage(imageId);
+    const parameters = migration.images.parametersOf(imageId, false);
     await removeJournal(parameters.journalPath);
     await makeFolderDurably(dirname(parameters.imagePath));
     const handle = await open(workPathOf(parameters.imagePath), constants.O_RDWR | constants.O_CREAT, 0o600);

@@ -3,24 +3,16 @@
  * drives of the guest). The source names them to the destination; a file is used only where a sample of it is equal there.
  * Disks of a running guest become findable while they are read to be sent; those of a stopped VM from their files.
  */
-import { open, type FileHandle } from 'node:fs/promises';
-import { quickHash } from '../../encoder/hash';
-import {
-  BLOCK_SIZE_BYTES,
-  blockCount,
-  type ImageSpec,
-  PAGE_SIZE_BYTES,
-  PAGES_PER_BLOCK,
-  pagesOfBlocks,
-} from '../../model/image';
+import { open } from 'node:fs/promises';
+import { blockCount, type ImageSpec, PAGES_PER_BLOCK, pagesOfBlocks } from '../../model/image';
 import type { SharedFile } from '../../model/guest';
 import type { SendingSession } from '../../transport/sending-session';
 import type { CodecPool } from '../codec/codec-pool';
 import { allEnded } from '../codec/measure-file';
 import { readBody, referencesAnsweredSchema, referencesSchema } from '../protocol';
 import { MAX_PAGES, shareReferences, type SharedReferences } from '../codec/reference-index';
+import { sampleOf } from '../codec/file-sample';
 
-const SAMPLE_PAGES = 64;
 /** Blocks of a file that one job makes findable. */
 const INDEX_BLOCKS = 64;
 
@@ -137,20 +129,4 @@ async function sampleOfFile({ path, sizeBytes }: SharedFile): Promise<string> {
   } finally {
     await handle.close();
   }
-}
-
-/** A hash over pages from all over a file: enough to tell a copy from something else, every block being checked anyway. */
-export async function sampleOf(handle: FileHandle, sizeBytes: number): Promise<string> {
-  const pages = Array.from({ length: SAMPLE_PAGES }, () => Buffer.alloc(PAGE_SIZE_BYTES));
-  await Promise.all(
-    pages.map((page, index) =>
-      handle.read(
-        page,
-        0,
-        page.length,
-        Math.floor(((index + 0.5) / SAMPLE_PAGES) * (sizeBytes / BLOCK_SIZE_BYTES)) * BLOCK_SIZE_BYTES,
-      ),
-    ),
-  );
-  return quickHash(Buffer.concat(pages)).toString('hex');
 }

@@ -1,0 +1,225 @@
+/**
+ * What a source asks over a session, and how the destination answers: one handler for each request of protocol.ts. What is
+ * asked of a migration goes to its own object; who owns the VM is settled by the hub, whoever asks.
+ */
+import { HASH_BYTES, PAGE_HASH_BYTES } from '../../encoder/hash';
+import { compressBound, Packer } from '../../encoder/packer';
+import { shareDictionary } from '../../encoder/trained-dictionary';
+import { DwcpError } from '../../model/errors';
+import type { Answer, Message } from '../../transport/control-channel';
+import { ReceivingSession } from '../../transport/receiving-session';
+import {
+  TakenOver,
+  readBody,
+  openImageSchema,
+  manifestRequestSchema,
+  pageHashesSchema,
+  MAX_PAGE_HASH_BLOCKS,
+  referencesSchema,
+  MAX_SAMPLE_BYTES,
+  basePagesSchema,
+  dictionarySchema,
+  finishImageSchema,
+  takeOverSchema,
+  guestBeginSchema,
+  guestLoadSchema,
+  installImageSchema,
+  abandonSchema,
+} from '../protocol';
+import { DestinationContext, destinationRecordSchema } from './destination-record';
+import { Records, assertImagesFree } from './direct-sessions';
+import { IncomingMigrations } from './incoming-migrations';
+import { WorkingImage } from './working-image';
+
+export type Handler = (message: Message, session: ReceivingSession, signal: AbortSignal) => Promise<Answer>;
+
+/** What decides who owns a VM. */
+export const SETTLING: ReadonlySet<string> = new Set(['take_over', 'abandon']);
+/** What takes nothing in. */
+export const WITHOUT_RECORD: ReadonlySet<string> = new Set(['prepare', 'train']);
+
+/** What requests ask of the hub. */
+export interface Requested extends Records {
+  readonly incoming: IncomingMigrations;
+  readonly hostId: string;
+  takeOver(migrationId: string, vmId: string, roots: Readonly<Record<string, string>>): Promise<TakenOver>;
+  abandon(migrationId: string, vmId: string, fence: number): Promise<void>;
+  yieldStandard(migrationId: string): Promise<void>;
+}
+
+export function destinationRequests(hub: Requested, context: DestinationContext): Readonly<Record<string, Handler>> {
+  const { incoming } = hub;
+  const packer = new Packer();
+  return {
+    open_image: async (message, session) => {
+      const { imageId, useBaseline } = readBody(openImageSchema, message);
+      const migration = await incoming.get(session.id);
+      await hub.yieldStandard(session.id);
+      const image = await migration.images.image(imageId, useBaseline);
+      await image.beginPass();
+      const root = await context.pool.run({
+        kind: 'root',
+        hashes: image.held.memory,
+        sizeBytes: image.held.sizeBytes,
+      });
+      const zero = image.state === 'empty';
+      return {
+        body: {
+          image: migration.record.images.findIndex((spec) => spec.imageId === imageId),
+          state: image.state,
+          root,
+          zero,
+          bases: await migration.images.hasBases(),
+        },
+      };
+    },
+
+    manifest: async (message, session) => {
+      const { image, first, count } = readBody(manifestRequestSchema, message);
+      const { held } = await imageOf(incoming, session, image);
+      if (first + count > held.blocks)
+        throw new DwcpError('PROTOCOL_VIOLATION', 'The manifest has no such blocks', { side: 'destination' });
+      const hashes = held.hashes.subarray(first * HASH_BYTES, (first + count) * HASH_BYTES);
+      const packed = Buffer.allocUnsafe(compressBound(hashes.length));
+      const bytes = packer.pack(hashes, packed, 1);
+      // A copy: the hashes go on changing while the answer waits for the socket.
+      return bytes >= 0
+        ? { body: { packed: true }, payload: packed.subarray(0, bytes) }
+        : { body: { packed: false }, payload: Buffer.from(hashes) };
+    },
+
+    page_hashes: async (message, session) => {
+      const { image } = readBody(pageHashesSchema, message);
+      const working = await imageOf(incoming, session, image);
+      const count = message.payload.length / 4;
+      if (!Number.isInteger(count) || count > MAX_PAGE_HASH_BLOCKS)
+        throw new DwcpError('PROTOCOL_VIOLATION', `${count} blocks are too many to ask for`, { side: 'destination' });
+      const list = Array.from({ length: count }, (_, index) => message.payload.readUInt32BE(index * 4));
+      if (list.some((block) => block >= working.held.blocks))
+        throw new DwcpError('PROTOCOL_VIOLATION', 'The image has no such blocks', { side: 'destination' });
+      const hashes = await working.pageHashes(list);
+      return { body: {}, payload: Buffer.from(hashes.buffer, hashes.byteOffset, hashes.length) };
+    },
+
+    references: async (message, session) => {
+      const accepted = await (await incoming.get(session.id)).images.referTo(readBody(referencesSchema, message));
+      return { body: { accepted } };
+    },
+
+    bases: async (message, session) => {
+      const sample = message.payload.subarray(0, MAX_SAMPLE_BYTES);
+      const offered = await (await incoming.get(session.id)).images.offerBases(Buffer.from(sample));
+      return {
+        body: {
+          bases: offered.map(({ base: { name, root, sizeBytes }, source: { from } }) => ({
+            name,
+            root,
+            sizeBytes,
+            from,
+          })),
+        },
+      };
+    },
+
+    base_pages: async (message, session) => {
+      const { name, first, count } = readBody(basePagesSchema, message);
+      const pages = await (await incoming.get(session.id)).images.basePages(name);
+      if (!pages || (first + count) * PAGE_HASH_BYTES > pages.length)
+        throw new DwcpError('PROTOCOL_VIOLATION', `No such pages of a base ${name} were offered`, {
+          side: 'destination',
+        });
+      return { body: {}, payload: pages.subarray(first * PAGE_HASH_BYTES, (first + count) * PAGE_HASH_BYTES) };
+    },
+
+    dictionary: async (message, session) => {
+      const { hash } = readBody(dictionarySchema, message);
+      const migration = await incoming.get(session.id);
+      const { dictionaries } = context;
+      const dictionary =
+        message.payload.length > 0
+          ? await dictionaries.receive(hash, Buffer.from(message.payload))
+          : await dictionaries.received(hash);
+      if (dictionary) await migration.images.activate(shareDictionary(dictionary));
+      return { body: { active: dictionary !== undefined } };
+    },
+
+    finish_image: async (message, session) => {
+      const { image, root } = readBody(finishImageSchema, message);
+      await (await imageOf(incoming, session, image)).finish(root);
+      return { body: {} };
+    },
+
+    take_over: async (message, session) => {
+      const { vmId, roots } = readBody(takeOverSchema, message);
+      return { body: await hub.takeOver(session.id, vmId, roots) };
+    },
+
+    guest_begin: async (message, session) => {
+      const { sectionId } = readBody(guestBeginSchema, message);
+      await (await incoming.get(session.id)).beginGuest(Buffer.from(message.payload), sectionId);
+      return { body: {} };
+    },
+
+    guest_left: async (_message, session) => ({ body: { bytes: (await incoming.get(session.id)).guestLeftBytes } }),
+
+    guest_load: async (message, session, signal) => {
+      const { commandBytes, totalBytes } = readBody(guestLoadSchema, message);
+      const state = Buffer.allocUnsafe(totalBytes);
+      if (commandBytes > totalBytes || packer.unpack(message.payload, state) !== totalBytes)
+        throw new DwcpError('PROTOCOL_VIOLATION', 'A device state does not unpack to its length', {
+          side: 'destination',
+        });
+      await (await incoming.get(session.id)).loadGuest(
+        state.subarray(0, commandBytes),
+        state.subarray(commandBytes),
+        signal,
+      );
+      return { body: {} };
+    },
+
+    keep: async (_message, session) => {
+      await (await incoming.get(session.id)).keepAsBaselines();
+      return { body: {} };
+    },
+
+    prepare: async (message, session) => {
+      const record = readBody(destinationRecordSchema, {
+        body: message.body.record as Message['body'],
+        payload: message.payload,
+      });
+      if (record.mode !== 'direct' || record.migrationId !== session.id)
+        throw new DwcpError('PROTOCOL_VIOLATION', 'Only a direct session prepares itself', { side: 'destination' });
+      const known = await context.registry.find(record.vmId);
+      if (known?.presence === 'here')
+        throw new DwcpError('VM_EXISTS', `VM ${record.vmId} lives on this host: its images are not overwritten`, {
+          side: 'destination',
+        });
+      await assertImagesFree(hub, record, hub.hostId);
+      const images = record.images.map((image) => ({
+        ...image,
+        path: context.registry.imagePath(undefined, record.vmId, image.imageId),
+      }));
+      await incoming.prepare({ ...record, images });
+      return { body: {} };
+    },
+
+    install_image: async (message, session) => {
+      await (await incoming.get(session.id)).installDirect(readBody(installImageSchema, message).imageId);
+      return { body: {} };
+    },
+
+    train: (_message, session) => Promise.resolve({ body: { ...(session.takeTrain() ?? { bytes: 0, spanMs: 0 }) } }),
+
+    abandon: async (message, session) => {
+      const { vmId, fence } = readBody(abandonSchema, message);
+      await hub.abandon(session.id, vmId, fence);
+      return { body: {} };
+    },
+  };
+}
+
+async function imageOf(incoming: IncomingMigrations, session: ReceivingSession, number: number): Promise<WorkingImage> {
+  const image = await (await incoming.get(session.id)).images.byNumber(number);
+  if (!image) throw new DwcpError('PROTOCOL_VIOLATION', `Image ${number} is not open`, { side: 'destination' });
+  return image;
+}

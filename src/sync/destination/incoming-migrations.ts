@@ -1,0 +1,129 @@
+/**
+ * The migrations that this host is the destination of: one object for each, whoever asks, also for those from before a
+ * restart. A migration's own steps are destination-migration.ts; who is connected, the hub knows.
+ */
+import { readdir } from 'node:fs/promises';
+import { DestinationContext, DestinationRecord, removeRecord, migrationFolder } from './destination-record';
+import { DestinationMigration } from './destination-migration';
+import { isMissing } from '../../store/durable-file';
+import { DwcpError, toDwcpError, hasCode } from '../../model/errors';
+
+export class IncomingMigrations {
+  readonly #context: DestinationContext;
+  readonly #migrations = new Map<string, Promise<DestinationMigration | undefined>>();
+
+  constructor(context: DestinationContext) {
+    this.#context = context;
+  }
+
+  /** Makes a migration known; asking again for the same one changes nothing. One object for each, whoever asks. */
+  async prepare(record: DestinationRecord): Promise<DestinationMigration> {
+    const known = await this.find(record.migrationId);
+    if (known) return known;
+    if (this.#migrations.has(record.migrationId)) return this.prepare(record);
+    const migration = new DestinationMigration(record, this.#context);
+    await this.#keep(record.migrationId, this.#save(migration));
+    return migration;
+  }
+
+  /** A record that could not be written leaves no folder that would pass for one. */
+  async #save(migration: DestinationMigration): Promise<DestinationMigration> {
+    try {
+      await migration.save();
+      return migration;
+    } catch (error) {
+      await removeRecord(this.#context.dataDir, migration.record.migrationId).catch(() => undefined);
+      throw error;
+    }
+  }
+
+  /** A migration this host takes part in, also one from before a restart. */
+  find(migrationId: string): Promise<DestinationMigration | undefined> {
+    return (
+      this.#migrations.get(migrationId) ??
+      this.#keep(migrationId, DestinationMigration.load(migrationId, this.#context))
+    );
+  }
+
+  #keep<T extends DestinationMigration | undefined>(migrationId: string, coming: Promise<T>): Promise<T> {
+    this.#migrations.set(migrationId, coming);
+    const forget = (): void => {
+      if (this.#migrations.get(migrationId) === coming) this.#migrations.delete(migrationId);
+    };
+    coming.then((migration) => migration ?? forget(), forget);
+    return coming;
+  }
+
+  /** Its record is gone: what still holds the object finds everything said in the journal. */
+  async done(migrationId: string, migration: DestinationMigration): Promise<void> {
+    if ((await this.#migrations.get(migrationId)) === migration) this.#migrations.delete(migrationId);
+  }
+
+  /**
+   * When the agent starts, before it hears of Temporal: completes what a crash has left undone behind a line of the journal.
+   * @returns what could not be completed yet; the sweep tries it again
+   */
+  async recover(): Promise<readonly { readonly migrationId: string; readonly error: DwcpError }[]> {
+    const failed: { migrationId: string; error: DwcpError }[] = [];
+    for (const migrationId of await this.list()) {
+      try {
+        if (await this.find(migrationId)) await this.complete(migrationId);
+        // A crash cut it off while it was made or forgotten.
+        else await removeRecord(this.#context.dataDir, migrationId);
+      } catch (error) {
+        failed.push({ migrationId, error: toDwcpError(error, 'INTERNAL', { side: 'destination' }) });
+      }
+    }
+    return failed;
+  }
+
+  /** Completes what is behind a line of the journal and was left undone. @returns false where there is nothing of the kind */
+  async complete(migrationId: string): Promise<boolean> {
+    const migration = await this.find(migrationId);
+    try {
+      if (!migration || !(await migration.recover())) return false;
+    } catch (error) {
+      // It could not be started here and has been given back: that is over too.
+      if (migration && hasCode(error, 'ABANDONED')) await this.done(migrationId, migration);
+      throw error;
+    }
+    await this.done(migrationId, migration);
+    return true;
+  }
+
+  /** Another migration with a record here for the same VM, whose files would be in the way. */
+  async otherOf(vmId: string, migrationId: string): Promise<string | undefined> {
+    return (await this.recordsOf(vmId)).find((record) => record.migrationId !== migrationId)?.migrationId;
+  }
+
+  /** What this host has on record for a VM. */
+  async recordsOf(vmId: string): Promise<DestinationRecord[]> {
+    const migrations = await Promise.all((await this.list()).map((id) => this.find(id)));
+    return migrations.flatMap((migration) => (migration?.record.vmId === vmId ? [migration.record] : []));
+  }
+
+  /** Ids of all migrations with a record on this host. */
+  async list(): Promise<string[]> {
+    try {
+      return await readdir(migrationFolder(this.#context.dataDir));
+    } catch (error) {
+      if (isMissing(error)) return [];
+      throw error;
+    }
+  }
+
+  /** @throws MIGRATION_UNKNOWN */
+  async get(migrationId: string): Promise<DestinationMigration> {
+    const migration = await this.find(migrationId);
+    if (!migration)
+      throw new DwcpError('MIGRATION_UNKNOWN', `This host takes no part in migration ${migrationId}`, {
+        side: 'destination',
+      });
+    return migration;
+  }
+
+  /** Closes files; nothing is decided. */
+  async close(): Promise<void> {
+    for (const loading of this.#migrations.values()) await (await loading)?.close();
+  }
+}

@@ -1,0 +1,218 @@
+/**
+ * The images of one migration that are open at its destination, and what they share: the dictionaries their frames are
+ * unpacked with, and what else on this host their pages may refer to. When they are opened, and what becomes of the VM,
+ * is destination-migration.ts's.
+ */
+import { type FileHandle, open } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { z } from 'zod';
+import type { SharedDictionary } from '../../encoder/trained-dictionary';
+import { DwcpError } from '../../model/errors';
+import { readIfThere } from '../../store/durable-file';
+import type { ReferenceSource } from '../codec/codec-jobs';
+import type { referencesSchema } from '../protocol';
+import { sampleOf } from '../codec/file-sample';
+import { BaseOffer, type OfferedBase } from './base-offer';
+import { type DestinationContext, type DestinationRecord, recordFolder } from './destination-record';
+import { installImage, keepUnjournaled } from './image-places';
+import { removeJournal, WorkingImage, type WorkingImageParameters } from './working-image';
+
+/** Of one migration at a time. */
+const MAX_DICTIONARIES = 4;
+
+export class OpenImages {
+  readonly #record: DestinationRecord;
+  readonly #context: DestinationContext;
+  readonly #open = new Map<string, Promise<WorkingImage>>();
+  #dictionaries: readonly SharedDictionary[] = [];
+  readonly #bases: BaseOffer;
+  /** What the source has named, and all that may be referred to. */
+  #named: readonly ReferenceSource[] = [];
+  #references: readonly ReferenceSource[] = [];
+  readonly #sharedFiles = new Map<string, FileHandle>();
+  /** The migration's record is gone, or going. */
+  #over = false;
+
+  constructor(record: DestinationRecord, context: DestinationContext) {
+    this.#record = record;
+    this.#context = context;
+    this.#bases = new BaseOffer(context.bases, record.tenant ?? '');
+  }
+
+  /** The working image of an image, opened on first use; one that a full disk has stopped is opened anew. @throws ABANDONED where it is over */
+  async image(imageId: string, useBaseline: boolean): Promise<WorkingImage> {
+    const before = this.#open.get(imageId);
+    const known = await before?.catch(() => undefined);
+    if (this.#open.get(imageId) !== before) return this.image(imageId, useBaseline);
+    if (known && !known.failed) return known;
+    if (this.#over)
+      throw new DwcpError(
+        'ABANDONED',
+        `Migration ${this.#record.migrationId} is over here: nothing of it is opened any more`,
+        { side: 'destination' },
+      );
+    const opening = this.#openAnew(imageId, useBaseline, known);
+    this.#open.set(imageId, opening);
+    return opening;
+  }
+
+  async #openAnew(imageId: string, useBaseline: boolean, failed: WorkingImage | undefined): Promise<WorkingImage> {
+    await failed?.close();
+    const { store, pool } = this.#context;
+    const image = await WorkingImage.open(this.parametersOf(imageId, useBaseline), store, pool);
+    image.unpacksWith(this.#dictionaries);
+    image.refersTo(this.#references);
+    return image;
+  }
+
+  /** One that is open or being opened, and could be; undefined for any other. */
+  async ifOpen(imageId: string): Promise<WorkingImage | undefined> {
+    return this.#open.get(imageId)?.catch(() => undefined);
+  }
+
+  /** The image of a number that the source uses in batches; undefined while it is not open. */
+  async byNumber(number: number): Promise<WorkingImage | undefined> {
+    const spec = this.#record.images[number];
+    return spec && this.#open.get(spec.imageId);
+  }
+
+  async allOpen(): Promise<boolean> {
+    const open = await Promise.all(this.#record.images.map(({ imageId }) => this.ifOpen(imageId)));
+    return open.every((image) => image !== undefined && !image.failed);
+  }
+
+  parametersOf(imageId: string, useBaseline: boolean): WorkingImageParameters {
+    const { migrationId, vmId, images, guest } = this.#record;
+    const spec = images.find((image) => image.imageId === imageId);
+    if (!spec)
+      throw new DwcpError('PROTOCOL_VIOLATION', `Migration ${migrationId} has no image ${imageId}`, {
+        side: 'destination',
+      });
+    const { path: imagePath, ...image } = spec;
+    const journalPath = join(recordFolder(this.#context.dataDir, migrationId), `${imageId}.journal`);
+    return { migrationId, vmId, image, imagePath, journalPath, useBaseline, live: guest !== undefined };
+  }
+
+  /**
+   * What the source may refer to from now on: images that are open, and files that this migration names and that are the same here.
+   * @returns for each file whether it is
+   */
+  async referTo({ disks, files }: z.infer<typeof referencesSchema>): Promise<boolean[]> {
+    const found = await Promise.all(
+      files.map(async (file) =>
+        this.#record.guest?.sharedFiles.some(({ path }) => path === file.path) ? this.#sameFile(file) : undefined,
+      ),
+    );
+    const sources: ReferenceSource[] = found.filter((source) => source !== undefined);
+    for (const { image, from } of disks) {
+      const open = await this.byNumber(image);
+      if (open) sources.push({ fd: open.fd, sizeBytes: open.held.sizeBytes, from });
+    }
+    await this.#refer(sources);
+    return found.map((source) => source !== undefined);
+  }
+
+  /** Bases of this host that look like what is going to come; what is referred to them may come from now on. */
+  async offerBases(sample: Buffer): Promise<readonly OfferedBase[]> {
+    const offered = await this.#bases.offer(sample);
+    await this.#refer(this.#named);
+    return offered;
+  }
+
+  hasBases(): Promise<boolean> {
+    return this.#bases.hasAny();
+  }
+
+  basePages(name: string): Promise<Buffer | undefined> {
+    return this.#bases.pagesOf(name);
+  }
+
+  /** Frames of this migration may be packed with it from now on. */
+  async activate(dictionary: SharedDictionary): Promise<void> {
+    if (!this.#dictionaries.some(({ id }) => id === dictionary.id))
+      this.#dictionaries = [...this.#dictionaries, dictionary].slice(-MAX_DICTIONARIES);
+    for (const opening of this.#open.values()) (await opening).unpacksWith(this.#dictionaries);
+  }
+
+  /** Closes a working image so that another can write its file. */
+  async yieldImage(imageId: string): Promise<void> {
+    const image = await this.ifOpen(imageId);
+    this.#open.delete(imageId);
+    await image?.close();
+  }
+
+  /** @throws INTEGRITY_MISMATCH */
+  async assertVerified(imageId: string, root: string | undefined): Promise<void> {
+    const image = await this.image(imageId, true);
+    if (root !== undefined && image.verifiedRoot === root) return;
+    throw new DwcpError(
+      'INTEGRITY_MISMATCH',
+      `Image ${imageId} has not been verified here with the root that the source names`,
+      { side: 'destination' },
+    );
+  }
+
+  /** Puts one verified image at its own place. @throws INTEGRITY_MISMATCH */
+  async install(imageId: string): Promise<void> {
+    const image = await this.image(imageId, true);
+    if (image.verifiedRoot === undefined)
+      throw new DwcpError('INTEGRITY_MISMATCH', `Image ${imageId} is not verified`, { side: 'destination' });
+    await image.close();
+    this.#open.delete(imageId);
+    const { store, pool } = this.#context;
+    await installImage(image.parameters, this.#record.generation, store, pool, image.held);
+  }
+
+  /** What has arrived becomes the baselines. */
+  async keepAll(): Promise<void> {
+    const { store, pool } = this.#context;
+    for (const { imageId } of this.#record.images) {
+      const parameters = this.parametersOf(imageId, true);
+      if ((await readIfThere(parameters.journalPath)) === undefined) {
+        await keepUnjournaled(parameters, this.#record.generation, store, pool);
+        continue;
+      }
+      await (await this.image(imageId, true)).keepAsBaseline(this.#record.generation);
+      this.#open.delete(imageId);
+    }
+  }
+
+  /** The migration is over here: what is being opened is waited for, nothing is opened afterwards, and the journals go. */
+  async end(): Promise<void> {
+    this.#over = true;
+    await this.close();
+    for (const { imageId } of this.#record.images) await removeJournal(this.parametersOf(imageId, true).journalPath);
+  }
+
+  /** Closes files; nothing is decided. */
+  async close(): Promise<void> {
+    const open = [...this.#open.values()];
+    this.#open.clear();
+    await Promise.all(open.map(async (opening) => (await opening.catch(() => undefined))?.close()));
+    for (const handle of this.#sharedFiles.values()) await handle.close();
+    this.#sharedFiles.clear();
+    await this.#bases.close();
+  }
+
+  async #refer(named: readonly ReferenceSource[]): Promise<void> {
+    this.#named = named;
+    this.#references = [...named, ...this.#bases.offered.map(({ source }) => source)].sort((a, b) => a.from - b.from);
+    for (const opening of this.#open.values()) (await opening).refersTo(this.#references);
+  }
+
+  async #sameFile({
+    path,
+    sizeBytes,
+    from,
+    sample,
+  }: z.infer<typeof referencesSchema>['files'][number]): Promise<ReferenceSource | undefined> {
+    try {
+      const handle = this.#sharedFiles.get(path) ?? (await open(path, 'r'));
+      this.#sharedFiles.set(path, handle);
+      const same = (await handle.stat()).size === sizeBytes && (await sampleOf(handle, sizeBytes)) === sample;
+      return same ? { fd: handle.fd, sizeBytes, from } : undefined;
+    } catch {
+      return undefined;
+    }
+  }
+}
