@@ -1,8 +1,8 @@
 /** The public face of activities/: factories for workers, types for workflows. */
-export { createControlActivities, type ControlActivities, type Outcome } from './control-queue';
+export { type ControlActivities, createControlActivities, type Outcome } from './control-queue';
 export {
-  createDestinationActivities,
   type BaselineCheck,
+  createDestinationActivities,
   type DestinationActivities,
   type DestinationDependencies,
   type PrepareDestinationInput,

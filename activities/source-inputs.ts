@@ -11,9 +11,9 @@ import type { OwnershipJournal } from '../src/store/ownership-journal';
 import type { VmRegistry } from '../src/store/vm-registry';
 import type { StillDisk } from '../src/sync/feeds/block-feed';
 import type { GuestPort } from '../src/sync/guest/guest-move';
+import type { InspectedImage, SourceOwnership } from '../src/sync/hand-over/source-ownership';
 import type { Destination } from '../src/sync/source/source-context';
 import type { SourceHub } from '../src/sync/source-hub';
-import type { InspectedImage, SourceOwnership } from '../src/sync/hand-over/source-ownership';
 import type { ProgressReporter } from './progress-reporter';
 
 export interface SourceDependencies {

@@ -10,11 +10,11 @@ import { GIB, MIB } from '../src/model/units';
 import { benchFolder } from './bench-folder';
 import { textOf } from './flags';
 import { writeRandom } from './loopback';
-import { report, type Row, say } from './report';
+import { type Row, report, say } from './report';
 import { measureMover } from './transport';
 import type { SendLine, ShareLine } from './transport-ends';
 import { dwcp, sharedLimit } from './transport-movers';
-import { type LinkRate, type LinkSetting, wanRefusal, WanLink } from './wan-link';
+import { type LinkRate, type LinkSetting, WanLink, wanRefusal } from './wan-link';
 
 const WIDE: LinkSetting = { rate: '300mbit', rateBitsPerSecond: 300e6, rtt: '100ms', loss: '0.1%', cc: 'cubic' };
 const NARROW: LinkSetting = { rate: '100mbit', rateBitsPerSecond: 100e6, rtt: '50ms', loss: '0.01%', cc: 'cubic' };

@@ -25,11 +25,11 @@ import { GIB, MIB } from '../src/model/units';
 import { baselinePathOf } from '../src/store/baselines';
 import { changeAnywhere, changeInPlace, writeLogs, writeNumbers, writeUsedPages, writeZeros } from './encoding-data';
 import { drawRatios } from './encoding-draw';
-import { guestData, type GuestData } from './encoding-guests';
+import { type GuestData, guestData } from './encoding-guests';
 import { casyncRows, chunkRow, deltaRows, zstdRows } from './encoding-peers';
-import { report, type Row, say } from './report';
+import { type Row, report, say } from './report';
 import { cpuSeconds, Stage, type StageHost } from './stage';
-import { type LinkSetting, wanRefusal, WanLink } from './wan-link';
+import { type LinkSetting, WanLink, wanRefusal } from './wan-link';
 
 /** Where a ratio matters most: the highest rung is for such links. */
 const NARROW = '20mbit';

@@ -9,12 +9,12 @@ import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { Children } from '../src/cli/demo/children';
 import { makeDiskImage } from '../src/cli/demo/sample-vm';
 import { findTool } from '../src/cli/demo/tools';
-import { MIB } from '../src/model/units';
 import { BLOCK_SIZE_BYTES, blockCount } from '../src/model/image';
+import { MIB } from '../src/model/units';
 import { Manifest } from '../src/store/manifest';
 import { CodecPool } from '../src/sync/codec/codec-pool';
 import { Slab } from '../src/transport/slab';
-import { report, type Row, say } from './report';
+import { type Row, report, say } from './report';
 
 const BATCH_BLOCKS = 4;
 const SETTINGS = { compress: true, level: 9, delta: true, deltaThreshold: 0.7 };

@@ -18,7 +18,7 @@ import { mintGrant } from '../src/transport/grants';
 import { benchFolder } from './bench-folder';
 import { writeLogs } from './encoding-data';
 import { textOf } from './flags';
-import { report, type Row, say } from './report';
+import { type Row, report, say } from './report';
 
 const SPEEDS: readonly (readonly [string, number, number])[] = [
   ['20mbit', 20e6, 48],

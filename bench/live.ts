@@ -11,23 +11,23 @@
 import { copyFileSync, mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import {
-  linuxGuestCommand,
   type LinuxGuest,
   type LinuxGuestOptions,
+  linuxGuestCommand,
   makeLinuxGuest,
   serialLine,
   ticksOf,
 } from '../src/cli/demo/linux-guest';
-import { baselinePathOf } from '../src/store/baselines';
-import { changedPages } from './changed-pages';
 import { runPlaces } from '../src/hypervisor/qemu/guest-command';
 import { QmpClient } from '../src/hypervisor/qemu/qmp-client';
+import { baselinePathOf } from '../src/store/baselines';
 import { VmRegistry } from '../src/store/vm-registry';
+import { changedPages } from './changed-pages';
 import { endGuest, moveByQemu, type PeerKind, startBenchGuest } from './live-peers';
-import { report, type Row, say } from './report';
+import { type Row, report, say } from './report';
 import { peakRssBytes, Stage, type StageHost } from './stage';
 import { traceSteps } from './trace';
-import { type LinkSetting, wanRefusal, WanLink } from './wan-link';
+import { type LinkSetting, WanLink, wanRefusal } from './wan-link';
 
 const WIDE: LinkSetting = { rate: '100mbit', rateBitsPerSecond: 100e6, rtt: '50ms', loss: '0.01%', cc: 'cubic' };
 const NARROW: LinkSetting = { rate: '20mbit', rateBitsPerSecond: 20e6, rtt: '50ms', loss: '0.01%', cc: 'cubic' };

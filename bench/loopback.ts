@@ -4,15 +4,15 @@
  * whose own speed stands beside it; and what iperf3 does without files and hashes.
  */
 import { execFileSync } from 'node:child_process';
-import { closeSync, existsSync, mkdirSync, mkdtempSync, openSync, rmSync, writeSync } from 'node:fs';
 import { randomBytes, randomFillSync } from 'node:crypto';
+import { closeSync, existsSync, mkdirSync, mkdtempSync, openSync, rmSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { Children } from '../src/cli/demo/children';
 import { sha256OfFile } from '../src/cli/demo/sample-vm';
 import { findTool } from '../src/cli/demo/tools';
 import { GIB, MIB } from '../src/model/units';
-import { report, type Row, say } from './report';
+import { type Row, report, say } from './report';
 import { cpuSeconds, Stage } from './stage';
 
 const RUNS = 5;

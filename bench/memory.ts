@@ -10,7 +10,7 @@ import { findTool } from '../src/cli/demo/tools';
 import { BLOCK_SIZE_BYTES } from '../src/model/image';
 import { formatBytes, GIB, MIB } from '../src/model/units';
 import { baselinePathOf } from '../src/store/baselines';
-import { report, type Row, say } from './report';
+import { type Row, report, say } from './report';
 import { peakRssBytes, Stage } from './stage';
 
 const STREAMS = 64;

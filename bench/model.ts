@@ -5,7 +5,7 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { table } from '../src/cli/output';
-import { check, type Checked, type Finding } from '../test/model/check';
+import { type Checked, check, type Finding } from '../test/model/check';
 import { IN_CI, WIDE } from '../test/model/configurations';
 import { BUDGETS, type Configuration } from '../test/model/hand-over-settings';
 import { say } from './report';

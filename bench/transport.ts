@@ -10,12 +10,12 @@ import { GIB } from '../src/model/units';
 import { benchFolder } from './bench-folder';
 import { textOf } from './flags';
 import { writeRandom } from './loopback';
-import { report, type Row, say } from './report';
+import { type Row, report, say } from './report';
 import { type Curve, drawTransport } from './transport-draw';
 import type { SendLine } from './transport-ends';
-import { dwcp, type Mover, type Moving, peersFor, type Place } from './transport-movers';
+import { dwcp, type Mover, type Moving, type Place, peersFor } from './transport-movers';
 import { OTHER_SECONDS, TRANSPORT_SCENARIOS, type TransportScenario } from './transport-scenarios';
-import { type LinkRate, wanRefusal, WanLink } from './wan-link';
+import { type LinkRate, WanLink, wanRefusal } from './wan-link';
 
 const IMAGE_BYTES = 3 * GIB;
 

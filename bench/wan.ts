@@ -11,9 +11,9 @@ import { findTool } from '../src/cli/demo/tools';
 import { BLOCK_SIZE_BYTES } from '../src/model/image';
 import { GIB } from '../src/model/units';
 import { rsyncOver, zstdOver } from './peers';
-import { report, type Row, say } from './report';
+import { type Row, report, say } from './report';
 import { Stage } from './stage';
-import { wanRefusal, WanLink } from './wan-link';
+import { WanLink, wanRefusal } from './wan-link';
 
 const LINK = { rate: '100mbit', rateBitsPerSecond: 100e6, rtt: '50ms', loss: '0.01%', cc: 'cubic' };
 const CHANGED_SHARE = 0.1;

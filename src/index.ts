@@ -3,22 +3,22 @@
  * move images agent to agent, and the types of all that goes in and out.
  */
 export {
-  createMigrationAdapter,
   type AdapterConfig,
   type AdapterDestination,
   type AdapterImage,
+  createMigrationAdapter,
   type MigrationAdapter,
 } from './control/adapter';
+export { type MigrationState, type MigrationStatus } from './control/migration-status';
 export {
   createOrchestrator,
   type MigrateOptions,
   type MigrationConfig,
   type Orchestrator,
 } from './control/orchestrator';
-export { type MigrationState, type MigrationStatus } from './control/migration-status';
 export { type OrchestratorMetrics } from './control/orchestrator-metrics';
+export { ERROR_CODES, type ErrorCode, EXIT, type RetryClass } from './model/error-codes';
 export { DwcpError, type ErrorReport } from './model/errors';
-export { ERROR_CODES, EXIT, type ErrorCode, type RetryClass } from './model/error-codes';
 export {
   type ImageProgress,
   type ImageResult,
@@ -26,8 +26,8 @@ export {
   type MigrationRequest,
   type MigrationResult,
 } from './model/migration';
-export { MIGRATION_OPTIONS, PROCESS_OPTIONS, type MigrationOptions, type ProcessOptions } from './model/options';
 export { CONTROL_QUEUE, hostQueue, MESSAGES, migrationWorkflowId, SEARCH_ATTRIBUTES, WORKFLOWS } from './model/names';
+export { MIGRATION_OPTIONS, type MigrationOptions, PROCESS_OPTIONS, type ProcessOptions } from './model/options';
 export { type MigrationPlan } from './model/plan';
 export { type SendProgress, type SentImage } from './sync/source/image-sender';
 export { type TrainingReport } from './sync/upkeep/train-dictionary';

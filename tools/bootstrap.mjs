@@ -2,6 +2,8 @@
  * What `npm run demo`, `npm test` and `npm run bench` begin with, in plain Node and on a fresh clone: installs the
  * dependencies, builds, finds or makes a Temporal server, says what it does, and goes on to the command itself.
  */
+
+import { createHash } from 'node:crypto';
 import {
   existsSync,
   mkdirSync,
@@ -13,7 +15,6 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { createHash } from 'node:crypto';
 import { dirname, join } from 'node:path';
 import { build, forwardSignals, isBuilt, root, run, wasInterrupted } from './build.mjs';
 

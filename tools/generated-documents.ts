@@ -4,8 +4,9 @@
  */
 import { z } from 'zod';
 import { kebab, variableOf } from '../src/cli/settings';
-import { ERROR_CODES, EXIT, EXIT_MEANINGS, type ErrorCodeSpec } from '../src/model/error-codes';
+import { ERROR_CODES, type ErrorCodeSpec, EXIT, EXIT_MEANINGS } from '../src/model/error-codes';
 import { errorReportSchema } from '../src/model/errors';
+import { GUEST_STATES, type GuestStateSpec } from '../src/model/guest-states';
 import {
   abortMigrationSchema,
   imageProgressSchema,
@@ -21,10 +22,10 @@ import {
   MESSAGES,
   migrationWorkflowId,
   SEARCH_ATTRIBUTES,
-  warmWorkflowId,
   WORKFLOWS,
+  warmWorkflowId,
 } from '../src/model/names';
-import { GUEST_STATES, type GuestStateSpec } from '../src/model/guest-states';
+import { describe, MIGRATION_OPTIONS, type OptionSpec, PROCESS_OPTIONS } from '../src/model/options';
 import {
   DESTINATION_EVENTS,
   DESTINATION_TABLE,
@@ -34,7 +35,6 @@ import {
   SOURCE_TABLE,
   type Step,
 } from '../src/model/ownership-machine';
-import { describe, MIGRATION_OPTIONS, type OptionSpec, PROCESS_OPTIONS } from '../src/model/options';
 
 const NOTICE = '<!-- Made by `npm run docs`; change the table in the source, not this file. -->';
 

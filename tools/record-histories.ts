@@ -8,8 +8,8 @@ import { join } from 'node:path';
 import { historyToJSON } from '@temporalio/common/lib/proto-utils';
 import { say } from '../bench/report';
 import { Stage } from '../bench/stage';
-import { ensureSchedules, declaredSchedules } from '../src/control/schedules';
 import type { MigrationStatus } from '../src/control/migration-status';
+import { declaredSchedules, ensureSchedules } from '../src/control/schedules';
 import { migrationWorkflowId, warmWorkflowId } from '../src/model/names';
 
 const FOLDER = join(__dirname, '..', '..', 'test', 'fixtures', 'histories');

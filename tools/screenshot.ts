@@ -8,11 +8,11 @@ import { join } from 'node:path';
 import { type Browser, chromium } from 'playwright-core';
 import { say } from '../bench/report';
 import { Stage } from '../bench/stage';
-import { findTool } from '../src/cli/demo/tools';
 import { makeDiskImage } from '../src/cli/demo/sample-vm';
+import { findTool } from '../src/cli/demo/tools';
 import type { MigrationStatus } from '../src/control/migration-status';
-import { MIB } from '../src/model/units';
 import { migrationWorkflowId } from '../src/model/names';
+import { MIB } from '../src/model/units';
 
 const FOLDER = join(__dirname, '..', '..', 'docs', 'images');
 const WINDOW = { width: 1440, height: 1150 };

@@ -9,7 +9,7 @@ import {
   isCancellation,
   TimeoutFailure,
 } from '@temporalio/workflow';
-import { z } from 'zod';
+import type { z } from 'zod';
 import { DwcpError, errorReportSchema, fromReport, messageOf } from '../src/model/errors';
 import { compileMigrationOptions, type MigrationOptions } from '../src/model/options';
 

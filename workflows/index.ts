@@ -4,6 +4,6 @@ export { keepBaselines } from './keep-baselines';
 export { migrateVm } from './migrate-vm';
 export { planMigration } from './plan-migration';
 export { pruneBaselines } from './prune-baselines';
+export { surveyLink } from './survey-link';
 export { trainDictionary } from './train-dictionary';
 export { warmBaseline } from './warm-baseline';
-export { surveyLink } from './survey-link';

@@ -2,7 +2,7 @@
  * Queries, signals and updates of a migration: their names and types, for workflows and clients alike.
  */
 import { defineQuery, defineSignal, defineUpdate } from '@temporalio/workflow';
-import { type ImageProgress, type MigrationProgress } from '../src/model/migration';
+import type { ImageProgress, MigrationProgress } from '../src/model/migration';
 import { MESSAGES } from '../src/model/names';
 
 export interface RetryStep {

@@ -2,6 +2,8 @@
  * The state of a running migration as operators see it: phase, progress, parking, messages. Keeps search attributes and
  * the UI's current details true to it. The flow itself is migrate-vm.ts.
  */
+
+import { defineSearchAttributeKey, type SearchAttributePair, SearchAttributeType } from '@temporalio/common';
 import {
   allHandlersFinished,
   CancellationScope,
@@ -11,9 +13,8 @@ import {
   upsertSearchAttributes,
   workflowInfo,
 } from '@temporalio/workflow';
-import { defineSearchAttributeKey, SearchAttributeType, type SearchAttributePair } from '@temporalio/common';
+import { describeMigration } from '../src/model/describe';
 import { DwcpError } from '../src/model/errors';
-import type { MigrationOptions } from '../src/model/options';
 import {
   abortMigrationSchema,
   type ImageProgress,
@@ -24,18 +25,18 @@ import {
   setBandwidthLimitSchema,
 } from '../src/model/migration';
 import type { SEARCH_ATTRIBUTES } from '../src/model/names';
-import { type Phase, PHASES } from '../src/model/phases';
+import type { MigrationOptions } from '../src/model/options';
+import { PHASES, type Phase } from '../src/model/phases';
 import type { MigrationPlan } from '../src/model/plan';
 import type { TierName } from '../src/model/tiers';
-import { describeMigration } from '../src/model/describe';
 import { AbortedByOperator, failWith } from './failures';
 import {
   type AbortMigration,
   abortMigrationUpdate,
   cancelSignal,
   progressQuery,
-  reportProgressSignal,
   type RetryStep,
+  reportProgressSignal,
   retryStepUpdate,
   setBandwidthLimitUpdate,
 } from './messages';

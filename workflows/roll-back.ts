@@ -3,10 +3,10 @@
  * cancellation. Forward steps and what undoes them: claim - roll back; promise - abandon; images - kept as baselines.
  */
 import { sleep } from '@temporalio/workflow';
+import type { MovedGuest } from '../activities';
 import type { ErrorCode } from '../src/model/error-codes';
 import { DwcpError } from '../src/model/errors';
 import { onDestination, onSource } from './activity-proxies';
-import type { MovedGuest } from '../activities';
 import { AbortedByOperator, toCoded } from './failures';
 import { goOnHandedOver } from './switchover';
 import type { TransferFlow } from './transfer-flow';

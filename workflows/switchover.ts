@@ -3,10 +3,10 @@
  * begun, only the destination's durable promise (or an operator who accepts the risk) leads back.
  */
 import { sleep } from '@temporalio/workflow';
-import type { HandOver } from '../src/model/hand-over';
-import type { ImageResult } from '../src/model/migration';
 import type { MovedGuest } from '../activities';
 import type { ErrorCode } from '../src/model/error-codes';
+import type { HandOver } from '../src/model/hand-over';
+import type { ImageResult } from '../src/model/migration';
 import { onDestination, onSource } from './activity-proxies';
 import { AbortedByOperator, toCoded } from './failures';
 import type { TransferFlow } from './transfer-flow';

@@ -3,10 +3,9 @@
  * the images are for (a move, a warm-up, a plan) is decided by the workflows that call them.
  */
 import type { LinkInput, PreparedSource } from '../activities';
-import type { MigrationState } from './migration-state';
+import type { DwcpError } from '../src/model/errors';
 import type { HandOver } from '../src/model/hand-over';
 import { looksOf } from '../src/model/image';
-import type { DwcpError } from '../src/model/errors';
 import type { ImageResult } from '../src/model/migration';
 import type { MigrationOptions } from '../src/model/options';
 import type { Phase } from '../src/model/phases';
@@ -14,6 +13,7 @@ import type { MigrationPlan } from '../src/model/plan';
 import { type LevelAndStreams, type LinkMeasurement, selectLevelAndStreams } from '../src/model/tiers';
 import { onDestination, onSource } from './activity-proxies';
 import { AbortedByOperator, toCoded } from './failures';
+import type { MigrationState } from './migration-state';
 
 /** While a host is away or a hand-over in doubt, the parked step is tried again this often by itself. */
 const ASK_AGAIN_MS = 60_000;

@@ -16,9 +16,9 @@ import {
   sourceState,
 } from '../model/ownership-machine';
 import { endOldDirect } from '../sync/destination/direct-sessions';
-import type { SourceHub } from '../sync/source-hub';
-import { UNLIMITED } from '../sync/source/source-context';
 import type { SourceOwnership } from '../sync/hand-over/source-ownership';
+import { UNLIMITED } from '../sync/source/source-context';
+import type { SourceHub } from '../sync/source-hub';
 import type { Logger } from '../telemetry/logger';
 import type { HostParts } from './host';
 

@@ -2,11 +2,12 @@
  * The live view of a migration: one line per image with percent, rate, streams, level, ratio and time left, until it has
  * ended. On a terminal the lines stay in place; elsewhere a line is printed when something has changed.
  */
-import type { Orchestrator } from '../control/orchestrator';
+
 import type { MigrationStatus } from '../control/migration-status';
-import { DwcpError } from '../model/errors';
-import { EXIT } from '../model/error-codes';
+import type { Orchestrator } from '../control/orchestrator';
 import { guestText } from '../model/describe';
+import { EXIT } from '../model/error-codes';
+import { DwcpError } from '../model/errors';
 import type { GuestResult } from '../model/guest';
 import type { ImageProgress, ImageResult, MigrationResult } from '../model/migration';
 import { PHASES } from '../model/phases';

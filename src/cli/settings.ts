@@ -11,9 +11,9 @@ import {
   MIGRATION_OPTIONS,
   type MigrationOptions,
   type OptionSpec,
-  parseOption,
   PROCESS_OPTIONS,
   type ProcessOptions,
+  parseOption,
   withDefaults,
 } from '../model/options';
 import { parseDurationMs } from '../model/units';

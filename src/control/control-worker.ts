@@ -7,7 +7,7 @@ import { Client } from '@temporalio/client';
 import { type NativeConnection, Runtime, Worker } from '@temporalio/worker';
 import { createControlActivities } from '../../activities';
 import { onAbort } from '../model/abort';
-import { DwcpError, toDwcpError, messageOf } from '../model/errors';
+import { DwcpError, messageOf, toDwcpError } from '../model/errors';
 import { CONTROL_QUEUE } from '../model/names';
 import type { ProcessOptions } from '../model/options';
 import { type Logger, temporalLogger } from '../telemetry/logger';

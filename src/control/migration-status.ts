@@ -1,17 +1,18 @@
 /**
  * What a migration is at, or came to, as its workflow and the heartbeats of its activities say. Which migration: orchestrator.ts.
  */
+
+import { WorkflowFailedError, type WorkflowHandle, WorkflowUpdateFailedError } from '@temporalio/client';
 import { ApplicationFailure } from '@temporalio/common';
-import { WorkflowFailedError, WorkflowUpdateFailedError, type WorkflowHandle } from '@temporalio/client';
 import { z } from 'zod';
-import { DwcpError, toDwcpError, fromReport, errorReportSchema } from '../model/errors';
+import { DwcpError, errorReportSchema, fromReport, toDwcpError } from '../model/errors';
 import {
-  type MigrationProgress,
   type ImageProgress,
-  type MigrationResult,
   imageProgressSchema,
-  migrationResultSchema,
+  type MigrationProgress,
+  type MigrationResult,
   migrationProgressSchema,
+  migrationResultSchema,
 } from '../model/migration';
 import { MESSAGES } from '../model/names';
 import { readAttribute } from './search-attributes';

@@ -12,19 +12,19 @@ import {
 } from '@temporalio/client';
 import { ApplicationFailure, WorkflowIdConflictPolicy, WorkflowIdReusePolicy } from '@temporalio/common';
 import { DwcpError, messageOf } from '../model/errors';
-import { migrationRequestSchema, type MigrationResult, migrationResultSchema } from '../model/migration';
+import { type MigrationResult, migrationRequestSchema, migrationResultSchema } from '../model/migration';
 import {
   CONTROL_QUEUE,
   MESSAGES,
   migrationWorkflowId,
   temporalPriorityKey,
-  warmWorkflowId,
   WORKFLOWS,
+  warmWorkflowId,
 } from '../model/names';
 import { compileMigrationOptions, type MigrationOptions } from '../model/options';
 import { connectClient, ofServer } from './connection';
+import { failureOf, type MigrationStatus, statusOf } from './migration-status';
 import { collectMetrics, type OrchestratorMetrics } from './orchestrator-metrics';
-import { failureOf, MigrationStatus, statusOf } from './migration-status';
 
 /** How the orchestrator reaches Temporal; without a client it connects by the TEMPORAL_* environment. */
 export interface MigrationConfig {

@@ -6,11 +6,11 @@ import {
   type Client,
   ScheduleAlreadyRunning,
   ScheduleNotFoundError,
-  ScheduleOverlapPolicy,
   type ScheduleOptions,
+  ScheduleOverlapPolicy,
 } from '@temporalio/client';
 import type { MigrationRequest } from '../model/migration';
-import { CONTROL_QUEUE, warmWorkflowId, WORKFLOWS } from '../model/names';
+import { CONTROL_QUEUE, WORKFLOWS, warmWorkflowId } from '../model/names';
 
 const MANAGED_BY = 'dwcp';
 

@@ -2,7 +2,7 @@
  * Where the bytes and the time of batches went: by encoding, and by stage of the encoder. Added up per image by the
  * sender and shown to the operator; nothing is decided by it.
  */
-import { ENCODING, noBlocks, type Encoding } from './batch-format';
+import { ENCODING, type Encoding, noBlocks } from './batch-format';
 
 /**
  * read: reading, hashing and looking for pages held elsewhere. choose: comparing with held versions and gathering.

@@ -5,8 +5,8 @@
  */
 import { DwcpError } from '../model/errors';
 import { BLOCK_SIZE_BYTES, blockCount, blockLength } from '../model/image';
-import { MAX_GATHERED_BYTES, OLD_HASH_BYTES, type BatchEntry, type BatchHead } from './batch-format';
-import { HASH_BYTES, ZERO_HASH, writeBlockHash } from './hash';
+import { type BatchEntry, type BatchHead, MAX_GATHERED_BYTES, OLD_HASH_BYTES } from './batch-format';
+import { HASH_BYTES, writeBlockHash, ZERO_HASH } from './hash';
 import { OldPagesUnpacker } from './old-pages';
 import { Packer } from './packer';
 import { applyPages } from './page-patch';

@@ -5,15 +5,15 @@
 import { BLOCK_SIZE_BYTES } from '../model/image';
 import { type EncodingAccount, NOTHING_PACKED } from './account';
 import {
-  MAX_BATCH_BLOCKS,
-  OLD_HASH_BYTES,
+  type BatchEntry,
   batchMetaBytes,
+  type Encoding,
+  MAX_BATCH_BLOCKS,
   noBlocks,
+  OLD_HASH_BYTES,
+  type Packing,
   writeBatchEntry,
   writeBatchHead,
-  type BatchEntry,
-  type Encoding,
-  type Packing,
 } from './batch-format';
 import { ZERO_HASH } from './hash';
 import { PIECE_TABLE_BYTES } from './old-pages';
@@ -22,7 +22,7 @@ import { Packer } from './packer';
 import { bitmapBytes, differingPages, differingPagesByHash, gatherPages, pageCount, pageOf } from './page-patch';
 import { encodeReferences, NOT_REFERRED } from './references';
 import { encodeRunDelta } from './run-delta';
-import { type PackedSection, sectionBound, SectionPacker, type SectionSettings } from './section-packer';
+import { type PackedSection, SectionPacker, type SectionSettings, sectionBound } from './section-packer';
 import { equalLines, SIMILARITY_SPLIT } from './similarity';
 import { isZero } from './zero';
 

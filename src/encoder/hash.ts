@@ -3,7 +3,7 @@
  * XXH3-64 only detects change where a BLAKE3 of the result follows. A block of zeros has the all-zero hash, so that
  * manifests of sparse images shrink to nothing. Figures behind the choice: docs/transport.md, decisions.
  */
-import { blake3, Blake3Hasher } from '@napi-rs/blake-hash';
+import { Blake3Hasher, blake3 } from '@napi-rs/blake-hash';
 import { XXHash3 } from 'xxhash-addon';
 import { isZero } from './zero';
 

@@ -11,9 +11,9 @@
 import { DwcpError } from '../model/errors';
 import { BLOCK_SIZE_BYTES, blockLength } from '../model/image';
 import { KIB } from '../model/units';
-import { MAX_GATHERED_BYTES, type BatchEntry, type BatchHead } from './batch-format';
-import { pageCount, pageOf } from './page-patch';
+import { type BatchEntry, type BatchHead, MAX_GATHERED_BYTES } from './batch-format';
 import type { Packer } from './packer';
+import { pageCount, pageOf } from './page-patch';
 import { isZero } from './zero';
 
 export const PIECE_TABLE_BYTES = 8;

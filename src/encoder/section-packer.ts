@@ -14,8 +14,8 @@ import { KIB } from '../model/units';
 import type { Packing } from './batch-format';
 import { BROTLI_LEVEL, packBrotli, unpackBrotli } from './brotli';
 import { HexSplit, hexSplitBound } from './hex-split';
-import { NumericSplit, type NumberWidth, splitBound } from './numeric-split';
-import { MIN_SAVING, type Packer, compressBound } from './packer';
+import { type NumberWidth, NumericSplit, splitBound } from './numeric-split';
+import { compressBound, MIN_SAVING, type Packer } from './packer';
 import { grown } from './scratch';
 import type { TrainedDictionary } from './trained-dictionary';
 

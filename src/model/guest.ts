@@ -3,7 +3,7 @@
  * moves. What a QEMU is asked is src/hypervisor's; when rounds end is convergence.ts.
  */
 import { z } from 'zod';
-import { type GuestState, GUEST_STATE_NAMES } from './guest-states';
+import { GUEST_STATE_NAMES, type GuestState } from './guest-states';
 import { BLOCK_SIZE_BYTES, MAX_IMAGE_BYTES } from './image';
 
 /** The image that stands for a guest's RAM. */

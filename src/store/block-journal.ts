@@ -13,7 +13,7 @@
  * and for good: none of its blocks is promised any more, by records before or behind it, and whoever opens the image reads
  * them from the file. That costs one sync for each stretch that is written twice, not one for each batch.
  */
-import { open, type FileHandle } from 'node:fs/promises';
+import { type FileHandle, open } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { z } from 'zod';
 import { HASH_BYTES, quickHash } from '../encoder/hash';

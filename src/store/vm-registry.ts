@@ -9,7 +9,7 @@ import { z } from 'zod';
 import { DwcpError } from '../model/errors';
 import { guestDefinitionSchema } from '../model/guest';
 import { hostIdSchema, tenantSchema, vmIdSchema, vmTypeSchema } from '../model/ids';
-import { vmImageSchema, type VmImage } from '../model/image';
+import { type VmImage, vmImageSchema } from '../model/image';
 import { isMissing, readIfThere, writeDurably } from './durable-file';
 import { removeDurably } from './durable-folder';
 

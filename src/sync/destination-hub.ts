@@ -5,8 +5,8 @@
 import { connect } from 'node:net';
 import { DwcpError, hasCode, toDwcpError } from '../model/errors';
 import { DESTINATION_TABLE, destinationState, isRefused } from '../model/ownership-machine';
-import type { Answer, Message } from '../transport/control-channel';
 import type { Connection } from '../transport/connection';
+import type { Answer, Message } from '../transport/control-channel';
 import type { Admitted } from '../transport/endpoint';
 import type { Frame } from '../transport/frame';
 import { checkGrant } from '../transport/grants';
@@ -14,13 +14,19 @@ import { type Hello, RELEASE, SESSION_PROTOCOL } from '../transport/hello';
 import { ReceivingSession } from '../transport/receiving-session';
 import type { Slab } from '../transport/slab';
 import { Tunnel } from '../transport/tunnel';
-import { type DestinationContext } from './destination/destination-record';
-import { type TakenOver, takenOverSchema } from './protocol';
-import { OwnStep } from './hand-over/own-step';
+import type { DestinationContext } from './destination/destination-record';
+import {
+  destinationRequests,
+  type Handler,
+  type Requested,
+  SETTLING,
+  WITHOUT_RECORD,
+} from './destination/destination-requests';
+import { IncomingMigrations } from './destination/incoming-migrations';
 import { SessionWork } from './destination/session-work';
 import { StandardReceiver } from './destination/standard-receiver';
-import { Requested, Handler, destinationRequests, SETTLING, WITHOUT_RECORD } from './destination/destination-requests';
-import { IncomingMigrations } from './destination/incoming-migrations';
+import { OwnStep } from './hand-over/own-step';
+import { type TakenOver, takenOverSchema } from './protocol';
 
 export interface HubOptions {
   readonly hostId: string;

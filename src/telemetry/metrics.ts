@@ -3,7 +3,7 @@
  * units; no label grows with VMs or migrations.
  */
 import { createServer, type Server } from 'node:http';
-import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client';
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
 import type { EncoderReport } from '../model/migration';
 
 export interface MetricsServer {

@@ -9,7 +9,7 @@
  */
 import { DwcpError } from '../model/errors';
 import { KIB, MIB } from '../model/units';
-import { buildFrame, type Frame, openFrame, readHeader, type FrameType } from './frame';
+import { buildFrame, type Frame, type FrameType, openFrame, readHeader } from './frame';
 import type { Run, Slab } from './slab';
 
 /** With its header it fits ten segments of 1448 bytes. */

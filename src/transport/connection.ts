@@ -5,7 +5,7 @@
 import type { OnReadOpts, Socket } from 'node:net';
 import { DwcpError, toDwcpError } from '../model/errors';
 import { KIB } from '../model/units';
-import { HEADER_BYTES, type Frame, type FrameHeader, type FrameType } from './frame';
+import { type Frame, type FrameHeader, type FrameType, HEADER_BYTES } from './frame';
 import { FrameReader } from './frame-reader';
 import { readAnswer, refusedFrame } from './hello';
 import type { Run, Slab } from './slab';

@@ -9,8 +9,8 @@
  */
 import { z } from 'zod';
 import { DwcpError, errorReportSchema, fromReport, toDwcpError } from '../model/errors';
-import { buildFrame, type Frame, type FrameType } from './frame';
 import type { Connection, Received } from './connection';
+import { buildFrame, type Frame, type FrameType } from './frame';
 import { readMeta, refusedFrame } from './hello';
 
 export interface Message {

@@ -3,7 +3,7 @@
  * free the reader is blocked, keeps the rest of the chunk, and goes on at resume(). Bytes come in chunks, or are put
  * by the caller right where they belong. Knows nothing of sockets.
  */
-import { HEADER_BYTES, openFrame, readHeader, type Frame, type FrameHeader, type FrameType } from './frame';
+import { type Frame, type FrameHeader, type FrameType, HEADER_BYTES, openFrame, readHeader } from './frame';
 
 export interface FrameSink {
   /** Memory for a whole frame, or undefined while none is free. */

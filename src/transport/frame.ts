@@ -17,7 +17,7 @@
  *
  * Lengths are bounded per type before any memory is taken. Full description: docs/wire-format.md.
  */
-import { MAX_BATCH_BLOCKS, MAX_GATHERED_BYTES, batchMetaBytes } from '../encoder/batch-format';
+import { batchMetaBytes, MAX_BATCH_BLOCKS, MAX_GATHERED_BYTES } from '../encoder/batch-format';
 import { quickHash } from '../encoder/hash';
 import { DwcpError } from '../model/errors';
 import { KIB, MIB } from '../model/units';

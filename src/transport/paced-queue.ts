@@ -3,7 +3,7 @@
  * may be taken on credit, so no write has to be cut finer than it is; the burst is 20 ms of the rate. Who
  * is next is the owner's rule (transport.md section 4, pacing).
  */
-import { KIB, clamp } from '../model/units';
+import { clamp, KIB } from '../model/units';
 
 const WAKE_MS = 2;
 const MIN_BURST_BYTES = 32 * KIB;

@@ -10,8 +10,8 @@ import type { SessionHello } from './hello';
 import { PathMeter } from './path-meter';
 import { HANDSHAKES_AT_ONCE, type PeerPool } from './peer-pool';
 import { SendingStream } from './sending-stream';
-import { TrickleWatch } from './trickle-watch';
 import type { TokenBucket } from './token-bucket';
+import { TrickleWatch } from './trickle-watch';
 
 /** What a path needs of its session. */
 export interface PathOwner {

@@ -5,7 +5,7 @@
  */
 import { DwcpError, toDwcpError } from '../model/errors';
 import type { Connection } from './connection';
-import { dial, greet, pathName, type PeerAddress, type TlsFiles } from './endpoint';
+import { dial, greet, type PeerAddress, pathName, type TlsFiles } from './endpoint';
 import { buildFrame, type FrameType } from './frame';
 import { type Hello, RELEASE, SESSION_PROTOCOL } from './hello';
 

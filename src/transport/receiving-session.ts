@@ -4,8 +4,8 @@
  */
 import { DwcpError, toDwcpError } from '../model/errors';
 import { BatchAssembly } from './batch-parts';
+import type { Connection, Received } from './connection';
 import { type Answer, ControlChannel, type Message } from './control-channel';
-import { type Connection, type Received } from './connection';
 import { MAX_COUNTED, type RefusedBlock, writeCounters } from './counters';
 import type { Frame, FrameType } from './frame';
 import type { Run, Slab } from './slab';

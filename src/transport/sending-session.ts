@@ -7,9 +7,9 @@
 import { onAbort } from '../model/abort';
 import { DwcpError, errorReportSchema, fromReport, toDwcpError } from '../model/errors';
 import { clamp } from '../model/units';
+import type { Connection } from './connection';
 import { type Answer, ControlChannel, type Message } from './control-channel';
 import { type Counters, readCounters } from './counters';
-import type { Connection } from './connection';
 import type { PeerAddress } from './endpoint';
 import type { SessionHello } from './hello';
 import { type PathOwner, type PathStats, PathStreams } from './path-streams';

@@ -3,9 +3,9 @@
  * what of it the other side has not confirmed. When it dies, that goes back to the supplier.
  */
 import { performance } from 'node:perf_hooks';
-import { DwcpError } from '../model/errors';
+import type { DwcpError } from '../model/errors';
 import type { Connection } from './connection';
-import { type FrameType, buildFrame } from './frame';
+import { buildFrame, type FrameType } from './frame';
 import type { Run } from './slab';
 import type { TokenBucket } from './token-bucket';
 

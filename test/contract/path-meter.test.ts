@@ -1,6 +1,6 @@
 /** What the kernel tells of real connections, as the meter of a path puts it together. */
 import { once } from 'node:events';
-import { connect, createServer, type AddressInfo, type Socket } from 'node:net';
+import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 import { MIB } from '../../src/model/units';
 import { PathMeter } from '../../src/transport/path-meter';
 import { readTcpInfo } from '../../src/transport/tcp-info';

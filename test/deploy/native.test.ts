@@ -17,9 +17,9 @@ import {
 import { join } from 'node:path';
 import { Client, Connection } from '@temporalio/client';
 import { parse } from 'yaml';
-import { findTemporalBinary } from '../../src/control/temporal-binary';
 import { freePort } from '../../src/control/embedded-server';
 import { createOrchestrator } from '../../src/control/orchestrator';
+import { findTemporalBinary } from '../../src/control/temporal-binary';
 import { VmRegistry } from '../../src/store/vm-registry';
 import { sha256, temporaryFolder, writeImage } from '../helpers/data';
 import { describeWhere, needsProgram, needsRoot, postgresFolder } from '../helpers/needs';

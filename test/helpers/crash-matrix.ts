@@ -6,7 +6,7 @@
  *   moved   it is at the destination, where a guest runs      stayed   the same at the source
  *   held    the guest stands still where an operator has stopped it, and goes on from there      lost   its QEMU was what was killed
  */
-import { type GuestState, GUEST_STATE_NAMES } from '../../src/model/guest-states';
+import { GUEST_STATE_NAMES, type GuestState } from '../../src/model/guest-states';
 import { otherCells } from './other-matrices';
 
 /** Of any VM. */

@@ -13,7 +13,7 @@ import { after, until } from './waiting';
 const HELD_MS = 4_000;
 const HELD_LONG_MS = 12_000;
 const FULL_MS = 2_500;
-const RUNS_ON_WITHIN_MS = 10_000;
+const RUNS_ON_WITHIN_MS = 30_000;
 
 const OF_ANY_VM: Readonly<Record<VmFault, (vm: MovingVm) => Promise<void>>> = {
   'source agent': ({ lab }) => lab.killAndRestart('source agent'),

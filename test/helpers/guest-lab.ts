@@ -4,14 +4,14 @@
  */
 import { copyFileSync, existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
+import { runPlaces } from '../../src/hypervisor/qemu/guest-command';
 import { startGuestProcess } from '../../src/hypervisor/qemu/guest-process';
 import { findListener, killGuestsNaming } from '../../src/hypervisor/qemu/process-table';
-import { runPlaces } from '../../src/hypervisor/qemu/guest-command';
 import { QmpClient } from '../../src/hypervisor/qemu/qmp-client';
 import { VmRegistry } from '../../src/store/vm-registry';
 import { temporaryFolder } from './data';
 import type { Lab, LabHost } from './lab';
-import { countOnDisk, type CountingGuest, expectOnePass } from './qemu';
+import { type CountingGuest, countOnDisk, expectOnePass } from './qemu';
 
 export const GUEST_MEMORY_MIB = 64;
 

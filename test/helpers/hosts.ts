@@ -3,11 +3,11 @@
  */
 import { type HostParts, openHost } from '../../src/agent/host';
 import { freePort } from '../../src/control/embedded-server';
-import { type ProcessOptions, PROCESS_OPTIONS, withDefaults } from '../../src/model/options';
-import { SourceHub } from '../../src/sync/source-hub';
+import { PROCESS_OPTIONS, type ProcessOptions, withDefaults } from '../../src/model/options';
 import { SourceOwnership } from '../../src/sync/hand-over/source-ownership';
-import { mintGrant } from '../../src/transport/grants';
 import type { Destination } from '../../src/sync/source/source-context';
+import { SourceHub } from '../../src/sync/source-hub';
+import { mintGrant } from '../../src/transport/grants';
 
 export interface TestHost extends HostParts {
   readonly sources: SourceHub;

@@ -5,10 +5,10 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { Client, Connection } from '@temporalio/client';
-import { Children, type Child, lastLine } from '../../src/cli/demo/children';
+import { type Child, Children, lastLine } from '../../src/cli/demo/children';
 import { type EmbeddedServer, freePort, startEmbeddedServer } from '../../src/control/embedded-server';
+import type { MigrationStatus } from '../../src/control/migration-status';
 import { createOrchestrator, type MigrateOptions, type Orchestrator } from '../../src/control/orchestrator';
-import { type MigrationStatus } from '../../src/control/migration-status';
 import { errnoOf } from '../../src/model/errors';
 import type { MigrationResult } from '../../src/model/migration';
 import { VmRegistry } from '../../src/store/vm-registry';

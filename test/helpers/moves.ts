@@ -1,9 +1,10 @@
 /**
  * The steps of a migration as the activities take them, for tests that need no Temporal: prepare, send, hand over.
  */
-import { compileMigrationOptions, type MigrationOptions } from '../../src/model/options';
-import { type ImageSpec, looksOf } from '../../src/model/image';
+
 import type { HandOver } from '../../src/model/hand-over';
+import { type ImageSpec, looksOf } from '../../src/model/image';
+import { compileMigrationOptions, type MigrationOptions } from '../../src/model/options';
 import type { OwnershipState } from '../../src/model/ownership-machine';
 import { selectLevelAndStreams } from '../../src/model/tiers';
 import { ScanFeed } from '../../src/sync/feeds/block-feed';

@@ -3,8 +3,8 @@
  * journals, and `transfer` in between; whatever happened, one host has it whole.
  */
 import { execFileSync } from 'node:child_process';
-import { VmRegistry } from '../../src/store/vm-registry';
 import { MIB } from '../../src/model/units';
+import { VmRegistry } from '../../src/store/vm-registry';
 import type { Outcome } from './crash-matrix';
 import { sha256 } from './data';
 import { MovingVm, type Place } from './moving-vm';

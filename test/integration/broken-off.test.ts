@@ -6,13 +6,13 @@ import { open } from 'node:fs/promises';
 import { DwcpError } from '../../src/model/errors';
 import { compileMigrationOptions } from '../../src/model/options';
 import { selectLevelAndStreams } from '../../src/model/tiers';
+import { shareVersions } from '../../src/sync/codec/version-cache';
 import { ScanFeed } from '../../src/sync/feeds/block-feed';
+import { LiveFeed } from '../../src/sync/feeds/live-feed';
 import { GuestSender } from '../../src/sync/guest/guest-sender';
 import { ImageSender } from '../../src/sync/source/image-sender';
-import { LiveFeed } from '../../src/sync/feeds/live-feed';
 import { UNLIMITED } from '../../src/sync/source/source-context';
 import type { SourceMigration } from '../../src/sync/source/source-migration';
-import { shareVersions } from '../../src/sync/codec/version-cache';
 import { diskLab, SIZE } from '../helpers/disk-lab';
 import { prepareMove } from '../helpers/moves';
 

@@ -5,10 +5,10 @@
  */
 import { closeSync, mkdirSync, openSync, readdirSync, writeFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
-import { CodecPool } from '../../src/sync/codec/codec-pool';
 import { DictionaryStore } from '../../src/store/dictionaries';
-import { trainDictionary } from '../../src/sync/upkeep/train-dictionary';
+import { CodecPool } from '../../src/sync/codec/codec-pool';
 import { WorkingImage } from '../../src/sync/destination/working-image';
+import { trainDictionary } from '../../src/sync/upkeep/train-dictionary';
 import { randomBlock, sha256, temporaryFolder, writeImage } from '../helpers/data';
 import { startHost, type TestHost } from '../helpers/hosts';
 import { moveVm } from '../helpers/moves';

@@ -4,9 +4,9 @@
  */
 import { chmodSync, existsSync, openSync, readFileSync, writeFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
+import { SealingKey } from '../../src/store/sealing-key';
 import { sealBlocks } from '../../src/sync/upkeep/baseline-sealer';
 import { verifyBaseline } from '../../src/sync/upkeep/verify-baseline';
-import { SealingKey } from '../../src/store/sealing-key';
 import { sha256, temporaryFolder } from '../helpers/data';
 import { BLOCK, diskLab, expectDeltasOnTheWayBack, type Lab, onB, SIZE } from '../helpers/disk-lab';
 import { startHost, type TestHost } from '../helpers/hosts';

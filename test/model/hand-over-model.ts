@@ -5,6 +5,8 @@
  * agent does between two lines, and what of it may be cut off, the parts write down as the code does it: hand-over-source,
  * -switchover, -destination, -flow, -faults. This puts them together and says what must hold.
  */
+
+import type { Model } from './explore';
 import { destinationMoves } from './hand-over-destination';
 import { faults } from './hand-over-faults';
 import { flowMoves } from './hand-over-flow';
@@ -23,7 +25,6 @@ import {
   Turn,
   World,
 } from './hand-over-state';
-import type { Model } from './explore';
 
 const QEMU_NAMES = ['no QEMU', 'RUNS', 'paused', 'completed', 'loaded'];
 const HOSTS = [0, 1] as const;

@@ -5,7 +5,7 @@
  */
 import { isRefused } from '../../src/model/ownership-machine';
 import { byte, DONE, type Flow, GONE, LOADED, PAUSED, RUNS, type Step, stepCode, type Turn } from './hand-over-state';
-import { lateSwitchover, release, RELEASES, switchover } from './hand-over-switchover';
+import { lateSwitchover, RELEASES, release, switchover } from './hand-over-switchover';
 
 /** What the workflow asks of the source where it is at. */
 const WANTED: Readonly<Partial<Record<Flow, Step>>> = {

@@ -13,7 +13,7 @@ import {
   type SourceState,
 } from '../../src/model/ownership-machine';
 import type { Kind } from './explore';
-import { type BudgetName, BUDGETS, type Configuration, type Rule, type Tables, TABLES } from './hand-over-settings';
+import { BUDGETS, type BudgetName, type Configuration, type Rule, TABLES, type Tables } from './hand-over-settings';
 
 /** States of a QEMU. */
 export const GONE = 0;

@@ -2,7 +2,7 @@
  * The hand-over's model, searched: in every configuration of IN_CI nothing is violated and everything comes to an end; and the
  * search finds what a rule that is left out does, and what one wrong thing in the tables does.
  */
-import { check, type Checked } from './check';
+import { type Checked, check } from './check';
 import { IN_CI } from './configurations';
 import type { Configuration, Rule } from './hand-over-settings';
 import { MUTANTS } from './table-mutants';

@@ -11,7 +11,7 @@ import type {
   SourceState,
 } from '../../src/model/ownership-machine';
 import { IN_CI } from './configurations';
-import { type Configuration, type Tables, TABLES } from './hand-over-settings';
+import { type Configuration, TABLES, type Tables } from './hand-over-settings';
 
 export interface Mutant {
   readonly wrong: string;

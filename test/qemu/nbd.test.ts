@@ -1,5 +1,5 @@
 /** The NBD client against QEMU's own server: bytes, holes and errors of raw and qcow2 disks. */
-import { execFileSync, spawn, type ChildProcess } from 'node:child_process';
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { existsSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';

@@ -2,7 +2,7 @@
  * A guest moves between two real QEMUs through the stream's reader and writer: every page taken out and put in again, in
  * another order. The guest goes on, and no page of it is older than its pause.
  */
-import { createServer, connect, type Socket } from 'node:net';
+import { connect, createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { MigrationStreamReader } from '../../src/hypervisor/qemu/migration-stream-reader';
 import { MigrationStreamWriter } from '../../src/hypervisor/qemu/migration-stream-writer';

@@ -1,8 +1,8 @@
 /** Histories of migrations that have run replay on the workflows as they are: a change that would break open ones is seen here. */
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { DeterminismViolationError } from '@temporalio/workflow';
 import { Runtime, Worker } from '@temporalio/worker';
+import { DeterminismViolationError } from '@temporalio/workflow';
 import { WORKFLOW_BUNDLE } from '../../src/control/control-worker';
 
 const FOLDER = join(__dirname, '..', '..', '..', 'test', 'fixtures', 'histories');

@@ -5,7 +5,7 @@
 import { constants } from 'node:fs';
 import { type Inode, PAGE } from './disk-model';
 import type { Life } from './life';
-import { failure, ProcessFiles, type Virtual } from './sim-fs';
+import { failure, type ProcessFiles, type Virtual } from './sim-fs';
 
 export type Module = Readonly<Record<string, unknown>>;
 

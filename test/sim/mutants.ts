@@ -218,7 +218,7 @@ const REFUSED: readonly Mutant[] = [
     name: 'what has arrived is not compared before it is taken over',
     edits: [
       edit(
-        'src/sync/destination/destination-migration',
+        'src/sync/destination/open-images',
         'if (root !== undefined && image.verifiedRoot === root)',
         'if (true)',
       ),

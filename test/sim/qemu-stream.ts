@@ -2,7 +2,7 @@
  * A simulated QEMU's migration, both ways, in QEMU's own stream format: going out in rounds with dirty tracking, a stop before the
  * switchover, device state; coming in through the product's reader. Run states and monitors are qemu.ts's.
  */
-import { MigrationStreamReader } from '../../src/hypervisor/qemu/migration-stream-reader';
+
 import {
   PAGE_FLAG,
   RAM_SECTION_VERSION,
@@ -10,6 +10,7 @@ import {
   STREAM_MAGIC,
   STREAM_VERSION,
 } from '../../src/hypervisor/qemu/migration-stream-format';
+import { MigrationStreamReader } from '../../src/hypervisor/qemu/migration-stream-reader';
 import { MigrationStreamWriter } from '../../src/hypervisor/qemu/migration-stream-writer';
 import { type Guest, PAGE_BYTES, RAM_ID, type Registers, ROM_ID } from './guest';
 import type { SimSocket } from './sim-net';

@@ -4,7 +4,7 @@
  */
 import type { DiskModel, Inode } from './disk-model';
 import { diskOffset, Guest, type Truth } from './guest';
-import { Life } from './life';
+import type { Life } from './life';
 import { IncomingStream, type MigratingQemu, OutgoingStream } from './qemu-stream';
 import { QmpRefusal, QmpServer } from './qmp-server';
 import type { SimScheduler } from './scheduler';

@@ -1,8 +1,9 @@
 /**
  * One seed: a world, its plan, its steps, and what came of it.
  */
-import { type Edit, Program } from './loader';
+
 import { Invariants, type Violation } from './invariants';
+import { type Edit, Program } from './loader';
 import { Course, type Plan, planOf } from './scenario';
 import { START_MS } from './scheduler';
 import { World } from './world';

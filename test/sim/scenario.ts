@@ -3,9 +3,9 @@
  * counted in steps, or from what a QEMU does or a journal says, since that is where hand-overs break.
  */
 import { MESSAGES } from '../../src/model/names';
-import type { FaultBudget } from './temporal/sim-temporal';
 import { type Invariants, registryOf } from './invariants';
 import type { SimQemu } from './qemu';
+import type { FaultBudget } from './temporal/sim-temporal';
 import type { HostName, VmLook, World } from './world';
 
 export const FAULT_KINDS = [

@@ -3,10 +3,10 @@
  * sockets, streams and pacing. A request whose session ends is rejected here while it may still be carried out there.
  */
 import { DwcpError, type ErrorReport, fromReport, toDwcpError } from '../../src/model/errors';
+import type { Answer, Message } from '../../src/transport/control-channel';
+import type { Admitted, PeerAddress } from '../../src/transport/endpoint';
 import type { Frame } from '../../src/transport/frame';
 import { type Hello, RELEASE, SESSION_PROTOCOL, type SessionHello } from '../../src/transport/hello';
-import type { Admitted, PeerAddress } from '../../src/transport/endpoint';
-import type { Answer, Message } from '../../src/transport/control-channel';
 import type { ReceivingHandlers } from '../../src/transport/receiving-session';
 import type { Module } from './fs-modules';
 import type { Life } from './life';

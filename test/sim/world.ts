@@ -11,7 +11,7 @@ import { SimHost } from './host';
 import { Life } from './life';
 import { type Globals, type Program, SHADOWED } from './loader';
 import type { SimQemu } from './qemu';
-import { SimScheduler, type SchedulerOptions } from './scheduler';
+import { type SchedulerOptions, SimScheduler } from './scheduler';
 import { Network } from './sim-link';
 import { createSimTemporal, type SimTemporal, type SimWorkflowHandle } from './temporal/sim-temporal';
 

@@ -4,8 +4,8 @@
  */
 import { appendFileSync, mkdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { MIB } from '../../src/model/units';
 import { hasCode, toDwcpError } from '../../src/model/errors';
+import { MIB } from '../../src/model/units';
 import { endPlace, startPlace } from '../helpers/moving-vm';
 import { describeWhere } from '../helpers/needs';
 import { buildCountingGuest, needsAssembler, needsQemu } from '../helpers/qemu';

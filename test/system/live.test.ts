@@ -8,8 +8,8 @@ import { join } from 'node:path';
 import { VmRegistry } from '../../src/store/vm-registry';
 import { temporaryFolder } from '../helpers/data';
 import { ask, expectCounting, isRunning, rememberFolder, startGuestOn } from '../helpers/guest-lab';
-import { describeWhere } from '../helpers/needs';
 import { Lab } from '../helpers/lab';
+import { describeWhere } from '../helpers/needs';
 import { buildCountingGuest, type CountingGuest, needsAssembler, needsQemu } from '../helpers/qemu';
 
 const PAGES = 2048;

@@ -1,11 +1,11 @@
 /** Worker threads that die: what they were not at fault for is done by another thread, and what kills them all is given up. */
-import { writeFileSync, truncateSync } from 'node:fs';
+import { truncateSync, writeFileSync } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { BLOCK_SIZE_BYTES } from '../../src/model/image';
 import { Manifest } from '../../src/store/manifest';
-import { CodecPool } from '../../src/sync/codec/codec-pool';
 import type { MeasureJob } from '../../src/sync/codec/codec-jobs';
+import { CodecPool } from '../../src/sync/codec/codec-pool';
 import { randomBlock, temporaryFolder } from '../helpers/data';
 
 const MANY_BLOCKS = 3_000_000;

@@ -13,10 +13,9 @@ import { BlockJournal } from '../../src/store/block-journal';
 import { DictionaryStore } from '../../src/store/dictionaries';
 import { takeOverFolder } from '../../src/store/durable-file';
 import { makeFolderDurably, removeDurably } from '../../src/store/durable-folder';
-import { OwnershipJournal } from '../../src/store/ownership-journal';
 import { Manifest } from '../../src/store/manifest';
+import { OwnershipJournal } from '../../src/store/ownership-journal';
 import { VmRegistry } from '../../src/store/vm-registry';
-import { keepBaselineCopy } from '../../src/sync/upkeep/baseline-copy';
 import { CodecPool } from '../../src/sync/codec/codec-pool';
 import {
   installImage,
@@ -27,6 +26,7 @@ import {
   unlinkFromPlace,
 } from '../../src/sync/destination/image-places';
 import { WorkingImage } from '../../src/sync/destination/working-image';
+import { keepBaselineCopy } from '../../src/sync/upkeep/baseline-copy';
 import { temporaryFolder } from '../helpers/data';
 
 const DISK: ImageSpec = { imageId: 'vda', kind: 'disk', sizeBytes: 2 * BLOCK_SIZE_BYTES };

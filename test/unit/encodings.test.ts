@@ -2,8 +2,8 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { encodingsText } from '../../src/cli/encodings';
-import { collectMetrics } from '../../src/control/orchestrator-metrics';
 import type { MigrationStatus } from '../../src/control/migration-status';
+import { collectMetrics } from '../../src/control/orchestrator-metrics';
 import { migrationResultSchema } from '../../src/model/migration';
 
 const golden = migrationResultSchema.parse(

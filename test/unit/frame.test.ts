@@ -1,6 +1,6 @@
 /** Framing: exact inverse for any cut of the stream, and a coded error for every way a header can lie. */
 import fc from 'fast-check';
-import { DwcpError } from '../../src/model/errors';
+import type { DwcpError } from '../../src/model/errors';
 import { buildFrame, FRAME, type Frame, type FrameType, HEADER_BYTES } from '../../src/transport/frame';
 import { FrameReader } from '../../src/transport/frame-reader';
 

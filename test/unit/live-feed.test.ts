@@ -1,12 +1,13 @@
 /** The feed of an image that goes on changing: one version of a block on the way at a time, none forgotten. */
-import fc from 'fast-check';
-import { RamLayout } from '../../src/model/guest';
+
 import { randomFillSync } from 'node:crypto';
+import fc from 'fast-check';
 import { quickHash } from '../../src/encoder/hash';
+import { RamLayout } from '../../src/model/guest';
 import { BLOCK_SIZE_BYTES, PAGE_SIZE_BYTES, PAGES_PER_BLOCK } from '../../src/model/image';
-import { BlockOutlook } from '../../src/sync/guest/block-outlook';
-import { LiveFeed, type Outlook } from '../../src/sync/feeds/live-feed';
 import { ReferenceIndex, shareReferences } from '../../src/sync/codec/reference-index';
+import { LiveFeed, type Outlook } from '../../src/sync/feeds/live-feed';
+import { BlockOutlook } from '../../src/sync/guest/block-outlook';
 import { StreamBrake } from '../../src/sync/guest/stream-brake';
 
 const BLOCKS = 32;

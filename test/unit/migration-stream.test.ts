@@ -1,10 +1,10 @@
 /** QEMU's migration stream: taken apart and built again it is the same pages; a bad one is a coded error, never more. */
 import fc from 'fast-check';
-import { DwcpError } from '../../src/model/errors';
 import { PAGE_BYTES } from '../../src/hypervisor/qemu/migration-stream-format';
-import type { RamBlock } from '../../src/model/guest';
 import { type MigrationStreamHandler, MigrationStreamReader } from '../../src/hypervisor/qemu/migration-stream-reader';
 import { MigrationStreamWriter } from '../../src/hypervisor/qemu/migration-stream-writer';
+import { DwcpError } from '../../src/model/errors';
+import type { RamBlock } from '../../src/model/guest';
 
 const SECTION_ID = 2;
 const BLOCKS: readonly RamBlock[] = [

@@ -6,7 +6,7 @@ import { DwcpError, fromReport, toDwcpError } from '../../src/model/errors';
 import { vmIdSchema } from '../../src/model/ids';
 import { migrationRequestSchema } from '../../src/model/migration';
 import { temporalPriorityKey } from '../../src/model/names';
-import { compileMigrationOptions, MIGRATION_OPTIONS, parseOption, PROCESS_OPTIONS } from '../../src/model/options';
+import { compileMigrationOptions, MIGRATION_OPTIONS, PROCESS_OPTIONS, parseOption } from '../../src/model/options';
 import { planMigration } from '../../src/model/plan';
 import { classifyTier, selectLevelAndStreams } from '../../src/model/tiers';
 import { parseDurationMs, parseRateBytesPerSecond, parseSizeBytes } from '../../src/model/units';

@@ -8,11 +8,11 @@ import type { DwcpError } from '../../src/model/errors';
 import { BLOCK_SIZE_BYTES } from '../../src/model/image';
 import { HEARTBEAT_TICK_MS } from '../../src/model/timing';
 import { Manifest } from '../../src/store/manifest';
+import { CodecPool } from '../../src/sync/codec/codec-pool';
+import type { BlockFeed } from '../../src/sync/feeds/block-feed';
+import { FeedLag } from '../../src/sync/guest/destination-lag';
 import { noCounts } from '../../src/sync/source/batch-counts';
 import { BatchSource } from '../../src/sync/source/batch-source';
-import type { BlockFeed } from '../../src/sync/feeds/block-feed';
-import { CodecPool } from '../../src/sync/codec/codec-pool';
-import { FeedLag } from '../../src/sync/guest/destination-lag';
 import type { SendingSession } from '../../src/transport/sending-session';
 import { Slab } from '../../src/transport/slab';
 

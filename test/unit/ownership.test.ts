@@ -14,8 +14,8 @@ import {
 } from '../../src/model/ownership-machine';
 import { beginInstance, epochsOf } from '../../src/store/instance';
 import { OwnershipJournal } from '../../src/store/ownership-journal';
-import { PauseBudget } from '../../src/sync/guest/guest-move';
 import { SessionWork } from '../../src/sync/destination/session-work';
+import { PauseBudget } from '../../src/sync/guest/guest-move';
 import { temporaryFolder } from '../helpers/data';
 import { describeWhere, needsProgram, needsRoot } from '../helpers/needs';
 

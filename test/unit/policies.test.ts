@@ -1,6 +1,6 @@
 /** Tables that a slip would break without any test of behaviour noticing. */
 import { declaredSchedules } from '../../src/control/schedules';
-import { ERROR_CODES, EXIT, EXIT_MEANINGS, type ErrorCodeSpec } from '../../src/model/error-codes';
+import { ERROR_CODES, type ErrorCodeSpec, EXIT, EXIT_MEANINGS } from '../../src/model/error-codes';
 import { PRESETS } from '../../workflows/activity-proxies';
 
 describe('every preset of activities', () => {

@@ -1,14 +1,13 @@
 /** What a host keeps, across crashes: journals, manifests, baselines, ownership. */
-import { appendFileSync, existsSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
+import { appendFileSync, existsSync, openSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { blockHash } from '../../src/encoder/hash';
 import { BaselineStore } from '../../src/store/baselines';
 import { BlockJournal, type JournalledBlock } from '../../src/store/block-journal';
-import { nextData, nextHole, punchHole } from '../../src/store/system-calls';
 import { Manifest } from '../../src/store/manifest';
+import { nextData, nextHole, punchHole } from '../../src/store/system-calls';
 import { VmRegistry } from '../../src/store/vm-registry';
 import { randomBlock, temporaryFolder, writeImage } from '../helpers/data';
-import { openSync } from 'node:fs';
 
 const IMAGE = { imageId: 'vda', kind: 'disk' as const, sizeBytes: 10 * 65_536 };
 

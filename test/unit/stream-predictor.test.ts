@@ -1,7 +1,7 @@
 /** What a path is expected to need before anything has been sent on it. */
 import type { PathRow } from '../../src/model/path-row';
-import { type PathQuery, predictStreams } from '../../src/transport/stream-predictor';
 import { solveRidge } from '../../src/transport/ridge';
+import { type PathQuery, predictStreams } from '../../src/transport/stream-predictor';
 
 const QUERY: PathQuery = {
   path: 'b:9876',

@@ -1,9 +1,10 @@
 /** The small parts of the transport: slab, token bucket, counters, tuner. */
-import fc from 'fast-check';
+
 import { randomBytes } from 'node:crypto';
+import fc from 'fast-check';
 import { BatchAssembly, MOST_IN_PARTS_BYTES, PART_BYTES, partsOf } from '../../src/transport/batch-parts';
-import { buildFrame, type Frame, openFrame, readHeader } from '../../src/transport/frame';
 import { readCounters, writeCounters } from '../../src/transport/counters';
+import { buildFrame, type Frame, openFrame, readHeader } from '../../src/transport/frame';
 import { type Run, Slab } from '../../src/transport/slab';
 import { TokenBucket } from '../../src/transport/token-bucket';
 

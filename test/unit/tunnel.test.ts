@@ -1,6 +1,7 @@
 /** A byte stream of somebody else through a connection: what is slow to take it is waited for, for as long as it takes. */
-import { Duplex } from 'node:stream';
+
 import type { Socket } from 'node:net';
+import { Duplex } from 'node:stream';
 import type { Connection, FrameHandler } from '../../src/transport/connection';
 import { buildFrame, openFrame, readHeader } from '../../src/transport/frame';
 import { Tunnel } from '../../src/transport/tunnel';

@@ -1,12 +1,12 @@
 /** `dwcp dictionary train | schedule | unschedule | list | remove`: dictionaries by VM type. */
 import type { Command } from 'commander';
 import { dictionarySchedule, dictionaryScheduleId, ensureSchedules, removeSchedule } from '../../control/schedules';
-import { executeWorkflow, withClient } from '../execute-workflow';
 import { DwcpError } from '../../model/errors';
 import { hostIdSchema } from '../../model/ids';
 import { PROCESS_OPTIONS } from '../../model/options';
 import { formatBytes, formatDuration } from '../../model/units';
 import { DictionaryStore, vmTypeOf } from '../../store/dictionaries';
+import { executeWorkflow, withClient } from '../execute-workflow';
 import { createOutput, table } from '../output';
 import { addOptions, scheduledEveryMs } from '../settings';
 import { type Flags, PLACE, placeOf } from './place';

@@ -2,17 +2,18 @@
  * The commands for guests on this host: making one known by its QEMU command, starting and stopping it, and taking in one that
  * something else has started. They work on the host's own data folder, without a server.
  */
-import type { Command } from 'commander';
+
 import { resolve } from 'node:path';
-import { DwcpError } from '../../model/errors';
-import { type VmDefinition, vmDefinitionSchema, type VmLooks } from '../../model/image';
-import { PROCESS_OPTIONS } from '../../model/options';
+import type { Command } from 'commander';
 import { HostDriver } from '../../hypervisor/host-driver';
 import { guestDiskOf } from '../../hypervisor/qemu/disk-export';
 import { diskPathsOf, guestOwn, runPlaces } from '../../hypervisor/qemu/guest-command';
 import { quitGuest, startGuestProcess } from '../../hypervisor/qemu/guest-process';
 import { findListener } from '../../hypervisor/qemu/process-table';
 import { QmpClient } from '../../hypervisor/qemu/qmp-client';
+import { DwcpError } from '../../model/errors';
+import { type VmDefinition, type VmLooks, vmDefinitionSchema } from '../../model/image';
+import { PROCESS_OPTIONS } from '../../model/options';
 import { isOpenState } from '../../model/ownership-machine';
 import { OwnershipJournal } from '../../store/ownership-journal';
 import { type VmRecord, VmRegistry } from '../../store/vm-registry';

@@ -2,11 +2,13 @@
  * The commands that look at this host's own data folder: its VMs. They work without a server and beside a
  * running agent, whose files are replaced as a whole or not at all.
  */
+
+import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { ImageFilesDriver } from '../../hypervisor/image-files';
 import { DwcpError } from '../../model/errors';
 import type { ImageKind } from '../../model/ids';
-import { vmDefinitionSchema, type VmLooks } from '../../model/image';
+import { type VmLooks, vmDefinitionSchema } from '../../model/image';
 import { PROCESS_OPTIONS } from '../../model/options';
 import { formatBytes } from '../../model/units';
 import { BaselineStore } from '../../store/baselines';
@@ -15,7 +17,6 @@ import { VmRegistry } from '../../store/vm-registry';
 import { addOptions } from '../settings';
 import { addGuestCommands, assertNotInMigration, defineGuest } from './guests';
 import { type Flags, PLACE, placeOf } from './place';
-import { resolve } from 'node:path';
 
 function collect(value: string, previous: string[]): string[] {
   return [...previous, value];

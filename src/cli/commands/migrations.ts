@@ -4,19 +4,19 @@
 import { randomUUID } from 'node:crypto';
 import type { Command } from 'commander';
 import { createOrchestrator, type Orchestrator } from '../../control/orchestrator';
-import { DwcpError } from '../../model/errors';
 import { ensureSchedules, removeSchedule, warmSchedule, warmScheduleId } from '../../control/schedules';
+import { DwcpError } from '../../model/errors';
+import type { LinkSurvey } from '../../model/link-survey';
 import { type MigrationRequest, migrationRequestSchema } from '../../model/migration';
 import { MIGRATION_OPTIONS } from '../../model/options';
 import type { MigrationPlan } from '../../model/plan';
-import type { LinkSurvey } from '../../model/link-survey';
 import type { LevelAndStreams, LinkMeasurement } from '../../model/tiers';
 import {
   formatBitRate,
   formatBytes,
   formatDuration,
-  parseRateBytesPerSecond,
   parseDurationMs,
+  parseRateBytesPerSecond,
 } from '../../model/units';
 import { encodingsText } from '../encodings';
 import { executeWorkflow, withClient } from '../execute-workflow';

@@ -4,27 +4,27 @@
  */
 import { createHash, randomBytes } from 'node:crypto';
 import { closeSync, openSync, readSync, rmSync, writeSync } from 'node:fs';
-import { mkdtemp, mkdir } from 'node:fs/promises';
+import { mkdir, mkdtemp } from 'node:fs/promises';
+import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { createServer } from 'node:net';
 import { Client, Connection } from '@temporalio/client';
 import { freePort, startEmbeddedServer } from '../../control/embedded-server';
 import { createOrchestrator, type Orchestrator } from '../../control/orchestrator';
+import { killGuestsNaming } from '../../hypervisor/qemu/process-table';
 import { onAbort } from '../../model/abort';
 import { DwcpError } from '../../model/errors';
-import type { MigrationResult } from '../../model/migration';
 import { BLOCK_SIZE_BYTES } from '../../model/image';
-import { MIB, formatBitRate, formatBytes, formatDuration } from '../../model/units';
+import type { MigrationResult } from '../../model/migration';
+import { formatBitRate, formatBytes, formatDuration, MIB } from '../../model/units';
 import { hitsText } from '../follow';
 import type { Output } from '../output';
 import { table } from '../output';
-import { killGuestsNaming } from '../../hypervisor/qemu/process-table';
 import { Children } from './children';
 import { ensureQemu, QEMU_INSTALL_LINE } from './qemu-package';
 import { GuestDemo, type GuestLeg, guestSummary } from './running-guest';
-import { findTool } from './tools';
 import { dumpOwnMemory, makeDiskImage, sha256OfFile } from './sample-vm';
+import { findTool } from './tools';
 
 export interface DemoOptions {
   readonly keep: boolean;

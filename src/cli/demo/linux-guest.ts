@@ -12,8 +12,8 @@ import {
   existsSync,
   mkdirSync,
   openSync,
-  readFileSync,
   readdirSync,
+  readFileSync,
   readSync,
   rmSync,
   statSync,
@@ -26,7 +26,7 @@ import { gzipSync } from 'node:zlib';
 import { DwcpError, messageOf } from '../../model/errors';
 import { MIB } from '../../model/units';
 import type { Children } from './children';
-import { cpioOf, type CpioEntry } from './cpio';
+import { type CpioEntry, cpioOf } from './cpio';
 import { stageFiles } from './sample-vm';
 import { findTool } from './tools';
 

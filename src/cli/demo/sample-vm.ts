@@ -2,10 +2,12 @@
  * Makes a real VM to move: an ext4 disk image with files of this machine, and a memory image that is this process's own
  * memory. Nothing in it is made up, so what compression and deltas reach on it they reach on data of that kind.
  */
+
+import { createHash } from 'node:crypto';
 import {
   closeSync,
-  createReadStream,
   cpSync,
+  createReadStream,
   existsSync,
   ftruncateSync,
   mkdirSync,
@@ -17,7 +19,6 @@ import {
   statSync,
   writeSync,
 } from 'node:fs';
-import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import { MIB } from '../../model/units';
 import { writeFully } from '../../sync/codec/block-io';

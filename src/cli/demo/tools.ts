@@ -4,8 +4,8 @@
  */
 import { accessSync, constants, existsSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
-import type { Children } from './children';
 import { messageOf } from '../../model/errors';
+import type { Children } from './children';
 
 const ALSO = ['/usr/sbin', '/sbin', '/usr/local/sbin'];
 

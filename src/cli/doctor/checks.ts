@@ -7,10 +7,10 @@ import { readFile, statfs } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { promisify } from 'node:util';
 import { connectClient, temporalTarget } from '../../control/connection';
+import { messageOf } from '../../model/errors';
 import { PROCESS_OPTIONS } from '../../model/options';
 import { formatBytes, formatDuration, GIB, MIB } from '../../model/units';
 import { whichTool } from '../demo/tools';
-import { messageOf } from '../../model/errors';
 
 export interface Finding {
   readonly check: string;

@@ -2,12 +2,12 @@
  * A running guest's memory as an image file: what QEMU's migration stream brings is written to its place, and the blocks
  * that changed are named. Who sends them, and when reading pauses, is the sync's business.
  */
-import { constants, closeSync, ftruncateSync, mkdirSync, openSync, readSync, writeSync } from 'node:fs';
+import { closeSync, constants, ftruncateSync, mkdirSync, openSync, readSync, writeSync } from 'node:fs';
 import { dirname } from 'node:path';
 import type { RamBlock, RamLayout } from '../../model/guest';
 import { BLOCK_SIZE_BYTES, PAGES_PER_BLOCK } from '../../model/image';
-import type { MigrationStreamHandler } from './migration-stream-reader';
 import { notUnderstood, PAGE_BYTES } from './migration-stream-format';
+import type { MigrationStreamHandler } from './migration-stream-reader';
 
 const RUN_BYTES = 256 * 1024;
 const ZERO_PAGE = Buffer.alloc(PAGE_BYTES);

@@ -16,12 +16,12 @@ import {
 } from '../../model/guest';
 import type { VmImage } from '../../model/image';
 import { clearExports, DiskExports, type DiskReader, guestDiskOf } from './disk-export';
-import { guestOwn, namedFiles, pinMachine } from './guest-command';
 import { clearMirrors, DiskMirrors } from './disk-mirror';
+import { guestOwn, namedFiles, pinMachine } from './guest-command';
 import { GuestMemory, type GuestMemoryEvents } from './guest-memory';
-import { findListener } from './process-table';
 import { MigrationStreamReader } from './migration-stream-reader';
 import { OutgoingMigration } from './outgoing-migration';
+import { findListener } from './process-table';
 import { QmpClient } from './qmp-client';
 
 const OLDEST_QEMU = [7, 2] as const;

@@ -2,9 +2,10 @@
  * What worker threads are asked to do, as data: each job names open files by their descriptor (which all threads of a
  * process share) and memory by SharedArrayBuffer, so nothing of an image is copied on the way to a thread and back.
  */
+
+import type { EncodingAccount } from '../../encoder/account';
 import type { EncodeSettings } from '../../encoder/batch-encoder';
 import type { SharedDictionary } from '../../encoder/trained-dictionary';
-import type { EncodingAccount } from '../../encoder/account';
 import type { ContentCipher } from '../../store/sealing-key';
 import type { BlockSelection } from './block-selection';
 import type { SharedPageTable } from './page-table';

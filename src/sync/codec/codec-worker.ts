@@ -7,8 +7,8 @@ import { parentPort } from 'node:worker_threads';
 import { errnoOf, toDwcpError } from '../../model/errors';
 import { yieldToOtherThreads } from '../../store/system-calls';
 import type { CodecJob, CodecResult } from './codec-jobs';
-import { encode, index } from './encode-job';
 import { decode } from './decode-job';
+import { encode, index } from './encode-job';
 import { readExtent, writeExtent } from './extent-jobs';
 import { copy, dictionaryGain, measure, pageHashes, recall, root, sample, seal } from './file-jobs';
 

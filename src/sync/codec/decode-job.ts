@@ -2,13 +2,13 @@
  * A batch that has arrived, into the working image: each block is checked before it is written. Journal and sync are the image's.
  */
 import { BatchDecoder } from '../../encoder/batch-decoder';
-import { HASH_BYTES, ZERO_HASH } from '../../encoder/hash';
-import type { DecodeResult, DecodeJob, ReferenceSource } from './codec-jobs';
-import { clearBlock, BlockWriter, readFully } from './block-io';
-import { BLOCK_SIZE_BYTES, PAGE_SIZE_BYTES } from '../../model/image';
 import { readBatchHead } from '../../encoder/batch-format';
-import { type TrainedDictionary, fromShared } from '../../encoder/trained-dictionary';
+import { HASH_BYTES, ZERO_HASH } from '../../encoder/hash';
+import { fromShared, type TrainedDictionary } from '../../encoder/trained-dictionary';
+import { BLOCK_SIZE_BYTES, PAGE_SIZE_BYTES } from '../../model/image';
 import { Manifest } from '../../store/manifest';
+import { BlockWriter, clearBlock, readFully } from './block-io';
+import type { DecodeJob, DecodeResult, ReferenceSource } from './codec-jobs';
 
 const decoder = new BatchDecoder();
 

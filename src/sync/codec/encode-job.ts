@@ -2,22 +2,23 @@
  * Blocks of an image to a sealed batch: read, hashed, held against what the destination has, packed. Which blocks, and against
  * what, is said by the job (source/batch-source.ts); the format is src/encoder's.
  */
-import { BatchEncoder, type BlockToEncode, type HeldVersion } from '../../encoder/batch-encoder';
-import { HASH_BYTES, PAGE_HASH_BYTES, writeBlockHash, ZERO_HASH } from '../../encoder/hash';
-import { ReferenceIndex } from './reference-index';
-import { blockLength, BLOCK_SIZE_BYTES, PAGES_PER_BLOCK } from '../../model/image';
-import { writePageHashes } from '../../encoder/page-patch';
-import { PAGE_HASHES_PER_BLOCK, region, REGION_BYTES } from './thread-memory';
-import { NOT_REFERRED } from '../../encoder/references';
-import type { EncodeJob, EncodeResult, IndexJob } from './codec-jobs';
-import { isZero } from '../../encoder/zero';
-import { blocksInMemory, readBlocks, readFully } from './block-io';
-import { batchMetaBytes } from '../../encoder/batch-format';
-import { HEADER_BYTES, sealFrame } from '../../transport/frame';
-import { Manifest } from '../../store/manifest';
-import { VersionCache } from './version-cache';
+
 import { emptyAccount, NO_TIMES } from '../../encoder/account';
+import { BatchEncoder, type BlockToEncode, type HeldVersion } from '../../encoder/batch-encoder';
+import { batchMetaBytes } from '../../encoder/batch-format';
+import { HASH_BYTES, PAGE_HASH_BYTES, writeBlockHash, ZERO_HASH } from '../../encoder/hash';
+import { writePageHashes } from '../../encoder/page-patch';
+import { NOT_REFERRED } from '../../encoder/references';
 import { fromShared } from '../../encoder/trained-dictionary';
+import { isZero } from '../../encoder/zero';
+import { BLOCK_SIZE_BYTES, blockLength, PAGES_PER_BLOCK } from '../../model/image';
+import { Manifest } from '../../store/manifest';
+import { HEADER_BYTES, sealFrame } from '../../transport/frame';
+import { blocksInMemory, readBlocks, readFully } from './block-io';
+import type { EncodeJob, EncodeResult, IndexJob } from './codec-jobs';
+import { ReferenceIndex } from './reference-index';
+import { PAGE_HASHES_PER_BLOCK, REGION_BYTES, region } from './thread-memory';
+import { VersionCache } from './version-cache';
 
 const encoder = new BatchEncoder();
 const shadowRegion = Buffer.allocUnsafeSlow(REGION_BYTES);

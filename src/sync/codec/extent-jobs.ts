@@ -1,14 +1,14 @@
 /**
  * The standard transfer's extents: a piece of a file to a sealed frame, and back. The layout: extent-format.ts.
  */
-import { writeBlockHash, HASH_BYTES } from '../../encoder/hash';
+import { HASH_BYTES, writeBlockHash } from '../../encoder/hash';
 import { DwcpError } from '../../model/errors';
 import { BLOCK_SIZE_BYTES, blockCount } from '../../model/image';
 import { Manifest } from '../../store/manifest';
 import { HEADER_BYTES, sealFrame } from '../../transport/frame';
-import { readFully, blocksInMemory, writeFully, clearRange } from './block-io';
+import { blocksInMemory, clearRange, readFully, writeFully } from './block-io';
 import type { ReadExtentJob, WriteExtentJob } from './codec-jobs';
-import { EXTENT_META_BYTES, writeExtentMeta, sha256, readExtentMeta } from './extent-format';
+import { EXTENT_META_BYTES, readExtentMeta, sha256, writeExtentMeta } from './extent-format';
 
 export function readExtent(job: ReadExtentJob): { frameBytes: number } {
   const out = Buffer.from(job.out.memory, job.out.offset, job.out.length);

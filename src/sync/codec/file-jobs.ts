@@ -1,27 +1,28 @@
 /**
  * What is asked of a file's blocks otherwise: their hashes, a copy, sealing, a sample of what they would take on the wire.
  */
-import { writeBlockHash, HASH_BYTES, ZERO_HASH, manifestRoot } from '../../encoder/hash';
+
+import { MAX_BATCH_BLOCKS } from '../../encoder/batch-format';
+import { HASH_BYTES, manifestRoot, writeBlockHash, ZERO_HASH } from '../../encoder/hash';
 import { compressBound, Packer } from '../../encoder/packer';
+import { writePageHashes } from '../../encoder/page-patch';
 import { BLOCK_SIZE_BYTES, PAGE_SIZE_BYTES } from '../../model/image';
-import { PAGE_HASHES_PER_BLOCK, region, REGION_BYTES } from './thread-memory';
+import { Manifest } from '../../store/manifest';
+import { applyCipher } from '../../store/sealing-key';
+import { BlockWriter, blocksInMemory, readBlocks, writeFully } from './block-io';
 import type {
   CopyJob,
+  DictionaryGainJob,
   MeasureJob,
   PageHashJob,
   RecallJob,
-  SealResult,
-  SealJob,
-  SampleResult,
-  SampleJob,
-  DictionaryGainJob,
   RootJob,
+  SampleJob,
+  SampleResult,
+  SealJob,
+  SealResult,
 } from './codec-jobs';
-import { blocksInMemory, BlockWriter, readBlocks, writeFully } from './block-io';
-import { Manifest } from '../../store/manifest';
-import { MAX_BATCH_BLOCKS } from '../../encoder/batch-format';
-import { writePageHashes } from '../../encoder/page-patch';
-import { applyCipher } from '../../store/sealing-key';
+import { PAGE_HASHES_PER_BLOCK, REGION_BYTES, region } from './thread-memory';
 
 /** Frames that dictionaries serve: a page or two of the last round, packed fast. */
 const SERVED_BYTES = PAGE_SIZE_BYTES;

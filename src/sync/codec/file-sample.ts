@@ -3,7 +3,7 @@
  */
 import type { FileHandle } from 'fs/promises';
 import { quickHash } from '../../encoder/hash';
-import { PAGE_SIZE_BYTES, BLOCK_SIZE_BYTES } from '../../model/image';
+import { BLOCK_SIZE_BYTES, PAGE_SIZE_BYTES } from '../../model/image';
 
 const SAMPLE_PAGES = 64;
 

@@ -2,7 +2,7 @@
  * The destination's half of references to bases: which of this host's bases look like what is going to come, judged by a
  * sample of its pages, and where in the space of addresses their pages lie. The source's half is base-pages.ts.
  */
-import { open, type FileHandle } from 'node:fs/promises';
+import { type FileHandle, open } from 'node:fs/promises';
 import { PAGE_HASH_BYTES } from '../../encoder/hash';
 import { pagesOfBlocks } from '../../model/image';
 import type { BaseDisk, BaseStore } from '../../store/base-disks';

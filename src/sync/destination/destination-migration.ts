@@ -9,23 +9,23 @@ import { onAbort } from '../../model/abort';
 import { DwcpError } from '../../model/errors';
 import { MEMORY_IMAGE_ID } from '../../model/guest';
 import { looksOf } from '../../model/image';
-import { readIfThere, writeDurably } from '../../store/durable-file';
 import {
   DESTINATION_TABLE,
   type DestinationEvent,
   type DestinationState,
   destinationState,
 } from '../../model/ownership-machine';
-import { DestinationGuest, NeverRan, type StartedGuest, type WholePlaces } from './destination-guest';
+import { readIfThere, writeDurably } from '../../store/durable-file';
 import { OwnStep } from '../hand-over/own-step';
-import { installImage, installLinked, linkInPlace, makeWorkFile, unlinkFromPlace } from './image-places';
+import { DestinationGuest, NeverRan, type StartedGuest, type WholePlaces } from './destination-guest';
 import {
-  DestinationContext,
-  DestinationRecord,
+  type DestinationContext,
+  type DestinationRecord,
   destinationRecordSchema,
   recordFolder,
   removeRecord,
 } from './destination-record';
+import { installImage, installLinked, linkInPlace, makeWorkFile, unlinkFromPlace } from './image-places';
 import { OpenImages } from './open-images';
 
 type DestinationStep = OwnStep<DestinationState, DestinationEvent>;

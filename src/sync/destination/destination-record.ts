@@ -1,25 +1,26 @@
 /**
  * What a destination has on record of a migration, where that lies, and what the migration works with on its host.
  */
+
+import { join } from 'node:path';
 import { z } from 'zod';
 import {
   guestDefinitionSchema,
-  ramBlockSchema,
-  sharedFileSchema,
   guestSpecSchema,
   type RamBlock,
+  ramBlockSchema,
+  sharedFileSchema,
 } from '../../model/guest';
-import { migrationIdSchema, vmIdSchema, vmTypeSchema, tenantSchema, hostIdSchema } from '../../model/ids';
+import { hostIdSchema, migrationIdSchema, tenantSchema, vmIdSchema, vmTypeSchema } from '../../model/ids';
 import { imageSpecSchema } from '../../model/image';
-import type { GuestReceiver } from './destination-guest';
 import type { BaseStore } from '../../store/base-disks';
 import type { BaselineStore } from '../../store/baselines';
 import type { DictionaryStore } from '../../store/dictionaries';
+import { removeDurably } from '../../store/durable-folder';
 import type { OwnershipJournal } from '../../store/ownership-journal';
 import type { VmRegistry } from '../../store/vm-registry';
 import type { CodecPool } from '../codec/codec-pool';
-import { join } from 'node:path';
-import { removeDurably } from '../../store/durable-folder';
+import type { GuestReceiver } from './destination-guest';
 
 /**
  * `migrate`: the VM changes hosts. `warm`: the images become a baseline, the VM stays. `direct`: the library's

@@ -7,29 +7,29 @@ import { compressBound, Packer } from '../../encoder/packer';
 import { shareDictionary } from '../../encoder/trained-dictionary';
 import { DwcpError } from '../../model/errors';
 import type { Answer, Message } from '../../transport/control-channel';
-import { ReceivingSession } from '../../transport/receiving-session';
+import type { ReceivingSession } from '../../transport/receiving-session';
 import {
-  TakenOver,
-  readBody,
-  openImageSchema,
-  manifestRequestSchema,
-  pageHashesSchema,
-  MAX_PAGE_HASH_BLOCKS,
-  referencesSchema,
-  MAX_SAMPLE_BYTES,
+  abandonSchema,
   basePagesSchema,
   dictionarySchema,
   finishImageSchema,
-  takeOverSchema,
   guestBeginSchema,
   guestLoadSchema,
   installImageSchema,
-  abandonSchema,
+  MAX_PAGE_HASH_BLOCKS,
+  MAX_SAMPLE_BYTES,
+  manifestRequestSchema,
+  openImageSchema,
+  pageHashesSchema,
+  readBody,
+  referencesSchema,
+  type TakenOver,
+  takeOverSchema,
 } from '../protocol';
-import { DestinationContext, destinationRecordSchema } from './destination-record';
-import { Records, assertImagesFree } from './direct-sessions';
-import { IncomingMigrations } from './incoming-migrations';
-import { WorkingImage } from './working-image';
+import { type DestinationContext, destinationRecordSchema } from './destination-record';
+import { assertImagesFree, type Records } from './direct-sessions';
+import type { IncomingMigrations } from './incoming-migrations';
+import type { WorkingImage } from './working-image';
 
 export type Handler = (message: Message, session: ReceivingSession, signal: AbortSignal) => Promise<Answer>;
 

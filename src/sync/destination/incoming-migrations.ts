@@ -3,10 +3,10 @@
  * restart. A migration's own steps are destination-migration.ts; who is connected, the hub knows.
  */
 import { readdir } from 'node:fs/promises';
-import { DestinationContext, DestinationRecord, removeRecord, migrationFolder } from './destination-record';
-import { DestinationMigration } from './destination-migration';
+import { DwcpError, hasCode, toDwcpError } from '../../model/errors';
 import { isMissing } from '../../store/durable-file';
-import { DwcpError, toDwcpError, hasCode } from '../../model/errors';
+import { DestinationMigration } from './destination-migration';
+import { type DestinationContext, type DestinationRecord, migrationFolder, removeRecord } from './destination-record';
 
 export class IncomingMigrations {
   readonly #context: DestinationContext;

@@ -6,7 +6,7 @@
  *   REQUEST begin {imageId} -> {offset}    EXTENT ... EXTENT    EVENT written {offset}    REQUEST finish {root} -> {}
  *   a running guest:    REQUEST guest -> {}    (tunnels: destination-hub.ts)    REQUEST guest_loaded -> {}
  */
-import { type FileHandle, constants, open } from 'node:fs/promises';
+import { constants, type FileHandle, open } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { z } from 'zod';
 import { DwcpError, toDwcpError } from '../../model/errors';

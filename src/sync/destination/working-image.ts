@@ -12,12 +12,12 @@
  * time: set behind each write, measured again where a write may have been broken off, and at opening promised only by a
  * journal that takes every promise back before the block is overwritten.
  */
-import { type FileHandle, constants, open, rm, writeFile } from 'node:fs/promises';
+import { constants, type FileHandle, open, rm, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { namedBlocks } from '../../encoder/batch-format';
 import type { SharedDictionary } from '../../encoder/trained-dictionary';
 import { DwcpError, toDwcpError } from '../../model/errors';
-import { type ImageSpec, blockCount } from '../../model/image';
+import { blockCount, type ImageSpec } from '../../model/image';
 import { type BaselineStore, baselinePathOf, workPathOf } from '../../store/baselines';
 import { BlockJournal, type JournalledBlock } from '../../store/block-journal';
 import { exists, readIfThere, renameDurably, writeDurably } from '../../store/durable-file';

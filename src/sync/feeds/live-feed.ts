@@ -7,8 +7,8 @@
  */
 import { blockCount, PAGE_SIZE_BYTES, PAGES_PER_BLOCK } from '../../model/image';
 import { type BlockSelection, countOf } from '../codec/block-selection';
-import type { BlockFeed } from './block-feed';
 import type { ImageFile } from '../codec/codec-jobs';
+import type { BlockFeed } from './block-feed';
 import { type FeedCursor, FeedCursors } from './feed-cursors';
 
 /** What will have to be sent of a block, as far as that can be guessed: little, much, or much that does not even compress. */

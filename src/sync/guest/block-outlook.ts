@@ -8,8 +8,8 @@
 import { PAGE_HASH_BYTES, quickHash } from '../../encoder/hash';
 import { NOT_REFERRED } from '../../encoder/references';
 import { PAGE_SIZE_BYTES, PAGES_PER_BLOCK } from '../../model/image';
-import type { Outlook } from '../feeds/live-feed';
 import { ReferenceIndex, type SharedReferences } from '../codec/reference-index';
+import type { Outlook } from '../feeds/live-feed';
 
 /** One in each half of a block. */
 const SAMPLE_EVERY = PAGES_PER_BLOCK / 2;

@@ -4,9 +4,9 @@
  */
 import { MEMORY_IMAGE_ID, type SharedFile } from '../../model/guest';
 import type { ImageSpec } from '../../model/image';
-import { type KeptMemory, recallMemory } from './kept-memory';
 import { ReferenceSources } from '../source/reference-sources';
 import type { SourceContext } from '../source/source-context';
+import { type KeptMemory, recallMemory } from './kept-memory';
 
 export class GuestHeadStart {
   readonly references: ReferenceSources;

@@ -11,18 +11,18 @@ import type { MigrationOptions } from '../../model/options';
 import type { LevelAndStreams } from '../../model/tiers';
 import { Manifest } from '../../store/manifest';
 import type { SendingSession } from '../../transport/sending-session';
+import { PageTable } from '../codec/page-table';
+import type { SharedVersions } from '../codec/version-cache';
+import type { LiveFeed } from '../feeds/live-feed';
 import { activeDictionary } from '../source/active-dictionary';
 import { learnBases } from '../source/base-pages';
 import { type BatchCounts, noCounts } from '../source/batch-counts';
 import { BatchSource } from '../source/batch-source';
 import { askPageHashes, learnHeld } from '../source/held-manifest';
 import type { SendProgress, SentImage } from '../source/image-sender';
-import type { LiveFeed } from '../feeds/live-feed';
-import { PageTable } from '../codec/page-table';
 import { Pacing } from '../source/pacing';
 import type { ReferenceSources } from '../source/reference-sources';
 import type { SourceMigration } from '../source/source-migration';
-import type { SharedVersions } from '../codec/version-cache';
 
 export interface GuestImage {
   readonly image: ImageSpec;

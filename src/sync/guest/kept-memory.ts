@@ -8,10 +8,10 @@ import { MEMORY_IMAGE_ID } from '../../model/guest';
 import { PAGES_PER_BLOCK } from '../../model/image';
 import type { BaselineStore } from '../../store/baselines';
 import { Manifest } from '../../store/manifest';
+import { blankPagesOf } from '../codec/blank-pages';
 import type { CodecPool } from '../codec/codec-pool';
 import { allEnded } from '../codec/measure-file';
 import { PageTable } from '../codec/page-table';
-import { blankPagesOf } from '../codec/blank-pages';
 
 const JOB_BLOCKS = 64;
 const LANES = 4;

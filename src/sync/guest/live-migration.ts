@@ -8,8 +8,9 @@
  *      ^                             |                     -> all confirmed, roots equal, loaded -> hand over -> take over
  *      +--- GUEST_RUNS_ON ----- broken off ----------------------+
  */
+
+import { type ConvergenceDecision, decideRound } from '../../model/convergence';
 import { DwcpError, toDwcpError } from '../../model/errors';
-import { decideRound, type ConvergenceDecision } from '../../model/convergence';
 import { type GuestProgress, type GuestSpec, MEMORY_IMAGE_ID } from '../../model/guest';
 import { type ImageSpec, PAGE_SIZE_BYTES, type VmImage } from '../../model/image';
 import type { ImageProgress } from '../../model/migration';
@@ -17,24 +18,24 @@ import type { MigrationOptions } from '../../model/options';
 import type { LevelAndStreams } from '../../model/tiers';
 import { clamp, KIB, MIB } from '../../model/units';
 import type { SendingSession } from '../../transport/sending-session';
+import { blankPagesOf } from '../codec/blank-pages';
+import { imageResultOf, progressOf } from '../source/image-results';
+import type { SourceMigration } from '../source/source-migration';
+import { wait } from '../wait';
+import { FeedLag } from './destination-lag';
+import type { GuestHeadStart } from './guest-head-start';
 import {
+  brokenOff,
   type GuestMove,
   type GuestPort,
   letRunOn,
   PauseBudget,
   type ReadyToHandOver,
-  brokenOff,
   runsOn,
 } from './guest-move';
-import { imageResultOf, progressOf } from '../source/image-results';
-import { LiveDisks } from './live-disks';
-import { FeedLag } from './destination-lag';
-import type { GuestHeadStart } from './guest-head-start';
 import { GuestSender } from './guest-sender';
+import { LiveDisks } from './live-disks';
 import { MemoryStream } from './memory-stream';
-import { blankPagesOf } from '../codec/blank-pages';
-import type { SourceMigration } from '../source/source-migration';
-import { wait } from '../wait';
 import { AHEAD_AT_THE_END_BYTES } from './stream-brake';
 
 export interface LiveRequest {

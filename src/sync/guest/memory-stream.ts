@@ -8,10 +8,10 @@
  */
 import { MEMORY_IMAGE_ID } from '../../model/guest';
 import { blockCount, PAGES_PER_BLOCK } from '../../model/image';
+import { LiveFeed } from '../feeds/live-feed';
 import { BlockOutlook } from './block-outlook';
 import type { GuestHeadStart } from './guest-head-start';
 import type { MemoryEvents } from './guest-move';
-import { LiveFeed } from '../feeds/live-feed';
 import { SettledMemory } from './settled-memory';
 import { type Reader, StreamBrake } from './stream-brake';
 

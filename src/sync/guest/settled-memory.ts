@@ -8,10 +8,10 @@
 import { blockHash } from '../../encoder/hash';
 import { blockCount } from '../../model/image';
 import type { Manifest } from '../../store/manifest';
-import type { KeptMemory } from './kept-memory';
-import type { LiveFeed } from '../feeds/live-feed';
 import type { PageTable } from '../codec/page-table';
 import { type SharedVersions, shareVersions, VersionCache } from '../codec/version-cache';
+import type { LiveFeed } from '../feeds/live-feed';
+import type { KeptMemory } from './kept-memory';
 
 export class SettledMemory {
   /** One byte a block: 1 where both sides are believed to have the same. */

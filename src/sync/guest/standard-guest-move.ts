@@ -13,20 +13,20 @@ import { type ImageSpec, PAGE_SIZE_BYTES, type VmImage } from '../../model/image
 import type { ImageProgress, ImageResult } from '../../model/migration';
 import type { MigrationOptions } from '../../model/options';
 import { listenForTunnels, type Tunnel } from '../../transport/tunnel';
+import { standardProgressOf, standardResultOf } from '../source/image-results';
+import type { SourceMigration } from '../source/source-migration';
+import { openTunnel, StandardChannel } from '../source/standard-channel';
+import { wait } from '../wait';
 import {
+  brokenOff,
   type GuestMove,
   type GuestPort,
   letRunOn,
   type MirrorProgress,
   PauseBudget,
   type ReadyToHandOver,
-  brokenOff,
   runsOn,
 } from './guest-move';
-import { standardProgressOf, standardResultOf } from '../source/image-results';
-import type { SourceMigration } from '../source/source-migration';
-import { wait } from '../wait';
-import { openTunnel, StandardChannel } from '../source/standard-channel';
 
 export interface WholeGuestRequest {
   readonly images: readonly (ImageSpec & VmImage)[];

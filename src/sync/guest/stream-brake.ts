@@ -4,8 +4,8 @@
  */
 import { PAGE_SIZE_BYTES } from '../../model/image';
 import { clamp, KIB, MIB } from '../../model/units';
-import type { GuestSender } from './guest-sender';
 import type { LiveFeed } from '../feeds/live-feed';
+import type { GuestSender } from './guest-sender';
 
 /** Read from QEMU before it is sent: it lies in the image's file, and the more of it, the more there is to choose from. */
 const MOST_AHEAD_BYTES = 512 * MIB;

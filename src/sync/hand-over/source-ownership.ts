@@ -4,9 +4,9 @@
  * before its effect, and may be asked for again.
  */
 import { DwcpError, hasCode } from '../../model/errors';
-import type { HandOver } from '../../model/hand-over';
 import { type GuestDefinition, type GuestSpec, MEMORY_IMAGE_ID, RamLayout, type StoppedGuest } from '../../model/guest';
-import { type VmImage } from '../../model/image';
+import type { HandOver } from '../../model/hand-over';
+import type { VmImage } from '../../model/image';
 import {
   isOpenState,
   SOURCE_TABLE,

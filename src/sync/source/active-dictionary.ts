@@ -2,7 +2,7 @@
  * Brings the dictionary of a VM's type into use for a session: the destination has it, or is sent it once, and says that it is
  * active before the first frame is packed with it. Without one, or where anything of this fails, frames go without.
  */
-import { shareDictionary, type SharedDictionary } from '../../encoder/trained-dictionary';
+import { type SharedDictionary, shareDictionary } from '../../encoder/trained-dictionary';
 import { toDwcpError } from '../../model/errors';
 import type { SendingSession } from '../../transport/sending-session';
 import { dictionaryAnsweredSchema, readBody } from '../protocol';

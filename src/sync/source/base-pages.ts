@@ -9,8 +9,8 @@ import { isZero } from '../../encoder/zero';
 import { toDwcpError } from '../../model/errors';
 import { PAGE_SIZE_BYTES, pagesOfBlocks } from '../../model/image';
 import type { SendingSession } from '../../transport/sending-session';
+import { ReferenceIndex, type SharedReferences, shareReferences } from '../codec/reference-index';
 import { basePagesSchema, basesOfferedSchema, MAX_BASE_PAGES, readBody } from '../protocol';
-import { ReferenceIndex, shareReferences, type SharedReferences } from '../codec/reference-index';
 import type { SourceMigration } from './source-migration';
 
 const SAMPLE_PAGES = 256;

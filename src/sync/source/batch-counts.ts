@@ -1,7 +1,7 @@
 /**
  * What a sync has looked at, sent and seen verified of one image, over all its passes. Counted by batch-source.ts, shown by image-results.ts.
  */
-import { emptyAccount, type EncodingAccount } from '../../encoder/account';
+import { type EncodingAccount, emptyAccount } from '../../encoder/account';
 
 export interface BatchCounts {
   scannedBlocks: number;

@@ -18,15 +18,15 @@ import type { ContentCipher } from '../../store/sealing-key';
 import { MOST_IN_PARTS_BYTES, PART_BYTES, partsOf } from '../../transport/batch-parts';
 import type { RefusedBlock } from '../../transport/counters';
 import { HEADER_BYTES } from '../../transport/frame';
-import type { OutgoingBatch } from '../../transport/sending-stream';
 import type { SessionSupplier } from '../../transport/sending-session';
+import type { OutgoingBatch } from '../../transport/sending-stream';
 import type { Run, Slab } from '../../transport/slab';
-import type { BatchCounts } from './batch-counts';
-import type { BlockFeed } from '../feeds/block-feed';
 import { type BlockSelection, blocksBut, countOf } from '../codec/block-selection';
 import type { EncodeJob, EncodeResult } from '../codec/codec-jobs';
 import type { CodecPool } from '../codec/codec-pool';
 import type { PageTable } from '../codec/page-table';
+import type { BlockFeed } from '../feeds/block-feed';
+import type { BatchCounts } from './batch-counts';
 
 /** Blocks whose page hashes are asked for in one request. */
 const PAGE_HASH_BATCH = 64;

@@ -2,7 +2,7 @@
  * From what a sender counts to what people and programs read: progress reports and results, added up over the attempts
  * that an activity needed.
  */
-import { emptyAccount, type EncodingAccount } from '../../encoder/account';
+import { type EncodingAccount, emptyAccount } from '../../encoder/account';
 import type { ImageKind } from '../../model/ids';
 import type { EncoderReport, ImageProgress, ImageResult } from '../../model/migration';
 import type { BatchCounts } from './batch-counts';

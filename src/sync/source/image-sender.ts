@@ -13,14 +13,14 @@ import { type Baseline, type BaselineStore, baselinePathOf } from '../../store/b
 import { Manifest } from '../../store/manifest';
 import type { ContentCipher } from '../../store/sealing-key';
 import type { SendingSession } from '../../transport/sending-session';
+import type { BlockSelection } from '../codec/block-selection';
+import type { StillFeed } from '../feeds/block-feed';
+import { activeDictionary } from './active-dictionary';
+import { learnBases } from './base-pages';
 import { type BatchCounts, noCounts } from './batch-counts';
 import { BatchSource } from './batch-source';
-import { activeDictionary } from './active-dictionary';
-import type { StillFeed } from '../feeds/block-feed';
-import type { BlockSelection } from '../codec/block-selection';
 import { askPageHashes, learnHeld } from './held-manifest';
 import { Pacing } from './pacing';
-import { learnBases } from './base-pages';
 import type { ReferenceSources } from './reference-sources';
 import { rememberPaths } from './remember-paths';
 import type { SourceMigration } from './source-migration';

@@ -5,8 +5,8 @@
 import { toDwcpError } from '../../model/errors';
 import type { LinkSurvey } from '../../model/link-survey';
 import type { SendingSession } from '../../transport/sending-session';
-import type { SourceMigration } from './source-migration';
 import { wait } from '../wait';
+import type { SourceMigration } from './source-migration';
 
 const PROBE_BYTES = 64 * 1024;
 /** Of each measurement: slow start is over by then on most paths. */

@@ -5,7 +5,7 @@
 import { LevelController } from '../../encoder/level-controller';
 import { BLOCK_SIZE_BYTES } from '../../model/image';
 import type { LevelAndStreams } from '../../model/tiers';
-import { KIB, MIB, clamp } from '../../model/units';
+import { clamp, KIB, MIB } from '../../model/units';
 import { pathName } from '../../transport/endpoint';
 import type { PathStats } from '../../transport/path-streams';
 import type { SendingSession } from '../../transport/sending-session';

@@ -3,11 +3,11 @@
  * rest compresses. The numbers go to the plan rule of src/model; nothing is promised of blocks that were not looked at.
  */
 import { MAX_BATCH_BLOCKS } from '../../encoder/batch-format';
-import { BLOCK_SIZE_BYTES, type ImageSpec, blockCount } from '../../model/image';
+import { BLOCK_SIZE_BYTES, blockCount, type ImageSpec } from '../../model/image';
 import type { ImageSample } from '../../model/plan';
-import type { SourceMigration } from './source-migration';
 import type { StillFeed } from '../feeds/block-feed';
 import { learnHeld } from './held-manifest';
+import type { SourceMigration } from './source-migration';
 
 /** Stretches of four neighbours, spread evenly: 16 MiB of reading, whatever the size of the image. */
 const SAMPLE_STRETCHES = 64;

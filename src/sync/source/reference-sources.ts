@@ -4,14 +4,14 @@
  * Disks of a running guest become findable while they are read to be sent; those of a stopped VM from their files.
  */
 import { open } from 'node:fs/promises';
-import { blockCount, type ImageSpec, PAGES_PER_BLOCK, pagesOfBlocks } from '../../model/image';
 import type { SharedFile } from '../../model/guest';
+import { blockCount, type ImageSpec, PAGES_PER_BLOCK, pagesOfBlocks } from '../../model/image';
 import type { SendingSession } from '../../transport/sending-session';
 import type { CodecPool } from '../codec/codec-pool';
-import { allEnded } from '../codec/measure-file';
-import { readBody, referencesAnsweredSchema, referencesSchema } from '../protocol';
-import { MAX_PAGES, shareReferences, type SharedReferences } from '../codec/reference-index';
 import { sampleOf } from '../codec/file-sample';
+import { allEnded } from '../codec/measure-file';
+import { MAX_PAGES, type SharedReferences, shareReferences } from '../codec/reference-index';
+import { readBody, referencesAnsweredSchema, referencesSchema } from '../protocol';
 
 /** Blocks of a file that one job makes findable. */
 const INDEX_BLOCKS = 64;

@@ -9,8 +9,8 @@ import { MIB } from '../../model/units';
 import { Manifest } from '../../store/manifest';
 import { HEADER_BYTES, sealFrame } from '../../transport/frame';
 import type { Run } from '../../transport/slab';
-import type { StillFeed } from '../feeds/block-feed';
 import { EXTENT_META_BYTES, writeExtentMeta } from '../codec/extent-format';
+import type { StillFeed } from '../feeds/block-feed';
 import type { SourceMigration } from './source-migration';
 import { StandardChannel } from './standard-channel';
 

@@ -2,9 +2,9 @@
 import { open } from 'node:fs/promises';
 import { DwcpError, toDwcpError } from '../../model/errors';
 import type { BaseDisk, BaseStore } from '../../store/base-disks';
+import { Manifest } from '../../store/manifest';
 import type { CodecPool } from '../codec/codec-pool';
 import { measure } from '../codec/measure-file';
-import { Manifest } from '../../store/manifest';
 
 const JOB_BLOCKS = 256;
 

@@ -7,13 +7,7 @@
  */
 import { open } from 'node:fs/promises';
 import { MAX_BATCH_BLOCKS } from '../../encoder/batch-format';
-import {
-  type Baseline,
-  type BaselineRecord,
-  type BaselineStore,
-  type ContentAccess,
-  type ContentGuard,
-} from '../../store/baselines';
+import type { Baseline, BaselineRecord, BaselineStore, ContentAccess, ContentGuard } from '../../store/baselines';
 import { exists } from '../../store/durable-file';
 import type { Manifest } from '../../store/manifest';
 import type { ContentCipher, SealingKey } from '../../store/sealing-key';

@@ -13,7 +13,7 @@ import { isZero } from '../../encoder/zero';
 import { DwcpError, errnoOf, messageOf } from '../../model/errors';
 import { PAGE_SIZE_BYTES } from '../../model/image';
 import { MIB } from '../../model/units';
-import { DictionaryStore, type DictionaryVersion, MAX_DICTIONARY_BYTES } from '../../store/dictionaries';
+import { type DictionaryStore, type DictionaryVersion, MAX_DICTIONARY_BYTES } from '../../store/dictionaries';
 import { nextData } from '../../store/system-calls';
 import type { CodecPool } from '../codec/codec-pool';
 

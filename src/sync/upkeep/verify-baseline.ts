@@ -2,8 +2,8 @@
 import { open } from 'node:fs/promises';
 import type { Baseline, ContentAccess } from '../../store/baselines';
 import { isMissing } from '../../store/durable-file';
-import { sealBlocks } from './baseline-sealer';
 import type { CodecPool } from '../codec/codec-pool';
+import { sealBlocks } from './baseline-sealer';
 
 export type BaselineVerdict =
   | { readonly state: 'whole'; readonly blocks: number }

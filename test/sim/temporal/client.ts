@@ -5,8 +5,8 @@
 import type { SimProcess } from '../scheduler';
 import { commonSdk } from './sdk';
 import { postTo, type Surroundings } from './types';
-import type { WorkflowRun } from './workflow-run';
 import type { Workers } from './workers';
+import type { WorkflowRun } from './workflow-run';
 
 /** A call that does not get through is given up after this time. */
 const GIVE_UP_MS = 10_000;

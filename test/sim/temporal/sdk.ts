@@ -7,19 +7,19 @@ import { AsyncLocalStorage } from 'node:async_hooks';
 import './async-context';
 import * as activitySdk from '@temporalio/activity';
 import * as commonSdk from '@temporalio/common';
+import { optionalTsToMs } from '@temporalio/common/lib/time';
+import type { coresdk, temporal } from '@temporalio/proto';
 import * as protoSdk from '@temporalio/proto';
 import * as workflowSdk from '@temporalio/workflow';
 import { SdkFlags } from '@temporalio/workflow/lib/flags';
 import { Activator } from '@temporalio/workflow/lib/internals';
 import * as runtime from '@temporalio/workflow/lib/worker-interface';
-import { optionalTsToMs } from '@temporalio/common/lib/time';
-import type { coresdk, temporal } from '@temporalio/proto';
 
 const loaded: unknown = workflowSdk.AsyncLocalStorage;
 if (loaded !== AsyncLocalStorage)
   throw new Error('@temporalio/workflow was loaded before test/sim/temporal/sdk: import the simulation first');
 
-export { activitySdk, Activator, commonSdk, protoSdk, runtime, SdkFlags, workflowSdk };
+export { Activator, activitySdk, commonSdk, protoSdk, runtime, SdkFlags, workflowSdk };
 
 export type Command = coresdk.workflow_commands.IWorkflowCommand;
 export type Job = coresdk.workflow_activation.IWorkflowActivationJob & { variant: string };

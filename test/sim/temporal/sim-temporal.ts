@@ -19,6 +19,8 @@
  * `problems` is empty at the end, or the workflow's code is wrong; a workflow task that fails, or a replay that differs,
  * throws out of the step.
  */
+
+import { CONTROL_QUEUE, MESSAGES } from '../../../src/model/names';
 import type { Scheduler, SimProcess } from '../scheduler';
 import type { ActivityAttempt } from './activity-attempt';
 import type { ActivityTask } from './activity-task';
@@ -28,9 +30,8 @@ import { FaultInjector } from './faults';
 import type { Fork } from './history';
 import { activitySdk, type Command, commonSdk, protoSdk, toPayloads, workflowSdk } from './sdk';
 import { type Activities, type ActivityOutcome, postTo, type Surroundings } from './types';
-import { type RunHost, WorkflowRun } from './workflow-run';
 import { Workers } from './workers';
-import { CONTROL_QUEUE, MESSAGES } from '../../../src/model/names';
+import { type RunHost, WorkflowRun } from './workflow-run';
 
 export type { ActivityAttempt } from './activity-attempt';
 export type { SimClient } from './client';

@@ -26,8 +26,8 @@ import {
   type Surroundings,
   type Task,
 } from './types';
-import { WorkflowInstance } from './workflow-instance';
 import type { QueuedTask, Workers } from './workers';
+import { WorkflowInstance } from './workflow-instance';
 
 const TASK_TIMEOUT_MS = 10_000;
 const CANCELLATION = { TRY_CANCEL: 0, WAIT_CANCELLATION_COMPLETED: 1 } as const;
