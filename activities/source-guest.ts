@@ -4,16 +4,16 @@
  */
 import { activityInfo } from '@temporalio/activity';
 import { z } from 'zod';
+import type { GuestPort, InspectedImage } from '../src/hypervisor/contract';
 import { DwcpError, toDwcpError } from '../src/model/errors';
 import type { GuestDefinition, GuestResult, GuestSpec } from '../src/model/guest';
 import type { HandOver } from '../src/model/hand-over';
 import { type ImageProgress, type ImageResult, imageProgressSchema } from '../src/model/migration';
 import type { LevelAndStreams, LinkMeasurement } from '../src/model/tiers';
 import { GuestHeadStart } from '../src/sync/guest/guest-head-start';
-import type { GuestMove, GuestPort } from '../src/sync/guest/guest-move';
+import type { GuestMove } from '../src/sync/guest/guest-move';
 import { LiveMigration } from '../src/sync/guest/live-migration';
 import { WholeGuestMove } from '../src/sync/guest/standard-guest-move';
-import type { InspectedImage } from '../src/sync/hand-over/source-ownership';
 import type { TakenOver } from '../src/sync/protocol';
 import type { SourceMigration } from '../src/sync/source/source-migration';
 import { lastReport, withHeartbeat } from './heartbeat';

@@ -3,6 +3,7 @@
  * all of them is the migration's id with the image's, so trying again, or resetting the workflow, repeats no effect.
  */
 import { activityInfo } from '@temporalio/activity';
+import type { GuestPort, InspectedImage } from '../src/hypervisor/contract';
 import { hasCode } from '../src/model/errors';
 import type { GuestDefinition, GuestSpec } from '../src/model/guest';
 import { type ImageSpec, looksOf } from '../src/model/image';
@@ -15,9 +16,7 @@ import { type LinkMeasurement, selectLevelAndStreams } from '../src/model/tiers'
 import type { VmRecord } from '../src/store/vm-registry';
 import { ScanFeed, type StillFeed } from '../src/sync/feeds/block-feed';
 import { GuestHeadStart } from '../src/sync/guest/guest-head-start';
-import type { GuestPort } from '../src/sync/guest/guest-move';
 import { LiveMigration } from '../src/sync/guest/live-migration';
-import type { InspectedImage } from '../src/sync/hand-over/source-ownership';
 import { imageResultOf, progressOf, standardProgressOf, standardResultOf } from '../src/sync/source/image-results';
 import { ImageSender, type SendImageRequest } from '../src/sync/source/image-sender';
 import { surveyLink } from '../src/sync/source/link-survey';

@@ -1,6 +1,8 @@
 /**
  * What the source's activities are given: by the agent when it starts, and by workflows in each call; and what they find out.
  */
+
+import type { GuestPort, InspectedImage, StillDisk } from '../src/hypervisor/contract';
 import type { GuestDefinition, GuestSpec, StoppedGuest } from '../src/model/guest';
 import type { HandOver } from '../src/model/hand-over';
 import type { ImageSpec, VmLooks } from '../src/model/image';
@@ -9,9 +11,7 @@ import type { MigrationOptions } from '../src/model/options';
 import type { LevelAndStreams, LinkMeasurement } from '../src/model/tiers';
 import type { OwnershipJournal } from '../src/store/ownership-journal';
 import type { VmRegistry } from '../src/store/vm-registry';
-import type { StillDisk } from '../src/sync/feeds/block-feed';
-import type { GuestPort } from '../src/sync/guest/guest-move';
-import type { InspectedImage, SourceOwnership } from '../src/sync/hand-over/source-ownership';
+import type { SourceOwnership } from '../src/sync/hand-over/source-ownership';
 import type { Destination } from '../src/sync/source/source-context';
 import type { SourceHub } from '../src/sync/source-hub';
 import type { ProgressReporter } from './progress-reporter';

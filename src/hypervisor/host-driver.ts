@@ -7,20 +7,20 @@ import { join } from 'node:path';
 import { DwcpError, toDwcpError } from '../model/errors';
 import { type GuestDefinition, type RamBlock, RamLayout } from '../model/guest';
 import type { VmImage } from '../model/image';
-import type { InspectedImage } from './driver';
+import type { InspectedGuest, InspectedImage, VmActivator, VmHolder } from './contract';
 import { ImageFilesDriver } from './image-files';
 import { qcow2SizeBytes } from './qemu/disk-format';
 import { runPlaces } from './qemu/guest-command';
 import { quitGuest } from './qemu/guest-process';
 import { IncomingGuest } from './qemu/incoming-guest';
 import { askAhead } from './qemu/preflight';
-import { type InspectedGuest, type MayRun, resumeGuest, SourceGuest } from './qemu/source-guest';
+import { type MayRun, resumeGuest, SourceGuest } from './qemu/source-guest';
 import { StoppedDisk } from './qemu/stopped-disk';
 
 /** What QEMU calls the processors that Node calls otherwise. */
 const QEMU_NAMES: Readonly<Record<string, string>> = { x64: 'x86_64', arm64: 'aarch64' };
 
-export class HostDriver extends ImageFilesDriver {
+export class HostDriver extends ImageFilesDriver implements VmHolder, VmActivator {
   readonly #runFolder: (vmId: string) => string;
   #served = 0;
 

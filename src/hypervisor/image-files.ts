@@ -6,7 +6,7 @@
 import { open, readFile, stat } from 'node:fs/promises';
 import { DwcpError, toDwcpError } from '../model/errors';
 import type { VmImage } from '../model/image';
-import type { HypervisorDriver, InspectedImage } from './driver';
+import type { HypervisorDriver, InspectedImage } from './contract';
 
 async function inspectImage({ imageId, kind, path }: VmImage): Promise<InspectedImage> {
   try {

@@ -2,7 +2,7 @@
  * What every hypervisor driver promises; the pre- and postconditions stand on the interface. A driver hands over a
  * factory that makes a VM of its kind.
  */
-import type { HypervisorDriver } from '../../src/hypervisor/driver';
+import type { HypervisorDriver } from '../../src/hypervisor/contract';
 import type { VmImage } from '../../src/model/image';
 
 export interface DriverUnderTest {

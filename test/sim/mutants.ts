@@ -217,11 +217,7 @@ const REFUSED: readonly Mutant[] = [
   {
     name: 'what has arrived is not compared before it is taken over',
     edits: [
-      edit(
-        'src/sync/destination/open-images',
-        'if (root !== undefined && image.verifiedRoot === root)',
-        'if (true)',
-      ),
+      edit('src/sync/destination/open-images', 'if (root !== undefined && image.verifiedRoot === root)', 'if (true)'),
     ],
   },
   {

@@ -1,7 +1,8 @@
 /** The last round of a running guest's disk, when what it waits for will never come. */
+import type { DiskPort } from '../../src/hypervisor/contract';
 import { DwcpError } from '../../src/model/errors';
 import { BLOCK_SIZE_BYTES } from '../../src/model/image';
-import { type DiskPort, LiveDisk } from '../../src/sync/guest/live-disk';
+import { LiveDisk } from '../../src/sync/guest/live-disk';
 
 const BLOCKS = 1024;
 const HOLES = [{ offset: 8 * BLOCK_SIZE_BYTES, length: (BLOCKS - 8) * BLOCK_SIZE_BYTES }];

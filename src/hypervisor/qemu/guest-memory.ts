@@ -6,28 +6,12 @@ import { closeSync, constants, ftruncateSync, mkdirSync, openSync, readSync, wri
 import { dirname } from 'node:path';
 import type { RamBlock, RamLayout } from '../../model/guest';
 import { BLOCK_SIZE_BYTES, PAGES_PER_BLOCK } from '../../model/image';
+import type { GuestMemoryEvents } from '../contract';
 import { notUnderstood, PAGE_BYTES } from './migration-stream-format';
 import type { MigrationStreamHandler } from './migration-stream-reader';
 
 const RUN_BYTES = 256 * 1024;
 const ZERO_PAGE = Buffer.alloc(PAGE_BYTES);
-
-export interface GuestMemoryEvents {
-  /** The set-up has come; it goes to the destination's QEMU before any page. */
-  setUp(prefix: Buffer, sectionId: number): void;
-  /** These pages of the image file have changed; more of the last block may at once. */
-  changed(firstPage: number, count: number): void;
-  /** Pages that change, as they will be, one behind the other; their bytes for the time of the call. */
-  pagesWritten(firstPage: number, bytes: Buffer): void;
-  /** A block that was settled changes for the first time; its bytes as they are, for the time of the call. */
-  beforeFirstChange(block: number, bytes: Buffer): void;
-  /** So many pages have come that are as they were. */
-  unchanged(count: number): void;
-  /** An iteration of QEMU has ended: nothing is half written. */
-  sectionEnded(): void;
-  /** Every page there will be has come. */
-  pagesEnded(): void;
-}
 
 export class GuestMemory implements MigrationStreamHandler {
   readonly fd: number;

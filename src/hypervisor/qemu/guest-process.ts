@@ -6,8 +6,9 @@ import { spawn } from 'node:child_process';
 import { closeSync, existsSync, openSync, readFileSync, rmSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { DwcpError, hasCode, messageOf } from '../../model/errors';
+import type { ProcessIdentity } from '../contract';
 import { ownArguments, type RunPlaces, runPlaces } from './guest-command';
-import { findListener, isAlive, killProcess, type ProcessIdentity, startTicksOf } from './process-table';
+import { findListener, isAlive, killProcess, startTicksOf } from './process-table';
 import { QmpClient } from './qmp-client';
 
 /** Linux, sockaddr_un. */

@@ -10,12 +10,13 @@ import { unlessAborted } from '../../model/abort';
 import { DwcpError, hasCode, toDwcpError } from '../../model/errors';
 import type { RamLayout } from '../../model/guest';
 import { BLOCK_SIZE_BYTES } from '../../model/image';
+import type { DeviceState, GuestReceiver, GuestSetUp, ProcessIdentity, WholePlaces } from '../contract';
 import { runPlaces } from './guest-command';
 import { readStretch } from './guest-memory';
 import { endIncoming, quitGuest, startGuestProcess } from './guest-process';
 import { IncomingMigration } from './incoming-migration';
 import { PAGE_BYTES } from './migration-stream-format';
-import { isAlive, type ProcessIdentity } from './process-table';
+import { isAlive } from './process-table';
 import { QmpClient } from './qmp-client';
 import { startWholeReceiver, untilWholeLoaded } from './whole-receiver';
 
@@ -32,23 +33,7 @@ export interface IncomingGuestOptions {
   readonly layout: RamLayout;
 }
 
-/** Where a QEMU that receives a guest itself is spoken to. */
-export interface WholePlaces {
-  readonly memoryPath: string;
-  readonly disksPath: string;
-}
-
-export interface GuestSetUp {
-  readonly prefix: Buffer;
-  readonly sectionId: number;
-}
-
-export interface DeviceState {
-  readonly commands: Buffer;
-  readonly devices: Buffer;
-}
-
-export class IncomingGuest {
+export class IncomingGuest implements GuestReceiver {
   readonly #options: IncomingGuestOptions;
   readonly #pending: Uint8Array;
   #fd = -1;

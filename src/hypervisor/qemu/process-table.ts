@@ -3,13 +3,7 @@
  * its end. A process id alone is nobody: it is given anew, so it goes with the time at which the process began.
  */
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
-
-/** One process and no other, also after its number has been given to another. */
-export interface ProcessIdentity {
-  readonly pid: number;
-  /** Clock ticks from the start of the system to that of the process (proc(5), stat, field 22). */
-  readonly startTicks: number;
-}
+import type { ProcessIdentity } from '../contract';
 
 export interface FoundGuest extends ProcessIdentity {
   readonly command: string[];

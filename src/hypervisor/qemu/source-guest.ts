@@ -15,10 +15,11 @@ import {
   type SharedFile,
 } from '../../model/guest';
 import type { VmImage } from '../../model/image';
+import type { GuestMemoryEvents, GuestPort, InspectedGuest, MemoryInfo } from '../contract';
 import { clearExports, DiskExports, type DiskReader, guestDiskOf } from './disk-export';
 import { clearMirrors, DiskMirrors } from './disk-mirror';
 import { guestOwn, namedFiles, pinMachine } from './guest-command';
-import { GuestMemory, type GuestMemoryEvents } from './guest-memory';
+import { GuestMemory } from './guest-memory';
 import { MigrationStreamReader } from './migration-stream-reader';
 import { OutgoingMigration } from './outgoing-migration';
 import { findListener } from './process-table';
@@ -40,20 +41,7 @@ export interface GuestPlaces {
   readonly mirrorPath: string;
 }
 
-export interface InspectedGuest {
-  readonly spec: GuestSpec;
-  readonly disks: readonly { readonly imageId: string; readonly sizeBytes: number }[];
-}
-
-export interface MemoryInfo {
-  /** Rounds that QEMU has begun. */
-  readonly rounds: number;
-  readonly remainingBytes: number;
-  readonly dirtyBytesPerSecond: number;
-  readonly throttle: number;
-}
-
-export class SourceGuest {
+export class SourceGuest implements GuestPort {
   readonly #definition: GuestDefinition;
   readonly #places: GuestPlaces;
   readonly #qmp: QmpClient;

@@ -11,45 +11,11 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { quickHash } from '../../encoder/hash';
+import type { GuestReceiver, ProcessIdentity, WholePlaces } from '../../hypervisor/contract';
 import { DwcpError, hasCode, toDwcpError } from '../../model/errors';
 import { readIfThere, writeDurably } from '../../store/durable-file';
 import { removeDurably } from '../../store/durable-folder';
 import type { WorkingImage } from './working-image';
-
-/** What the hypervisor's driver does for an arriving guest. */
-export interface GuestReceiver {
-  begin(
-    setUp: { readonly prefix: Buffer; readonly sectionId: number },
-    fd: number,
-    isZero: (block: number) => boolean,
-  ): void;
-  changed(blocks: readonly number[]): void;
-  /** Bytes of the RAM image, zeros aside, that QEMU has not been given yet. */
-  readonly leftBytes: number;
-  load(state: { readonly commands: Buffer; readonly devices: Buffer }): Promise<void>;
-  /** QEMU receives the guest by its own means, at these places of this host. @param disks image ids by path */
-  receiveWhole(disks: ReadonlyMap<string, string>): Promise<WholePlaces>;
-  loadWhole(): Promise<void>;
-  /** The process that holds what was loaded. */
-  readonly process: ProcessIdentity | undefined;
-  /** Finds what an earlier agent has left; any other process there is not it. @returns undefined where it has ended; @throws QEMU_TIMEOUT where it lives and does not answer */
-  adopt(process: ProcessIdentity): Promise<'loaded' | 'running' | 'neither' | undefined>;
-  run(): Promise<{ resumedAtMs: number; responds: boolean }>;
-  release(): void;
-  /** What is loaded, or being loaded, is of the past. */
-  breakOff(): void;
-  discard(): Promise<void>;
-}
-
-export interface ProcessIdentity {
-  readonly pid: number;
-  readonly startTicks: number;
-}
-
-export interface WholePlaces {
-  readonly memoryPath: string;
-  readonly disksPath: string;
-}
 
 export interface StartedGuest {
   readonly resumedAtMs: number | undefined;

@@ -5,6 +5,7 @@
  */
 import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
+import type { WholePlaces } from '../../hypervisor/contract';
 import { onAbort } from '../../model/abort';
 import { DwcpError } from '../../model/errors';
 import { MEMORY_IMAGE_ID } from '../../model/guest';
@@ -17,7 +18,7 @@ import {
 } from '../../model/ownership-machine';
 import { readIfThere, writeDurably } from '../../store/durable-file';
 import { OwnStep } from '../hand-over/own-step';
-import { DestinationGuest, NeverRan, type StartedGuest, type WholePlaces } from './destination-guest';
+import { DestinationGuest, NeverRan, type StartedGuest } from './destination-guest';
 import {
   type DestinationContext,
   type DestinationRecord,

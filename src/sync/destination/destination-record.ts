@@ -4,13 +4,8 @@
 
 import { join } from 'node:path';
 import { z } from 'zod';
-import {
-  guestDefinitionSchema,
-  guestSpecSchema,
-  type RamBlock,
-  ramBlockSchema,
-  sharedFileSchema,
-} from '../../model/guest';
+import type { VmActivator } from '../../hypervisor/contract';
+import { guestDefinitionSchema, guestSpecSchema, ramBlockSchema, sharedFileSchema } from '../../model/guest';
 import { hostIdSchema, migrationIdSchema, tenantSchema, vmIdSchema, vmTypeSchema } from '../../model/ids';
 import { imageSpecSchema } from '../../model/image';
 import type { BaseStore } from '../../store/base-disks';
@@ -20,7 +15,6 @@ import { removeDurably } from '../../store/durable-folder';
 import type { OwnershipJournal } from '../../store/ownership-journal';
 import type { VmRegistry } from '../../store/vm-registry';
 import type { CodecPool } from '../codec/codec-pool';
-import type { GuestReceiver } from './destination-guest';
 
 /**
  * `migrate`: the VM changes hosts. `warm`: the images become a baseline, the VM stays. `direct`: the library's
@@ -56,14 +50,6 @@ export const destinationRecordSchema = z.strictObject({
 });
 
 export type DestinationRecord = z.infer<typeof destinationRecordSchema>;
-
-/** What makes a VM live on this host; the hypervisor's driver is one. */
-
-interface VmActivator {
-  activate(images: DestinationRecord['images']): Promise<void>;
-  /** Receives a running guest. */
-  receiveGuest(vmId: string, command: readonly string[], ramBlocks: readonly RamBlock[]): GuestReceiver;
-}
 
 export interface DestinationContext {
   readonly dataDir: string;

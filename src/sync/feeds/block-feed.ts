@@ -5,6 +5,7 @@
  */
 import { fstatSync } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
+import type { StillDisk } from '../../hypervisor/contract';
 import { DwcpError, toDwcpError } from '../../model/errors';
 import { BLOCK_SIZE_BYTES, blockCount } from '../../model/image';
 import { nextData, nextHole } from '../../store/system-calls';
@@ -46,15 +47,6 @@ export interface StillFeed extends BlockFeed {
   /** @throws IMAGE_CHANGED where what was read may not be one state of the image */
   assertUnchanged(): void;
   close(): Promise<void>;
-}
-
-/** The content of a disk that only a hypervisor's tools can read. */
-export interface StillDisk {
-  readonly sizeBytes: number;
-  read(offset: number, into: Buffer): Promise<void>;
-  /** Stretches that read as zeros. */
-  holes(): Promise<readonly { readonly offset: number; readonly length: number }[]>;
-  close(): void;
 }
 
 /** Reads blocks one behind the other into `into`, neighbours at once. */

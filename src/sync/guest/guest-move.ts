@@ -2,71 +2,12 @@
  * What moves a running guest, whichever way, and what the hypervisor's driver does for it. The ways: live-migration.ts
  * (DWCP), whole-guest-move.ts (the standard transfer: QEMU's own migration).
  */
+import type { GuestPort } from '../../hypervisor/contract';
 import { unlessAborted } from '../../model/abort';
 import { DwcpError, type DwcpErrorFields, hasCode, toDwcpError } from '../../model/errors';
-import type { GuestProgress, GuestResult, RamBlock } from '../../model/guest';
-import type { VmImage } from '../../model/image';
+import type { GuestProgress, GuestResult } from '../../model/guest';
 import type { ImageProgress, ImageResult } from '../../model/migration';
 import { clamp } from '../../model/units';
-import type { DiskPort } from './live-disk';
-
-/** As the driver's own GuestMemoryEvents: neither of the two rooms may import the other. */
-export interface MemoryEvents {
-  setUp(prefix: Buffer, sectionId: number): void;
-  changed(firstPage: number, count: number): void;
-  /** Pages that change, as they will be, one behind the other; their bytes for the time of the call. */
-  pagesWritten(firstPage: number, bytes: Buffer): void;
-  /** A block that was settled changes for the first time; its bytes as they are, for the time of the call. */
-  beforeFirstChange(block: number, bytes: Buffer): void;
-  unchanged(count: number): void;
-  sectionEnded(): void;
-  pagesEnded(): void;
-}
-
-export interface MirrorProgress {
-  readonly imageId: string;
-  readonly doneBytes: number;
-  readonly totalBytes: number;
-  /** Everything has been copied once: from here on writes go to both. */
-  readonly ready: boolean;
-}
-
-/** What the hypervisor's driver does for a guest at its source. */
-export interface GuestPort {
-  readonly memoryFd: number;
-  /** Where QEMU's mirror of a disk connects to. */
-  readonly mirrorPath: string;
-  onFailure(handler: (error: DwcpError) => void): void;
-  watchDisks(images: readonly VmImage[]): Promise<ReadonlyMap<string, DiskPort>>;
-  /** @param settled one byte a block: 1 where what the file at `path` holds is at the destination too */
-  startMemory(
-    path: string,
-    ramBlocks: readonly RamBlock[],
-    blankPages: (fd: number) => Uint8Array,
-    settled: Uint8Array,
-    autoConverge: boolean,
-    events: MemoryEvents,
-  ): Promise<void>;
-  /** QEMU's own migration: its stream goes on as it is, one chunk at a time. */
-  startWhole(take: (chunk: Buffer) => Promise<void>, autoConverge: boolean): Promise<void>;
-  mirrorDisks(images: readonly VmImage[]): Promise<void>;
-  mirrors(): Promise<readonly MirrorProgress[]>;
-  /** With the guest stopped: both copies are equal, and the mirrors end. */
-  finishMirrors(): Promise<void>;
-  hold(): void;
-  release(): void;
-  info(): Promise<{ rounds: number; remainingBytes: number; dirtyBytesPerSecond: number; throttle: number }>;
-  /** The guest may be slowed down from now on. */
-  allowThrottle(): Promise<void>;
-  /** Lets the guest be stopped. @param stopped hears of the moment, before QEMU is ready to go on @throws GUEST_PAUSED where somebody else had stopped it */
-  pause(stopped: (atMs: number) => void): Promise<void>;
-  complete(): Promise<{ commands: Buffer; devices: Buffer }>;
-  /** Whether the guest cannot go on by itself any more: its migration has completed, or its QEMU is gone. */
-  standsStill(): Promise<boolean>;
-  /** As before anything. @throws ABANDONED where the journal does not say that it may run here */
-  runOn(): Promise<void>;
-  close(): void;
-}
 
 /** What is known when the guest stands still and everything of it has arrived. */
 export interface ReadyToHandOver {

@@ -4,6 +4,7 @@
  * while it is still being sent. Nothing here waits for what will not come: not for a sender that has ended (its signal says so),
  * nor behind a read that has failed.
  */
+import type { DiskPort } from '../../hypervisor/contract';
 import { unlessAborted } from '../../model/abort';
 import { type DwcpError, toDwcpError } from '../../model/errors';
 import { BLOCK_SIZE_BYTES, blockCount, blockLength, type ImageSpec, type VmImage } from '../../model/image';
@@ -11,18 +12,6 @@ import { MIB } from '../../model/units';
 import type { BlockSelection } from '../codec/block-selection';
 import { loadBlocks } from '../feeds/block-feed';
 import { LiveFeed } from '../feeds/live-feed';
-
-interface Extent {
-  readonly offset: number;
-  readonly length: number;
-}
-
-/** The hypervisor's view of a disk. */
-export interface DiskPort {
-  read(offset: number, into: Buffer): Promise<void>;
-  holes(): Promise<readonly Extent[]>;
-  nextRound(): Promise<readonly Extent[]>;
-}
 
 /** Read ahead in the last round; what is more than that is waited for. */
 const MAX_LAST_BYTES = 32 * MIB;

@@ -1,9 +1,10 @@
 /**
  * The disks of a running guest together: their rounds, and what of them is on its way. One disk is live-disk.ts's.
  */
+import type { DiskPort } from '../../hypervisor/contract';
 import type { ImageSpec, VmImage } from '../../model/image';
 import type { LiveFeed } from '../feeds/live-feed';
-import { type DiskPort, LiveDisk } from './live-disk';
+import { LiveDisk } from './live-disk';
 
 export class LiveDisks {
   readonly #disks: LiveDisk[] = [];

@@ -9,6 +9,7 @@
  *      +--- GUEST_RUNS_ON ----- broken off ----------------------+
  */
 
+import type { GuestPort } from '../../hypervisor/contract';
 import { type ConvergenceDecision, decideRound } from '../../model/convergence';
 import { DwcpError, toDwcpError } from '../../model/errors';
 import { type GuestProgress, type GuestSpec, MEMORY_IMAGE_ID } from '../../model/guest';
@@ -24,15 +25,7 @@ import type { SourceMigration } from '../source/source-migration';
 import { wait } from '../wait';
 import { FeedLag } from './destination-lag';
 import type { GuestHeadStart } from './guest-head-start';
-import {
-  brokenOff,
-  type GuestMove,
-  type GuestPort,
-  letRunOn,
-  PauseBudget,
-  type ReadyToHandOver,
-  runsOn,
-} from './guest-move';
+import { brokenOff, type GuestMove, letRunOn, PauseBudget, type ReadyToHandOver, runsOn } from './guest-move';
 import { GuestSender } from './guest-sender';
 import { LiveDisks } from './live-disks';
 import { MemoryStream } from './memory-stream';

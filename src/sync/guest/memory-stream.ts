@@ -6,12 +6,12 @@
  *   QEMU -> (brake) -> pages -> outlook: a guess -> feed -> sender
  *                        +----> settled: old bytes ---^ confirmed: the brake lets more come
  */
+import type { GuestMemoryEvents } from '../../hypervisor/contract';
 import { MEMORY_IMAGE_ID } from '../../model/guest';
 import { blockCount, PAGES_PER_BLOCK } from '../../model/image';
 import { LiveFeed } from '../feeds/live-feed';
 import { BlockOutlook } from './block-outlook';
 import type { GuestHeadStart } from './guest-head-start';
-import type { MemoryEvents } from './guest-move';
 import { SettledMemory } from './settled-memory';
 import { type Reader, StreamBrake } from './stream-brake';
 
@@ -45,7 +45,7 @@ export class MemoryStream {
   }
 
   /** What becomes of what the stream brings. @param setUp hears of the set-up, which comes before any page */
-  events(setUp: MemoryEvents['setUp']): MemoryEvents {
+  events(setUp: GuestMemoryEvents['setUp']): GuestMemoryEvents {
     return {
       setUp,
       changed: (first, count) => {

@@ -6,6 +6,7 @@
  *   REQUEST guest {} -> QEMU waits there    mirrors: tunnels 2..    memory: tunnel 1    pause -> mirrors end -> REQUEST guest_loaded {}
  */
 import type { Server } from 'node:net';
+import type { GuestPort, MirrorProgress } from '../../hypervisor/contract';
 import { type ConvergenceDecision, decideRound } from '../../model/convergence';
 import { DwcpError, toDwcpError } from '../../model/errors';
 import { type GuestProgress, MEMORY_IMAGE_ID } from '../../model/guest';
@@ -17,16 +18,7 @@ import { standardProgressOf, standardResultOf } from '../source/image-results';
 import type { SourceMigration } from '../source/source-migration';
 import { openTunnel, StandardChannel } from '../source/standard-channel';
 import { wait } from '../wait';
-import {
-  brokenOff,
-  type GuestMove,
-  type GuestPort,
-  letRunOn,
-  type MirrorProgress,
-  PauseBudget,
-  type ReadyToHandOver,
-  runsOn,
-} from './guest-move';
+import { brokenOff, type GuestMove, letRunOn, PauseBudget, type ReadyToHandOver, runsOn } from './guest-move';
 
 export interface WholeGuestRequest {
   readonly images: readonly (ImageSpec & VmImage)[];

@@ -3,10 +3,10 @@
  * out SOURCE_TABLE of src/model/ownership-machine.ts: each step is checked, written and done inside the VM's lock, on disk
  * before its effect, and may be asked for again.
  */
+import type { InspectedImage, VmHolder } from '../../hypervisor/contract';
 import { DwcpError, hasCode } from '../../model/errors';
-import { type GuestDefinition, type GuestSpec, MEMORY_IMAGE_ID, RamLayout, type StoppedGuest } from '../../model/guest';
+import { type GuestSpec, MEMORY_IMAGE_ID, RamLayout, type StoppedGuest } from '../../model/guest';
 import type { HandOver } from '../../model/hand-over';
-import type { VmImage } from '../../model/image';
 import {
   isOpenState,
   SOURCE_TABLE,
@@ -25,35 +25,6 @@ import { measureFile } from '../codec/measure-file';
 import { OwnStep } from './own-step';
 
 type SourceStep = OwnStep<SourceState, SourceEvent>;
-
-/** Keeps a VM from running, and lets it; the hypervisor's driver is one. */
-export interface VmHolder {
-  inspect(images: readonly VmImage[]): Promise<readonly InspectedImage[]>;
-  hold(images: readonly VmImage[]): Promise<void>;
-  resume(images: readonly VmImage[]): Promise<void>;
-  isGuestUp(definition: GuestDefinition): boolean;
-  inspectStopped(
-    definition: GuestDefinition,
-    disks: readonly VmImage[],
-  ): Promise<{ readonly images: readonly InspectedImage[]; readonly rawDisks: readonly string[] }>;
-  inspectGuest(
-    vmId: string,
-    definition: GuestDefinition,
-    images: readonly VmImage[],
-    force: boolean,
-  ): Promise<{
-    readonly spec: GuestSpec;
-    readonly disks: readonly { readonly imageId: string; readonly sizeBytes: number }[];
-  }>;
-  /** Takes back what a migration did to a guest. @returns false where its QEMU is gone */
-  resumeGuest(definition: GuestDefinition): Promise<boolean>;
-  /** Ends the QEMU of a guest that does not run here any more. @throws GUEST_REFUSED where it runs */
-  quitGuest(definition: GuestDefinition): Promise<void>;
-}
-
-export interface InspectedImage extends VmImage {
-  readonly sizeBytes: number;
-}
 
 export interface ClaimedVm {
   readonly vm: VmRecord;
