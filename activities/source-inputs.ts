@@ -1,7 +1,6 @@
 /**
  * What the source's activities are given: by the agent when it starts, and by workflows in each call; and what they find out.
  */
-
 import type { GuestPort, InspectedImage, StillDisk } from '../src/hypervisor/contract';
 import type { GuestDefinition, GuestSpec, StoppedGuest } from '../src/model/guest';
 import type { HandOver } from '../src/model/hand-over';

@@ -2,7 +2,6 @@
  * The live view of a migration: one line per image with percent, rate, streams, level, ratio and time left, until it has
  * ended. On a terminal the lines stay in place; elsewhere a line is printed when something has changed.
  */
-
 import type { MigrationStatus } from '../control/migration-status';
 import type { Orchestrator } from '../control/orchestrator';
 import { guestText } from '../model/describe';

@@ -1,7 +1,6 @@
 /**
  * What a migration is at, or came to, as its workflow and the heartbeats of its activities say. Which migration: orchestrator.ts.
  */
-
 import { WorkflowFailedError, type WorkflowHandle, WorkflowUpdateFailedError } from '@temporalio/client';
 import { ApplicationFailure } from '@temporalio/common';
 import { z } from 'zod';
@@ -64,7 +63,6 @@ function liveProgress(raw: unknown): ImageProgress[] {
 }
 
 /** The coded error that ended a workflow. */
-
 export function failureOf(error: unknown): DwcpError {
   const cause =
     error instanceof WorkflowFailedError || error instanceof WorkflowUpdateFailedError ? error.cause : error;

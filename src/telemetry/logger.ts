@@ -2,7 +2,6 @@
  * Logs with pino, one JSON object a line on standard error, and the Temporal SDK's own through the same. Levels from the
  * user's side: error means that something the user asked for did not happen.
  */
-
 import type { LogLevel, LogMetadata, Logger as TemporalLogger } from '@temporalio/worker';
 import pino, { type Logger } from 'pino';
 

@@ -3,7 +3,6 @@
  * frames as the bytes come, an empty one where a side has ended. No byte of it is looked at; what flows is bounded by the
  * sockets on either side, and paced by the bucket where one is given.
  */
-
 import { rmSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import { DwcpError, toDwcpError } from '../model/errors';

@@ -3,7 +3,7 @@
  * operators do at a bad moment. Each returns when the fault is over and all that was taken away is back.
  */
 import { readdirSync, readFileSync } from 'node:fs';
-import type { Fault, GuestFault, VmFault } from './crash-matrix';
+import type { Fault, GuestFault, VmFault } from './cells';
 import { CrashDisk, fillDisk } from './host-disks';
 import type { MovingVm, Side } from './moving-vm';
 import { Scene } from './scene';

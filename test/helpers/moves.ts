@@ -1,7 +1,6 @@
 /**
  * The steps of a migration as the activities take them, for tests that need no Temporal: prepare, send, hand over.
  */
-
 import type { HandOver } from '../../src/model/hand-over';
 import { type ImageSpec, looksOf } from '../../src/model/image';
 import { compileMigrationOptions, type MigrationOptions } from '../../src/model/options';

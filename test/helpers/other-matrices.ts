@@ -2,7 +2,7 @@
  * The crash matrix of what does not come as a running guest by DWCP: VMs that stand still, and both kinds by the standard
  * transfer. Fewer faults: what they share with the other is walked there. The words: crash-matrix.ts.
  */
-import type { Cell, Fault, Row, VmFault, What } from './crash-matrix';
+import type { Cell, Fault, Row, VmFault, What } from './cells';
 import type { StoppedState } from './stopped-vm';
 
 const MOVED = ['moved'] as const;

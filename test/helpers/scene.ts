@@ -3,7 +3,7 @@
  * hand-over play on. It says how such a move ended, and checks what has to hold however it ended.
  */
 import { execFileSync } from 'node:child_process';
-import type { Outcome } from './crash-matrix';
+import type { Outcome } from './cells';
 import { killGuests, lookAt, startGuestOn } from './guest-lab';
 import { GuestWatch } from './guest-watch';
 import { type HostDisks, MovingVm, type Place, type Side, startPlace } from './moving-vm';

@@ -5,7 +5,7 @@
 import { execFileSync } from 'node:child_process';
 import { MIB } from '../../src/model/units';
 import { VmRegistry } from '../../src/store/vm-registry';
-import type { Outcome } from './crash-matrix';
+import type { Outcome } from './cells';
 import { sha256 } from './data';
 import { MovingVm, type Place } from './moving-vm';
 import { until } from './waiting';

@@ -5,7 +5,6 @@
  * agent does between two lines, and what of it may be cut off, the parts write down as the code does it: hand-over-source,
  * -switchover, -destination, -flow, -faults. This puts them together and says what must hold.
  */
-
 import type { Model } from './explore';
 import { destinationMoves } from './hand-over-destination';
 import { faults } from './hand-over-faults';

@@ -2,7 +2,6 @@
  * A simulated QEMU's migration, both ways, in QEMU's own stream format: going out in rounds with dirty tracking, a stop before the
  * switchover, device state; coming in through the product's reader. Run states and monitors are qemu.ts's.
  */
-
 import {
   PAGE_FLAG,
   RAM_SECTION_VERSION,

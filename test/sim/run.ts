@@ -1,7 +1,6 @@
 /**
  * One seed: a world, its plan, its steps, and what came of it.
  */
-
 import { Invariants, type Violation } from './invariants';
 import { type Edit, Program } from './loader';
 import { Course, type Plan, planOf } from './scenario';

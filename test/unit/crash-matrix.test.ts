@@ -1,6 +1,7 @@
 /** What the crash matrix expects is what the tables of the hand-over allow: no cell is green with an ending that they exclude. */
 import type { GuestState } from '../../src/model/guest-states';
-import { type Cell, cells, nameOf } from '../helpers/crash-matrix';
+import { type Cell, nameOf } from '../helpers/cells';
+import { cells } from '../helpers/crash-matrix';
 import { endingsFrom, type Standing } from '../helpers/endings';
 import type { StoppedState } from '../helpers/stopped-vm';
 

@@ -1,5 +1,4 @@
 /** The feed of an image that goes on changing: one version of a block on the way at a time, none forgotten. */
-
 import { randomFillSync } from 'node:crypto';
 import fc from 'fast-check';
 import { quickHash } from '../../src/encoder/hash';

@@ -1,5 +1,4 @@
 /** The small parts of the transport: slab, token bucket, counters, tuner. */
-
 import { randomBytes } from 'node:crypto';
 import fc from 'fast-check';
 import { BatchAssembly, MOST_IN_PARTS_BYTES, PART_BYTES, partsOf } from '../../src/transport/batch-parts';

@@ -1,5 +1,4 @@
 /** A byte stream of somebody else through a connection: what is slow to take it is waited for, for as long as it takes. */
-
 import type { Socket } from 'node:net';
 import { Duplex } from 'node:stream';
 import type { Connection, FrameHandler } from '../../src/transport/connection';

@@ -2,7 +2,6 @@
  * The commands for guests on this host: making one known by its QEMU command, starting and stopping it, and taking in one that
  * something else has started. They work on the host's own data folder, without a server.
  */
-
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { HostDriver } from '../../hypervisor/host-driver';

@@ -2,7 +2,6 @@
  * The commands that look at this host's own data folder: its VMs. They work without a server and beside a
  * running agent, whose files are replaced as a whole or not at all.
  */
-
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { ImageFilesDriver } from '../../hypervisor/image-files';

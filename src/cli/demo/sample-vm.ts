@@ -2,7 +2,6 @@
  * Makes a real VM to move: an ext4 disk image with files of this machine, and a memory image that is this process's own
  * memory. Nothing in it is made up, so what compression and deltas reach on it they reach on data of that kind.
  */
-
 import { createHash } from 'node:crypto';
 import {
   closeSync,

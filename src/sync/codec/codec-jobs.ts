@@ -2,14 +2,13 @@
  * What worker threads are asked to do, as data: each job names open files by their descriptor (which all threads of a
  * process share) and memory by SharedArrayBuffer, so nothing of an image is copied on the way to a thread and back.
  */
-
 import type { EncodingAccount } from '../../encoder/account';
 import type { EncodeSettings } from '../../encoder/batch-encoder';
 import type { SharedDictionary } from '../../encoder/trained-dictionary';
 import type { ContentCipher } from '../../store/sealing-key';
 import type { BlockSelection } from './block-selection';
 import type { SharedPageTable } from './page-table';
-import type { SharedReferences } from './reference-index';
+import type { BasePages, SharedReferences } from './reference-index';
 import type { SharedVersions } from './version-cache';
 
 export interface ImageFile {
@@ -44,7 +43,7 @@ export interface EncodeJob {
   /** Pages that the destination has elsewhere. @property from address of this image's first page, where its own are to be found by others */
   readonly references?: { readonly shared: SharedReferences; readonly from?: number | undefined } | undefined;
   /** Pages of bases that the destination has: findable by every image. */
-  readonly bases?: { readonly shared: SharedReferences; readonly from: number } | undefined;
+  readonly bases?: BasePages | undefined;
   readonly settings: Omit<EncodeSettings, 'dictionary'> & { readonly dictionary?: SharedDictionary | undefined };
   readonly imageNumber: number;
   readonly sequence: number;

@@ -3,7 +3,6 @@
  * dies its jobs go to another: doing one twice does no harm, and most died for no fault of theirs. The one that was at work is
  * given a second thread only: what kills two would kill all, one after the other.
  */
-
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';

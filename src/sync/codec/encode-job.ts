@@ -2,7 +2,6 @@
  * Blocks of an image to a sealed batch: read, hashed, held against what the destination has, packed. Which blocks, and against
  * what, is said by the job (source/batch-source.ts); the format is src/encoder's.
  */
-
 import { emptyAccount, NO_TIMES } from '../../encoder/account';
 import { BatchEncoder, type BlockToEncode, type HeldVersion } from '../../encoder/batch-encoder';
 import { batchMetaBytes } from '../../encoder/batch-format';

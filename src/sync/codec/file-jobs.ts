@@ -1,7 +1,6 @@
 /**
  * What is asked of a file's blocks otherwise: their hashes, a copy, sealing, a sample of what they would take on the wire.
  */
-
 import { MAX_BATCH_BLOCKS } from '../../encoder/batch-format';
 import { HASH_BYTES, manifestRoot, writeBlockHash, ZERO_HASH } from '../../encoder/hash';
 import { compressBound, Packer } from '../../encoder/packer';

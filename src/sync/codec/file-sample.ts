@@ -8,7 +8,6 @@ import { BLOCK_SIZE_BYTES, PAGE_SIZE_BYTES } from '../../model/image';
 const SAMPLE_PAGES = 64;
 
 /** A hash over pages from all over a file: enough to tell a copy from something else, every block being checked anyway. */
-
 export async function sampleOf(handle: FileHandle, sizeBytes: number): Promise<string> {
   const pages = Array.from({ length: SAMPLE_PAGES }, () => Buffer.alloc(PAGE_SIZE_BYTES));
   await Promise.all(

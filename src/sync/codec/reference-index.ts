@@ -10,8 +10,10 @@ import { NOT_REFERRED } from '../../encoder/references';
 import { PAGE_SIZE_BYTES } from '../../model/image';
 
 export const MAX_PAGES = 4 * 1024 * 1024;
+
 /** A page that finds no place within so many is left out. */
 const PROBES = 16;
+
 const ZERO_PAGE = quickHash(Buffer.alloc(PAGE_SIZE_BYTES));
 const [ZERO_HIGH, ZERO_LOW] = [ZERO_PAGE.readInt32LE(0), ZERO_PAGE.readInt32LE(4)];
 
@@ -68,4 +70,10 @@ export class ReferenceIndex {
   #is(address: number, high: number, low: number): boolean {
     return this.#hashes[2 * address] === high && this.#hashes[2 * address + 1] === low;
   }
+}
+
+/** @property from address of the first page that is found in it */
+export interface BasePages {
+  readonly shared: SharedReferences;
+  readonly from: number;
 }

@@ -1,7 +1,6 @@
 /**
  * What a destination has on record of a migration, where that lies, and what the migration works with on its host.
  */
-
 import { join } from 'node:path';
 import { z } from 'zod';
 import type { VmActivator } from '../../hypervisor/contract';

@@ -8,7 +8,6 @@
  *      ^                             |                     -> all confirmed, roots equal, loaded -> hand over -> take over
  *      +--- GUEST_RUNS_ON ----- broken off ----------------------+
  */
-
 import type { GuestPort } from '../../hypervisor/contract';
 import { type ConvergenceDecision, decideRound } from '../../model/convergence';
 import { DwcpError, toDwcpError } from '../../model/errors';

@@ -9,19 +9,13 @@ import { isZero } from '../../encoder/zero';
 import { toDwcpError } from '../../model/errors';
 import { PAGE_SIZE_BYTES, pagesOfBlocks } from '../../model/image';
 import type { SendingSession } from '../../transport/sending-session';
-import { ReferenceIndex, type SharedReferences, shareReferences } from '../codec/reference-index';
+import { type BasePages, ReferenceIndex, shareReferences } from '../codec/reference-index';
 import { basePagesSchema, basesOfferedSchema, MAX_BASE_PAGES, readBody } from '../protocol';
 import type { SourceMigration } from './source-migration';
 
 const SAMPLE_PAGES = 256;
 /** Places looked at for them: most of an image may be zeros. */
 const LOOKED_AT = 1024;
-
-/** @property from address of the first page that is found in it */
-export interface BasePages {
-  readonly shared: SharedReferences;
-  readonly from: number;
-}
 
 interface Offered {
   readonly name: string;

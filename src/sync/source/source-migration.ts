@@ -12,10 +12,10 @@ import { SendingSession } from '../../transport/sending-session';
 import type { LimitShare } from '../../transport/shared-limit';
 import { predictStreams } from '../../transport/stream-predictor';
 import { TokenBucket } from '../../transport/token-bucket';
+import type { BasePages } from '../codec/reference-index';
 import { inDoubtUnlessRefused } from '../hand-over/in-doubt';
 import { readBody, type TakenOver, takenOverSchema, takeOverSchema, trainSchema } from '../protocol';
 import { wait } from '../wait';
-import type { BasePages } from './base-pages';
 import type { Destination, SourceContext, TransferLimits } from './source-context';
 
 /** How long a lost session is opened again and again before the activity gives up and leaves it to Temporal. */

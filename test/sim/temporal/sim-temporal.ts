@@ -19,7 +19,6 @@
  * `problems` is empty at the end, or the workflow's code is wrong; a workflow task that fails, or a replay that differs,
  * throws out of the step.
  */
-
 import { CONTROL_QUEUE, MESSAGES } from '../../../src/model/names';
 import type { Scheduler, SimProcess } from '../scheduler';
 import type { ActivityAttempt } from './activity-attempt';
