@@ -3,10 +3,11 @@
  * means making sure of that: a file that some process holds locked for writing (as QEMU does) is refused. A
  * writer without locks is found by the sync, which watches the file's times.
  */
-import { open, readFile, stat } from 'node:fs/promises';
+import { open } from 'node:fs/promises';
 import { DwcpError, toDwcpError } from '../model/errors';
 import type { VmImage } from '../model/image';
 import type { HypervisorDriver, InspectedImage } from './contract';
+import { lockHolder } from './file-locks';
 
 async function inspectImage({ imageId, kind, path }: VmImage): Promise<InspectedImage> {
   try {
@@ -21,17 +22,6 @@ async function inspectImage({ imageId, kind, path }: VmImage): Promise<Inspected
   } catch (error) {
     throw toDwcpError(error, 'IMAGE_UNREADABLE', { side: 'source' });
   }
-}
-
-/** Process that holds a lock on a file, from the kernel's list; 0 where no process is named (an open-file lock). */
-async function lockHolder(path: string): Promise<number | undefined> {
-  const [locks, { ino }] = await Promise.all([readFile('/proc/locks', 'utf8').catch(() => ''), stat(path)]);
-  for (const line of locks.split('\n')) {
-    const fields = line.trim().split(/\s+/);
-    const inode = fields[5]?.split(':')[2];
-    if (inode === String(ino)) return Math.max(0, Number(fields[4]));
-  }
-  return undefined;
 }
 
 export class ImageFilesDriver implements HypervisorDriver {
