@@ -27,7 +27,8 @@ const WALLS = {
   // The frame's size limits and checksum are the encoder's: one table of them, read by the layer that enforces it.
   transport: ['model', 'encoder'],
   store: ['model', 'encoder'],
-  sync: ['model', 'encoder', 'transport', 'store'],
+  // Of hypervisor its contract.
+  sync: ['model', 'encoder', 'transport', 'store', 'hypervisor'],
   hypervisor: ['model'],
   telemetry: ['model'],
   activities: ['model', 'sync', 'store', 'transport', 'hypervisor', 'telemetry'],
@@ -39,10 +40,22 @@ const WALLS = {
 const NODE = ['node:*', 'fs', 'net', 'path', 'os', 'crypto', 'child_process', 'worker_threads'];
 const TEMPORAL = ['@temporalio/*'];
 
-function wall(folder, extra = []) {
+/** The rooms of src/sync: what each may import of the others. `ends` are the two hubs, which put it all together. */
+const SYNC_ROOMS = ['codec', 'feeds', 'source', 'destination', 'guest', 'hand-over', 'upkeep'];
+const SYNC_WALLS = {
+  codec: [],
+  feeds: ['codec'],
+  upkeep: ['codec'],
+  'hand-over': ['codec', 'source', 'words'],
+  source: ['codec', 'feeds', 'hand-over', 'words'],
+  guest: ['codec', 'feeds', 'source', 'words'],
+  destination: ['codec', 'hand-over', 'words'],
+};
+
+function wall(folder, extra = [], files = undefined) {
   const forbidden = FOLDERS.filter((other) => other !== folder && !WALLS[folder].includes(other));
   return {
-    files: [folder === 'workflows' || folder === 'activities' ? `${folder}/**/*.ts` : `src/${folder}/**/*.ts`],
+    files: files ?? [folder === 'workflows' || folder === 'activities' ? `${folder}/**/*.ts` : `src/${folder}/**/*.ts`],
     rules: {
       'no-restricted-imports': [
         'error',
@@ -58,6 +71,29 @@ function wall(folder, extra = []) {
       ],
     },
   };
+}
+
+/** Of a hypervisor's driver src/sync knows the contract alone. */
+const contractOnly = {
+  regex: '/hypervisor/(?!contract$)',
+  message: 'Of the hypervisor src/sync imports contract.ts alone',
+};
+
+function syncRoom(room) {
+  const others = SYNC_ROOMS.filter((other) => other !== room && !SYNC_WALLS[room].includes(other));
+  const ends = ['destination-hub', 'source-hub', ...(SYNC_WALLS[room].includes('words') ? [] : ['protocol', 'wait'])];
+  return wall(
+    'sync',
+    [
+      noTemporal,
+      contractOnly,
+      {
+        regex: `^\\.\\./((${others.join('|')})/|(${ends.join('|')})$)`,
+        message: `src/sync/${room} may not import that: see SYNC_WALLS in eslint.config.mjs`,
+      },
+    ],
+    [`src/sync/${room}/*.ts`],
+  );
 }
 
 const noNode = { group: NODE, message: 'This folder imports nothing of Node' };
@@ -107,7 +143,8 @@ export default tseslint.config(
   wall('encoder', [noTemporal]),
   wall('transport', [noTemporal]),
   wall('store', [noTemporal]),
-  wall('sync', [noTemporal]),
+  wall('sync', [noTemporal, contractOnly]),
+  ...SYNC_ROOMS.map(syncRoom),
   wall('hypervisor', [noTemporal]),
   wall('telemetry'),
   wall('activities', [{ group: ['@temporalio/workflow'], message: 'Activities run outside the sandbox' }]),

@@ -35,9 +35,12 @@ export const MAX_DEVICE_STATE_BYTES = 64 * 1024 * 1024;
 const imageNumber = z.int().min(0).max(65_535);
 
 export const openImageSchema = z.looseObject({ imageId: imageIdSchema, useBaseline: z.boolean() });
+/** What a working image began with. */
+const workingState = z.enum(['empty', 'baseline', 'resumed']);
+export type WorkingState = z.infer<typeof workingState>;
 export const openedImageSchema = z.looseObject({
   image: imageNumber,
-  state: z.enum(['empty', 'baseline', 'resumed']),
+  state: workingState,
   root: z.string().max(64),
   /** True where every block is zero: no manifest needs to travel. */
   zero: z.boolean(),

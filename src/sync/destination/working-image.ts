@@ -28,6 +28,7 @@ import type { Frame } from '../../transport/frame';
 import type { ReferenceSource } from '../codec/codec-jobs';
 import type { CodecPool } from '../codec/codec-pool';
 import { measure } from '../codec/measure-file';
+import type { WorkingState } from '../protocol';
 
 export interface WorkingImageParameters {
   readonly migrationId: string;
@@ -40,8 +41,6 @@ export interface WorkingImageParameters {
   /** Blocks come again and again while the guest runs: of two versions the later batch wins, in whatever order they come. */
   readonly live?: boolean;
 }
-
-export type WorkingState = 'empty' | 'baseline' | 'resumed';
 
 /** Data that may wait for its sync: bounds what a crash of this agent can cost. */
 export const COMMIT_AFTER_BLOCKS = 1024;

@@ -9,8 +9,7 @@ import type { ImageSpec } from '../../model/image';
 import type { Baseline } from '../../store/baselines';
 import { Manifest } from '../../store/manifest';
 import type { SendingSession } from '../../transport/sending-session';
-import type { WorkingState } from '../destination/working-image';
-import { MANIFEST_BLOCKS, openedImageSchema, readBody } from '../protocol';
+import { MANIFEST_BLOCKS, openedImageSchema, readBody, type WorkingState } from '../protocol';
 import type { SourceMigration } from './source-migration';
 
 export interface HeldImageState {
