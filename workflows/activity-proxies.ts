@@ -32,8 +32,8 @@ export const PRESETS = {
   brief: { ...COMMON, startToCloseTimeout: '30s', heartbeatTimeout: undefined },
   /** After some minutes without an answer the workflow itself decides what a hand-over in doubt means. */
   handOver: { ...COMMON, startToCloseTimeout: '1h', retry: { ...RETRY, maximumAttempts: 20 } },
-  /** A guest stands still: soon the destination is asked by another way. */
-  guestHandOver: { ...COMMON, startToCloseTimeout: '1h', retry: { ...RETRY, maximumAttempts: 3 } },
+  /** Nobody knows who has the VM until the link answers: soon the destination is asked by another way. */
+  handOverByLink: { ...COMMON, startToCloseTimeout: '1h', retry: { ...RETRY, maximumAttempts: 3 } },
   /** Whoever rolls back has to know at once that it is in doubt: then the destination is asked, not the source again. */
   rollBack: { ...COMMON, startToCloseTimeout: '1h', retry: UNLESS_IN_DOUBT },
   /** Nice to have done now; agents sweep up what is left undone. */

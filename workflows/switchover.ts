@@ -30,13 +30,15 @@ export async function goOnHandedOver(flow: TransferFlow, handedOver: HandOver): 
 export async function switchover(flow: TransferFlow, roots: Record<string, string>): Promise<void> {
   const { sourceHost, destinationHost, vmId } = flow.state.identity;
   const call = { activityId: 'switchover', summary: `${vmId}: hand over to ${destinationHost}` };
-  await untilDecided(flow, () =>
-    flow.state.path === 'dwcp'
-      ? onSource(sourceHost, 'handOver', call)
-          .switchover({ ...flow.linkInput, destinationHost, roots })
-          .then(() => undefined)
-      : byControlPlane(flow, roots),
-  );
+  await untilDecided(flow, async () => {
+    if (flow.state.path !== 'dwcp') return byControlPlane(flow, roots);
+    try {
+      await onSource(sourceHost, 'handOverByLink', call).switchover({ ...flow.linkInput, destinationHost, roots });
+    } catch (error) {
+      if (toCoded(error).code !== 'HANDOVER_IN_DOUBT') throw error;
+      await byControlPlane(flow, roots);
+    }
+  });
 }
 
 /** Pauses a running guest and hands it over. @throws GUEST_RUNS_ON where it was broken off; else as switchover() */
@@ -46,7 +48,7 @@ export async function guestSwitchover(flow: TransferFlow): Promise<MovedGuest> {
   const input = { ...flow.linkInput, options: flow.options, destinationHost };
   return untilDecided(flow, async () => {
     try {
-      return await onSource(sourceHost, 'guestHandOver', call).guestSwitchover(input);
+      return await onSource(sourceHost, 'handOverByLink', call).guestSwitchover(input);
     } catch (error) {
       if (toCoded(error).code !== 'HANDOVER_IN_DOUBT') throw error;
       return guestByControlPlane(flow, error);
@@ -93,8 +95,8 @@ async function untilDecided<T>(flow: TransferFlow, handOver: () => Promise<T>): 
 }
 
 /**
- * The hand-over step by step through Temporal: for images that came by the standard transfer, since the data plane's
- * sessions may be what failed. The order of the durable steps is the same.
+ * The hand-over step by step through Temporal: for images that came by the standard transfer, and where the link has not
+ * answered, since the data plane may be what failed. The order of the durable steps is the same.
  */
 async function byControlPlane(flow: TransferFlow, roots: Record<string, string>): Promise<void> {
   const { sourceHost, destinationHost, vmId, migrationId } = flow.state.identity;

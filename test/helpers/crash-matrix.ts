@@ -122,6 +122,7 @@ const IN_CI: ReadonlySet<string> = new Set([
   'guest: started: Temporal server',
   'guest, standard transfer: paused: source agent',
   'stopped: mine: destination host crash',
+  'stopped: mine: link for good',
   'stopped, standard transfer: transfer: second migrate',
 ]);
 

@@ -30,8 +30,6 @@ export interface Place {
 }
 
 const SETTLED_MS = 90_000;
-/** Of a VM that stands still nobody asks the destination by another way before a hand-over has been tried for some minutes. */
-const CUT_FOR_GOOD_MS = 420_000;
 const POLL_MS = 100;
 const LAST_LINES = 25;
 
@@ -183,8 +181,7 @@ export abstract class MovingVm {
     const startedAt = Date.now();
     let last = '';
     let parkedBefore: string | undefined;
-    const patienceMs = cancelAfterMs === Infinity ? SETTLED_MS : CUT_FOR_GOOD_MS;
-    for (let cancelled = false; Date.now() - startedAt < patienceMs; await after(POLL_MS)) {
+    for (let cancelled = false; Date.now() - startedAt < SETTLED_MS; await after(POLL_MS)) {
       this.assertSafe();
       try {
         const {

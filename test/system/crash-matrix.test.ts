@@ -75,7 +75,7 @@ describeWhere([
         }
       }
     },
-    480_000,
+    240_000,
   );
 
   /** Where its faults want a disk of its own, a lab of its own; else one that goes on for as long as nothing has failed there. */

@@ -18,7 +18,7 @@ describe('every preset of activities', () => {
     const limited = Object.entries(PRESETS)
       .filter(([, preset]) => 'maximumAttempts' in preset.retry)
       .map(([name]) => name);
-    expect(limited).toEqual(['handOver', 'guestHandOver', 'courtesy']);
+    expect(limited).toEqual(['handOver', 'handOverByLink', 'courtesy']);
   });
 });
 
