@@ -113,7 +113,7 @@ const ORDERED: readonly Mutant[] = [
     edits: [
       edit(
         'src/sync/guest/live-migration',
-        'await this.#disks.lastRound(this.#sending.signal);',
+        'await this.#disks.lastRound(this.#sending.stopped);',
         'for (const { feed } of this.#disks.all) feed.end();',
       ),
     ],
@@ -322,17 +322,13 @@ const ATTEMPTS: readonly Mutant[] = [
   {
     name: 'a switchover that was broken off goes on by itself',
     edits: [
-      edit(
-        'src/sync/guest/live-migration',
-        'if (this.#ended)\n            throw superseded();\n    }\n    #fail',
-        'return;\n    }\n    #fail',
-      ),
+      edit('src/sync/guest/move-mode', 'throwIfEnded() {', 'throwIfEnded() { return;'),
       edit('src/sync/hand-over/source-ownership', 'if (standsStill && !(await standsStill()))', 'if (false)'),
     ],
   },
   {
     name: 'a switchover that was broken off leaves the guest standing',
-    edits: [edit('src/sync/guest/live-migration', 'await (0, guest_move_1.letRunOn)(this.#guest);', '')],
+    edits: [edit('src/sync/guest/live-migration', 'await (0, guest_pause_1.letRunOn)(this.#guest);', '')],
   },
   {
     name: 'an older version of a block overwrites a newer',

@@ -15,7 +15,7 @@ import {
 import { beginInstance, epochsOf } from '../../src/store/instance';
 import { OwnershipJournal } from '../../src/store/ownership-journal';
 import { SessionWork } from '../../src/sync/destination/session-work';
-import { PauseBudget } from '../../src/sync/guest/guest-move';
+import { PauseBudget } from '../../src/sync/guest/guest-pause';
 import { temporaryFolder } from '../helpers/data';
 import { describeWhere, needsProgram, needsRoot } from '../helpers/needs';
 

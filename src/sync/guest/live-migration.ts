@@ -9,42 +9,24 @@
  *      +--- GUEST_RUNS_ON ----- broken off ----------------------+
  */
 import type { GuestPort } from '../../hypervisor/contract';
-import { type ConvergenceDecision, decideRound } from '../../model/convergence';
 import { DwcpError, toDwcpError } from '../../model/errors';
-import { type GuestProgress, type GuestSpec, MEMORY_IMAGE_ID } from '../../model/guest';
+import { type GuestProgress, MEMORY_IMAGE_ID } from '../../model/guest';
 import { type ImageSpec, PAGE_SIZE_BYTES, type VmImage } from '../../model/image';
 import type { ImageProgress } from '../../model/migration';
-import type { MigrationOptions } from '../../model/options';
-import type { LevelAndStreams } from '../../model/tiers';
 import { clamp, KIB, MIB } from '../../model/units';
-import type { SendingSession } from '../../transport/sending-session';
 import { blankPagesOf } from '../codec/blank-pages';
 import { imageResultOf, progressOf } from '../source/image-results';
-import type { SourceMigration } from '../source/source-migration';
 import { wait } from '../wait';
 import { FeedLag } from './destination-lag';
-import type { GuestHeadStart } from './guest-head-start';
-import { brokenOff, type GuestMove, letRunOn, PauseBudget, type ReadyToHandOver, runsOn } from './guest-move';
-import { GuestSender } from './guest-sender';
+import type { GuestMove, ReadyToHandOver } from './guest-move';
+import { letRunOn, type PauseBudget, pauseWithin, runsOn } from './guest-pause';
+import type { GuestSender } from './guest-sender';
 import { LiveDisks } from './live-disks';
+import { type LinkKnown, type LiveRequest, LiveSending } from './live-sending';
 import { MemoryStream } from './memory-stream';
+import { MoveMode } from './move-mode';
+import { RoundJudge, type RoundMeasured } from './round-judge';
 import { AHEAD_AT_THE_END_BYTES } from './stream-brake';
-
-export interface LiveRequest {
-  readonly vmId: string;
-  readonly vmType: string | undefined;
-  readonly images: readonly (ImageSpec & VmImage)[];
-  readonly guest: Pick<GuestSpec, 'ramBlocks'>;
-  readonly headStart: GuestHeadStart;
-  readonly options: MigrationOptions;
-}
-
-/** What is known once the link stands. */
-export interface LinkKnown {
-  readonly migration: SourceMigration;
-  readonly start: LevelAndStreams;
-  readonly linkBytesPerSecond: number;
-}
 
 const LOOK_EVERY_MS = 100;
 /** Towards the end of a round. */
@@ -70,25 +52,16 @@ export class LiveMigration implements GuestMove {
   readonly #memoryImage: ImageSpec & VmImage;
   readonly #memory: MemoryStream;
   readonly #disks = new LiveDisks();
-  readonly #opened = new Set<string>();
-  readonly #sending = new AbortController();
+  readonly #sending: LiveSending;
   readonly #feedLag = new FeedLag();
   #link: LinkKnown | undefined;
   #ahead: Promise<void> | undefined;
   #begun: Promise<void> | undefined;
   #aheadTimer: NodeJS.Timeout | undefined;
-  #sender: GuestSender | undefined;
-  #sent: Promise<void> | undefined;
   #failure: DwcpError | undefined;
-  #setUp: { readonly prefix: Buffer; readonly sectionId: number } | undefined;
-  #setUpSent: Promise<void> | undefined;
-  #state: GuestProgress['state'] = 'disks';
-  #decision: ConvergenceDecision | undefined;
+  readonly #mode = new MoveMode();
+  readonly #judge: RoundJudge;
   #info = { rounds: 0, remainingBytes: 0, dirtyBytesPerSecond: 0, throttle: 0 };
-  /** Rounds judged so far; QEMU itself counts how often it has looked at its dirty log. */
-  #round = 0;
-  readonly #ending = new AbortController();
-  #ended = false;
   #breakingOff: Promise<void> | undefined;
 
   constructor(request: LiveRequest, guest: GuestPort) {
@@ -97,18 +70,27 @@ export class LiveMigration implements GuestMove {
     const memory = request.images.find(({ imageId }) => imageId === MEMORY_IMAGE_ID);
     if (!memory) throw new DwcpError('INTERNAL', 'a running guest without memory');
     this.#memoryImage = memory;
+    this.#judge = new RoundJudge(request.options, guest);
     this.#memory = new MemoryStream(memory.sizeBytes, request.headStart, guest);
+    this.#sending = new LiveSending({
+      request,
+      guest,
+      memoryImage: memory,
+      memory: this.#memory,
+      disks: this.#disks,
+      mode: this.#mode,
+    });
   }
 
   get reason(): string {
-    return this.#decision?.reason ?? '';
+    return this.#judge.decision?.reason ?? '';
   }
 
   progress(before: readonly ImageProgress[]): {
     readonly guest: GuestProgress;
     readonly images: readonly ImageProgress[];
   } {
-    const sender = this.#sender;
+    const sender = this.#sending.sender;
     const images = sender
       ? this.#request.images.map(({ imageId }) =>
           progressOf(
@@ -120,13 +102,13 @@ export class LiveMigration implements GuestMove {
     const { dirtyBytesPerSecond, throttle } = this.#info;
     return {
       guest: {
-        state: this.#state,
-        round: this.#round,
+        state: this.#mode.step,
+        round: this.#judge.round,
         remainingBytes: this.#remainingBytes(),
         dirtyBytesPerSecond,
         throttle,
         rateBytesPerSecond: Math.round(sender?.session?.stats.goodputBytesPerSecond ?? 0),
-        expectedDowntimeMs: Math.round(this.#decision?.expectedDowntimeMs ?? 0),
+        expectedDowntimeMs: Math.round(this.#judge.decision?.expectedDowntimeMs ?? 0),
       },
       images,
     };
@@ -151,29 +133,43 @@ export class LiveMigration implements GuestMove {
     this.#link = link;
     clearTimeout(this.#aheadTimer);
     await this.#ahead?.catch((error: unknown) => this.#fail(toDwcpError(error, 'INTERNAL')));
-    return !this.#ended && this.#failure === undefined;
+    return !this.#mode.ended && this.#failure === undefined;
   }
 
   async rounds(signal: AbortSignal): Promise<void> {
-    if (this.#state === 'converged') return;
-    this.#throwIfEnded();
+    if (this.#mode.step === 'converged') return;
+    this.#mode.throwIfEnded();
     if (!this.#ahead) await this.#prepare();
     await (this.#begun ??= this.#begin());
-    await this.#until(() => this.#opened.size === this.#request.images.length, signal);
+    await this.#until(() => this.#sending.allOpened, signal);
     await this.#diskRounds(signal);
     if (!this.#ahead) await this.#startMemory();
     await this.#memoryRounds(signal);
-    this.#state = 'converged';
+    this.#mode.enter('converged');
   }
 
   async pauseGuest(signal: AbortSignal): Promise<ReadyToHandOver> {
-    const { sender, roots, pausedAtMs } = await this.#pauseAndFinish(signal);
-    this.#state = 'loaded';
+    const { sender, sent } = this.#sending;
+    if (this.#mode.step !== 'converged' || !sender || !sent) throw runsOn('the rounds were not at their end here');
+    const { roots, pausedAtMs } = await pauseWithin(
+      this,
+      this.#request.options.maxDowntimeMs,
+      AbortSignal.any([signal, this.#mode.ending]),
+      () => this.#failure,
+      async (budget) => {
+        await this.#lastLook(signal);
+        this.#disks.hurry();
+        this.#memory.feed.hurry();
+        this.#mode.enter('paused');
+        this.#memory.brake.letGo();
+        return this.#pauseAndSend(sender, sent, budget);
+      },
+    );
     sender.remember();
     return {
       roots,
       pausedAtMs,
-      guest: { rounds: this.#round, reason: this.reason, throttle: this.#info.throttle },
+      guest: { rounds: this.#judge.round, reason: this.reason, throttle: this.#info.throttle },
       images: this.#request.images.map(({ imageId, kind }) =>
         imageResultOf(sender.result(imageId, roots[imageId] ?? ''), kind, undefined, 1),
       ),
@@ -185,33 +181,31 @@ export class LiveMigration implements GuestMove {
   }
 
   breakOff(): Promise<void> {
-    if (!this.#ended) this.#breakingOff ??= this.#breakOff();
+    if (this.#mode.end()) this.#breakingOff = this.#breakOff();
     return this.#breakingOff ?? Promise.resolve();
   }
 
   async #breakOff(): Promise<void> {
-    this.#ended = true;
     clearTimeout(this.#aheadTimer);
-    this.#ending.abort(superseded());
-    this.#sending.abort(superseded());
+    this.#sending.stop(this.#mode.ending.reason);
     await this.#ahead?.catch(() => undefined);
     await this.#begun?.catch(() => undefined);
     try {
       await letRunOn(this.#guest);
     } finally {
-      await this.#sent?.catch(() => undefined);
+      await this.#sending.sent?.catch(() => undefined);
       this.#guest.close();
     }
   }
 
   close(): void {
-    this.#ended = true;
+    this.#mode.end();
     this.#guest.close();
   }
 
   async #beginAhead(): Promise<void> {
     await this.#prepare();
-    if (!this.#ended) await this.#startMemory();
+    if (!this.#mode.ended) await this.#startMemory();
   }
 
   /** The guest as it was before anything. */
@@ -223,35 +217,7 @@ export class LiveMigration implements GuestMove {
 
   async #begin(): Promise<void> {
     if (!this.#link) throw new DwcpError('INTERNAL', 'rounds before the link stands');
-    const { migration, start, linkBytesPerSecond } = this.#link;
-    const { images, vmId, headStart, options } = this.#request;
-    const ports = await this.#guest.watchDisks(images.filter(({ kind }) => kind === 'disk'));
-    if (this.#ended) throw superseded();
-    for (const image of images) {
-      const port = ports.get(image.imageId);
-      if (port) this.#disks.add(image, port);
-    }
-    const disks = this.#disks.all.map(({ image, feed }) => ({ image: specOf(image), feed }));
-    const memory = { image: specOf(this.#memoryImage), feed: this.#memory.feed };
-    this.#sender = new GuestSender(migration, {
-      vmId,
-      vmType: this.#request.vmType,
-      versions: this.#memory.settled.versions,
-      references: options.enableDeltaSync ? headStart.references : undefined,
-      diskPaths: images.filter(({ kind }) => kind === 'disk').map(({ path }) => path),
-      images: [...disks, memory],
-      start,
-      options,
-      linkBytesPerSecond,
-      opened: async (imageId, held, source, pages) => {
-        await this.#disks.beginScan(imageId, (block) => held.isZero(block));
-        if (imageId === MEMORY_IMAGE_ID && pages) await this.#memory.settled.meet(held, source, pages);
-        this.#opened.add(imageId);
-      },
-      begun: (session) => this.#sendSetUp(session),
-    });
-    this.#sent = this.#sender.run(this.#sending.signal);
-    this.#sent.catch((error: unknown) => this.#fail(toDwcpError(error, 'INTERNAL')));
+    await this.#sending.begin(this.#link, (error) => this.#fail(error));
   }
 
   async #diskRounds(signal: AbortSignal): Promise<void> {
@@ -271,13 +237,9 @@ export class LiveMigration implements GuestMove {
     } = this.#request;
     const { path, sizeBytes } = this.#memoryImage;
     const { feed, settled, brake } = this.#memory;
-    this.#state = 'memory';
+    this.#mode.enter('memory');
     brake.remains(sizeBytes, undefined, 1);
-    const events = this.#memory.events((prefix, sectionId) => {
-      this.#setUp = { prefix, sectionId };
-      const session = this.#sender?.session;
-      if (session) this.#sendSetUp(session).catch(() => undefined);
-    });
+    const events = this.#memory.events((prefix, sectionId) => this.#sending.setUp({ prefix, sectionId }));
     await this.#guest.startMemory(
       path,
       ramBlocks,
@@ -290,25 +252,13 @@ export class LiveMigration implements GuestMove {
     this.#guest.onFailure((error) => this.#fail(error));
   }
 
-  /** The destination's QEMU is fed from its RAM image, once it has the set-up; batches do not wait for that. */
-  #sendSetUp(session: SendingSession): Promise<void> {
-    if (!this.#setUp) return Promise.resolve();
-    const { prefix, sectionId } = this.#setUp;
-    this.#setUpSent = session.control.request('guest_begin', { sectionId }, prefix).then(() => undefined);
-    this.#setUpSent.catch(() => undefined);
-    return this.#setUpSent;
-  }
-
   async #memoryRounds(signal: AbortSignal): Promise<void> {
     let diskRoundAt = performance.now() + DISK_ROUND_EVERY_MS;
-    let remainingBefore: number | undefined;
-    let judged = 1;
     let convergedAt: number | undefined;
-    this.#round = 0;
     for (;;) {
       await wait(this.#memory.brake.isNearlyThrough ? LOOK_OFTEN_MS : LOOK_EVERY_MS, signal);
       this.#throwIfFailed();
-      this.#feedLag.ask(this.#sender?.session);
+      this.#feedLag.ask(this.#sending.sender?.session);
       await this.#look();
       if (convergedAt !== undefined && (this.#feedLag.isSmall || performance.now() > convergedAt + FEED_PATIENCE_MS))
         return;
@@ -316,47 +266,26 @@ export class LiveMigration implements GuestMove {
         await this.#disks.nextRound();
         diskRoundAt = performance.now() + DISK_ROUND_EVERY_MS;
       }
-      // The count rises when QEMU looks at its dirty log: the first time before the first round.
-      if (convergedAt !== undefined || this.#info.rounds <= judged || !this.#memory.brake.isThrough) continue;
-      judged = this.#info.rounds;
-      this.#round += 1;
-      const remainingBytes = this.#remainingBytes();
-      const decision = this.#decide(this.#round, remainingBytes, remainingBefore);
-      remainingBefore = remainingBytes;
-      this.#decision = decision;
-      if (decision.next === 'switch over') {
-        this.#comeToAnEnd();
-        if (this.#feedLag.isSmall) return;
-        convergedAt = performance.now();
-      }
-      if (decision.next === 'throttle') await this.#guest.allowThrottle();
-      if (decision.next === 'cannot converge')
-        throw new DwcpError('GUEST_NOT_CONVERGING', decision.reason, { phase: 'transfer', side: 'source' });
+      const isOver = this.#judge.isOver(this.#info.rounds) && this.#memory.brake.isThrough;
+      if (convergedAt !== undefined || !isOver || !(await this.#judge.judge(this.#info.rounds, this.#measured())))
+        continue;
+      this.#comeToAnEnd();
+      if (this.#feedLag.isSmall) return;
+      convergedAt = performance.now();
     }
   }
 
-  #decide(round: number, remainingBytes: number, remainingBytesBefore: number | undefined): ConvergenceDecision {
-    const { options } = this.#request;
+  #measured(): RoundMeasured {
     const { dirtyBytesPerSecond, throttle } = this.#info;
-    const stats = this.#sender?.session?.stats;
-    return decideRound(
-      {
-        round,
-        remainingBytes,
-        remainingPages: Math.ceil((this.#info.remainingBytes + this.#memory.feed.backlogBytes) / PAGE_SIZE_BYTES),
-        remainingBytesBefore,
-        dirtyBytesPerSecond: dirtyBytesPerSecond * this.#wireShare,
-        rateBytesPerSecond: Math.max(stats?.goodputBytesPerSecond ?? 0, (this.#link?.linkBytesPerSecond ?? 0) / 4),
-        rttMs: stats?.rttMs ?? 1,
-        throttle,
-      },
-      {
-        maxDowntimeMs: options.maxDowntimeMs,
-        memoryIterations: options.memoryIterations,
-        dirtyPageThreshold: options.dirtyPageThreshold,
-        mayThrottle: options.autoConverge,
-      },
-    );
+    const stats = this.#sending.sender?.session?.stats;
+    return {
+      remainingBytes: this.#remainingBytes(),
+      remainingPages: Math.ceil((this.#info.remainingBytes + this.#memory.feed.backlogBytes) / PAGE_SIZE_BYTES),
+      dirtyBytesPerSecond: dirtyBytesPerSecond * this.#wireShare,
+      rateBytesPerSecond: Math.max(stats?.goodputBytesPerSecond ?? 0, (this.#link?.linkBytesPerSecond ?? 0) / 4),
+      rttMs: stats?.rttMs ?? 1,
+      throttle,
+    };
   }
 
   #remainingBytes(): number {
@@ -369,34 +298,12 @@ export class LiveMigration implements GuestMove {
   }
 
   get #wireShare(): number {
-    return this.#sender?.wireShare(MEMORY_IMAGE_ID) ?? 1;
-  }
-
-  async #pauseAndFinish(
-    signal: AbortSignal,
-  ): Promise<{ sender: GuestSender; roots: Record<string, string>; pausedAtMs: number }> {
-    const sender = this.#sender;
-    if (this.#state !== 'converged' || !sender || !this.#sent) throw runsOn('the rounds were not at their end here');
-    const budget = new PauseBudget(this.#request.options.maxDowntimeMs);
-    try {
-      await this.#lastLook(signal);
-      this.#disks.hurry();
-      this.#memory.feed.hurry();
-      this.#state = 'paused';
-      this.#memory.brake.letGo();
-      const finished = await budget.within(
-        this.#pauseAndSend(sender, this.#sent, budget),
-        AbortSignal.any([signal, this.#ending.signal]),
-      );
-      return { sender, ...finished };
-    } catch (error) {
-      throw await brokenOff(this, this.#failure ?? toDwcpError(error, 'INTERNAL'));
-    }
+    return this.#sending.sender?.wireShare(MEMORY_IMAGE_ID) ?? 1;
   }
 
   /** From now on little is on the way at a time, and that fast. */
   #comeToAnEnd(): void {
-    this.#sender?.hurry();
+    this.#sending.sender?.hurry();
     this.#memory.brake.pauseIsClose();
     this.#disks.nameFew();
     this.#memory.feed.nameFew();
@@ -406,10 +313,11 @@ export class LiveMigration implements GuestMove {
   async #lastLook(signal: AbortSignal): Promise<void> {
     await this.#disks.nextRound();
     const giveUpAt =
-      performance.now() + DRAIN_PATIENCE_MS + DRAIN_ROUND_TRIPS * (this.#sender?.session?.stats.rttMs ?? 0);
+      performance.now() + DRAIN_PATIENCE_MS + DRAIN_ROUND_TRIPS * (this.#sending.sender?.session?.stats.rttMs ?? 0);
     while (performance.now() < giveUpAt) {
       await this.#look();
-      if (this.#leftBytes <= this.#worthPausing() && (this.#sender?.largestOnTheWay ?? 0) <= SMALL_BATCH_BYTES) return;
+      if (this.#leftBytes <= this.#worthPausing() && (this.#sending.sender?.largestOnTheWay ?? 0) <= SMALL_BATCH_BYTES)
+        return;
       await wait(10, signal);
       this.#throwIfFailed();
     }
@@ -435,24 +343,24 @@ export class LiveMigration implements GuestMove {
       pausedAtMs = atMs;
       budget.begin(atMs);
     });
-    this.#throwIfEnded();
-    await this.#disks.lastRound(this.#sending.signal);
-    this.#throwIfEnded();
+    this.#mode.throwIfEnded();
+    await this.#disks.lastRound(this.#sending.stopped);
+    this.#mode.throwIfEnded();
     const { commands, devices } = await this.#guest.complete();
-    this.#state = 'completed';
+    this.#mode.enter('completed');
     await sent;
-    await this.#setUpSent;
+    await this.#sending.setUpSent;
     const [session, roots] = await Promise.all([this.#link?.migration.session(), sender.roots()]);
-    this.#throwIfEnded();
+    this.#mode.throwIfEnded();
     if (!session) throw new DwcpError('INTERNAL', 'no session');
     await sender.finish(session, roots, commands, devices);
-    this.#throwIfEnded();
+    this.#mode.enter('loaded');
     return { roots, pausedAtMs };
   }
 
   async #look(): Promise<void> {
     this.#info = await this.#guest.info();
-    this.#memory.brake.remains(this.#info.remainingBytes, this.#sender, this.#wireShare);
+    this.#memory.brake.remains(this.#info.remainingBytes, this.#sending.sender, this.#wireShare);
   }
 
   async #until(holds: () => boolean, signal: AbortSignal): Promise<void> {
@@ -466,22 +374,9 @@ export class LiveMigration implements GuestMove {
     if (this.#failure) throw this.#failure;
   }
 
-  /** What goes on by itself after it was broken off does nothing more. */
-  #throwIfEnded(): void {
-    if (this.#ended) throw superseded();
-  }
-
   #fail(error: DwcpError): void {
-    if (this.#failure || this.#ended) return;
+    if (this.#failure || this.#mode.ended) return;
     this.#failure = error;
-    this.#sending.abort(error);
+    this.#sending.stop(error);
   }
-}
-
-function superseded(): DwcpError {
-  return new DwcpError('SUPERSEDED', 'The live migration was broken off');
-}
-
-function specOf({ imageId, kind, sizeBytes }: ImageSpec): ImageSpec {
-  return { imageId, kind, sizeBytes };
 }

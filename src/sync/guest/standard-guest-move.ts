@@ -7,8 +7,7 @@
  */
 import type { Server } from 'node:net';
 import type { GuestPort, MirrorProgress } from '../../hypervisor/contract';
-import { type ConvergenceDecision, decideRound } from '../../model/convergence';
-import { DwcpError, toDwcpError } from '../../model/errors';
+import { DwcpError } from '../../model/errors';
 import { type GuestProgress, MEMORY_IMAGE_ID } from '../../model/guest';
 import { type ImageSpec, PAGE_SIZE_BYTES, type VmImage } from '../../model/image';
 import type { ImageProgress, ImageResult } from '../../model/migration';
@@ -18,7 +17,10 @@ import { standardProgressOf, standardResultOf } from '../source/image-results';
 import type { SourceMigration } from '../source/source-migration';
 import { openTunnel, StandardChannel } from '../source/standard-channel';
 import { wait } from '../wait';
-import { brokenOff, type GuestMove, letRunOn, PauseBudget, type ReadyToHandOver, runsOn } from './guest-move';
+import type { GuestMove, ReadyToHandOver } from './guest-move';
+import { letRunOn, type PauseBudget, pauseWithin, runsOn } from './guest-pause';
+import { MoveMode } from './move-mode';
+import { RoundJudge } from './round-judge';
 
 export interface WholeGuestRequest {
   readonly images: readonly (ImageSpec & VmImage)[];
@@ -42,23 +44,23 @@ export class WholeGuestMove implements GuestMove {
   #server: Server | undefined;
   #mirrors: readonly MirrorProgress[] = [];
   #info = { rounds: 0, remainingBytes: 0, dirtyBytesPerSecond: 0, throttle: 0 };
-  #round = 0;
-  #decision: ConvergenceDecision | undefined;
-  #state: GuestProgress['state'] = 'disks';
+  readonly #mode = new MoveMode();
+  readonly #judge: RoundJudge;
   #failure: DwcpError | undefined;
-  readonly #ending = new AbortController();
-  #ended = false;
+  /** Its QEMU is gone while it stands still. */
+  readonly #lost = new AbortController();
   #breakingOff: Promise<void> | undefined;
 
   constructor(migration: SourceMigration, request: WholeGuestRequest, guest: GuestPort) {
     this.#migration = migration;
     this.#request = request;
     this.#guest = guest;
+    this.#judge = new RoundJudge(request.options, guest);
     this.#disks = request.images.filter(({ kind }) => kind === 'disk');
   }
 
   get reason(): string {
-    return this.#decision?.reason ?? '';
+    return this.#judge.decision?.reason ?? '';
   }
 
   progress(before: readonly ImageProgress[]): {
@@ -70,7 +72,7 @@ export class WholeGuestMove implements GuestMove {
     const images = this.#request.images.map(({ imageId, sizeBytes }) => {
       const doneBytes =
         imageId === MEMORY_IMAGE_ID
-          ? this.#state === 'disks'
+          ? this.#mode.step === 'disks'
             ? 0
             : Math.max(0, sizeBytes - remainingBytes)
           : (this.#mirrors.find((mirror) => mirror.imageId === imageId)?.doneBytes ?? 0);
@@ -86,25 +88,25 @@ export class WholeGuestMove implements GuestMove {
       );
     });
     const guest = {
-      state: this.#state,
-      round: this.#round,
+      state: this.#mode.step,
+      round: this.#judge.round,
       remainingBytes,
       dirtyBytesPerSecond,
       throttle,
       rateBytesPerSecond: Math.round(this.#rate),
-      expectedDowntimeMs: Math.round(this.#decision?.expectedDowntimeMs ?? 0),
+      expectedDowntimeMs: Math.round(this.#judge.decision?.expectedDowntimeMs ?? 0),
     };
     return { guest, images };
   }
 
   async rounds(signal: AbortSignal): Promise<void> {
-    if (this.#state === 'converged') return;
+    if (this.#mode.step === 'converged') return;
     this.#guest.onFailure((error) => this.#fail(error));
     await this.#guest.runOn();
     this.#channel = await StandardChannel.open(this.#migration, (error) => this.#fail(error));
     await this.#channel.ask({ method: 'guest' });
     await this.#mirrorDisks(signal);
-    this.#state = 'memory';
+    this.#mode.enter('memory');
     this.#memory = await openTunnel(this.#migration, 1, (error) => this.#fail(error));
     this.#memory.ignore();
     const { options } = this.#request;
@@ -113,28 +115,24 @@ export class WholeGuestMove implements GuestMove {
     // What asks the destination to take over is there before the guest stands still, also where no DWCP session is let in.
     const { rttMs } = await this.#migration.session('settle');
     await this.#memoryRounds(rttMs, signal);
-    this.#state = 'converged';
+    this.#mode.enter('converged');
   }
 
   async pauseGuest(signal: AbortSignal): Promise<ReadyToHandOver> {
-    if (this.#state !== 'converged') throw runsOn('the rounds were not at their end here');
-    const budget = new PauseBudget(this.#request.options.maxDowntimeMs);
-    try {
-      this.#state = 'paused';
-      const pausedAtMs = await budget.within(
-        this.#pauseAndSend(budget),
-        AbortSignal.any([signal, this.#ending.signal]),
-      );
-      this.#state = 'loaded';
-      return {
-        roots: {},
-        pausedAtMs,
-        guest: { rounds: this.#round, reason: this.reason, throttle: this.#info.throttle },
-        images: this.#request.images.map((image) => this.#resultOf(image)),
-      };
-    } catch (error) {
-      throw await brokenOff(this, this.#failure ?? toDwcpError(error, 'INTERNAL'));
-    }
+    if (this.#mode.step !== 'converged') throw runsOn('the rounds were not at their end here');
+    const pausedAtMs = await pauseWithin(
+      this,
+      this.#request.options.maxDowntimeMs,
+      AbortSignal.any([signal, this.#mode.ending, this.#lost.signal]),
+      () => this.#failure,
+      (budget) => this.#pauseAndSend(budget),
+    );
+    return {
+      roots: {},
+      pausedAtMs,
+      guest: { rounds: this.#judge.round, reason: this.reason, throttle: this.#info.throttle },
+      images: this.#request.images.map((image) => this.#resultOf(image)),
+    };
   }
 
   standsStill(): Promise<boolean> {
@@ -142,13 +140,11 @@ export class WholeGuestMove implements GuestMove {
   }
 
   breakOff(): Promise<void> {
-    if (!this.#ended) this.#breakingOff ??= this.#breakOff();
+    if (this.#mode.end()) this.#breakingOff = this.#breakOff();
     return this.#breakingOff ?? Promise.resolve();
   }
 
   async #breakOff(): Promise<void> {
-    this.#ended = true;
-    this.#ending.abort(superseded());
     try {
       await letRunOn(this.#guest);
     } finally {
@@ -157,7 +153,7 @@ export class WholeGuestMove implements GuestMove {
   }
 
   close(): void {
-    this.#ended = true;
+    this.#mode.end();
     this.#letGo();
   }
 
@@ -165,7 +161,11 @@ export class WholeGuestMove implements GuestMove {
     if (this.#disks.length === 0) return;
     const dial = async (): Promise<Tunnel> => {
       const stream = 2 + this.#mirrorTunnels.length;
-      const tunnel = await openTunnel(this.#migration, stream, (error) => this.#state === 'disks' && this.#fail(error));
+      const tunnel = await openTunnel(
+        this.#migration,
+        stream,
+        (error) => this.#mode.step === 'disks' && this.#fail(error),
+      );
       this.#mirrorTunnels.push(tunnel);
       return tunnel;
     };
@@ -179,54 +179,43 @@ export class WholeGuestMove implements GuestMove {
   }
 
   async #memoryRounds(rttMs: number, signal: AbortSignal): Promise<void> {
-    let judged = 1;
-    let before: number | undefined;
     for (;;) {
       await wait(LOOK_EVERY_MS, signal);
       this.#throwIfFailed();
       this.#info = await this.#guest.info();
       this.#mirrors = await this.#guest.mirrors();
       this.#notePace();
-      if (this.#info.rounds <= judged) continue;
-      judged = this.#info.rounds;
-      this.#round += 1;
-      const { options } = this.#request;
-      const { remainingBytes, dirtyBytesPerSecond, throttle } = this.#info;
+      const { rounds, remainingBytes, dirtyBytesPerSecond, throttle } = this.#info;
+      if (!this.#judge.isOver(rounds)) continue;
       const measured = {
-        round: this.#round,
         remainingBytes,
         remainingPages: Math.ceil(remainingBytes / PAGE_SIZE_BYTES),
-        remainingBytesBefore: before,
         dirtyBytesPerSecond,
         rateBytesPerSecond: this.#rate,
         rttMs,
         throttle,
       };
-      this.#decision = decideRound(measured, { ...options, mayThrottle: options.autoConverge });
-      before = remainingBytes;
-      if (this.#decision.next === 'switch over') return;
-      if (this.#decision.next === 'throttle') await this.#guest.allowThrottle();
-      if (this.#decision.next === 'cannot converge')
-        throw new DwcpError('GUEST_NOT_CONVERGING', this.#decision.reason, { phase: 'transfer', side: 'source' });
+      if (await this.#judge.judge(rounds, measured)) return;
     }
   }
 
   async #pauseAndSend(budget: PauseBudget): Promise<number> {
     const channel = this.#channel;
     if (!channel) throw new DwcpError('INTERNAL', 'the guest’s transfer has not begun');
+    this.#mode.enter('paused');
     let pausedAtMs = 0;
     await this.#guest.pause((atMs) => {
       pausedAtMs = atMs;
       budget.begin(atMs);
     });
-    this.#throwIfEnded();
+    this.#mode.throwIfEnded();
     await this.#guest.finishMirrors();
-    this.#throwIfEnded();
+    this.#mode.throwIfEnded();
     await this.#guest.complete();
-    this.#state = 'completed';
+    this.#mode.enter('completed');
     await this.#memory?.end();
     await channel.ask({ method: 'guest_loaded' });
-    this.#throwIfEnded();
+    this.#mode.enter('loaded');
     return pausedAtMs;
   }
 
@@ -279,22 +268,14 @@ export class WholeGuestMove implements GuestMove {
     this.#guest.close();
   }
 
-  #throwIfEnded(): void {
-    if (this.#ended) throw superseded();
-  }
-
   #throwIfFailed(): void {
     if (this.#failure) throw this.#failure;
   }
 
   #fail(error: DwcpError): void {
-    if (this.#ended || this.#state === 'loaded') return;
+    if (this.#mode.ended || this.#mode.step === 'loaded') return;
     this.#failure ??= error;
     // Whoever waits with the guest stopped hears of it at once; once it has completed, its QEMU is not needed any more.
-    if (error.code === 'GUEST_LOST' && this.#state === 'paused') this.#ending.abort(error);
+    if (error.code === 'GUEST_LOST' && this.#mode.step === 'paused') this.#lost.abort(error);
   }
-}
-
-function superseded(): DwcpError {
-  return new DwcpError('SUPERSEDED', 'The move of the guest was broken off');
 }
