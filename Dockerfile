@@ -1,5 +1,5 @@
 # DWCP's agent and control worker. Built with a compiler (zstd's binding comes as source), run without one.
-FROM node:20-bookworm AS build
+FROM node:24-bookworm AS build
 WORKDIR /opt/dwcp
 COPY package.json package-lock.json .npmrc ./
 # Headers beside this Node: nothing is downloaded for compiling.
@@ -8,7 +8,7 @@ RUN npm ci --no-audit --no-fund
 COPY . .
 RUN npm run build && npm prune --omit=dev
 
-FROM node:20-bookworm-slim
+FROM node:24-bookworm-slim
 ENV NODE_ENV=production
 WORKDIR /opt/dwcp
 RUN groupadd --system --gid 10001 dwcp && useradd --system --uid 10001 --gid dwcp dwcp \

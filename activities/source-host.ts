@@ -6,50 +6,26 @@ import { activityInfo } from '@temporalio/activity';
 import type { GuestPort, InspectedImage } from '../src/hypervisor/contract';
 import { hasCode } from '../src/model/errors';
 import type { GuestDefinition, GuestSpec } from '../src/model/guest';
-import { type ImageSpec, looksOf } from '../src/model/image';
+import { looksOf } from '../src/model/image';
 import type { LinkSurvey } from '../src/model/link-survey';
-import type { ImageProgress, ImageResult } from '../src/model/migration';
-import { imageProgressSchema } from '../src/model/migration';
 import type { MigrationOptions } from '../src/model/options';
-import { type MigrationPlan, planMigration } from '../src/model/plan';
 import { type LinkMeasurement, selectLevelAndStreams } from '../src/model/tiers';
 import type { VmRecord } from '../src/store/vm-registry';
-import { ScanFeed, type StillFeed } from '../src/sync/feeds/block-feed';
 import { GuestHeadStart } from '../src/sync/guest/guest-head-start';
 import { LiveMigration } from '../src/sync/guest/live-migration';
-import { imageResultOf, progressOf, standardProgressOf, standardResultOf } from '../src/sync/source/image-results';
-import { ImageSender, type SendImageRequest } from '../src/sync/source/image-sender';
 import { surveyLink } from '../src/sync/source/link-survey';
-import { assumeImage, sampleImage } from '../src/sync/source/plan-sampler';
-import { ReferenceSources } from '../src/sync/source/reference-sources';
 import { type Destination, UNLIMITED } from '../src/sync/source/source-context';
 import type { SourceMigration } from '../src/sync/source/source-migration';
-import { StandardSender } from '../src/sync/source/standard-sender';
-import { lastReport, withHeartbeat } from './heartbeat';
+import { withHeartbeat } from './heartbeat';
 import { createGuestActivities } from './source-guest';
-import type { HandOverInput, LinkInput, PreparedSource, SourceDependencies, TransferInput } from './source-inputs';
+import { createImageActivities } from './source-images';
+import type { HandOverInput, LinkInput, PreparedSource, SourceDependencies } from './source-inputs';
 import { withFailures } from './to-failure';
 
 export function createSourceActivities(dependencies: SourceDependencies) {
-  const { hub, ownership, report, observe, settle } = dependencies;
+  const { hub, ownership, settle } = dependencies;
   const open = ({ migrationId, destination, options }: LinkInput): SourceMigration =>
     hub.open(migrationId, destination, options);
-  const referencesTo = (disks: NonNullable<TransferInput['disks']>): SendImageRequest['references'] => {
-    if (disks.length === 0) return undefined;
-    const sources = new ReferenceSources(disks, []);
-    void sources.fillDisks(new Map(disks.map(({ imageId, path }) => [imageId, path])), hub.context.pool);
-    return { sources, numberOf: (imageId) => disks.find((disk) => disk.imageId === imageId)?.number ?? 0 };
-  };
-
-  /** An image that nothing writes, whatever form it lies in. */
-  const still = async (
-    vmId: string,
-    { path, sizeBytes }: Pick<InspectedImage, 'path' | 'sizeBytes'>,
-  ): Promise<StillFeed> => {
-    const definition = (await dependencies.registry.find(vmId))?.guest;
-    return ScanFeed.open(path, sizeBytes, definition && (await dependencies.serveStopped(vmId, definition, path)));
-  };
-
   /** The source's halves of a hand-over: before the destination takes over, and after. Each may be asked for again. */
   const handOver = async ({
     vmId,
@@ -105,7 +81,8 @@ export function createSourceActivities(dependencies: SourceDependencies) {
   };
 
   const guestActivities = createGuestActivities({ ...dependencies, connect, release });
-  const imageActivities = withFailures(
+  const imageActivities = createImageActivities(dependencies);
+  const vmActivities = withFailures(
     {
       /** Claims the VM for this migration, or only looks at it (warm-up, plan). @param input ahead: a guest moves by DWCP with these options, and what can be begun of it is */
       prepareSource: async (input: {
@@ -179,109 +156,6 @@ export function createSourceActivities(dependencies: SourceDependencies) {
           () => ({ doing: 'measuring the link' }),
           () => open(input).measureLink(),
         ),
-
-      computePlan: async (
-        input: LinkInput & {
-          images: readonly InspectedImage[];
-          guest?: GuestSpec;
-          link: LinkMeasurement;
-          level: number;
-        },
-      ): Promise<MigrationPlan> =>
-        withHeartbeat(
-          () => ({ doing: 'sampling images' }),
-          async () => {
-            const migration = open(input);
-            const { enableDeltaSync, enableCompression, bandwidthLimit } = input.options;
-            const samples = [];
-            for (const { path, ...image } of input.images) {
-              if (input.guest && (image.kind === 'memory' || input.guest.formats?.[image.imageId] !== undefined)) {
-                samples.push(await assumeImage(migration, input.vmId, image, enableDeltaSync));
-                continue;
-              }
-              const feed = input.guest
-                ? await ScanFeed.open(path, image.sizeBytes)
-                : await still(input.vmId, { path, sizeBytes: image.sizeBytes });
-              try {
-                samples.push(
-                  await sampleImage(
-                    migration,
-                    input.vmId,
-                    image,
-                    feed,
-                    enableDeltaSync,
-                    input.level,
-                    enableCompression,
-                  ),
-                );
-              } finally {
-                await feed.close();
-              }
-            }
-            return planMigration(samples, input.link, bandwidthLimit);
-          },
-        ),
-
-      transferImage: async (input: TransferInput): Promise<ImageResult> => {
-        const { path, ...image } = input.image;
-        const migration = open(input);
-        const before = lastReport(imageProgressSchema);
-        const vmType = (await dependencies.registry.find(input.vmId))?.vmType;
-        const feed = await still(input.vmId, input.image);
-        const sender = new ImageSender(migration, {
-          vmId: input.vmId,
-          vmType,
-          image,
-          path,
-          feed,
-          start: input.start,
-          options: input.options,
-          linkBytesPerSecond: input.link.bandwidthBytesPerSecond,
-          references: referencesTo(input.disks ?? []),
-        });
-        const progress = (): ImageProgress => {
-          const now = progressOf(sender.progress, before);
-          observe({ kind: 'progress', progress: now });
-          report(now);
-          return now;
-        };
-        try {
-          const sent = await withHeartbeat(progress, (signal) =>
-            hub.transferStep(input.migrationId, image.imageId, signal, (attempt) => sender.run(attempt)),
-          );
-          const result = imageResultOf(sent, image.kind, before, activityInfo().attempt);
-          observe({ kind: 'image', result });
-          return result;
-        } finally {
-          await feed.close();
-        }
-      },
-
-      standardTransferImage: async (
-        input: LinkInput & { image: ImageSpec & { readonly path: string } },
-      ): Promise<ImageResult> => {
-        const { imageId, kind, sizeBytes } = input.image;
-        const image = { imageId, kind, sizeBytes };
-        const migration = open(input);
-        const before = lastReport(imageProgressSchema);
-        const feed = await still(input.vmId, input.image);
-        const sender = new StandardSender(migration, image, feed);
-        const startedAt = performance.now();
-        const progress = (): ImageProgress => {
-          const now = standardProgressOf(sender.progress, before, (performance.now() - startedAt) / 1000);
-          report(now);
-          return now;
-        };
-        try {
-          const sent = await withHeartbeat(progress, (signal) =>
-            hub.transferStep(input.migrationId, image.imageId, signal, (attempt) => sender.run(attempt)),
-          );
-          migration.sentManifests.set(image.imageId, sent.manifest);
-          return standardResultOf(sent, image.kind, before, activityInfo().attempt);
-        } finally {
-          await feed.close();
-        }
-      },
 
       /** Hands over and waits for the destination's word. Past it this host never starts the VM again. */
       switchover: async (input: HandOverInput & { roots: Record<string, string> }): Promise<{ generation: number }> =>
@@ -388,7 +262,7 @@ export function createSourceActivities(dependencies: SourceDependencies) {
     },
     { side: 'source' },
   );
-  return { ...imageActivities, ...guestActivities };
+  return { ...vmActivities, ...imageActivities, ...guestActivities };
 }
 
 export type SourceActivities = ReturnType<typeof createSourceActivities>;

@@ -1,5 +1,5 @@
 /**
- * What `npm run demo`, `npm test` and `npm run bench` begin with, in plain Node and on a fresh clone: installs the
+ * What `npm run demo`, `npm test`, `npm run check` and `npm run bench` begin with, in plain Node and on a fresh clone: installs the
  * dependencies, builds, finds or makes a Temporal server, says what it does, and goes on to the command itself.
  */
 
@@ -17,6 +17,7 @@ import {
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { build, forwardSignals, isBuilt, root, run, wasInterrupted } from './build.mjs';
+import { newestNode } from './newest-node.mjs';
 
 const [command = 'demo', ...args] = process.argv.slice(2);
 const json = args.includes('--json');
@@ -84,7 +85,18 @@ async function locateServer() {
 const SIDE_BY_SIDE = ['unit', 'contract', 'integration', 'model', 'replay'];
 
 const JEST = join(root, 'node_modules', 'jest', 'bin', 'jest.js');
-const jest = (given) => run(process.execPath, ['--enable-source-maps', JEST, ...given]);
+const jest = (given, node = process.execPath) => run(node, ['--enable-source-maps', JEST, ...given]);
+const program = (...path) => join(root, 'node_modules', ...path);
+const LOOKS = [
+  [program('eslint', 'bin', 'eslint.js'), '--max-warnings', '0', '.'],
+  [program('@biomejs', 'biome', 'bin', 'biome'), 'check', '.'],
+];
+
+/** Lint and format. @returns the first exit code that is not 0 */
+async function look() {
+  const codes = await Promise.all(LOOKS.map((given) => run(process.execPath, given)));
+  return codes.find((code) => code !== 0) ?? 0;
+}
 
 /** The simulation takes all processors for minutes and knows no clock: it has what the other tests leave. What it says comes behind theirs. */
 async function inTheBackground(project, others) {
@@ -102,18 +114,26 @@ async function inTheBackground(project, others) {
   return code === 0 ? own : code;
 }
 
+/** What one runs before each commit; types are checked by the build. On the newest Node the looks would say the same again. */
+async function check() {
+  const quick = ['--selectProjects', 'unit', 'contract', '--maxWorkers', '2'];
+  if (args.includes('--newest-node')) {
+    const node = newestNode();
+    say(node ? `the quick tests on ${node}` : `this is Node ${process.versions.node} already`);
+    return node ? jest(quick, node) : 0;
+  }
+  const [looked, tested] = await Promise.all([look(), jest(quick)]);
+  return looked === 0 ? tested : looked;
+}
+
 const COMMANDS = {
+  check,
   demo: () => run(process.execPath, [...cli, 'demo', ...args]),
   bench: () => run(process.execPath, [join(root, 'dist', 'bench', 'main.js'), ...args]),
   test: async () => {
     await locateServer();
-    const lint = await run(process.execPath, [
-      join(root, 'node_modules', 'eslint', 'bin', 'eslint.js'),
-      '--max-warnings',
-      '0',
-      '.',
-    ]);
-    if (lint !== 0) return lint;
+    const looked = await look();
+    if (looked !== 0) return looked;
     if (args.length > 0) return jest(args);
     // What measures no time and starts no program goes side by side; the rest has the machine to itself.
     const pure = await jest(['--selectProjects', ...SIDE_BY_SIDE, '--maxWorkers', '2']);

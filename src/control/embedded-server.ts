@@ -42,14 +42,17 @@ let nextPort = Math.floor(Math.random() * PORTS.count);
 export async function freePort(address = '127.0.0.1'): Promise<number> {
   for (let tries = 0; tries < 1000; tries += 1) {
     const port = PORTS.first + (nextPort++ % PORTS.count);
-    const free = await new Promise<boolean>((resolve) => {
-      const server = createServer();
-      server.once('error', () => resolve(false));
-      server.listen(port, address, () => server.close(() => resolve(true)));
-    });
-    if (free) return port;
+    if (await isFreePort(address, port)) return port;
   }
   throw new Error(`no free port on ${address}`);
+}
+
+export function isFreePort(address: string, port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const server = createServer();
+    server.once('error', () => resolve(false));
+    server.listen(port, address, () => server.close(() => resolve(true)));
+  });
 }
 
 /** Starts a server and waits until it answers. @throws SERVER_UNAVAILABLE */

@@ -14,32 +14,11 @@ import type { PeerAddress } from './endpoint';
 import type { SessionHello } from './hello';
 import { type PathOwner, type PathStats, PathStreams } from './path-streams';
 import type { PeerPool } from './peer-pool';
-import { type BatchSupplier, type SendingStream, streamWindowBytes } from './sending-stream';
+import { type SendingStream, streamWindowBytes } from './sending-stream';
+import type { SessionStats, SessionSupplier } from './session-supplier';
+import { Stragglers } from './stragglers';
 import { congestionControlOf, readTcpInfo } from './tcp-info';
 import { TokenBucket } from './token-bucket';
-
-export interface SessionSupplier extends BatchSupplier {
-  /** Blocks of batches that must come again in full; comes before the `verified` of their batch. */
-  refused(blocks: Counters['refused']): void;
-  /** Batches whose other blocks are verified at the destination. */
-  verified(ids: readonly number[]): void;
-  /** True once every block it was to send has been verified. */
-  readonly finished: boolean;
-  /** True while streams could carry more than it has: nothing queued and nothing being encoded. */
-  readonly exhausted: boolean;
-}
-
-export interface SessionStats {
-  readonly openStreams: number;
-  readonly activeStreams: number;
-  readonly rttMs: number;
-  /** Of what reaches the destination's agent. */
-  readonly goodputBytesPerSecond: number;
-  /** Share of active streams that wait for a batch. */
-  readonly idleShare: number;
-  readonly throttled: boolean;
-  readonly paths: readonly PathStats[];
-}
 
 const TICK_MS = 100;
 const GOODPUT_WINDOW_MS = 2_000;
@@ -63,8 +42,7 @@ export class SendingSession implements PathOwner {
   #bucket = new TokenBucket(0);
   #supplier: SessionSupplier | undefined;
   #transferDone: ((error?: DwcpError) => void) | undefined;
-  #reissued = new Set<number>();
-  #completionsMs: number[] = [];
+  readonly #stragglers = new Stragglers();
   #nextStreamId = 0;
   #aliveAt = performance.now();
   #endedWith: DwcpError | undefined;
@@ -225,7 +203,7 @@ export class SendingSession implements PathOwner {
     signal.throwIfAborted();
     if (this.#endedWith) throw this.#endedWith;
     this.#supplier = supplier;
-    this.#reissued = new Set();
+    this.#stragglers.beginAnew();
     this.#aliveAt = performance.now();
     const stopListening = onAbort(signal, () => this.#transferDone?.(toDwcpError(signal.reason, 'CANCELLED')));
     try {
@@ -304,8 +282,7 @@ export class SendingSession implements PathOwner {
       for (const stream of all) {
         const entry = stream.confirm(id);
         if (!entry) continue;
-        if (entry.writtenAt <= now) this.#completionsMs.push(now - entry.writtenAt);
-        if (this.#completionsMs.length > 64) this.#completionsMs.shift();
+        if (entry.writtenAt <= now) this.#stragglers.completed(now - entry.writtenAt);
       }
     }
     if (refused.length > 0) this.#supplier?.refused(refused);
@@ -340,26 +317,11 @@ export class SendingSession implements PathOwner {
     }
   }
 
-  /**
-   * The endgame: what is late while others idle goes out a second time, each batch once. Late counts from when it was
-   * written out, and only where the limit is not what holds it up: sending more would then help nobody.
-   */
+  /** Only where the limit is not what holds them up: sending more would then help nobody. */
   #reissueStragglers(now: number): void {
     const supplier = this.#supplier;
-    if (!supplier?.exhausted || this.#throttled || this.#completionsMs.length < 4) return;
-    const sorted = [...this.#completionsMs].sort((a, b) => a - b);
-    const lateMs = Math.max(1000, 2 * (sorted[sorted.length >> 1] ?? 0));
-    const streams = [...this.#streams()];
-    // While most have something on the way the link is full: a second copy would only take its turn behind the first.
-    const active = streams.filter((stream) => stream.active);
-    if (active.filter(({ outstanding }) => outstanding.size > 0).length > active.length / 2) return;
-    for (const stream of streams) {
-      for (const [id, { writtenAt }] of stream.outstanding) {
-        if (now - writtenAt < lateMs || this.#reissued.has(id)) continue;
-        this.#reissued.add(id);
-        supplier.lost(id);
-      }
-    }
+    if (!supplier?.exhausted || this.#throttled) return;
+    for (const id of this.#stragglers.late([...this.#streams()], now)) supplier.lost(id);
   }
 
   #end(error: DwcpError): void {

@@ -2,19 +2,16 @@
  * The demonstration: a server, a control worker and two agents as processes of their own; a real VM that moves, survives
  * a killed agent in the middle, is changed and comes back almost for free. Everything it prints was measured.
  */
-import { createHash, randomBytes } from 'node:crypto';
-import { closeSync, openSync, readSync, rmSync, writeSync } from 'node:fs';
+import { rmSync } from 'node:fs';
 import { mkdir, mkdtemp } from 'node:fs/promises';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Client, Connection } from '@temporalio/client';
-import { freePort, startEmbeddedServer } from '../../control/embedded-server';
+import { freePort, isFreePort, startEmbeddedServer } from '../../control/embedded-server';
 import { createOrchestrator, type Orchestrator } from '../../control/orchestrator';
 import { killGuestsNaming } from '../../hypervisor/qemu/process-table';
 import { onAbort } from '../../model/abort';
 import { DwcpError } from '../../model/errors';
-import { BLOCK_SIZE_BYTES } from '../../model/image';
 import type { MigrationResult } from '../../model/migration';
 import { formatBitRate, formatBytes, formatDuration, MIB } from '../../model/units';
 import { hitsText } from '../follow';
@@ -23,7 +20,7 @@ import { table } from '../output';
 import { Children } from './children';
 import { ensureQemu, QEMU_INSTALL_LINE } from './qemu-package';
 import { GuestDemo, type GuestLeg, guestSummary } from './running-guest';
-import { dumpOwnMemory, makeDiskImage, sha256OfFile } from './sample-vm';
+import { changePart, dumpOwnMemory, makeDiskImage, sha256OfFile } from './sample-vm';
 import { findTool } from './tools';
 
 export interface DemoOptions {
@@ -152,7 +149,7 @@ class Demo {
     const cold = { name: `${a.hostId} → ${b.hostId}`, result: moved, equal: same(before, await this.#hashes(arrived)) };
     await this.#keptCopies(first);
 
-    this.#changePart(arrived);
+    changePart(this.#diskBytes, arrived);
     const changed = await this.#hashes(arrived);
     this.#say(`changed part of it on ${b.hostId}; moving it back onto the baseline that ${a.hostId} has kept`);
     const second = await this.#plane.orchestrator.migrateVm(VM, b.hostId, a.hostId, { bandwidthLimit: 0 });
@@ -188,8 +185,8 @@ class Demo {
   }
 
   async #sites(): Promise<[Site, Site]> {
-    const second = await canListen('127.0.0.2', 9876);
-    const portA = (await canListen('127.0.0.1', 9876)) ? 9876 : await freePort();
+    const second = await isFreePort('127.0.0.2', 9876);
+    const portA = (await isFreePort('127.0.0.1', 9876)) ? 9876 : await freePort();
     const site = (hostId: string, address: string, port: number): Site => ({
       hostId,
       dataDir: join(this.#folder, hostId),
@@ -334,25 +331,6 @@ class Demo {
     this.#output.emit({ event: 'copies', copies }, () => `  copies kept for deltas: ${JSON.stringify(copies)}`);
   }
 
-  /** New files' worth of blocks, small edits in place as a running system makes them, and a later dump of memory. */
-  #changePart(images: Record<string, string>): void {
-    const fd = openSync(images.vda ?? '', 'r+');
-    const blocks = this.#diskBytes / BLOCK_SIZE_BYTES;
-    const old = Buffer.alloc(BLOCK_SIZE_BYTES);
-    for (let index = 0; index < blocks; index += 1) {
-      const pick = createHash('sha1').update(`${index}`).digest().readUInt8(0);
-      if (pick < 3) writeSync(fd, randomBytes(BLOCK_SIZE_BYTES), 0, BLOCK_SIZE_BYTES, index * BLOCK_SIZE_BYTES);
-      else if (pick < 13) {
-        readSync(fd, old, 0, BLOCK_SIZE_BYTES, index * BLOCK_SIZE_BYTES);
-        for (let edit = 0; edit < 24; edit += 1)
-          old.writeUInt32LE((old.readUInt32LE(edit * 2600) + 1) >>> 0, edit * 2600);
-        writeSync(fd, old, 0, BLOCK_SIZE_BYTES, index * BLOCK_SIZE_BYTES);
-      }
-    }
-    closeSync(fd);
-    dumpOwnMemory(images.memory ?? '', MEMORY_BYTES);
-  }
-
   async #hashes(images: Record<string, string>): Promise<string[]> {
     return Promise.all(Object.values(images).map(sha256OfFile));
   }
@@ -368,12 +346,4 @@ class Demo {
 
 function same(a: readonly string[], b: readonly string[]): boolean {
   return a.length === b.length && a.every((hash, index) => hash === b[index]);
-}
-
-function canListen(address: string, port: number): Promise<boolean> {
-  return new Promise((resolve) => {
-    const server = createServer();
-    server.once('error', () => resolve(false));
-    server.listen(port, address, () => server.close(() => resolve(true)));
-  });
 }

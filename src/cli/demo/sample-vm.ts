@@ -2,7 +2,7 @@
  * Makes a real VM to move: an ext4 disk image with files of this machine, and a memory image that is this process's own
  * memory. Nothing in it is made up, so what compression and deltas reach on it they reach on data of that kind.
  */
-import { createHash } from 'node:crypto';
+import { createHash, randomBytes } from 'node:crypto';
 import {
   closeSync,
   cpSync,
@@ -19,6 +19,7 @@ import {
   writeSync,
 } from 'node:fs';
 import { join } from 'node:path';
+import { BLOCK_SIZE_BYTES } from '../../model/image';
 import { MIB } from '../../model/units';
 import { writeFully } from '../../sync/codec/block-io';
 import type { Children } from './children';
@@ -144,4 +145,23 @@ export async function sha256OfFile(path: string): Promise<string> {
   const hash = createHash('sha256');
   for await (const chunk of createReadStream(path, { highWaterMark: MIB })) hash.update(chunk as Buffer);
   return hash.digest('hex');
+}
+
+/** New files' worth of blocks, small edits in place as a running system makes them, and a later dump of memory. */
+export function changePart(diskBytes: number, images: Readonly<Record<string, string>>): void {
+  const fd = openSync(images.vda ?? '', 'r+');
+  const blocks = diskBytes / BLOCK_SIZE_BYTES;
+  const old = Buffer.alloc(BLOCK_SIZE_BYTES);
+  for (let index = 0; index < blocks; index += 1) {
+    const pick = createHash('sha1').update(`${index}`).digest().readUInt8(0);
+    if (pick < 3) writeSync(fd, randomBytes(BLOCK_SIZE_BYTES), 0, BLOCK_SIZE_BYTES, index * BLOCK_SIZE_BYTES);
+    else if (pick < 13) {
+      readSync(fd, old, 0, BLOCK_SIZE_BYTES, index * BLOCK_SIZE_BYTES);
+      for (let edit = 0; edit < 24; edit += 1)
+        old.writeUInt32LE((old.readUInt32LE(edit * 2600) + 1) >>> 0, edit * 2600);
+      writeSync(fd, old, 0, BLOCK_SIZE_BYTES, index * BLOCK_SIZE_BYTES);
+    }
+  }
+  closeSync(fd);
+  dumpOwnMemory(images.memory ?? '', statSync(images.memory ?? '').size);
 }

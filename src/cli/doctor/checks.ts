@@ -55,7 +55,7 @@ function checkNode(): Finding {
     check: 'Node',
     state: enough ? 'ok' : 'fail',
     found: process.versions.node,
-    mend: 'Install Node 20.3 or newer',
+    mend: 'Install Node 24, or 20.3 or newer',
   };
 }
 

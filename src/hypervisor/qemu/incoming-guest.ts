@@ -9,22 +9,18 @@
 import { unlessAborted } from '../../model/abort';
 import { DwcpError, hasCode, toDwcpError } from '../../model/errors';
 import type { RamLayout } from '../../model/guest';
-import { BLOCK_SIZE_BYTES } from '../../model/image';
 import type { DeviceState, GuestReceiver, GuestSetUp, ProcessIdentity, WholePlaces } from '../contract';
 import { runPlaces } from './guest-command';
-import { readStretch } from './guest-memory';
 import { endIncoming, quitGuest, startGuestProcess } from './guest-process';
 import { IncomingMigration } from './incoming-migration';
-import { PAGE_BYTES } from './migration-stream-format';
 import { isAlive } from './process-table';
 import { QmpClient } from './qmp-client';
+import { UnfedBlocks } from './unfed-blocks';
 import { startWholeReceiver, untilWholeLoaded } from './whole-receiver';
 
 /** Blocks fed between two looks at everything else: some milliseconds of work. */
 const FEED_BLOCKS = 16;
 const MAX_RESTARTS = 3;
-const ZERO_PAGE = Buffer.alloc(PAGE_BYTES);
-const ZERO_BLOCK = Buffer.alloc(BLOCK_SIZE_BYTES);
 const RESUME_TIMEOUT_MS = 10_000;
 
 export interface IncomingGuestOptions {
@@ -35,9 +31,7 @@ export interface IncomingGuestOptions {
 
 export class IncomingGuest implements GuestReceiver {
   readonly #options: IncomingGuestOptions;
-  readonly #pending: Uint8Array;
-  #fd = -1;
-  #isZero: (block: number) => boolean = () => false;
+  readonly #unfed: UnfedBlocks;
   #setUp: GuestSetUp | undefined;
   #qmp: QmpClient | undefined;
   #incoming: IncomingMigration | undefined;
@@ -61,7 +55,7 @@ export class IncomingGuest implements GuestReceiver {
 
   constructor(options: IncomingGuestOptions) {
     this.#options = options;
-    this.#pending = new Uint8Array(options.layout.sizeBytes / BLOCK_SIZE_BYTES).fill(1);
+    this.#unfed = new UnfedBlocks(options.layout);
   }
 
   /**
@@ -70,8 +64,7 @@ export class IncomingGuest implements GuestReceiver {
    * @param isZero whether a block of the file is known to be zeros: reading a hole costs memory and time
    */
   begin(setUp: GuestSetUp, fd: number, isZero: (block: number) => boolean): void {
-    this.#fd = fd;
-    this.#isZero = isZero;
+    this.#unfed.readFrom(fd, isZero);
     const known = this.#setUp;
     this.#setUp = setUp;
     this.#failed = undefined;
@@ -82,16 +75,13 @@ export class IncomingGuest implements GuestReceiver {
 
   /** These blocks of the image file have changed and can be read. */
   changed(blocks: readonly number[]): void {
-    for (const block of blocks) this.#pending[block] = 1;
+    this.#unfed.mark(blocks);
     this.#kick();
   }
 
   /** Bytes of the image, zeros aside, that QEMU has not been given yet. */
   get leftBytes(): number {
-    let blocks = 0;
-    for (let at = this.#pending.indexOf(1); at >= 0; at = this.#pending.indexOf(1, at + 1))
-      if (!this.#isZero(at)) blocks += 1;
-    return blocks * BLOCK_SIZE_BYTES;
+    return this.#unfed.leftBytes;
   }
 
   /** The QEMU that has been given the guest. */
@@ -257,35 +247,12 @@ export class IncomingGuest implements GuestReceiver {
   }
 
   async #feed(): Promise<void> {
-    const { layout } = this.#options;
-    const buffer = Buffer.allocUnsafe(BLOCK_SIZE_BYTES);
     await this.#ensureIncoming();
-    for (let at = this.#pending.indexOf(1); at >= 0 && !this.#closed; at = this.#pending.indexOf(1)) {
+    while (!this.#closed) {
       const incoming = this.#incoming;
-      if (!incoming) return;
-      let count = 0;
-      while (count < FEED_BLOCKS && this.#pending[at + count] === 1) count += 1;
-      // Marked as fed before it is read: what changes meanwhile is marked again.
-      this.#pending.fill(0, at, at + count);
-      for (let block = at; block < at + count; block += 1) {
-        const zero = this.#isZero(block);
-        if (!zero) readStretch(this.#fd, buffer, block * BLOCK_SIZE_BYTES);
-        this.#feedBlock(incoming, layout, block, zero ? ZERO_BLOCK : buffer);
-      }
+      if (!incoming || !this.#unfed.feed(incoming, FEED_BLOCKS)) return;
       await incoming.flush();
       await new Promise((resolve) => setImmediate(resolve));
-    }
-  }
-
-  /** A block lies within one RAM block: the layout sees to that. */
-  #feedBlock(incoming: IncomingMigration, layout: RamLayout, number: number, bytes: Buffer): void {
-    const { block, offset } = layout.at(number * BLOCK_SIZE_BYTES);
-    const end = Math.min(bytes.length, block.usedBytes - offset);
-    const empty = bytes === ZERO_BLOCK;
-    for (let at = 0; at < end; at += PAGE_BYTES) {
-      const page = bytes.subarray(at, at + PAGE_BYTES);
-      if (empty || page.equals(ZERO_PAGE)) incoming.filledPage(block.id, offset + at, 0);
-      else incoming.page(block.id, offset + at, page);
     }
   }
 
@@ -294,7 +261,7 @@ export class IncomingGuest implements GuestReceiver {
       this.#kick();
       await unlessAborted(this.#feeding, this.#givenUp.signal);
       if (this.#failed) throw this.#failed;
-    } while (this.#pending.includes(1) || !this.#incoming);
+    } while (this.#unfed.some || !this.#incoming);
   }
 
   async #ensureIncoming(): Promise<void> {
@@ -312,7 +279,7 @@ export class IncomingGuest implements GuestReceiver {
     });
     if (!this.#setUp)
       throw new DwcpError('QEMU_PROTOCOL', 'The set-up of the guest’s stream has not come', { side: 'destination' });
-    this.#pending.fill(1);
+    this.#unfed.markAll();
     this.#incoming = await IncomingMigration.open(qmp, places.incomingPath, this.#setUp.prefix, this.#setUp.sectionId);
   }
 
@@ -331,7 +298,7 @@ export class IncomingGuest implements GuestReceiver {
     this.#incoming = undefined;
     this.#loaded = undefined;
     this.#holdsGuest = undefined;
-    this.#pending.fill(1);
+    this.#unfed.markAll();
   }
 
   #restart(error: DwcpError): void {

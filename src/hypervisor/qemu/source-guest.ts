@@ -4,32 +4,22 @@
  *
  *   inspect   watchDisks -> startMemory -> (rounds) -> pause -> complete        runOn: from anywhere
  */
-import { existsSync, statSync } from 'node:fs';
-import { DwcpError, hasCode, messageOf, toDwcpError } from '../../model/errors';
-import {
-  type DiskFormat,
-  type GuestDefinition,
-  type GuestSpec,
-  type RamBlock,
-  RamLayout,
-  type SharedFile,
-} from '../../model/guest';
+import { existsSync } from 'node:fs';
+import { DwcpError, toDwcpError } from '../../model/errors';
+import { type GuestDefinition, type RamBlock, RamLayout } from '../../model/guest';
 import type { VmImage } from '../../model/image';
 import type { GuestMemoryEvents, GuestPort, InspectedGuest, MemoryInfo } from '../contract';
-import { clearExports, DiskExports, type DiskReader, guestDiskOf } from './disk-export';
+import { clearExports, DiskExports, type DiskReader } from './disk-export';
 import { clearMirrors, DiskMirrors } from './disk-mirror';
-import { guestOwn, namedFiles, pinMachine } from './guest-command';
+import { assertRunning, findDisks, inspectRunningGuest } from './guest-inspection';
 import { GuestMemory } from './guest-memory';
 import { MigrationStreamReader } from './migration-stream-reader';
 import { OutgoingMigration } from './outgoing-migration';
 import { findListener } from './process-table';
 import { QmpClient } from './qmp-client';
 
-const OLDEST_QEMU = [7, 2] as const;
 /** States in which a guest stands still because a migration had stopped it. */
 const STOPPED_BY_MIGRATION: ReadonlySet<string> = new Set(['postmigrate', 'finish-migrate']);
-const MAX_SHARED_FILES = 16;
-const PROBE_TIMEOUT_MS = 10_000;
 const LOOK_TIMEOUT_MS = 5_000;
 
 /** Runs what it is given where the guest may run here, and nobody can change that meanwhile. @returns whether it was run */
@@ -86,47 +76,9 @@ export class SourceGuest implements GuestPort {
     this.#outgoing?.onFailure(handler);
   }
 
-  /**
-   * What the guest consists of. Looks at the beginning of its migration stream, which is cancelled at once.
-   * @throws GUEST_PAUSED, GUEST_REFUSED, QEMU_REFUSED; a stream that is not understood is noted, QEMU itself can move that
-   */
-  async inspect(images: readonly VmImage[], force: boolean): Promise<InspectedGuest> {
-    const { qemu } = await this.#qmp.execute('query-version');
-    const tooOld = qemu.major < OLDEST_QEMU[0] || (qemu.major === OLDEST_QEMU[0] && qemu.minor < OLDEST_QEMU[1]);
-    if (tooOld && !force)
-      throw refused(
-        `QEMU ${qemu.major}.${qemu.minor} is older than ${OLDEST_QEMU.join('.')}; --force tries all the same`,
-      );
-    await this.#assertRunning();
-    const found = await this.#findDisks(images, force);
-    const machine = String(await this.#qmp.execute('qom-get', { path: '/machine', property: 'type' })).replace(
-      /-machine$/,
-      '',
-    );
-    const memory = await this.#probeMemory().catch((error: unknown) => {
-      if (!hasCode(error, 'STREAM_NOT_UNDERSTOOD')) throw error;
-      return { ramBlocks: [], notUnderstood: messageOf(error) };
-    });
-    const disks = found.map(({ imageId, sizeBytes }) => ({ imageId, sizeBytes }));
-    const formats = Object.fromEntries(
-      found.flatMap(({ imageId, format }) => (format === 'raw' ? [] : [[imageId, format]])),
-    );
-    const diskPaths = Object.fromEntries(found.map(({ imageId, path }) => [imageId, path]));
-    const command = pinMachine(guestOwn(this.#definition.command), machine);
-    const needsFiles = namedFiles(command, Object.values(diskPaths)).filter((path) => existsSync(path));
-    return {
-      disks,
-      spec: {
-        command,
-        formats,
-        qemuVersion: `${qemu.major}.${qemu.minor}.${qemu.micro}`,
-        machine,
-        needsFiles,
-        diskPaths,
-        sharedFiles: await this.#sharedFiles(),
-        ...memory,
-      },
-    };
+  /** As inspectRunningGuest(). */
+  inspect(images: readonly VmImage[], force: boolean): Promise<InspectedGuest> {
+    return inspectRunningGuest(this.#qmp, this.#definition.command, this.#places.outgoingPath, { images, force });
   }
 
   /** Serves the disks and records what the guest writes to them from now on. */
@@ -134,7 +86,7 @@ export class SourceGuest implements GuestPort {
     const exports = new DiskExports(this.#qmp, this.#places.nbdPath);
     this.#exports = exports;
     const readers = new Map<string, DiskReader>();
-    for (const disk of await this.#findDisks(images, true))
+    for (const disk of await findDisks(this.#qmp, images, true))
       readers.set(disk.imageId, await exports.watch(disk.imageId, disk));
     return readers;
   }
@@ -148,7 +100,7 @@ export class SourceGuest implements GuestPort {
     autoConverge: boolean,
     events: GuestMemoryEvents,
   ): Promise<void> {
-    await this.#assertRunning();
+    await assertRunning(this.#qmp);
     this.#memory = new GuestMemory(path, new RamLayout(ramBlocks), blankPages, settled, events);
     this.#outgoing = new OutgoingMigration(
       this.#qmp,
@@ -162,7 +114,7 @@ export class SourceGuest implements GuestPort {
 
   /** QEMU's own migration, whose stream goes on as it is: read one chunk at a time, the next when the one before is on its way, or when that takes long. */
   async startWhole(take: (chunk: Buffer) => Promise<void>, autoConverge: boolean): Promise<void> {
-    await this.#assertRunning();
+    await assertRunning(this.#qmp);
     let chunksOnTheWay = 0;
     const outgoing = new OutgoingMigration(
       this.#qmp,
@@ -190,7 +142,7 @@ export class SourceGuest implements GuestPort {
   /** QEMU copies its disks itself, to whoever answers at `mirrorPath`. */
   async mirrorDisks(images: readonly VmImage[]): Promise<void> {
     this.#mirrors = new DiskMirrors(this.#qmp, this.#places.mirrorPath, (error) => this.#failed(error));
-    await this.#mirrors.start(await this.#findDisks(images, true));
+    await this.#mirrors.start(await findDisks(this.#qmp, images, true));
   }
 
   async mirrors(): Promise<Awaited<ReturnType<DiskMirrors['progress']>>> {
@@ -269,97 +221,6 @@ export class SourceGuest implements GuestPort {
     this.#memory?.close();
     this.#memory = undefined;
   }
-
-  async #assertRunning(): Promise<void> {
-    const { status, running } = await this.#qmp.execute('query-status');
-    if (!running) throw new DwcpError('GUEST_PAUSED', `The guest is in state "${status}"`, { side: 'source' });
-    const migration = await this.#qmp.execute('query-migrate');
-    if (migration.status !== undefined && !['none', 'cancelled', 'failed', 'completed'].includes(migration.status))
-      throw refused(`another migration of it is ${migration.status} in QEMU; cancel that first`);
-    const blocked = migration['blocked-reasons'];
-    if (blocked && blocked.length > 0) throw refused(`QEMU says: ${blocked.join('; ')}`);
-  }
-
-  async #findDisks(
-    images: readonly VmImage[],
-    force: boolean,
-  ): Promise<{ imageId: string; node: string; sizeBytes: number; path: string; format: DiskFormat }[]> {
-    const disks = images.filter(({ kind }) => kind === 'disk');
-    const found: { imageId: string; node: string; sizeBytes: number; path: string; format: DiskFormat }[] = [];
-    for (const device of await this.#qmp.execute('query-block')) {
-      const disk = guestDiskOf(device);
-      if (!disk) continue;
-      const image = disks.find(({ path }) => path === disk.path);
-      if (!image)
-        throw refused(
-          `its disk ${disk.path} (${device.device || disk.node}) is none of the VM’s images; adopt or define it anew`,
-        );
-      if (disk.format !== 'raw' && disk.format !== 'qcow2')
-        throw refused(`disk ${image.imageId} is ${disk.format}; raw and qcow2 can be moved`);
-      if (device.inserted?.encrypted) throw refused(`disk ${image.imageId} is encrypted`);
-      if ((device.inserted?.image.snapshots?.length ?? 0) > 0 && !force)
-        throw refused(`disk ${image.imageId} has internal snapshots, which would stay behind; --force leaves them`);
-      found.push({
-        imageId: image.imageId,
-        node: disk.node,
-        sizeBytes: disk.sizeBytes,
-        path: disk.path,
-        format: disk.format,
-      });
-    }
-    const missing = disks.find(({ imageId }) => !found.some((disk) => disk.imageId === imageId));
-    if (missing) throw refused(`its disk ${missing.imageId} (${missing.path}) is not among the guest’s drives`);
-    return found;
-  }
-
-  /** Read-only drives that lie in files: what the guest has read of them is in its memory, and in the file on both hosts. */
-  async #sharedFiles(): Promise<SharedFile[]> {
-    const paths = (await this.#qmp.execute('query-block')).flatMap(({ inserted }) =>
-      inserted?.ro ? [inserted.image.filename] : [],
-    );
-    const sized = [...new Set(paths)].map((path) => ({
-      path,
-      sizeBytes: statSync(path, { throwIfNoEntry: false })?.size ?? 0,
-    }));
-    return sized.filter(({ sizeBytes }) => sizeBytes > 0).slice(0, MAX_SHARED_FILES);
-  }
-
-  /** How the stream begins, and the RAM blocks that it names there. */
-  async #probeMemory(): Promise<Pick<GuestSpec, 'ramBlocks' | 'setUp'>> {
-    let seen: (memory: Pick<GuestSpec, 'ramBlocks' | 'setUp'>) => void = () => undefined;
-    let failed: (error: DwcpError) => void = () => undefined;
-    const memory = new Promise<Pick<GuestSpec, 'ramBlocks' | 'setUp'>>((resolve, reject) => {
-      seen = resolve;
-      failed = reject;
-    });
-    memory.catch(() => undefined);
-    const nothing = (): void => undefined;
-    const reader = new MigrationStreamReader({
-      setUp: (prefix, sectionId, ram) => {
-        seen({ ramBlocks: [...ram], setUp: { prefix: prefix.toString('base64'), sectionId } });
-        probe.hold();
-      },
-      page: nothing,
-      filledPage: nothing,
-      command: nothing,
-      sectionEnded: nothing,
-      deviceState: nothing,
-    });
-    const probe = new OutgoingMigration(this.#qmp, this.#places.outgoingPath, reader);
-    probe.onFailure(failed);
-    const timer = setTimeout(
-      () =>
-        failed(new DwcpError('QEMU_TIMEOUT', 'QEMU did not begin its migration stream in time', { side: 'source' })),
-      PROBE_TIMEOUT_MS,
-    );
-    try {
-      await probe.start();
-      return await memory;
-    } finally {
-      clearTimeout(timer);
-      await probe.cancel();
-    }
-  }
 }
 
 /** Lets a guest go on that a migration has stopped; what it had begun in QEMU is ended. */
@@ -400,8 +261,4 @@ export async function resumeGuest(definition: GuestDefinition): Promise<boolean>
   } finally {
     qmp.close();
   }
-}
-
-function refused(reason: string): DwcpError {
-  return new DwcpError('GUEST_REFUSED', `The guest cannot be moved live: ${reason}`, { side: 'source' });
 }

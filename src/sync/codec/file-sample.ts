@@ -1,7 +1,7 @@
 /**
  * A sample of a file's pages, as one hash: whether two hosts have the same file, asked before anything is referred to it.
  */
-import type { FileHandle } from 'fs/promises';
+import type { FileHandle } from 'node:fs/promises';
 import { quickHash } from '../../encoder/hash';
 import { BLOCK_SIZE_BYTES, PAGE_SIZE_BYTES } from '../../model/image';
 

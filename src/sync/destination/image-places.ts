@@ -13,7 +13,8 @@ import type { Manifest } from '../../store/manifest';
 import { setSparseSize } from '../../store/system-calls';
 import type { CodecPool } from '../codec/codec-pool';
 import { measureFile } from '../codec/measure-file';
-import { COMMIT_AFTER_BLOCKS, removeJournal, verifiedPath, type WorkingImageParameters } from './working-image';
+import { removeJournal, verifiedPath, type WorkingImageParameters } from './work-files';
+import { COMMIT_AFTER_BLOCKS } from './working-image';
 
 /**
  * Moves a verified image to its own place and records its hashes as the generation both sides hold. Idempotent, also

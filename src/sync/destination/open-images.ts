@@ -15,7 +15,8 @@ import type { referencesSchema } from '../protocol';
 import { BaseOffer, type OfferedBase } from './base-offer';
 import { type DestinationContext, type DestinationRecord, recordFolder } from './destination-record';
 import { installImage, keepUnjournaled } from './image-places';
-import { removeJournal, WorkingImage, type WorkingImageParameters } from './working-image';
+import { removeJournal, type WorkingImageParameters } from './work-files';
+import { WorkingImage } from './working-image';
 
 /** Of one migration at a time. */
 const MAX_DICTIONARIES = 4;

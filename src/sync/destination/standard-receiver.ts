@@ -22,7 +22,7 @@ import type { Slab } from '../../transport/slab';
 import type { DestinationMigration } from './destination-migration';
 import type { DestinationContext } from './destination-record';
 import { sealWorkFile } from './image-places';
-import { removeJournal, type WorkingImageParameters } from './working-image';
+import { removeJournal, type WorkingImageParameters } from './work-files';
 
 const FRAMES: ReadonlySet<FrameType> = new Set(['request', 'extent']);
 const COMMIT_EVERY_MS = 1_000;

@@ -5,42 +5,29 @@
  *   opening:  journal there?  yes -> what it promises is trusted, all else measured   (resume: nothing durable comes again)
  *                             no  -> the baseline's content becomes the working file, by rename, and is measured;
  *                                    without one an empty sparse file
- *   then:     batches -> verify -> (promised before? retract) -> write -> (sync, journal) ... finish(root) -> installed-image.ts,
+ *   then:     batches -> verify -> (promised before? retract) -> write -> (sync, journal) ... finish(root) -> image-places.ts,
  *             or keepAsBaseline()
  *
  * Measuring, not remembering, is what makes a torn write or a tampered baseline harmless. `held` is true to the file at any
  * time: set behind each write, measured again where a write may have been broken off, and at opening promised only by a
  * journal that takes every promise back before the block is overwritten.
  */
-import { constants, type FileHandle, open, rm, writeFile } from 'node:fs/promises';
-import { dirname } from 'node:path';
+import { type FileHandle, writeFile } from 'node:fs/promises';
 import { namedBlocks } from '../../encoder/batch-format';
 import type { SharedDictionary } from '../../encoder/trained-dictionary';
 import { DwcpError, toDwcpError } from '../../model/errors';
-import { blockCount, type ImageSpec } from '../../model/image';
-import { type BaselineStore, baselinePathOf, workPathOf } from '../../store/baselines';
-import { BlockJournal, type JournalledBlock } from '../../store/block-journal';
-import { exists, readIfThere, renameDurably, writeDurably } from '../../store/durable-file';
-import { makeFolderDurably, removeDurably, syncFolder } from '../../store/durable-folder';
-import { Manifest } from '../../store/manifest';
-import { setSparseSize } from '../../store/system-calls';
+import { type BaselineStore, workPathOf } from '../../store/baselines';
+import type { BlockJournal, JournalledBlock } from '../../store/block-journal';
+import { readIfThere, writeDurably } from '../../store/durable-file';
+import { removeDurably } from '../../store/durable-folder';
+import type { Manifest } from '../../store/manifest';
 import type { Frame } from '../../transport/frame';
 import type { ReferenceSource } from '../codec/codec-jobs';
 import type { CodecPool } from '../codec/codec-pool';
 import { measure } from '../codec/measure-file';
 import type { WorkingState } from '../protocol';
-
-export interface WorkingImageParameters {
-  readonly migrationId: string;
-  readonly vmId: string;
-  readonly image: ImageSpec;
-  /** The image's own place on this host. */
-  readonly imagePath: string;
-  readonly journalPath: string;
-  readonly useBaseline: boolean;
-  /** Blocks come again and again while the guest runs: of two versions the later batch wins, in whatever order they come. */
-  readonly live?: boolean;
-}
+import { NewestBatch } from './newest-batch';
+import { openWorkFiles, removeJournal, verifiedPath, type WorkFiles, type WorkingImageParameters } from './work-files';
 
 /** Data that may wait for its sync: bounds what a crash of this agent can cost. */
 export const COMMIT_AFTER_BLOCKS = 1024;
@@ -63,10 +50,7 @@ export class WorkingImage {
   #finishing: Promise<void> | undefined;
   #closed = false;
   #received = false;
-  /** Batch that wrote a block last; only for images that go on changing. */
-  readonly #lastBatch: Uint32Array | undefined;
-  /** The batch that is writing a block now. */
-  readonly #writing = new Map<number, Promise<unknown>>();
+  readonly #order: NewestBatch;
   /** One byte a block: 1 where the journal promises it, or is about to. */
   readonly #promised: Uint8Array;
   /** Something of the file may not have reached the disk, also what an earlier agent has left in memory. */
@@ -75,68 +59,28 @@ export class WorkingImage {
   #references: readonly ReferenceSource[] = [];
   #dictionaries: readonly SharedDictionary[] = [];
 
-  private constructor(
-    parameters: WorkingImageParameters,
-    state: WorkingState,
-    held: Manifest,
-    promised: Uint8Array,
-    store: BaselineStore,
-    pool: CodecPool,
-    handle: FileHandle,
-    journal: BlockJournal,
-  ) {
+  private constructor(parameters: WorkingImageParameters, files: WorkFiles, store: BaselineStore, pool: CodecPool) {
+    const { handle, journal, held, promised, resumed } = files;
     this.parameters = parameters;
-    this.#opened = state;
+    this.#opened = resumed ? 'resumed' : journal.head.base;
     this.held = held;
     this.#promised = promised;
     this.#store = store;
     this.#pool = pool;
     this.#handle = handle;
     this.#journal = journal;
-    this.#lastBatch = parameters.live ? new Uint32Array(held.blocks) : undefined;
+    this.#order = new NewestBatch(held.blocks, parameters.live ?? false);
   }
 
   /** Opens or creates the working image and learns what it holds. @throws DISK_FULL, IMAGE_UNWRITABLE, JOURNAL_CORRUPT */
   static async open(parameters: WorkingImageParameters, store: BaselineStore, pool: CodecPool): Promise<WorkingImage> {
-    const { image, imagePath, journalPath } = parameters;
-    let journal: BlockJournal | undefined;
-    let handle: FileHandle | undefined;
+    const files = await openWorkFiles(parameters, store, pool);
+    const image = new WorkingImage(parameters, files, store, pool);
     try {
-      const held = new Manifest(image.sizeBytes);
-      const durable = new SharedArrayBuffer(blockCount(image.sizeBytes));
-      const marks = new Uint8Array(durable);
-      journal = await BlockJournal.open(journalPath, ({ block, hash }) => {
-        held.set(block, hash);
-        marks[block] = 1;
-      });
-      // Without its file a journal promises nothing: a crash has left it behind, or come before the baseline was renamed.
-      const resumed = journal?.head.image.sizeBytes === image.sizeBytes && (await exists(workPathOf(imagePath)));
-      if (!journal || !resumed) {
-        await journal?.close();
-        journal = undefined;
-        held.hashes.fill(0);
-        marks.fill(0);
-        journal = await beginAnew(parameters, store);
-      }
-      handle = await open(workPathOf(imagePath), constants.O_RDWR | constants.O_CREAT, 0o600);
-      setSparseSize(handle.fd, image.sizeBytes);
-      await syncFolder(dirname(imagePath));
-      await measure(handle.fd, held, pool, durable);
-      const opened = new WorkingImage(
-        parameters,
-        resumed ? 'resumed' : journal.head.base,
-        held,
-        marks,
-        store,
-        pool,
-        handle,
-        journal,
-      );
-      if (resumed) await opened.#recallVerified();
-      return opened;
+      if (files.resumed) await image.#recallVerified();
+      return image;
     } catch (error) {
-      await journal?.close().catch(() => undefined);
-      await handle?.close().catch(() => undefined);
+      await image.close();
       throw toDwcpError(error, 'IMAGE_UNWRITABLE', { side: 'destination' });
     }
   }
@@ -180,7 +124,7 @@ export class WorkingImage {
   async beginPass(): Promise<void> {
     if (this.#closed) return;
     await this.#idle();
-    this.#lastBatch?.fill(0);
+    this.#order.beginAnew();
     if (this.#verifiedRoot === undefined) return;
     this.#verifiedRoot = undefined;
     await removeDurably(verifiedPath(this.parameters.journalPath));
@@ -207,8 +151,7 @@ export class WorkingImage {
   #takeLate({ meta, sequence }: Frame): readonly number[] {
     const isHere = namedBlocks(meta).every(
       ({ block, hash }) =>
-        block < this.held.blocks &&
-        (this.held.hashOf(block).equals(hash) || (this.#lastBatch?.[block] ?? 0) > sequence),
+        block < this.held.blocks && (this.held.hashOf(block).equals(hash) || this.#order.isNewer(block, sequence)),
     );
     if (isHere) return [];
     throw new DwcpError(
@@ -218,35 +161,20 @@ export class WorkingImage {
     );
   }
 
-  /** One version of a block at a time; of an image that goes on changing, none that is older than what is there. */
   async #inOrder(frame: Frame): Promise<readonly number[]> {
     const named = namedBlocks(frame.meta).filter(({ block }) => block < this.held.blocks);
     const blocks = named.map(({ block }) => block);
-    const isStale = (): boolean => blocks.some((block) => (this.#lastBatch?.[block] ?? 0) > frame.sequence);
-    for (let others = this.#writersOf(blocks); others.length > 0 && !isStale(); others = this.#writersOf(blocks))
-      await Promise.allSettled(others);
-    if (isStale()) return [];
-    const overwritten = named.filter(
-      ({ block, hash }) => this.#promised[block] === 1 && !this.held.hashOf(block).equals(hash),
-    );
-    const writing = this.#write(
-      frame,
-      blocks,
-      overwritten.map(({ block }) => block),
-    );
-    for (const block of blocks) {
-      if (this.#lastBatch) this.#lastBatch[block] = frame.sequence;
-      this.#writing.set(block, writing);
-    }
-    try {
-      return await writing;
-    } finally {
-      for (const block of blocks) if (this.#writing.get(block) === writing) this.#writing.delete(block);
-    }
-  }
-
-  #writersOf(blocks: readonly number[]): Promise<unknown>[] {
-    return [...new Set(blocks.flatMap((block) => this.#writing.get(block) ?? []))];
+    const refused = await this.#order.inOrder(blocks, frame.sequence, () => {
+      const overwritten = named.filter(
+        ({ block, hash }) => this.#promised[block] === 1 && !this.held.hashOf(block).equals(hash),
+      );
+      return this.#write(
+        frame,
+        blocks,
+        overwritten.map(({ block }) => block),
+      );
+    });
+    return refused ?? [];
   }
 
   /** Takes promises back before it overwrites what was promised; where it is broken off, looks at what is there now. */
@@ -302,7 +230,7 @@ export class WorkingImage {
 
   /** A guest's memory is worth nothing after a crash of the host, and a crash of the agent leaves the file as it is. */
   get #isVolatile(): boolean {
-    return this.#lastBatch !== undefined && this.parameters.image.kind === 'memory';
+    return (this.parameters.live ?? false) && this.parameters.image.kind === 'memory';
   }
 
   async #idle(): Promise<void> {
@@ -409,32 +337,4 @@ export class WorkingImage {
     this.#failed ??= toDwcpError(error, 'IMAGE_UNWRITABLE', { side: 'destination' });
     return this.#failed;
   }
-}
-
-/** Where the root of an image that finish() has agreed to is kept. */
-export function verifiedPath(journalPath: string): string {
-  return `${journalPath}.verified`;
-}
-
-export async function removeJournal(journalPath: string): Promise<void> {
-  await removeDurably(verifiedPath(journalPath), journalPath);
-}
-
-/** Starts a journal, then gives it a working file: the baseline's content where there is one and it is wanted. Once it is open its name is synced. */
-async function beginAnew(
-  { migrationId, vmId, image, imagePath, journalPath, useBaseline }: WorkingImageParameters,
-  store: BaselineStore,
-): Promise<BlockJournal> {
-  await makeFolderDurably(dirname(imagePath));
-  await removeJournal(journalPath);
-  const fromBaseline =
-    useBaseline && (await store.openContent(vmId, image.imageId)) && (await exists(baselinePathOf(imagePath)));
-  const journal = await BlockJournal.create(journalPath, {
-    migrationId,
-    image,
-    base: fromBaseline ? 'baseline' : 'empty',
-  });
-  await rm(workPathOf(imagePath), { force: true });
-  if (fromBaseline) await renameDurably(baselinePathOf(imagePath), workPathOf(imagePath));
-  return journal;
 }

@@ -1,6 +1,6 @@
 /**
  * What moves a running guest, whichever way, and what the hypervisor's driver does for it. The ways: live-migration.ts
- * (DWCP), whole-guest-move.ts (the standard transfer: QEMU's own migration).
+ * (DWCP), standard-guest-move.ts (the standard transfer: QEMU's own migration).
  */
 import type { GuestProgress, GuestResult } from '../../model/guest';
 import type { ImageProgress, ImageResult } from '../../model/migration';

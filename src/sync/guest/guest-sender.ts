@@ -4,7 +4,6 @@
  * and what becomes of the guest, is live-migration.ts's.
  */
 import { compressBound, Packer } from '../../encoder/packer';
-import { onAbort } from '../../model/abort';
 import { DwcpError, hasCode, toDwcpError } from '../../model/errors';
 import { BLOCK_SIZE_BYTES, type ImageSpec } from '../../model/image';
 import type { MigrationOptions } from '../../model/options';
@@ -14,13 +13,12 @@ import type { SendingSession } from '../../transport/sending-session';
 import { PageTable } from '../codec/page-table';
 import type { SharedVersions } from '../codec/version-cache';
 import type { LiveFeed } from '../feeds/live-feed';
-import { activeDictionary } from '../source/active-dictionary';
-import { learnBases } from '../source/base-pages';
 import { type BatchCounts, noCounts } from '../source/batch-counts';
 import { BatchSource } from '../source/batch-source';
 import { askPageHashes, learnHeld } from '../source/held-manifest';
 import type { SendProgress, SentImage } from '../source/image-sender';
-import { Pacing } from '../source/pacing';
+import type { Pacing } from '../source/pacing';
+import { LinkMeter, learnShared, pacingOf, transferPass } from '../source/pass';
 import type { ReferenceSources } from '../source/reference-sources';
 import type { SourceMigration } from '../source/source-migration';
 
@@ -72,10 +70,8 @@ export class GuestSender {
   readonly #pacing: Pacing;
   readonly #startedAt = performance.now();
   #nextBatch = 1;
-  #session: SendingSession | undefined;
+  readonly #link = new LinkMeter();
   #source: BatchSource | undefined;
-  #linkBytesBefore = 0;
-  #sessionLinkBytesAtStart = 0;
   #passes = 0;
   #maxStreams = 0;
 
@@ -107,19 +103,12 @@ export class GuestSender {
       min: Math.min(options.minStreams, streams),
       max: Math.min(start.maxStreams, 2 * streams),
     };
-    this.#pacing = new Pacing(
-      start,
-      bounds,
-      migration.bucket,
-      migration.context.pool.threads,
-      request.linkBytesPerSecond,
-      (line) => migration.context.explain?.(migration.migrationId, line),
-    );
+    this.#pacing = pacingOf(migration, start, bounds, request.linkBytesPerSecond);
   }
 
   /** The session that carries it now. */
   get session(): SendingSession | undefined {
-    return this.#session?.ended ? undefined : this.#session;
+    return this.#link.session?.ended ? undefined : this.#link.session;
   }
 
   /** Bytes on the wire for each byte that was looked at and had to be sent, as of late. */
@@ -246,7 +235,7 @@ export class GuestSender {
   async #pass(session: SendingSession, signal: AbortSignal): Promise<void> {
     const { options, start, references } = this.#request;
     const { pool, slab, store } = this.#migration.context;
-    this.#follow(session);
+    this.#link.follow(session, this.#passes === 0);
     // Files alone are named without waiting for the images' numbers.
     const declared = this.#lanes.every(({ image }) => image.kind === 'memory')
       ? references?.declare(session, () => 0)
@@ -265,14 +254,11 @@ export class GuestSender {
       lane.feed.restart((block) => lane.source.hashOf(block).equals(lane.held.hashOf(block)));
     }
     await (declared ?? references?.declare(session, (imageId) => this.#lane(imageId).imageNumber));
-    const bases =
-      options.enableDeltaSync && hasBases
-        ? await learnBases(this.#migration, session, this.#request.diskPaths)
-        : undefined;
-    const dictionary =
-      options.enableDictionary && start.compress
-        ? await activeDictionary(this.#migration, session, this.#request.vmType)
-        : undefined;
+    const { bases, dictionary } = await learnShared(this.#migration, session, options, {
+      compress: start.compress,
+      vmType: this.#request.vmType,
+      paths: hasBases ? this.#request.diskPaths : undefined,
+    });
     this.#passes += 1;
     const source = new BatchSource(
       this.#lanes.map((lane) => ({
@@ -307,21 +293,13 @@ export class GuestSender {
       this.#nextBatch,
     );
     this.#source = source;
-    const ending = new AbortController();
-    const stopListening = onAbort(signal, () => ending.abort(signal.reason));
-    source.onFailure((error) => ending.abort(error));
-    this.#request.begun(session).catch((error: unknown) => ending.abort(error));
-    const stopPacing = this.#pacing.drive(session, (wantedBytes) => source.brake(wantedBytes));
     try {
-      await session.transfer(source, ending.signal);
-    } catch (error) {
-      source.stop(toDwcpError(error, 'INTERNAL'));
-      throw error;
+      await transferPass(session, source, this.#pacing, signal, {
+        begun: this.#request.begun(session),
+        brake: (wantedBytes) => source.brake(wantedBytes),
+      });
     } finally {
-      await source.idle();
       this.#nextBatch = source.nextBatchId;
-      stopPacing();
-      stopListening();
     }
   }
 
@@ -341,20 +319,9 @@ export class GuestSender {
     return lane;
   }
 
-  #follow(session: SendingSession): void {
-    if (session === this.#session) return;
-    this.#linkBytesBefore = this.#linkBytes;
-    this.#session = session;
-    this.#sessionLinkBytesAtStart = this.#passes === 0 ? session.linkBytes : 0;
-  }
-
-  get #linkBytes(): number {
-    return this.#linkBytesBefore + (this.#session ? this.#session.linkBytes - this.#sessionLinkBytesAtStart : 0);
-  }
-
   /** The session's bytes, shared out by what each image's batches weighed. */
   #shareOf(imageId: string): number {
     const total = this.#lanes.reduce((sum, { counts }) => sum + counts.payloadBytes, 0);
-    return Math.round(total === 0 ? 0 : (this.#linkBytes * this.#lane(imageId).counts.payloadBytes) / total);
+    return Math.round(total === 0 ? 0 : (this.#link.bytes * this.#lane(imageId).counts.payloadBytes) / total);
   }
 }

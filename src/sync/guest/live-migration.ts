@@ -10,10 +10,10 @@
  */
 import type { GuestPort } from '../../hypervisor/contract';
 import { DwcpError, toDwcpError } from '../../model/errors';
-import { type GuestProgress, MEMORY_IMAGE_ID } from '../../model/guest';
-import { type ImageSpec, PAGE_SIZE_BYTES, type VmImage } from '../../model/image';
+import { MEMORY_IMAGE_ID } from '../../model/guest';
+import type { ImageSpec, VmImage } from '../../model/image';
 import type { ImageProgress } from '../../model/migration';
-import { clamp, KIB, MIB } from '../../model/units';
+import { KIB, MIB } from '../../model/units';
 import { blankPagesOf } from '../codec/blank-pages';
 import { imageResultOf, progressOf } from '../source/image-results';
 import { wait } from '../wait';
@@ -21,12 +21,12 @@ import { FeedLag } from './destination-lag';
 import type { GuestMove, ReadyToHandOver } from './guest-move';
 import { letRunOn, type PauseBudget, pauseWithin, runsOn } from './guest-pause';
 import type { GuestSender } from './guest-sender';
+import { LiveBacklog } from './live-backlog';
 import { LiveDisks } from './live-disks';
 import { type LinkKnown, type LiveRequest, LiveSending } from './live-sending';
 import { MemoryStream } from './memory-stream';
 import { MoveMode } from './move-mode';
-import { RoundJudge, type RoundMeasured } from './round-judge';
-import { AHEAD_AT_THE_END_BYTES } from './stream-brake';
+import { RoundJudge } from './round-judge';
 
 const LOOK_EVERY_MS = 100;
 /** Towards the end of a round. */
@@ -35,7 +35,6 @@ const DISK_ROUND_EVERY_MS = 1_000;
 /** A disk round below this is left to the last one, with the guest stopped. */
 const SMALL_DISK_ROUND_BYTES = 2 * MIB;
 const MAX_DISK_ROUNDS = 30;
-const SENT_IN_PASSING_SECONDS = 0.08;
 /** Batches larger than this were packed before the end came into sight. */
 const SMALL_BATCH_BYTES = 96 * KIB;
 /** How long rounds go on for the destination's QEMU to be given what has arrived. */
@@ -61,7 +60,7 @@ export class LiveMigration implements GuestMove {
   #failure: DwcpError | undefined;
   readonly #mode = new MoveMode();
   readonly #judge: RoundJudge;
-  #info = { rounds: 0, remainingBytes: 0, dirtyBytesPerSecond: 0, throttle: 0 };
+  readonly #backlog: LiveBacklog;
   #breakingOff: Promise<void> | undefined;
 
   constructor(request: LiveRequest, guest: GuestPort) {
@@ -80,16 +79,14 @@ export class LiveMigration implements GuestMove {
       disks: this.#disks,
       mode: this.#mode,
     });
+    this.#backlog = new LiveBacklog(guest, this.#memory, this.#disks, this.#sending);
   }
 
   get reason(): string {
     return this.#judge.decision?.reason ?? '';
   }
 
-  progress(before: readonly ImageProgress[]): {
-    readonly guest: GuestProgress;
-    readonly images: readonly ImageProgress[];
-  } {
+  progress(before: readonly ImageProgress[]): ReturnType<GuestMove['progress']> {
     const sender = this.#sending.sender;
     const images = sender
       ? this.#request.images.map(({ imageId }) =>
@@ -99,12 +96,12 @@ export class LiveMigration implements GuestMove {
           ),
         )
       : [];
-    const { dirtyBytesPerSecond, throttle } = this.#info;
+    const { dirtyBytesPerSecond, throttle } = this.#backlog.info;
     return {
       guest: {
         state: this.#mode.step,
         round: this.#judge.round,
-        remainingBytes: this.#remainingBytes(),
+        remainingBytes: this.#backlog.remainingBytes,
         dirtyBytesPerSecond,
         throttle,
         rateBytesPerSecond: Math.round(sender?.session?.stats.goodputBytesPerSecond ?? 0),
@@ -169,7 +166,7 @@ export class LiveMigration implements GuestMove {
     return {
       roots,
       pausedAtMs,
-      guest: { rounds: this.#judge.round, reason: this.reason, throttle: this.#info.throttle },
+      guest: { rounds: this.#judge.round, reason: this.reason, throttle: this.#backlog.info.throttle },
       images: this.#request.images.map(({ imageId, kind }) =>
         imageResultOf(sender.result(imageId, roots[imageId] ?? ''), kind, undefined, 1),
       ),
@@ -259,46 +256,24 @@ export class LiveMigration implements GuestMove {
       await wait(this.#memory.brake.isNearlyThrough ? LOOK_OFTEN_MS : LOOK_EVERY_MS, signal);
       this.#throwIfFailed();
       this.#feedLag.ask(this.#sending.sender?.session);
-      await this.#look();
+      await this.#backlog.look();
       if (convergedAt !== undefined && (this.#feedLag.isSmall || performance.now() > convergedAt + FEED_PATIENCE_MS))
         return;
       if (performance.now() > diskRoundAt && this.#disks.backlogBytes === 0) {
         await this.#disks.nextRound();
         diskRoundAt = performance.now() + DISK_ROUND_EVERY_MS;
       }
-      const isOver = this.#judge.isOver(this.#info.rounds) && this.#memory.brake.isThrough;
-      if (convergedAt !== undefined || !isOver || !(await this.#judge.judge(this.#info.rounds, this.#measured())))
+      const isOver = this.#judge.isOver(this.#backlog.info.rounds) && this.#memory.brake.isThrough;
+      if (
+        convergedAt !== undefined ||
+        !isOver ||
+        !(await this.#judge.judge(this.#backlog.info.rounds, this.#backlog.measured(this.#linkBytesPerSecond)))
+      )
         continue;
       this.#comeToAnEnd();
       if (this.#feedLag.isSmall) return;
       convergedAt = performance.now();
     }
-  }
-
-  #measured(): RoundMeasured {
-    const { dirtyBytesPerSecond, throttle } = this.#info;
-    const stats = this.#sending.sender?.session?.stats;
-    return {
-      remainingBytes: this.#remainingBytes(),
-      remainingPages: Math.ceil((this.#info.remainingBytes + this.#memory.feed.backlogBytes) / PAGE_SIZE_BYTES),
-      dirtyBytesPerSecond: dirtyBytesPerSecond * this.#wireShare,
-      rateBytesPerSecond: Math.max(stats?.goodputBytesPerSecond ?? 0, (this.#link?.linkBytesPerSecond ?? 0) / 4),
-      rttMs: stats?.rttMs ?? 1,
-      throttle,
-    };
-  }
-
-  #remainingBytes(): number {
-    return Math.round(this.#leftBytes * this.#wireShare);
-  }
-
-  /** At QEMU and on the way, before encoding. */
-  get #leftBytes(): number {
-    return this.#info.remainingBytes + this.#memory.feed.backlogBytes + this.#disks.backlogBytes;
-  }
-
-  get #wireShare(): number {
-    return this.#sending.sender?.wireShare(MEMORY_IMAGE_ID) ?? 1;
   }
 
   /** From now on little is on the way at a time, and that fast. */
@@ -315,22 +290,15 @@ export class LiveMigration implements GuestMove {
     const giveUpAt =
       performance.now() + DRAIN_PATIENCE_MS + DRAIN_ROUND_TRIPS * (this.#sending.sender?.session?.stats.rttMs ?? 0);
     while (performance.now() < giveUpAt) {
-      await this.#look();
-      if (this.#leftBytes <= this.#worthPausing() && (this.#sending.sender?.largestOnTheWay ?? 0) <= SMALL_BATCH_BYTES)
+      await this.#backlog.look();
+      if (
+        this.#backlog.isWorthPausing(this.#linkBytesPerSecond) &&
+        (this.#sending.sender?.largestOnTheWay ?? 0) <= SMALL_BATCH_BYTES
+      )
         return;
       await wait(10, signal);
       this.#throwIfFailed();
     }
-  }
-
-  /** What goes over in the time that a switchover takes anyway, about. */
-  #worthPausing(): number {
-    const share = Math.max(0.1, this.#wireShare);
-    return clamp(
-      ((this.#link?.linkBytesPerSecond ?? 0) * SENT_IN_PASSING_SECONDS) / share,
-      AHEAD_AT_THE_END_BYTES,
-      2 * AHEAD_AT_THE_END_BYTES,
-    );
   }
 
   async #pauseAndSend(
@@ -358,9 +326,8 @@ export class LiveMigration implements GuestMove {
     return { roots, pausedAtMs };
   }
 
-  async #look(): Promise<void> {
-    this.#info = await this.#guest.info();
-    this.#memory.brake.remains(this.#info.remainingBytes, this.#sending.sender, this.#wireShare);
+  get #linkBytesPerSecond(): number {
+    return this.#link?.linkBytesPerSecond ?? 0;
   }
 
   async #until(holds: () => boolean, signal: AbortSignal): Promise<void> {

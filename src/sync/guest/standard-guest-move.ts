@@ -8,7 +8,7 @@
 import type { Server } from 'node:net';
 import type { GuestPort, MirrorProgress } from '../../hypervisor/contract';
 import { DwcpError } from '../../model/errors';
-import { type GuestProgress, MEMORY_IMAGE_ID } from '../../model/guest';
+import { MEMORY_IMAGE_ID } from '../../model/guest';
 import { type ImageSpec, PAGE_SIZE_BYTES, type VmImage } from '../../model/image';
 import type { ImageProgress, ImageResult } from '../../model/migration';
 import type { MigrationOptions } from '../../model/options';
@@ -63,10 +63,7 @@ export class WholeGuestMove implements GuestMove {
     return this.#judge.decision?.reason ?? '';
   }
 
-  progress(before: readonly ImageProgress[]): {
-    readonly guest: GuestProgress;
-    readonly images: readonly ImageProgress[];
-  } {
+  progress(before: readonly ImageProgress[]): ReturnType<GuestMove['progress']> {
     const seconds = (performance.now() - this.#startedAt) / 1000;
     const { remainingBytes, dirtyBytesPerSecond, throttle } = this.#info;
     const images = this.#request.images.map(({ imageId, sizeBytes }) => {

@@ -1,7 +1,8 @@
 /**
  * What a sync has looked at, sent and seen verified of one image, over all its passes. Counted by batch-source.ts, shown by image-results.ts.
  */
-import { type EncodingAccount, emptyAccount } from '../../encoder/account';
+import { type EncodingAccount, emptyAccount, sumOfAccounts } from '../../encoder/account';
+import type { EncodeResult } from '../codec/codec-jobs';
 
 export interface BatchCounts {
   scannedBlocks: number;
@@ -30,4 +31,19 @@ export function noCounts(): BatchCounts {
     payloadBytes: 0,
     account: emptyAccount(),
   };
+}
+
+/** What was looked at for the first time. */
+export function countScanned(counts: BatchCounts, result: EncodeResult): void {
+  const { zeroBlocks, unchangedBlocks, sent, needPages } = result;
+  counts.scannedBlocks += zeroBlocks + unchangedBlocks + sent.length + needPages.length;
+  counts.zeroBlocks += zeroBlocks;
+  counts.unchangedBlocks += unchangedBlocks;
+}
+
+export function countPacked(counts: BatchCounts, result: EncodeResult): void {
+  counts.replacedBlocks += result.replacedBlocks;
+  counts.gatheredBytes += result.gatheredBytes;
+  counts.payloadBytes += result.payloadBytes;
+  counts.account = sumOfAccounts(counts.account, result.account);
 }

@@ -8,92 +8,37 @@
  *              |  +-> needs page hashes -> asked ---+
  *              +------------------------------------+
  */
-import { sumOfAccounts } from '../../encoder/account';
 import { encodedBound } from '../../encoder/batch-encoder';
 import { DwcpError, toDwcpError } from '../../model/errors';
 import { BLOCK_SIZE_BYTES } from '../../model/image';
 import { MIB } from '../../model/units';
-import type { Manifest } from '../../store/manifest';
-import type { ContentCipher } from '../../store/sealing-key';
 import { MOST_IN_PARTS_BYTES, PART_BYTES, partsOf } from '../../transport/batch-parts';
 import type { RefusedBlock } from '../../transport/counters';
 import { HEADER_BYTES } from '../../transport/frame';
-import type { SessionSupplier } from '../../transport/sending-session';
 import type { OutgoingBatch } from '../../transport/sending-stream';
-import type { Run, Slab } from '../../transport/slab';
-import { type BlockSelection, blocksBut, countOf } from '../codec/block-selection';
-import type { EncodeJob, EncodeResult } from '../codec/codec-jobs';
-import type { CodecPool } from '../codec/codec-pool';
-import type { PageTable } from '../codec/page-table';
-import type { BlockFeed } from '../feeds/block-feed';
-import type { BatchCounts } from './batch-counts';
+import type { SessionSupplier } from '../../transport/session-supplier';
+import type { Run } from '../../transport/slab';
+import { blocksBut, countOf } from '../codec/block-selection';
+import type { EncodeResult } from '../codec/codec-jobs';
+import { countPacked, countScanned } from './batch-counts';
+import type { BatchSourceContext, Lane, LaneState, Work } from './batch-lane';
+import { OnTheWay } from './on-the-way';
+import { PageQuestions } from './page-questions';
 
-/** Blocks whose page hashes are asked for in one request. */
-const PAGE_HASH_BATCH = 64;
-const PAGE_HASH_REQUESTS = 8;
 /** Packed and not yet asked for by a stream. */
 const MOST_AHEAD_BATCHES = 256;
 const MOST_AHEAD_BYTES = 4 * MIB;
 /** A block refused more often than this meets no chance fault: an encoder is wrong. */
 const MAX_REFUSALS = 4;
 
-/** One image of a pass. */
-export interface Lane {
-  readonly imageNumber: number;
-  readonly feed: BlockFeed;
-  readonly source: Manifest;
-  readonly held: Manifest;
-  readonly shadow?:
-    | { readonly fd: number; readonly cipher: ContentCipher | undefined; readonly manifest: Manifest }
-    | undefined;
-  /** Page hashes of the versions held, for images whose blocks are sent again and again. */
-  readonly pages?: PageTable | undefined;
-  readonly references?: EncodeJob['references'];
-  readonly bases?: EncodeJob['bases'];
-  readonly versions?: EncodeJob['versions'];
-  readonly counts: BatchCounts;
-  /** These blocks have been read: their hashes stand in `source`. */
-  readonly scanned: (blocks: BlockSelection) => void;
-}
-
-export interface BatchSourceContext {
-  readonly pool: CodecPool;
-  readonly slab: Slab;
-  /** Settings for the next batch; asked anew for each. */
-  readonly settings: () => EncodeJob['settings'];
-  readonly batchBlocks: () => number;
-  readonly askPageHashes: (imageNumber: number, blocks: readonly number[]) => Promise<Uint8Array>;
-  readonly encoded: (result: EncodeResult, level: number) => void;
-}
-
-interface Work {
-  readonly lane: LaneState;
-  readonly blocks: BlockSelection;
-  readonly plain: boolean;
-  readonly pages: EncodeJob['pages'];
-  readonly again: boolean;
-}
-
-interface LaneState extends Lane {
-  readonly needPages: number[];
-  readonly refusals: Map<number, number>;
-}
-
-interface Outstanding {
-  readonly lane: LaneState;
-  readonly bytes: number;
-  readonly blocks: readonly number[];
-}
-
 export class BatchSource implements SessionSupplier {
   readonly #context: BatchSourceContext;
   readonly #lanes: readonly LaneState[];
   readonly #ready: OutgoingBatch[] = [];
   readonly #waiting: ((batch: OutgoingBatch | undefined) => void)[] = [];
-  readonly #outstanding = new Map<number, Outstanding>();
+  readonly #onTheWay = new OnTheWay<LaneState>();
   readonly #queue: Work[] = [];
-  #outstandingBytes = 0;
-  #asking = 0;
+  readonly #questions: PageQuestions;
   #jobs = 0;
   #nextBatch: number;
   #failed: DwcpError | undefined;
@@ -105,6 +50,7 @@ export class BatchSource implements SessionSupplier {
   constructor(lanes: readonly Lane[], context: BatchSourceContext, firstBatch: number) {
     this.#lanes = lanes.map((lane) => ({ ...lane, needPages: [], refusals: new Map<number, number>() }));
     this.#context = context;
+    this.#questions = new PageQuestions(context.askPageHashes);
     this.#nextBatch = firstBatch;
     for (const { feed } of this.#lanes) feed.onMore?.(() => this.#wake());
   }
@@ -120,7 +66,7 @@ export class BatchSource implements SessionSupplier {
   get finished(): boolean {
     return (
       this.exhausted &&
-      this.#outstanding.size === 0 &&
+      this.#onTheWay.size === 0 &&
       this.#failed === undefined &&
       !this.#lanes.some(({ feed }) => feed.open ?? false)
     );
@@ -132,7 +78,7 @@ export class BatchSource implements SessionSupplier {
       this.#queue.length === 0 &&
       this.#jobs === 0 &&
       this.#ready.length === 0 &&
-      this.#asking === 0 &&
+      !this.#questions.some &&
       this.#lanes.every(({ feed, needPages }) => feed.remaining === 0 && needPages.length === 0)
     );
   }
@@ -156,11 +102,9 @@ export class BatchSource implements SessionSupplier {
   }
 
   lost(id: number): void {
-    const sent = this.#outstanding.get(id);
+    const sent = this.#onTheWay.end(id);
     if (!sent) return;
-    this.#outstanding.delete(id);
-    const { lane, blocks, bytes } = sent;
-    this.#outstandingBytes -= bytes;
+    const { lane, blocks } = sent;
     lane.counts.resentBlocks += blocks.length;
     // What was lost may have arrived all the same: an image that goes on changing then says nothing of what is held.
     this.#queue.push({
@@ -175,10 +119,8 @@ export class BatchSource implements SessionSupplier {
 
   refused(blocks: readonly RefusedBlock[]): void {
     for (const { batch, block } of blocks) {
-      const sent = this.#outstanding.get(batch);
-      if (!sent?.blocks.includes(block)) continue;
-      const { lane, bytes } = sent;
-      this.#outstanding.set(batch, { lane, bytes, blocks: sent.blocks.filter((other) => other !== block) });
+      const lane = this.#onTheWay.refuse(batch, block);
+      if (!lane) continue;
       lane.counts.refusedBlocks += 1;
       const times = (lane.refusals.get(block) ?? 0) + 1;
       lane.refusals.set(block, times);
@@ -195,11 +137,9 @@ export class BatchSource implements SessionSupplier {
 
   verified(ids: readonly number[]): void {
     for (const id of ids) {
-      const sent = this.#outstanding.get(id);
+      const sent = this.#onTheWay.end(id);
       if (!sent) continue;
-      this.#outstanding.delete(id);
-      const { lane, blocks, bytes } = sent;
-      this.#outstandingBytes -= bytes;
+      const { lane, blocks } = sent;
       lane.counts.verifiedBlocks += blocks.length;
       if (lane.feed.confirmed) this.#confirm(lane, blocks);
     }
@@ -217,18 +157,16 @@ export class BatchSource implements SessionSupplier {
 
   /** What the streams wait for, where they wait: enough on its way for `wantedBytes` means that the link is the brake. */
   brake(wantedBytes: number): 'link' | 'processor' | 'source' {
-    if (this.#outstandingBytes + this.#readyBytes >= wantedBytes) return 'link';
+    if (this.#onTheWay.bytes + this.#readyBytes >= wantedBytes) return 'link';
     return this.#jobs >= 2 * this.#context.pool.threads ||
       this.#lanes.some(({ feed }) => feed.remaining > 0 && !feed.waitsForMore)
       ? 'processor'
       : 'source';
   }
 
-  /** Size of the largest batch that is not confirmed: on a stream that has been idle it takes a round trip for each doubling. */
+  /** Size of the largest batch that is not confirmed. */
   get largestOnTheWay(): number {
-    let largest = 0;
-    for (const { bytes } of this.#outstanding.values()) largest = Math.max(largest, bytes);
-    return largest;
+    return this.#onTheWay.largest;
   }
 
   /** Waits until no thread reads or encodes for it any more. */
@@ -360,18 +298,15 @@ export class BatchSource implements SessionSupplier {
 
   #sendOn(work: Work, id: number, run: Run, result: EncodeResult): void {
     const { lane } = work;
-    const { counts } = lane;
     if (this.#failed) {
       this.#context.slab.free(run);
       return;
     }
     if (!work.again) {
-      counts.scannedBlocks += result.zeroBlocks + result.unchangedBlocks + result.sent.length + result.needPages.length;
-      counts.zeroBlocks += result.zeroBlocks;
-      counts.unchangedBlocks += result.unchangedBlocks;
+      countScanned(lane.counts, result);
       lane.scanned(work.blocks);
+      lane.feed.packed?.(work.blocks, result.payloadBytes);
     }
-    if (!work.again) lane.feed.packed?.(work.blocks, result.payloadBytes);
     // What was looked at and neither sent nor asked about: the destination holds it as it is.
     if (lane.feed.confirmed) lane.feed.confirmed(blocksBut(work.blocks, [...result.sent, ...result.needPages]));
     lane.needPages.push(...result.needPages);
@@ -379,12 +314,8 @@ export class BatchSource implements SessionSupplier {
       this.#context.slab.free(run);
       return;
     }
-    counts.replacedBlocks += result.replacedBlocks;
-    counts.gatheredBytes += result.gatheredBytes;
-    counts.payloadBytes += result.payloadBytes;
-    counts.account = sumOfAccounts(counts.account, result.account);
-    this.#outstanding.set(id, { lane, bytes: result.frameBytes, blocks: result.sent });
-    this.#outstandingBytes += result.frameBytes;
+    countPacked(lane.counts, result);
+    this.#onTheWay.add(id, { lane, bytes: result.frameBytes, blocks: result.sent });
     const frame = run.bytes.subarray(0, result.frameBytes);
     if (lane.feed.fewAtATime && frame.length > PART_BYTES && frame.length <= MOST_IN_PARTS_BYTES) {
       for (const part of partsOf(id, frame)) this.#give({ id, frame: part });
@@ -402,28 +333,13 @@ export class BatchSource implements SessionSupplier {
   }
 
   #askForPages(): void {
-    for (const lane of this.#lanes) {
-      const { needPages, feed, imageNumber } = lane;
-      const whole =
-        needPages.length >= PAGE_HASH_BATCH ||
-        (feed.remaining === 0 && this.#jobs === 0) ||
-        feed.confirmed !== undefined;
-      while (!this.#failed && needPages.length > 0 && whole && this.#asking < PAGE_HASH_REQUESTS) {
-        const list = needPages.splice(0, PAGE_HASH_BATCH).sort((a, b) => a - b);
-        this.#asking += 1;
-        this.#context.askPageHashes(imageNumber, list).then(
-          (hashes) => {
-            this.#asking -= 1;
-            this.#queue.push({ lane, blocks: { list }, plain: false, pages: { hashes }, again: true });
-            this.#pump();
-          },
-          (error: unknown) => {
-            this.#asking -= 1;
-            this.#fail(toDwcpError(error, 'SESSION_LOST'));
-          },
-        );
-      }
-    }
+    if (this.#failed) return;
+    const answered = (work: Work): void => {
+      this.#queue.push(work);
+      this.#pump();
+    };
+    for (const lane of this.#lanes)
+      this.#questions.askFor(lane, this.#jobs === 0, answered, (error) => this.#fail(error));
   }
 
   #fail(error: DwcpError): void {

@@ -4,7 +4,6 @@
  * on with what is missing. Starting it again from nothing does the same, which is what makes the activity idempotent.
  */
 import { type FileHandle, open } from 'node:fs/promises';
-import { onAbort } from '../../model/abort';
 import { hasCode, toDwcpError } from '../../model/errors';
 import type { ImageSpec } from '../../model/image';
 import type { MigrationOptions } from '../../model/options';
@@ -15,12 +14,11 @@ import type { ContentCipher } from '../../store/sealing-key';
 import type { SendingSession } from '../../transport/sending-session';
 import type { BlockSelection } from '../codec/block-selection';
 import type { StillFeed } from '../feeds/block-feed';
-import { activeDictionary } from './active-dictionary';
-import { learnBases } from './base-pages';
 import { type BatchCounts, noCounts } from './batch-counts';
 import { BatchSource } from './batch-source';
 import { askPageHashes, learnHeld } from './held-manifest';
-import { Pacing } from './pacing';
+import type { Pacing } from './pacing';
+import { LinkMeter, learnShared, pacingOf, transferPass } from './pass';
 import type { ReferenceSources } from './reference-sources';
 import { rememberPaths } from './remember-paths';
 import type { SourceMigration } from './source-migration';
@@ -96,9 +94,7 @@ export class ImageSender {
   #nextBatch = 1;
   #maxStreams = 0;
   #resumes = -1;
-  #session: SendingSession | undefined;
-  #sessionLinkBytesAtStart = 0;
-  #linkBytesBefore = 0;
+  readonly #link = new LinkMeter();
   #settledBlocks = 0;
   #doneBefore = 0;
 
@@ -110,14 +106,7 @@ export class ImageSender {
     this.#scanned = new Uint8Array(this.#source.blocks);
     const { start } = request;
     const bounds = { initial: start.initialStreams, min: start.minStreams, max: start.maxStreams };
-    this.#pacing = new Pacing(
-      start,
-      bounds,
-      migration.bucket,
-      migration.context.pool.threads,
-      request.linkBytesPerSecond,
-      (line) => migration.context.explain?.(migration.migrationId, line),
-    );
+    this.#pacing = pacingOf(migration, start, bounds, request.linkBytesPerSecond);
   }
 
   get progress(): SendProgress {
@@ -129,7 +118,7 @@ export class ImageSender {
       imageId: image.imageId,
       totalBytes: image.sizeBytes,
       doneBytes,
-      linkBytes: this.#linkBytes,
+      linkBytes: this.#link.bytes,
       goodputBytesPerSecond: stats?.goodputBytesPerSecond ?? 0,
       streams: stats?.activeStreams ?? 0,
       level: this.#pacing.level,
@@ -164,7 +153,7 @@ export class ImageSender {
       await shadow?.handle.close();
       await rememberPaths(
         this.#migration,
-        this.#session?.stats.paths ?? [],
+        this.#link.session?.stats.paths ?? [],
         this.#pacing.confirmed,
         this.#request.start.initialStreams,
       );
@@ -179,21 +168,18 @@ export class ImageSender {
   ): Promise<SentImage> {
     const { image, feed, start, options, references } = this.#request;
     const { pool, slab } = this.#migration.context;
-    this.#follow(session);
+    this.#link.follow(session, this.#resumes < 0);
     this.#pacing.open(session);
     const held = await learnHeld(this.#migration, session, image, options.enableDeltaSync, baseline);
     this.#held = held.manifest;
     this.#began ??= held.state;
     const { imageNumber } = held;
     await references?.sources.declare(session, references.numberOf);
-    const bases =
-      options.enableDeltaSync && held.bases
-        ? await learnBases(this.#migration, session, [this.#request.path])
-        : undefined;
-    const dictionary =
-      options.enableDictionary && start.compress
-        ? await activeDictionary(this.#migration, session, this.#request.vmType)
-        : undefined;
+    const { bases, dictionary } = await learnShared(this.#migration, session, options, {
+      compress: start.compress,
+      vmType: this.#request.vmType,
+      paths: held.bases ? [this.#request.path] : undefined,
+    });
     this.#beginPass(feed);
     const source = new BatchSource(
       [
@@ -226,19 +212,10 @@ export class ImageSender {
       },
       this.#nextBatch,
     );
-    const ending = new AbortController();
-    const stopListening = onAbort(signal, () => ending.abort(signal.reason));
-    source.onFailure((error) => ending.abort(error));
-    const stopPacing = this.#pacing.drive(session);
     try {
-      await session.transfer(source, ending.signal);
-    } catch (error) {
-      source.stop(toDwcpError(error, 'INTERNAL'));
-      throw error;
+      await transferPass(session, source, this.#pacing, signal);
     } finally {
       this.#nextBatch = source.nextBatchId;
-      stopPacing();
-      stopListening();
     }
     feed.assertUnchanged();
     const root = await pool.run({ kind: 'root', hashes: this.#source.memory, sizeBytes: image.sizeBytes });
@@ -259,19 +236,6 @@ export class ImageSender {
   #encoded(result: Parameters<Pacing['encoded']>[0], level: number): void {
     this.#maxStreams = Math.max(this.#maxStreams, this.#migration.openSession?.stats.activeStreams ?? 0);
     this.#pacing.encoded(result, level);
-  }
-
-  /** Bytes of this image: those of sessions that have ended, and what the present one has carried since it took over. */
-  get #linkBytes(): number {
-    return this.#linkBytesBefore + (this.#session ? this.#session.linkBytes - this.#sessionLinkBytesAtStart : 0);
-  }
-
-  #follow(session: SendingSession): void {
-    if (session === this.#session) return;
-    this.#linkBytesBefore = this.#linkBytes;
-    this.#session = session;
-    // A session opened for this pass counts from its beginning; one that carried another image before, from now.
-    this.#sessionLinkBytesAtStart = this.#resumes < 0 ? session.linkBytes : 0;
   }
 
   #markScanned(blocks: BlockSelection): void {
@@ -325,7 +289,7 @@ export class ImageSender {
       imageId: image.imageId,
       root,
       totalBytes: image.sizeBytes,
-      linkBytes: this.#linkBytes,
+      linkBytes: this.#link.bytes,
       seconds: (performance.now() - this.#startedAt) / 1000,
       counts: this.#counts,
       began: this.#began ?? 'empty',

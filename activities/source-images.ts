@@ -1,0 +1,149 @@
+/**
+ * What the source does with images that nothing writes: samples them for the plan, and sends them, by DWCP or by the standard
+ * transfer. Disks and memory of a running guest: source-guest.ts.
+ */
+import { activityInfo } from '@temporalio/activity';
+import type { InspectedImage } from '../src/hypervisor/contract';
+import type { GuestSpec } from '../src/model/guest';
+import type { ImageSpec } from '../src/model/image';
+import { type ImageProgress, type ImageResult, imageProgressSchema } from '../src/model/migration';
+import { type MigrationPlan, planMigration } from '../src/model/plan';
+import type { LinkMeasurement } from '../src/model/tiers';
+import { ScanFeed, type StillFeed } from '../src/sync/feeds/block-feed';
+import { imageResultOf, progressOf, standardProgressOf, standardResultOf } from '../src/sync/source/image-results';
+import { ImageSender, type SendImageRequest } from '../src/sync/source/image-sender';
+import { assumeImage, sampleImage } from '../src/sync/source/plan-sampler';
+import { ReferenceSources } from '../src/sync/source/reference-sources';
+import type { SourceMigration } from '../src/sync/source/source-migration';
+import { StandardSender } from '../src/sync/source/standard-sender';
+import { lastReport, withHeartbeat } from './heartbeat';
+import type { LinkInput, SourceDependencies, TransferInput } from './source-inputs';
+import { withFailures } from './to-failure';
+
+export function createImageActivities({ hub, registry, serveStopped, report, observe }: SourceDependencies) {
+  const open = ({ migrationId, destination, options }: LinkInput): SourceMigration =>
+    hub.open(migrationId, destination, options);
+  const referencesTo = (disks: NonNullable<TransferInput['disks']>): SendImageRequest['references'] => {
+    if (disks.length === 0) return undefined;
+    const sources = new ReferenceSources(disks, []);
+    void sources.fillDisks(new Map(disks.map(({ imageId, path }) => [imageId, path])), hub.context.pool);
+    return { sources, numberOf: (imageId) => disks.find((disk) => disk.imageId === imageId)?.number ?? 0 };
+  };
+
+  /** An image that nothing writes, whatever form it lies in. */
+  const still = async (
+    vmId: string,
+    { path, sizeBytes }: Pick<InspectedImage, 'path' | 'sizeBytes'>,
+  ): Promise<StillFeed> => {
+    const definition = (await registry.find(vmId))?.guest;
+    return ScanFeed.open(path, sizeBytes, definition && (await serveStopped(vmId, definition, path)));
+  };
+
+  return withFailures(
+    {
+      computePlan: async (
+        input: LinkInput & {
+          images: readonly InspectedImage[];
+          guest?: GuestSpec;
+          link: LinkMeasurement;
+          level: number;
+        },
+      ): Promise<MigrationPlan> =>
+        withHeartbeat(
+          () => ({ doing: 'sampling images' }),
+          async () => {
+            const migration = open(input);
+            const { enableDeltaSync, enableCompression, bandwidthLimit } = input.options;
+            const samples = [];
+            for (const { path, ...image } of input.images) {
+              if (input.guest && (image.kind === 'memory' || input.guest.formats?.[image.imageId] !== undefined)) {
+                samples.push(await assumeImage(migration, input.vmId, image, enableDeltaSync));
+                continue;
+              }
+              const feed = input.guest
+                ? await ScanFeed.open(path, image.sizeBytes)
+                : await still(input.vmId, { path, sizeBytes: image.sizeBytes });
+              try {
+                samples.push(
+                  await sampleImage(
+                    migration,
+                    input.vmId,
+                    image,
+                    feed,
+                    enableDeltaSync,
+                    input.level,
+                    enableCompression,
+                  ),
+                );
+              } finally {
+                await feed.close();
+              }
+            }
+            return planMigration(samples, input.link, bandwidthLimit);
+          },
+        ),
+
+      transferImage: async (input: TransferInput): Promise<ImageResult> => {
+        const { path, ...image } = input.image;
+        const migration = open(input);
+        const before = lastReport(imageProgressSchema);
+        const vmType = (await registry.find(input.vmId))?.vmType;
+        const feed = await still(input.vmId, input.image);
+        const sender = new ImageSender(migration, {
+          vmId: input.vmId,
+          vmType,
+          image,
+          path,
+          feed,
+          start: input.start,
+          options: input.options,
+          linkBytesPerSecond: input.link.bandwidthBytesPerSecond,
+          references: referencesTo(input.disks ?? []),
+        });
+        const progress = (): ImageProgress => {
+          const now = progressOf(sender.progress, before);
+          observe({ kind: 'progress', progress: now });
+          report(now);
+          return now;
+        };
+        try {
+          const sent = await withHeartbeat(progress, (signal) =>
+            hub.transferStep(input.migrationId, image.imageId, signal, (attempt) => sender.run(attempt)),
+          );
+          const result = imageResultOf(sent, image.kind, before, activityInfo().attempt);
+          observe({ kind: 'image', result });
+          return result;
+        } finally {
+          await feed.close();
+        }
+      },
+
+      standardTransferImage: async (
+        input: LinkInput & { image: ImageSpec & { readonly path: string } },
+      ): Promise<ImageResult> => {
+        const { imageId, kind, sizeBytes } = input.image;
+        const image = { imageId, kind, sizeBytes };
+        const migration = open(input);
+        const before = lastReport(imageProgressSchema);
+        const feed = await still(input.vmId, input.image);
+        const sender = new StandardSender(migration, image, feed);
+        const startedAt = performance.now();
+        const progress = (): ImageProgress => {
+          const now = standardProgressOf(sender.progress, before, (performance.now() - startedAt) / 1000);
+          report(now);
+          return now;
+        };
+        try {
+          const sent = await withHeartbeat(progress, (signal) =>
+            hub.transferStep(input.migrationId, image.imageId, signal, (attempt) => sender.run(attempt)),
+          );
+          migration.sentManifests.set(image.imageId, sent.manifest);
+          return standardResultOf(sent, image.kind, before, activityInfo().attempt);
+        } finally {
+          await feed.close();
+        }
+      },
+    },
+    { side: 'source' },
+  );
+}

@@ -1,0 +1,160 @@
+/**
+ * What a running guest consists of, and whether it can be moved: its disks, its machine, how its memory lies. A look lets nothing
+ * run and stops nothing.
+ */
+
+import { existsSync, statSync } from 'node:fs';
+import { DwcpError, hasCode, messageOf } from '../../model/errors';
+import type { DiskFormat, GuestSpec, SharedFile } from '../../model/guest';
+import type { VmImage } from '../../model/image';
+import type { InspectedGuest } from '../contract';
+import { guestDiskOf } from './disk-export';
+import { guestOwn, namedFiles, pinMachine } from './guest-command';
+import { MigrationStreamReader } from './migration-stream-reader';
+import { OutgoingMigration } from './outgoing-migration';
+import type { QmpClient } from './qmp-client';
+
+const OLDEST_QEMU = [7, 2] as const;
+const MAX_SHARED_FILES = 16;
+const PROBE_TIMEOUT_MS = 10_000;
+
+/**
+ * What the guest consists of. Looks at the beginning of its migration stream, which is cancelled at once.
+ * @throws GUEST_PAUSED, GUEST_REFUSED, QEMU_REFUSED; a stream that is not understood is noted, QEMU itself can move that
+ */
+export async function inspectRunningGuest(
+  qmp: QmpClient,
+  guestCommand: readonly string[],
+  outgoingPath: string,
+  { images, force }: { readonly images: readonly VmImage[]; readonly force: boolean },
+): Promise<InspectedGuest> {
+  const { qemu } = await qmp.execute('query-version');
+  const tooOld = qemu.major < OLDEST_QEMU[0] || (qemu.major === OLDEST_QEMU[0] && qemu.minor < OLDEST_QEMU[1]);
+  if (tooOld && !force)
+    throw refused(
+      `QEMU ${qemu.major}.${qemu.minor} is older than ${OLDEST_QEMU.join('.')}; --force tries all the same`,
+    );
+  await assertRunning(qmp);
+  const found = await findDisks(qmp, images, force);
+  const machine = String(await qmp.execute('qom-get', { path: '/machine', property: 'type' })).replace(/-machine$/, '');
+  const memory = await probeMemory(qmp, outgoingPath).catch((error: unknown) => {
+    if (!hasCode(error, 'STREAM_NOT_UNDERSTOOD')) throw error;
+    return { ramBlocks: [], notUnderstood: messageOf(error) };
+  });
+  const disks = found.map(({ imageId, sizeBytes }) => ({ imageId, sizeBytes }));
+  const formats = Object.fromEntries(
+    found.flatMap(({ imageId, format }) => (format === 'raw' ? [] : [[imageId, format]])),
+  );
+  const diskPaths = Object.fromEntries(found.map(({ imageId, path }) => [imageId, path]));
+  const command = pinMachine(guestOwn(guestCommand), machine);
+  const needsFiles = namedFiles(command, Object.values(diskPaths)).filter((path) => existsSync(path));
+  return {
+    disks,
+    spec: {
+      command,
+      formats,
+      qemuVersion: `${qemu.major}.${qemu.minor}.${qemu.micro}`,
+      machine,
+      needsFiles,
+      diskPaths,
+      sharedFiles: await sharedFilesOf(qmp),
+      ...memory,
+    },
+  };
+}
+
+/** @throws GUEST_PAUSED; GUEST_REFUSED where QEMU is in the midst of another migration, or says that it cannot */
+export async function assertRunning(qmp: QmpClient): Promise<void> {
+  const { status, running } = await qmp.execute('query-status');
+  if (!running) throw new DwcpError('GUEST_PAUSED', `The guest is in state "${status}"`, { side: 'source' });
+  const migration = await qmp.execute('query-migrate');
+  if (migration.status !== undefined && !['none', 'cancelled', 'failed', 'completed'].includes(migration.status))
+    throw refused(`another migration of it is ${migration.status} in QEMU; cancel that first`);
+  const blocked = migration['blocked-reasons'];
+  if (blocked && blocked.length > 0) throw refused(`QEMU says: ${blocked.join('; ')}`);
+}
+
+export async function findDisks(
+  qmp: QmpClient,
+  images: readonly VmImage[],
+  force: boolean,
+): Promise<{ imageId: string; node: string; sizeBytes: number; path: string; format: DiskFormat }[]> {
+  const disks = images.filter(({ kind }) => kind === 'disk');
+  const found: { imageId: string; node: string; sizeBytes: number; path: string; format: DiskFormat }[] = [];
+  for (const device of await qmp.execute('query-block')) {
+    const disk = guestDiskOf(device);
+    if (!disk) continue;
+    const image = disks.find(({ path }) => path === disk.path);
+    if (!image)
+      throw refused(
+        `its disk ${disk.path} (${device.device || disk.node}) is none of the VM’s images; adopt or define it anew`,
+      );
+    if (disk.format !== 'raw' && disk.format !== 'qcow2')
+      throw refused(`disk ${image.imageId} is ${disk.format}; raw and qcow2 can be moved`);
+    if (device.inserted?.encrypted) throw refused(`disk ${image.imageId} is encrypted`);
+    if ((device.inserted?.image.snapshots?.length ?? 0) > 0 && !force)
+      throw refused(`disk ${image.imageId} has internal snapshots, which would stay behind; --force leaves them`);
+    found.push({
+      imageId: image.imageId,
+      node: disk.node,
+      sizeBytes: disk.sizeBytes,
+      path: disk.path,
+      format: disk.format,
+    });
+  }
+  const missing = disks.find(({ imageId }) => !found.some((disk) => disk.imageId === imageId));
+  if (missing) throw refused(`its disk ${missing.imageId} (${missing.path}) is not among the guest’s drives`);
+  return found;
+}
+
+/** Read-only drives that lie in files: what the guest has read of them is in its memory, and in the file on both hosts. */
+async function sharedFilesOf(qmp: QmpClient): Promise<SharedFile[]> {
+  const paths = (await qmp.execute('query-block')).flatMap(({ inserted }) =>
+    inserted?.ro ? [inserted.image.filename] : [],
+  );
+  const sized = [...new Set(paths)].map((path) => ({
+    path,
+    sizeBytes: statSync(path, { throwIfNoEntry: false })?.size ?? 0,
+  }));
+  return sized.filter(({ sizeBytes }) => sizeBytes > 0).slice(0, MAX_SHARED_FILES);
+}
+
+/** How the stream begins, and the RAM blocks that it names there. */
+async function probeMemory(qmp: QmpClient, outgoingPath: string): Promise<Pick<GuestSpec, 'ramBlocks' | 'setUp'>> {
+  let seen: (memory: Pick<GuestSpec, 'ramBlocks' | 'setUp'>) => void = () => undefined;
+  let failed: (error: DwcpError) => void = () => undefined;
+  const memory = new Promise<Pick<GuestSpec, 'ramBlocks' | 'setUp'>>((resolve, reject) => {
+    seen = resolve;
+    failed = reject;
+  });
+  memory.catch(() => undefined);
+  const nothing = (): void => undefined;
+  const reader = new MigrationStreamReader({
+    setUp: (prefix, sectionId, ram) => {
+      seen({ ramBlocks: [...ram], setUp: { prefix: prefix.toString('base64'), sectionId } });
+      probe.hold();
+    },
+    page: nothing,
+    filledPage: nothing,
+    command: nothing,
+    sectionEnded: nothing,
+    deviceState: nothing,
+  });
+  const probe = new OutgoingMigration(qmp, outgoingPath, reader);
+  probe.onFailure(failed);
+  const timer = setTimeout(
+    () => failed(new DwcpError('QEMU_TIMEOUT', 'QEMU did not begin its migration stream in time', { side: 'source' })),
+    PROBE_TIMEOUT_MS,
+  );
+  try {
+    await probe.start();
+    return await memory;
+  } finally {
+    clearTimeout(timer);
+    await probe.cancel();
+  }
+}
+
+function refused(reason: string): DwcpError {
+  return new DwcpError('GUEST_REFUSED', `The guest cannot be moved live: ${reason}`, { side: 'source' });
+}

@@ -1,0 +1,48 @@
+/**
+ * In what order batches are written to an image: one version of a block at a time, and of an image that goes on changing none that
+ * is older than what is there. How a batch is written is working-image.ts's.
+ */
+
+export class NewestBatch {
+  /** Batch that wrote a block last; only for images that go on changing. */
+  readonly #last: Uint32Array | undefined;
+  /** The batch that is writing a block now. */
+  readonly #writing = new Map<number, Promise<unknown>>();
+
+  /** @param live whether blocks come again and again */
+  constructor(blocks: number, live: boolean) {
+    this.#last = live ? new Uint32Array(blocks) : undefined;
+  }
+
+  /** A source begins anew: what it sends now is newer than anything before. */
+  beginAnew(): void {
+    this.#last?.fill(0);
+  }
+
+  /** Whether what is there of a block is of a later batch. */
+  isNewer(block: number, sequence: number): boolean {
+    return (this.#last?.[block] ?? 0) > sequence;
+  }
+
+  /** Writes a batch when its turn has come. @returns undefined where what is there is newer */
+  async inOrder<T>(blocks: readonly number[], sequence: number, write: () => Promise<T>): Promise<T | undefined> {
+    const isStale = (): boolean => blocks.some((block) => this.isNewer(block, sequence));
+    for (let others = this.#writersOf(blocks); others.length > 0 && !isStale(); others = this.#writersOf(blocks))
+      await Promise.allSettled(others);
+    if (isStale()) return undefined;
+    const writing = write();
+    for (const block of blocks) {
+      if (this.#last) this.#last[block] = sequence;
+      this.#writing.set(block, writing);
+    }
+    try {
+      return await writing;
+    } finally {
+      for (const block of blocks) if (this.#writing.get(block) === writing) this.#writing.delete(block);
+    }
+  }
+
+  #writersOf(blocks: readonly number[]): Promise<unknown>[] {
+    return [...new Set(blocks.flatMap((block) => this.#writing.get(block) ?? []))];
+  }
+}

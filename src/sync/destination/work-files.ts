@@ -1,0 +1,105 @@
+/**
+ * The files of a working image: where it is received, what its journal and its verified root are called, how both begin anew.
+ */
+
+import { constants, type FileHandle, open, rm } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { toDwcpError } from '../../model/errors';
+import { blockCount, type ImageSpec } from '../../model/image';
+import { type BaselineStore, baselinePathOf, workPathOf } from '../../store/baselines';
+import { BlockJournal } from '../../store/block-journal';
+import { exists, renameDurably } from '../../store/durable-file';
+import { makeFolderDurably, removeDurably, syncFolder } from '../../store/durable-folder';
+import { Manifest } from '../../store/manifest';
+import { setSparseSize } from '../../store/system-calls';
+import type { CodecPool } from '../codec/codec-pool';
+import { measure } from '../codec/measure-file';
+
+export interface WorkingImageParameters {
+  readonly migrationId: string;
+  readonly vmId: string;
+  readonly image: ImageSpec;
+  /** The image's own place on this host. */
+  readonly imagePath: string;
+  readonly journalPath: string;
+  readonly useBaseline: boolean;
+  /** Blocks come again and again while the guest runs: of two versions the later batch wins, in whatever order they come. */
+  readonly live?: boolean;
+}
+
+/** Where the root of an image that finish() has agreed to is kept. */
+export function verifiedPath(journalPath: string): string {
+  return `${journalPath}.verified`;
+}
+
+export async function removeJournal(journalPath: string): Promise<void> {
+  await removeDurably(verifiedPath(journalPath), journalPath);
+}
+
+/** What a working image consists of, open, and what it held then. */
+export interface WorkFiles {
+  readonly handle: FileHandle;
+  readonly journal: BlockJournal;
+  readonly held: Manifest;
+  /** One byte a block: 1 where the journal promises it. */
+  readonly promised: Uint8Array;
+  /** The journal and its file were there. */
+  readonly resumed: boolean;
+}
+
+/** Opens or creates them, and measures what no journal promises. @throws DISK_FULL, IMAGE_UNWRITABLE, JOURNAL_CORRUPT; then none stays open */
+export async function openWorkFiles(
+  parameters: WorkingImageParameters,
+  store: BaselineStore,
+  pool: CodecPool,
+): Promise<WorkFiles> {
+  const { image, imagePath, journalPath } = parameters;
+  let journal: BlockJournal | undefined;
+  let handle: FileHandle | undefined;
+  try {
+    const held = new Manifest(image.sizeBytes);
+    const durable = new SharedArrayBuffer(blockCount(image.sizeBytes));
+    const promised = new Uint8Array(durable);
+    journal = await BlockJournal.open(journalPath, ({ block, hash }) => {
+      held.set(block, hash);
+      promised[block] = 1;
+    });
+    // Without its file a journal promises nothing: a crash has left it behind, or come before the baseline was renamed.
+    const resumed = journal?.head.image.sizeBytes === image.sizeBytes && (await exists(workPathOf(imagePath)));
+    if (!journal || !resumed) {
+      await journal?.close();
+      journal = undefined;
+      held.hashes.fill(0);
+      promised.fill(0);
+      journal = await beginAnew(parameters, store);
+    }
+    handle = await open(workPathOf(imagePath), constants.O_RDWR | constants.O_CREAT, 0o600);
+    setSparseSize(handle.fd, image.sizeBytes);
+    await syncFolder(dirname(imagePath));
+    await measure(handle.fd, held, pool, durable);
+    return { handle, journal, held, promised, resumed };
+  } catch (error) {
+    await journal?.close().catch(() => undefined);
+    await handle?.close().catch(() => undefined);
+    throw toDwcpError(error, 'IMAGE_UNWRITABLE', { side: 'destination' });
+  }
+}
+
+/** Starts a journal, then gives it a working file: the baseline's content where there is one and it is wanted. Once it is open its name is synced. */
+async function beginAnew(
+  { migrationId, vmId, image, imagePath, journalPath, useBaseline }: WorkingImageParameters,
+  store: BaselineStore,
+): Promise<BlockJournal> {
+  await makeFolderDurably(dirname(imagePath));
+  await removeJournal(journalPath);
+  const fromBaseline =
+    useBaseline && (await store.openContent(vmId, image.imageId)) && (await exists(baselinePathOf(imagePath)));
+  const journal = await BlockJournal.create(journalPath, {
+    migrationId,
+    image,
+    base: fromBaseline ? 'baseline' : 'empty',
+  });
+  await rm(workPathOf(imagePath), { force: true });
+  if (fromBaseline) await renameDurably(baselinePathOf(imagePath), workPathOf(imagePath));
+  return journal;
+}

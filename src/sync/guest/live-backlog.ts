@@ -1,0 +1,74 @@
+/**
+ * What is left to be sent of a running guest: at QEMU, read and not packed, and on the way; how fast it grows, and whether it is little
+ * enough to stop the guest for. What follows from that is the judge's and live-migration.ts's.
+ */
+import type { GuestPort, MemoryInfo } from '../../hypervisor/contract';
+import { MEMORY_IMAGE_ID } from '../../model/guest';
+import { PAGE_SIZE_BYTES } from '../../model/image';
+import { clamp } from '../../model/units';
+import type { LiveDisks } from './live-disks';
+import type { LiveSending } from './live-sending';
+import type { MemoryStream } from './memory-stream';
+import type { RoundMeasured } from './round-judge';
+import { AHEAD_AT_THE_END_BYTES } from './stream-brake';
+
+const SENT_IN_PASSING_SECONDS = 0.08;
+
+export class LiveBacklog {
+  readonly #guest: GuestPort;
+  readonly #memory: MemoryStream;
+  readonly #disks: LiveDisks;
+  readonly #sending: LiveSending;
+  #info: MemoryInfo = { rounds: 0, remainingBytes: 0, dirtyBytesPerSecond: 0, throttle: 0 };
+
+  constructor(guest: GuestPort, memory: MemoryStream, disks: LiveDisks, sending: LiveSending) {
+    this.#guest = guest;
+    this.#memory = memory;
+    this.#disks = disks;
+    this.#sending = sending;
+  }
+
+  /** What QEMU said at the last look. */
+  get info(): MemoryInfo {
+    return this.#info;
+  }
+
+  async look(): Promise<void> {
+    this.#info = await this.#guest.info();
+    this.#memory.brake.remains(this.#info.remainingBytes, this.#sending.sender, this.#wireShare);
+  }
+
+  /** As it will travel: after encoding. */
+  get remainingBytes(): number {
+    return Math.round(this.#leftBytes * this.#wireShare);
+  }
+
+  measured(linkBytesPerSecond: number): RoundMeasured {
+    const { dirtyBytesPerSecond, throttle, remainingBytes } = this.#info;
+    const stats = this.#sending.sender?.session?.stats;
+    return {
+      remainingBytes: this.remainingBytes,
+      remainingPages: Math.ceil((remainingBytes + this.#memory.feed.backlogBytes) / PAGE_SIZE_BYTES),
+      dirtyBytesPerSecond: dirtyBytesPerSecond * this.#wireShare,
+      rateBytesPerSecond: Math.max(stats?.goodputBytesPerSecond ?? 0, linkBytesPerSecond / 4),
+      rttMs: stats?.rttMs ?? 1,
+      throttle,
+    };
+  }
+
+  /** It goes over in the time that a switchover takes anyway, about. */
+  isWorthPausing(linkBytesPerSecond: number): boolean {
+    const share = Math.max(0.1, this.#wireShare);
+    const inPassing = (linkBytesPerSecond * SENT_IN_PASSING_SECONDS) / share;
+    return this.#leftBytes <= clamp(inPassing, AHEAD_AT_THE_END_BYTES, 2 * AHEAD_AT_THE_END_BYTES);
+  }
+
+  /** At QEMU and on the way, before encoding. */
+  get #leftBytes(): number {
+    return this.#info.remainingBytes + this.#memory.feed.backlogBytes + this.#disks.backlogBytes;
+  }
+
+  get #wireShare(): number {
+    return this.#sending.sender?.wireShare(MEMORY_IMAGE_ID) ?? 1;
+  }
+}
