@@ -2,14 +2,15 @@
  * A sender's lanes in the simulated world: blocks that change, go out as frames, a few at a time, and are confirmed or lost. Who drives it
  * and what it is told of: sim-senders.ts.
  */
-import { DwcpError, type SentImage } from '../../src';
+
 import { batchMetaBytes, writeBatchEntry, writeBatchHead } from '../../src/encoder/batch-format';
 import { blockHash, ZERO_HASH } from '../../src/encoder/hash';
-import { toDwcpError } from '../../src/model/errors';
+import { DwcpError, toDwcpError } from '../../src/model/errors';
 import { BLOCK_SIZE_BYTES, blockLength, type ImageSpec } from '../../src/model/image';
 import type { Manifest } from '../../src/store/manifest';
 import type { PageTable } from '../../src/sync/codec/page-table';
 import type { BlockFeed } from '../../src/sync/feeds/block-feed';
+import type { SentImage } from '../../src/sync/source/image-sender';
 import type { Frame } from '../../src/transport/frame';
 import type { Life } from './life';
 import type { Load } from './loader';
