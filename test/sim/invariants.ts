@@ -228,7 +228,12 @@ interface RegistryRecord {
   readonly images: readonly { readonly imageId: string; readonly path: string }[];
 }
 
+/** @returns undefined also where nobody could read it: what is torn says nothing */
 export function registryOf(host: SimHost): RegistryRecord | undefined {
   const node = find(host, `${host.dataDir}/vms/${VM_ID}.json`);
-  return node && (JSON.parse(textIn(host, node)) as RegistryRecord);
+  try {
+    return node && (JSON.parse(textIn(host, node)) as RegistryRecord);
+  } catch {
+    return undefined;
+  }
 }
