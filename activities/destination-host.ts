@@ -9,7 +9,7 @@ import { assertCanRun } from '../src/hypervisor/qemu/preflight';
 import { DwcpError, hasCode, messageOf } from '../src/model/errors';
 import type { GuestSpec, StoppedGuest } from '../src/model/guest';
 import { BLOCK_SIZE_BYTES, type ImageSpec, looksOf, type VmImage, type VmLooks } from '../src/model/image';
-import { DESTINATION_TABLE, destinationState, isOpenState } from '../src/model/ownership-machine';
+import { isOpenState } from '../src/model/ownership-machine';
 import { GRANT_LIFETIME_MS } from '../src/model/timing';
 import { formatBytes } from '../src/model/units';
 import type { BaselineListing, BaselineStore } from '../src/store/baselines';
@@ -20,7 +20,7 @@ import type { DestinationRecord, Mode } from '../src/sync/destination/destinatio
 import { endIdleDirect } from '../src/sync/destination/direct-sessions';
 import type { DestinationHub } from '../src/sync/destination-hub';
 import { inDoubtUnlessRefused } from '../src/sync/hand-over/in-doubt';
-import { OwnStep } from '../src/sync/hand-over/own-step';
+import { destinationStep } from '../src/sync/hand-over/own-step';
 import type { TakenOver } from '../src/sync/protocol';
 import type { Advertised, Destination } from '../src/sync/source/source-context';
 import { type KeptCopy, keepBaselineCopy } from '../src/sync/upkeep/baseline-copy';
@@ -85,14 +85,7 @@ export function createDestinationActivities(deps: DestinationDependencies) {
   /** Inside the VM's lock: the record first, then the promise. A record without one is swept up; a promise without one would never be. */
   async function promise(vm: OwnedVm, input: PrepareDestinationInput, workflowId: string): Promise<Destination> {
     const { migrationId, vmId, mode, fence, sourceHost } = input;
-    const own = new OwnStep(
-      vm,
-      migrationId,
-      await vm.last(migrationId),
-      'destination',
-      DESTINATION_TABLE,
-      destinationState,
-    );
+    const own = await destinationStep(vm, migrationId);
     if (own.state === 'mine' || own.state === 'installed') return grant('session', migrationId);
     own.assert('prepare');
     // One that is still open may be about to leave: that is settled first.

@@ -3,7 +3,7 @@
  * begun, only the destination's durable promise (or an operator who accepts the risk) leads back.
  */
 import { sleep } from '@temporalio/workflow';
-import type { MovedGuest } from '../activities';
+import type { DestinationActivities, MovedGuest } from '../activities';
 import type { ErrorCode } from '../src/model/error-codes';
 import type { HandOver } from '../src/model/hand-over';
 import type { ImageResult } from '../src/model/migration';
@@ -30,15 +30,13 @@ export async function goOnHandedOver(flow: TransferFlow, handedOver: HandOver): 
 export async function switchover(flow: TransferFlow, roots: Record<string, string>): Promise<void> {
   const { sourceHost, destinationHost, vmId } = flow.state.identity;
   const call = { activityId: 'switchover', summary: `${vmId}: hand over to ${destinationHost}` };
-  await untilDecided(flow, async () => {
-    if (flow.state.path !== 'dwcp') return byControlPlane(flow, roots);
-    try {
-      await onSource(sourceHost, 'handOverByLink', call).switchover({ ...flow.linkInput, destinationHost, roots });
-    } catch (error) {
-      if (toCoded(error).code !== 'HANDOVER_IN_DOUBT') throw error;
-      await byControlPlane(flow, roots);
-    }
-  });
+  const input = { ...flow.linkInput, destinationHost, roots };
+  const byTemporal = (): Promise<void> => byControlPlane(flow, roots);
+  await untilDecided(flow, () =>
+    flow.state.path === 'dwcp'
+      ? unlessInDoubt<unknown>(onSource(sourceHost, 'handOverByLink', call).switchover(input), byTemporal)
+      : byTemporal(),
+  );
 }
 
 /** Pauses a running guest and hands it over. @throws GUEST_RUNS_ON where it was broken off; else as switchover() */
@@ -46,14 +44,27 @@ export async function guestSwitchover(flow: TransferFlow): Promise<MovedGuest> {
   const { sourceHost, destinationHost, vmId } = flow.state.identity;
   const call = { activityId: 'guest-switchover', summary: `${vmId}: pause, and hand over to ${destinationHost}` };
   const input = { ...flow.linkInput, options: flow.options, destinationHost };
-  return untilDecided(flow, async () => {
-    try {
-      return await onSource(sourceHost, 'handOverByLink', call).guestSwitchover(input);
-    } catch (error) {
-      if (toCoded(error).code !== 'HANDOVER_IN_DOUBT') throw error;
-      return guestByControlPlane(flow, error);
-    }
-  });
+  return untilDecided(flow, () =>
+    unlessInDoubt(onSource(sourceHost, 'handOverByLink', call).guestSwitchover(input), (error) =>
+      guestByControlPlane(flow, error),
+    ),
+  );
+}
+
+/** Where the link does not say whether the destination has the VM, it is asked by another way. */
+async function unlessInDoubt<T>(byLink: Promise<T>, otherwise: (error: unknown) => Promise<T>): Promise<T> {
+  try {
+    return await byLink;
+  } catch (error) {
+    if (toCoded(error).code !== 'HANDOVER_IN_DOUBT') throw error;
+    return otherwise(error);
+  }
+}
+
+function takeOver(flow: TransferFlow, roots: Record<string, string>): ReturnType<DestinationActivities['takeOver']> {
+  const { destinationHost, vmId, migrationId } = flow.state.identity;
+  const call = { activityId: 'take-over', summary: `${destinationHost}: take ${vmId} over` };
+  return onDestination(destinationHost, 'handOver', call).takeOver({ migrationId, vmId, roots });
 }
 
 /** The link does not answer: the same hand-over, asked of the destination by way of Temporal. A paused guest cannot wait long. */
@@ -62,10 +73,7 @@ async function guestByControlPlane(flow: TransferFlow, cause: unknown): Promise<
   const ask = { activityId: 'hand-over-roots', summary: `${sourceHost}: what was handed over of ${vmId}?` };
   const roots = await onSource(sourceHost, 'brief', ask).handedOverRoots({ migrationId, vmId });
   if (!roots) throw cause;
-  const taken = await onDestination(destinationHost, 'handOver', {
-    activityId: 'take-over',
-    summary: `${destinationHost}: take ${vmId} over`,
-  }).takeOver({ migrationId, vmId, roots });
+  const taken = await takeOver(flow, roots);
   const release = { activityId: 'release-guest', summary: `${sourceHost}: release ${vmId}` };
   return onSource(sourceHost, 'long', release).releaseGuest({
     ...flow.linkInput,
@@ -99,16 +107,13 @@ async function untilDecided<T>(flow: TransferFlow, handOver: () => Promise<T>): 
  * answered, since the data plane may be what failed. The order of the durable steps is the same.
  */
 async function byControlPlane(flow: TransferFlow, roots: Record<string, string>): Promise<void> {
-  const { sourceHost, destinationHost, vmId, migrationId } = flow.state.identity;
+  const { sourceHost, destinationHost, vmId } = flow.state.identity;
   const input = { ...flow.linkInput, destinationHost };
   await onSource(sourceHost, 'brief', {
     activityId: 'hand-over',
     summary: `${sourceHost}: hand ${vmId} over`,
   }).handOver({ ...input, roots });
-  const { generation } = await onDestination(destinationHost, 'handOver', {
-    activityId: 'take-over',
-    summary: `${destinationHost}: take ${vmId} over`,
-  }).takeOver({ migrationId, vmId, roots });
+  const { generation } = await takeOver(flow, roots);
   await onSource(sourceHost, 'long', {
     activityId: 'release',
     summary: `${sourceHost}: images become baselines`,

@@ -25,7 +25,7 @@ import {
 import { IncomingMigrations } from './destination/incoming-migrations';
 import { SessionWork } from './destination/session-work';
 import { StandardReceiver } from './destination/standard-receiver';
-import { OwnStep } from './hand-over/own-step';
+import { destinationStep } from './hand-over/own-step';
 import { type TakenOver, takenOverSchema } from './protocol';
 
 export interface HubOptions {
@@ -121,14 +121,7 @@ export class DestinationHub implements Requested {
       return;
     }
     await this.#context.ownership.exclusively(vmId, async (vm) => {
-      const own = new OwnStep(
-        vm,
-        migrationId,
-        await vm.last(migrationId),
-        'destination',
-        DESTINATION_TABLE,
-        destinationState,
-      );
+      const own = await destinationStep(vm, migrationId);
       own.assert('abandon');
       if (own.state === 'none' || own.state === 'promised') await own.happened('abandon', fence);
     });

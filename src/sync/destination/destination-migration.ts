@@ -10,14 +10,9 @@ import { onAbort } from '../../model/abort';
 import { DwcpError } from '../../model/errors';
 import { MEMORY_IMAGE_ID } from '../../model/guest';
 import { looksOf } from '../../model/image';
-import {
-  DESTINATION_TABLE,
-  type DestinationEvent,
-  type DestinationState,
-  destinationState,
-} from '../../model/ownership-machine';
+import { DESTINATION_TABLE, destinationState } from '../../model/ownership-machine';
 import { readIfThere, writeDurably } from '../../store/durable-file';
-import { OwnStep } from '../hand-over/own-step';
+import { type DestinationStep, destinationStep } from '../hand-over/own-step';
 import { DestinationGuest, NeverRan, type StartedGuest } from './destination-guest';
 import {
   type DestinationContext,
@@ -28,8 +23,6 @@ import {
 } from './destination-record';
 import { installImage, installLinked, linkInPlace, makeWorkFile, unlinkFromPlace } from './image-places';
 import { OpenImages } from './open-images';
-
-type DestinationStep = OwnStep<DestinationState, DestinationEvent>;
 
 export class DestinationMigration {
   readonly record: DestinationRecord;
@@ -331,11 +324,7 @@ export class DestinationMigration {
   #exclusively<T>(step: (own: DestinationStep) => Promise<T>): Promise<T> {
     const { vmId, migrationId } = this.record;
     return this.#inTurn(() =>
-      this.#context.ownership.exclusively(vmId, async (vm) =>
-        step(
-          new OwnStep(vm, migrationId, await vm.last(migrationId), 'destination', DESTINATION_TABLE, destinationState),
-        ),
-      ),
+      this.#context.ownership.exclusively(vmId, async (vm) => step(await destinationStep(vm, migrationId))),
     );
   }
 

@@ -18,7 +18,7 @@ import { BatchSource } from '../source/batch-source';
 import { askPageHashes, learnHeld } from '../source/held-manifest';
 import type { SendProgress, SentImage } from '../source/image-sender';
 import type { Pacing } from '../source/pacing';
-import { LinkMeter, learnShared, pacingOf, transferPass } from '../source/pass';
+import { LinkMeter, learnShared, paceOf, pacingOf, packedBy, transferPass } from '../source/pass';
 import type { ReferenceSources } from '../source/reference-sources';
 import type { SourceMigration } from '../source/source-migration';
 
@@ -143,12 +143,7 @@ export class GuestSender {
       totalBytes: image.sizeBytes,
       doneBytes,
       linkBytes: this.#shareOf(imageId),
-      goodputBytesPerSecond: stats?.goodputBytesPerSecond ?? 0,
-      streams: stats?.activeStreams ?? 0,
-      level: this.#pacing.level,
-      levelReason: this.#pacing.levelReason,
-      batchBytes: this.#pacing.batchBytes,
-      rttMs: stats?.rttMs ?? 0,
+      ...paceOf(stats, this.#pacing),
       verifiedBlocks: counts.verifiedBlocks,
       elapsedMs: performance.now() - this.#startedAt,
       began,
@@ -276,13 +271,7 @@ export class GuestSender {
       {
         pool,
         slab,
-        settings: () => ({
-          compress: start.compress,
-          level: this.#pacing.level,
-          delta: options.enableDelta,
-          deltaThreshold: options.deltaThreshold,
-          dictionary,
-        }),
+        settings: () => packedBy(this.#pacing, start, options, dictionary),
         batchBlocks: () => this.#batchBlocks(session),
         askPageHashes: (image, blocks) => askPageHashes(session, image, blocks),
         encoded: (result, level) => {

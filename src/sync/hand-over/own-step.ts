@@ -4,10 +4,22 @@
  */
 import { DwcpError } from '../../model/errors';
 import type { Side } from '../../model/ids';
-import { isRefused, type OwnershipState, type Row } from '../../model/ownership-machine';
+import {
+  DESTINATION_TABLE,
+  type DestinationEvent,
+  type DestinationState,
+  destinationState,
+  isRefused,
+  type OwnershipState,
+  type Row,
+  SOURCE_TABLE,
+  type SourceEvent,
+  type SourceState,
+  sourceState,
+} from '../../model/ownership-machine';
 import type { OwnedVm, OwnershipDetails, OwnershipEntry } from '../../store/ownership-journal';
 
-export class OwnStep<State extends string, Event extends string> {
+class OwnStep<State extends string, Event extends string> {
   readonly vm: OwnedVm;
   readonly #migrationId: string;
   readonly #side: Side;
@@ -80,4 +92,17 @@ export class OwnStep<State extends string, Event extends string> {
     this.#entry = await this.vm.append(step.to as OwnershipState, this.#migrationId, fence, details);
     return this.#entry;
   }
+}
+
+export type SourceStep = OwnStep<SourceState, SourceEvent>;
+export type DestinationStep = OwnStep<DestinationState, DestinationEvent>;
+
+/** @param vm held: what is read here stays so until it is let go */
+export async function sourceStep(vm: OwnedVm, migrationId: string): Promise<SourceStep> {
+  return new OwnStep(vm, migrationId, await vm.last(migrationId), 'source', SOURCE_TABLE, sourceState);
+}
+
+/** @param vm as in sourceStep() */
+export async function destinationStep(vm: OwnedVm, migrationId: string): Promise<DestinationStep> {
+  return new OwnStep(vm, migrationId, await vm.last(migrationId), 'destination', DESTINATION_TABLE, destinationState);
 }

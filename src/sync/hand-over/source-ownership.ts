@@ -7,13 +7,7 @@ import type { InspectedImage, VmHolder } from '../../hypervisor/contract';
 import { DwcpError, hasCode } from '../../model/errors';
 import { type GuestSpec, MEMORY_IMAGE_ID, RamLayout, type StoppedGuest } from '../../model/guest';
 import type { HandOver } from '../../model/hand-over';
-import {
-  isOpenState,
-  SOURCE_TABLE,
-  type SourceEvent,
-  type SourceState,
-  sourceState,
-} from '../../model/ownership-machine';
+import { isOpenState, SOURCE_TABLE } from '../../model/ownership-machine';
 import type { BaselineStore } from '../../store/baselines';
 import { exists } from '../../store/durable-file';
 import { removeDurably } from '../../store/durable-folder';
@@ -22,9 +16,7 @@ import type { OwnershipEntry, OwnershipJournal } from '../../store/ownership-jou
 import type { VmRecord, VmRegistry } from '../../store/vm-registry';
 import type { CodecPool } from '../codec/codec-pool';
 import { measureFile } from '../codec/measure-file';
-import { OwnStep } from './own-step';
-
-type SourceStep = OwnStep<SourceState, SourceEvent>;
+import { type SourceStep, sourceStep } from './own-step';
 
 export interface ClaimedVm {
   readonly vm: VmRecord;
@@ -284,9 +276,7 @@ export class SourceOwnership {
   }
 
   #exclusively<T>(vmId: string, migrationId: string, work: (own: SourceStep) => Promise<T>): Promise<T> {
-    return this.#context.ownership.exclusively(vmId, async (vm) =>
-      work(new OwnStep(vm, migrationId, await vm.last(migrationId), 'source', SOURCE_TABLE, sourceState)),
-    );
+    return this.#context.ownership.exclusively(vmId, async (vm) => work(await sourceStep(vm, migrationId)));
   }
 }
 

@@ -18,7 +18,7 @@ import { type BatchCounts, noCounts } from './batch-counts';
 import { BatchSource } from './batch-source';
 import { askPageHashes, learnHeld } from './held-manifest';
 import type { Pacing } from './pacing';
-import { LinkMeter, learnShared, pacingOf, transferPass } from './pass';
+import { LinkMeter, learnShared, paceOf, pacingOf, packedBy, transferPass } from './pass';
 import type { ReferenceSources } from './reference-sources';
 import { rememberPaths } from './remember-paths';
 import type { SourceMigration } from './source-migration';
@@ -119,12 +119,7 @@ export class ImageSender {
       totalBytes: image.sizeBytes,
       doneBytes,
       linkBytes: this.#link.bytes,
-      goodputBytesPerSecond: stats?.goodputBytesPerSecond ?? 0,
-      streams: stats?.activeStreams ?? 0,
-      level: this.#pacing.level,
-      levelReason: this.#pacing.levelReason,
-      batchBytes: this.#pacing.batchBytes,
-      rttMs: stats?.rttMs ?? 0,
+      ...paceOf(stats, this.#pacing),
       verifiedBlocks: this.#counts.verifiedBlocks,
       elapsedMs: performance.now() - this.#startedAt,
       began: this.#began,
@@ -198,14 +193,7 @@ export class ImageSender {
       {
         pool,
         slab,
-        settings: () => ({
-          compress: start.compress,
-          level: this.#pacing.level,
-          delta: options.enableDelta,
-          deltaThreshold: options.deltaThreshold,
-          dictionary,
-          numeric: image.kind === 'gpu',
-        }),
+        settings: () => ({ ...packedBy(this.#pacing, start, options, dictionary), numeric: image.kind === 'gpu' }),
         batchBlocks: () => Math.max(this.#pacing.batchBlocks, this.#worthPacking(feed, session)),
         askPageHashes: (number, blocks) => askPageHashes(session, number, blocks),
         encoded: (result, level) => this.#encoded(result, level),

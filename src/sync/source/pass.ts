@@ -8,6 +8,8 @@ import { toDwcpError } from '../../model/errors';
 import type { MigrationOptions } from '../../model/options';
 import type { LevelAndStreams } from '../../model/tiers';
 import type { SendingSession } from '../../transport/sending-session';
+import type { SessionStats } from '../../transport/session-supplier';
+import type { EncodeJob } from '../codec/codec-jobs';
 import type { BasePages } from '../codec/reference-index';
 import { activeDictionary } from './active-dictionary';
 import { learnBases } from './base-pages';
@@ -47,6 +49,28 @@ export function pacingOf(
 ): Pacing {
   const explain = (line: string): void => context.explain?.(migrationId, line);
   return new Pacing(start, streams, bucket, context.pool.threads, linkBytesPerSecond, explain);
+}
+
+/** How a sender's next batch is packed. */
+export function packedBy(
+  pacing: Pacing,
+  { compress }: LevelAndStreams,
+  { enableDelta, deltaThreshold }: Pick<MigrationOptions, 'enableDelta' | 'deltaThreshold'>,
+  dictionary: SharedDictionary | undefined,
+): EncodeJob['settings'] {
+  return { compress, level: pacing.level, delta: enableDelta, deltaThreshold, dictionary };
+}
+
+/** What a sender says of how fast it is, by which streams and how packed. */
+export function paceOf(stats: SessionStats | undefined, { level, levelReason, batchBytes }: Pacing) {
+  return {
+    goodputBytesPerSecond: stats?.goodputBytesPerSecond ?? 0,
+    streams: stats?.activeStreams ?? 0,
+    level,
+    levelReason,
+    batchBytes,
+    rttMs: stats?.rttMs ?? 0,
+  };
 }
 
 export interface KnownAtBothEnds {
