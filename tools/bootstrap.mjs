@@ -88,7 +88,7 @@ const JEST = join(root, 'node_modules', 'jest', 'bin', 'jest.js');
 const jest = (given, node = process.execPath) => run(node, ['--enable-source-maps', JEST, ...given]);
 const program = (...path) => join(root, 'node_modules', ...path);
 const LOOKS = [
-  [program('eslint', 'bin', 'eslint.js'), '--max-warnings', '0', '.'],
+  [program('oxlint', 'bin', 'oxlint'), '--config', 'oxlint.config.mjs', '--deny-warnings'],
   [program('@biomejs', 'biome', 'bin', 'biome'), 'check', '.'],
 ];
 

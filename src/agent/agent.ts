@@ -86,6 +86,7 @@ export async function startAgent(options: ProcessOptions, log: Logger): Promise<
     log,
     signal: stopping.signal,
     onReady: () => (ready = true),
+    // oxlint-disable-next-line typescript/no-misused-promises -- finally waits for it
   }).finally(async () => {
     await sources.closeAll();
     await metrics?.close();

@@ -36,6 +36,7 @@ export async function startControl(options: ProcessOptions, log: Logger): Promis
       ? await serveMetrics(registry, options.metricsAddress, options.metricsPort, () => ready)
       : undefined;
   log.info({ queue: CONTROL_QUEUE, temporal: temporalTarget().address }, 'control worker started');
+  // oxlint-disable-next-line typescript/no-misused-promises -- finally waits for it
   const ended = run().finally(() => metrics?.close());
   return { metrics, ended, stop: () => stopping.abort() };
 

@@ -68,6 +68,7 @@ async function recall(
   const believed = Uint8Array.from(trusted);
   if (usable) for (const block of filled) believed[block] = 1;
   const measured = (usable ? measure(usable, sizeBytes, filled, manifest, shared, pool) : Promise.resolve())
+    // oxlint-disable-next-line typescript/no-misused-promises -- finally waits for it
     .finally(() => handle?.close())
     .catch(() => undefined);
   return { manifest, pages: new PageTable(manifest.blocks), believed, trusted, measured };
