@@ -6,63 +6,29 @@ import type { TlsFiles } from '../../src/transport/endpoint';
 import { temporaryFolder } from '../helpers/data';
 import { openLab, transportSuite } from './transport.suite';
 
+const folder = temporaryFolder();
+const NEW_KEY = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes'];
+
 /** A certificate authority and a certificate signed by it, made by openssl as an operator would. */
-function makeCertificates(folder: string, name: string): TlsFiles {
+function makeCertificates(name: string): TlsFiles {
   const at = (file: string): string => join(folder, `${name}-${file}`);
   const openssl = (...args: string[]): unknown => execFileSync('openssl', args, { stdio: 'ignore' });
-  openssl(
-    'req',
-    '-x509',
-    '-newkey',
-    'rsa:2048',
-    '-nodes',
-    '-days',
-    '1',
-    '-subj',
-    `/CN=${name} test CA`,
-    '-keyout',
-    at('ca.key'),
-    '-out',
-    at('ca.pem'),
-  );
-  openssl(
-    'req',
-    '-newkey',
-    'rsa:2048',
-    '-nodes',
-    '-subj',
-    '/CN=agent',
-    '-keyout',
-    at('agent.key'),
-    '-out',
-    at('agent.csr'),
-  );
-  openssl(
-    'x509',
-    '-req',
-    '-in',
-    at('agent.csr'),
-    '-CA',
-    at('ca.pem'),
-    '-CAkey',
-    at('ca.key'),
-    '-CAcreateserial',
-    '-days',
-    '1',
-    '-out',
-    at('agent.pem'),
-  );
+  const authority = ['-subj', `/CN=${name} test CA`, '-keyout', at('ca.key'), '-out', at('ca.pem')];
+  openssl('req', '-x509', ...NEW_KEY, '-days', '1', ...authority);
+  openssl('req', ...NEW_KEY, '-subj', '/CN=agent', '-keyout', at('agent.key'), '-out', at('agent.csr'));
+  const signing = ['-CA', at('ca.pem'), '-CAkey', at('ca.key'), '-CAcreateserial', '-days', '1'];
+  openssl('x509', '-req', '-in', at('agent.csr'), ...signing, '-out', at('agent.pem'));
   return { cert: readFileSync(at('agent.pem')), key: readFileSync(at('agent.key')), ca: readFileSync(at('ca.pem')) };
 }
 
-const folder = temporaryFolder();
+const ours = makeCertificates('ours');
 
 transportSuite('TCP');
-transportSuite('TLS 1.3', () => makeCertificates(folder, 'ours'));
+transportSuite('TLS 1.3', () => ours);
 
 it('TLS: refuses a peer whose certificate another authority has signed', async () => {
-  const lab = await openLab(makeCertificates(folder, 'ours'));
-  const stranger = await openLab(makeCertificates(folder, 'theirs'));
+  const lab = await openLab(ours);
+  const stranger = await openLab(makeCertificates('theirs'));
   const dial = stranger.pool.connect(
     { address: '127.0.0.1', port: lab.port },
     {
