@@ -303,3 +303,13 @@ function filesBelow(root: string): string[] {
 afterEach(async () => {
   for (const lab of [...open]) if (!lab.kept) await lab.stop();
 });
+
+/**
+ * One lab for the tests of a file or a describe, started by the first: to start its processes takes longer than many a test. Whoever
+ * kills one starts it again.
+ */
+export function sharedLab(options: LabOptions = {}): () => Promise<Lab> {
+  let lab: Promise<Lab> | undefined;
+  afterAll(async () => (await lab)?.stop());
+  return () => (lab ??= Lab.start({ ...options, keep: true }));
+}

@@ -6,26 +6,15 @@ import { execFileSync } from 'node:child_process';
 import type { Outcome } from './cells';
 import { killGuests, lookAt, startGuestOn } from './guest-lab';
 import { GuestWatch } from './guest-watch';
-import { type HostDisks, MovingVm, type Place, type Side, startPlace } from './moving-vm';
+import { MovingVm, type Place, type Side } from './moving-vm';
 import { type CountingGuest, expectOnePass } from './qemu';
 import { after, until } from './waiting';
-
-export interface SceneOptions {
-  readonly guest: CountingGuest;
-  readonly vmId: string;
-  readonly disks?: HostDisks;
-}
 
 export class Scene extends MovingVm {
   readonly watch: GuestWatch;
   readonly guest: CountingGuest;
   #countBefore = 0;
 
-  static async start({ guest, vmId, disks }: SceneOptions): Promise<Scene> {
-    return Scene.at(await startPlace(disks), vmId, guest);
-  }
-
-  /** A guest more, where there is a lab already. */
   static async at(place: Place, vmId: string, guest: CountingGuest): Promise<Scene> {
     const scene = new Scene(place, vmId, guest);
     await startGuestOn(scene.lab, vmId, guest, false);

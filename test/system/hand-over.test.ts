@@ -7,9 +7,10 @@ import { MIB } from '../../src/model/units';
 import { crashHost } from '../helpers/faults';
 import { isCompleted, isResume, isStop } from '../helpers/guest-watch';
 import { CrashDisk, SmallDisk } from '../helpers/host-disks';
+import { endPlace, type HostDisks, type Place, startPlace } from '../helpers/moving-vm';
 import { describeWhere, needsProgram, needsRoot } from '../helpers/needs';
 import { buildCountingGuest, type CountingGuest, needsAssembler, needsQemu } from '../helpers/qemu';
-import { Scene, type SceneOptions } from '../helpers/scene';
+import { Scene } from '../helpers/scene';
 import { after, until, within } from '../helpers/waiting';
 
 const PAGES = 2048;
@@ -29,16 +30,24 @@ describeWhere([
   let scenes = 0;
   beforeAll(() => (guest = buildCountingGuest(PAGES, { pagesPerTick: 160 }, 24 * MIB, true)));
 
-  async function play(story: (scene: Scene) => Promise<void>, options: Partial<SceneOptions> = {}): Promise<void> {
+  let shared: Place | undefined;
+  afterAll(() => shared && endPlace(shared));
+
+  /** Stories with the hosts' own disks have hosts of their own; the others play one behind the other in one place. */
+  async function play(story: (scene: Scene) => Promise<void>, disks?: HostDisks): Promise<void> {
     scenes += 1;
-    const scene = await Scene.start({ guest, vmId: `story-${scenes}`, ...options });
+    const place = disks ? await startPlace(disks) : (shared ??= await startPlace({}, true));
+    const scene = await Scene.at(place, `story-${scenes}`, guest);
+    let failed = true;
     try {
       await story(scene);
+      failed = false;
     } catch (error) {
       process.stderr.write(scene.report());
       throw error;
     } finally {
-      await scene.end();
+      if (failed && !disks) shared = undefined;
+      await (failed || disks ? scene.end() : scene.leave());
     }
   }
 
@@ -99,7 +108,7 @@ describeWhere([
           const outcome = await scene.outcome();
           expect(tooLate ? ['moved', 'stayed', 'lost'] : ['moved', 'stayed']).toContain(outcome);
         },
-        { disks: { destination: new CrashDisk() } },
+        { destination: new CrashDisk() },
       );
       if (!tooLate) return;
     }
@@ -127,13 +136,11 @@ describeWhere([
           expect(['moved', 'stayed']).toContain(await scene.outcome());
         },
         {
-          disks: {
-            source: {
-              folder: data.folder,
-              remove: async () => {
-                await small.remove();
-                await data.remove();
-              },
+          source: {
+            folder: data.folder,
+            remove: async () => {
+              await small.remove();
+              await data.remove();
             },
           },
         },

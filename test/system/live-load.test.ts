@@ -12,16 +12,18 @@ import { findListener } from '../../src/hypervisor/qemu/process-table';
 import { MIB } from '../../src/model/units';
 import { VmRegistry } from '../../src/store/vm-registry';
 import { ask, expectCounting, isRunning, monitorPath, rememberFolder, startGuestOn } from '../helpers/guest-lab';
-import { Lab, type LabHost } from '../helpers/lab';
+import { type Lab, type LabHost, sharedLab } from '../helpers/lab';
 import { describeWhere, needsProgram } from '../helpers/needs';
 import { buildCountingGuest, needsAssembler, needsQemu } from '../helpers/qemu';
 
 const PAGES = 2048;
 const LINUX = { memoryMiB: 192, diskMiB: 96, filesMiB: 24, randomMiB: 8, dirtyKiBPerTick: 128, diskKiBPerSecond: 512 };
 
+const shared = sharedLab({ own: true });
+
 describeWhere([needsQemu(), needsAssembler()])('a guest whose pause would be longer than allowed', () => {
   test('is parked with the figures and runs on undisturbed; a longer pause lets it move', async () => {
-    const lab = await Lab.start({ own: true });
+    const lab = await shared();
     await startGuestOn(lab, 'hard', buildCountingGuest(PAGES, { idleTurns: 200 }));
     const id = await lab.migrate('hard', { maxDowntimeMs: 20, autoConverge: false });
     const { progress } = await lab.until(id, 'parked', (status) => status.progress?.parked !== undefined);
@@ -41,7 +43,7 @@ describeWhere([needsQemu(), needsAssembler()])('a guest whose pause would be lon
 
 describeWhere([needsQemu(), needsAssembler()])('a guest that goes back and forth', () => {
   test('twenty times under load leaves nothing over: no file, no process, no socket, no descriptor, and counts on', async () => {
-    const lab = await Lab.start({ own: true });
+    const lab = await shared();
     await startGuestOn(lab, 'often', buildCountingGuest(PAGES, { idleTurns: 200 }));
     let counted = await expectCounting(lab.a, 'often', PAGES, 2);
     const left: Leftovers[] = [];
@@ -70,7 +72,7 @@ describeWhere([needsQemu(), needsProgram('e2fsck', 'e2fsprogs')])(
   'a Linux guest whose disk is written all the while',
   () => {
     test('goes on with its checksums, and its file system is sound, moved by DWCP and back by QEMU itself', async () => {
-      const lab = await Lab.start({ own: true });
+      const lab = await shared();
       rememberFolder(lab.a.dataDir, lab.b.dataDir);
       const made = await makeLinuxGuest(join(lab.folder, 'linux'), LINUX, lab.children, () => undefined);
       const folder = join(lab.folder, 'vms', 'linux');
@@ -111,19 +113,20 @@ describeWhere([needsQemu(), needsAssembler()])('the standard transfer of a runni
   test.each(['source agent', 'destination agent', 'destination QEMU'] as const)(
     'begins anew after the %s was killed in its midst, and one of the two runs',
     async (victim) => {
-      const lab = await Lab.start({ own: true });
-      await startGuestOn(lab, 'anew', buildCountingGuest(PAGES, { idleTurns: 200 }, 16 * MIB));
-      const before = await expectCounting(lab.a, 'anew', PAGES, 2);
-      const id = await lab.migrate('anew', { enableDwcp: false, bandwidthLimit: 4e6, maxDowntimeMs: 10_000 });
+      const lab = await shared();
+      const vmId = `anew-${victim.replace(' ', '-')}`;
+      await startGuestOn(lab, vmId, buildCountingGuest(PAGES, { idleTurns: 200 }, 16 * MIB));
+      const before = await expectCounting(lab.a, vmId, PAGES, 2);
+      const id = await lab.migrate(vmId, { enableDwcp: false, bandwidthLimit: 4e6, maxDowntimeMs: 10_000 });
       await lab.until(id, 'some of the disk there', ({ live }) =>
         live.some(({ imageId, linkBytes }) => imageId === 'vda' && linkBytes > 4e6),
       );
-      if (victim === 'destination QEMU') process.kill(findListener(monitorPath(lab.b, 'anew'))!.pid, 'SIGKILL');
+      if (victim === 'destination QEMU') process.kill(findListener(monitorPath(lab.b, vmId))!.pid, 'SIGKILL');
       else await lab.killAndRestart(victim);
-      expect(await isRunning(lab.a, 'anew')).toBe(true);
+      expect(await isRunning(lab.a, vmId)).toBe(true);
       expect(await lab.result(id)).toMatchObject({ path: 'standard', guest: { responds: true } });
-      expect([await isRunning(lab.a, 'anew'), await isRunning(lab.b, 'anew')]).toEqual([false, true]);
-      await expectCounting(lab.b, 'anew', PAGES, before);
+      expect([await isRunning(lab.a, vmId), await isRunning(lab.b, vmId)]).toEqual([false, true]);
+      await expectCounting(lab.b, vmId, PAGES, before);
       await lab.untilClean();
     },
     120_000,

@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { VmRegistry } from '../../src/store/vm-registry';
 import { temporaryFolder } from '../helpers/data';
 import { ask, expectCounting, isRunning, rememberFolder, startGuestOn } from '../helpers/guest-lab';
-import { Lab } from '../helpers/lab';
+import { type Lab, sharedLab } from '../helpers/lab';
 import { describeWhere } from '../helpers/needs';
 import { buildCountingGuest, type CountingGuest, needsAssembler, needsQemu } from '../helpers/qemu';
 
@@ -16,10 +16,12 @@ const PAGES = 2048;
 
 describeWhere([needsQemu(), needsAssembler()])('a running guest', () => {
   let guest: CountingGuest;
+  const shared = sharedLab({ own: true });
+  const withoutDwcp = sharedLab({ own: true, bArgs: ['--accept-dwcp', 'false'] });
   beforeAll(() => (guest = buildCountingGuest(PAGES, { idleTurns: 200 })));
 
   test('moves while it runs, and back onto its baseline, with every page', async () => {
-    const lab = await Lab.start({ own: true });
+    const lab = await shared();
     await startGuestOn(lab, 'live', guest);
     const before = await expectCounting(lab.a, 'live', PAGES, 2);
     const there = await lab.result(await lab.migrate('live'));
@@ -40,7 +42,7 @@ describeWhere([needsQemu(), needsAssembler()])('a running guest', () => {
   });
 
   test('started by hand with ordinary arguments and a qcow2 disk: adopted, moved while it runs; stopped, it comes back and starts', async () => {
-    const lab = await Lab.start({ own: true });
+    const lab = await shared();
     const folder = temporaryFolder();
     const [disk, qmp] = [join(folder, 'disk.qcow2'), join(folder, 'by-hand.qmp')];
     execFileSync('qemu-img', ['convert', '-f', 'raw', '-O', 'qcow2', guest.image, disk]);
@@ -83,7 +85,7 @@ describeWhere([needsQemu(), needsAssembler()])('a running guest', () => {
   }, 90_000);
 
   test('not running, with a qcow2 disk on another: the content moves, onto the raw baseline there, by either path, and starts', async () => {
-    const lab = await Lab.start({ own: true });
+    const lab = await shared();
     const folder = temporaryFolder();
     const [base, disk] = [join(folder, 'base.qcow2'), join(folder, 'disk.qcow2')];
     execFileSync('qemu-img', ['convert', '-f', 'raw', '-O', 'qcow2', guest.image, base]);
@@ -137,7 +139,7 @@ describeWhere([needsQemu(), needsAssembler()])('a running guest', () => {
   }, 90_000);
 
   test('a cancel while its memory is on its way lets it run on where it is, and what has arrived stays as baseline', async () => {
-    const lab = await Lab.start({ own: true });
+    const lab = await shared();
     await startGuestOn(lab, 'cancelled', buildCountingGuest(PAGES, { idleTurns: 200 }, 24 * 1024 * 1024));
     const before = await expectCounting(lab.a, 'cancelled', PAGES, 2);
     const id = await lab.migrate('cancelled', { bandwidthLimit: 3e6 });
@@ -152,7 +154,7 @@ describeWhere([needsQemu(), needsAssembler()])('a running guest', () => {
   }, 60_000);
 
   test('moves by QEMU itself where DWCP is off, and where the destination lets no DWCP in: disk and memory, nothing older than the pause', async () => {
-    const lab = await Lab.start({ own: true, bArgs: ['--accept-dwcp', 'false'] });
+    const lab = await withoutDwcp();
     await startGuestOn(lab, 'whole', guest);
     const before = await expectCounting(lab.a, 'whole', PAGES, 2);
     const there = await lab.result(await lab.migrate('whole', { maxDowntimeMs: 2_000 }));
@@ -182,7 +184,7 @@ describeWhere([needsQemu(), needsAssembler()])('a running guest', () => {
   }, 90_000);
 
   test('is refused with a reason where it is paused: nothing is moved', async () => {
-    const lab = await Lab.start({ own: true });
+    const lab = await shared();
     await startGuestOn(lab, 'refused', guest);
     await ask(lab.a, 'refused', (qmp) => qmp.execute('stop'));
     await expect(lab.result(await lab.migrate('refused'))).rejects.toMatchObject({ code: 'GUEST_PAUSED' });

@@ -4,7 +4,7 @@ import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { ImageResult, MigrationResult } from '../../src/model/migration';
 import { temporaryFolder } from '../helpers/data';
-import { Lab } from '../helpers/lab';
+import { Lab, sharedLab } from '../helpers/lab';
 import { describeWhere, needsProgram, needsRoot } from '../helpers/needs';
 import { Relay } from '../helpers/proxy';
 
@@ -16,9 +16,11 @@ const BYTES_A_CUT = 2 * LIMIT + 8 * 262_144;
 
 const diskOf = ({ images }: MigrationResult): ImageResult => images.find((image) => image.imageId === 'vda')!;
 
+const shared = sharedLab({ own: true, bArgs: ['--advertise-address', '127.0.0.2'] });
+
 /** Agent b is reached at 127.0.0.2 through a relay to where it listens, 127.0.0.1. */
 async function startBehindRelay(): Promise<{ lab: Lab; relay: Relay }> {
-  const lab = await Lab.start({ own: true, bArgs: ['--advertise-address', '127.0.0.2'] });
+  const lab = await shared();
   const relay = new Relay({ host: '127.0.0.2', port: lab.b.port }, { host: '127.0.0.1', port: lab.b.port });
   await relay.listen();
   return { lab, relay };

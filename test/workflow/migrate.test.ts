@@ -4,14 +4,18 @@
 import { hasCode } from '../../src/model/errors';
 import { MIGRATION_OPTIONS } from '../../src/model/options';
 import { changeImage, sha256 } from '../helpers/data';
-import { Lab, type LabHost } from '../helpers/lab';
+import { Lab, type LabHost, sharedLab } from '../helpers/lab';
 import { Relay } from '../helpers/proxy';
 
 const SIZE = 16 * 1024 * 1024;
 
+const shared = sharedLab();
+const withoutDwcp = sharedLab({ bArgs: ['--accept-dwcp', 'false'] });
+const behindRelay = sharedLab({ bArgs: ['--advertise-address', '127.0.0.2'] });
+
 describe('migrateVm', () => {
   it('moves a VM, says every node by name, and moves it back for next to nothing', async () => {
-    const lab = await Lab.start();
+    const lab = await shared();
     const { hashes, disk } = await lab.defineVm('round-trip', SIZE);
     const id = await lab.migrate('round-trip');
     const result = await lab.result(id);
@@ -50,7 +54,7 @@ describe('migrateVm', () => {
   });
 
   it('refuses a second migration of the same VM at the same time, and answers the same request again as the first time', async () => {
-    const lab = await Lab.start();
+    const lab = await shared();
     await lab.defineVm('twice', SIZE);
     const id = await lab.migrate('twice', { bandwidthLimit: 2e6, migrationId: 'the-same' });
     await expect(lab.migrate('twice')).rejects.toMatchObject({ code: 'MIGRATION_IN_PROGRESS' });
@@ -60,7 +64,7 @@ describe('migrateVm', () => {
   });
 
   it('takes the standard transfer from the start where DWCP is off, and verifies it as strictly', async () => {
-    const lab = await Lab.start();
+    const lab = await shared();
     const { hashes } = await lab.defineVm('standard', SIZE);
     const result = await lab.result(await lab.migrate('standard', { enableDwcp: false }));
     expect(result).toMatchObject({ path: 'standard', images: [{ streams: 1, verified: true }, { streams: 1 }] });
@@ -69,7 +73,7 @@ describe('migrateVm', () => {
   });
 
   it('falls back to the standard transfer when the destination refuses DWCP’s hello, and says why', async () => {
-    const lab = await Lab.start({ bArgs: ['--accept-dwcp', 'false'] });
+    const lab = await withoutDwcp();
     const { hashes } = await lab.defineVm('fallback', SIZE);
     const result = await lab.result(await lab.migrate('fallback'));
     expect(result).toMatchObject({ path: 'fallback', fallbackReason: { code: 'HELLO_REFUSED' } });
@@ -80,7 +84,7 @@ describe('migrateVm', () => {
   });
 
   it('fails with the reason, VM where it was, where fallback is off', async () => {
-    const lab = await Lab.start({ bArgs: ['--accept-dwcp', 'false'] });
+    const lab = await withoutDwcp();
     const { hashes, disk } = await lab.defineVm('no-fallback', SIZE);
     await expect(lab.result(await lab.migrate('no-fallback', { enableFallback: false }))).rejects.toMatchObject({
       code: 'HELLO_REFUSED',
@@ -92,7 +96,7 @@ describe('migrateVm', () => {
   });
 
   it('names what is wrong with a request, before any host is asked', async () => {
-    const lab = await Lab.start();
+    const lab = await shared();
     await expect(lab.migrate('no such name!')).rejects.toMatchObject({ code: 'INVALID_INPUT' });
     await expect(lab.migrate('x', { minStreams: 300 })).rejects.toMatchObject({ code: 'INVALID_INPUT' });
     await expect(lab.result(await lab.migrate('unknown-vm'))).rejects.toMatchObject({
@@ -108,7 +112,7 @@ describe('migrateVm', () => {
   });
 
   it('takes a new bandwidth limit while it runs', async () => {
-    const lab = await Lab.start();
+    const lab = await shared();
     const { hashes } = await lab.defineVm('limit', SIZE);
     const id = await lab.migrate('limit', { bandwidthLimit: 2e5 });
     await lab.until(id, 'a transfer', ({ live }) => live.length > 0);
@@ -120,7 +124,7 @@ describe('migrateVm', () => {
   });
 
   it('shows its phase, progress and plan to whoever asks', async () => {
-    const lab = await Lab.start();
+    const lab = await shared();
     await lab.defineVm('progress', SIZE);
     const id = await lab.migrate('progress', { bandwidthLimit: 2e6 });
     const status = await lab.until(id, 'half', ({ live }) =>
@@ -167,7 +171,7 @@ describe('cancel', () => {
   it.each(Object.keys(HOLDS))(
     'in phase %s rolls back: VM at the source, what had arrived kept as baseline',
     async (phase) => {
-      const lab = await Lab.start({ bArgs: ['--advertise-address', '127.0.0.2'] });
+      const lab = await behindRelay();
       const relay = new Relay({ host: '127.0.0.2', port: lab.b.port }, { host: '127.0.0.1', port: lab.b.port });
       await relay.listen();
       const vmId = `cancel-${phase.replaceAll('_', '-')}`;
@@ -193,7 +197,7 @@ describe('cancel', () => {
   );
 
   it('by Temporal’s own cancel does the same', async () => {
-    const lab = await Lab.start();
+    const lab = await shared();
     const { hashes, disk } = await lab.defineVm('native-cancel', SIZE);
     const id = await lab.migrate('native-cancel', { bandwidthLimit: 2e6 });
     await lab.untilShare(id, 0.3);
@@ -207,7 +211,7 @@ describe('cancel', () => {
 
 describe('operators', () => {
   it('terminate: the agents sweep up by themselves, and the VM can move again', async () => {
-    const lab = await Lab.start();
+    const lab = await shared();
     const { hashes, disk } = await lab.defineVm('terminated', SIZE);
     const id = await lab.migrate('terminated', { bandwidthLimit: 2e6 });
     await lab.untilShare(id, 0.3);
@@ -230,7 +234,7 @@ describe('operators', () => {
   });
 
   it('reset to an earlier event: every step gives its answer again, the VM moves once', async () => {
-    const lab = await Lab.start();
+    const lab = await shared();
     const { hashes } = await lab.defineVm('reset', SIZE);
     const id = await lab.migrate('reset', { bandwidthLimit: 2e6 });
     await lab.untilShare(id, 0.4);
@@ -252,7 +256,7 @@ describe('operators', () => {
   });
 
   it('reset behind the point of no return: finds the VM moved, and says so', async () => {
-    const lab = await Lab.start();
+    const lab = await shared();
     const { hashes } = await lab.defineVm('late-reset', SIZE);
     await lab.result(await lab.migrate('late-reset'));
     const handle = lab.client.workflow.getHandle('migrate-vm:late-reset');
@@ -274,7 +278,7 @@ describe('operators', () => {
 
 describe('warm-up', () => {
   it('brings the baseline up to date while the VM stays, so that the move sends only what changed since', async () => {
-    const lab = await Lab.start();
+    const lab = await shared();
     const { disk } = await lab.defineVm('warm', SIZE);
     const warm = await lab.result(await lab.orchestrator.warmBaseline('warm', lab.a.hostId, lab.b.hostId));
     expect(warm.images[0]!.began).toBe('empty');
