@@ -23,3 +23,14 @@ export function survivors(): string[] {
       }
     });
 }
+
+const ends: (() => Promise<unknown>)[] = [];
+
+/** What several tests of a file share and nobody else ends: ended behind the last of them, before survivors are looked for. */
+export function endBehindAll(end: () => Promise<unknown>): void {
+  ends.push(end);
+}
+
+export async function endAll(): Promise<void> {
+  for (const end of ends.splice(0)) await end();
+}

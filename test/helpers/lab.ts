@@ -12,6 +12,7 @@ import { createOrchestrator, type MigrateOptions, type Orchestrator } from '../.
 import { errnoOf } from '../../src/model/errors';
 import type { MigrationResult } from '../../src/model/migration';
 import { VmRegistry } from '../../src/store/vm-registry';
+import { endBehindAll } from './children-check';
 import { sha256, temporaryFolder, writeImage } from './data';
 
 export interface LabHost {
@@ -310,6 +311,6 @@ afterEach(async () => {
  */
 export function sharedLab(options: LabOptions = {}): () => Promise<Lab> {
   let lab: Promise<Lab> | undefined;
-  afterAll(async () => (await lab)?.stop());
+  endBehindAll(async () => (await lab)?.stop());
   return () => (lab ??= Lab.start({ ...options, keep: true }));
 }

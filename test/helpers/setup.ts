@@ -1,10 +1,11 @@
 /**
  * For every test file: limits per kind, and no process of ours left behind.
  */
-import { survivors } from './children-check';
+import { endAll, survivors } from './children-check';
 
 jest.setTimeout(120_000);
 
-afterAll(() => {
+afterAll(async () => {
+  await endAll();
   expect(survivors()).toEqual([]);
 });
