@@ -42,7 +42,10 @@ export interface RunningAgent {
 }
 
 export async function startAgent(options: ProcessOptions, log: Logger): Promise<RunningAgent> {
-  const host = await openHost(options, (migrationId, line) => log.info({ migrationId }, line));
+  const host = await openHost(options, {
+    explain: (migrationId, line) => log.info({ migrationId }, line),
+    warn: (error) => log.warn(error.report(), 'the audit log is behind'),
+  });
   const stopping = new AbortController();
   const sources = new SourceHub(host.source);
   const { registry, ownership: journal, store, driver, source } = host;

@@ -12,6 +12,7 @@ import { HostDriver } from '../hypervisor/host-driver';
 import { limitAt, parseBandwidthSchedule, type ScheduleEntry } from '../model/bandwidth-schedule';
 import { DwcpError, toDwcpError } from '../model/errors';
 import type { ProcessOptions } from '../model/options';
+import { AuditLog } from '../store/audit-log';
 import { BaseStore } from '../store/base-disks';
 import { BaselineStore } from '../store/baselines';
 import { DictionaryStore } from '../store/dictionaries';
@@ -28,11 +29,19 @@ import type { Advertised, SourceContext } from '../sync/source/source-context';
 import { copyPathOf } from '../sync/upkeep/baseline-copy';
 import { BaselineSealer } from '../sync/upkeep/baseline-sealer';
 import { DataPlaneListener, type TlsFiles } from '../transport/endpoint';
+import { RELEASE } from '../transport/hello';
 import { PeerPool } from '../transport/peer-pool';
 import { SharedLimit } from '../transport/shared-limit';
 import { Slab } from '../transport/slab';
+import { auditedAdmission } from './audited-admission';
 
 const SCHEDULE_EVERY_MS = 10_000;
+
+/** Where a host says what its callers have no answer for. */
+export interface HostSays {
+  readonly explain?: SourceContext['explain'];
+  readonly warn?: (error: DwcpError) => void;
+}
 
 export interface HostParts {
   readonly hostId: string;
@@ -42,6 +51,7 @@ export interface HostParts {
   readonly advertised: Advertised;
   readonly registry: VmRegistry;
   readonly ownership: OwnershipJournal;
+  readonly audit: AuditLog;
   readonly store: BaselineStore;
   readonly bases: BaseStore;
   readonly driver: HostDriver;
@@ -139,13 +149,13 @@ export function readTlsFiles({
 }
 
 /** Opens a host's parts and starts listening. @throws CONFIG_INVALID where folder or port are taken; what had been opened is closed then */
-export async function openHost(options: ProcessOptions, explain?: SourceContext['explain']): Promise<HostParts> {
+export async function openHost(options: ProcessOptions, says: HostSays = {}): Promise<HostParts> {
   const opened: (() => unknown)[] = [];
   const closeAll = async (): Promise<void> => {
     for (const close of opened.splice(0).reverse()) await close();
   };
   try {
-    return { ...(await openParts(options, explain, opened)), close: closeAll };
+    return { ...(await openParts(options, says, opened)), close: closeAll };
   } catch (error) {
     await closeAll();
     throw error;
@@ -155,7 +165,7 @@ export async function openHost(options: ProcessOptions, explain?: SourceContext[
 /** @param opened takes what closes each part, in the order in which they were opened */
 async function openParts(
   options: ProcessOptions,
-  explain: SourceContext['explain'],
+  { explain, warn = () => undefined }: HostSays,
   opened: (() => unknown)[],
 ): Promise<Omit<HostParts, 'close'>> {
   const hostId = resolveHostId(options);
@@ -168,6 +178,10 @@ async function openParts(
   opened.push(lockFolder(dataDir));
   await takeOverFolder(dataDir);
   const instance = await beginInstance(dataDir);
+  const audit = await AuditLog.open(dataDir, (error) => warn(toDwcpError(error, 'INTERNAL')));
+  opened.push(() => audit.close());
+  audit.write('agent_started', { hostId, release: RELEASE, instance: instance.instanceId, start: instance.starts });
+  opened.push(() => audit.write('agent_stopped'));
   const key = await agentKey(dataDir);
   const tls = readTlsFiles(options);
   const pool = new CodecPool(options.workerThreads);
@@ -180,7 +194,9 @@ async function openParts(
   store.guardWith(sealer);
   const dictionaries = new DictionaryStore(dataDir);
   const bases = new BaseStore(dataDir);
-  const ownership = new OwnershipJournal(dataDir);
+  const ownership = new OwnershipJournal(dataDir, (vmId, { state, migrationId, fence, note, movedTo }) =>
+    audit.write('ownership', { vmId, state, migrationId, fence, note, movedTo }),
+  );
   const registry = new VmRegistry(dataDir);
   const driver = new HostDriver((vmId) => registry.runFolder(vmId));
   for (const { images } of await registry.list())
@@ -196,7 +212,10 @@ async function openParts(
     },
     { dataDir, store, dictionaries, bases, ownership, registry, pool, activator: driver },
   );
-  const listener: DataPlaneListener = new DataPlaneListener((hello, connection) => hub.admit(hello, connection), tls);
+  const listener: DataPlaneListener = new DataPlaneListener(
+    auditedAdmission(audit, (hello, connection) => hub.admit(hello, connection)),
+    tls,
+  );
   opened.push(() => listener.close());
   opened.push(() => peers.close());
   opened.push(() => hub.close());
@@ -210,6 +229,7 @@ async function openParts(
     advertised: advertised(options, port),
     registry,
     ownership,
+    audit,
     store,
     bases,
     driver,

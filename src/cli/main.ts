@@ -4,6 +4,7 @@
 import { Command, CommanderError } from 'commander';
 import { EXIT } from '../model/error-codes';
 import { RELEASE } from '../transport/hello';
+import { addAuditCommands } from './commands/audit';
 import { addBaselineCommands } from './commands/baselines';
 import { addBaseCommands } from './commands/bases';
 import { addDemoCommand } from './commands/demo';
@@ -25,6 +26,7 @@ async function main(): Promise<void> {
   addDemoCommand(program);
   addProcessCommands(program);
   addLocalCommands(program);
+  addAuditCommands(program);
   addBaselineCommands(program);
   addBaseCommands(program);
   addDictionaryCommands(program);

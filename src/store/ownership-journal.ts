@@ -116,6 +116,7 @@ export class OwnedVm {
     const entry: OwnershipEntry = { state, migrationId, fence, atMs: Date.now(), ...details };
     const kept = (await this.#journal.entries(this.vmId)).slice(1 - KEPT_ENTRIES);
     await this.#write([...kept, entry]);
+    this.#journal.onEntry(this.vmId, entry);
     return entry;
   }
 }
@@ -126,8 +127,11 @@ export class OwnershipJournal {
   /** Behind a write that has failed what can be read may be its line, which is not durable yet: the folder is synced first. */
   #failedWrites = 0;
   #settledWrites = 0;
+  /** Told of each line once it is durable. */
+  readonly onEntry: (vmId: string, entry: OwnershipEntry) => void;
 
-  constructor(dataDir: string) {
+  constructor(dataDir: string, onEntry: OwnershipJournal['onEntry'] = () => undefined) {
+    this.onEntry = onEntry;
     this.#folder = join(dataDir, 'ownership');
   }
 

@@ -175,5 +175,9 @@ const STUBS: Readonly<Record<string, Module>> = {
     serveMetrics: () => Promise.resolve({ port: 0, close: () => Promise.resolve() }),
   },
   'src/telemetry/logger': { temporalLogger: () => ({}) },
+  // For people: nothing of the product is decided by it.
+  'src/store/audit-log': {
+    AuditLog: { open: () => Promise.resolve({ head: '', write: () => undefined, close: () => Promise.resolve() }) },
+  },
   'src/transport/slab': { Slab: SimSlab },
 };
