@@ -4,6 +4,7 @@
  */
 import type { HypervisorDriver } from '../../src/hypervisor/contract';
 import type { VmImage } from '../../src/model/image';
+import { sha256 } from '../helpers/data';
 
 export interface DriverUnderTest {
   readonly driver: HypervisorDriver;
@@ -12,6 +13,8 @@ export interface DriverUnderTest {
   /** Makes the VM look as if it ran, in a way the driver can see; returns what undoes it. */
   makeRun(images: readonly VmImage[]): Promise<() => Promise<void>>;
 }
+
+const contentOf = (images: readonly VmImage[]): string[] => images.map(({ path }) => sha256(path));
 
 export function hypervisorDriverSuite(name: string, create: () => DriverUnderTest): void {
   describe(`hypervisor driver contract: ${name}`, () => {
@@ -31,12 +34,15 @@ export function hypervisorDriverSuite(name: string, create: () => DriverUnderTes
       await expect(driver.inspect(missing)).rejects.toMatchObject({ code: 'IMAGE_UNREADABLE' });
     });
 
-    it('holds a stopped VM, twice as well as once, and lets it go again', async () => {
+    it('holds a stopped VM, twice as well as once, and lets it go again as it was', async () => {
       const images = await makeVm();
+      const before = contentOf(images);
       await driver.hold(images);
       await driver.hold(images);
+      expect(contentOf(images)).toEqual(before);
       await driver.resume(images);
       await driver.resume(images);
+      expect(contentOf(images)).toEqual(before);
       await driver.hold(images);
     });
 
@@ -48,10 +54,12 @@ export function hypervisorDriverSuite(name: string, create: () => DriverUnderTes
       await driver.hold(images);
     });
 
-    it('activates a VM whose images are in place, twice as well as once', async () => {
+    it('activates a VM whose images are in place, twice as well as once, and changes nothing of them', async () => {
       const images = await makeVm();
+      const before = contentOf(images);
       await driver.activate(images);
       await driver.activate(images);
+      expect(contentOf(images)).toEqual(before);
     });
   });
 }

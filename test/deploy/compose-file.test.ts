@@ -63,7 +63,9 @@ test('watches the health of what others wait for, and of agents and control work
 
 test('publishes nothing of the database, and nothing beyond this machine', () => {
   expect(file.services.postgresql?.ports).toBeUndefined();
-  for (const [, { ports = [] }] of services) for (const port of ports) expect(port).toMatch(/^127\.0\.0\.1:/);
+  const published = services.flatMap(([, { ports = [] }]) => ports);
+  expect(published).not.toEqual([]);
+  for (const port of published) expect(port).toMatch(/^127\.0\.0\.1:/);
 });
 
 test('keeps the database on a named volume', () => {
@@ -72,7 +74,9 @@ test('keeps the database on a named volume', () => {
 });
 
 test('takes secrets from files and has none in the environment', () => {
-  for (const secret of Object.values(file.secrets)) expect(secret.file).toMatch(/^\.\/deploy\/secrets\//);
+  const secrets = Object.values(file.secrets);
+  expect(secrets).not.toEqual([]);
+  for (const secret of secrets) expect(secret.file).toMatch(/^\.\/deploy\/secrets\//);
   for (const [name, { environment = {} }] of services) {
     for (const [variable, value] of Object.entries(environment)) {
       if (/PASSWORD|PWD|SECRET|KEY/.test(variable))

@@ -86,14 +86,31 @@ describe('hexadecimal text taken apart', () => {
     expect(new HexSplit().shareOf(Buffer.from('deadbeef, cafe and 1234567890', 'latin1'))).toBe(0);
   });
 
-  it('says so where it was damaged, and writes nothing outside', () => {
+  it('says so where it was cut or is of another length', () => {
     fc.assert(
-      fc.property(text, fc.nat(), fc.nat(255), fc.nat(40), (bytes, at, value, cut) => {
+      fc.property(text, fc.integer({ min: 1, max: 40 }), (bytes, cut) => {
+        const split = splitOf(bytes);
+        const short = split.subarray(0, Math.max(0, split.length - cut));
+        expect(new HexSplit().join(short, Buffer.alloc(bytes.length))).toBe(false);
+        expect(new HexSplit().join(split, Buffer.alloc(bytes.length + 1))).toBe(false);
+      }),
+      { numRuns: 500 },
+    );
+  });
+
+  it('damaged writes nothing outside, and leaves no byte as it was where it says that it is whole', () => {
+    const joined = (split: Buffer, bytes: number, fill: number): Buffer | undefined => {
+      const memory = Buffer.alloc(bytes + 200, fill);
+      const isWhole = new HexSplit().join(split, memory.subarray(100, 100 + bytes));
+      for (const outside of [memory.subarray(0, 100), memory.subarray(100 + bytes)])
+        expect(outside.every((byte) => byte === fill)).toBe(true);
+      return isWhole ? memory.subarray(100, 100 + bytes) : undefined;
+    };
+    fc.assert(
+      fc.property(text, fc.nat(), fc.nat(255), (bytes, at, value) => {
         const split = Buffer.from(splitOf(bytes));
         split[at % split.length] = value;
-        const back = Buffer.alloc(bytes.length);
-        expect([true, false]).toContain(new HexSplit().join(split.subarray(0, split.length - cut), back));
-        expect(new HexSplit().join(splitOf(bytes), Buffer.alloc(bytes.length + 1))).toBe(false);
+        expect(joined(split, bytes.length, 1)).toEqual(joined(split, bytes.length, 2));
       }),
       { numRuns: 500 },
     );
@@ -134,7 +151,23 @@ describe('run delta', () => {
     expect(out.subarray(500).every((byte) => byte === 0)).toBe(true);
   });
 
-  it('refuses malformed deltas and never writes outside the block', () => {
+  it('refuses a delta that is cut in a word, or goes on behind the end of its block', () => {
+    fc.assert(
+      fc.property(edits, fc.integer({ min: 1, max: 3 }), (changes, cut) => {
+        const old = randomBlock(1, 1);
+        const out = Buffer.alloc(70_000);
+        const delta = out.subarray(0, encodeRunDelta(old, edited(old, changes), out, 0, out.length));
+        if (delta.length > 0)
+          expect(applyRunDelta(delta.subarray(0, delta.length - cut), Buffer.from(old))).toBe(false);
+        // One word more, behind as many that stay as the block has.
+        const further = Buffer.concat([delta, Buffer.from([0x80, 0x80, 0x01, 1, 9, 9, 9, 9])]);
+        expect(applyRunDelta(further, Buffer.from(old))).toBe(false);
+      }),
+      { numRuns: 60 },
+    );
+  });
+
+  it('never writes outside the block, whatever it is given', () => {
     fc.assert(
       fc.property(fc.uint8Array({ maxLength: 400 }), (bytes) => {
         const memory = Buffer.alloc(8192, 7);

@@ -47,12 +47,25 @@ test('ends with what a read has failed with, since its transfer has ended with t
   await expect(live.lastRound()).rejects.toMatchObject({ code: 'IMAGE_UNREADABLE', message: 'the export is gone' });
 });
 
-test('reads what is left and ends the feed where all goes well', async () => {
+test('reads all that is left and ends the feed where all goes well: the disk is not needed any more', async () => {
+  const read: number[] = [];
   const live = disk({
-    read: (_offset, into) => Promise.resolve(void into.fill(7)),
+    read: (offset, into) => Promise.resolve(void into.fill(1 + read.push(offset))),
     holes: () => Promise.resolve(HOLES),
   });
   await live.beginScan(() => true);
   await live.lastRound(new AbortController().signal);
   expect(live.feed.open).toBe(false);
+  expect(read).toEqual(Array.from({ length: 8 }, (_, block) => block * BLOCK_SIZE_BYTES));
+  const taken = live.feed.next(8)!;
+  const bytes = Buffer.alloc(8 * BLOCK_SIZE_BYTES);
+  await live.feed.load!(taken, bytes);
+  expect(read).toHaveLength(8);
+  for (let block = 0; block < 8; block += 1)
+    expect(
+      bytes
+        .subarray(block * BLOCK_SIZE_BYTES)
+        .subarray(0, BLOCK_SIZE_BYTES)
+        .every((byte) => byte === block + 2),
+    ).toBe(true);
 });

@@ -112,7 +112,9 @@ describe('options', () => {
     expect(() => parseOption('minStreams', MIGRATION_OPTIONS.minStreams, '0')).toThrow(
       'minStreams takes an integer from 1 to 256, not 0',
     );
-    expect(() => parseOption('minStreams', MIGRATION_OPTIONS.minStreams, '1.5')).toThrow();
+    expect(() => parseOption('minStreams', MIGRATION_OPTIONS.minStreams, '1.5')).toThrow(
+      'minStreams takes an integer from 1 to 256, not 1.5',
+    );
     expect(() => parseOption('force', MIGRATION_OPTIONS.force, 'maybe')).toThrow('true or false');
     expect(() => compileMigrationOptions({ minStreams: 9, maxStreams: 8 })).toThrow(
       'minStreams (9) is more than maxStreams (8)',

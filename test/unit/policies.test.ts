@@ -1,16 +1,24 @@
-/** Tables that a slip would break without any test of behaviour noticing. */
+/** Tables that a slip would break without any test of behaviour noticing. That activities beat: activities.test.ts. */
+import { msToNumber } from '@temporalio/common/lib/time';
 import { declaredSchedules } from '../../src/control/schedules';
 import { ERROR_CODES, type ErrorCodeSpec, EXIT, EXIT_MEANINGS } from '../../src/model/error-codes';
+import { HEARTBEAT_THROTTLE_MS, HEARTBEAT_TICK_MS, HOST_PATIENCE_MS } from '../../src/model/timing';
 import { PRESETS } from '../../workflows/activity-proxies';
+
+/** Notice of an agent that is gone, where nothing beats, comes with the end of its time. */
+const MOST_WITHOUT_BEAT_MS = 60_000;
 
 describe('every preset of activities', () => {
   test.each(Object.entries(PRESETS))(
-    '%s: bounded, capped back-off, a heartbeat where it may be long, a limit to waiting for a host',
-    (name, preset) => {
-      expect(preset.startToCloseTimeout).toMatch(/^\d+[smhd]$/);
-      expect(preset.scheduleToStartTimeout).toBeDefined();
-      expect(preset.retry.maximumInterval).toBe('15s');
-      if (name !== 'brief') expect(preset.heartbeatTimeout).toBe(10_000);
+    '%s: bounded, tried again soon, its agent’s end noticed, a limit to waiting for a host',
+    (_, { startToCloseTimeout, scheduleToStartTimeout, heartbeatTimeout, retry }) => {
+      const lastsAtMostMs = msToNumber(startToCloseTimeout);
+      expect(lastsAtMostMs).toBeGreaterThan(0);
+      expect(msToNumber(scheduleToStartTimeout)).toBeLessThanOrEqual(HOST_PATIENCE_MS);
+      expect(msToNumber(retry.maximumInterval ?? '1000h')).toBeLessThanOrEqual(60_000);
+      if (heartbeatTimeout === undefined) expect(lastsAtMostMs).toBeLessThanOrEqual(MOST_WITHOUT_BEAT_MS);
+      // A beat that comes late, or is lost, is no death.
+      else expect(heartbeatTimeout).toBeGreaterThanOrEqual(3 * (HEARTBEAT_TICK_MS + HEARTBEAT_THROTTLE_MS));
     },
   );
 
@@ -44,6 +52,8 @@ describe('every error code', () => {
 });
 
 test('schedules never overlap with themselves and do not catch up for long', () => {
-  for (const schedule of declaredSchedules(3_600_000))
+  const schedules = declaredSchedules(3_600_000);
+  expect(schedules).not.toEqual([]);
+  for (const schedule of schedules)
     expect(schedule).toMatchObject({ policies: { overlap: 'SKIP', catchupWindow: '1h' }, memo: { managedBy: 'dwcp' } });
 });

@@ -46,12 +46,14 @@ test('a block of referred, carried and staying pages is rebuilt, whatever the or
   );
 });
 
-test('whatever comes is refused or applied, never read beyond its end; an address that is nowhere is missing', () => {
+test('whatever comes is refused or applied, never read beyond its end nor written outside its block; an address that is nowhere is missing', () => {
   fc.assert(
     fc.property(fc.uint8Array({ maxLength: 200 }), fc.nat(0xffff), (bytes, carried) => {
-      expect(['done', 'missing', 'malformed']).toContain(
-        applyReferences(Buffer.from(bytes), carried, Buffer.alloc(65_536), read),
-      );
+      const memory = Buffer.alloc(65_536 + 2 * PAGE, 7);
+      const block = memory.subarray(PAGE, PAGE + 65_536);
+      expect(['done', 'missing', 'malformed']).toContain(applyReferences(Buffer.from(bytes), carried, block, read));
+      for (const outside of [memory.subarray(0, PAGE), memory.subarray(PAGE + 65_536)])
+        expect(outside.every((byte) => byte === 7)).toBe(true);
     }),
   );
   const out = Buffer.alloc(100);

@@ -2,7 +2,7 @@
 import { randomBytes } from 'node:crypto';
 import fc from 'fast-check';
 import { BatchAssembly, MOST_IN_PARTS_BYTES, PART_BYTES, partsOf } from '../../src/transport/batch-parts';
-import { readCounters, writeCounters } from '../../src/transport/counters';
+import { type Counters, readCounters, writeCounters } from '../../src/transport/counters';
 import { buildFrame, type Frame, openFrame, readHeader } from '../../src/transport/frame';
 import { type Run, Slab } from '../../src/transport/slab';
 import { TokenBucket } from '../../src/transport/token-bucket';
@@ -83,33 +83,55 @@ describe('token bucket', () => {
 });
 
 describe('counters', () => {
+  const u32 = fc.nat(0xffffffff);
+  const report = fc.record({
+    verified: fc.array(u32, { maxLength: 100 }),
+    refused: fc.array(fc.record({ batch: u32, block: u32 }), { maxLength: 50 }),
+    streams: fc.array(fc.record({ stream: fc.nat(65_535), blocked: fc.boolean(), receivedBytes: fc.nat(2 ** 45) }), {
+      maxLength: 50,
+    }),
+  });
+  const outcomeOf = (bytes: Buffer): Counters | 'refused' => {
+    try {
+      return readCounters(bytes);
+    } catch (error) {
+      expect(error).toMatchObject({ code: 'PROTOCOL_VIOLATION' });
+      return 'refused';
+    }
+  };
+
   it('are read as they were written', () => {
-    const u32 = fc.nat(0xffffffff);
     fc.assert(
-      fc.property(
-        fc.record({
-          verified: fc.array(u32, { maxLength: 100 }),
-          refused: fc.array(fc.record({ batch: u32, block: u32 }), { maxLength: 50 }),
-          streams: fc.array(
-            fc.record({ stream: fc.nat(65_535), blocked: fc.boolean(), receivedBytes: fc.nat(2 ** 45) }),
-            { maxLength: 50 },
-          ),
-        }),
-        (counters) => {
-          expect(readCounters(writeCounters(counters))).toEqual(counters);
-        },
-      ),
+      fc.property(report, (counters) => {
+        expect(readCounters(writeCounters(counters))).toEqual(counters);
+      }),
     );
   });
 
-  it('are refused by code when they are cut or lie about their length', () => {
+  it('are refused by code when they are cut, at whatever byte, or name more than there is', () => {
+    fc.assert(
+      fc.property(report, fc.nat(), (counters, cut) => {
+        const bytes = writeCounters(counters);
+        expect(outcomeOf(bytes.subarray(0, cut % bytes.length))).toBe('refused');
+        const refusedAt = 4 + 4 * counters.verified.length;
+        for (const at of [0, refusedAt]) {
+          const lying = Buffer.from(bytes);
+          lying.writeUInt32BE(0xffffffff, at);
+          expect(outcomeOf(lying)).toBe('refused');
+        }
+        bytes.writeUInt16BE(0xffff, refusedAt + 4 + 8 * counters.refused.length);
+        expect(outcomeOf(bytes)).toBe('refused');
+      }),
+    );
+  });
+
+  it('of any other bytes are refused by code, or are no more than these have room for', () => {
     fc.assert(
       fc.property(fc.uint8Array({ maxLength: 60 }), (bytes) => {
-        try {
-          readCounters(Buffer.from(bytes));
-        } catch (error) {
-          expect(error).toMatchObject({ code: 'PROTOCOL_VIOLATION' });
-        }
+        const read = outcomeOf(Buffer.from(bytes));
+        if (read === 'refused') return;
+        const { verified, refused, streams } = read;
+        expect(10 + 4 * verified.length + 8 * refused.length + 11 * streams.length).toBeLessThanOrEqual(bytes.length);
       }),
     );
   });
