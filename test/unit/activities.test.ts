@@ -54,8 +54,6 @@ const IMPLEMENTED: Readonly<Record<Queue, Readonly<Record<string, Activity>>>> =
   ) as unknown as Record<string, Activity>,
 };
 
-const QUEUES: ReadonlySet<string> = new Set(Object.keys(IMPLEMENTED));
-
 /** Every `onQueue(host, 'preset', call).activity(...)` of a file. @throws where one is written otherwise: it could not be found */
 function callsIn(file: string): Call[] {
   const text = readFileSync(join(WORKFLOWS, file), 'utf8');
