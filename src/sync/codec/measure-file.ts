@@ -5,8 +5,8 @@ import { open } from 'node:fs/promises';
 import { MAX_BATCH_BLOCKS } from '../../encoder/batch-format';
 import { HASH_BYTES } from '../../encoder/hash';
 import { BLOCK_SIZE_BYTES } from '../../model/image';
+import { dataRuns } from '../../store/data-runs';
 import { Manifest } from '../../store/manifest';
-import { nextData, nextHole } from '../../store/system-calls';
 import type { CodecPool } from './codec-pool';
 
 const MEASURE_LANES = 2;
@@ -52,18 +52,15 @@ function* dataStretches(
   held: Manifest,
   skip: SharedArrayBuffer | undefined,
 ): Generator<{ first: number; count: number }> {
-  const marks = skip && new Uint8Array(skip);
-  let block = 0;
-  while (block < held.blocks) {
-    const dataAt = Math.min(nextData(fd, block * BLOCK_SIZE_BYTES), held.sizeBytes);
-    const first = Math.min(held.blocks, Math.floor(dataAt / BLOCK_SIZE_BYTES));
-    if (!marks) held.hashes.fill(0, block * HASH_BYTES, first * HASH_BYTES);
-    block = first;
-    if (block >= held.blocks) return;
-    const holeAt = Math.min(nextHole(fd, dataAt), held.sizeBytes);
-    const end = Math.min(held.blocks, Math.max(block + 1, Math.ceil(holeAt / BLOCK_SIZE_BYTES)));
-    for (; block < end; block += MAX_BATCH_BLOCKS)
-      yield { first: block, count: Math.min(MAX_BATCH_BLOCKS, end - block) };
-    block = end;
+  let known = 0;
+  const zerosUntil = (block: number): void => {
+    if (!skip) held.hashes.fill(0, known * HASH_BYTES, block * HASH_BYTES);
+  };
+  for (const { first, count } of dataRuns(fd, held.sizeBytes, BLOCK_SIZE_BYTES)) {
+    zerosUntil(first);
+    known = first + count;
+    for (let block = first; block < known; block += MAX_BATCH_BLOCKS)
+      yield { first: block, count: Math.min(MAX_BATCH_BLOCKS, known - block) };
   }
+  zerosUntil(held.blocks);
 }

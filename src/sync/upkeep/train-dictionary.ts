@@ -13,8 +13,8 @@ import { isZero } from '../../encoder/zero';
 import { DwcpError, errnoOf, messageOf } from '../../model/errors';
 import { PAGE_SIZE_BYTES } from '../../model/image';
 import { MIB } from '../../model/units';
+import { isHole } from '../../store/data-runs';
 import { type DictionaryStore, type DictionaryVersion, MAX_DICTIONARY_BYTES } from '../../store/dictionaries';
-import { nextData } from '../../store/system-calls';
 import type { CodecPool } from '../codec/codec-pool';
 
 /** Below it a dictionary costs more than it brings. */
@@ -51,7 +51,7 @@ export async function samplePages(paths: readonly string[], pages: number): Prom
       for (let tried = 0, taken = 0; tried < TRIES * wanted && taken < wanted; tried += 1) {
         const at = Math.floor((Math.random() * size) / PAGE_SIZE_BYTES) * PAGE_SIZE_BYTES;
         // In a hole, or known: a page that is taken twice would be trained on and held out.
-        if (looked.has(at) || nextData(handle.fd, at) >= at + PAGE_SIZE_BYTES) continue;
+        if (looked.has(at) || isHole(handle.fd, at, at + PAGE_SIZE_BYTES)) continue;
         looked.add(at);
         const page = Buffer.alloc(PAGE_SIZE_BYTES);
         const { bytesRead } = await handle.read(page, 0, PAGE_SIZE_BYTES, at);
