@@ -9,6 +9,7 @@ import { isZero } from '../../encoder/zero';
 import { toDwcpError } from '../../model/errors';
 import { PAGE_SIZE_BYTES, pagesOfBlocks } from '../../model/image';
 import type { SendingSession } from '../../transport/sending-session';
+import { piecesOf } from '../codec/pieces';
 import { type BasePages, ReferenceIndex, shareReferences } from '../codec/reference-index';
 import { basePagesSchema, basesOfferedSchema, MAX_BASE_PAGES, readBody } from '../protocol';
 import type { SourceMigration } from './source-migration';
@@ -71,8 +72,7 @@ async function addBase(
   );
   const known = here && (await context.bases.pagesOf(here));
   const pages = pagesOfBlocks(base.sizeBytes);
-  for (let first = 0; first < pages; first += MAX_BASE_PAGES) {
-    const count = Math.min(MAX_BASE_PAGES, pages - first);
+  for (const { first, count } of piecesOf(pages, MAX_BASE_PAGES)) {
     if (known) add(known.subarray(first * PAGE_HASH_BYTES, (first + count) * PAGE_HASH_BYTES), first);
     else
       add(
