@@ -83,7 +83,7 @@ const contractOnly = {
 
 function syncRoom(room) {
   const others = SYNC_ROOMS.filter((other) => other !== room && !SYNC_WALLS[room].includes(other));
-  const ends = ['destination-hub', 'source-hub', ...(SYNC_WALLS[room].includes('words') ? [] : ['protocol', 'wait'])];
+  const ends = ['destination-hub', 'source-hub', ...(SYNC_WALLS[room].includes('words') ? [] : ['protocol'])];
   return wall(
     'sync',
     [

@@ -2,6 +2,7 @@
  * The live view of a migration: one line per image with percent, rate, streams, level, ratio and time left, until it has
  * ended. On a terminal the lines stay in place; elsewhere a line is printed when something has changed.
  */
+
 import type { MigrationStatus } from '../control/migration-status';
 import type { Orchestrator } from '../control/orchestrator';
 import { guestText } from '../model/describe';
@@ -11,6 +12,7 @@ import type { GuestResult } from '../model/guest';
 import type { ImageProgress, ImageResult, MigrationResult } from '../model/migration';
 import { PHASES } from '../model/phases';
 import { formatBitRate, formatBytes, formatDuration } from '../model/units';
+import { wait } from '../system/wait';
 import { type Output, table } from './output';
 
 const POLL_MS = 500;
@@ -135,7 +137,7 @@ export async function follow(
       process.exitCode = EXIT.parked;
       throw new DwcpError(error.code as DwcpError['code'], error.message, { hint: error.hint });
     }
-    await new Promise((resolve) => setTimeout(resolve, output.json ? 1000 : POLL_MS));
+    await wait(output.json ? 1000 : POLL_MS);
   }
 }
 

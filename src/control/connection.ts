@@ -2,10 +2,12 @@
  * Connections to Temporal, configured as all its SDKs and its CLI are: TEMPORAL_ADDRESS, TEMPORAL_NAMESPACE, TEMPORAL_TLS_*
  * or a profile file (@temporalio/envconfig). Waits for a server that is not there yet where the caller can.
  */
+
 import { Client, Connection } from '@temporalio/client';
 import { loadClientConnectConfig } from '@temporalio/envconfig';
 import { NativeConnection } from '@temporalio/worker';
 import { DwcpError, messageOf } from '../model/errors';
+import { wait } from '../system/wait';
 
 export interface TemporalTarget {
   readonly address: string;
@@ -69,7 +71,7 @@ export async function connectWorker(
       return await NativeConnection.connect(connectionOptions);
     } catch (cause) {
       waiting(unreachable(cause));
-      await new Promise((resolve) => setTimeout(resolve, 2000));
+      await wait(2000);
     }
   }
 }

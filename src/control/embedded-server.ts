@@ -2,6 +2,7 @@
  * The embedded Temporal server: one process, one SQLite file, one machine. For demos, tests and small sites; a
  * production site runs the services of docker-compose.yml.
  */
+
 import { type ChildProcess, spawn } from 'node:child_process';
 import { mkdir } from 'node:fs/promises';
 import { createServer } from 'node:net';
@@ -9,6 +10,7 @@ import { dirname } from 'node:path';
 import { Connection } from '@temporalio/client';
 import { DwcpError, messageOf } from '../model/errors';
 import { SEARCH_ATTRIBUTES } from '../model/names';
+import { wait } from '../system/wait';
 import { findTemporalBinary, type Say } from './temporal-binary';
 
 export interface EmbeddedServerOptions {
@@ -124,7 +126,7 @@ async function answering(address: string, ended: Promise<number>): Promise<void>
       return;
     } catch (error) {
       if (Date.now() > deadline) throw error;
-      await new Promise((resolve) => setTimeout(resolve, 200));
+      await wait(200);
     }
   }
   throw new Error('it ended at once');

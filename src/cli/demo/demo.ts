@@ -2,6 +2,7 @@
  * The demonstration: a server, a control worker and two agents as processes of their own; a real VM that moves, survives
  * a killed agent in the middle, is changed and comes back almost for free. Everything it prints was measured.
  */
+
 import { rmSync } from 'node:fs';
 import { mkdir, mkdtemp } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -14,6 +15,7 @@ import { onAbort } from '../../model/abort';
 import { DwcpError } from '../../model/errors';
 import type { MigrationResult } from '../../model/migration';
 import { formatBitRate, formatBytes, formatDuration, MIB } from '../../model/units';
+import { wait } from '../../system/wait';
 import { hitsText } from '../follow';
 import type { Output } from '../output';
 import { table } from '../output';
@@ -295,11 +297,11 @@ class Demo {
           { event: 'killed', host: site.hostId, share },
           () => `  SIGKILL for the agent of ${site.hostId} at ${(100 * share).toFixed(0)} %; starting it again`,
         );
-        await new Promise((resolve) => setTimeout(resolve, 500));
+        await wait(500);
         this.#startAgent(site);
         return;
       }
-      await new Promise((resolve) => setTimeout(resolve, 150));
+      await wait(150);
     }
   }
 
@@ -318,7 +320,7 @@ class Demo {
         if (resumedAt === undefined) resumedAt = share;
         this.#progress((shown = line), { image: image?.imageId, share });
       }
-      await new Promise((resolve) => setTimeout(resolve, 300));
+      await wait(300);
     }
   }
 

@@ -12,6 +12,7 @@
  * time: set behind each write, measured again where a write may have been broken off, and at opening promised only by a
  * journal that takes every promise back before the block is overwritten.
  */
+
 import { type FileHandle, writeFile } from 'node:fs/promises';
 import { namedBlocks } from '../../encoder/batch-format';
 import type { SharedDictionary } from '../../encoder/trained-dictionary';
@@ -21,6 +22,7 @@ import type { BlockJournal, JournalledBlock } from '../../store/block-journal';
 import { readIfThere, writeDurably } from '../../store/durable-file';
 import { removeDurably } from '../../store/durable-folder';
 import type { Manifest } from '../../store/manifest';
+import { until } from '../../system/wait';
 import type { Frame } from '../../transport/frame';
 import type { ReferenceSource } from '../codec/codec-jobs';
 import type { CodecPool } from '../codec/codec-pool';
@@ -234,7 +236,7 @@ export class WorkingImage {
   }
 
   async #idle(): Promise<void> {
-    while (this.#decoding > 0) await new Promise((resolve) => setTimeout(resolve, 2));
+    await until(() => this.#decoding === 0, { everyMs: 2 });
   }
 
   async pageHashes(list: readonly number[]): Promise<Uint8Array> {
