@@ -4,6 +4,7 @@ import { dictionarySchedule, dictionaryScheduleId, ensureSchedules, removeSchedu
 import type { TrainResult } from '../../model/dictionary-training';
 import { DwcpError } from '../../model/errors';
 import { hostIdSchema } from '../../model/ids';
+import { trainWorkflowId, WORKFLOWS } from '../../model/names';
 import { PROCESS_OPTIONS } from '../../model/options';
 import { formatBytes, formatDuration } from '../../model/units';
 import { DictionaryStore, vmTypeOf } from '../../store/dictionaries';
@@ -26,7 +27,7 @@ export function addDictionaryCommands(program: Command): void {
 
   ofHosts('train', 'Take new samples and train now').action(async (type: string, flags: Flags, command: Command) => {
     const vmType = vmTypeOf(type);
-    const result = await executeWorkflow<TrainResult>('trainDictionary', `train-dictionary:${vmType}`, {
+    const result = await executeWorkflow<TrainResult>(WORKFLOWS.trainDictionary, trainWorkflowId(vmType), {
       vmType,
       hosts: hostsOf(flags),
     });

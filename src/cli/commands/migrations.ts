@@ -8,6 +8,7 @@ import { ensureSchedules, removeSchedule, warmSchedule, warmScheduleId } from '.
 import { DwcpError } from '../../model/errors';
 import type { LinkSurvey, SurveyResult } from '../../model/link-survey';
 import { type MigrationRequest, migrationRequestSchema } from '../../model/migration';
+import { connectWorkflowId, OWN_WORKFLOWS, planWorkflowId, surveyWorkflowId } from '../../model/names';
 import { MIGRATION_OPTIONS } from '../../model/options';
 import type { PlanResult } from '../../model/plan';
 import {
@@ -98,8 +99,8 @@ export function addMigrationCommands(program: Command): void {
         options: migrationOptions(withGlobals(flags, command)),
       };
       const result = await executeWorkflow<PlanResult>(
-        'planMigration',
-        `plan-migration:${vm}:${randomUUID()}`,
+        OWN_WORKFLOWS.planMigration,
+        planWorkflowId(vm, randomUUID()),
         request,
       );
       outputOf(command).emit({ event: 'plan', vmId: vm, ...result }, () => planText(result));
@@ -233,12 +234,16 @@ export function addMigrationCommands(program: Command): void {
     .option('--streams <count>', 'streams to measure beside a single one', '16')
     .option('--seconds <count>', 'time for each measurement', '5')
     .action(async (source: string, destination: string, flags: Flags, command: Command) => {
-      const survey = await executeWorkflow<SurveyResult>('surveyLink', `survey-link:${source}:${destination}`, {
-        sourceHost: source,
-        destinationHost: destination,
-        streams: Number(flags.streams),
-        seconds: Number(flags.seconds),
-      });
+      const survey = await executeWorkflow<SurveyResult>(
+        OWN_WORKFLOWS.surveyLink,
+        surveyWorkflowId(source, destination),
+        {
+          sourceHost: source,
+          destinationHost: destination,
+          streams: Number(flags.streams),
+          seconds: Number(flags.seconds),
+        },
+      );
       outputOf(command).emit({ event: 'link', source, destination, ...survey }, () => surveyText(survey));
     });
 
@@ -246,8 +251,8 @@ export function addMigrationCommands(program: Command): void {
     .option('--streams <count>', 'streams to have ready', '17')
     .action(async (source: string, destination: string, flags: Flags, command: Command) => {
       const { idle } = await executeWorkflow<{ idle: number }>(
-        'connectHosts',
-        `connect-hosts:${source}:${destination}`,
+        OWN_WORKFLOWS.connectHosts,
+        connectWorkflowId(source, destination),
         { sourceHost: source, destinationHost: destination, streams: Number(flags.streams) },
       );
       outputOf(command).emit(

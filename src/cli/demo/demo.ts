@@ -14,6 +14,7 @@ import { killGuestsNaming } from '../../hypervisor/qemu/process-table';
 import { onAbort } from '../../model/abort';
 import { DwcpError } from '../../model/errors';
 import type { MigrationResult } from '../../model/migration';
+import { keepBaselinesWorkflowId, migrationWorkflowId } from '../../model/names';
 import { formatBitRate, formatBytes, formatDuration, MIB } from '../../model/units';
 import { wait } from '../../system/wait';
 import { hitsText } from '../follow';
@@ -180,7 +181,7 @@ class Demo {
 
   whereToLook(keep: boolean): string {
     if (this.uiAddress === undefined) return '';
-    const url = `${this.uiAddress}/namespaces/default/workflows/migrate-vm:${VM}`;
+    const url = `${this.uiAddress}/namespaces/default/workflows/${migrationWorkflowId(VM)}`;
     return keep
       ? `Temporal UI: ${url}`
       : `Temporal UI: \`npm run demo -- --keep\` leaves it running and prints its address`;
@@ -327,7 +328,7 @@ class Demo {
   /** The copy for deltas is made behind the migration's back; the way back waits for it here, so that it shows. */
   async #keptCopies(migrationId: string): Promise<void> {
     const copies: unknown = await this.#plane.client.workflow
-      .getHandle(`keep-baselines:${migrationId}`)
+      .getHandle(keepBaselinesWorkflowId(migrationId))
       .result()
       .catch(() => []);
     this.#output.emit({ event: 'copies', copies }, () => `  copies kept for deltas: ${JSON.stringify(copies)}`);
