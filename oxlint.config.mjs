@@ -6,6 +6,7 @@ const FOLDERS = [
   'workflows',
   'activities',
   'model',
+  'system',
   'encoder',
   'transport',
   'store',
@@ -20,18 +21,19 @@ const FOLDERS = [
 /** Imports go downwards: cli, agent, control -> activities -> sync, hypervisor -> encoder, transport, store -> model. */
 const WALLS = {
   model: [],
+  system: ['model'],
   encoder: ['model'],
   // The frame's size limits and checksum are the encoder's: one table of them, read by the layer that enforces it.
-  transport: ['model', 'encoder'],
-  store: ['model', 'encoder'],
+  transport: ['model', 'system', 'encoder'],
+  store: ['model', 'system', 'encoder'],
   // Of hypervisor its contract.
-  sync: ['model', 'encoder', 'transport', 'store', 'hypervisor'],
-  hypervisor: ['model'],
+  sync: ['model', 'system', 'encoder', 'transport', 'store', 'hypervisor'],
+  hypervisor: ['model', 'system'],
   telemetry: ['model'],
   activities: ['model', 'sync', 'store', 'transport', 'hypervisor', 'telemetry'],
   workflows: ['model', 'activities'],
-  control: ['model', 'activities', 'sync', 'store', 'transport', 'telemetry'],
-  agent: ['model', 'activities', 'sync', 'store', 'transport', 'hypervisor', 'telemetry', 'control'],
+  control: ['model', 'system', 'activities', 'sync', 'store', 'transport', 'telemetry'],
+  agent: ['model', 'system', 'activities', 'sync', 'store', 'transport', 'hypervisor', 'telemetry', 'control'],
 };
 
 const NODE = ['node:*', 'fs', 'net', 'path', 'os', 'crypto', 'child_process', 'worker_threads'];
@@ -78,7 +80,7 @@ const contractOnly = {
 
 function syncRoom(room) {
   const others = SYNC_ROOMS.filter((other) => other !== room && !SYNC_WALLS[room].includes(other));
-  const ends = ['destination-hub', 'source-hub', ...(SYNC_WALLS[room].includes('words') ? [] : ['protocol', 'wait'])];
+  const ends = ['destination-hub', 'source-hub', ...(SYNC_WALLS[room].includes('words') ? [] : ['protocol'])];
   return wall(
     'sync',
     [
@@ -244,6 +246,7 @@ export default {
       },
     },
     wall('model', [noNode, noTemporal]),
+    wall('system', [noTemporal]),
     wall('encoder', [noTemporal]),
     wall('transport', [noTemporal]),
     wall('store', [noTemporal]),

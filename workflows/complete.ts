@@ -7,6 +7,7 @@ import type { Outcome } from '../activities';
 import type { DwcpError } from '../src/model/errors';
 import type { GuestResult } from '../src/model/guest';
 import type { ImageResult, MigrationResult } from '../src/model/migration';
+import { keepBaselinesWorkflowId } from '../src/model/names';
 import { assembleResult } from '../src/model/result';
 import { onControl } from './activity-proxies';
 import { keepBaselines } from './keep-baselines';
@@ -37,7 +38,7 @@ export function completed(
 export async function keepCopiesBeside(flow: TransferFlow, images: readonly ImageResult[]): Promise<void> {
   const { vmId, migrationId, destinationHost } = flow.state.identity;
   await startChild(keepBaselines, {
-    workflowId: `keep-baselines:${migrationId}`,
+    workflowId: keepBaselinesWorkflowId(migrationId),
     args: [{ vmId, hostId: destinationHost, imageIds: images.map((image) => image.imageId) }],
     parentClosePolicy: ParentClosePolicy.ABANDON,
     staticSummary: `${destinationHost}: copies of ${vmId} for deltas on the way back`,

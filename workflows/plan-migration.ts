@@ -4,17 +4,10 @@
  */
 import { CancellationScope } from '@temporalio/workflow';
 import type { MigrationRequest } from '../src/model/migration';
-import type { MigrationPlan } from '../src/model/plan';
-import type { LevelAndStreams, LinkMeasurement } from '../src/model/tiers';
+import type { PlanResult } from '../src/model/plan';
 import { failWith, toCoded } from './failures';
 import { begin } from './start';
 import { leave } from './warm-baseline';
-
-export interface PlanResult {
-  readonly plan: MigrationPlan;
-  readonly link: LinkMeasurement;
-  readonly start: LevelAndStreams;
-}
 
 export async function planMigration(argument: MigrationRequest): Promise<PlanResult> {
   const { flow, state, scope } = begin(argument, 'plan');

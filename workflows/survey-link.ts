@@ -4,9 +4,9 @@
 import { uuid4 } from '@temporalio/workflow';
 import { z } from 'zod';
 import { hostIdSchema } from '../src/model/ids';
-import type { LinkSurvey } from '../src/model/link-survey';
+import type { SurveyResult } from '../src/model/link-survey';
 import { compileMigrationOptions } from '../src/model/options';
-import { type LevelAndStreams, selectLevelAndStreams } from '../src/model/tiers';
+import { selectLevelAndStreams } from '../src/model/tiers';
 import { onDestination, onSource } from './activity-proxies';
 import { failWith, parseArgument, toCoded } from './failures';
 
@@ -18,7 +18,7 @@ const inputSchema = z.strictObject({
 });
 export type SurveyInput = z.infer<typeof inputSchema>;
 
-export async function surveyLink(argument: SurveyInput): Promise<LinkSurvey & { start: LevelAndStreams }> {
+export async function surveyLink(argument: SurveyInput): Promise<SurveyResult> {
   const { sourceHost, destinationHost, streams, seconds } = parseArgument(inputSchema, argument);
   const sessionId = `link-${uuid4()}`;
   try {

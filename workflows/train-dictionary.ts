@@ -4,24 +4,13 @@
  * (`dwcp dictionary schedule`), or by hand; a host that is away is left out and named.
  */
 import { z } from 'zod';
+import type { TrainResult } from '../src/model/dictionary-training';
 import { hostIdSchema, vmTypeSchema } from '../src/model/ids';
 import { onControl, onDictionaries } from './activity-proxies';
 import { parseArgument, toCoded } from './failures';
 
 const inputSchema = z.strictObject({ vmType: vmTypeSchema, hosts: z.array(hostIdSchema).max(1000) });
 export type TrainInput = z.infer<typeof inputSchema>;
-
-export interface TrainResult {
-  readonly trained: readonly {
-    readonly hostId: string;
-    readonly kept: boolean;
-    readonly reason: string;
-    readonly version?: number | undefined;
-    readonly gain: number;
-    readonly samples: number;
-  }[];
-  readonly away: readonly string[];
-}
 
 export async function trainDictionary(argument: TrainInput): Promise<TrainResult> {
   const { vmType, hosts } = parseArgument(inputSchema, argument);

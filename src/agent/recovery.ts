@@ -6,7 +6,7 @@
 import { toDwcpError } from '../model/errors';
 import { SOURCE_TABLE, sourceState } from '../model/ownership-machine';
 import type { SourceOwnership } from '../sync/hand-over/source-ownership';
-import { wait } from '../sync/wait';
+import { wait } from '../system/wait';
 import type { Logger } from '../telemetry/logger';
 import type { HostParts } from './host';
 

@@ -11,6 +11,7 @@ import type { GuestResult } from '../model/guest';
 import type { ImageProgress, ImageResult, MigrationResult } from '../model/migration';
 import { PHASES } from '../model/phases';
 import { formatBitRate, formatBytes, formatDuration } from '../model/units';
+import { wait } from '../system/wait';
 import { type Output, table } from './output';
 
 const POLL_MS = 500;
@@ -135,7 +136,7 @@ export async function follow(
       process.exitCode = EXIT.parked;
       throw new DwcpError(error.code as DwcpError['code'], error.message, { hint: error.hint });
     }
-    await new Promise((resolve) => setTimeout(resolve, output.json ? 1000 : POLL_MS));
+    await wait(output.json ? 1000 : POLL_MS);
   }
 }
 

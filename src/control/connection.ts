@@ -6,6 +6,7 @@ import { Client, Connection } from '@temporalio/client';
 import { loadClientConnectConfig } from '@temporalio/envconfig';
 import { NativeConnection } from '@temporalio/worker';
 import { DwcpError, messageOf } from '../model/errors';
+import { wait } from '../system/wait';
 
 export interface TemporalTarget {
   readonly address: string;
@@ -69,7 +70,7 @@ export async function connectWorker(
       return await NativeConnection.connect(connectionOptions);
     } catch (cause) {
       waiting(unreachable(cause));
-      await new Promise((resolve) => setTimeout(resolve, 2000));
+      await wait(2000);
     }
   }
 }

@@ -9,6 +9,7 @@ import { dirname } from 'node:path';
 import { Connection } from '@temporalio/client';
 import { DwcpError, messageOf } from '../model/errors';
 import { SEARCH_ATTRIBUTES } from '../model/names';
+import { wait } from '../system/wait';
 import { findTemporalBinary, type Say } from './temporal-binary';
 
 export interface EmbeddedServerOptions {
@@ -124,7 +125,7 @@ async function answering(address: string, ended: Promise<number>): Promise<void>
       return;
     } catch (error) {
       if (Date.now() > deadline) throw error;
-      await new Promise((resolve) => setTimeout(resolve, 200));
+      await wait(200);
     }
   }
   throw new Error('it ended at once');

@@ -71,6 +71,8 @@ export async function createOrchestrator(
 }
 
 const MAX_REMEMBERED = 500;
+/** Which workflows are migrations, as a query of the server's. */
+const OF_MIGRATIONS = `WorkflowType IN ("${WORKFLOWS.migrateVm}", "${WORKFLOWS.warmBaseline}")`;
 
 class TemporalOrchestrator implements Orchestrator {
   readonly #client: Client;
@@ -142,8 +144,7 @@ class TemporalOrchestrator implements Orchestrator {
 
   async listMigrations(limit = 50): Promise<readonly MigrationStatus[]> {
     const statuses: MigrationStatus[] = [];
-    const types = `WorkflowType IN ("${WORKFLOWS.migrateVm}", "${WORKFLOWS.warmBaseline}")`;
-    for await (const { workflowId, runId } of this.#client.workflow.list({ query: types })) {
+    for await (const { workflowId, runId } of this.#client.workflow.list({ query: OF_MIGRATIONS })) {
       statuses.push(await statusOf(this.#client.workflow.getHandle(workflowId, runId)));
       if (statuses.length >= limit) break;
     }
@@ -206,7 +207,7 @@ class TemporalOrchestrator implements Orchestrator {
   /** The run of a migration, by its id; a VM's id names its latest. After a reset it is the newest run. */
   async #find(migrationId: string): Promise<WorkflowHandle> {
     try {
-      const query = `MigrationId = "${migrationId.replaceAll('"', '')}" AND WorkflowType IN ("${WORKFLOWS.migrateVm}", "${WORKFLOWS.warmBaseline}")`;
+      const query = `MigrationId = "${migrationId.replaceAll('"', '')}" AND ${OF_MIGRATIONS}`;
       for await (const { workflowId, runId } of this.#client.workflow.list({ query }))
         return this.#client.workflow.getHandle(workflowId, runId);
       const started = this.#started.get(migrationId);

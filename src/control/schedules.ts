@@ -10,7 +10,7 @@ import {
   ScheduleOverlapPolicy,
 } from '@temporalio/client';
 import type { MigrationRequest } from '../model/migration';
-import { CONTROL_QUEUE, WORKFLOWS, warmWorkflowId } from '../model/names';
+import { CONTROL_QUEUE, PRUNE_WORKFLOW_ID, trainWorkflowId, WORKFLOWS, warmWorkflowId } from '../model/names';
 
 const MANAGED_BY = 'dwcp';
 
@@ -39,7 +39,7 @@ export function declaredSchedules(pruneIntervalMs: number): ScheduleOptions[] {
   return [
     everyMs(pruneIntervalMs, 'dwcp-prune-baselines', '1h', {
       workflowType: WORKFLOWS.pruneBaselines,
-      workflowId: 'prune-baselines',
+      workflowId: PRUNE_WORKFLOW_ID,
       args: [{ hosts: [], limitBytes: 0 }],
       staticSummary: 'Keep baselines within each host’s limit',
     }),
@@ -54,7 +54,7 @@ export function dictionaryScheduleId(vmType: string): string {
 export function dictionarySchedule(vmType: string, hosts: readonly string[], intervalMs: number): ScheduleOptions {
   return everyMs(intervalMs, dictionaryScheduleId(vmType), '1h', {
     workflowType: WORKFLOWS.trainDictionary,
-    workflowId: `train-dictionary:${vmType}`,
+    workflowId: trainWorkflowId(vmType),
     args: [{ vmType, hosts: [...hosts] }],
     staticSummary: `New samples of ${vmType} VMs, a new dictionary where it gains`,
   });

@@ -6,6 +6,7 @@ import type { Client } from '@temporalio/client';
 import type { TypedSearchAttributes } from '@temporalio/common';
 import { temporal } from '@temporalio/proto';
 import { SEARCH_ATTRIBUTES } from '../model/names';
+import { until } from '../system/wait';
 
 const { IndexedValueType } = temporal.api.enums.v1;
 
@@ -30,12 +31,11 @@ export async function ensureSearchAttributes(client: Client): Promise<string[]> 
   if (missing.length === 0) return [];
   const searchAttributes = Object.fromEntries(missing.map(([name, type]) => [name, TYPES[type]]));
   await operatorService.addSearchAttributes({ namespace, searchAttributes });
-  const deadline = Date.now() + VISIBLE_WITHIN_MS;
-  while (Date.now() < deadline) {
+  const allThere = async (): Promise<boolean> => {
     const now = await known();
-    if (missing.every(([name]) => now.has(name))) break;
-    await new Promise((resolve) => setTimeout(resolve, 500));
-  }
+    return missing.every(([name]) => now.has(name));
+  };
+  await until(allThere, { everyMs: 500, withinMs: VISIBLE_WITHIN_MS });
   return missing.map(([name]) => name);
 }
 

@@ -1,7 +1,7 @@
 /**
  * What `dwcp link` shows: a path as it was measured without a migration.
  */
-import type { LinkMeasurement } from './tiers';
+import type { LevelAndStreams, LinkMeasurement } from './tiers';
 
 export interface LinkSurvey {
   readonly link: LinkMeasurement;
@@ -14,4 +14,9 @@ export interface LinkSurvey {
   readonly deliveryBytesPerSecond: number;
   /** Share of the one stream's time that the destination's receive window held it; absent where the kernel does not tell. */
   readonly windowLimitedShare?: number;
+}
+
+/** What the workflow comes to: also what a migration would start with. */
+export interface SurveyResult extends LinkSurvey {
+  readonly start: LevelAndStreams;
 }

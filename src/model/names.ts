@@ -1,6 +1,7 @@
 /**
  * The names that DWCP and its callers agree on: workflow types and ids, task queues, messages, search attributes.
- * KEEP IN SYNC: contract/go is checked against these by its golden files.
+ * KEEP IN SYNC: contract/go is checked against these by its golden files. The names of workflows that only DWCP's own commands
+ * and workflows start stand here too.
  */
 
 export const CONTROL_QUEUE = 'dwcp.control';
@@ -9,11 +10,20 @@ export function hostQueue(hostId: string): string {
   return `host.${hostId}`;
 }
 
+/** What callers start. */
 export const WORKFLOWS = {
   migrateVm: 'migrateVm',
   warmBaseline: 'warmBaseline',
   pruneBaselines: 'pruneBaselines',
   trainDictionary: 'trainDictionary',
+} as const;
+
+/** What only commands and workflows of DWCP start. */
+export const OWN_WORKFLOWS = {
+  planMigration: 'planMigration',
+  surveyLink: 'surveyLink',
+  connectHosts: 'connectHosts',
+  keepBaselines: 'keepBaselines',
 } as const;
 
 export function migrationWorkflowId(vmId: string): string {
@@ -22,6 +32,29 @@ export function migrationWorkflowId(vmId: string): string {
 
 export function warmWorkflowId(vmId: string, destinationHost: string): string {
   return `warm-baseline:${vmId}:${destinationHost}`;
+}
+
+export const PRUNE_WORKFLOW_ID = 'prune-baselines';
+
+export function trainWorkflowId(vmType: string): string {
+  return `train-dictionary:${vmType}`;
+}
+
+/** @param attempt what tells one plan of a VM from another: any number of them may be made at a time */
+export function planWorkflowId(vmId: string, attempt: string): string {
+  return `plan-migration:${vmId}:${attempt}`;
+}
+
+export function surveyWorkflowId(sourceHost: string, destinationHost: string): string {
+  return `survey-link:${sourceHost}:${destinationHost}`;
+}
+
+export function connectWorkflowId(sourceHost: string, destinationHost: string): string {
+  return `connect-hosts:${sourceHost}:${destinationHost}`;
+}
+
+export function keepBaselinesWorkflowId(migrationId: string): string {
+  return `keep-baselines:${migrationId}`;
 }
 
 export const MESSAGES = {

@@ -8,7 +8,7 @@
  *                         controller: 1.22 x MSS / (rtt x sqrt(loss))     (transport.md section 2.1)
  */
 import { z } from 'zod';
-import type { LinkMeasurement } from './tiers';
+import type { LevelAndStreams, LinkMeasurement } from './tiers';
 
 export interface ImageSample {
   readonly imageId: string;
@@ -42,6 +42,13 @@ export const migrationPlanSchema = z.object({
   expectedSpeedup: z.number(),
 });
 export type MigrationPlan = z.infer<typeof migrationPlanSchema>;
+
+/** What the workflow that only plans comes to. */
+export interface PlanResult {
+  readonly plan: MigrationPlan;
+  readonly link: LinkMeasurement;
+  readonly start: LevelAndStreams;
+}
 
 /** What two cores read and hash when nothing has to be sent; measured, bench "loopback". */
 const SCAN_BYTES_PER_SECOND = 400e6;

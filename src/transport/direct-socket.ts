@@ -5,8 +5,9 @@
  */
 import { closeSync } from 'node:fs';
 import { type OnReadOpts, Socket, type SocketConstructorOpts } from 'node:net';
+import { libcFunction } from '../system/libc';
 import type { SocketOrMaker } from './connection';
-import { descriptorOf, libcFunction } from './libc';
+import { descriptorOf } from './descriptor';
 
 const dup = libcFunction('int dup(int fd)') as () => ((fd: number) => number) | undefined;
 

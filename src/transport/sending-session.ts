@@ -7,6 +7,7 @@
 import { onAbort } from '../model/abort';
 import { DwcpError, errorReportSchema, fromReport, toDwcpError } from '../model/errors';
 import { clamp } from '../model/units';
+import { until } from '../system/wait';
 import type { Connection } from './connection';
 import { type Answer, ControlChannel, type Message } from './control-channel';
 import { type Counters, readCounters } from './counters';
@@ -163,14 +164,11 @@ export class SendingSession implements PathOwner {
   async establish(streams: number): Promise<number> {
     this.setTargets(this.#paths.map(() => streams));
     const started = performance.now();
-    const missing = (): boolean =>
-      this.#paths.some(
-        (path, index) => path.openStreams < streams && (index === 0 || performance.now() - started < OTHER_PATHS_MS),
+    const areThere = (): boolean =>
+      this.#paths.every(
+        (path, index) => path.openStreams >= streams || (index > 0 && performance.now() - started >= OTHER_PATHS_MS),
       );
-    while (!this.#endedWith && missing()) {
-      if (performance.now() - started > 15_000) break;
-      await new Promise((resolve) => setTimeout(resolve, 10));
-    }
+    await until(() => this.#endedWith !== undefined || areThere(), { everyMs: 10, withinMs: 15_000 });
     if (this.#endedWith) throw this.#endedWith;
     const open = this.stats.openStreams;
     if (open === 0)

@@ -10,7 +10,8 @@
  * Source: struct tcp_info, include/uapi/linux/tcp.h; fields are only ever added behind the last.
  */
 import type { Socket } from 'node:net';
-import { descriptorOf, libcFunction } from './libc';
+import { libcFunction } from '../system/libc';
+import { descriptorOf } from './descriptor';
 
 const IPPROTO_TCP = 6;
 const TCP_INFO = 11;

@@ -5,7 +5,7 @@ import { ERROR_CODES, EXIT } from '../../src/model/error-codes';
 import { DwcpError, fromReport, toDwcpError } from '../../src/model/errors';
 import { vmIdSchema } from '../../src/model/ids';
 import { migrationRequestSchema } from '../../src/model/migration';
-import { temporalPriorityKey } from '../../src/model/names';
+import { OWN_WORKFLOWS, temporalPriorityKey, WORKFLOWS } from '../../src/model/names';
 import { compileMigrationOptions, MIGRATION_OPTIONS, PROCESS_OPTIONS, parseOption } from '../../src/model/options';
 import { planMigration } from '../../src/model/plan';
 import { classifyTier, selectLevelAndStreams } from '../../src/model/tiers';
@@ -274,5 +274,17 @@ describe('plan', () => {
 describe('priority', () => {
   it('is turned round for Temporal: ours is the more urgent the higher', () => {
     expect([1, 2, 3, 5, 6, 9, 10].map(temporalPriorityKey)).toEqual([5, 5, 4, 3, 3, 1, 1]);
+  });
+});
+
+describe('names', () => {
+  it('of workflows are those of the functions that serve them, all of them', () => {
+    // One that is missing here, or is none, does not compile.
+    const all: Readonly<Record<keyof typeof import('../../workflows'), string>> = { ...WORKFLOWS, ...OWN_WORKFLOWS };
+    const served: readonly (keyof typeof import('../../workflows'))[] = Object.values({
+      ...WORKFLOWS,
+      ...OWN_WORKFLOWS,
+    });
+    expect(served).toEqual(Object.keys(all));
   });
 });

@@ -1,9 +1,10 @@
 /** What a host keeps, across crashes: journals, manifests, baselines, ownership. */
-import { appendFileSync, existsSync, openSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
+import { appendFileSync, existsSync, openSync, readFileSync, truncateSync, writeFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { blockHash } from '../../src/encoder/hash';
 import { BaselineStore } from '../../src/store/baselines';
 import { BlockJournal, type JournalledBlock } from '../../src/store/block-journal';
+import { dataRuns, holeRuns, isHole } from '../../src/store/data-runs';
 import { Manifest } from '../../src/store/manifest';
 import { nextData, nextHole, punchHole } from '../../src/store/system-calls';
 import { VmRegistry } from '../../src/store/vm-registry';
@@ -182,5 +183,30 @@ describe('sparse files', () => {
     expect(nextData(fd, 65_536)).toBe(Infinity);
     expect(punchHole(fd, 0, 65_536)).toBe(true);
     expect(nextData(fd, 0)).toBe(Infinity);
+  });
+
+  it('are walked in whole units: what holds a byte is data, the rest holes', () => {
+    const path = join(temporaryFolder(), 'walked');
+    writeFileSync(path, '');
+    const [page, unit, sizeBytes] = [4096, 65_536, 20 * 65_536 + 100];
+    truncateSync(path, sizeBytes);
+    const fd = openSync(path, 'r+');
+    // Two in one unit, one over an edge, neighbours, and nothing at the end.
+    for (const at of [page, 5 * page, 3 * unit - page, 3 * unit, 9 * unit, 10 * unit])
+      writeSync(fd, Buffer.alloc(page, 1), 0, page, at);
+    expect([...dataRuns(fd, sizeBytes, unit)]).toEqual([
+      { first: 0, count: 1 },
+      { first: 2, count: 2 },
+      { first: 9, count: 1 },
+      { first: 10, count: 1 },
+    ]);
+    expect([...holeRuns(fd, sizeBytes, unit)]).toEqual([
+      { first: 1, count: 1 },
+      { first: 4, count: 5 },
+      { first: 11, count: 10 },
+    ]);
+    expect([...holeRuns(fd, 0, unit)]).toEqual([]);
+    expect(isHole(fd, unit, 2 * unit)).toBe(true);
+    expect(isHole(fd, 2 * unit, 3 * unit)).toBe(false);
   });
 });

@@ -3,8 +3,9 @@ import type { Command } from 'commander';
 import { DwcpError, messageOf } from '../../model/errors';
 import { PROCESS_OPTIONS } from '../../model/options';
 import { type AuditLine, readAudit, verifyAudit } from '../../store/audit-reader';
+import type { Flags } from '../flags';
 import { addOptions } from '../settings';
-import { type Flags, PLACE, placeOf } from './place';
+import { PLACE, placeOf } from './place';
 
 /** What every line has, or is shown otherwise. */
 const FRAME = new Set(['seq', 'at', 'event', 'before']);

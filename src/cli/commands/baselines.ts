@@ -9,9 +9,10 @@ import { SealingKey } from '../../store/sealing-key';
 import { CodecPool } from '../../sync/codec/codec-pool';
 import { BaselineSealer } from '../../sync/upkeep/baseline-sealer';
 import { type BaselineVerdict, verifyBaseline } from '../../sync/upkeep/verify-baseline';
+import type { Flags } from '../flags';
 import { table } from '../output';
 import { addOptions } from '../settings';
-import { type Flags, PLACE, placeOf } from './place';
+import { PLACE, placeOf } from './place';
 
 export function addBaselineCommands(program: Command): void {
   const baseline = program.command('baseline').description('What this host holds of images from before');

@@ -8,9 +8,10 @@ import { formatBytes } from '../../model/units';
 import { BaseStore } from '../../store/base-disks';
 import { CodecPool } from '../../sync/codec/codec-pool';
 import { registerBase } from '../../sync/upkeep/base-registration';
+import type { Flags } from '../flags';
 import { table } from '../output';
 import { addOptions } from '../settings';
-import { type Flags, PLACE, placeOf } from './place';
+import { PLACE, placeOf } from './place';
 
 export function addBaseCommands(program: Command): void {
   const base = program

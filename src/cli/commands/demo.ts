@@ -5,7 +5,7 @@ import type { Command } from 'commander';
 import { DwcpError } from '../../model/errors';
 import { MIB, parseSizeBytes } from '../../model/units';
 import { runDemo } from '../demo/demo';
-import { createOutput } from '../output';
+import { outputOf } from '../flags';
 import { onSignalOnce } from '../signals';
 
 export function addDemoCommand(program: Command): void {
@@ -22,7 +22,7 @@ export function addDemoCommand(program: Command): void {
       onSignalOnce(() => stopping.abort());
       await runDemo({
         keep: flags.keep === true,
-        output: createOutput(command.optsWithGlobals().json === true),
+        output: outputOf(command),
         signal: stopping.signal,
         diskBytes,
       });

@@ -1,26 +1,18 @@
 /** `dwcp dictionary train | schedule | unschedule | list | remove`: dictionaries by VM type. */
 import type { Command } from 'commander';
 import { dictionarySchedule, dictionaryScheduleId, ensureSchedules, removeSchedule } from '../../control/schedules';
+import type { TrainResult } from '../../model/dictionary-training';
 import { DwcpError } from '../../model/errors';
 import { hostIdSchema } from '../../model/ids';
+import { trainWorkflowId, WORKFLOWS } from '../../model/names';
 import { PROCESS_OPTIONS } from '../../model/options';
 import { formatBytes, formatDuration } from '../../model/units';
 import { DictionaryStore, vmTypeOf } from '../../store/dictionaries';
 import { executeWorkflow, withClient } from '../execute-workflow';
-import { createOutput, table } from '../output';
+import { type Flags, outputOf } from '../flags';
+import { table } from '../output';
 import { addOptions, scheduledEveryMs } from '../settings';
-import { type Flags, PLACE, placeOf } from './place';
-
-interface TrainResult {
-  readonly trained: readonly {
-    readonly hostId: string;
-    readonly kept: boolean;
-    readonly reason: string;
-    readonly version?: number;
-    readonly samples: number;
-  }[];
-  readonly away: readonly string[];
-}
+import { PLACE, placeOf } from './place';
 
 export function addDictionaryCommands(program: Command): void {
   const dictionary = program
@@ -35,11 +27,11 @@ export function addDictionaryCommands(program: Command): void {
 
   ofHosts('train', 'Take new samples and train now').action(async (type: string, flags: Flags, command: Command) => {
     const vmType = vmTypeOf(type);
-    const result = await executeWorkflow<TrainResult>('trainDictionary', `train-dictionary:${vmType}`, {
+    const result = await executeWorkflow<TrainResult>(WORKFLOWS.trainDictionary, trainWorkflowId(vmType), {
       vmType,
       hosts: hostsOf(flags),
     });
-    createOutput(command.optsWithGlobals().json === true).emit({ event: 'trained', vmType, ...result }, () =>
+    outputOf(command).emit({ event: 'trained', vmType, ...result }, () =>
       [
         ...result.trained.map(
           ({ hostId, kept, reason, version, samples }) =>
@@ -58,7 +50,7 @@ export function addDictionaryCommands(program: Command): void {
       const everyMs = scheduledEveryMs('--every', flags.every);
       await withClient(async (client) => {
         const done = await ensureSchedules(client, [dictionarySchedule(vmType, hostsOf(flags), everyMs)]);
-        createOutput(command.optsWithGlobals().json === true).emit(
+        outputOf(command).emit(
           { event: 'schedule', ...done },
           () =>
             `${dictionaryScheduleId(vmType)}: ${done[dictionaryScheduleId(vmType)] ?? ''}, every ${formatDuration(everyMs)}`,
@@ -73,10 +65,7 @@ export function addDictionaryCommands(program: Command): void {
     .action(async (type: string, _flags: Flags, command: Command) => {
       const id = dictionaryScheduleId(vmTypeOf(type));
       await withClient((client) => removeSchedule(client, id));
-      createOutput(command.optsWithGlobals().json === true).emit(
-        { event: 'unscheduled', schedule: id },
-        () => `${id} is gone`,
-      );
+      outputOf(command).emit({ event: 'unscheduled', schedule: id }, () => `${id} is gone`);
     });
 
   addOptions(dictionary.command('list').description('List what this host has trained'), PROCESS_OPTIONS, PLACE).action(

@@ -7,7 +7,8 @@ import { resolveDataDir } from '../../agent/host';
 import { EXIT } from '../../model/error-codes';
 import { PROCESS_OPTIONS } from '../../model/options';
 import { type Finding, runChecks } from '../doctor/checks';
-import { createOutput, table } from '../output';
+import { type Flags, outputOf, withGlobals } from '../flags';
+import { table } from '../output';
 import { addOptions, processOptions } from '../settings';
 
 const SIGNS: Readonly<Record<Finding['state'], string>> = { ok: 'ok', warn: 'warn', fail: 'FAIL' };
@@ -20,9 +21,9 @@ export function addDoctorCommand(program: Command): void {
       .option('--peer <address[:port]>', 'agent whose data plane should be reachable'),
     PROCESS_OPTIONS,
     ['hostId', 'dataDir', 'port', 'listenAddress'],
-  ).action(async (flags: Readonly<Record<string, unknown>>, command: Command) => {
-    const output = createOutput(command.optsWithGlobals().json === true);
-    const options = processOptions({ ...flags, config: command.optsWithGlobals().config as unknown });
+  ).action(async (flags: Flags, command: Command) => {
+    const output = outputOf(command);
+    const options = processOptions(withGlobals(flags, command));
     const findings = await runChecks({
       dataDir: resolveDataDir(options),
       port: options.port,

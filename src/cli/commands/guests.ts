@@ -16,22 +16,20 @@ import { PROCESS_OPTIONS } from '../../model/options';
 import { isOpenState } from '../../model/ownership-machine';
 import { OwnershipJournal } from '../../store/ownership-journal';
 import { type VmRecord, VmRegistry } from '../../store/vm-registry';
+import type { Flags } from '../flags';
 import type { Output } from '../output';
 import { addOptions } from '../settings';
+import { PLACE, placeOf } from './place';
 
-type Flags = Readonly<Record<string, unknown>>;
-type Place = (flags: Flags, command: Command) => { dataDir: string; output: Output; flags: Flags };
-
-const PLACE = ['hostId', 'dataDir'];
 const POWERDOWN_MS = 60_000;
 
-export function addGuestCommands(vm: Command, place: Place): void {
+export function addGuestCommands(vm: Command): void {
   addOptions(
     vm.command('start').description('Start a guest that was defined with its QEMU command').argument('<vm>', 'its id'),
     PROCESS_OPTIONS,
     PLACE,
   ).action(async (vmId: string, flags: Flags, command: Command) => {
-    const { dataDir, output } = place(flags, command);
+    const { dataDir, output } = placeOf(flags, command);
     const registry = new VmRegistry(dataDir);
     const record = await guestHere(registry, vmId);
     await assertNotInMigration(dataDir, vmId);
@@ -59,7 +57,7 @@ export function addGuestCommands(vm: Command, place: Place): void {
     PROCESS_OPTIONS,
     PLACE,
   ).action(async (vmId: string, flags: Flags, command: Command) => {
-    const { dataDir, output } = place(flags, command);
+    const { dataDir, output } = placeOf(flags, command);
     const { guest } = await guestHere(new VmRegistry(dataDir), vmId);
     await assertNotInMigration(dataDir, vmId);
     if (flags.now !== true) await powerDown(vmId, guest.qmpPath);
@@ -76,7 +74,7 @@ export function addGuestCommands(vm: Command, place: Place): void {
     PROCESS_OPTIONS,
     PLACE,
   ).action(async (vmId: string, flags: Flags, command: Command) => {
-    const { dataDir, output } = place(flags, command);
+    const { dataDir, output } = placeOf(flags, command);
     const qmpPath = resolve(String(flags.qmp));
     const found = findListener(qmpPath) ?? findListener(String(flags.qmp));
     if (!found)

@@ -13,9 +13,10 @@ import { formatBytes } from '../../model/units';
 import { BaselineStore } from '../../store/baselines';
 import { OwnershipJournal } from '../../store/ownership-journal';
 import { VmRegistry } from '../../store/vm-registry';
+import type { Flags } from '../flags';
 import { addOptions } from '../settings';
 import { addGuestCommands, assertNotInMigration, defineGuest } from './guests';
-import { type Flags, PLACE, placeOf } from './place';
+import { PLACE, placeOf } from './place';
 
 function collect(value: string, previous: string[]): string[] {
   return [...previous, value];
@@ -136,5 +137,5 @@ export function addLocalCommands(program: Command): void {
     );
   });
 
-  addGuestCommands(vm, placeOf);
+  addGuestCommands(vm);
 }

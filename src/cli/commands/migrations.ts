@@ -6,11 +6,11 @@ import type { Command } from 'commander';
 import { createOrchestrator, type Orchestrator } from '../../control/orchestrator';
 import { ensureSchedules, removeSchedule, warmSchedule, warmScheduleId } from '../../control/schedules';
 import { DwcpError } from '../../model/errors';
-import type { LinkSurvey } from '../../model/link-survey';
+import type { LinkSurvey, SurveyResult } from '../../model/link-survey';
 import { type MigrationRequest, migrationRequestSchema } from '../../model/migration';
+import { connectWorkflowId, OWN_WORKFLOWS, planWorkflowId, surveyWorkflowId } from '../../model/names';
 import { MIGRATION_OPTIONS } from '../../model/options';
-import type { MigrationPlan } from '../../model/plan';
-import type { LevelAndStreams, LinkMeasurement } from '../../model/tiers';
+import type { PlanResult } from '../../model/plan';
 import {
   formatBitRate,
   formatBytes,
@@ -20,17 +20,10 @@ import {
 } from '../../model/units';
 import { encodingsText } from '../encodings';
 import { executeWorkflow, withClient } from '../execute-workflow';
+import { type Flags, outputOf, withGlobals } from '../flags';
 import { follow, levelLines, resultText, statusLines } from '../follow';
-import { createOutput, type Output, table } from '../output';
+import { type Output, table } from '../output';
 import { addOptions, migrationOptions, scheduledEveryMs } from '../settings';
-
-type Flags = Readonly<Record<string, unknown>>;
-
-interface PlanResult {
-  readonly plan: MigrationPlan;
-  readonly link: LinkMeasurement;
-  readonly start: LevelAndStreams;
-}
 
 async function withOrchestrator<T>(run: (orchestrator: Orchestrator) => Promise<T>): Promise<T> {
   const orchestrator = await createOrchestrator();
@@ -39,14 +32,6 @@ async function withOrchestrator<T>(run: (orchestrator: Orchestrator) => Promise<
   } finally {
     await orchestrator.close();
   }
-}
-
-function outputOf(command: Command): Output {
-  return createOutput(command.optsWithGlobals().json === true);
-}
-
-function withGlobals(flags: Flags, command: Command): Flags {
-  return { ...flags, config: command.optsWithGlobals().config as unknown };
 }
 
 export function addMigrationCommands(program: Command): void {
@@ -114,8 +99,8 @@ export function addMigrationCommands(program: Command): void {
         options: migrationOptions(withGlobals(flags, command)),
       };
       const result = await executeWorkflow<PlanResult>(
-        'planMigration',
-        `plan-migration:${vm}:${randomUUID()}`,
+        OWN_WORKFLOWS.planMigration,
+        planWorkflowId(vm, randomUUID()),
         request,
       );
       outputOf(command).emit({ event: 'plan', vmId: vm, ...result }, () => planText(result));
@@ -238,17 +223,20 @@ export function addMigrationCommands(program: Command): void {
       );
     });
 
-  program
-    .command('link')
-    .description('Measure the path between two hosts, and say what a migration would start with')
-    .argument('<source>', 'host that will send')
-    .argument('<destination>', 'host that will receive')
+  const between = (name: string, description: string): Command =>
+    program
+      .command(name)
+      .description(description)
+      .argument('<source>', 'host that will send')
+      .argument('<destination>', 'host that will receive');
+
+  between('link', 'Measure the path between two hosts, and say what a migration would start with')
     .option('--streams <count>', 'streams to measure beside a single one', '16')
     .option('--seconds <count>', 'time for each measurement', '5')
     .action(async (source: string, destination: string, flags: Flags, command: Command) => {
-      const survey = await executeWorkflow<LinkSurvey & { start: LevelAndStreams }>(
-        'surveyLink',
-        `survey-link:${source}:${destination}`,
+      const survey = await executeWorkflow<SurveyResult>(
+        OWN_WORKFLOWS.surveyLink,
+        surveyWorkflowId(source, destination),
         {
           sourceHost: source,
           destinationHost: destination,
@@ -259,16 +247,12 @@ export function addMigrationCommands(program: Command): void {
       outputOf(command).emit({ event: 'link', source, destination, ...survey }, () => surveyText(survey));
     });
 
-  program
-    .command('connect')
-    .description('Establish streams between two hosts ahead of the next migration')
-    .argument('<source>', 'host that will send')
-    .argument('<destination>', 'host that will receive')
+  between('connect', 'Establish streams between two hosts ahead of the next migration')
     .option('--streams <count>', 'streams to have ready', '17')
     .action(async (source: string, destination: string, flags: Flags, command: Command) => {
       const { idle } = await executeWorkflow<{ idle: number }>(
-        'connectHosts',
-        `connect-hosts:${source}:${destination}`,
+        OWN_WORKFLOWS.connectHosts,
+        connectWorkflowId(source, destination),
         { sourceHost: source, destinationHost: destination, streams: Number(flags.streams) },
       );
       outputOf(command).emit(
@@ -302,7 +286,7 @@ function windowAdvice({ link, manyStreamsBytesPerSecond, windowLimitedShare }: L
     : `${share}: raise the third number of net.ipv4.tcp_rmem at the destination to ${formatBytes(wantedBytes)} or more`;
 }
 
-function surveyText(survey: LinkSurvey & { start: LevelAndStreams }): string {
+function surveyText(survey: SurveyResult): string {
   const { link, jitterMs, streams, oneStreamBytesPerSecond, manyStreamsBytesPerSecond, deliveryBytesPerSecond, start } =
     survey;
   return table([

@@ -2,10 +2,9 @@
 import type { Command } from 'commander';
 import { resolveDataDir } from '../../agent/host';
 import type { ProcessOptions } from '../../model/options';
-import { createOutput, type Output } from '../output';
+import { type Flags, outputOf, withGlobals } from '../flags';
+import type { Output } from '../output';
 import { processOptions } from '../settings';
-
-export type Flags = Readonly<Record<string, unknown>>;
 
 /** The options that name it. */
 export const PLACE = ['hostId', 'dataDir'];
@@ -13,13 +12,7 @@ export const PLACE = ['hostId', 'dataDir'];
 export function placeOf(
   flags: Flags,
   command: Command,
-): { readonly dataDir: string; readonly output: Output; readonly options: ProcessOptions; readonly flags: Flags } {
-  const all = { ...flags, config: command.optsWithGlobals().config as unknown };
-  const options = processOptions(all);
-  return {
-    dataDir: resolveDataDir(options),
-    options,
-    output: createOutput(command.optsWithGlobals().json === true),
-    flags,
-  };
+): { readonly dataDir: string; readonly output: Output; readonly options: ProcessOptions } {
+  const options = processOptions(withGlobals(flags, command));
+  return { dataDir: resolveDataDir(options), options, output: outputOf(command) };
 }

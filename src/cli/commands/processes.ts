@@ -12,11 +12,9 @@ import { findTemporalBinary } from '../../control/temporal-binary';
 import { DwcpError } from '../../model/errors';
 import { PROCESS_OPTIONS } from '../../model/options';
 import { createLogger } from '../../telemetry/logger';
-import { createOutput } from '../output';
+import { type Flags, outputOf, withGlobals } from '../flags';
 import { addOptions, processOptions } from '../settings';
 import { onSignalOnce } from '../signals';
-
-type Flags = Readonly<Record<string, unknown>>;
 
 const SHARED = ['metricsAddress', 'metricsPort', 'debug'];
 const CONTROL_ONLY = ['pruneInterval'];
@@ -35,7 +33,7 @@ export function addProcessCommands(program: Command): void {
     .option('--ui-port <port>', 'port of the web UI; -1 for none', '8233')
     .option('--locate', 'only find, download or build the server, and print where it is')
     .action(async (flags: Flags, command: Command) => {
-      const output = createOutput(command.optsWithGlobals().json === true);
+      const output = outputOf(command);
       if (flags.locate === true) {
         if (process.env.TEMPORAL_ADDRESS) {
           output.emit(
@@ -77,7 +75,7 @@ export function addProcessCommands(program: Command): void {
     PROCESS_OPTIONS,
     [...SHARED, ...CONTROL_ONLY],
   ).action(async (flags: Flags, command: Command) => {
-    const options = processOptions({ ...flags, config: command.optsWithGlobals().config as unknown });
+    const options = processOptions(withGlobals(flags, command));
     const control = await startControl(options, createLogger('dwcp-control', options.debug));
     onSignalOnce(() => control.stop());
     await control.ended;
@@ -89,7 +87,7 @@ export function addProcessCommands(program: Command): void {
     PROCESS_OPTIONS,
     agentOptions,
   ).action(async (flags: Flags, command: Command) => {
-    const options = processOptions({ ...flags, config: command.optsWithGlobals().config as unknown });
+    const options = processOptions(withGlobals(flags, command));
     const agent = await startAgent(options, createLogger('dwcp-agent', options.debug));
     onSignalOnce(() => agent.stop());
     await agent.ended;

@@ -13,7 +13,9 @@ import { killGuestsNaming } from '../../hypervisor/qemu/process-table';
 import { onAbort } from '../../model/abort';
 import { DwcpError } from '../../model/errors';
 import type { MigrationResult } from '../../model/migration';
+import { keepBaselinesWorkflowId, migrationWorkflowId } from '../../model/names';
 import { formatBitRate, formatBytes, formatDuration, MIB } from '../../model/units';
+import { wait } from '../../system/wait';
 import { hitsText } from '../follow';
 import type { Output } from '../output';
 import { table } from '../output';
@@ -178,7 +180,7 @@ class Demo {
 
   whereToLook(keep: boolean): string {
     if (this.uiAddress === undefined) return '';
-    const url = `${this.uiAddress}/namespaces/default/workflows/migrate-vm:${VM}`;
+    const url = `${this.uiAddress}/namespaces/default/workflows/${migrationWorkflowId(VM)}`;
     return keep
       ? `Temporal UI: ${url}`
       : `Temporal UI: \`npm run demo -- --keep\` leaves it running and prints its address`;
@@ -295,11 +297,11 @@ class Demo {
           { event: 'killed', host: site.hostId, share },
           () => `  SIGKILL for the agent of ${site.hostId} at ${(100 * share).toFixed(0)} %; starting it again`,
         );
-        await new Promise((resolve) => setTimeout(resolve, 500));
+        await wait(500);
         this.#startAgent(site);
         return;
       }
-      await new Promise((resolve) => setTimeout(resolve, 150));
+      await wait(150);
     }
   }
 
@@ -318,14 +320,14 @@ class Demo {
         if (resumedAt === undefined) resumedAt = share;
         this.#progress((shown = line), { image: image?.imageId, share });
       }
-      await new Promise((resolve) => setTimeout(resolve, 300));
+      await wait(300);
     }
   }
 
   /** The copy for deltas is made behind the migration's back; the way back waits for it here, so that it shows. */
   async #keptCopies(migrationId: string): Promise<void> {
     const copies: unknown = await this.#plane.client.workflow
-      .getHandle(`keep-baselines:${migrationId}`)
+      .getHandle(keepBaselinesWorkflowId(migrationId))
       .result()
       .catch(() => []);
     this.#output.emit({ event: 'copies', copies }, () => `  copies kept for deltas: ${JSON.stringify(copies)}`);

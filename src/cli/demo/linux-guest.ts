@@ -25,6 +25,7 @@ import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { DwcpError, messageOf } from '../../model/errors';
 import { MIB } from '../../model/units';
+import { until } from '../../system/wait';
 import type { Children } from './children';
 import { type CpioEntry, cpioOf } from './cpio';
 import { stageFiles } from './sample-vm';
@@ -145,19 +146,19 @@ export function linuxGuestCommand(
 
 /** Waits for a line of the guest's serial output. @returns that line */
 export async function serialLine(file: string, matches: RegExp, timeoutMs: number): Promise<string> {
-  for (const deadline = Date.now() + timeoutMs; ; await new Promise((resolve) => setTimeout(resolve, 100))) {
-    const found = existsSync(file)
-      ? readFileSync(file, 'utf8')
-          .split(/\r?\n/)
-          .find((line) => matches.test(line))
-      : undefined;
-    if (found !== undefined) return found;
-    if (Date.now() > deadline)
-      throw new DwcpError(
-        'INTERNAL',
-        `the guest did not say ${String(matches)} in time: ${existsSync(file) ? readFileSync(file, 'utf8').slice(-300) : 'nothing'}`,
-      );
-  }
+  const said = (): string => (existsSync(file) ? readFileSync(file, 'utf8') : '');
+  const found = (): string | undefined =>
+    said()
+      .split(/\r?\n/)
+      .find((line) => matches.test(line));
+  await until(() => found() !== undefined, { everyMs: 100, withinMs: timeoutMs });
+  const line = found();
+  if (line === undefined)
+    throw new DwcpError(
+      'INTERNAL',
+      `the guest did not say ${String(matches)} in time: ${said().slice(-300) || 'nothing'}`,
+    );
+  return line;
 }
 
 export interface Ticks {

@@ -9,6 +9,7 @@ import { DwcpError } from '../../model/errors';
 import type { MigrationResult } from '../../model/migration';
 import { formatBytes, formatDuration } from '../../model/units';
 import { VmRegistry } from '../../store/vm-registry';
+import { until } from '../../system/wait';
 import type { Output } from '../output';
 import { table } from '../output';
 import type { Children } from './children';
@@ -106,12 +107,9 @@ export class GuestDemo {
   }
 
   async #ticks(serial: string, atLeast: number): Promise<{ last: number; bad: readonly string[] }> {
-    for (const deadline = Date.now() + 30_000; ; await new Promise((resolve) => setTimeout(resolve, 100))) {
-      const ticks = ticksOf(serial);
-      if (ticks.last >= atLeast) return ticks;
-      if (Date.now() > deadline)
-        throw new DwcpError('GUEST_LOST', `The guest does not tick on: ${ticks.last}, expected ${atLeast}`);
-    }
+    if (!(await until(() => ticksOf(serial).last >= atLeast, { everyMs: 100, withinMs: 30_000 })))
+      throw new DwcpError('GUEST_LOST', `The guest does not tick on: ${ticksOf(serial).last}, expected ${atLeast}`);
+    return ticksOf(serial);
   }
 
   #serialOn(site: GuestSite): string {

@@ -5,6 +5,7 @@
  *   start -> running -> ready (writes go to both) -> finish, the guest stopped -> gone
  */
 import { DwcpError } from '../../model/errors';
+import { wait } from '../../system/wait';
 import type { QmpClient } from './qmp-client';
 import type { QmpEvent } from './qmp-schemas';
 
@@ -104,7 +105,7 @@ export async function clearMirrors(qmp: QmpClient): Promise<void> {
     if (jobs.length === 0) break;
     for (const { device } of jobs)
       await qmp.execute('block-job-cancel', { device, force: true }).catch(() => undefined);
-    await new Promise((resolve) => setTimeout(resolve, 20));
+    await wait(20);
   }
   for (const node of await qmp.execute('query-named-block-nodes')) {
     if (node['node-name']?.startsWith(NODE))

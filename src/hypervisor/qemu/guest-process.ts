@@ -6,6 +6,7 @@ import { spawn } from 'node:child_process';
 import { closeSync, existsSync, openSync, readFileSync, rmSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { DwcpError, hasCode, messageOf } from '../../model/errors';
+import { until, wait } from '../../system/wait';
 import type { ProcessIdentity } from '../contract';
 import { ownArguments, type RunPlaces, runPlaces } from './guest-command';
 import { findListener, isAlive, killProcess, startTicksOf } from './process-table';
@@ -60,7 +61,7 @@ export async function startGuestProcess(
         `${program} does not start: ${failed ?? 'it is not ready in time'}: ${lastLine(places.logPath)}`,
       );
     }
-    await new Promise((resolve) => setTimeout(resolve, 15));
+    await wait(15);
   }
   const pid = child.pid ?? 0;
   return { places, qmp: await connectSoon(places.qmpPath), process: { pid, startTicks: startTicksOf(pid) ?? -1 } };
@@ -73,7 +74,7 @@ async function connectSoon(path: string): Promise<QmpClient> {
       return await QmpClient.connect(path);
     } catch (error) {
       if (attempt >= 20 || !hasCode(error, 'QEMU_UNREACHABLE')) throw error;
-      await new Promise((resolve) => setTimeout(resolve, 20));
+      await wait(20);
     }
   }
 }
@@ -97,7 +98,7 @@ export async function quitGuest(qmpPath: string, evenRunning = false): Promise<v
     }
     const ended = new Promise<void>((resolve) => qmp.onEnd(() => resolve()));
     await qmp.execute('quit').catch(() => undefined);
-    await Promise.race([ended, new Promise((resolve) => setTimeout(resolve, QUIT_TIMEOUT_MS))]);
+    await Promise.race([ended, wait(QUIT_TIMEOUT_MS)]);
     qmp.close();
   } catch (error) {
     if (hasCode(error, 'GUEST_REFUSED')) throw error;
@@ -113,9 +114,8 @@ export async function endIncoming(process: ProcessIdentity): Promise<void> {
 }
 
 async function untilEnded(process: ProcessIdentity, patienceMs: number): Promise<void> {
-  const deadline = performance.now() + patienceMs;
-  while (isAlive(process) && performance.now() < deadline) await new Promise((resolve) => setTimeout(resolve, 20));
+  const ended = (): Promise<boolean> => until(() => !isAlive(process), { everyMs: 20, withinMs: patienceMs });
+  await ended();
   killProcess(process);
-  while (isAlive(process) && performance.now() < deadline + patienceMs)
-    await new Promise((resolve) => setTimeout(resolve, 20));
+  await ended();
 }

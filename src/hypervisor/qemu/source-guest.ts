@@ -8,6 +8,7 @@ import { existsSync } from 'node:fs';
 import { DwcpError, toDwcpError } from '../../model/errors';
 import { type GuestDefinition, type RamBlock, RamLayout } from '../../model/guest';
 import type { VmImage } from '../../model/image';
+import { wait } from '../../system/wait';
 import type { GuestMemoryEvents, GuestPort, InspectedGuest, MemoryInfo } from '../contract';
 import { clearExports, DiskExports, type DiskReader } from './disk-export';
 import { clearMirrors, DiskMirrors } from './disk-mirror';
@@ -241,7 +242,7 @@ async function letRunOn(qmp: QmpClient): Promise<void> {
     if (running || !STOPPED_BY_MIGRATION.has(status)) return;
     // A failed migration lets the guest go on by itself a moment later; one that completed does not.
     if (status === 'postmigrate' || attempt > 20) await qmp.execute('cont').catch(() => undefined);
-    await new Promise((resolve) => setTimeout(resolve, 20));
+    await wait(20);
   }
   throw new DwcpError('QEMU_TIMEOUT', 'The guest stands still after its migration, and QEMU does not let it go on', {
     side: 'source',

@@ -6,6 +6,7 @@ import { spawn } from 'node:child_process';
 import { mkdirSync, rmSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { DwcpError, errnoOf, messageOf } from '../../model/errors';
+import { wait } from '../../system/wait';
 import { NbdClient, type NbdExtent, zeroExtents } from '../nbd-client';
 
 const PROGRAM = 'qemu-nbd';
@@ -43,7 +44,7 @@ export class StoppedDisk {
         readers.push(await NbdClient.connect(socketPath, EXPORT_NAME));
       } catch (error) {
         if (failed === undefined && performance.now() < deadline) {
-          await new Promise((resolve) => setTimeout(resolve, 15));
+          await wait(15);
           continue;
         }
         for (const reader of readers) reader.close();

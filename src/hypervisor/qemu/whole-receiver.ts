@@ -4,6 +4,7 @@
  */
 import { rmSync } from 'node:fs';
 import { DwcpError } from '../../model/errors';
+import { until } from '../../system/wait';
 import { guestDiskOf } from './disk-export';
 import { runPlaces } from './guest-command';
 import { type StartedGuest, startGuestProcess } from './guest-process';
@@ -45,20 +46,15 @@ export async function startWholeReceiver(
 
 /** @throws QEMU_REFUSED with QEMU's reason */
 export async function untilWholeLoaded(qmp: QmpClient): Promise<void> {
-  for (
-    const deadline = performance.now() + LOAD_TIMEOUT_MS;
-    performance.now() < deadline;
-    await new Promise((resolve) => setTimeout(resolve, LOOK_EVERY_MS))
-  ) {
+  const loaded = async (): Promise<boolean> => {
     const { status, 'error-desc': why } = await qmp.execute('query-migrate');
-    if (status === 'completed') {
-      await qmp.execute('nbd-server-stop');
-      return;
-    }
     if (status === 'failed')
       throw new DwcpError('QEMU_REFUSED', `QEMU could not load the guest: ${why ?? 'it gives no reason'}`, {
         side: 'destination',
       });
-  }
-  throw new DwcpError('QEMU_TIMEOUT', 'QEMU has not loaded the guest in time', { side: 'destination' });
+    return status === 'completed';
+  };
+  if (!(await until(loaded, { everyMs: LOOK_EVERY_MS, withinMs: LOAD_TIMEOUT_MS })))
+    throw new DwcpError('QEMU_TIMEOUT', 'QEMU has not loaded the guest in time', { side: 'destination' });
+  await qmp.execute('nbd-server-stop');
 }

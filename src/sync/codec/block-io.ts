@@ -5,8 +5,9 @@
 import { readSync, writeSync } from 'node:fs';
 import { DwcpError } from '../../model/errors';
 import { BLOCK_SIZE_BYTES, blockLength } from '../../model/image';
+import { isHole } from '../../store/data-runs';
 import { applyCipher } from '../../store/sealing-key';
-import { nextData, punchHole } from '../../store/system-calls';
+import { punchHole } from '../../store/system-calls';
 import { type BlockSelection, blocksOf, runsOf } from './block-selection';
 import type { ImageFile } from './codec-jobs';
 
@@ -38,7 +39,7 @@ export function clearBlock(file: ImageFile, block: number): void {
 /** Makes a range read as zeros; what is a hole already is not touched. */
 export function clearRange(file: ImageFile, offset: number, length: number): void {
   const end = offset + length;
-  if (nextData(file.fd, offset) >= end || punchHole(file.fd, offset, length)) return;
+  if (isHole(file.fd, offset, end) || punchHole(file.fd, offset, length)) return;
   for (let at = offset; at < end; at += ZEROS.length)
     writeFully(file.fd, ZEROS.subarray(0, Math.min(ZEROS.length, end - at)), at);
 }
@@ -58,7 +59,7 @@ export function readBlocks(file: ImageFile, selection: BlockSelection, buffer: B
   for (const { first, count } of runsOf(selection)) {
     const start = first * BLOCK_SIZE_BYTES;
     const end = Math.min(file.sizeBytes, start + count * BLOCK_SIZE_BYTES);
-    const hole = nextData(file.fd, start) >= end;
+    const hole = isHole(file.fd, start, end);
     const region = buffer.subarray(at, at + end - start);
     if (!hole) readFully(file, region, start);
     for (let block = first; block < first + count; block += 1) {

@@ -1,7 +1,6 @@
 /**
  * What is asked of a file's blocks otherwise: their hashes, a copy, sealing, a sample of what they would take on the wire.
  */
-import { MAX_BATCH_BLOCKS } from '../../encoder/batch-format';
 import { HASH_BYTES, manifestRoot, writeBlockHash, ZERO_HASH } from '../../encoder/hash';
 import { compressBound, Packer } from '../../encoder/packer';
 import { writePageHashes } from '../../encoder/page-patch';
@@ -21,6 +20,7 @@ import type {
   SealJob,
   SealResult,
 } from './codec-jobs';
+import { slicesOf } from './pieces';
 import { PAGE_HASHES_PER_BLOCK, REGION_BYTES, region } from './thread-memory';
 
 /** Frames that dictionaries serve: a page or two of the last round, packed fast. */
@@ -44,10 +44,12 @@ export function measure(job: MeasureJob): { dataBlocks: number } {
 
 export function pageHashes(job: PageHashJob): Uint8Array {
   const out = Buffer.alloc(job.list.length * PAGE_HASHES_PER_BLOCK);
-  for (let at = 0; at < job.list.length; at += MAX_BATCH_BLOCKS) {
-    const part = readBlocks(job.file, { list: job.list.slice(at, at + MAX_BATCH_BLOCKS) }, region);
-    for (const [index, { bytes }] of part.entries()) writePageHashes(bytes, out, (at + index) * PAGE_HASHES_PER_BLOCK);
-  }
+  let at = 0;
+  for (const list of slicesOf(job.list))
+    for (const { bytes } of readBlocks(job.file, { list }, region)) {
+      writePageHashes(bytes, out, at);
+      at += PAGE_HASHES_PER_BLOCK;
+    }
   return out;
 }
 

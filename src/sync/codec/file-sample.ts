@@ -1,9 +1,12 @@
 /**
- * A sample of a file's pages, as one hash: whether two hosts have the same file, asked before anything is referred to it.
+ * Samples of a file's pages: as one hash, whether two hosts have the same file, asked before anything is referred to it; and
+ * pages that are not zeros, from all over it.
  */
-import type { FileHandle } from 'node:fs/promises';
+import { type FileHandle, open } from 'node:fs/promises';
 import { quickHash } from '../../encoder/hash';
+import { isZero } from '../../encoder/zero';
 import { BLOCK_SIZE_BYTES, PAGE_SIZE_BYTES } from '../../model/image';
+import { isHole } from '../../store/data-runs';
 
 const SAMPLE_PAGES = 64;
 
@@ -21,4 +24,33 @@ export async function sampleOf(handle: FileHandle, sizeBytes: number): Promise<s
     ),
   );
   return quickHash(Buffer.concat(pages)).toString('hex');
+}
+
+/**
+ * Looks at pages of a file, one after the other, and takes those that are not zeros.
+ * @param places of the pages to look at, by number, given how many there are @param atMost pages taken
+ * @returns none where the file cannot be opened
+ */
+export async function filledPages(
+  path: string,
+  places: (pages: number) => Iterable<number>,
+  atMost: number,
+): Promise<Buffer[]> {
+  const found: Buffer[] = [];
+  const handle = await open(path, 'r').catch(() => undefined);
+  if (!handle) return found;
+  try {
+    const { size } = await handle.stat();
+    for (const place of places(Math.floor(size / PAGE_SIZE_BYTES))) {
+      if (found.length >= atMost) break;
+      const at = place * PAGE_SIZE_BYTES;
+      if (isHole(handle.fd, at, at + PAGE_SIZE_BYTES)) continue;
+      const page = Buffer.alloc(PAGE_SIZE_BYTES);
+      const { bytesRead } = await handle.read(page, 0, PAGE_SIZE_BYTES, at);
+      if (bytesRead === PAGE_SIZE_BYTES && !isZero(page)) found.push(page);
+    }
+  } finally {
+    await handle.close();
+  }
+  return found;
 }

@@ -2,12 +2,12 @@
  * The hashes of what a file really holds, learnt by reading it on the worker threads; holes are not read.
  */
 import { open } from 'node:fs/promises';
-import { MAX_BATCH_BLOCKS } from '../../encoder/batch-format';
 import { HASH_BYTES } from '../../encoder/hash';
 import { BLOCK_SIZE_BYTES } from '../../model/image';
+import { dataRuns } from '../../store/data-runs';
 import { Manifest } from '../../store/manifest';
-import { nextData, nextHole } from '../../store/system-calls';
 import type { CodecPool } from './codec-pool';
+import { inLanes, type Piece, piecesOf } from './pieces';
 
 const MEASURE_LANES = 2;
 
@@ -25,45 +25,22 @@ export async function measureFile(path: string, sizeBytes: number, pool: CodecPo
 
 /** Learns the hashes of all blocks not marked in `skip` from the file itself; holes are not read. */
 export async function measure(fd: number, held: Manifest, pool: CodecPool, skip?: SharedArrayBuffer): Promise<void> {
-  const stretches = dataStretches(fd, held, skip);
-  const lane = async (): Promise<void> => {
-    for (let next = stretches.next(); !next.done; next = stretches.next()) {
-      await pool.run({
-        kind: 'measure',
-        file: { fd, sizeBytes: held.sizeBytes },
-        ...next.value,
-        hashes: held.memory,
-        skip,
-      });
-    }
-  };
-  await allEnded(Array.from({ length: MEASURE_LANES * pool.threads }, lane));
-}
-
-/** Waits for all of them, also where one fails: the file that they read is closed next, and its number given to another. @throws what failed first */
-export async function allEnded(lanes: readonly Promise<void>[]): Promise<void> {
-  await Promise.allSettled(lanes);
-  await Promise.all(lanes);
+  const file = { fd, sizeBytes: held.sizeBytes };
+  await inLanes(MEASURE_LANES * pool.threads, dataStretches(fd, held, skip), (piece) =>
+    pool.run({ kind: 'measure', file, ...piece, hashes: held.memory, skip }),
+  );
 }
 
 /** Runs of blocks that may hold data, each small enough for one job; blocks in holes get the zero hash right here. */
-function* dataStretches(
-  fd: number,
-  held: Manifest,
-  skip: SharedArrayBuffer | undefined,
-): Generator<{ first: number; count: number }> {
-  const marks = skip && new Uint8Array(skip);
-  let block = 0;
-  while (block < held.blocks) {
-    const dataAt = Math.min(nextData(fd, block * BLOCK_SIZE_BYTES), held.sizeBytes);
-    const first = Math.min(held.blocks, Math.floor(dataAt / BLOCK_SIZE_BYTES));
-    if (!marks) held.hashes.fill(0, block * HASH_BYTES, first * HASH_BYTES);
-    block = first;
-    if (block >= held.blocks) return;
-    const holeAt = Math.min(nextHole(fd, dataAt), held.sizeBytes);
-    const end = Math.min(held.blocks, Math.max(block + 1, Math.ceil(holeAt / BLOCK_SIZE_BYTES)));
-    for (; block < end; block += MAX_BATCH_BLOCKS)
-      yield { first: block, count: Math.min(MAX_BATCH_BLOCKS, end - block) };
-    block = end;
+function* dataStretches(fd: number, held: Manifest, skip: SharedArrayBuffer | undefined): Generator<Piece> {
+  let known = 0;
+  const zerosUntil = (block: number): void => {
+    if (!skip) held.hashes.fill(0, known * HASH_BYTES, block * HASH_BYTES);
+  };
+  for (const { first, count } of dataRuns(fd, held.sizeBytes, BLOCK_SIZE_BYTES)) {
+    zerosUntil(first);
+    known = first + count;
+    for (const piece of piecesOf(count)) yield { ...piece, first: first + piece.first };
   }
+  zerosUntil(held.blocks);
 }

@@ -21,6 +21,7 @@ import type { BlockJournal, JournalledBlock } from '../../store/block-journal';
 import { readIfThere, writeDurably } from '../../store/durable-file';
 import { removeDurably } from '../../store/durable-folder';
 import type { Manifest } from '../../store/manifest';
+import { until } from '../../system/wait';
 import type { Frame } from '../../transport/frame';
 import type { ReferenceSource } from '../codec/codec-jobs';
 import type { CodecPool } from '../codec/codec-pool';
@@ -234,7 +235,7 @@ export class WorkingImage {
   }
 
   async #idle(): Promise<void> {
-    while (this.#decoding > 0) await new Promise((resolve) => setTimeout(resolve, 2));
+    await until(() => this.#decoding === 0, { everyMs: 2 });
   }
 
   async pageHashes(list: readonly number[]): Promise<Uint8Array> {

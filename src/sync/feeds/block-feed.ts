@@ -8,7 +8,7 @@ import { type FileHandle, open } from 'node:fs/promises';
 import type { StillDisk } from '../../hypervisor/contract';
 import { DwcpError, toDwcpError } from '../../model/errors';
 import { BLOCK_SIZE_BYTES, blockCount } from '../../model/image';
-import { nextData, nextHole } from '../../store/system-calls';
+import { holeRuns } from '../../store/data-runs';
 import { type BlockSelection, runsOf } from '../codec/block-selection';
 import type { ImageFile } from '../codec/codec-jobs';
 
@@ -106,7 +106,7 @@ export class ScanFeed implements StillFeed {
         });
       const holes = disk
         ? wholeBlocks(await disk.holes(), sizeBytes)
-        : wholeBlocks(fileHoles(handle.fd, sizeBytes), sizeBytes);
+        : holeRuns(handle.fd, sizeBytes, BLOCK_SIZE_BYTES);
       return new ScanFeed(path, handle, sizeBytes, disk, [...holes]);
     } catch (error) {
       await handle?.close();
@@ -168,14 +168,6 @@ export class ScanFeed implements StillFeed {
   async close(): Promise<void> {
     this.#disk?.close();
     await this.#handle.close();
-  }
-}
-
-function* fileHoles(fd: number, sizeBytes: number): Generator<{ offset: number; length: number }> {
-  for (let at = 0; at < sizeBytes; ) {
-    const data = Math.min(nextData(fd, at), sizeBytes);
-    yield { offset: at, length: data - at };
-    at = data === sizeBytes ? sizeBytes : Math.min(nextHole(fd, data), sizeBytes);
   }
 }
 

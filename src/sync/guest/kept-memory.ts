@@ -10,8 +10,8 @@ import type { BaselineStore } from '../../store/baselines';
 import { Manifest } from '../../store/manifest';
 import { blankPagesOf } from '../codec/blank-pages';
 import type { CodecPool } from '../codec/codec-pool';
-import { allEnded } from '../codec/measure-file';
 import { PageTable } from '../codec/page-table';
+import { inLanes, slicesOf } from '../codec/pieces';
 
 const JOB_BLOCKS = 64;
 const LANES = 4;
@@ -82,12 +82,8 @@ async function measure(
   trusted: SharedArrayBuffer,
   pool: CodecPool,
 ): Promise<void> {
-  let next = 0;
-  const lane = async (): Promise<void> => {
-    while (next < blocks.length) {
-      const list = blocks.slice(next, (next += JOB_BLOCKS));
-      await pool.run({ kind: 'recall', file: { fd: handle.fd, sizeBytes }, list, hashes: manifest.memory, trusted });
-    }
-  };
-  await allEnded(Array.from({ length: LANES }, lane));
+  const file = { fd: handle.fd, sizeBytes };
+  await inLanes(LANES, slicesOf(blocks, JOB_BLOCKS), (list) =>
+    pool.run({ kind: 'recall', file, list, hashes: manifest.memory, trusted }),
+  );
 }

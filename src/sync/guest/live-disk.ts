@@ -9,6 +9,7 @@ import { unlessAborted } from '../../model/abort';
 import { type DwcpError, toDwcpError } from '../../model/errors';
 import { BLOCK_SIZE_BYTES, blockCount, blockLength, type ImageSpec, type VmImage } from '../../model/image';
 import { MIB } from '../../model/units';
+import { until } from '../../system/wait';
 import type { BlockSelection } from '../codec/block-selection';
 import { loadBlocks } from '../feeds/block-feed';
 import { LiveFeed } from '../feeds/live-feed';
@@ -65,7 +66,8 @@ export class LiveDisk {
    */
   async lastRound(ended?: AbortSignal): Promise<void> {
     await (ended ? unlessAborted(this.nextRound(), ended) : this.nextRound());
-    await this.#until(() => this.feed.remaining * BLOCK_SIZE_BYTES <= MAX_LAST_BYTES, 5, ended);
+    const looking = { signal: ended, orThrow: () => this.#throwIfFailed() };
+    await until(() => this.feed.remaining * BLOCK_SIZE_BYTES <= MAX_LAST_BYTES, { everyMs: 5, ...looking });
     const left = Promise.all(
       this.feed.dirtyBlocks().map(async (block) => {
         const bytes = Buffer.allocUnsafe(blockLength(this.image.sizeBytes, block));
@@ -74,16 +76,12 @@ export class LiveDisk {
       }),
     );
     await (ended ? unlessAborted(left, ended) : left);
-    await this.#until(() => this.#loading === 0, 1, ended);
+    await until(() => this.#loading === 0, { everyMs: 1, ...looking });
     this.feed.end();
   }
 
-  async #until(holds: () => boolean, lookEveryMs: number, ended: AbortSignal | undefined): Promise<void> {
-    while (!holds()) {
-      if (ended?.aborted) throw toDwcpError(ended.reason, 'CANCELLED');
-      if (this.#failed) throw this.#failed;
-      await new Promise((resolve) => setTimeout(resolve, lookEveryMs));
-    }
+  #throwIfFailed(): void {
+    if (this.#failed) throw this.#failed;
   }
 
   async #load(selection: BlockSelection, into: Buffer): Promise<void> {

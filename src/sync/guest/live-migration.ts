@@ -14,9 +14,9 @@ import { MEMORY_IMAGE_ID } from '../../model/guest';
 import type { ImageSpec, VmImage } from '../../model/image';
 import type { ImageProgress } from '../../model/migration';
 import { KIB, MIB } from '../../model/units';
+import { type Looking, until, wait } from '../../system/wait';
 import { blankPagesOf } from '../codec/blank-pages';
 import { imageResultOf, progressOf } from '../source/image-results';
-import { wait } from '../wait';
 import { FeedLag } from './destination-lag';
 import type { GuestMove, ReadyToHandOver } from './guest-move';
 import { letRunOn, type PauseBudget, pauseWithin, runsOn } from './guest-pause';
@@ -31,6 +31,8 @@ import { RoundJudge } from './round-judge';
 const LOOK_EVERY_MS = 100;
 /** Towards the end of a round. */
 const LOOK_OFTEN_MS = 20;
+/** At what comes within moments. */
+const LOOK_CLOSELY_MS = 10;
 const DISK_ROUND_EVERY_MS = 1_000;
 /** A disk round below this is left to the last one, with the guest stopped. */
 const SMALL_DISK_ROUND_BYTES = 2 * MIB;
@@ -138,7 +140,7 @@ export class LiveMigration implements GuestMove {
     this.#mode.throwIfEnded();
     if (!this.#ahead) await this.#prepare();
     await (this.#begun ??= this.#begin());
-    await this.#until(() => this.#sending.allOpened, signal);
+    await until(() => this.#sending.allOpened, this.#looking(signal));
     await this.#diskRounds(signal);
     if (!this.#ahead) await this.#startMemory();
     await this.#memoryRounds(signal);
@@ -220,7 +222,7 @@ export class LiveMigration implements GuestMove {
   async #diskRounds(signal: AbortSignal): Promise<void> {
     let before = Infinity;
     for (let round = 0; round < MAX_DISK_ROUNDS; round += 1) {
-      await this.#until(() => this.#disks.areThere, signal);
+      await until(() => this.#disks.areThere, this.#looking(signal));
       const bytes = await this.#disks.nextRound();
       if (bytes <= SMALL_DISK_ROUND_BYTES || bytes > 0.8 * before) return;
       before = bytes;
@@ -296,7 +298,7 @@ export class LiveMigration implements GuestMove {
         (this.#sending.sender?.largestOnTheWay ?? 0) <= SMALL_BATCH_BYTES
       )
         return;
-      await wait(10, signal);
+      await wait(LOOK_CLOSELY_MS, signal);
       this.#throwIfFailed();
     }
   }
@@ -330,11 +332,8 @@ export class LiveMigration implements GuestMove {
     return this.#link?.linkBytesPerSecond ?? 0;
   }
 
-  async #until(holds: () => boolean, signal: AbortSignal): Promise<void> {
-    while (!holds()) {
-      await wait(10, signal);
-      this.#throwIfFailed();
-    }
+  #looking(signal: AbortSignal): Looking {
+    return { everyMs: LOOK_CLOSELY_MS, signal, orThrow: () => this.#throwIfFailed() };
   }
 
   #throwIfFailed(): void {

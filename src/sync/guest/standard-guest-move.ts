@@ -12,11 +12,11 @@ import { MEMORY_IMAGE_ID } from '../../model/guest';
 import { type ImageSpec, PAGE_SIZE_BYTES, type VmImage } from '../../model/image';
 import type { ImageProgress, ImageResult } from '../../model/migration';
 import type { MigrationOptions } from '../../model/options';
+import { until, wait } from '../../system/wait';
 import { listenForTunnels, type Tunnel } from '../../transport/tunnel';
 import { standardProgressOf, standardResultOf } from '../source/image-results';
 import type { SourceMigration } from '../source/source-migration';
 import { openTunnel, StandardChannel } from '../source/standard-channel';
-import { wait } from '../wait';
 import type { GuestMove, ReadyToHandOver } from './guest-move';
 import { letRunOn, type PauseBudget, pauseWithin, runsOn } from './guest-pause';
 import { MoveMode } from './move-mode';
@@ -168,11 +168,11 @@ export class WholeGuestMove implements GuestMove {
     };
     this.#server = await listenForTunnels(this.#guest.mirrorPath, dial, (error) => this.#fail(error));
     await this.#guest.mirrorDisks(this.#disks);
-    do {
-      await wait(LOOK_EVERY_MS, signal);
-      this.#throwIfFailed();
+    const ready = async (): Promise<boolean> => {
       this.#mirrors = await this.#guest.mirrors();
-    } while (!this.#mirrors.every(({ ready }) => ready));
+      return this.#mirrors.every((mirror) => mirror.ready);
+    };
+    await until(ready, { everyMs: LOOK_EVERY_MS, signal, orThrow: () => this.#throwIfFailed() });
   }
 
   async #memoryRounds(rttMs: number, signal: AbortSignal): Promise<void> {

@@ -3,12 +3,12 @@
  * images' pages finds out which are alike, the hashes of those bases' pages are fetched once (or taken from this host's copy
  * of the same base), and pages with these hashes need not cross. Anything that goes wrong costs the references alone.
  */
-import { open } from 'node:fs/promises';
 import { PAGE_HASH_BYTES, quickHash } from '../../encoder/hash';
-import { isZero } from '../../encoder/zero';
 import { toDwcpError } from '../../model/errors';
-import { PAGE_SIZE_BYTES, pagesOfBlocks } from '../../model/image';
+import { pagesOfBlocks } from '../../model/image';
 import type { SendingSession } from '../../transport/sending-session';
+import { filledPages } from '../codec/file-sample';
+import { piecesOf } from '../codec/pieces';
 import { type BasePages, ReferenceIndex, shareReferences } from '../codec/reference-index';
 import { basePagesSchema, basesOfferedSchema, MAX_BASE_PAGES, readBody } from '../protocol';
 import type { SourceMigration } from './source-migration';
@@ -71,8 +71,7 @@ async function addBase(
   );
   const known = here && (await context.bases.pagesOf(here));
   const pages = pagesOfBlocks(base.sizeBytes);
-  for (let first = 0; first < pages; first += MAX_BASE_PAGES) {
-    const count = Math.min(MAX_BASE_PAGES, pages - first);
+  for (const { first, count } of piecesOf(pages, MAX_BASE_PAGES)) {
     if (known) add(known.subarray(first * PAGE_HASH_BYTES, (first + count) * PAGE_HASH_BYTES), first);
     else
       add(
@@ -87,27 +86,14 @@ async function addBase(
 /** Page hashes from all over the images, none of zeros. */
 async function sampleOfImages(paths: readonly string[]): Promise<Buffer> {
   const hashes: Buffer[] = [];
-  const page = Buffer.alloc(PAGE_SIZE_BYTES);
-  for (const path of paths) {
-    const handle = await open(path, 'r').catch(() => undefined);
-    if (!handle) continue;
-    try {
-      const pages = Math.floor((await handle.stat()).size / PAGE_SIZE_BYTES);
-      const places = Math.min(pages, LOOKED_AT);
-      for (let place = 0; place < places && hashes.length < SAMPLE_PAGES; place += 1) {
-        // In an order that spreads a part of the places over all of the image as well.
-        const spread = (place * 389) % places;
-        const { bytesRead } = await handle.read(
-          page,
-          0,
-          page.length,
-          Math.floor((spread * pages) / places) * PAGE_SIZE_BYTES,
-        );
-        if (bytesRead === page.length && !isZero(page)) hashes.push(Buffer.from(quickHash(page)));
-      }
-    } finally {
-      await handle.close();
-    }
-  }
+  for (const path of paths)
+    for (const page of await filledPages(path, spreadPlaces, SAMPLE_PAGES - hashes.length))
+      hashes.push(Buffer.from(quickHash(page)));
   return Buffer.concat(hashes);
+}
+
+/** In an order that spreads a part of the places over all of the image as well. */
+function spreadPlaces(pages: number): number[] {
+  const places = Math.min(pages, LOOKED_AT);
+  return Array.from({ length: places }, (_, place) => Math.floor((((place * 389) % places) * pages) / places));
 }

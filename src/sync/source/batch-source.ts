@@ -12,6 +12,7 @@ import { encodedBound } from '../../encoder/batch-encoder';
 import { DwcpError, toDwcpError } from '../../model/errors';
 import { BLOCK_SIZE_BYTES } from '../../model/image';
 import { MIB } from '../../model/units';
+import { until } from '../../system/wait';
 import { MOST_IN_PARTS_BYTES, PART_BYTES, partsOf } from '../../transport/batch-parts';
 import type { RefusedBlock } from '../../transport/counters';
 import { HEADER_BYTES } from '../../transport/frame';
@@ -171,7 +172,7 @@ export class BatchSource implements SessionSupplier {
 
   /** Waits until no thread reads or encodes for it any more. */
   async idle(): Promise<void> {
-    while (this.#jobs > 0) await new Promise((resolve) => setTimeout(resolve, 2));
+    await until(() => this.#jobs === 0, { everyMs: 2 });
   }
 
   /** The destination holds these versions now; they may be sent anew, and deltas may build on them. */

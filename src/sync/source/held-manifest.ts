@@ -9,6 +9,7 @@ import type { ImageSpec } from '../../model/image';
 import type { Baseline } from '../../store/baselines';
 import { Manifest } from '../../store/manifest';
 import type { SendingSession } from '../../transport/sending-session';
+import { piecesOf } from '../codec/pieces';
 import { MANIFEST_BLOCKS, openedImageSchema, readBody, type WorkingState } from '../protocol';
 import type { SourceMigration } from './source-migration';
 
@@ -61,8 +62,7 @@ export async function askPageHashes(
 }
 
 async function fetchManifest(session: SendingSession, image: number, manifest: Manifest): Promise<void> {
-  for (let first = 0; first < manifest.blocks; first += MANIFEST_BLOCKS) {
-    const count = Math.min(MANIFEST_BLOCKS, manifest.blocks - first);
+  for (const { first, count } of piecesOf(manifest.blocks, MANIFEST_BLOCKS)) {
     const answer = await session.control.request('manifest', { image, first, count });
     const out = manifest.hashes.subarray(first * HASH_BYTES, (first + count) * HASH_BYTES);
     const bytes = answer.body.packed === true ? packer.unpack(answer.payload, out) : answer.payload.copy(out);

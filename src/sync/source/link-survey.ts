@@ -4,8 +4,8 @@
  */
 import { toDwcpError } from '../../model/errors';
 import type { LinkSurvey } from '../../model/link-survey';
+import { wait } from '../../system/wait';
 import type { SendingSession } from '../../transport/sending-session';
-import { wait } from '../wait';
 import type { SourceMigration } from './source-migration';
 
 const PROBE_BYTES = 64 * 1024;

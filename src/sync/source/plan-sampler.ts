@@ -5,6 +5,7 @@
 import { MAX_BATCH_BLOCKS } from '../../encoder/batch-format';
 import { BLOCK_SIZE_BYTES, blockCount, type ImageSpec } from '../../model/image';
 import type { ImageSample } from '../../model/plan';
+import { slicesOf } from '../codec/pieces';
 import type { StillFeed } from '../feeds/block-feed';
 import { learnHeld } from './held-manifest';
 import type { SourceMigration } from './source-migration';
@@ -73,8 +74,7 @@ export async function sampleImage(
   const list = sampleBlocks(blockCount(image.sizeBytes));
   const input = feed.load && new SharedArrayBuffer(MAX_BATCH_BLOCKS * BLOCK_SIZE_BYTES);
   const sum = { zeroBlocks: 0, unchangedBlocks: 0, changedBlocks: 0, changedBytes: 0, packedBytes: 0 };
-  for (let at = 0; at < list.length; at += MAX_BATCH_BLOCKS) {
-    const some = list.slice(at, at + MAX_BATCH_BLOCKS);
+  for (const some of slicesOf(list)) {
     if (input) await feed.load?.({ list: some }, Buffer.from(input));
     const part = await pool.run({
       kind: 'sample',

@@ -9,7 +9,7 @@ import { blockCount, type ImageSpec, PAGES_PER_BLOCK, pagesOfBlocks } from '../.
 import type { SendingSession } from '../../transport/sending-session';
 import type { CodecPool } from '../codec/codec-pool';
 import { sampleOf } from '../codec/file-sample';
-import { allEnded } from '../codec/measure-file';
+import { inLanes, piecesOf } from '../codec/pieces';
 import { MAX_PAGES, type SharedReferences, shareReferences } from '../codec/reference-index';
 import { readBody, referencesAnsweredSchema, referencesSchema } from '../protocol';
 
@@ -101,22 +101,10 @@ async function indexFile(
   const handle = await open(path, 'r');
   try {
     const blocks = Math.min(blockCount(sizeBytes), Math.floor((MAX_PAGES - from) / PAGES_PER_BLOCK));
-    let next = 0;
-    const lane = async (): Promise<void> => {
-      while (next < blocks) {
-        const first = next;
-        next += INDEX_BLOCKS;
-        await pool.run({
-          kind: 'index',
-          file: { fd: handle.fd, sizeBytes },
-          first,
-          count: Math.min(INDEX_BLOCKS, blocks - first),
-          shared,
-          from,
-        });
-      }
-    };
-    await allEnded(Array.from({ length: pool.threads }, lane));
+    const file = { fd: handle.fd, sizeBytes };
+    await inLanes(pool.threads, piecesOf(blocks, INDEX_BLOCKS), (piece) =>
+      pool.run({ kind: 'index', file, ...piece, shared, from }),
+    );
   } finally {
     await handle.close();
   }

@@ -7,6 +7,7 @@ import { DwcpError, toDwcpError } from '../../model/errors';
 import type { LinkMeasurement } from '../../model/tiers';
 import { KIB } from '../../model/units';
 import type { Manifest } from '../../store/manifest';
+import { wait } from '../../system/wait';
 import { type PeerAddress, pathName } from '../../transport/endpoint';
 import { SendingSession } from '../../transport/sending-session';
 import type { LimitShare } from '../../transport/shared-limit';
@@ -15,7 +16,6 @@ import { TokenBucket } from '../../transport/token-bucket';
 import type { BasePages } from '../codec/reference-index';
 import { inDoubtUnlessRefused } from '../hand-over/in-doubt';
 import { readBody, type TakenOver, takenOverSchema, takeOverSchema, trainSchema } from '../protocol';
-import { wait } from '../wait';
 import type { Destination, SourceContext, TransferLimits } from './source-context';
 
 /** How long a lost session is opened again and again before the activity gives up and leaves it to Temporal. */

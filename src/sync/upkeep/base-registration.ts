@@ -3,8 +3,10 @@ import { open } from 'node:fs/promises';
 import { DwcpError, toDwcpError } from '../../model/errors';
 import type { BaseDisk, BaseStore } from '../../store/base-disks';
 import { Manifest } from '../../store/manifest';
+import { blocksOf } from '../codec/block-selection';
 import type { CodecPool } from '../codec/codec-pool';
 import { measure } from '../codec/measure-file';
+import { piecesOf } from '../codec/pieces';
 
 const JOB_BLOCKS = 256;
 
@@ -23,10 +25,8 @@ export async function registerBase(
     const manifest = new Manifest(sizeBytes);
     await measure(handle.fd, manifest, pool);
     const pages: Uint8Array[] = [];
-    for (let first = 0; first < manifest.blocks; first += JOB_BLOCKS) {
-      const list = Array.from({ length: Math.min(JOB_BLOCKS, manifest.blocks - first) }, (_, index) => first + index);
-      pages.push(await pool.run({ kind: 'pageHashes', file: { fd: handle.fd, sizeBytes }, list }));
-    }
+    for (const piece of piecesOf(manifest.blocks, JOB_BLOCKS))
+      pages.push(await pool.run({ kind: 'pageHashes', file: { fd: handle.fd, sizeBytes }, list: blocksOf(piece) }));
     const registered = { ...base, sizeBytes, modifiedAtMs, root: manifest.root() };
     await store.put(registered, Buffer.concat(pages));
     return registered;

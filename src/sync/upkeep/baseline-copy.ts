@@ -5,11 +5,11 @@
  */
 import { type FileHandle, open, rm, stat, statfs } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import { MAX_BATCH_BLOCKS } from '../../encoder/batch-format';
 import { type Baseline, type BaselineStore, baselinePathOf } from '../../store/baselines';
 import { renameDurably } from '../../store/durable-file';
 import { cloneFile, setSparseSize } from '../../store/system-calls';
 import type { CodecPool } from '../codec/codec-pool';
+import { piecesOf } from '../codec/pieces';
 
 export interface KeptCopy {
   readonly kept: 'clone' | 'copy' | 'no';
@@ -70,16 +70,9 @@ async function copy(
   try {
     target = await open(temporary, 'w', 0o600);
     setSparseSize(target.fd, sizeBytes);
-    for (let first = 0; first < blocks; first += MAX_BATCH_BLOCKS) {
+    for (const piece of piecesOf(blocks)) {
       signal.throwIfAborted();
-      await pool.run({
-        kind: 'copy',
-        file: { fd: from.fd, sizeBytes },
-        toFd: target.fd,
-        first,
-        count: Math.min(MAX_BATCH_BLOCKS, blocks - first),
-        hashes,
-      });
+      await pool.run({ kind: 'copy', file: { fd: from.fd, sizeBytes }, toFd: target.fd, ...piece, hashes });
     }
   } finally {
     await Promise.all([from.close(), target?.close()]);

@@ -6,13 +6,13 @@
  *   kept, plain --(background)--> sealed in part --> sealed --open()--> plain again, in use as a working file
  */
 import { open } from 'node:fs/promises';
-import { MAX_BATCH_BLOCKS } from '../../encoder/batch-format';
 import type { Baseline, BaselineRecord, BaselineStore, ContentAccess, ContentGuard } from '../../store/baselines';
 import { exists } from '../../store/durable-file';
 import type { Manifest } from '../../store/manifest';
 import type { ContentCipher, SealingKey } from '../../store/sealing-key';
 import type { SealJob } from '../codec/codec-jobs';
 import type { CodecPool } from '../codec/codec-pool';
+import { piecesOf } from '../codec/pieces';
 
 interface Sealing {
   readonly name: string;
@@ -146,19 +146,10 @@ export async function sealBlocks(
   signal?: AbortSignal,
 ): Promise<number> {
   let damaged = 0;
-  for (let first = 0; first < manifest.blocks && signal?.aborted !== true; first += MAX_BATCH_BLOCKS) {
-    const count = Math.min(MAX_BATCH_BLOCKS, manifest.blocks - first);
-    damaged += (
-      await pool.run({
-        kind: 'seal',
-        file: { fd, sizeBytes: manifest.sizeBytes },
-        first,
-        count,
-        hashes: manifest.memory,
-        cipher,
-        into,
-      })
-    ).damaged;
+  const file = { fd, sizeBytes: manifest.sizeBytes };
+  for (const piece of piecesOf(manifest.blocks)) {
+    if (signal?.aborted) break;
+    damaged += (await pool.run({ kind: 'seal', file, ...piece, hashes: manifest.memory, cipher, into })).damaged;
   }
   return damaged;
 }

@@ -4,18 +4,17 @@
  * more. Frames are what dictionaries serve: a page or two, at a low level.
  */
 import { execFile } from 'node:child_process';
-import { mkdir, mkdtemp, open, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { shareBytes } from '../../encoder/trained-dictionary';
-import { isZero } from '../../encoder/zero';
 import { DwcpError, errnoOf, messageOf } from '../../model/errors';
 import { PAGE_SIZE_BYTES } from '../../model/image';
 import { MIB } from '../../model/units';
 import { type DictionaryStore, type DictionaryVersion, MAX_DICTIONARY_BYTES } from '../../store/dictionaries';
-import { nextData } from '../../store/system-calls';
 import type { CodecPool } from '../codec/codec-pool';
+import { filledPages } from '../codec/file-sample';
 
 /** Below it a dictionary costs more than it brings. */
 export const LEAST_GAIN = 0.03;
@@ -41,29 +40,21 @@ export interface TrainingReport {
 /** Pages from all over some image files, zeros left out. */
 export async function samplePages(paths: readonly string[], pages: number): Promise<Buffer> {
   const found: Buffer[] = [];
-  for (const path of paths) {
-    const handle = await open(path, 'r').catch(() => undefined);
-    if (!handle) continue;
-    try {
-      const { size } = await handle.stat();
-      const wanted = Math.ceil(pages / paths.length);
-      const looked = new Set<number>();
-      for (let tried = 0, taken = 0; tried < TRIES * wanted && taken < wanted; tried += 1) {
-        const at = Math.floor((Math.random() * size) / PAGE_SIZE_BYTES) * PAGE_SIZE_BYTES;
-        // In a hole, or known: a page that is taken twice would be trained on and held out.
-        if (looked.has(at) || nextData(handle.fd, at) >= at + PAGE_SIZE_BYTES) continue;
-        looked.add(at);
-        const page = Buffer.alloc(PAGE_SIZE_BYTES);
-        const { bytesRead } = await handle.read(page, 0, PAGE_SIZE_BYTES, at);
-        if (bytesRead < PAGE_SIZE_BYTES || isZero(page)) continue;
-        found.push(page);
-        taken += 1;
-      }
-    } finally {
-      await handle.close();
-    }
-  }
+  const wanted = Math.ceil(pages / paths.length);
+  for (const path of paths)
+    found.push(...(await filledPages(path, (places) => randomPlaces(places, TRIES * wanted), wanted)));
   return Buffer.concat(found);
+}
+
+/** None twice: a page that is taken twice would be trained on and held out. */
+function* randomPlaces(pages: number, tries: number): Generator<number> {
+  const looked = new Set<number>();
+  for (let tried = 0; tried < tries; tried += 1) {
+    const place = Math.floor(Math.random() * pages);
+    if (looked.has(place)) continue;
+    looked.add(place);
+    yield place;
+  }
 }
 
 /** Adds samples of images to those of the type, and trains. @throws TOOL_MISSING where zstd is not installed */
