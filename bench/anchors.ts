@@ -1,7 +1,7 @@
 /**
  * `npm run bench -- anchors`: what a path does to a transfer and what a transfer does to a path, over time: capacity that
  * changes, limits, killed streams, a blackout, killed ends, what is learnt of a path, a limit that two migrations share, two paths, memory over ten minutes.
- * Anchors A5 to A10 of transport.md section 3.8, and points 4, 5 and 7 of issue 5. `--only TEXT` takes some.
+ * The transport over time, each a claim of docs/transport.md (bench/README.md). `--only TEXT` takes some.
  */
 import { existsSync, rmSync } from 'node:fs';
 import { join } from 'node:path';

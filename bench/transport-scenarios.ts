@@ -1,5 +1,5 @@
 /**
- * The links of `bench -- transport` and what runs on each: those of issue 5 and of transport.md section 3.8.
+ * The links of `bench -- transport` and what runs on each (bench/README.md).
  */
 import type { LinkSetting } from './wan-link';
 

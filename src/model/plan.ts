@@ -5,7 +5,7 @@
  *   expected link bytes = changed share x size x packed share
  *   expected time       = max( link bytes / min(bandwidth, limit), size / scan rate ) + a few round trips
  *   standard transfer   = (size - zeros) / what one TCP stream carries, which is the Mathis bound under a loss-based
- *                         controller: 1.22 x MSS / (rtt x sqrt(loss))     (transport.md section 2.1)
+ *                         controller: 1.22 x MSS / (rtt x sqrt(loss))     (Mathis et al. 1997)
  */
 import { z } from 'zod';
 import type { LevelAndStreams, LinkMeasurement } from './tiers';

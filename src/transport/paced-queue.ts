@@ -1,7 +1,7 @@
 /**
  * The clock of a bandwidth limit: tokens that accrue with time, and a timer that hands them to whoever is next. A quantum
  * may be taken on credit, so no write has to be cut finer than it is; the burst is 20 ms of the rate. Who
- * is next is the owner's rule (transport.md section 4, pacing).
+ * is next is the owner's rule (docs/transport.md, Limits).
  */
 import { clamp, KIB } from '../model/units';
 

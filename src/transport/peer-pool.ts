@@ -9,7 +9,7 @@ import { dial, greet, type PeerAddress, pathName, type TlsFiles } from './endpoi
 import { buildFrame, type FrameType } from './frame';
 import { type Hello, RELEASE, SESSION_PROTOCOL } from './hello';
 
-/** Handshakes under way at a time: more of them trip firewalls and listen queues (transport.md section 3.4). */
+/** Handshakes under way at a time: more of them trip firewalls and listen queues. */
 export const HANDSHAKES_AT_ONCE = 8;
 const MAX_IDLE_PER_PEER = 257;
 /** An idle connection answers at once, or its path has been out and the others are as dead. */

@@ -1,6 +1,6 @@
 /**
  * The bandwidth limit of one migration: all its streams take from it in line, and, where the host has a limit too, from
- * the migration's share of that. Placed at the socket write, behind every buffer (transport.md section 4, pacing).
+ * the migration's share of that. Placed at the socket write, behind every buffer (docs/transport.md, Limits).
  */
 import { PacedQueue, type Pacer, quantumOf, TakerLine } from './paced-queue';
 

@@ -1,6 +1,6 @@
 /**
  * Finds streams that trickle: far below their fellows for long, though they have something to send. A connection that
- * has lost its window is opened anew rather than waited for (transport.md section 3.7); few at a time, since where all
+ * has lost its window is opened anew rather than waited for (docs/transport.md, When a path fails); few at a time, since where all
  * are slow the path is.
  */
 import type { SendingStream } from './sending-stream';

@@ -246,8 +246,7 @@ export class Pacing {
   }
 
   /**
-   * About a second, or eight round trips, of one stream: less costs compression, more is lost with a stream
-   * (transport.md section 3.7; there half a second, of bytes that do not compress).
+   * About a second, or eight round trips, of one stream: less costs compression, more is lost with a stream.
    */
   #batchSize(streamBytesPerSecond: number, rttMs: number): number {
     if (streamBytesPerSecond <= 0) return this.#batchBytes;
