@@ -106,7 +106,7 @@ export async function follow(
   orchestrator: Orchestrator,
   migrationId: string,
   output: Output,
-  untilParked: boolean,
+  { untilParked = false }: { readonly untilParked?: boolean } = {},
 ): Promise<MigrationResult> {
   let drawn = 0;
   let lastPlain = '';

@@ -227,7 +227,10 @@ export class SendingSession implements PathOwner {
     this.#endedWith = reason;
     clearInterval(this.#ticker);
     // Streams that pull may be handed a batch any moment, which is nothing for a connection of the pool.
-    for (const path of this.#paths) path.close(reason, !this.transferring);
+    for (const path of this.#paths) {
+      if (this.transferring) path.end(reason);
+      else path.giveBack(reason);
+    }
     if (this.control.release(reason)) this.pool.giveBack(this.#peer, this.#controlConnection);
     else this.#controlConnection.destroy(reason);
     this.#transferDone?.(reason);
@@ -332,7 +335,7 @@ export class SendingSession implements PathOwner {
     this.#endedWith = reason;
     clearInterval(this.#ticker);
     // Each counts itself out as its connection ends.
-    for (const path of this.#paths) path.close(reason, false);
+    for (const path of this.#paths) path.end(reason);
     this.#transferDone?.(reason);
   }
 }

@@ -38,7 +38,7 @@ function frameOf(sequence: number, image: number, block: number, bytes: Buffer, 
   const length = zero ? 0 : bytes.length;
   const metaBytes = batchMetaBytes(1);
   const all = Buffer.alloc(metaBytes + length);
-  writeBatchHead(all, image, 'stored', 0, length, 1);
+  writeBatchHead(all, { image, packing: 'stored', pieces: 0, gatheredBytes: length, entryCount: 1 });
   writeBatchEntry(all, 0, {
     block,
     encoding: zero ? 'zero' : 'full',

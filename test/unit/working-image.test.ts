@@ -30,7 +30,7 @@ async function opened(folder: string, live = true): Promise<WorkingImage> {
       image: DISK,
       imagePath: join(folder, 'disk.img'),
       journalPath: join(folder, 'vda.journal'),
-      useBaseline: true,
+      startFrom: 'baseline',
       live,
     },
     new BaselineStore(folder),

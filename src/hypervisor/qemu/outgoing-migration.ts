@@ -8,9 +8,11 @@
  * QEMU lets its guest go on by itself when the stream breaks before `completed`, and behind it never: so a destination may not
  * start before. Seen on QEMU 7.2 and 10.0; MigrationStatus in qapi/migration.json.
  */
+
 import { rmSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import { DwcpError, toDwcpError } from '../../model/errors';
+import type { Convergence } from '../contract';
 import type { QmpClient } from './qmp-client';
 import type { MigrationInfo, QmpEvent } from './qmp-schemas';
 
@@ -73,7 +75,7 @@ export class OutgoingMigration {
   #endStream: () => void = () => undefined;
 
   /** @param path a place for the socket, in a folder that only this user may enter */
-  constructor(qmp: QmpClient, path: string, stream: StreamTaker, autoConverge = false) {
+  constructor(qmp: QmpClient, path: string, stream: StreamTaker, { autoConverge = false }: Partial<Convergence> = {}) {
     this.#qmp = qmp;
     this.#path = path;
     this.#stream = stream;
