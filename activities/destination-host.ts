@@ -153,7 +153,10 @@ export function createDestinationActivities(deps: DestinationDependencies) {
                 `Host ${deps.hostId} takes no part in migration ${input.migrationId}`,
               );
             await migration.assertTakesData();
-            const { held, state } = await migration.images.image(input.imageId, input.useBaseline);
+            const { held, state } = await migration.images.image(
+              input.imageId,
+              input.useBaseline ? 'baseline' : 'empty',
+            );
             await migration.beginGuestAhead();
             let blocks = 0;
             for (let block = 0; block < held.blocks; block += 1) if (!held.isZero(block)) blocks += 1;
@@ -211,15 +214,10 @@ export function createDestinationActivities(deps: DestinationDependencies) {
             );
             const kept = [];
             for (const { imageId, path } of images) {
-              const copy = await keepBaselineCopy(
-                input.vmId,
-                imageId,
-                path,
-                deps.keepBaselineCopy,
-                store,
-                pool,
-                signal,
-              ).catch((error: unknown): KeptCopy => ({ kept: 'no', reason: messageOf(error) }));
+              const living = { vmId: input.vmId, imageId, imagePath: path };
+              const copy = await keepBaselineCopy(living, deps.keepBaselineCopy, store, pool, signal).catch(
+                (error: unknown): KeptCopy => ({ kept: 'no', reason: messageOf(error) }),
+              );
               signal.throwIfAborted();
               kept.push({ ...copy, imageId });
             }

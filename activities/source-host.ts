@@ -205,7 +205,7 @@ export function createSourceActivities(dependencies: SourceDependencies) {
           (signal) =>
             hub.ownershipStep(input.migrationId, signal, async () => {
               await hub.close(input.migrationId);
-              await ownership.rollBack(input.vmId, input.migrationId, input.destinationAbandoned, input.note);
+              await ownership.rollBack(input.vmId, input.migrationId, input);
             }),
         ),
 

@@ -56,8 +56,9 @@ export function createImageActivities({ hub, registry, serveStopped, report, obs
             const { enableDeltaSync, enableCompression, bandwidthLimit } = input.options;
             const samples = [];
             for (const { path, ...image } of input.images) {
+              const sampled = { vmId: input.vmId, image, useBaseline: enableDeltaSync };
               if (input.guest && (image.kind === 'memory' || input.guest.formats?.[image.imageId] !== undefined)) {
-                samples.push(await assumeImage(migration, input.vmId, image, enableDeltaSync));
+                samples.push(await assumeImage(migration, sampled));
                 continue;
               }
               const feed = input.guest
@@ -65,15 +66,7 @@ export function createImageActivities({ hub, registry, serveStopped, report, obs
                 : await still(input.vmId, { path, sizeBytes: image.sizeBytes });
               try {
                 samples.push(
-                  await sampleImage(
-                    migration,
-                    input.vmId,
-                    image,
-                    feed,
-                    enableDeltaSync,
-                    input.level,
-                    enableCompression,
-                  ),
+                  await sampleImage(migration, sampled, feed, { level: input.level, compress: enableCompression }),
                 );
               } finally {
                 await feed.close();

@@ -28,7 +28,7 @@ export async function migrateVm(argument: MigrationRequest): Promise<MigrationRe
   let guest: MovedGuest | undefined;
   try {
     await scope.run(async () => {
-      const { alreadyMoved, handedOver } = await flow.prepare(true);
+      const { alreadyMoved, handedOver } = await flow.prepare('claim');
       if (alreadyMoved || handedOver) return;
       if (flow.options.enableDwcp) {
         try {

@@ -13,7 +13,7 @@ export async function planMigration(argument: MigrationRequest): Promise<PlanRes
   const { flow, state, scope } = begin(argument, 'plan');
   try {
     return await scope.run(async () => {
-      await flow.prepare(false);
+      await flow.prepare('look');
       await flow.initialiseAmst();
       await flow.establishStreams();
       const link = await flow.detectTier();

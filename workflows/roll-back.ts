@@ -51,7 +51,7 @@ export async function rollBack(
       }
     }
     try {
-      const { alreadyMoved, handedOver } = await flow.prepare(true);
+      const { alreadyMoved, handedOver } = await flow.prepare('claim');
       if (alreadyMoved) return { moved: undefined };
       if (handedOver) return { moved: await goOnHandedOver(flow, handedOver) };
     } catch (decision) {

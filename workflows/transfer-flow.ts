@@ -50,7 +50,8 @@ export class TransferFlow {
   }
 
   /** Start: the source claims the VM (or looks at it), and says what it consists of. */
-  async prepare(claim: boolean): Promise<PreparedSource> {
+  async prepare(purpose: 'claim' | 'look'): Promise<PreparedSource> {
+    const claim = purpose === 'claim';
     const { migrationId, vmId, sourceHost } = this.state.identity;
     const call = {
       activityId: 'prepare-source',

@@ -26,7 +26,7 @@ export async function warmBaseline(argument: MigrationRequest): Promise<Migratio
 
 async function warm(flow: TransferFlow): Promise<ImageResult[]> {
   const { sourceHost, destinationHost, vmId } = flow.state.identity;
-  const { guest } = await flow.prepare(false);
+  const { guest } = await flow.prepare('look');
   if (guest)
     throw new DwcpError(
       'GUEST_REFUSED',

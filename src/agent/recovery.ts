@@ -45,7 +45,7 @@ async function recoverSource(
         if (atStart === 'let the guest run on') {
           if (await ownership.resumeClaimed(vmId, migrationId))
             log.info({ migrationId, vmId }, 'the guest of a claimed VM runs on here');
-        } else if (atStart === 'roll_back') await ownership.rollBack(vmId, migrationId, false);
+        } else if (atStart === 'roll_back') await ownership.rollBack(vmId, migrationId);
         else if (atStart === 'taken_over') await ownership.completeRelease(vmId, migrationId);
       } catch (error) {
         failed.push({ migrationId, error: toDwcpError(error, 'INTERNAL', { side: 'source' }) });

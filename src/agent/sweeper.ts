@@ -137,7 +137,7 @@ export class Sweeper {
       const state = sourceState((await host.ownership.last(vmId, migrationId))?.state);
       await sources.close(migrationId);
       const { whenClosed } = SOURCE_TABLE[state];
-      if (whenClosed === 'roll_back') await ownership.rollBack(vmId, migrationId, false, 'its workflow is closed');
+      if (whenClosed === 'roll_back') await ownership.rollBack(vmId, migrationId, { note: 'its workflow is closed' });
       if (whenClosed === 'taken_over') await ownership.completeRelease(vmId, migrationId);
       if (whenClosed === 'ask the destination') await this.#settleHandOver(vmId, migrationId);
       log.info({ migrationId, vmId, state }, 'settled what a closed migration had left');
@@ -156,12 +156,10 @@ export class Sweeper {
     const migration = sources.open(migrationId, handOver.destination, UNLIMITED);
     try {
       await (await migration.session('settle')).control.request('abandon', { vmId, fence: last.fence });
-      await ownership.rollBack(
-        vmId,
-        migrationId,
-        true,
-        'its workflow is closed and the destination promised not to start it',
-      );
+      await ownership.rollBack(vmId, migrationId, {
+        destinationAbandoned: true,
+        note: 'its workflow is closed and the destination promised not to start it',
+      });
     } catch (error) {
       if (!hasCode(error, 'ALREADY_PAST_RETURN')) throw error;
       const { generation } = await migration.takeOver(vmId, handOver.roots);

@@ -105,7 +105,7 @@ export async function follow(
   orchestrator: Orchestrator,
   migrationId: string,
   output: Output,
-  untilParked: boolean,
+  { untilParked = false }: { readonly untilParked?: boolean } = {},
 ): Promise<MigrationResult> {
   let drawn = 0;
   let lastPlain = '';

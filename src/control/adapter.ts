@@ -113,14 +113,7 @@ export function createMigrationAdapter(config: AdapterConfig = {}): MigrationAda
     ...(config.explain && { explain: (_id, line) => unheard(() => config.explain?.(line)) }),
   };
 
-  async function move(
-    kind: ImageKind,
-    vmId: string,
-    image: AdapterImage,
-    destination: AdapterDestination,
-    onProgress?: (progress: SendProgress) => void,
-    signal?: AbortSignal,
-  ): Promise<SentImage> {
+  async function move({ kind, vmId, image, destination, hear, signal }: Move): Promise<SentImage> {
     const sessionId = destination.sessionId ?? randomUUID();
     const grant = mintGrant(destination.agentKey, 'session', sessionId, GRANT_LIFETIME_MS);
     const migration = new SourceMigration(
@@ -135,11 +128,10 @@ export function createMigrationAdapter(config: AdapterConfig = {}): MigrationAda
       context,
     );
     const input = await asFile(image);
-    const abort = signal ?? new AbortController().signal;
     let arrived = false;
     try {
       const spec = imageSpecSchema.parse({ imageId: kind, kind, sizeBytes: (await stat(input.path)).size });
-      const sent = await send(migration, vmId, spec, input.path, abort, onProgress);
+      const sent = await send(migration, { vmId, image: spec, path: input.path, hear }, signal);
       arrived = true;
       return sent;
     } catch (error) {
@@ -155,11 +147,8 @@ export function createMigrationAdapter(config: AdapterConfig = {}): MigrationAda
 
   async function send(
     migration: SourceMigration,
-    vmId: string,
-    image: ImageSpec,
-    path: string,
+    { vmId, image, path, hear }: Pick<Move, 'vmId' | 'hear'> & { readonly image: ImageSpec; readonly path: string },
     signal: AbortSignal,
-    onProgress?: (progress: SendProgress) => void,
   ): Promise<SentImage> {
     const session = await migration.sessionPatiently(signal);
     await session.control.request('prepare', {
@@ -186,7 +175,7 @@ export function createMigrationAdapter(config: AdapterConfig = {}): MigrationAda
       options,
       linkBytesPerSecond: link.bandwidthBytesPerSecond,
     });
-    const tell = (): void => onProgress && unheard(() => onProgress(sender.progress));
+    const tell = (): void => unheard(() => hear(sender.progress));
     const timer = setInterval(tell, PROGRESS_EVERY_MS);
     try {
       const sent = await sender.run(signal);
@@ -200,10 +189,10 @@ export function createMigrationAdapter(config: AdapterConfig = {}): MigrationAda
   }
 
   return {
-    migrateVmMemory: (vmId, memory, destination, onProgress, signal) =>
-      move('memory', vmId, memory, destination, onProgress, signal),
-    migrateVmDisk: (vmId, blocks, destination, onProgress, signal) =>
-      move('disk', vmId, blocks, destination, onProgress, signal),
+    migrateVmMemory: (vmId, image, destination, hear = nobody, signal = never()) =>
+      move({ kind: 'memory', vmId, image, destination, hear, signal }),
+    migrateVmDisk: (vmId, image, destination, hear = nobody, signal = never()) =>
+      move({ kind: 'disk', vmId, image, destination, hear, signal }),
     trainDictionary: (vmType, samples) => trainDictionary(vmTypeOf(vmType), Buffer.concat(samples), dictionaries, pool),
     close: async () => {
       peers.close();
@@ -211,6 +200,18 @@ export function createMigrationAdapter(config: AdapterConfig = {}): MigrationAda
     },
   };
 }
+
+interface Move {
+  readonly kind: ImageKind;
+  readonly vmId: string;
+  readonly image: AdapterImage;
+  readonly destination: AdapterDestination;
+  readonly hear: (progress: SendProgress) => void;
+  readonly signal: AbortSignal;
+}
+
+const nobody = (): void => undefined;
+const never = (): AbortSignal => new AbortController().signal;
 
 /** A caller's own function that fails ends no transfer. */
 function unheard(tell: () => void): void {

@@ -12,7 +12,12 @@ import {
 } from '@temporalio/client';
 import { ApplicationFailure, WorkflowIdConflictPolicy, WorkflowIdReusePolicy } from '@temporalio/common';
 import { DwcpError, messageOf } from '../model/errors';
-import { type MigrationResult, migrationRequestSchema, migrationResultSchema } from '../model/migration';
+import {
+  type MigrationRequest,
+  type MigrationResult,
+  migrationRequestSchema,
+  migrationResultSchema,
+} from '../model/migration';
 import {
   CONTROL_QUEUE,
   MESSAGES,
@@ -88,7 +93,8 @@ class TemporalOrchestrator implements Orchestrator {
   }
 
   migrateVm(vmId: string, sourceHost: string, destinationHost: string, options: MigrateOptions = {}): Promise<string> {
-    return this.#start(WORKFLOWS.migrateVm, migrationWorkflowId(vmId), vmId, sourceHost, destinationHost, options);
+    const { migrateVm } = WORKFLOWS;
+    return this.#start(migrateVm, migrationWorkflowId(vmId), { vmId, sourceHost, destinationHost }, options);
   }
 
   warmBaseline(
@@ -97,14 +103,8 @@ class TemporalOrchestrator implements Orchestrator {
     destinationHost: string,
     options: MigrateOptions = {},
   ): Promise<string> {
-    return this.#start(
-      WORKFLOWS.warmBaseline,
-      warmWorkflowId(vmId, destinationHost),
-      vmId,
-      sourceHost,
-      destinationHost,
-      options,
-    );
+    const workflowId = warmWorkflowId(vmId, destinationHost);
+    return this.#start(WORKFLOWS.warmBaseline, workflowId, { vmId, sourceHost, destinationHost }, options);
   }
 
   async getMigrationStatus(migrationId: string): Promise<MigrationStatus> {
@@ -162,9 +162,7 @@ class TemporalOrchestrator implements Orchestrator {
   async #start(
     workflowType: string,
     workflowId: string,
-    vmId: string,
-    sourceHost: string,
-    destinationHost: string,
+    { vmId, sourceHost, destinationHost }: Pick<MigrationRequest, 'vmId' | 'sourceHost' | 'destinationHost'>,
     { migrationId = randomUUID(), ...given }: MigrateOptions,
   ): Promise<string> {
     const options = checked({ ...this.#defaults, ...given });

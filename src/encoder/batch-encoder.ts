@@ -114,7 +114,8 @@ export class BatchEncoder {
     const source = direct ?? this.#gathered.subarray(0, this.#gatheredBytes);
     const packingAt = performance.now();
     const { packing, bytes } = this.#packSection(source, out, sectionAt, settings);
-    writeBatchHead(out, image, packing, pieces.count, source.length, blocks.length);
+    const [gatheredBytes, entryCount] = [source.length, blocks.length];
+    writeBatchHead(out, { image, packing, pieces: pieces.count, gatheredBytes, entryCount });
     const times = {
       readMs: 0,
       chooseMs: packingAt - startedAt - pieces.packMs,

@@ -62,11 +62,7 @@ export function batchMetaBytes(entryCount: number): number {
 
 export function writeBatchHead(
   out: Buffer,
-  image: number,
-  packing: Packing,
-  pieces: number,
-  gatheredBytes: number,
-  entryCount: number,
+  { image, packing, pieces, gatheredBytes, entryCount }: Omit<BatchHead, 'entries'> & { readonly entryCount: number },
 ): void {
   out.writeUInt16BE(image, 0);
   out.writeUInt8(PACKING[packing], 2);

@@ -85,11 +85,11 @@ export class LevelController {
     this.#otherNsPerByte += SMOOTHING * ((sample.otherMs * 1e6) / sample.gatheredBytes - this.#otherNsPerByte);
   }
 
-  /** Says whether the processor was what held the transfer up: cheaper levels are chosen until it is not. @param farAhead whether it is far from that */
-  press(processorIsBehind: boolean, farAhead = false): void {
+  /** Says whether the processor was what held the transfer up: cheaper levels are chosen until it is not. */
+  press(processor: 'behind' | 'ahead' | 'far ahead'): void {
     const pressure = this.#pressure;
-    if (farAhead) this.#pressure = Math.max(LEAST_PRESSURE, pressure * RELAX_FAST);
-    else if (processorIsBehind)
+    if (processor === 'far ahead') this.#pressure = Math.max(LEAST_PRESSURE, pressure * RELAX_FAST);
+    else if (processor === 'behind')
       this.#pressure = Math.min(MAX_PRESSURE, Math.max(pressure * PRESS, Math.min(1, 2 * pressure)));
     else this.#pressure = pressure < 1 ? Math.min(1, pressure * PRESS) : Math.max(1, pressure * RELAX);
   }
@@ -106,9 +106,9 @@ export class LevelController {
    * Chooses the level for the batches to come.
    * @param goodputBytesPerSecond what the link takes now, 0 where nothing is known yet
    * @param processors what the host has idle for it, at most its threads
-   * @param atOnce by what has been measured of the link before anything is sent: a short transfer is over before rungs are climbed
+   * @param pace at once: by what has been measured of the link before anything is sent: a short transfer is over before rungs are climbed
    */
-  choose(goodputBytesPerSecond: number, processors = this.#threads, atOnce = false): number {
+  choose(goodputBytesPerSecond: number, processors = this.#threads, pace: 'in steps' | 'at once' = 'in steps'): number {
     if (goodputBytesPerSecond <= 0) return this.#level;
     const costs = this.#rungs.map((level) => {
       const { net, cpu } = this.#expect(level, goodputBytesPerSecond, processors);
@@ -117,7 +117,8 @@ export class LevelController {
     const least = Math.min(...costs.map(({ seconds }) => seconds));
     const cheapest = costs.findLast(({ seconds }) => seconds <= least * AS_GOOD)?.level ?? this.#level;
     // The costliest is another encoder: taken from the rung below it alone, where it is known what this one costs here.
-    const best = cheapest > BELOW_COSTLIEST && this.#level < BELOW_COSTLIEST && !atOnce ? BELOW_COSTLIEST : cheapest;
+    const best =
+      cheapest > BELOW_COSTLIEST && this.#level < BELOW_COSTLIEST && pace === 'in steps' ? BELOW_COSTLIEST : cheapest;
     if (best !== this.#level) this.#explain(best, goodputBytesPerSecond, processors);
     this.#level = best;
     return this.#level;

@@ -132,6 +132,22 @@ export interface DeviceState {
   readonly devices: Buffer;
 }
 
+/** Whether the guest is slowed down where its memory changes faster than it is sent. */
+export interface Convergence {
+  readonly autoConverge: boolean;
+}
+
+export interface MemoryStart extends Convergence {
+  /** Of the RAM image file. */
+  readonly path: string;
+  readonly ramBlocks: readonly RamBlock[];
+  /** Pages of the file that are holes, one byte each. */
+  readonly blankPages: (fd: number) => Uint8Array;
+  /** One byte a block: 1 where what the file holds is at the destination too. It is taken over. */
+  readonly settled: Uint8Array;
+  readonly events: GuestMemoryEvents;
+}
+
 /** A running guest at its source. */
 export interface GuestPort {
   readonly memoryFd: number;
@@ -140,17 +156,9 @@ export interface GuestPort {
   /** Called once where the guest's QEMU ends or its stream breaks. */
   onFailure(handler: (error: DwcpError) => void): void;
   watchDisks(images: readonly VmImage[]): Promise<ReadonlyMap<string, DiskPort>>;
-  /** @param settled one byte a block: 1 where what the file at `path` holds is at the destination too */
-  startMemory(
-    path: string,
-    ramBlocks: readonly RamBlock[],
-    blankPages: (fd: number) => Uint8Array,
-    settled: Uint8Array,
-    autoConverge: boolean,
-    events: GuestMemoryEvents,
-  ): Promise<void>;
+  startMemory(memory: MemoryStart): Promise<void>;
   /** QEMU's own migration: its stream goes on as it is, one chunk at a time. */
-  startWhole(take: (chunk: Buffer) => Promise<void>, autoConverge: boolean): Promise<void>;
+  startWhole(take: (chunk: Buffer) => Promise<void>, convergence: Convergence): Promise<void>;
   mirrorDisks(images: readonly VmImage[]): Promise<void>;
   mirrors(): Promise<readonly MirrorProgress[]>;
   /** With the guest stopped: both copies are equal, and the mirrors end. */

@@ -18,8 +18,8 @@ export interface ErrorCodeSpec {
   readonly mend: string;
 }
 
-function spec(retry: RetryClass, exitCode: number, meaning: string, mend: string, fallback = false): ErrorCodeSpec {
-  return { retry, exitCode, meaning, mend, fallback };
+function spec(retry: RetryClass, exitCode: number, meaning: string, mend: string, then?: 'fallback'): ErrorCodeSpec {
+  return { retry, exitCode, meaning, mend, fallback: then === 'fallback' };
 }
 
 /** Exit codes of the `dwcp` command; 0 is success, 130 an interrupt. */
@@ -189,21 +189,21 @@ export const ERROR_CODES = {
     EXIT.refused,
     'The destination agent refuses DWCP sessions',
     'Start its agent with acceptDwcp true',
-    true,
+    'fallback',
   ),
   PROTOCOL_VERSION: spec(
     'permanent',
     EXIT.refused,
     'The two agents speak no common version of the wire protocol',
     'Bring both agents to the same release',
-    true,
+    'fallback',
   ),
   PROTOCOL_VIOLATION: spec(
     'permanent',
     EXIT.failed,
     'A peer sent what the wire protocol forbids; the session was ended',
     'Bring both agents to the same release; report it',
-    true,
+    'fallback',
   ),
   FRAME_CORRUPT: spec(
     'transient',
@@ -216,7 +216,7 @@ export const ERROR_CODES = {
     EXIT.failed,
     'Encoding or decoding failed for good',
     'Report it; the standard transfer takes over',
-    true,
+    'fallback',
   ),
 
   PEER_UNREACHABLE: spec(
@@ -275,7 +275,7 @@ export const ERROR_CODES = {
     EXIT.failed,
     'QEMU’s migration stream holds what DWCP does not take apart',
     'The standard transfer takes over',
-    true,
+    'fallback',
   ),
 
   GUEST_PAUSED: spec(

@@ -160,12 +160,18 @@ export class BaselineStore {
     return full;
   }
 
-  /** Forgets a baseline. Its content file is left to the caller where `keepContent` is set, else removed. */
-  async forget(vmId: string, imageId: string, keepContent: boolean): Promise<void> {
+  /** Forgets a baseline, and removes its content file. */
+  async forget(vmId: string, imageId: string): Promise<void> {
+    const record = await this.#forgetRecord(vmId, imageId);
+    if (record?.contentPath) await removeDurably(record.contentPath);
+  }
+
+  /** @returns what it was; its content file is left to the caller */
+  async #forgetRecord(vmId: string, imageId: string): Promise<BaselineRecord | undefined> {
     await this.#guard?.release(vmId, imageId);
     const record = await this.#read(vmId, imageId);
     await removeDurably(this.#path(vmId, imageId, 'json'), this.#path(vmId, imageId, 'manifest'));
-    if (record?.contentPath && !keepContent) await removeDurably(record.contentPath);
+    return record;
   }
 
   async list(): Promise<BaselineListing[]> {
@@ -194,7 +200,7 @@ export class BaselineStore {
     for (const record of all) {
       if (total <= limitBytes) break;
       if (record.allocatedBytes === 0 || `${record.vmId}/${record.imageId}` === keep) continue;
-      await this.forget(record.vmId, record.imageId, false);
+      await this.forget(record.vmId, record.imageId);
       total -= record.allocatedBytes;
       removed.push(record);
     }
@@ -226,8 +232,11 @@ export class BaselineStore {
     const contentPath = baselinePathOf(imagePath);
     // An earlier try may have come as far as the rename: what lies there then is what was to be kept.
     const isThere = from === contentPath || !(await exists(from));
-    await this.forget(record.vmId, record.imageId, !isThere);
-    if (!isThere) await renameDurably(from, contentPath);
+    if (isThere) await this.forget(record.vmId, record.imageId);
+    else {
+      await this.#forgetRecord(record.vmId, record.imageId);
+      await renameDurably(from, contentPath);
+    }
     if (!(await exists(contentPath))) return;
     await this.put({ ...record, contentPath }, manifest);
   }

@@ -214,9 +214,7 @@ export class DestinationHub implements Requested {
     const work = new SessionWork(this.#works.get(sessionId));
     this.#works.set(sessionId, work);
     const session: ReceivingSession = new ReceivingSession(
-      sessionId,
-      epoch,
-      connection,
+      { id: sessionId, epoch, connection },
       this.#options.slab,
       {
         request: (method, message) => this.#serve(session, work, hello.role, method, message),
@@ -239,16 +237,16 @@ export class DestinationHub implements Requested {
     const { sessionId } = hello;
     const earlier = this.#standard.get(sessionId);
     earlier?.end(new DwcpError('SUPERSEDED', 'A newer attempt of the source took the transfer over'));
-    const receiver: StandardReceiver = new StandardReceiver(
+    const receiver: StandardReceiver = new StandardReceiver({
       connection,
-      this.#options.slab,
-      this.#context,
-      async () => this.incoming.get(sessionId),
-      earlier?.yield() ?? Promise.resolve(),
-      () => {
+      slab: this.#options.slab,
+      context: this.#context,
+      migration: async () => this.incoming.get(sessionId),
+      before: earlier?.yield() ?? Promise.resolve(),
+      onEnd: () => {
         if (this.#standard.get(sessionId) === receiver) this.#standard.delete(sessionId);
       },
-    );
+    });
     this.#standard.set(sessionId, receiver);
   }
 

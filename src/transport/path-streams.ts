@@ -163,10 +163,15 @@ export class PathStreams {
       stream.connection.destroy(new DwcpError('PATH_OUTAGE', `Stream ${stream.id} only trickled: opened anew`));
   }
 
-  /** Ends all streams. @param giveBack those with nothing on the way go back to the pool */
-  close(error: DwcpError, giveBack: boolean): void {
+  /** Ends all streams. */
+  end(error: DwcpError): void {
+    for (const stream of [...this.streams]) stream.connection.destroy(error);
+  }
+
+  /** Gives those with nothing on the way back to the pool, and ends the others. */
+  giveBack(error: DwcpError): void {
     for (const stream of [...this.streams]) {
-      if (giveBack && stream.outstanding.size === 0 && !stream.connection.closed) {
+      if (stream.outstanding.size === 0 && !stream.connection.closed) {
         this.#streams.delete(stream.id);
         this.#sentByEnded += stream.sentBytes;
         this.#owner.pool.giveBack(this.peer, stream.connection);

@@ -52,9 +52,7 @@ export class ReceivingSession {
   #ended = false;
 
   constructor(
-    id: string,
-    epoch: number,
-    connection: Connection,
+    { id, epoch, connection }: { readonly id: string; readonly epoch: number; readonly connection: Connection },
     slab: Slab,
     handlers: ReceivingHandlers,
     callbacks: { giveBack: (connection: Connection) => void; ended: () => void },
@@ -66,7 +64,7 @@ export class ReceivingSession {
     this.#handlers = handlers;
     this.#giveBack = callbacks.giveBack;
     this.#onEnd = callbacks.ended;
-    this.#reporter = setInterval(() => this.#report(true), REPORT_EVERY_MS);
+    this.#reporter = setInterval(() => this.#report('regular'), REPORT_EVERY_MS);
     this.#control = new ControlChannel(connection, {
       request: (method, message) => this.#handlers.request(method, message),
       event: () => undefined,
@@ -179,7 +177,7 @@ export class ReceivingSession {
         (refused) => {
           for (const block of refused) this.#refused.push({ batch: frame.sequence, block });
           this.#verified.push(frame.sequence);
-          this.#soon ??= setTimeout(() => this.#report(false), REPORT_SOON_MS);
+          this.#soon ??= setTimeout(() => this.#report('news'), REPORT_SOON_MS);
         },
         (error: unknown) => this.#failed(error),
       )
@@ -193,12 +191,13 @@ export class ReceivingSession {
     else this.end(reason);
   }
 
-  #report(periodic: boolean): void {
+  #report(cause: 'regular' | 'news'): void {
     clearTimeout(this.#soon);
     this.#soon = undefined;
     if (this.#ended) return;
     const streams = this.#changedStreams();
-    if (periodic && streams.length === 0 && this.#verified.length === 0 && this.#refused.length === 0) return;
+    if (cause === 'regular' && streams.length === 0 && this.#verified.length === 0 && this.#refused.length === 0)
+      return;
     const counters = {
       verified: this.#verified.splice(0, MAX_COUNTED),
       refused: this.#refused.splice(0, MAX_COUNTED),

@@ -15,6 +15,7 @@ import type { PeerAddress } from './endpoint';
 import type { SessionHello } from './hello';
 import { type PathOwner, type PathStats, PathStreams } from './path-streams';
 import type { PeerPool } from './peer-pool';
+import { SendingMode } from './sending-mode';
 import { type SendingStream, streamWindowBytes } from './sending-stream';
 import type { SessionStats, SessionSupplier } from './session-supplier';
 import { Stragglers } from './stragglers';
@@ -41,12 +42,10 @@ export class SendingSession implements PathOwner {
   readonly #arrivals: { readonly atMs: number; readonly bytes: number }[] = [];
   readonly #ticker: NodeJS.Timeout;
   #bucket = new TokenBucket(0);
-  #supplier: SessionSupplier | undefined;
-  #transferDone: ((error?: DwcpError) => void) | undefined;
   readonly #stragglers = new Stragglers();
   #nextStreamId = 0;
   #aliveAt = performance.now();
-  #endedWith: DwcpError | undefined;
+  readonly #mode = new SendingMode();
   #batchBytes = 256 * 1024;
   #throttledMs = 0;
   #throttled = false;
@@ -92,12 +91,12 @@ export class SendingSession implements PathOwner {
   }
 
   get ended(): boolean {
-    return this.#endedWith !== undefined;
+    return this.#mode.endedWith !== undefined;
   }
 
   /** Streams pull from a supplier just now. */
   get transferring(): boolean {
-    return this.#supplier !== undefined;
+    return this.#mode.supplier !== undefined;
   }
 
   /** Until the first answer, what the kernel saw at the handshake. */
@@ -168,8 +167,8 @@ export class SendingSession implements PathOwner {
       this.#paths.every(
         (path, index) => path.openStreams >= streams || (index > 0 && performance.now() - started >= OTHER_PATHS_MS),
       );
-    await until(() => this.#endedWith !== undefined || areThere(), { everyMs: 10, withinMs: 15_000 });
-    if (this.#endedWith) throw this.#endedWith;
+    await until(() => this.ended || areThere(), { everyMs: 10, withinMs: 15_000 });
+    if (this.#mode.endedWith) throw this.#mode.endedWith;
     const open = this.stats.openStreams;
     if (open === 0)
       throw new DwcpError('PATH_OUTAGE', 'The control connection stands but no data stream could be opened');
@@ -199,37 +198,35 @@ export class SendingSession implements PathOwner {
    */
   async transfer(supplier: SessionSupplier, signal: AbortSignal): Promise<void> {
     signal.throwIfAborted();
-    if (this.#endedWith) throw this.#endedWith;
-    this.#supplier = supplier;
+    const over = this.#mode.transfer(supplier);
     this.#stragglers.beginAnew();
     this.#aliveAt = performance.now();
-    const stopListening = onAbort(signal, () => this.#transferDone?.(toDwcpError(signal.reason, 'CANCELLED')));
+    const stopListening = onAbort(signal, () => this.#mode.settle(toDwcpError(signal.reason, 'CANCELLED')));
     try {
-      await new Promise<void>((resolve, reject) => {
-        this.#transferDone = (error) => (error ? reject(error) : resolve());
-        for (const stream of this.#streams()) this.adopted(stream);
-        this.#checkFinished();
-      });
+      for (const stream of this.#streams()) this.adopted(stream);
+      this.#checkFinished();
+      await over;
     } finally {
       stopListening();
-      this.#transferDone = undefined;
-      this.#supplier = undefined;
+      this.#mode.letGo();
       for (const stream of this.#streams()) stream.wake();
     }
   }
 
   /** Ends the session, and a transfer that still runs. Connections with nothing on the way go back to the pool, others are closed. */
   close(): void {
-    if (this.#endedWith) return;
     // Not SESSION_LOST: whoever is told that opens the next one.
     const reason = new DwcpError('SUPERSEDED', 'The session was closed on this side');
-    this.#endedWith = reason;
+    if (!this.#mode.end(reason)) return;
     clearInterval(this.#ticker);
     // Streams that pull may be handed a batch any moment, which is nothing for a connection of the pool.
-    for (const path of this.#paths) path.close(reason, !this.transferring);
+    for (const path of this.#paths) {
+      if (this.transferring) path.end(reason);
+      else path.giveBack(reason);
+    }
     if (this.control.release(reason)) this.pool.giveBack(this.#peer, this.#controlConnection);
     else this.#controlConnection.destroy(reason);
-    this.#transferDone?.(reason);
+    this.#mode.settle(reason);
   }
 
   /** Ends the session at once, whatever is on the way. */
@@ -243,7 +240,7 @@ export class SendingSession implements PathOwner {
 
   /** A stream that is open pulls. */
   adopted(stream: SendingStream): void {
-    const supplier = this.#supplier;
+    const supplier = this.#mode.supplier;
     if (!supplier) return;
     stream
       .run(supplier, (which) => streamWindowBytes(which, this.rttMs, this.#batchBytes))
@@ -251,13 +248,12 @@ export class SendingSession implements PathOwner {
   }
 
   lost(batches: readonly number[], error: DwcpError): void {
-    for (const id of batches) this.#supplier?.lost(id);
-    if (!this.#endedWith && (error.code === 'PROTOCOL_VIOLATION' || error.code === 'PROTOCOL_VERSION'))
-      this.fail(error);
+    for (const id of batches) this.#mode.supplier?.lost(id);
+    if (!this.ended && (error.code === 'PROTOCOL_VIOLATION' || error.code === 'PROTOCOL_VERSION')) this.fail(error);
   }
 
   fail(error: DwcpError): void {
-    if (!this.#endedWith) this.destroy(error);
+    if (!this.ended) this.destroy(error);
   }
 
   *#streams(): IterableIterator<SendingStream> {
@@ -267,7 +263,7 @@ export class SendingSession implements PathOwner {
   #event(name: string, message: Message): void {
     if (name === 'counters') this.#count(readCounters(message.payload));
     // A failure that is the destination's own (a full disk): the transfer ends with its code, the session stays.
-    if (name === 'failed') this.#transferDone?.(readFailure(message));
+    if (name === 'failed') this.#mode.settle(readFailure(message));
   }
 
   #count({ verified, refused, streams }: Counters): void {
@@ -283,8 +279,8 @@ export class SendingSession implements PathOwner {
         if (entry.writtenAt <= now) this.#stragglers.completed(now - entry.writtenAt);
       }
     }
-    if (refused.length > 0) this.#supplier?.refused(refused);
-    this.#supplier?.verified(verified);
+    if (refused.length > 0) this.#mode.supplier?.refused(refused);
+    this.#mode.supplier?.verified(verified);
     this.#checkFinished();
   }
 
@@ -297,7 +293,7 @@ export class SendingSession implements PathOwner {
   }
 
   #checkFinished(): void {
-    if (this.#supplier?.finished) this.#transferDone?.();
+    if (this.#mode.supplier?.finished) this.#mode.settle();
   }
 
   #tick(): void {
@@ -305,11 +301,11 @@ export class SendingSession implements PathOwner {
     const throttledMs = this.#bucket.throttledMs;
     this.#throttled = throttledMs - this.#throttledMs > TICK_MS / 4;
     this.#throttledMs = throttledMs;
-    for (const path of this.#paths) path.tick(now, this.#supplier !== undefined);
+    for (const path of this.#paths) path.tick(now, this.#mode.supplier !== undefined);
     if (this.#paths.some((path) => path.openStreams > 0 || path.target === 0)) this.#aliveAt = now;
     else if (now - this.#aliveAt > OUTAGE_LIMIT_MS)
       this.fail(new DwcpError('PATH_OUTAGE', `No data stream could be opened for ${OUTAGE_LIMIT_MS / 1000} s`));
-    if (this.#supplier) {
+    if (this.#mode.supplier) {
       this.#checkFinished();
       this.#reissueStragglers(now);
     }
@@ -317,22 +313,21 @@ export class SendingSession implements PathOwner {
 
   /** Only where the limit is not what holds them up: sending more would then help nobody. */
   #reissueStragglers(now: number): void {
-    const supplier = this.#supplier;
+    const supplier = this.#mode.supplier;
     if (!supplier?.exhausted || this.#throttled) return;
     for (const id of this.#stragglers.late([...this.#streams()], now)) supplier.lost(id);
   }
 
   #end(error: DwcpError): void {
-    if (this.#endedWith) return;
     const reason =
       error.code === 'PEER_UNREACHABLE'
         ? new DwcpError('SESSION_LOST', `The session ended: ${error.message}`, { cause: error })
         : error;
-    this.#endedWith = reason;
+    if (!this.#mode.end(reason)) return;
     clearInterval(this.#ticker);
     // Each counts itself out as its connection ends.
-    for (const path of this.#paths) path.close(reason, false);
-    this.#transferDone?.(reason);
+    for (const path of this.#paths) path.end(reason);
+    this.#mode.settle(reason);
   }
 }
 

@@ -47,9 +47,7 @@ export async function openLab(tls?: TlsFiles): Promise<Lab> {
         welcome,
         attach: () => {
           session = new ReceivingSession(
-            hello.sessionId,
-            hello.epoch,
-            connection,
+            { id: hello.sessionId, epoch: hello.epoch, connection },
             slab,
             {
               request: (method, message): Promise<Answer> =>

@@ -51,7 +51,13 @@ export async function expectDeltasOnTheWayBack(
   between: () => Promise<void> = () => Promise.resolve(),
 ): Promise<void> {
   await moveVm('m1', 'vm', here.a, here.b);
-  const kept = await keepBaselineCopy('vm', 'vda', onB(here), 'auto', here.b.store, here.b.source.pool, none);
+  const kept = await keepBaselineCopy(
+    { vmId: 'vm', imageId: 'vda', imagePath: onB(here) },
+    'auto',
+    here.b.store,
+    here.b.source.pool,
+    none,
+  );
   expect(kept.kept).not.toBe('no');
   await between();
   changeImage(onB(here), SIZE, 3);

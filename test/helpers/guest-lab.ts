@@ -65,7 +65,7 @@ export async function startGuestOn(lab: Lab, vmId: string, guest: CountingGuest,
   copyFileSync(guest.image, disk);
   const registry = new VmRegistry(lab.a.dataDir);
   const command = countingCommand(disk, guest.writesDisk);
-  const { qmp, places } = await startGuestProcess(command, registry.runFolder(vmId), false);
+  const { qmp, places } = await startGuestProcess(command, registry.runFolder(vmId), 'run');
   qmp.close();
   await registry.put({
     vmId,

@@ -75,7 +75,7 @@ describe('the source', () => {
     const a = await restart(here.a);
     await expect(a.sourceOwnership.claim('vm', 'm2')).rejects.toMatchObject({ code: 'VM_BUSY' });
     expect((await a.sourceOwnership.claim('vm', 'm1')).fence).toBe(1);
-    await a.sourceOwnership.rollBack('vm', 'm1', false);
+    await a.sourceOwnership.rollBack('vm', 'm1');
     expect((await a.sourceOwnership.claim('vm', 'm2')).fence).toBe(2);
   });
 
@@ -84,11 +84,11 @@ describe('the source', () => {
     const { move, sent } = await ready(here);
     await here.a.sourceOwnership.handOver('vm', 'm1', handOverTo(move));
     const a = await restart(here.a);
-    await expect(a.sourceOwnership.rollBack('vm', 'm1', false)).rejects.toMatchObject({ code: 'HANDOVER_IN_DOUBT' });
+    await expect(a.sourceOwnership.rollBack('vm', 'm1')).rejects.toMatchObject({ code: 'HANDOVER_IN_DOUBT' });
     await here.b.hub.abandon('m1', 'vm', move.fence);
     const migration = a.sources.open('m1', here.b.destinationFor('m1'), UNLIMITED);
     await expect(migration.takeOver('vm', rootsOf(sent))).rejects.toMatchObject({ code: 'ABANDONED' });
-    await a.sourceOwnership.rollBack('vm', 'm1', true);
+    await a.sourceOwnership.rollBack('vm', 'm1', { destinationAbandoned: true });
     expect(await mayRun(a)).toBe(true);
     expect(await mayRun(here.b)).toBe(false);
   });
@@ -96,7 +96,7 @@ describe('the source', () => {
   it('never takes back a VM that it has released', async () => {
     const here = await lab();
     await moveVm('m1', 'vm', here.a, here.b);
-    await expect(here.a.sourceOwnership.rollBack('vm', 'm1', true)).rejects.toMatchObject({
+    await expect(here.a.sourceOwnership.rollBack('vm', 'm1', { destinationAbandoned: true })).rejects.toMatchObject({
       code: 'ALREADY_PAST_RETURN',
     });
     await expect(here.a.sourceOwnership.claim('vm', 'm2')).rejects.toMatchObject({ code: 'VM_NOT_HERE' });
@@ -171,7 +171,7 @@ describe('the destination', () => {
     const { move } = await ready(here);
     await here.b.hub.abandon('m1', 'vm', move.fence);
     await here.a.sources.close('m1');
-    await here.a.sourceOwnership.rollBack('vm', 'm1', false);
+    await here.a.sourceOwnership.rollBack('vm', 'm1');
     const next = await prepareMove('m2', 'vm', here.a, here.b);
     const sent = await sendImage(next, 'vda');
     expect(sent.began).toBe('baseline');
@@ -246,7 +246,7 @@ class Story {
       await b.hub.abandon('m1', 'vm', this.#move.fence).then(() => (this.#promised = true));
     else if (action === 'crashSource') this.a = await restart(a);
     else if (action === 'crashDestination') this.b = await restart(b);
-    else await ownership.rollBack('vm', 'm1', action === 'rollBackPromised');
+    else await ownership.rollBack('vm', 'm1', { destinationAbandoned: action === 'rollBackPromised' });
   }
 
   /** Acts, and is answered what the tables say: the one code that refuses it, or nothing. */

@@ -86,7 +86,7 @@ describe('baselines under a key', () => {
     const pool = {
       run: (job: Parameters<typeof plain.source.pool.run>[0]) => (stop.abort(), plain.source.pool.run(job)),
     };
-    await sealBlocks(pool as never, file, manifest, key.cipherOf(seal), 'sealed', stop.signal);
+    await sealBlocks(pool as never, file, manifest, { cipher: key.cipherOf(seal), into: 'sealed' }, stop.signal);
     await plain.store.setSeal(record, seal);
     await plain.close();
     expect(blocksInCommon(`${here.disk}.dwcp-baseline`, onB(here))).toBeGreaterThan(0);

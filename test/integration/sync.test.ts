@@ -77,7 +77,13 @@ describe('sync', () => {
   it('finds a copy that does not hold what its record says, and makes no delta against it', async () => {
     const here = await diskLab();
     await moveVm('m1', 'vm', here.a, here.b);
-    await keepBaselineCopy('vm', 'vda', onB(here), 'auto', here.b.store, here.b.source.pool, none);
+    await keepBaselineCopy(
+      { vmId: 'vm', imageId: 'vda', imagePath: onB(here) },
+      'auto',
+      here.b.store,
+      here.b.source.pool,
+      none,
+    );
     // The copy claims the old content and has some of the new: deltas against it leave out what the destination lacks.
     changeImage(`${onB(here)}.dwcp-baseline`, SIZE, 3);
     changeImage(onB(here), SIZE, 3);

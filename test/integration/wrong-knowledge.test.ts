@@ -59,7 +59,13 @@ describe('wrong knowledge', () => {
       const { a, b, disk, memory, onB } = await hosts(temporaryFolder());
       await moveVm('m1', 'vm', a, b);
       for (const image of ['vda', 'memory']) {
-        await keepBaselineCopy('vm', image, onB(image), 'auto', b.store, b.source.pool, none);
+        await keepBaselineCopy(
+          { vmId: 'vm', imageId: image, imagePath: onB(image) },
+          'auto',
+          b.store,
+          b.source.pool,
+          none,
+        );
         damage(`${onB(image)}.dwcp-baseline`, seed, 12);
         changeImage(onB(image), SIZE, seed);
       }

@@ -105,7 +105,7 @@ describeWhere([needsQemu(), needsAssembler()])('a running guest', () => {
       source.qmp,
       join(temporaryFolder(), 'outgoing'),
       new MigrationStreamReader(ram),
-      autoConverge,
+      { autoConverge },
     );
     await outgoing.start();
     await until('the second round', () => ram.rounds >= 2);

@@ -2,7 +2,6 @@
  * A sender's lanes in the simulated world: blocks that change, go out as frames, a few at a time, and are confirmed or lost. Who drives it
  * and what it is told of: sim-senders.ts.
  */
-
 import { batchMetaBytes, writeBatchEntry, writeBatchHead } from '../../src/encoder/batch-format';
 import { blockHash, ZERO_HASH } from '../../src/encoder/hash';
 import { DwcpError, toDwcpError } from '../../src/model/errors';
@@ -38,7 +37,7 @@ function frameOf(sequence: number, image: number, block: number, bytes: Buffer, 
   const length = zero ? 0 : bytes.length;
   const metaBytes = batchMetaBytes(1);
   const all = Buffer.alloc(metaBytes + length);
-  writeBatchHead(all, image, 'stored', 0, length, 1);
+  writeBatchHead(all, { image, packing: 'stored', pieces: 0, gatheredBytes: length, entryCount: 1 });
   writeBatchEntry(all, 0, {
     block,
     encoding: zero ? 'zero' : 'full',

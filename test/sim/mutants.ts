@@ -78,7 +78,7 @@ const ORDERED: readonly Mutant[] = [
       edit(
         'src/sync/destination/destination-migration',
         "await own.happened('take_over', fence,",
-        "await this.#guest?.start(() => this.image(guest_1.MEMORY_IMAGE_ID, true), memoryRoot); await own.happened('take_over', fence,",
+        "await this.#guest?.start(() => this.images.image(guest_1.MEMORY_IMAGE_ID), memoryRoot); await own.happened('take_over', fence,",
       ),
     ],
   },

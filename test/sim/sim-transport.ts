@@ -224,9 +224,7 @@ export class SimReceivingSession {
   #ended = false;
 
   constructor(
-    id: string,
-    epoch: number,
-    connection: LinkEnd,
+    { id, epoch, connection }: { readonly id: string; readonly epoch: number; readonly connection: LinkEnd },
     _slab: unknown,
     handlers: ReceivingHandlers,
     callbacks: { readonly ended: () => void },

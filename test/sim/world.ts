@@ -222,7 +222,7 @@ export class World {
     for (const path of ['/', '/var', this.hosts.b.dataDir]) this.hosts.b.disk.sync(there.get(path, 'open'));
     if (!running) return;
     files.makeFolder(`${host.dataDir}/run/${VM_ID}`, true);
-    host.startQemu([...command, ...ownArguments(places, false)], () => undefined);
+    host.startQemu([...command, ...ownArguments(places, 'run')], () => undefined);
   }
 }
 

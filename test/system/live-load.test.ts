@@ -83,7 +83,7 @@ describeWhere([needsQemu(), needsProgram('e2fsck', 'e2fsprogs')])(
       const serial = (host: LabHost): string => join(new VmRegistry(host.dataDir).runFolder('linux'), 'serial.log');
       mkdirSync(registry.runFolder('linux'), { recursive: true });
       const command = linuxGuestCommand({ ...made, disk }, LINUX, serial(lab.a));
-      const { qmp, places } = await startGuestProcess(command, registry.runFolder('linux'), false);
+      const { qmp, places } = await startGuestProcess(command, registry.runFolder('linux'), 'run');
       qmp.close();
       await registry.put({
         vmId: 'linux',

@@ -86,7 +86,7 @@ function place(): Place {
       image: DISK,
       imagePath,
       journalPath: join(folder, 'incoming', 'vda.journal'),
-      useBaseline: true,
+      startFrom: 'baseline',
     },
   };
 }
@@ -196,7 +196,14 @@ describe('is durable when the act is over:', () => {
     await store.put(record, new Manifest(DISK.sizeBytes));
     expect(
       await after(
-        () => keepBaselineCopy('vm', 'vda', imagePath, 'auto', store, pool, new AbortController().signal),
+        () =>
+          keepBaselineCopy(
+            { vmId: 'vm', imageId: 'vda', imagePath },
+            'auto',
+            store,
+            pool,
+            new AbortController().signal,
+          ),
         baselinePathOf(imagePath),
       ),
     ).toEqual(['there']);
@@ -207,10 +214,7 @@ describe('is durable when the act is over:', () => {
     file(baselinePathOf(imagePath));
     await store.put({ ...record, contentPath: baselinePathOf(imagePath) }, new Manifest(DISK.sizeBytes));
     const json = join(folder, 'baselines', 'vm', 'vda.json');
-    expect(await after(() => store.forget('vm', 'vda', false), json, baselinePathOf(imagePath))).toEqual([
-      'gone',
-      'gone',
-    ]);
+    expect(await after(() => store.forget('vm', 'vda'), json, baselinePathOf(imagePath))).toEqual(['gone', 'gone']);
     const bases = new BaseStore(folder);
     await bases.put(
       { name: 'debian', tenant: 't', path: imagePath, sizeBytes: 1, modifiedAtMs: 0, root: 'r' },

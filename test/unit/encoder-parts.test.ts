@@ -239,19 +239,19 @@ describe('level rule', () => {
   it('takes the costliest rung from the one below it alone, or at once where the link was measured before', () => {
     const controller = new LevelController(10, 2);
     expect([controller.choose(1e6), controller.choose(1e6)]).toEqual([9, 10]);
-    expect(new LevelController(10, 2).choose(1e6, 2, true)).toBe(10);
+    expect(new LevelController(10, 2).choose(1e6, 2, 'at once')).toBe(10);
   });
 
   it('packs harder than its table says while far ahead of the link, and less hard again once it is not', () => {
     const controller = new LevelController(10, 2);
     const before = settled(controller, 60e6);
     for (let step = 0; step < 30; step += 1) {
-      controller.press(false, true);
+      controller.press('far ahead');
       controller.choose(60e6);
     }
     const ahead = controller.level;
     for (let step = 0; step < 6; step += 1) {
-      controller.press(true);
+      controller.press('behind');
       controller.choose(60e6);
     }
     expect([before < ahead, controller.level]).toEqual([true, before]);

@@ -136,8 +136,10 @@ test('names the machine by its version, whatever alias it was started with', () 
 
 test('a guest that arrives waits, paused; every guest has a monitor of the agent’s and one of anybody’s', () => {
   const places = runPlaces('/run/x');
-  expect(ownArguments(places, true)).toEqual(expect.arrayContaining(['-S', '-incoming', 'unix:/run/x/incoming.sock']));
-  expect(ownArguments(places, false).filter((word) => word === '-qmp')).toHaveLength(2);
+  expect(ownArguments(places, 'incoming')).toEqual(
+    expect.arrayContaining(['-S', '-incoming', 'unix:/run/x/incoming.sock']),
+  );
+  expect(ownArguments(places, 'run').filter((word) => word === '-qmp')).toHaveLength(2);
 });
 
 test.each([

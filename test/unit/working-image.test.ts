@@ -6,10 +6,12 @@ import { execFileSync } from 'node:child_process';
 import { closeSync, cpSync, openSync, readFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { blockHash } from '../../src/encoder/hash';
+import { DwcpError } from '../../src/model/errors';
 import { BLOCK_SIZE_BYTES, type ImageSpec } from '../../src/model/image';
 import { BaselineStore, baselinePathOf, workPathOf } from '../../src/store/baselines';
 import { BlockJournal, STRETCH_BLOCKS } from '../../src/store/block-journal';
 import { CodecPool } from '../../src/sync/codec/codec-pool';
+import { ImageMode } from '../../src/sync/destination/image-mode';
 import { WorkingImage } from '../../src/sync/destination/working-image';
 import { batchOf } from '../helpers/batches';
 import { randomBlock, temporaryFolder } from '../helpers/data';
@@ -30,7 +32,7 @@ async function opened(folder: string, live = true): Promise<WorkingImage> {
       image: DISK,
       imagePath: join(folder, 'disk.img'),
       journalPath: join(folder, 'vda.journal'),
-      useBaseline: true,
+      startFrom: 'baseline',
       live,
     },
     new BaselineStore(folder),
@@ -170,5 +172,42 @@ describe('a batch that comes late', () => {
     await image.beginPass();
     await image.take(batchOf(2, { 0: Z }));
     expect([image.verifiedRoot, contentOf(folder, 0).equals(Z)]).toEqual([undefined, true]);
+  });
+});
+
+describe('what a working image is at', () => {
+  const differs = (): Promise<void> => Promise.reject(new Error('other root'));
+  const isEqual = (): Promise<void> => Promise.resolve();
+
+  it('goes from one step to those that may follow, and throws for any other', async () => {
+    const mode = new ImageMode('vda');
+    await expect(mode.comparing('r1', differs)).rejects.toThrow('other root');
+    expect([mode.step, mode.verifiedRoot]).toEqual(['receiving', undefined]);
+    await mode.comparing('r1', isEqual);
+    expect([mode.step, mode.verifiedRoot]).toEqual(['verified', 'r1']);
+    expect(() => mode.verified('r1')).toThrow('image vda cannot go from "verified" to "verified"');
+    await expect(mode.comparing('r2', differs)).rejects.toThrow('other root');
+    expect([mode.step, mode.verifiedRoot]).toEqual(['verified', 'r1']);
+    expect([mode.receiveAgain(), mode.receiveAgain()]).toEqual([true, false]);
+    await mode.comparing('r3', isEqual);
+    expect([await mode.close(), await mode.close(), mode.verifiedRoot]).toEqual([true, false, 'r3']);
+    await expect(mode.comparing('r3', isEqual)).rejects.toMatchObject({ code: 'SUPERSEDED' });
+    expect(() => mode.verified('r3')).toThrow('from "closed"');
+  });
+
+  it('is not verified behind a failure, whatever the hashes say, and closed only when nothing compares', async () => {
+    const failed = new ImageMode('vda');
+    failed.fail(new DwcpError('DISK_FULL', 'no room'));
+    await expect(failed.comparing('r1', isEqual)).rejects.toMatchObject({ code: 'DISK_FULL' });
+    expect(() => failed.verified('r1')).toThrow('from "failed"');
+
+    const mode = new ImageMode('vda');
+    let end = (): void => undefined;
+    const comparing = mode.comparing('r1', () => new Promise((resolve) => (end = resolve)));
+    const closed = mode.close();
+    expect(mode.step).toBe('comparing');
+    end();
+    await Promise.all([comparing, closed]);
+    expect([mode.step, mode.verifiedRoot]).toEqual(['closed', 'r1']);
   });
 });

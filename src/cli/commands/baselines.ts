@@ -67,7 +67,7 @@ export function addBaselineCommands(program: Command): void {
           : { state: 'missing' };
         const bad = verdict.state === 'damaged' || verdict.state === 'missing';
         if (bad) process.exitCode = EXIT.integrity;
-        if (bad && flags.forget === true) await store.forget(record.vmId, record.imageId, false);
+        if (bad && flags.forget === true) await store.forget(record.vmId, record.imageId);
         output.emit(
           { event: 'verified', vmId: record.vmId, imageId: record.imageId, ...verdict },
           () =>

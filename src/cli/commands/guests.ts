@@ -39,7 +39,7 @@ export function addGuestCommands(vm: Command): void {
       places,
       qmp,
       process: { pid },
-    } = await startGuestProcess(record.guest.command, registry.runFolder(vmId), false);
+    } = await startGuestProcess(record.guest.command, registry.runFolder(vmId), 'run');
     qmp.close();
     await registry.put({ ...record, guest: { ...record.guest, qmpPath: places.qmpPath } });
     output.emit(
@@ -61,7 +61,7 @@ export function addGuestCommands(vm: Command): void {
     const { guest } = await guestHere(new VmRegistry(dataDir), vmId);
     await assertNotInMigration(dataDir, vmId);
     if (flags.now !== true) await powerDown(vmId, guest.qmpPath);
-    await quitGuest(guest.qmpPath, true);
+    await quitGuest(guest.qmpPath, 'even running');
     output.emit({ event: 'stopped', vmId }, () => `${vmId} is stopped`);
   });
 
@@ -88,7 +88,7 @@ export function addGuestCommands(vm: Command): void {
     } finally {
       qmp.close();
     }
-    await putGuest(dataDir, vmId, found.command, paths, qmpPath);
+    await putGuest(dataDir, { vmId, command: found.command, paths, qmpPath, looks: {} });
     output.emit(
       { event: 'vm', vmId, pid: found.pid, disks: paths, qmpPath },
       () => `${vmId}: process ${found.pid}, ${disksText(paths)}; it can be moved while it runs`,
@@ -107,21 +107,24 @@ export async function defineGuest(
   const own = guestOwn(command);
   const paths = diskPathsOf(own);
   const registry = new VmRegistry(dataDir);
-  await putGuest(dataDir, vmId, own, paths, runPlaces(registry.runFolder(vmId)).qmpPath, looks);
+  const { qmpPath } = runPlaces(registry.runFolder(vmId));
+  await putGuest(dataDir, { vmId, command: own, paths, qmpPath, looks });
   output.emit(
     { event: 'vm', vmId, disks: paths },
     () => `${vmId}: ${disksText(paths)}; \`dwcp vm start ${vmId}\` runs it`,
   );
 }
 
-async function putGuest(
-  dataDir: string,
-  vmId: string,
-  command: readonly string[],
-  paths: readonly string[],
-  qmpPath: string,
-  looks: VmLooks = {},
-): Promise<void> {
+interface NewGuest {
+  readonly vmId: string;
+  readonly command: readonly string[];
+  /** Of its disks. */
+  readonly paths: readonly string[];
+  readonly qmpPath: string;
+  readonly looks: VmLooks;
+}
+
+async function putGuest(dataDir: string, { vmId, command, paths, qmpPath, looks }: NewGuest): Promise<void> {
   const registry = new VmRegistry(dataDir);
   await assertNotInMigration(dataDir, vmId);
   const known = await registry.find(vmId);

@@ -126,7 +126,7 @@ export function addLocalCommands(program: Command): void {
     await registry.remove(vmId);
     const store = new BaselineStore(dataDir);
     const baselines = (await store.list()).filter((record) => record.vmId === vmId);
-    for (const { imageId } of baselines) await store.forget(vmId, imageId, false);
+    for (const { imageId } of baselines) await store.forget(vmId, imageId);
     const also =
       baselines.length === 0
         ? ''

@@ -60,7 +60,7 @@ export function addMigrationCommands(program: Command): void {
         const migrationId = await orchestrator.migrateVm(vm, source, destination, options);
         output.emit({ event: 'started', migrationId }, () => `migration ${migrationId}`);
         if (flags.detach === true) return;
-        const result = await follow(orchestrator, migrationId, output, flags.untilParked === true);
+        const result = await follow(orchestrator, migrationId, output, { untilParked: flags.untilParked === true });
         output.emit({ event: 'result', ok: true, ...result }, () => resultText(result));
       });
     });
@@ -80,7 +80,7 @@ export function addMigrationCommands(program: Command): void {
       await withOrchestrator(async (orchestrator) => {
         const migrationId = await orchestrator.warmBaseline(vm, source, destination, options);
         output.emit({ event: 'started', migrationId }, () => `warm-up ${migrationId}`);
-        const result = await follow(orchestrator, migrationId, output, false);
+        const result = await follow(orchestrator, migrationId, output);
         output.emit(
           { event: 'result', ok: true, ...result },
           () =>
@@ -133,7 +133,7 @@ export function addMigrationCommands(program: Command): void {
           return;
         }
         if (flags.follow === true) {
-          const result = await follow(orchestrator, migration, output, false);
+          const result = await follow(orchestrator, migration, output);
           output.emit({ event: 'result', ok: true, ...result }, () => resultText(result));
           return;
         }

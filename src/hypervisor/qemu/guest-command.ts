@@ -102,8 +102,11 @@ export function namedFiles(command: readonly string[], disks: readonly string[])
   return [...found];
 }
 
-/** The arguments that DWCP adds to run a guest on this host. @param incoming whether it waits for a migration */
-export function ownArguments(places: RunPlaces, incoming: boolean): string[] {
+/** What a QEMU is started for: to run its guest, or to wait for one that a migration brings. */
+export type GuestPurpose = 'run' | 'incoming';
+
+/** The arguments that DWCP adds to run a guest on this host. */
+export function ownArguments(places: RunPlaces, purpose: GuestPurpose): string[] {
   const monitors = [
     '-monitor',
     'none',
@@ -112,7 +115,7 @@ export function ownArguments(places: RunPlaces, incoming: boolean): string[] {
     '-qmp',
     `unix:${places.monitorPath},server=on,wait=off`,
   ];
-  return incoming ? [...monitors, '-S', '-incoming', `unix:${places.incomingPath}`] : monitors;
+  return purpose === 'incoming' ? [...monitors, '-S', '-incoming', `unix:${places.incomingPath}`] : monitors;
 }
 
 /** Paths of disks that a command names with -drive, -hda and the like, writable ones. */

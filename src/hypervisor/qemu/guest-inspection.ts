@@ -2,7 +2,6 @@
  * What a running guest consists of, and whether it can be moved: its disks, its machine, how its memory lies. A look lets nothing
  * run and stops nothing.
  */
-
 import { existsSync, statSync } from 'node:fs';
 import { DwcpError, hasCode, messageOf } from '../../model/errors';
 import type { DiskFormat, GuestSpec, SharedFile } from '../../model/guest';
@@ -35,7 +34,7 @@ export async function inspectRunningGuest(
       `QEMU ${qemu.major}.${qemu.minor} is older than ${OLDEST_QEMU.join('.')}; --force tries all the same`,
     );
   await assertRunning(qmp);
-  const found = await findDisks(qmp, images, force);
+  const found = await findDisks(qmp, images, force ? 'leave them' : 'refuse');
   const machine = String(await qmp.execute('qom-get', { path: '/machine', property: 'type' })).replace(/-machine$/, '');
   const memory = await probeMemory(qmp, outgoingPath).catch((error: unknown) => {
     if (!hasCode(error, 'STREAM_NOT_UNDERSTOOD')) throw error;
@@ -77,7 +76,7 @@ export async function assertRunning(qmp: QmpClient): Promise<void> {
 export async function findDisks(
   qmp: QmpClient,
   images: readonly VmImage[],
-  force: boolean,
+  internalSnapshots: 'refuse' | 'leave them',
 ): Promise<{ imageId: string; node: string; sizeBytes: number; path: string; format: DiskFormat }[]> {
   const disks = images.filter(({ kind }) => kind === 'disk');
   const found: { imageId: string; node: string; sizeBytes: number; path: string; format: DiskFormat }[] = [];
@@ -92,7 +91,7 @@ export async function findDisks(
     if (disk.format !== 'raw' && disk.format !== 'qcow2')
       throw refused(`disk ${image.imageId} is ${disk.format}; raw and qcow2 can be moved`);
     if (device.inserted?.encrypted) throw refused(`disk ${image.imageId} is encrypted`);
-    if ((device.inserted?.image.snapshots?.length ?? 0) > 0 && !force)
+    if ((device.inserted?.image.snapshots?.length ?? 0) > 0 && internalSnapshots === 'refuse')
       throw refused(`disk ${image.imageId} has internal snapshots, which would stay behind; --force leaves them`);
     found.push({
       imageId: image.imageId,

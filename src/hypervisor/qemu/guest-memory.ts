@@ -78,7 +78,7 @@ export class GuestMemory implements MigrationStreamHandler {
     const at = this.#place(block) + offset;
     if (fill === 0 && this.#blank[at / PAGE_BYTES] === 1) {
       this.#flush();
-      this.#name(at / PAGE_BYTES, 1, false);
+      this.#name(at / PAGE_BYTES, 1, 'as it was');
       return;
     }
     this.page(block, offset, fill === 0 ? ZERO_PAGE : Buffer.alloc(PAGE_BYTES, fill));
@@ -120,7 +120,7 @@ export class GuestMemory implements MigrationStreamHandler {
       const start = at;
       while (at < count && (blank || this.#differs(at) === changed)) at += 1;
       if (changed) this.#write(start, at);
-      this.#name(first + start, at - start, changed);
+      this.#name(first + start, at - start, changed ? 'changed' : 'as it was');
     }
     this.#runStart += this.#runBytes;
     this.#runBytes = 0;
@@ -156,11 +156,11 @@ export class GuestMemory implements MigrationStreamHandler {
   }
 
   /** Names pages that have changed; those that are as they were only where their block has never been named. */
-  #name(first: number, count: number, changed: boolean): void {
+  #name(first: number, count: number, content: 'changed' | 'as it was'): void {
     for (let page = first; page < first + count; ) {
       const block = Math.floor(page / PAGES_PER_BLOCK);
       const end = Math.min(first + count, (block + 1) * PAGES_PER_BLOCK);
-      if (changed || this.#named[block] === 0) this.#events.changed(page, end - page);
+      if (content === 'changed' || this.#named[block] === 0) this.#events.changed(page, end - page);
       else this.#events.unchanged(end - page);
       this.#named[block] = 1;
       page = end;

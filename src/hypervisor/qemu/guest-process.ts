@@ -8,6 +8,7 @@ import { mkdir } from 'node:fs/promises';
 import { DwcpError, hasCode, messageOf } from '../../model/errors';
 import { until, wait } from '../../system/wait';
 import type { ProcessIdentity } from '../contract';
+import type { GuestPurpose } from './guest-command';
 import { ownArguments, type RunPlaces, runPlaces } from './guest-command';
 import { findListener, isAlive, killProcess, startTicksOf } from './process-table';
 import { QmpClient } from './qmp-client';
@@ -24,13 +25,13 @@ export interface StartedGuest {
 }
 
 /**
- * Starts a guest's QEMU and connects to its monitor. @param incoming it waits for a migration, paused
+ * Starts a guest's QEMU and connects to its monitor. @param purpose `incoming`: it waits for a migration, paused
  * @throws QEMU_REFUSED with what QEMU printed
  */
 export async function startGuestProcess(
   command: readonly string[],
   runFolder: string,
-  incoming: boolean,
+  purpose: GuestPurpose,
 ): Promise<StartedGuest> {
   await mkdir(runFolder, { recursive: true, mode: 0o700 });
   const places = runPlaces(runFolder);
@@ -43,7 +44,7 @@ export async function startGuestProcess(
   for (const path of [places.qmpPath, places.monitorPath, places.incomingPath]) rmSync(path, { force: true });
   const log = openSync(places.logPath, 'w', 0o600);
   const [program = '', ...args] = command;
-  const child = spawn(program, [...args, ...ownArguments(places, incoming)], {
+  const child = spawn(program, [...args, ...ownArguments(places, purpose)], {
     detached: true,
     stdio: ['ignore', log, log],
   });
@@ -53,7 +54,7 @@ export async function startGuestProcess(
   child.once('exit', (code, signal) => (failed ??= `it ended with ${code ?? signal ?? '?'}`));
   child.unref();
   const deadline = performance.now() + START_TIMEOUT_MS;
-  while (!existsSync(places.qmpPath) || (incoming && !existsSync(places.incomingPath))) {
+  while (!existsSync(places.qmpPath) || (purpose === 'incoming' && !existsSync(places.incomingPath))) {
     if (failed !== undefined || performance.now() > deadline) {
       if (child.pid !== undefined && failed === undefined) child.kill('SIGKILL');
       throw new DwcpError(
@@ -87,12 +88,12 @@ function lastLine(path: string): string {
  * Ends a QEMU through its monitor; one that is gone already is no error.
  * @throws GUEST_REFUSED where its guest runs: nothing here ends a running guest by mistake
  */
-export async function quitGuest(qmpPath: string, evenRunning = false): Promise<void> {
+export async function quitGuest(qmpPath: string, which: 'stopped' | 'even running' = 'stopped'): Promise<void> {
   if (!existsSync(qmpPath)) return;
   const found = findListener(qmpPath);
   try {
     const qmp = await QmpClient.connect(qmpPath);
-    if ((await qmp.execute('query-status')).running && !evenRunning) {
+    if ((await qmp.execute('query-status')).running && which === 'stopped') {
       qmp.close();
       throw new DwcpError('GUEST_REFUSED', `The guest behind ${qmpPath} runs: it is not ended`);
     }

@@ -269,7 +269,7 @@ export class IncomingGuest implements GuestReceiver {
     const { command, runFolder } = this.#options;
     this.#qmp?.close();
     await this.#endQemu();
-    const { qmp, places, process } = await startGuestProcess(command, runFolder, true);
+    const { qmp, places, process } = await startGuestProcess(command, runFolder, 'incoming');
     this.#qmp = qmp;
     this.#process = process;
     qmp.onEnd(() => {

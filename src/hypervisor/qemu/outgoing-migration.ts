@@ -11,6 +11,7 @@
 import { rmSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import { DwcpError, toDwcpError } from '../../model/errors';
+import type { Convergence } from '../contract';
 import type { QmpClient } from './qmp-client';
 import type { MigrationInfo, QmpEvent } from './qmp-schemas';
 
@@ -73,7 +74,7 @@ export class OutgoingMigration {
   #endStream: () => void = () => undefined;
 
   /** @param path a place for the socket, in a folder that only this user may enter */
-  constructor(qmp: QmpClient, path: string, stream: StreamTaker, autoConverge = false) {
+  constructor(qmp: QmpClient, path: string, stream: StreamTaker, { autoConverge = false }: Partial<Convergence> = {}) {
     this.#qmp = qmp;
     this.#path = path;
     this.#stream = stream;

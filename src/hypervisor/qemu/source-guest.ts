@@ -6,10 +6,10 @@
  */
 import { existsSync } from 'node:fs';
 import { DwcpError, toDwcpError } from '../../model/errors';
-import { type GuestDefinition, type RamBlock, RamLayout } from '../../model/guest';
+import { type GuestDefinition, RamLayout } from '../../model/guest';
 import type { VmImage } from '../../model/image';
 import { wait } from '../../system/wait';
-import type { GuestMemoryEvents, GuestPort, InspectedGuest, MemoryInfo } from '../contract';
+import type { Convergence, GuestPort, InspectedGuest, MemoryInfo, MemoryStart } from '../contract';
 import { clearExports, DiskExports, type DiskReader } from './disk-export';
 import { clearMirrors, DiskMirrors } from './disk-mirror';
 import { assertRunning, findDisks, inspectRunningGuest } from './guest-inspection';
@@ -87,34 +87,27 @@ export class SourceGuest implements GuestPort {
     const exports = new DiskExports(this.#qmp, this.#places.nbdPath);
     this.#exports = exports;
     const readers = new Map<string, DiskReader>();
-    for (const disk of await findDisks(this.#qmp, images, true))
+    for (const disk of await findDisks(this.#qmp, images, 'leave them'))
       readers.set(disk.imageId, await exports.watch(disk.imageId, disk));
     return readers;
   }
 
   /** Sets QEMU's migration going: memory comes to the image file and is named as it changes. */
-  async startMemory(
-    path: string,
-    ramBlocks: readonly RamBlock[],
-    blankPages: (fd: number) => Uint8Array,
-    settled: Uint8Array,
-    autoConverge: boolean,
-    events: GuestMemoryEvents,
-  ): Promise<void> {
+  async startMemory({ path, ramBlocks, blankPages, settled, autoConverge, events }: MemoryStart): Promise<void> {
     await assertRunning(this.#qmp);
     this.#memory = new GuestMemory(path, new RamLayout(ramBlocks), blankPages, settled, events);
     this.#outgoing = new OutgoingMigration(
       this.#qmp,
       this.#places.outgoingPath,
       new MigrationStreamReader(this.#memory),
-      autoConverge,
+      { autoConverge },
     );
     this.#outgoing.onFailure((error) => this.#failed(error));
     await this.#outgoing.start();
   }
 
   /** QEMU's own migration, whose stream goes on as it is: read one chunk at a time, the next when the one before is on its way, or when that takes long. */
-  async startWhole(take: (chunk: Buffer) => Promise<void>, autoConverge: boolean): Promise<void> {
+  async startWhole(take: (chunk: Buffer) => Promise<void>, { autoConverge }: Convergence): Promise<void> {
     await assertRunning(this.#qmp);
     let chunksOnTheWay = 0;
     const outgoing = new OutgoingMigration(
@@ -133,7 +126,7 @@ export class SourceGuest implements GuestPort {
           );
         },
       },
-      autoConverge,
+      { autoConverge },
     );
     this.#outgoing = outgoing;
     outgoing.onFailure((error) => this.#failed(error));
@@ -143,7 +136,7 @@ export class SourceGuest implements GuestPort {
   /** QEMU copies its disks itself, to whoever answers at `mirrorPath`. */
   async mirrorDisks(images: readonly VmImage[]): Promise<void> {
     this.#mirrors = new DiskMirrors(this.#qmp, this.#places.mirrorPath, (error) => this.#failed(error));
-    await this.#mirrors.start(await findDisks(this.#qmp, images, true));
+    await this.#mirrors.start(await findDisks(this.#qmp, images, 'leave them'));
   }
 
   async mirrors(): Promise<Awaited<ReturnType<DiskMirrors['progress']>>> {

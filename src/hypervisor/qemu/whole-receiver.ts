@@ -21,7 +21,7 @@ export async function startWholeReceiver(
 ): Promise<StartedGuest> {
   const { nbdPath } = runPlaces(runFolder);
   rmSync(nbdPath, { force: true });
-  const started = await startGuestProcess(command, runFolder, true);
+  const started = await startGuestProcess(command, runFolder, 'incoming');
   const { qmp } = started;
   try {
     await qmp.execute('nbd-server-start', { addr: { type: 'unix', data: { path: nbdPath } } });

@@ -101,8 +101,8 @@ export class BlockWriter {
     this.#writing = writing;
   }
 
-  /** @param stable whether `bytes` stays as it is until flush() */
-  write(block: number, bytes: Buffer, hash: Buffer, stable: boolean): void {
+  /** @param stays how long `bytes` are what they are */
+  write(block: number, bytes: Buffer, hash: Buffer, stays: 'until flush' | 'for now'): void {
     const pending = this.#bytes;
     const follows =
       pending !== undefined &&
@@ -116,7 +116,7 @@ export class BlockWriter {
       this.#bytes = bytes;
     }
     this.#hashes.push(hash);
-    if (!stable) this.flush();
+    if (stays === 'for now') this.flush();
   }
 
   flush(): void {

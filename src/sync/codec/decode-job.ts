@@ -55,7 +55,7 @@ export function decode(job: DecodeJob): DecodeResult {
     image,
     ({ block, hash, bytes, stable }) => {
       if (held.hashOf(block).equals(hash)) accepted.push(block);
-      else if (bytes) writer.write(block, bytes, hash, stable);
+      else if (bytes) writer.write(block, bytes, hash, stable ? 'until flush' : 'for now');
       else {
         inFlux(block);
         clearBlock(job.file, block);

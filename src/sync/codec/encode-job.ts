@@ -69,9 +69,7 @@ function readTarget({ blocks }: EncodeJob, out: Buffer): Buffer {
 /** What is known of the destination's version of a block, or `ask` where its page hashes are wanted first. */
 function heldVersion(
   job: EncodeJob,
-  index: number,
-  block: number,
-  hash: Buffer,
+  { index, block, hash }: { readonly index: number; readonly block: number; readonly hash: Buffer },
   shadow: Manifest | undefined,
   versions: VersionCache | undefined,
 ): HeldVersion | 'ask' | undefined {
@@ -133,7 +131,7 @@ export function encode(job: EncodeJob): EncodeResult {
     const version =
       job.plain || heldHash.equals(ZERO_HASH) || hash.equals(ZERO_HASH)
         ? undefined
-        : heldVersion(job, index, block, heldHash, shadow, versions);
+        : heldVersion(job, { index, block, hash: heldHash }, shadow, versions);
     if (version === 'ask') {
       needPages.push(block);
       continue;

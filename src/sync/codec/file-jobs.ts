@@ -76,7 +76,7 @@ export function copy(job: CopyJob): { copied: number; differing: number } {
   for (const { block, bytes } of readBlocks(job.file, { first: job.first, count: job.count }, region)) {
     writeBlockHash(bytes, hash, 0);
     if (!hash.equals(hashes.hashOf(block))) differing += 1;
-    else if (!hash.equals(ZERO_HASH)) writer.write(block, bytes, Buffer.from(hash), true);
+    else if (!hash.equals(ZERO_HASH)) writer.write(block, bytes, Buffer.from(hash), 'until flush');
   }
   writer.flush();
   return { copied, differing };

@@ -96,21 +96,21 @@ export class DestinationMigration {
     const setUp = this.record.guest?.setUp;
     if (!setUp || this.#guest?.begun) return;
     if (!(await this.images.allOpen())) return;
-    await this.#beginGuest(Buffer.from(setUp.prefix, 'base64'), setUp.sectionId, true);
+    await this.#beginGuest(Buffer.from(setUp.prefix, 'base64'), setUp.sectionId, 'ahead');
   }
 
   /** The set-up of a running guest: its QEMU is started and fed from now on. All its images are open. */
   beginGuest(prefix: Buffer, sectionId: number): Promise<void> {
-    return this.#beginGuest(prefix, sectionId, false);
+    return this.#beginGuest(prefix, sectionId, 'in order');
   }
 
-  /** @param ahead nothing is done where somebody has begun it meanwhile */
-  #beginGuest(prefix: Buffer, sectionId: number, ahead: boolean): Promise<void> {
+  /** @param when ahead: nothing is done where somebody has begun it meanwhile */
+  #beginGuest(prefix: Buffer, sectionId: number, when: 'ahead' | 'in order'): Promise<void> {
     return this.takeIn(async () => {
-      if (ahead && this.#theGuest.begun) return;
+      if (when === 'ahead' && this.#theGuest.begun) return;
       await this.#theGuest.forgetState();
       for (const { imageId, path } of this.record.images) if (imageId !== MEMORY_IMAGE_ID) await linkInPlace(path);
-      this.#theGuest.begin(prefix, sectionId, await this.images.image(MEMORY_IMAGE_ID, true));
+      this.#theGuest.begin(prefix, sectionId, await this.images.image(MEMORY_IMAGE_ID));
     });
   }
 
@@ -193,7 +193,7 @@ export class DestinationMigration {
     const whole = await this.#guest?.cameWhole();
     if (!whole) await Promise.all(images.map(({ imageId }) => this.images.assertVerified(imageId, roots[imageId])));
     const memoryRoot = this.#guest && !whole ? roots[MEMORY_IMAGE_ID] : undefined;
-    await this.#guest?.ensureLoaded(() => this.images.image(MEMORY_IMAGE_ID, true), memoryRoot);
+    await this.#guest?.ensureLoaded(() => this.images.image(MEMORY_IMAGE_ID), memoryRoot);
     await own.happened('take_over', fence, memoryRoot === undefined ? {} : { memoryRoot });
   }
 
@@ -258,7 +258,7 @@ export class DestinationMigration {
     // A guest waits for nothing but its own start; what is left to do concerns files only.
     this.#started = await this.#start(own);
     for (const { imageId } of images) {
-      const parameters = this.images.parametersOf(imageId, true);
+      const parameters = this.images.parametersOf(imageId);
       const image = await this.images.ifOpen(imageId);
       await image?.close();
       const held = image?.verifiedRoot === undefined ? undefined : image.held;
@@ -285,7 +285,7 @@ export class DestinationMigration {
   /** Lets the guest run. One that cannot be started here is given back: its source still has it, standing still. @throws ABANDONED then */
   async #start(own: DestinationStep): Promise<StartedGuest | undefined> {
     try {
-      return await this.#guest?.start(() => this.images.image(MEMORY_IMAGE_ID, true), own.entry?.memoryRoot);
+      return await this.#guest?.start(() => this.images.image(MEMORY_IMAGE_ID), own.entry?.memoryRoot);
     } catch (error) {
       if (!(error instanceof NeverRan)) throw error;
       await own.happened('cannot_start', this.record.fence, { note: error.reason.message });

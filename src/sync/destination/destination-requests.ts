@@ -55,7 +55,7 @@ export function destinationRequests(hub: Requested, context: DestinationContext)
       const { imageId, useBaseline } = readBody(openImageSchema, message);
       const migration = await incoming.get(session.id);
       await hub.yieldStandard(session.id);
-      const image = await migration.images.image(imageId, useBaseline);
+      const image = await migration.images.image(imageId, useBaseline ? 'baseline' : 'empty');
       await image.beginPass();
       const root = await context.pool.run({
         kind: 'root',

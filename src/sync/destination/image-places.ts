@@ -32,7 +32,7 @@ export async function installImage(
   // A guest's disk is at its place already, under both names: then the rename has done nothing.
   await removeDurably(workPathOf(imagePath));
   const held = known ?? (await measureFile(imagePath, sizeBytes, pool));
-  await store.forget(vmId, imageId, false);
+  await store.forget(vmId, imageId);
   await removeDurably(baselinePathOf(imagePath));
   await store.put({ vmId, imageId, kind, sizeBytes, generation, complete: true }, held);
   await removeJournal(journalPath);
@@ -109,7 +109,7 @@ export async function installLinked(
   store: BaselineStore,
 ): Promise<void> {
   await removeDurably(workPathOf(imagePath));
-  await store.forget(vmId, image.imageId, false);
+  await store.forget(vmId, image.imageId);
 }
 
 /** Gives a working file its image's own name too: a guest's QEMU opens its disks under the names that they keep. */

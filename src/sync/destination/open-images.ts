@@ -15,6 +15,7 @@ import type { referencesSchema } from '../protocol';
 import { BaseOffer, type OfferedBase } from './base-offer';
 import { type DestinationContext, type DestinationRecord, recordFolder } from './destination-record';
 import { installImage, keepUnjournaled } from './image-places';
+import type { StartFrom } from './work-files';
 import { removeJournal, type WorkingImageParameters } from './work-files';
 import { WorkingImage } from './working-image';
 
@@ -41,10 +42,10 @@ export class OpenImages {
   }
 
   /** The working image of an image, opened on first use; one that a full disk has stopped is opened anew. @throws ABANDONED where it is over */
-  async image(imageId: string, useBaseline: boolean): Promise<WorkingImage> {
+  async image(imageId: string, startFrom: StartFrom = 'baseline'): Promise<WorkingImage> {
     const before = this.#open.get(imageId);
     const known = await before?.catch(() => undefined);
-    if (this.#open.get(imageId) !== before) return this.image(imageId, useBaseline);
+    if (this.#open.get(imageId) !== before) return this.image(imageId, startFrom);
     if (known && !known.failed) return known;
     if (this.#over)
       throw new DwcpError(
@@ -52,15 +53,15 @@ export class OpenImages {
         `Migration ${this.#record.migrationId} is over here: nothing of it is opened any more`,
         { side: 'destination' },
       );
-    const opening = this.#openAnew(imageId, useBaseline, known);
+    const opening = this.#openAnew(imageId, startFrom, known);
     this.#open.set(imageId, opening);
     return opening;
   }
 
-  async #openAnew(imageId: string, useBaseline: boolean, failed: WorkingImage | undefined): Promise<WorkingImage> {
+  async #openAnew(imageId: string, startFrom: StartFrom, failed: WorkingImage | undefined): Promise<WorkingImage> {
     await failed?.close();
     const { store, pool } = this.#context;
-    const image = await WorkingImage.open(this.parametersOf(imageId, useBaseline), store, pool);
+    const image = await WorkingImage.open(this.parametersOf(imageId, startFrom), store, pool);
     image.unpacksWith(this.#dictionaries);
     image.refersTo(this.#references);
     return image;
@@ -82,7 +83,7 @@ export class OpenImages {
     return open.every((image) => image !== undefined && !image.failed);
   }
 
-  parametersOf(imageId: string, useBaseline: boolean): WorkingImageParameters {
+  parametersOf(imageId: string, startFrom: StartFrom = 'baseline'): WorkingImageParameters {
     const { migrationId, vmId, images, guest } = this.#record;
     const spec = images.find((image) => image.imageId === imageId);
     if (!spec)
@@ -91,7 +92,7 @@ export class OpenImages {
       });
     const { path: imagePath, ...image } = spec;
     const journalPath = join(recordFolder(this.#context.dataDir, migrationId), `${imageId}.journal`);
-    return { migrationId, vmId, image, imagePath, journalPath, useBaseline, live: guest !== undefined };
+    return { migrationId, vmId, image, imagePath, journalPath, startFrom, live: guest !== undefined };
   }
 
   /**
@@ -144,7 +145,7 @@ export class OpenImages {
 
   /** @throws INTEGRITY_MISMATCH */
   async assertVerified(imageId: string, root: string | undefined): Promise<void> {
-    const image = await this.image(imageId, true);
+    const image = await this.image(imageId);
     if (root !== undefined && image.verifiedRoot === root) return;
     throw new DwcpError(
       'INTEGRITY_MISMATCH',
@@ -155,7 +156,7 @@ export class OpenImages {
 
   /** Puts one verified image at its own place. @throws INTEGRITY_MISMATCH */
   async install(imageId: string): Promise<void> {
-    const image = await this.image(imageId, true);
+    const image = await this.image(imageId);
     if (image.verifiedRoot === undefined)
       throw new DwcpError('INTEGRITY_MISMATCH', `Image ${imageId} is not verified`, { side: 'destination' });
     await image.close();
@@ -168,12 +169,12 @@ export class OpenImages {
   async keepAll(): Promise<void> {
     const { store, pool } = this.#context;
     for (const { imageId } of this.#record.images) {
-      const parameters = this.parametersOf(imageId, true);
+      const parameters = this.parametersOf(imageId);
       if ((await readIfThere(parameters.journalPath)) === undefined) {
         await keepUnjournaled(parameters, this.#record.generation, store, pool);
         continue;
       }
-      await (await this.image(imageId, true)).keepAsBaseline(this.#record.generation);
+      await (await this.image(imageId)).keepAsBaseline(this.#record.generation);
       this.#open.delete(imageId);
     }
   }
@@ -182,7 +183,7 @@ export class OpenImages {
   async end(): Promise<void> {
     this.#over = true;
     await this.close();
-    for (const { imageId } of this.#record.images) await removeJournal(this.parametersOf(imageId, true).journalPath);
+    for (const { imageId } of this.#record.images) await removeJournal(this.parametersOf(imageId).journalPath);
   }
 
   /** Closes files; nothing is decided. */

@@ -44,6 +44,17 @@ interface OpenFile {
   committedAt: number;
 }
 
+export interface StandardReception {
+  readonly connection: Connection;
+  readonly slab: Slab;
+  readonly context: DestinationContext;
+  readonly migration: () => Promise<DestinationMigration>;
+  /** What has to be done first: an earlier connection of the same migration puts its file away. */
+  readonly before: Promise<void>;
+  /** Called once the file has been put away. */
+  readonly onEnd: () => void;
+}
+
 export class StandardReceiver {
   readonly #connection: Connection;
   readonly #slab: Slab;
@@ -53,18 +64,7 @@ export class StandardReceiver {
   #queue: Promise<void>;
   #ended = false;
 
-  /**
-   * @param before what has to be done first: an earlier connection of the same migration puts its file away
-   * @param onEnd called once the file has been put away
-   */
-  constructor(
-    connection: Connection,
-    slab: Slab,
-    context: DestinationContext,
-    migration: () => Promise<DestinationMigration>,
-    before: Promise<void>,
-    onEnd: () => void,
-  ) {
+  constructor({ connection, slab, context, migration, before, onEnd }: StandardReception) {
     this.#queue = before;
     this.#connection = connection;
     this.#slab = slab;
@@ -133,7 +133,7 @@ export class StandardReceiver {
   async #begin(migration: DestinationMigration, imageId: string): Promise<number> {
     await this.#closeFile();
     await migration.images.yieldImage(imageId);
-    const parameters = migration.images.parametersOf(imageId, false);
+    const parameters = migration.images.parametersOf(imageId, 'empty');
     await removeJournal(parameters.journalPath);
     await makeFolderDurably(dirname(parameters.imagePath));
     const handle = await open(workPathOf(parameters.imagePath), constants.O_RDWR | constants.O_CREAT, 0o600);

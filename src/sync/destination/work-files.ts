@@ -1,7 +1,6 @@
 /**
  * The files of a working image: where it is received, what its journal and its verified root are called, how both begin anew.
  */
-
 import { constants, type FileHandle, open, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { toDwcpError } from '../../model/errors';
@@ -15,6 +14,9 @@ import { setSparseSize } from '../../store/system-calls';
 import type { CodecPool } from '../codec/codec-pool';
 import { measure } from '../codec/measure-file';
 
+/** What the image is received onto, where nothing of it has come yet. */
+export type StartFrom = 'baseline' | 'empty';
+
 export interface WorkingImageParameters {
   readonly migrationId: string;
   readonly vmId: string;
@@ -22,7 +24,7 @@ export interface WorkingImageParameters {
   /** The image's own place on this host. */
   readonly imagePath: string;
   readonly journalPath: string;
-  readonly useBaseline: boolean;
+  readonly startFrom: StartFrom;
   /** Blocks come again and again while the guest runs: of two versions the later batch wins, in whatever order they come. */
   readonly live?: boolean;
 }
@@ -87,13 +89,15 @@ export async function openWorkFiles(
 
 /** Starts a journal, then gives it a working file: the baseline's content where there is one and it is wanted. Once it is open its name is synced. */
 async function beginAnew(
-  { migrationId, vmId, image, imagePath, journalPath, useBaseline }: WorkingImageParameters,
+  { migrationId, vmId, image, imagePath, journalPath, startFrom }: WorkingImageParameters,
   store: BaselineStore,
 ): Promise<BlockJournal> {
   await makeFolderDurably(dirname(imagePath));
   await removeJournal(journalPath);
   const fromBaseline =
-    useBaseline && (await store.openContent(vmId, image.imageId)) && (await exists(baselinePathOf(imagePath)));
+    startFrom === 'baseline' &&
+    (await store.openContent(vmId, image.imageId)) &&
+    (await exists(baselinePathOf(imagePath)));
   const journal = await BlockJournal.create(journalPath, {
     migrationId,
     image,

@@ -27,6 +27,7 @@ import type { ReferenceSource } from '../codec/codec-jobs';
 import type { CodecPool } from '../codec/codec-pool';
 import { measure } from '../codec/measure-file';
 import type { WorkingState } from '../protocol';
+import { ImageMode } from './image-mode';
 import { NewestBatch } from './newest-batch';
 import { openWorkFiles, removeJournal, verifiedPath, type WorkFiles, type WorkingImageParameters } from './work-files';
 
@@ -45,11 +46,8 @@ export class WorkingImage {
   #pending: JournalledBlock[] = [];
   #timer: NodeJS.Timeout | undefined;
   #committing: Promise<void> = Promise.resolve();
-  #failed: DwcpError | undefined;
   #decoding = 0;
-  #verifiedRoot: string | undefined;
-  #finishing: Promise<void> | undefined;
-  #closed = false;
+  readonly #mode: ImageMode;
   #received = false;
   readonly #order: NewestBatch;
   /** One byte a block: 1 where the journal promises it, or is about to. */
@@ -70,6 +68,7 @@ export class WorkingImage {
     this.#pool = pool;
     this.#handle = handle;
     this.#journal = journal;
+    this.#mode = new ImageMode(parameters.image.imageId);
     this.#order = new NewestBatch(held.blocks, parameters.live ?? false);
   }
 
@@ -93,12 +92,12 @@ export class WorkingImage {
 
   /** True after a failure of the disk: close it and open it again to go on. */
   get failed(): boolean {
-    return this.#failed !== undefined;
+    return this.#mode.failure !== undefined;
   }
 
   /** Root of the finished image, once finish() has agreed. */
   get verifiedRoot(): string | undefined {
-    return this.#verifiedRoot;
+    return this.#mode.verifiedRoot;
   }
 
   /** Descriptor of the working file. */
@@ -123,12 +122,11 @@ export class WorkingImage {
 
   /** A source begins anew: what it sends now is newer than anything before, and what was verified may change again. */
   async beginPass(): Promise<void> {
-    if (this.#closed) return;
+    while (this.#mode.comparison) await this.#mode.comparison;
+    if (this.#mode.step === 'closed') return;
     await this.#idle();
     this.#order.beginAnew();
-    if (this.#verifiedRoot === undefined) return;
-    this.#verifiedRoot = undefined;
-    await removeDurably(verifiedPath(this.parameters.journalPath));
+    if (this.#mode.receiveAgain()) await removeDurably(verifiedPath(this.parameters.journalPath));
   }
 
   /**
@@ -137,9 +135,9 @@ export class WorkingImage {
    */
   async take(frame: Frame): Promise<readonly number[]> {
     // What is being compared must not change under it.
-    while (this.#finishing) await this.#finishing.catch(() => undefined);
-    if (this.#failed) throw this.#failed;
-    if (this.#closed || this.#verifiedRoot !== undefined) return this.#takeLate(frame);
+    while (this.#mode.comparison) await this.#mode.comparison;
+    if (this.#mode.failure) throw this.#mode.failure;
+    if (this.#mode.step !== 'receiving') return this.#takeLate(frame);
     this.#decoding += 1;
     try {
       return await this.#inOrder(frame);
@@ -157,7 +155,7 @@ export class WorkingImage {
     if (isHere) return [];
     throw new DwcpError(
       'SUPERSEDED',
-      `Image ${this.parameters.image.imageId} is ${this.#closed ? 'closed' : 'complete'}: batch ${sequence} came too late`,
+      `Image ${this.parameters.image.imageId} is ${this.#mode.step === 'closed' ? 'closed' : 'complete'}: batch ${sequence} came too late`,
       { side: 'destination' },
     );
   }
@@ -247,16 +245,7 @@ export class WorkingImage {
    * @throws INTEGRITY_MISMATCH: the image has then been measured anew, and `held` is what its file really holds
    */
   async finish(root: string): Promise<void> {
-    if (this.#verifiedRoot === root) return;
-    if (this.#closed)
-      throw new DwcpError('SUPERSEDED', `Image ${this.parameters.image.imageId} is closed`, { side: 'destination' });
-    while (this.#finishing) await this.#finishing.catch(() => undefined);
-    this.#finishing = this.#compare(root);
-    try {
-      await this.#finishing;
-    } finally {
-      this.#finishing = undefined;
-    }
+    if (this.verifiedRoot !== root) await this.#mode.comparing(root, () => this.#compare(root));
   }
 
   async #compare(root: string): Promise<void> {
@@ -271,7 +260,6 @@ export class WorkingImage {
         { side: 'destination' },
       );
     }
-    this.#verifiedRoot = root;
     if (this.#isVolatile) await writeFile(verifiedPath(this.parameters.journalPath), root);
     else await writeDurably(verifiedPath(this.parameters.journalPath), root);
   }
@@ -281,15 +269,14 @@ export class WorkingImage {
     const { vmId, image, imagePath, journalPath } = this.parameters;
     const { imageId, kind, sizeBytes } = image;
     await this.close();
-    const record = { vmId, imageId, kind, sizeBytes, generation, complete: this.#verifiedRoot !== undefined };
+    const record = { vmId, imageId, kind, sizeBytes, generation, complete: this.verifiedRoot !== undefined };
     await this.#store.adopt(workPathOf(imagePath), imagePath, record, this.held);
     await removeJournal(journalPath);
   }
 
   /** Stops; what has arrived and is not durable yet is made so, where the disk lets it. */
   async close(): Promise<void> {
-    if (this.#closed) return;
-    this.#closed = true;
+    if (!(await this.#mode.close())) return;
     await this.#idle();
     await this.#commit().catch(() => undefined);
     clearTimeout(this.#timer);
@@ -301,7 +288,7 @@ export class WorkingImage {
     const root = (await readIfThere(verifiedPath(this.parameters.journalPath)))?.toString('utf8');
     if (root === undefined) return;
     const found = await this.#pool.run({ kind: 'root', hashes: this.held.memory, sizeBytes: this.held.sizeBytes });
-    if (found === root) this.#verifiedRoot = root;
+    if (found === root) this.#mode.verified(root);
   }
 
   #file(): { fd: number; sizeBytes: number } {
@@ -335,7 +322,6 @@ export class WorkingImage {
 
   /** Kept for the next take(); the image has to be closed, and opened again. */
   #fail(error: unknown): DwcpError {
-    this.#failed ??= toDwcpError(error, 'IMAGE_UNWRITABLE', { side: 'destination' });
-    return this.#failed;
+    return this.#mode.fail(toDwcpError(error, 'IMAGE_UNWRITABLE', { side: 'destination' }));
   }
 }

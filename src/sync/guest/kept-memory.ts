@@ -67,7 +67,7 @@ async function recall(
   }
   const believed = Uint8Array.from(trusted);
   if (usable) for (const block of filled) believed[block] = 1;
-  const measured = (usable ? measure(usable, sizeBytes, filled, manifest, shared, pool) : Promise.resolve())
+  const measured = (usable ? measure(usable, filled, manifest, shared, pool) : Promise.resolve())
     // oxlint-disable-next-line typescript/no-misused-promises -- finally waits for it
     .finally(() => handle?.close())
     .catch(() => undefined);
@@ -76,13 +76,12 @@ async function recall(
 
 async function measure(
   handle: FileHandle,
-  sizeBytes: number,
   blocks: readonly number[],
   manifest: Manifest,
   trusted: SharedArrayBuffer,
   pool: CodecPool,
 ): Promise<void> {
-  const file = { fd: handle.fd, sizeBytes };
+  const file = { fd: handle.fd, sizeBytes: manifest.sizeBytes };
   await inLanes(LANES, slicesOf(blocks, JOB_BLOCKS), (list) =>
     pool.run({ kind: 'recall', file, list, hashes: manifest.memory, trusted }),
   );

@@ -239,14 +239,14 @@ export class LiveMigration implements GuestMove {
     this.#mode.enter('memory');
     brake.remains(sizeBytes, undefined, 1);
     const events = this.#memory.events((prefix, sectionId) => this.#sending.setUp({ prefix, sectionId }));
-    await this.#guest.startMemory(
+    await this.#guest.startMemory({
       path,
       ramBlocks,
-      (fd) => blankPagesOf(fd, sizeBytes),
-      settled.blocks,
-      options.autoConverge,
+      blankPages: (fd) => blankPagesOf(fd, sizeBytes),
+      settled: settled.blocks,
+      autoConverge: options.autoConverge,
       events,
-    );
+    });
     feed.setFile(this.#guest.memoryFd);
     this.#guest.onFailure((error) => this.#fail(error));
   }

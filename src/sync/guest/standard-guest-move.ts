@@ -107,7 +107,7 @@ export class WholeGuestMove implements GuestMove {
     this.#memory = await openTunnel(this.#migration, 1, (error) => this.#fail(error));
     this.#memory.ignore();
     const { options } = this.#request;
-    await this.#guest.startWhole((chunk) => this.#memory?.send(chunk) ?? Promise.resolve(), options.autoConverge);
+    await this.#guest.startWhole((chunk) => this.#memory?.send(chunk) ?? Promise.resolve(), options);
     this.#guest.onFailure((error) => this.#fail(error));
     // What asks the destination to take over is there before the guest stands still, also where no DWCP session is let in.
     const { rttMs } = await this.#migration.session('settle');

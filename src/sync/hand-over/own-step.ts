@@ -19,6 +19,16 @@ import {
 } from '../../model/ownership-machine';
 import type { OwnedVm, OwnershipDetails, OwnershipEntry } from '../../store/ownership-journal';
 
+/** What may happen on a side. */
+interface Rules<State extends string, Event extends string> {
+  readonly side: Side;
+  readonly table: Readonly<Record<State, Row<State, Event, string>>>;
+  readonly stateOf: (state: OwnershipState | undefined) => State;
+}
+
+const SOURCE = { side: 'source', table: SOURCE_TABLE, stateOf: sourceState } as const;
+const DESTINATION = { side: 'destination', table: DESTINATION_TABLE, stateOf: destinationState } as const;
+
 class OwnStep<State extends string, Event extends string> {
   readonly vm: OwnedVm;
   readonly #migrationId: string;
@@ -31,9 +41,7 @@ class OwnStep<State extends string, Event extends string> {
     vm: OwnedVm,
     migrationId: string,
     entry: OwnershipEntry | undefined,
-    side: Side,
-    table: Readonly<Record<State, Row<State, Event, string>>>,
-    stateOf: (state: OwnershipState | undefined) => State,
+    { side, table, stateOf }: Rules<State, Event>,
   ) {
     this.vm = vm;
     this.#migrationId = migrationId;
@@ -99,10 +107,10 @@ export type DestinationStep = OwnStep<DestinationState, DestinationEvent>;
 
 /** @param vm held: what is read here stays so until it is let go */
 export async function sourceStep(vm: OwnedVm, migrationId: string): Promise<SourceStep> {
-  return new OwnStep(vm, migrationId, await vm.last(migrationId), 'source', SOURCE_TABLE, sourceState);
+  return new OwnStep(vm, migrationId, await vm.last(migrationId), SOURCE);
 }
 
 /** @param vm as in sourceStep() */
 export async function destinationStep(vm: OwnedVm, migrationId: string): Promise<DestinationStep> {
-  return new OwnStep(vm, migrationId, await vm.last(migrationId), 'destination', DESTINATION_TABLE, destinationState);
+  return new OwnStep(vm, migrationId, await vm.last(migrationId), DESTINATION);
 }

@@ -233,7 +233,7 @@ export class SourceOwnership {
     for (const { imageId, kind, sizeBytes } of images) {
       const manifest = manifests.get(imageId);
       if (!manifest) continue;
-      await this.#context.store.forget(vmId, imageId, false);
+      await this.#context.store.forget(vmId, imageId);
       await this.#context.store.put(
         { vmId, imageId, kind, sizeBytes, generation: vm.generation, complete: true },
         manifest,
@@ -246,7 +246,14 @@ export class SourceOwnership {
    * @param destinationAbandoned the destination has promised durably not to start it; needed once it was handed over
    * @throws HANDOVER_IN_DOUBT where it was handed over and nothing is promised; ALREADY_PAST_RETURN once it is being released
    */
-  rollBack(vmId: string, migrationId: string, destinationAbandoned: boolean, note?: string): Promise<void> {
+  rollBack(
+    vmId: string,
+    migrationId: string,
+    {
+      destinationAbandoned = false,
+      note,
+    }: { readonly destinationAbandoned?: boolean; readonly note?: string | undefined } = {},
+  ): Promise<void> {
     const { registry, holder } = this.#context;
     return this.#exclusively(vmId, migrationId, async (own) => {
       const event = destinationAbandoned ? 'roll_back_promised' : 'roll_back';

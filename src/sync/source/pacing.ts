@@ -46,6 +46,17 @@ const FULL_LINK_SECONDS = 0.15;
 /** So many times as much, and the encoder is far from being the brake. */
 const FAR_AHEAD = 3;
 
+interface PacingInput {
+  readonly start: LevelAndStreams;
+  readonly bounds: TunerBounds;
+  readonly bucket: TokenBucket;
+  readonly threads: number;
+  /** First estimate of the link, 0 where there is none. */
+  readonly linkBytesPerSecond: number;
+  /** Hears one line for each decision of a tuner. */
+  readonly explain: (line: string) => void;
+}
+
 export class Pacing {
   readonly #level: LevelController;
   readonly #threads: number;
@@ -70,20 +81,12 @@ export class Pacing {
   #busy = performance.eventLoopUtilization();
   #timer: NodeJS.Timeout | undefined;
 
-  /** @param linkBytesPerSecond first estimate of the link, 0 where there is none @param explain hears one line for each decision of a tuner */
-  constructor(
-    start: LevelAndStreams,
-    bounds: TunerBounds,
-    bucket: TokenBucket,
-    threads: number,
-    linkBytesPerSecond: number,
-    explain?: (line: string) => void,
-  ) {
+  constructor({ start, bounds, bucket, threads, linkBytesPerSecond, explain }: PacingInput) {
     this.#start = start;
     this.#level = new LevelController(start.maxLevel, threads, start.fixedLevel);
     this.#threads = threads;
     // Half of them: what else goes on is not known yet.
-    if (start.compress) this.#level.choose(linkBytesPerSecond, Math.max(1, threads / 2), true);
+    if (start.compress) this.#level.choose(linkBytesPerSecond, Math.max(1, threads / 2), 'at once');
     this.#bounds = bounds;
     this.#explain = explain;
     this.#bucket = bucket;
@@ -163,7 +166,8 @@ export class Pacing {
     const starved = brake !== 'link';
     this.#estimateLink(goodputBytesPerSecond, brake);
     // A lower level helps where the processor is behind, and nobody where there is nothing to send.
-    if (brakeOf) this.#level.press(brake === 'processor', brakeOf(FAR_AHEAD * onTheWay) === 'link');
+    if (brakeOf?.(FAR_AHEAD * onTheWay) === 'link') this.#level.press('far ahead');
+    else if (brakeOf) this.#level.press(brake === 'processor' ? 'behind' : 'ahead');
     else this.#calibrate(brake);
     if (this.#start.compress) this.#chooseLevel();
     if (this.#hurried) return;

@@ -9,6 +9,7 @@ import type { MigrationOptions } from '../../model/options';
 import type { LevelAndStreams } from '../../model/tiers';
 import type { SendingSession } from '../../transport/sending-session';
 import type { SessionStats } from '../../transport/session-supplier';
+import type { TunerBounds } from '../../transport/stream-tuner';
 import type { EncodeJob } from '../codec/codec-jobs';
 import type { BasePages } from '../codec/reference-index';
 import { activeDictionary } from './active-dictionary';
@@ -40,15 +41,15 @@ export class LinkMeter {
   }
 }
 
-/** Streams and level of a sender. @param streams how many it begins with, and its bounds */
+/** Streams and level of a sender. @param bounds how many streams it begins with, and its bounds */
 export function pacingOf(
   { bucket, context, migrationId }: SourceMigration,
   start: LevelAndStreams,
-  streams: ConstructorParameters<typeof Pacing>[1],
+  bounds: TunerBounds,
   linkBytesPerSecond: number,
 ): Pacing {
   const explain = (line: string): void => context.explain?.(migrationId, line);
-  return new Pacing(start, streams, bucket, context.pool.threads, linkBytesPerSecond, explain);
+  return new Pacing({ start, bounds, bucket, threads: context.pool.threads, linkBytesPerSecond, explain });
 }
 
 /** How a sender's next batch is packed. */

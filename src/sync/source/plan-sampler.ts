@@ -25,6 +25,13 @@ function sampleBlocks(blocks: number): number[] {
   ]);
 }
 
+interface SampledImage {
+  readonly vmId: string;
+  readonly image: ImageSpec;
+  /** Whether the destination may start from what it holds. */
+  readonly useBaseline: boolean;
+}
+
 /** What of a running guest's memory has to travel, and how well it packs: of Linux guests with a warm page cache (bench live). */
 const MEMORY_CHANGED_SHARE = { empty: 1, resumed: 0.5, baseline: 0.2 } as const;
 const MEMORY_PACKED_SHARE = 0.45;
@@ -32,9 +39,7 @@ const MEMORY_PACKED_SHARE = 0.45;
 /** For an image that cannot be looked at before it is on its way: a running guest's memory, a disk in another form than raw. */
 export async function assumeImage(
   migration: SourceMigration,
-  vmId: string,
-  image: ImageSpec,
-  useBaseline: boolean,
+  { vmId, image, useBaseline }: SampledImage,
 ): Promise<ImageSample> {
   const session = await migration.session();
   const { state } = await learnHeld(
@@ -60,12 +65,9 @@ export async function assumeImage(
 
 export async function sampleImage(
   migration: SourceMigration,
-  vmId: string,
-  image: ImageSpec,
+  { vmId, image, useBaseline }: SampledImage,
   feed: StillFeed,
-  useBaseline: boolean,
-  level: number,
-  compress: boolean,
+  { level, compress }: { readonly level: number; readonly compress: boolean },
 ): Promise<ImageSample> {
   const { store, pool } = migration.context;
   const session = await migration.session();

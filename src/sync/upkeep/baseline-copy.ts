@@ -24,10 +24,15 @@ export function copyPathOf(imagePath: string): string {
 /** A copy leaves at least this share of the disk free. */
 const FREE_SHARE_AFTER = 0.2;
 
+interface LivingImage {
+  readonly vmId: string;
+  readonly imageId: string;
+  readonly imagePath: string;
+}
+
+/** @param mode the option keepBaselineCopy */
 export async function keepBaselineCopy(
-  vmId: string,
-  imageId: string,
-  imagePath: string,
+  { vmId, imageId, imagePath }: LivingImage,
   mode: string,
   store: BaselineStore,
   pool: CodecPool,

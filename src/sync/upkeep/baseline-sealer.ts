@@ -128,7 +128,7 @@ export class BaselineSealer implements ContentGuard {
   ): Promise<void> {
     const handle = await open(path, 'r+');
     try {
-      await sealBlocks(this.#pool, handle.fd, manifest, cipher, into, signal);
+      await sealBlocks(this.#pool, handle.fd, manifest, { cipher, into }, signal);
       await handle.datasync();
     } finally {
       await handle.close();
@@ -141,8 +141,7 @@ export async function sealBlocks(
   pool: CodecPool,
   fd: number,
   manifest: Manifest,
-  cipher: ContentCipher | undefined,
-  into: SealJob['into'],
+  { cipher, into }: Pick<SealJob, 'cipher' | 'into'>,
   signal?: AbortSignal,
 ): Promise<number> {
   let damaged = 0;

@@ -25,7 +25,7 @@ export async function verifyBaseline(
   try {
     const handle = await open(record.contentPath, 'r');
     try {
-      const damagedBlocks = await sealBlocks(pool, handle.fd, manifest, access.cipher, 'as it is');
+      const damagedBlocks = await sealBlocks(pool, handle.fd, manifest, { cipher: access.cipher, into: 'as it is' });
       return damagedBlocks === 0
         ? { state: 'whole', blocks: manifest.blocks }
         : { state: 'damaged', blocks: manifest.blocks, damagedBlocks };
