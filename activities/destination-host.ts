@@ -9,6 +9,7 @@ import { assertCanRun } from '../src/hypervisor/qemu/preflight';
 import { DwcpError, hasCode, messageOf } from '../src/model/errors';
 import type { GuestSpec, StoppedGuest } from '../src/model/guest';
 import { BLOCK_SIZE_BYTES, type ImageSpec, looksOf, type VmImage, type VmLooks } from '../src/model/image';
+import { ownValue } from '../src/model/own-value';
 import { isOpenState } from '../src/model/ownership-machine';
 import { GRANT_LIFETIME_MS } from '../src/model/timing';
 import { formatBytes } from '../src/model/units';
@@ -253,9 +254,10 @@ function placesOf(
   images: DestinationRecord['images'],
   isRaw: (imageId: string) => boolean,
 ): RelocatedDisk[] {
-  return images.flatMap(({ imageId, path }) =>
-    diskPaths[imageId] === undefined ? [] : [{ from: diskPaths[imageId], to: path, raw: isRaw(imageId) }],
-  );
+  return images.flatMap(({ imageId, path }) => {
+    const from = ownValue(diskPaths, imageId);
+    return from === undefined ? [] : [{ from, to: path, raw: isRaw(imageId) }];
+  });
 }
 
 function definitionHere(

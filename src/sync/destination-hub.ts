@@ -48,7 +48,7 @@ export class DestinationHub implements Requested {
   readonly #works = new Map<string, SessionWork>();
   readonly #newestEpochs = new Map<string, number>();
   readonly #standard = new Map<string, StandardReceiver>();
-  readonly #handlers: Readonly<Record<string, Handler>>;
+  readonly #handlers: ReadonlyMap<string, Handler>;
   /** The migrations that this host is the destination of. */
   readonly incoming: IncomingMigrations;
 
@@ -56,7 +56,8 @@ export class DestinationHub implements Requested {
     this.#options = options;
     this.#context = context;
     this.incoming = new IncomingMigrations(context);
-    this.#handlers = destinationRequests(this, context);
+    // A map: what a peer names may be the name of what every object has.
+    this.#handlers = new Map(Object.entries(destinationRequests(this, context)));
   }
 
   get hostId(): string {
@@ -277,7 +278,7 @@ export class DestinationHub implements Requested {
     method: string,
     message: Message,
   ): Promise<Answer> {
-    const handler = this.#handlers[method];
+    const handler = this.#handlers.get(method);
     if (!handler || (role === 'settle' && !SETTLING.has(method)))
       throw new DwcpError('PROTOCOL_VIOLATION', `Unknown request ${method.slice(0, 60)}`, { side: 'destination' });
     // Who owns the VM is asked inside its lock, by whichever attempt.

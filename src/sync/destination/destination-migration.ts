@@ -10,6 +10,7 @@ import { onAbort } from '../../model/abort';
 import { DwcpError } from '../../model/errors';
 import { MEMORY_IMAGE_ID } from '../../model/guest';
 import { looksOf } from '../../model/image';
+import { ownValue } from '../../model/own-value';
 import { DESTINATION_TABLE, destinationState } from '../../model/ownership-machine';
 import { readIfThere, writeDurably } from '../../store/durable-file';
 import { type DestinationStep, destinationStep } from '../hand-over/own-step';
@@ -191,8 +192,9 @@ export class DestinationMigration {
     if ((await own.vm.fence()) > fence)
       throw new DwcpError('FENCED', `A newer migration of ${own.vm.vmId} has been here`, { side: 'destination' });
     const whole = await this.#guest?.cameWhole();
-    if (!whole) await Promise.all(images.map(({ imageId }) => this.images.assertVerified(imageId, roots[imageId])));
-    const memoryRoot = this.#guest && !whole ? roots[MEMORY_IMAGE_ID] : undefined;
+    if (!whole)
+      await Promise.all(images.map(({ imageId }) => this.images.assertVerified(imageId, ownValue(roots, imageId))));
+    const memoryRoot = this.#guest && !whole ? ownValue(roots, MEMORY_IMAGE_ID) : undefined;
     await this.#guest?.ensureLoaded(() => this.images.image(MEMORY_IMAGE_ID, true), memoryRoot);
     await own.happened('take_over', fence, memoryRoot === undefined ? {} : { memoryRoot });
   }
