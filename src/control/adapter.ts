@@ -170,7 +170,7 @@ export function createMigrationAdapter(config: AdapterConfig = {}): MigrationAda
         fence: 0,
         generation: 0,
         sourceHost: context.hostId,
-        images: [{ ...image, path: '/' }],
+        images: [image],
       },
     });
     await session.establish(options.minStreams);

@@ -40,10 +40,12 @@ export class DestinationMigration {
     this.record = record;
     this.#context = context;
     this.images = new OpenImages(record, context);
-    const { guest, vmId } = record;
+    const { guest, vmId, mode } = record;
+    // Nothing runs for a warm-up or a plan, nor for a session that a peer has made itself.
     this.#guest =
-      guest &&
-      new DestinationGuest(this.#folder(), context.activator.receiveGuest(vmId, guest.command, guest.ramBlocks));
+      mode === 'migrate' && guest
+        ? new DestinationGuest(this.#folder(), context.activator.receiveGuest(vmId, guest.command, guest.ramBlocks))
+        : undefined;
   }
 
   /** How the guest began to run here, where one did. */
@@ -95,7 +97,7 @@ export class DestinationMigration {
   /** All images are open: the guest's QEMU is started and fed what is held of its memory before anything is sent. Idempotent. */
   async beginGuestAhead(): Promise<void> {
     const setUp = this.record.guest?.setUp;
-    if (!setUp || this.#guest?.begun) return;
+    if (!setUp || !this.#guest || this.#guest.begun) return;
     if (!(await this.images.allOpen())) return;
     await this.#beginGuest(Buffer.from(setUp.prefix, 'base64'), setUp.sectionId, true);
   }

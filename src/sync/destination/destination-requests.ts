@@ -21,17 +21,24 @@ import {
   manifestRequestSchema,
   openImageSchema,
   pageHashesSchema,
+  prepareSchema,
   readBody,
   referencesSchema,
   type TakenOver,
   takeOverSchema,
 } from '../protocol';
-import { type DestinationContext, destinationRecordSchema } from './destination-record';
+import type { DestinationContext } from './destination-record';
 import { assertImagesFree, type Records } from './direct-sessions';
 import type { IncomingMigrations } from './incoming-migrations';
 import type { WorkingImage } from './working-image';
 
-export type Handler = (message: Message, session: ReceivingSession, signal: AbortSignal) => Promise<Answer>;
+/** @param sourceHost in whose name the session is */
+export type Handler = (
+  message: Message,
+  session: ReceivingSession,
+  signal: AbortSignal,
+  sourceHost: string,
+) => Promise<Answer>;
 
 /** What decides who owns a VM. */
 export const SETTLING: ReadonlySet<string> = new Set(['take_over', 'abandon']);
@@ -182,13 +189,12 @@ export function destinationRequests(hub: Requested, context: DestinationContext)
       return { body: {} };
     },
 
-    prepare: async (message, session) => {
-      const record = readBody(destinationRecordSchema, {
-        body: message.body.record as Message['body'],
-        payload: message.payload,
-      });
-      if (record.mode !== 'direct' || record.migrationId !== session.id)
-        throw new DwcpError('PROTOCOL_VIOLATION', 'Only a direct session prepares itself', { side: 'destination' });
+    prepare: async (message, session, _signal, sourceHost) => {
+      const { record } = readBody(prepareSchema, message);
+      if (record.migrationId !== session.id || record.sourceHost !== sourceHost)
+        throw new DwcpError('PROTOCOL_VIOLATION', 'A session prepares itself, in its own source’s name', {
+          side: 'destination',
+        });
       const known = await context.registry.find(record.vmId);
       if (known?.presence === 'here')
         throw new DwcpError('VM_EXISTS', `VM ${record.vmId} lives on this host: its images are not overwritten`, {
