@@ -14,6 +14,7 @@ import { isOpenState } from '../src/model/ownership-machine';
 import { GRANT_LIFETIME_MS } from '../src/model/timing';
 import { formatBytes } from '../src/model/units';
 import type { BaselineListing, BaselineStore } from '../src/store/baselines';
+import { inSlices } from '../src/store/in-slices';
 import type { OwnedVm, OwnershipJournal } from '../src/store/ownership-journal';
 import type { VmRegistry } from '../src/store/vm-registry';
 import type { CodecPool } from '../src/sync/codec/codec-pool';
@@ -59,6 +60,9 @@ export interface PrepareDestinationInput extends VmLooks {
   readonly stoppedGuest?: StoppedGuest;
   readonly force: boolean;
 }
+
+/** Blocks: some milliseconds. */
+const COUNTED_AT_ONCE = 65_536;
 
 export interface BaselineCheck {
   readonly imageId: string;
@@ -157,7 +161,9 @@ export function createDestinationActivities(deps: DestinationDependencies) {
             const { held, state } = await migration.images.image(input.imageId, input.useBaseline);
             await migration.beginGuestAhead();
             let blocks = 0;
-            for (let block = 0; block < held.blocks; block += 1) if (!held.isZero(block)) blocks += 1;
+            await inSlices(held.blocks, COUNTED_AT_ONCE, (first, end) => {
+              for (let block = first; block < end; block += 1) if (!held.isZero(block)) blocks += 1;
+            });
             return { imageId: input.imageId, state, heldBytes: blocks * BLOCK_SIZE_BYTES };
           },
         ),

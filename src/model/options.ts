@@ -182,6 +182,14 @@ export const PROCESS_OPTIONS = {
     default: 64 * MIB,
     help: 'Memory for batches in flight, per agent and direction',
   },
+  bookkeepingMemory: {
+    type: 'bytes',
+    unit: 'bytes',
+    min: 16 * MIB,
+    max: 256 * GIB,
+    default: 2 * GIB,
+    help: 'Most memory for hashes and marks of the images that are being received: about 300 KiB for each GiB of them',
+  },
   storeLimit: {
     type: 'bytes',
     unit: 'bytes',

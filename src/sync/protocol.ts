@@ -23,7 +23,7 @@
 import { z } from 'zod';
 import { DwcpError } from '../model/errors';
 import { baseNameSchema, hostIdSchema, imageIdSchema, migrationIdSchema, vmIdSchema } from '../model/ids';
-import { imageSpecSchema, MAX_IMAGES } from '../model/image';
+import { imageSpecSchema, MAX_IMAGE_BYTES, MAX_IMAGES } from '../model/image';
 import type { Message } from '../transport/control-channel';
 
 /** Blocks whose hashes travel in one answer: 1 MiB of them, 4 GiB of image. */
@@ -79,7 +79,14 @@ export const MAX_BASE_PAGES = 65_536;
 export const MAX_SAMPLE_BYTES = 8192;
 export const basesOfferedSchema = z.looseObject({
   bases: z
-    .array(z.strictObject({ name: baseNameSchema, root: z.string().max(64), sizeBytes: z.int().min(1), from: address }))
+    .array(
+      z.strictObject({
+        name: baseNameSchema,
+        root: z.string().max(64),
+        sizeBytes: z.int().min(1).max(MAX_IMAGE_BYTES),
+        from: address,
+      }),
+    )
     .max(16),
 });
 export const basePagesSchema = z.looseObject({

@@ -197,6 +197,7 @@ export class ReceivingSession {
     clearTimeout(this.#soon);
     this.#soon = undefined;
     if (this.#ended) return;
+    if (periodic) this.#parts.forgetOld();
     const streams = this.#changedStreams();
     if (periodic && streams.length === 0 && this.#verified.length === 0 && this.#refused.length === 0) return;
     const counters = {

@@ -1,6 +1,8 @@
 /** What a peer with a grant may make a destination do, and what not: everything else is refused with a code, and nothing has happened. */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
+import { MAX_IMAGE_BYTES } from '../../src/model/image';
+import { destinationRecordSchema } from '../../src/sync/destination/destination-record';
 import { temporaryFolder } from '../helpers/data';
 import { startHost, type TestHost } from '../helpers/hosts';
 import { writeLine } from '../helpers/moves';
@@ -179,4 +181,49 @@ describe('a session speaks for its own migration', () => {
     await expect(peer.ask('prepare', { record: { ...record, images } })).rejects.toMatchObject(refused);
     await peer.ask('prepare', { record: { ...record, images, sourceHost: 'a' } });
   });
+});
+
+describe('memory', () => {
+  const giant = { imageId: 'vda', kind: 'disk', sizeBytes: 2 ** 40 };
+  const record = { migrationId: 'm', vmId: 'vm', mode: 'direct', fence: 0, generation: 0, sourceHost: 'a' };
+  const openIt = { imageId: 'vda', useBaseline: false };
+
+  test('for images of a peer’s choice is bounded over all of them, and given back', async () => {
+    await host.close();
+    host = await startHost('b', join(folder, 'b'), { bookkeepingMemory: 300 * 1024 * 1024 });
+    const one = await connectPeer(host, 'm');
+    await one.ask('prepare', { record: { ...record, images: [giant] } });
+    await one.ask('open_image', openIt);
+    const other = await connectPeer(host, 'm2');
+    await other.ask('prepare', { record: { ...record, migrationId: 'm2', vmId: 'vm2', images: [giant] } });
+    await expect(other.ask('open_image', openIt)).rejects.toMatchObject({ code: 'MEMORY_LIMIT' });
+    await one.ask('abandon', { vmId: 'vm', fence: 0 });
+    await other.ask('open_image', openIt);
+    const third = await connectPeer(host, 'm3');
+    const images = [{ ...giant, sizeBytes: 2 ** 43 }];
+    await third.ask('prepare', { record: { ...record, migrationId: 'm3', vmId: 'vm3', images } });
+    await expect(third.ask('open_image', openIt)).rejects.toMatchObject({ code: 'HOST_TOO_SMALL' });
+  });
+
+  test('for a device state is not taken before the record says that a guest comes', async () => {
+    await promised();
+    const peer = await connectPeer(host, 'm');
+    const before = process.memoryUsage().external;
+    const asked = Array.from({ length: 40 }, () =>
+      peer.ask('guest_load', { commandBytes: 1, totalBytes: 64 * 1024 * 1024 }).catch((error: unknown) => error),
+    );
+    for (const error of await Promise.all(asked))
+      expect(error).toMatchObject({ ...refused, message: expect.stringContaining('no guest_load') as string });
+    expect(process.memoryUsage().external - before).toBeLessThan(64 * 1024 * 1024);
+  });
+});
+
+test('a record’s RAM is bounded', () => {
+  const { guest } = destinationRecordSchema.shape;
+  const record = { command: ['/bin/true'], qmpPath: '/x', sharedFiles: [] };
+  const block = { id: 'ram', usedBytes: MAX_IMAGE_BYTES };
+  expect(guest.safeParse({ ...record, ramBlocks: [block] }).success).toBe(true);
+  expect(guest.safeParse({ ...record, ramBlocks: [block, { id: 'more', usedBytes: 4096 }] }).success).toBe(false);
+  const many = Array.from({ length: 1025 }, (_, at) => ({ id: `ram-${at}`, usedBytes: 4096 }));
+  expect(guest.safeParse({ ...record, ramBlocks: many }).success).toBe(false);
 });

@@ -27,6 +27,7 @@ import {
   type TakenOver,
   takeOverSchema,
 } from '../protocol';
+import type { DestinationMigration } from './destination-migration';
 import type { DestinationContext } from './destination-record';
 import { assertImagesFree, type Records } from './direct-sessions';
 import type { IncomingMigrations } from './incoming-migrations';
@@ -57,6 +58,25 @@ export interface Requested extends Records {
 export function destinationRequests(hub: Requested, context: DestinationContext): Readonly<Record<string, Handler>> {
   const { incoming } = hub;
   const packer = new Packer();
+  const loading = new WeakMap<ReceivingSession, Promise<void>>();
+
+  /** The device state, unpacked, into the guest's QEMU. */
+  async function loadState(
+    migration: DestinationMigration,
+    commandBytes: number,
+    totalBytes: number,
+    { payload }: Message,
+    signal: AbortSignal,
+  ): Promise<void> {
+    signal.throwIfAborted();
+    const state = Buffer.allocUnsafe(totalBytes);
+    if (commandBytes > totalBytes || packer.unpack(payload, state) !== totalBytes)
+      throw new DwcpError('PROTOCOL_VIOLATION', 'A device state does not unpack to its length', {
+        side: 'destination',
+      });
+    await migration.loadGuest(state.subarray(0, commandBytes), state.subarray(commandBytes), signal);
+  }
+
   return {
     open_image: async (message, session) => {
       const { imageId, useBaseline } = readBody(openImageSchema, message);
@@ -171,16 +191,20 @@ export function destinationRequests(hub: Requested, context: DestinationContext)
 
     guest_load: async (message, session, signal) => {
       const { commandBytes, totalBytes } = readBody(guestLoadSchema, message);
-      const state = Buffer.allocUnsafe(totalBytes);
-      if (commandBytes > totalBytes || packer.unpack(message.payload, state) !== totalBytes)
-        throw new DwcpError('PROTOCOL_VIOLATION', 'A device state does not unpack to its length', {
-          side: 'destination',
-        });
-      await (await incoming.get(session.id)).loadGuest(
-        state.subarray(0, commandBytes),
-        state.subarray(commandBytes),
-        signal,
-      );
+      const migration = await incoming.get(session.id);
+      const load = async (): Promise<void> => {
+        const giveBack = context.bookkeeping.take(totalBytes, 'A device state');
+        try {
+          await loadState(migration, commandBytes, totalBytes, message, signal);
+        } finally {
+          giveBack();
+        }
+      };
+      // One behind the other: each would have its memory.
+      const before = loading.get(session) ?? Promise.resolve();
+      const loaded = before.catch(() => undefined).then(load);
+      loading.set(session, loaded);
+      await loaded;
       return { body: {} };
     },
 
