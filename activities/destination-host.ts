@@ -9,10 +9,12 @@ import { assertCanRun } from '../src/hypervisor/qemu/preflight';
 import { DwcpError, hasCode, messageOf } from '../src/model/errors';
 import type { GuestSpec, StoppedGuest } from '../src/model/guest';
 import { BLOCK_SIZE_BYTES, type ImageSpec, looksOf, type VmImage, type VmLooks } from '../src/model/image';
+import { ownValue } from '../src/model/own-value';
 import { isOpenState } from '../src/model/ownership-machine';
 import { GRANT_LIFETIME_MS } from '../src/model/timing';
 import { formatBytes } from '../src/model/units';
 import type { BaselineListing, BaselineStore } from '../src/store/baselines';
+import { inSlices } from '../src/store/in-slices';
 import type { OwnedVm, OwnershipJournal } from '../src/store/ownership-journal';
 import type { VmRegistry } from '../src/store/vm-registry';
 import type { CodecPool } from '../src/sync/codec/codec-pool';
@@ -58,6 +60,9 @@ export interface PrepareDestinationInput extends VmLooks {
   readonly stoppedGuest?: StoppedGuest;
   readonly force: boolean;
 }
+
+/** Blocks: some milliseconds. */
+const COUNTED_AT_ONCE = 65_536;
 
 export interface BaselineCheck {
   readonly imageId: string;
@@ -159,7 +164,9 @@ export function createDestinationActivities(deps: DestinationDependencies) {
             );
             await migration.beginGuestAhead();
             let blocks = 0;
-            for (let block = 0; block < held.blocks; block += 1) if (!held.isZero(block)) blocks += 1;
+            await inSlices(held.blocks, COUNTED_AT_ONCE, (first, end) => {
+              for (let block = first; block < end; block += 1) if (!held.isZero(block)) blocks += 1;
+            });
             return { imageId: input.imageId, state, heldBytes: blocks * BLOCK_SIZE_BYTES };
           },
         ),
@@ -251,9 +258,10 @@ function placesOf(
   images: DestinationRecord['images'],
   isRaw: (imageId: string) => boolean,
 ): RelocatedDisk[] {
-  return images.flatMap(({ imageId, path }) =>
-    diskPaths[imageId] === undefined ? [] : [{ from: diskPaths[imageId], to: path, raw: isRaw(imageId) }],
-  );
+  return images.flatMap(({ imageId, path }) => {
+    const from = ownValue(diskPaths, imageId);
+    return from === undefined ? [] : [{ from, to: path, raw: isRaw(imageId) }];
+  });
 }
 
 function definitionHere(

@@ -7,6 +7,7 @@ import type { InspectedImage } from '../src/hypervisor/contract';
 import type { GuestSpec } from '../src/model/guest';
 import type { ImageSpec } from '../src/model/image';
 import { type ImageProgress, type ImageResult, imageProgressSchema } from '../src/model/migration';
+import { ownValue } from '../src/model/own-value';
 import { type MigrationPlan, planMigration } from '../src/model/plan';
 import type { LinkMeasurement } from '../src/model/tiers';
 import { ScanFeed, type StillFeed } from '../src/sync/feeds/block-feed';
@@ -57,7 +58,10 @@ export function createImageActivities({ hub, registry, serveStopped, report, obs
             const samples = [];
             for (const { path, ...image } of input.images) {
               const sampled = { vmId: input.vmId, image, useBaseline: enableDeltaSync };
-              if (input.guest && (image.kind === 'memory' || input.guest.formats?.[image.imageId] !== undefined)) {
+              if (
+                input.guest &&
+                (image.kind === 'memory' || ownValue(input.guest.formats ?? {}, image.imageId) !== undefined)
+              ) {
                 samples.push(await assumeImage(migration, sampled));
                 continue;
               }

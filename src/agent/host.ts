@@ -24,6 +24,7 @@ import { PathHistory } from '../store/path-history';
 import { SealingKey } from '../store/sealing-key';
 import { VmRegistry } from '../store/vm-registry';
 import { CodecPool } from '../sync/codec/codec-pool';
+import { Bookkeeping } from '../sync/destination/bookkeeping';
 import { DestinationHub } from '../sync/destination-hub';
 import type { Advertised, SourceContext } from '../sync/source/source-context';
 import { copyPathOf } from '../sync/upkeep/baseline-copy';
@@ -210,7 +211,17 @@ async function openParts(
       slab: receivingSlab,
       giveBack: (connection) => listener.awaitHello(connection, options.idleStreamTtl),
     },
-    { dataDir, store, dictionaries, bases, ownership, registry, pool, activator: driver },
+    {
+      dataDir,
+      store,
+      dictionaries,
+      bases,
+      ownership,
+      registry,
+      pool,
+      bookkeeping: new Bookkeeping(options.bookkeepingMemory),
+      activator: driver,
+    },
   );
   const listener: DataPlaneListener = new DataPlaneListener(
     auditedAdmission(audit, (hello, connection) => hub.admit(hello, connection)),

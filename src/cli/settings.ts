@@ -16,6 +16,7 @@ import {
   parseOption,
   withDefaults,
 } from '../model/options';
+import { ownValue } from '../model/own-value';
 import { parseDurationMs } from '../model/units';
 
 type Table = Readonly<Record<string, OptionSpec>>;
@@ -33,7 +34,7 @@ export function variableOf(name: string): string {
 /** Adds a flag for each option of a table, or for those named. */
 export function addOptions(command: Command, table: Table, names: readonly string[] = Object.keys(table)): Command {
   for (const name of names) {
-    const spec = table[name];
+    const spec = ownValue(table, name);
     if (!spec) throw new Error(`no option ${name}`);
     const flag =
       spec.type === 'boolean' ? `--${kebab(name)} [true|false]` : `--${kebab(name)} <${spec.unit ?? spec.type}>`;
@@ -64,7 +65,7 @@ function readSettingsFile(named: string | undefined): FileSettings | undefined {
   if (typeof values !== 'object' || Array.isArray(values))
     throw new DwcpError('CONFIG_INVALID', `The configuration file ${path} holds no options`);
   const known = { ...MIGRATION_OPTIONS, ...PROCESS_OPTIONS } as Table;
-  const unknown = Object.keys(values as object).find((name) => !(name in known));
+  const unknown = Object.keys(values as object).find((name) => !Object.hasOwn(known, name));
   if (unknown !== undefined) throw new DwcpError('CONFIG_INVALID', `${path}: there is no option ${unknown}`);
   return { path, values: values as Record<string, unknown> };
 }
@@ -77,7 +78,7 @@ function collect(table: Table, flags: Readonly<Record<string, unknown>>): Record
     const places: [string, unknown][] = [
       [`--${kebab(name)}`, flags[name]],
       [variableOf(name), process.env[variableOf(name)]],
-      [`${file?.path ?? ''}: ${name}`, file?.values[name]],
+      [`${file?.path ?? ''}: ${name}`, file && ownValue(file.values, name)],
     ];
     const written = places.find(([, value]) => value !== undefined);
     if (!written) continue;

@@ -159,7 +159,7 @@ export function createMigrationAdapter(config: AdapterConfig = {}): MigrationAda
         fence: 0,
         generation: 0,
         sourceHost: context.hostId,
-        images: [{ ...image, path: '/' }],
+        images: [image],
       },
     });
     await session.establish(options.minStreams);
@@ -224,7 +224,7 @@ function unheard(tell: () => void): void {
 
 function compileOrRefuse(given: Partial<MigrationOptions>): MigrationOptions {
   for (const name of Object.keys(given))
-    if (!(name in MIGRATION_OPTIONS)) throw new DwcpError('INVALID_INPUT', `There is no option ${name}`);
+    if (!Object.hasOwn(MIGRATION_OPTIONS, name)) throw new DwcpError('INVALID_INPUT', `There is no option ${name}`);
   try {
     return compileMigrationOptions(given);
   } catch (cause) {

@@ -2,6 +2,7 @@
  * The orchestrator's metrics, with the keys that users know, from the statuses of recent migrations. Pure.
  */
 import type { ImageResult } from '../model/migration';
+import { ownValue } from '../model/own-value';
 import type { MigrationStatus } from './migration-status';
 
 export interface OrchestratorMetrics {
@@ -56,7 +57,7 @@ function encodingMetrics(images: readonly ImageResult[]): EncodingMetrics {
 function addedUp(records: readonly Readonly<Record<string, number>>[]): Record<string, number> {
   const sums: Record<string, number> = {};
   for (const record of records)
-    for (const [name, value] of Object.entries(record)) sums[name] = (sums[name] ?? 0) + value;
+    for (const [name, value] of Object.entries(record)) sums[name] = (ownValue(sums, name) ?? 0) + value;
   return sums;
 }
 
@@ -74,7 +75,7 @@ export function collectMetrics(statuses: readonly MigrationStatus[]): Orchestrat
   const tiers = [...new Set(results.flatMap((result) => result.tier ?? []))];
   const reasons: Record<string, number> = {};
   for (const { fallbackReason } of results)
-    if (fallbackReason) reasons[fallbackReason.code] = (reasons[fallbackReason.code] ?? 0) + 1;
+    if (fallbackReason) reasons[fallbackReason.code] = (ownValue(reasons, fallbackReason.code) ?? 0) + 1;
   return {
     migrations_total: statuses.length,
     migrations_running: statuses.filter((status) => status.state === 'running').length,

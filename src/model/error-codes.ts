@@ -165,6 +165,18 @@ export const ERROR_CODES = {
     'The store has reached its size limit and nothing in it may be removed',
     'Raise storeLimit or prune baselines',
   ),
+  MEMORY_LIMIT: spec(
+    'transient',
+    EXIT.refused,
+    'The images that are being received have all the memory that the host keeps for bookkeeping',
+    'It is tried again by itself; raise bookkeepingMemory there, or move fewer images at a time',
+  ),
+  HOST_TOO_SMALL: spec(
+    'operator',
+    EXIT.refused,
+    'One image needs more memory for bookkeeping than the host has for all',
+    'Raise bookkeepingMemory on that host and restart its agent, then `dwcp retry`',
+  ),
   JOURNAL_CORRUPT: spec(
     'operator',
     EXIT.integrity,

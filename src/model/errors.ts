@@ -5,6 +5,7 @@
 import { z } from 'zod';
 import { ERROR_CODES, type ErrorCode, type ErrorCodeSpec, isErrorCode } from './error-codes';
 import type { Side } from './ids';
+import { ownValue } from './own-value';
 import { PHASE_NAMES, type Phase } from './phases';
 
 export interface DwcpErrorFields {
@@ -97,7 +98,7 @@ export function messageOf(error: unknown): string {
 /** Any thrown value as a DwcpError; a full disk and network errnos find their code, the rest becomes `otherwise`. */
 export function toDwcpError(error: unknown, otherwise: ErrorCode, fields: DwcpErrorFields = {}): DwcpError {
   if (error instanceof DwcpError) return error;
-  const code = CODE_BY_ERRNO[errnoOf(error) ?? ''] ?? otherwise;
+  const code = ownValue(CODE_BY_ERRNO, errnoOf(error) ?? '') ?? otherwise;
   return new DwcpError(code, messageOf(error), { ...fields, cause: error });
 }
 

@@ -44,7 +44,13 @@ export const guestSpecSchema = z.strictObject({
   /** Files besides the disks that the command names; they have to be there on the destination too. */
   needsFiles: z.array(z.string().max(4096)).max(200),
   /** None where the stream is not understood. */
-  ramBlocks: z.array(ramBlockSchema).max(1024),
+  ramBlocks: z
+    .array(ramBlockSchema)
+    .max(1024)
+    .refine(
+      (blocks) => blocks.reduce((sum, { usedBytes }) => sum + usedBytes, 0) <= MAX_IMAGE_BYTES,
+      'the RAM blocks together are larger than an image may be',
+    ),
   /** Why only QEMU itself can move this guest. */
   notUnderstood: z.string().max(2000).optional(),
   /** How its migration stream begins (base64), by which the destination's QEMU can be set up ahead. */

@@ -11,6 +11,9 @@ export const BLOCK_SIZE_BYTES = 64 * KIB;
 export const PAGE_SIZE_BYTES = 4 * KIB;
 export const PAGES_PER_BLOCK = BLOCK_SIZE_BYTES / PAGE_SIZE_BYTES;
 
+/** Of one VM. */
+export const MAX_IMAGES = 64;
+
 /** 8 TiB: keeps block numbers in 27 bits and every byte offset exact in a double. */
 export const MAX_IMAGE_BYTES = 2 ** 43;
 
@@ -47,7 +50,7 @@ export const vmDefinitionSchema = z
     vmId: vmIdSchema,
     vmType: vmTypeSchema.optional(),
     tenant: tenantSchema.optional(),
-    images: z.array(vmImageSchema).max(64),
+    images: z.array(vmImageSchema).max(MAX_IMAGES),
   })
   .refine(
     (vm) => new Set(vm.images.map((image) => image.imageId)).size === vm.images.length,

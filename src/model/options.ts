@@ -3,6 +3,7 @@
  * request's schema and docs/configuration.md are made from it; nothing of it is written twice.
  */
 import { z } from 'zod';
+import { ownValue } from './own-value';
 import { GIB, MEGABYTE, MIB, parseDurationMs, parseRateBytesPerSecond, parseSizeBytes } from './units';
 
 export type OptionType = 'boolean' | 'integer' | 'number' | 'bytes' | 'rate' | 'duration' | 'text';
@@ -181,6 +182,14 @@ export const PROCESS_OPTIONS = {
     default: 64 * MIB,
     help: 'Memory for batches in flight, per agent and direction',
   },
+  bookkeepingMemory: {
+    type: 'bytes',
+    unit: 'bytes',
+    min: 16 * MIB,
+    max: 256 * GIB,
+    default: 2 * GIB,
+    help: 'Most memory for hashes and marks of the images that are being received: about 300 KiB for each GiB of them',
+  },
   storeLimit: {
     type: 'bytes',
     unit: 'bytes',
@@ -247,13 +256,22 @@ export type Values<T extends Record<string, OptionSpec>> = { -readonly [K in key
 export type MigrationOptions = Values<typeof MIGRATION_OPTIONS>;
 export type ProcessOptions = Values<typeof PROCESS_OPTIONS>;
 
+const WRITTEN_BOOLEANS = {
+  true: true,
+  '1': true,
+  yes: true,
+  on: true,
+  false: false,
+  '0': false,
+  no: false,
+  off: false,
+};
+
 /** Reads one written value; the error text says what the option takes. */
 export function parseOption(name: string, spec: OptionSpec, text: string): boolean | number | string {
   if (spec.type === 'text') return text;
   if (spec.type === 'boolean') {
-    const known = { true: true, '1': true, yes: true, on: true, false: false, '0': false, no: false, off: false }[
-      text.toLowerCase()
-    ];
+    const known = ownValue(WRITTEN_BOOLEANS, text.toLowerCase());
     if (known === undefined) throw new RangeError(`${name} takes true or false, not "${text}"`);
     return known;
   }
@@ -296,7 +314,7 @@ export function describe(spec: OptionSpec): string {
 export function withDefaults<T extends Record<string, OptionSpec>>(table: T, given: Partial<Values<T>>): Values<T> {
   const values: Record<string, unknown> = {};
   for (const [name, spec] of Object.entries(table)) {
-    const written: unknown = (given as Record<string, unknown>)[name];
+    const written = ownValue<unknown>(given, name);
     values[name] = written ?? spec.default;
   }
   return values as Values<T>;

@@ -2,6 +2,7 @@
  * Quantities as people write them and as the code carries them: bytes, rates in bytes a second, durations in
  * milliseconds. Parsing and formatting only; which option takes which quantity is said in options.ts.
  */
+import { ownValue } from './own-value';
 
 export const KIB = 1024;
 export const MIB = 1024 * KIB;
@@ -55,26 +56,26 @@ function split(text: string): { value: number; suffix: string } | undefined {
 /** `64MiB`, `1.5 GB`, `4096` to bytes; undefined when the text is not a size. */
 export function parseSizeBytes(text: string): number | undefined {
   const parts = split(text);
-  const factor = parts && BYTE_SUFFIXES[parts.suffix];
+  const factor = parts && ownValue(BYTE_SUFFIXES, parts.suffix);
   return parts && factor !== undefined ? Math.round(parts.value * factor) : undefined;
 }
 
 /** `100MB/s`, `20 GB/min`, `800mbit` to bytes a second (0 means no limit); undefined when the text is not a rate. */
 export function parseRateBytesPerSecond(text: string): number | undefined {
   const [amount = '', per = 's', extra] = text.trim().toLowerCase().split('/');
-  const perSeconds = { s: 1, sec: 1, min: 60, h: 3600 }[per.trim()];
+  const perSeconds = ownValue({ s: 1, sec: 1, min: 60, h: 3600 }, per.trim());
   if (extra !== undefined || perSeconds === undefined) return undefined;
   const parts = split(amount);
   if (!parts) return undefined;
-  const bits = BIT_SUFFIXES[parts.suffix];
-  const factor = bits !== undefined ? bits / 8 : BYTE_SUFFIXES[parts.suffix];
+  const bits = ownValue(BIT_SUFFIXES, parts.suffix);
+  const factor = bits !== undefined ? bits / 8 : ownValue(BYTE_SUFFIXES, parts.suffix);
   return factor === undefined ? undefined : (parts.value * factor) / perSeconds;
 }
 
 /** `30s`, `250ms`, `2h`, `30000` to milliseconds; undefined when the text is not a duration. */
 export function parseDurationMs(text: string): number | undefined {
   const parts = split(text);
-  const factor = parts && DURATION_SUFFIXES[parts.suffix];
+  const factor = parts && ownValue(DURATION_SUFFIXES, parts.suffix);
   return parts && factor !== undefined ? parts.value * factor : undefined;
 }
 

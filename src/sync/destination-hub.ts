@@ -14,6 +14,7 @@ import { type Hello, RELEASE, SESSION_PROTOCOL } from '../transport/hello';
 import { ReceivingSession } from '../transport/receiving-session';
 import type { Slab } from '../transport/slab';
 import { Tunnel } from '../transport/tunnel';
+import type { DestinationMigration } from './destination/destination-migration';
 import type { DestinationContext } from './destination/destination-record';
 import {
   destinationRequests,
@@ -23,6 +24,7 @@ import {
   WITHOUT_RECORD,
 } from './destination/destination-requests';
 import { IncomingMigrations } from './destination/incoming-migrations';
+import { AskedWithoutRecord, assertOwnVm, assertPermitted, assertSource } from './destination/permitted';
 import { SessionWork } from './destination/session-work';
 import { StandardReceiver } from './destination/standard-receiver';
 import { destinationStep } from './hand-over/own-step';
@@ -48,7 +50,8 @@ export class DestinationHub implements Requested {
   readonly #works = new Map<string, SessionWork>();
   readonly #newestEpochs = new Map<string, number>();
   readonly #standard = new Map<string, StandardReceiver>();
-  readonly #handlers: Readonly<Record<string, Handler>>;
+  readonly #asked = new AskedWithoutRecord();
+  readonly #handlers: ReadonlyMap<string, Handler>;
   /** The migrations that this host is the destination of. */
   readonly incoming: IncomingMigrations;
 
@@ -56,7 +59,8 @@ export class DestinationHub implements Requested {
     this.#options = options;
     this.#context = context;
     this.incoming = new IncomingMigrations(context);
-    this.#handlers = destinationRequests(this, context);
+    // A map: what a peer names may be the name of what every object has.
+    this.#handlers = new Map(Object.entries(destinationRequests(this, context)));
   }
 
   get hostId(): string {
@@ -94,6 +98,7 @@ export class DestinationHub implements Requested {
         { side: 'destination' },
       );
     }
+    assertOwnVm(migration.record, vmId);
     try {
       await migration.takeOver(roots, async () => {
         await this.#standard.get(migrationId)?.yield();
@@ -110,10 +115,12 @@ export class DestinationHub implements Requested {
   /**
    * Promises durably not to start the VM for a migration, also one this host has never heard of or has forgotten; what
    * has arrived stays as baseline.
-   * @throws ALREADY_PAST_RETURN
+   * @throws ALREADY_PAST_RETURN; PROTOCOL_VIOLATION where the migration is not of that VM with that fence
    */
   async abandon(migrationId: string, vmId: string, fence: number): Promise<void> {
     const migration = await this.incoming.find(migrationId);
+    if (migration) assertOwnVm(migration.record, vmId, fence);
+    else this.#asked.assertOneVm(migrationId, vmId);
     await this.#standard.get(migrationId)?.yield();
     if (migration) {
       await migration.abandon();
@@ -123,7 +130,9 @@ export class DestinationHub implements Requested {
     await this.#context.ownership.exclusively(vmId, async (vm) => {
       const own = await destinationStep(vm, migrationId);
       own.assert('abandon');
-      if (own.state === 'none' || own.state === 'promised') await own.happened('abandon', fence);
+      // What is asked without a record raises no fence: others would be locked out by it.
+      const known = own.entry?.fence ?? Math.min(fence, await vm.fence());
+      if (own.state === 'none' || own.state === 'promised') await own.happened('abandon', known);
     });
   }
 
@@ -154,6 +163,8 @@ export class DestinationHub implements Requested {
     const ofSession = hello.grant.purpose === 'session' && hello.grant.subject === hello.sessionId;
     const ofPeer = hello.grant.purpose === 'peer' && hello.role === 'idle' && hello.grant.subject === hello.sourceHost;
     if (!ofSession && !ofPeer) throw new DwcpError('GRANT_INVALID', 'The token is for another session');
+    const record = hello.role === 'idle' ? undefined : this.incoming.known(hello.sessionId)?.record;
+    if (record) assertSource(record, hello.sourceHost);
     const independent = hello.role === 'standard' || hello.role === 'settle';
     if (!acceptDwcp && !independent)
       throw new DwcpError('HELLO_REFUSED', `Host ${hostId} accepts no DWCP sessions`, { side: 'destination' });
@@ -217,8 +228,8 @@ export class DestinationHub implements Requested {
       { id: sessionId, epoch, connection },
       this.#options.slab,
       {
-        request: (method, message) => this.#serve(session, work, hello.role, method, message),
-        batch: (frame) => work.run(() => this.#takeBatch(sessionId, frame)),
+        request: (method, message) => this.#serve(session, work, hello, method, message),
+        batch: (frame) => work.run(() => this.#takeBatch(hello, frame)),
       },
       {
         giveBack: this.#options.giveBack,
@@ -241,7 +252,7 @@ export class DestinationHub implements Requested {
       connection,
       slab: this.#options.slab,
       context: this.#context,
-      migration: async () => this.incoming.get(sessionId),
+      migration: () => this.#migrationOf(hello),
       before: earlier?.yield() ?? Promise.resolve(),
       onEnd: () => {
         if (this.#standard.get(sessionId) === receiver) this.#standard.delete(sessionId);
@@ -251,16 +262,24 @@ export class DestinationHub implements Requested {
   }
 
   /** QEMU's own bytes, to the QEMU that waits for them. @param hello stream 1 brings memory, all others disks */
-  #openTunnel({ sessionId, stream }: Hello, connection: Connection): void {
+  #openTunnel(hello: Hello, connection: Connection): void {
     const tunnel = new Tunnel(connection, () => undefined);
-    this.incoming
-      .get(sessionId)
-      .then(({ wholePlaces }) => tunnel.join(connect(stream === 1 ? wholePlaces.memoryPath : wholePlaces.disksPath)))
+    this.#migrationOf(hello)
+      .then(({ wholePlaces }) =>
+        tunnel.join(connect(hello.stream === 1 ? wholePlaces.memoryPath : wholePlaces.disksPath)),
+      )
       .catch((error: unknown) => tunnel.destroy(toDwcpError(error, 'INTERNAL')));
   }
 
-  async #takeBatch(sessionId: string, frame: Frame): Promise<readonly number[]> {
+  /** The migration that a session belongs to. @throws MIGRATION_UNKNOWN; PROTOCOL_VIOLATION where it is another source's */
+  async #migrationOf({ sessionId, sourceHost }: Hello): Promise<DestinationMigration> {
     const migration = await this.incoming.get(sessionId);
+    assertSource(migration.record, sourceHost);
+    return migration;
+  }
+
+  async #takeBatch(hello: Hello, frame: Frame): Promise<readonly number[]> {
+    const migration = await this.#migrationOf(hello);
     const image = await migration.images.byNumber(frame.meta.length >= 2 ? frame.meta.readUInt16BE(0) : 0);
     if (!migration.takesData) await migration.assertTakesData();
     if (!image)
@@ -271,18 +290,26 @@ export class DestinationHub implements Requested {
   async #serve(
     session: ReceivingSession,
     work: SessionWork,
-    role: Hello['role'],
+    hello: Hello,
     method: string,
     message: Message,
   ): Promise<Answer> {
-    const handler = this.#handlers[method];
-    if (!handler || (role === 'settle' && !SETTLING.has(method)))
+    const handler = this.#handlers.get(method);
+    if (!handler || (hello.role === 'settle' && !SETTLING.has(method)))
       throw new DwcpError('PROTOCOL_VIOLATION', `Unknown request ${method.slice(0, 60)}`, { side: 'destination' });
     // Who owns the VM is asked inside its lock, by whichever attempt.
-    if (SETTLING.has(method)) return handler(message, session, work.signal);
+    if (SETTLING.has(method)) {
+      const migration = await this.incoming.find(session.id);
+      if (migration) assertSource(migration.record, hello.sourceHost);
+      return handler(message, session, work.signal, hello.sourceHost);
+    }
     return work.run(async () => {
-      if (!WITHOUT_RECORD.has(method)) await (await this.incoming.get(session.id)).assertTakesData();
-      return handler(message, session, work.signal);
+      if (!WITHOUT_RECORD.has(method)) {
+        const migration = await this.#migrationOf(hello);
+        assertPermitted(method, migration.record);
+        await migration.assertTakesData();
+      }
+      return handler(message, session, work.signal, hello.sourceHost);
     });
   }
 }

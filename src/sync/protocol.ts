@@ -15,14 +15,15 @@
  *   guest_load    {commandBytes, totalBytes} + zstd  -> {}    its device state; all images are finished
  *   take_over     {vmId, roots}               -> {generation, resumedAtMs, responds}    the point of no return
  *   keep          {}                          -> {}    warm-up: what is verified becomes the baseline
- *   prepare       {record}                    -> {}    direct sessions only
+ *   prepare       {record: DirectRecord}      -> {}    makes a direct session; the library's adapter only
  *   install_image {imageId}                   -> {}    direct sessions only
  *   train         {}                          -> {bytes, spanMs}   arrival of the last packet train
  *   abandon       {vmId, fence}               -> {}    promises not to start the VM; ALREADY_PAST_RETURN where it is too late
  */
 import { z } from 'zod';
 import { DwcpError } from '../model/errors';
-import { baseNameSchema, imageIdSchema, vmIdSchema } from '../model/ids';
+import { baseNameSchema, hostIdSchema, imageIdSchema, migrationIdSchema, vmIdSchema } from '../model/ids';
+import { imageSpecSchema, MAX_IMAGE_BYTES, MAX_IMAGES } from '../model/image';
 import type { Message } from '../transport/control-channel';
 
 /** Blocks whose hashes travel in one answer: 1 MiB of them, 4 GiB of image. */
@@ -78,7 +79,14 @@ export const MAX_BASE_PAGES = 65_536;
 export const MAX_SAMPLE_BYTES = 8192;
 export const basesOfferedSchema = z.looseObject({
   bases: z
-    .array(z.strictObject({ name: baseNameSchema, root: z.string().max(64), sizeBytes: z.int().min(1), from: address }))
+    .array(
+      z.strictObject({
+        name: baseNameSchema,
+        root: z.string().max(64),
+        sizeBytes: z.int().min(1).max(MAX_IMAGE_BYTES),
+        from: address,
+      }),
+    )
     .max(16),
 });
 export const basePagesSchema = z.looseObject({
@@ -89,7 +97,10 @@ export const basePagesSchema = z.looseObject({
 export const dictionarySchema = z.looseObject({ hash: z.string().regex(/^[0-9a-f]{32}$/) });
 export const dictionaryAnsweredSchema = z.looseObject({ active: z.boolean() });
 export const finishImageSchema = z.looseObject({ image: imageNumber, root: z.string().min(1).max(64) });
-export const takeOverSchema = z.looseObject({ vmId: vmIdSchema, roots: z.record(imageIdSchema, z.string().max(64)) });
+const rootsSchema = z
+  .record(imageIdSchema, z.string().max(64))
+  .refine((roots) => Object.keys(roots).length <= MAX_IMAGES, `a VM has at most ${MAX_IMAGES} images`);
+export const takeOverSchema = z.looseObject({ vmId: vmIdSchema, roots: rootsSchema });
 export const takenOverSchema = z.object({
   generation: z.int().min(0),
   resumedAtMs: z.number().optional(),
@@ -102,6 +113,25 @@ export const guestLeftSchema = z.looseObject({ bytes: z.number().min(0) });
 export const guestLoadSchema = z.looseObject({
   commandBytes: z.int().min(0).max(65_536),
   totalBytes: z.int().min(1).max(MAX_DEVICE_STATE_BYTES),
+});
+/** All that a peer may say of a session of its own: images and their sizes. What runs, and where things lie, this host knows. */
+export const prepareSchema = z.looseObject({
+  record: z.strictObject({
+    migrationId: migrationIdSchema,
+    vmId: vmIdSchema,
+    mode: z.literal('direct'),
+    fence: z.literal(0),
+    generation: z.literal(0),
+    sourceHost: hostIdSchema,
+    images: z
+      .array(imageSpecSchema)
+      .min(1)
+      .max(MAX_IMAGES)
+      .refine(
+        (images) => new Set(images.map(({ imageId }) => imageId)).size === images.length,
+        'an image is named twice',
+      ),
+  }),
 });
 export const installImageSchema = z.looseObject({ imageId: imageIdSchema });
 export const trainSchema = z.looseObject({ bytes: z.number().min(0), spanMs: z.number().min(0) });

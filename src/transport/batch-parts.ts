@@ -20,6 +20,8 @@ const META_BYTES = 8;
 /** Batches of which a part is missing; the oldest have been given up by their sender. */
 const MAX_INCOMPLETE = 256;
 const MAX_INCOMPLETE_BYTES = 16 * MIB;
+/** Their sender has sent them again, under another number, long before. */
+const GIVEN_UP_AFTER_MS = 30_000;
 const BATCH_ONLY: ReadonlySet<FrameType> = new Set(['batch']);
 
 /** Frames of the parts of a sealed batch frame; they do not share its memory. */
@@ -38,6 +40,7 @@ interface Incomplete {
   readonly run: Run;
   readonly bytes: Buffer;
   readonly missing: Set<number>;
+  readonly begunAt: number;
 }
 
 /** The receiving side: puts parts together, in whatever order and over whatever streams they come. */
@@ -82,6 +85,12 @@ export class BatchAssembly {
     }
   }
 
+  /** Gives up what has not become whole in time: its memory is the slab's. */
+  forgetOld(): void {
+    const before = performance.now() - GIVEN_UP_AFTER_MS;
+    for (const [sequence, { begunAt }] of this.#incomplete) if (begunAt < before) this.#forget(sequence);
+  }
+
   close(): void {
     for (const sequence of [...this.#incomplete.keys()]) this.#forget(sequence);
   }
@@ -96,6 +105,7 @@ export class BatchAssembly {
     const batch = {
       run,
       bytes: run.bytes.subarray(0, totalBytes),
+      begunAt: performance.now(),
       missing: new Set(Array.from({ length: count }, (_, number) => number)),
     };
     this.#incomplete.set(sequence, batch);

@@ -25,6 +25,13 @@ export type SocketOrMaker = Socket | ((onread: OnReadOpts) => Socket);
 /** Frames whose memory comes from the slab: the bulk. */
 const BULK: ReadonlySet<FrameType> = new Set(['batch', 'extent']);
 
+/**
+ * A frame that has memory of the slab and does not come keeps that memory from all others: in each such time it gets on by so much, or
+ * its connection ends. The slowest stream of a session on a link of 1 Mbit/s is faster.
+ */
+const PROGRESS_WITHIN_MS = 30_000;
+const LEAST_PROGRESS_BYTES = 4 * KIB;
+
 /** For what a socket reads when its connection has no place for it yet; looked at before anything else is read. */
 const ASIDE = Buffer.allocUnsafeSlow(64 * KIB);
 
@@ -39,10 +46,15 @@ export class Connection {
   #receivedBytes = 0;
   #cancelWait: (() => void) | undefined;
   #held = false;
+  /** Looks whether a frame that has claimed memory gets on; from the first such frame to the end of the connection. */
+  readonly #progressWithinMs: number;
+  #watch: NodeJS.Timeout | undefined;
+  #seen: { readonly run: Run | undefined; readonly receivedBytes: number } | undefined;
   /** Where the socket reads to now; undefined where that is ASIDE. */
   #direct: Buffer | undefined;
 
-  constructor(open: SocketOrMaker, allowed: ReadonlySet<FrameType>) {
+  constructor(open: SocketOrMaker, allowed: ReadonlySet<FrameType>, progressWithinMs = PROGRESS_WITHIN_MS) {
+    this.#progressWithinMs = progressWithinMs;
     this.#reader = new FrameReader(allowed, {
       allocate: (header) => this.#allocate(header),
       deliver: (frame) => this.#deliver(frame),
@@ -121,7 +133,17 @@ export class Connection {
     const bytes = HEADER_BYTES + header.metaBytes + header.payloadBytes;
     if (!this.#slab || !BULK.has(header.type)) return Buffer.allocUnsafeSlow(bytes);
     this.#run = this.#slab.take(bytes);
+    this.#watch ??= setInterval(() => this.#expectProgress(), this.#progressWithinMs).unref();
     return this.#run?.bytes.subarray(0, bytes);
+  }
+
+  #expectProgress(): void {
+    const before = this.#seen;
+    this.#seen = { run: this.#run, receivedBytes: this.#receivedBytes };
+    if (!this.#run || before?.run !== this.#run) return;
+    if (this.#receivedBytes - before.receivedBytes >= LEAST_PROGRESS_BYTES) return;
+    const reason = new DwcpError('PEER_UNREACHABLE', `A frame did not go on within ${this.#progressWithinMs / 1000} s`);
+    this.endWith(refusedFrame(reason), reason);
   }
 
   #deliver(frame: Frame): void {
@@ -173,6 +195,7 @@ export class Connection {
   #finish(error: DwcpError): void {
     if (this.#closedWith) return;
     this.#closedWith = error;
+    clearInterval(this.#watch);
     this.#cancelWait?.();
     this.#cancelWait = undefined;
     // The kernel may not write into memory that has been given back.

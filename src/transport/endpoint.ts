@@ -9,6 +9,7 @@ import { Connection, type SocketOrMaker } from './connection';
 import { directSocket } from './direct-socket';
 import type { FrameType } from './frame';
 import { type Hello, helloSchema, jsonFrame, readAnswer, readMeta, refusedFrame, type Welcome } from './hello';
+import { type Unproven, UnprovenConnections } from './unproven';
 
 export interface PeerAddress {
   readonly address: string;
@@ -32,7 +33,7 @@ export interface TlsFiles {
 const DIAL_TIMEOUT_MS = 10_000;
 const DIAL_AGAIN_MS = 2_000;
 const HELLO_TIMEOUT_MS = 5_000;
-const MAX_UNPROVEN = 512;
+const HANDSHAKE_TIMEOUT_MS = 5_000;
 const ONLY_HELLO: ReadonlySet<FrameType> = new Set(['hello']);
 const ONLY_ANSWER: ReadonlySet<FrameType> = new Set(['welcome', 'refused']);
 
@@ -132,21 +133,28 @@ export interface Admitted {
 /** Judges a hello: throws the refusal, or lets it in. */
 export type Admission = (hello: Hello, connection: Connection) => Admitted;
 
+interface Counted {
+  readonly unproven: Unproven;
+  readonly proven: () => void;
+}
+
+/** Of the other end: the same for a socket and for the TLS that is spoken over it. */
+function nameOf({ remoteAddress, remotePort }: Socket): string {
+  return `${remoteAddress} ${remotePort}`;
+}
+
 export class DataPlaneListener {
   readonly #server: Server;
   readonly #admit: Admission;
   readonly #open = new Set<Connection>();
-  readonly #unproven = new Set<Connection>();
+  readonly #unproven = new UnprovenConnections();
+  /** What ends the counting of a connection that has come in. */
+  readonly #proven = new WeakMap<Connection, () => void>();
 
   constructor(admit: Admission, tls?: TlsFiles) {
     this.#admit = admit;
     const options = { highWaterMark: 256 * 1024, noDelay: true };
-    this.#server = tls
-      ? tlsCreateServer(
-          { ...options, ...tls, minVersion: 'TLSv1.3', requestCert: true, rejectUnauthorized: true },
-          (socket) => this.#accept(socket),
-        )
-      : createServer({ ...options, pauseOnConnect: true }, (socket) => this.#accept(socket, directSocket));
+    this.#server = tls ? this.#tlsServer(options, tls) : this.#plainServer(options);
     this.#server.on('tlsClientError', (_error: Error, socket: Socket) => socket.destroy());
   }
 
@@ -166,6 +174,11 @@ export class DataPlaneListener {
         resolve(typeof bound === 'object' && bound !== null ? bound.port : port);
       });
     });
+  }
+
+  /** Connections that have not shown a grant yet. */
+  get unprovenCount(): number {
+    return this.#unproven.size;
   }
 
   /** Stops listening and ends every connection. */
@@ -198,24 +211,69 @@ export class DataPlaneListener {
     );
   }
 
-  #accept(socket: Socket, opened: (accepted: Socket) => SocketOrMaker = () => socket): void {
-    if (this.#unproven.size >= MAX_UNPROVEN) {
+  #plainServer(options: object): Server {
+    return createServer({ ...options, pauseOnConnect: true }, (socket) => {
+      const counted = this.#count(socket);
+      if (counted) this.#accept(socket, counted, directSocket);
+    });
+  }
+
+  /** Counted before the handshake begins: it costs more than anything that follows. */
+  #tlsServer(options: object, tls: TlsFiles): Server {
+    const handshaking = new Map<string, Counted>();
+    const proofs = { minVersion: 'TLSv1.3', requestCert: true, rejectUnauthorized: true } as const;
+    const server = tlsCreateServer(
+      { ...options, ...tls, ...proofs, handshakeTimeout: HANDSHAKE_TIMEOUT_MS },
+      (socket) => {
+        const counted = handshaking.get(nameOf(socket));
+        if (counted) this.#accept(socket, counted);
+        else socket.destroy();
+      },
+    );
+    // In front of the server's own: it takes the socket over.
+    return server.prependListener('connection', (socket: Socket) => {
+      const name = nameOf(socket);
+      const counted = this.#count(socket);
+      if (!counted) return;
+      handshaking.set(name, counted);
+      socket.once('close', () => {
+        if (handshaking.get(name) === counted) handshaking.delete(name);
+        counted.proven();
+      });
+    });
+  }
+
+  /** @returns undefined where it has ended already */
+  #count(socket: Socket): Counted | undefined {
+    const { remoteAddress } = socket;
+    if (remoteAddress === undefined) {
       socket.destroy();
-      return;
+      return undefined;
     }
+    const unproven = this.#unproven.add(remoteAddress, () => socket.destroy());
+    return { unproven, proven: () => this.#unproven.remove(remoteAddress, unproven) };
+  }
+
+  #accept(
+    socket: Socket,
+    { unproven, proven }: Counted,
+    opened: (accepted: Socket) => SocketOrMaker = () => socket,
+  ): void {
     let connection: Connection;
     try {
       connection = new Connection(opened(socket), ONLY_HELLO);
     } catch {
       // It ended before it could be taken over.
       socket.destroy();
+      proven();
       return;
     }
     this.#open.add(connection);
-    this.#unproven.add(connection);
+    this.#proven.set(connection, proven);
+    unproven.end = () => connection.destroy(new DwcpError('PEER_UNREACHABLE', 'Too many connections show no grant'));
     connection.socket.once('close', () => {
       this.#open.delete(connection);
-      this.#unproven.delete(connection);
+      proven();
     });
     this.awaitHello(connection, HELLO_TIMEOUT_MS);
   }
@@ -223,7 +281,7 @@ export class DataPlaneListener {
   #judge(connection: Connection, admit: () => Admitted): void {
     try {
       const { welcome, attach } = admit();
-      this.#unproven.delete(connection);
+      this.#proven.get(connection)?.();
       void connection.write(jsonFrame('welcome', welcome));
       attach();
     } catch (error) {

@@ -22,6 +22,9 @@ export const SESSION_PROTOCOL = 2;
 export const ROLES = ['control', 'data', 'standard', 'settle', 'idle'] as const;
 export type Role = (typeof ROLES)[number];
 
+/** A source numbers its attempts from 2^32 times its starts on, or by a clock's milliseconds: a million starts. Nothing outranks every one of them. */
+const MAX_EPOCH = 2 ** 52;
+
 const grantSchema = z.strictObject({
   purpose: z.enum(['session', 'peer']),
   subject: z.string().min(1).max(300),
@@ -33,7 +36,7 @@ export const helloSchema = z.strictObject({
   role: z.enum(ROLES),
   /** The migration's id; for `idle` connections the source's host id. */
   sessionId: migrationIdSchema,
-  epoch: z.int().min(0),
+  epoch: z.int().min(0).max(MAX_EPOCH),
   stream: z.int().min(0).max(65_535),
   sourceHost: hostIdSchema,
   release: z.string().max(40),

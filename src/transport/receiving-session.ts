@@ -195,6 +195,7 @@ export class ReceivingSession {
     clearTimeout(this.#soon);
     this.#soon = undefined;
     if (this.#ended) return;
+    if (cause === 'regular') this.#parts.forgetOld();
     const streams = this.#changedStreams();
     if (cause === 'regular' && streams.length === 0 && this.#verified.length === 0 && this.#refused.length === 0)
       return;

@@ -94,6 +94,53 @@ describe('a socket that reads into batch memory', () => {
     expect(memory.every((byte) => byte === 0)).toBe(true);
   });
 
+  describe('with a frame that has begun', () => {
+    /** Another connection to the same slab, with less patience. */
+    const impatient = async (): Promise<{ client: Socket; ended: () => DwcpError | undefined }> => {
+      let reason: DwcpError | undefined;
+      const accepted = new Promise<void>((resolve) => {
+        server.once('connection', (socket) => {
+          connection.destroy(new DwcpError('SESSION_LOST', 'not this one'));
+          connection = new Connection(socket.resume(), BATCHES, 300);
+          connection.use(
+            BATCHES,
+            (frame) => received.push(frame),
+            (error) => (reason = error),
+            slab,
+          );
+          resolve();
+        });
+      });
+      const other = connect((server.address() as { port: number }).port, '127.0.0.1').on('error', () => undefined);
+      await accepted;
+      return { client: other, ended: () => reason };
+    };
+
+    it('ends where that does not go on, and gives its memory back', async () => {
+      server.removeAllListeners('connection');
+      const { client: other, ended: end } = await impatient();
+      other.write(batch(1, 200_000, 1).subarray(0, 1000));
+      await until(() => slab.freeBytes < slab.sizeBytes);
+      await until(() => end() !== undefined);
+      expect(end()).toMatchObject({ code: 'PEER_UNREACHABLE' });
+      expect(slab.freeBytes).toBe(slab.sizeBytes);
+      other.destroy();
+    });
+
+    it('waits for one that comes slowly', async () => {
+      server.removeAllListeners('connection');
+      const { client: other, ended: end } = await impatient();
+      const frame = batch(1, 200_000, 1);
+      for (let at = 0; at < frame.length; at += 20_000) {
+        other.write(frame.subarray(at, at + 20_000));
+        await new Promise((resolve) => setTimeout(resolve, 100));
+      }
+      await until(() => received.length === 1 || end() !== undefined);
+      expect([received.length, end()]).toEqual([1, undefined]);
+      other.destroy();
+    });
+  });
+
   it('ends when the other side does', async () => {
     client.end(batch(1, 1000, 1));
     await until(() => ended !== undefined);

@@ -2,7 +2,7 @@
  * What every transport promises to the sync above it: each batch arrives once or is reported lost, whatever happens to
  * streams; requests are answered or fail with a code; hostile bytes end a session with a code and touch nothing.
  */
-import type { Socket } from 'node:net';
+import { connect, type Socket } from 'node:net';
 import { freePort } from '../../src/control/embedded-server';
 import { DwcpError } from '../../src/model/errors';
 import type { Answer } from '../../src/transport/control-channel';
@@ -16,8 +16,14 @@ import type { OutgoingBatch } from '../../src/transport/sending-stream';
 import { Slab } from '../../src/transport/slab';
 import { TokenBucket } from '../../src/transport/token-bucket';
 import { Relay } from '../helpers/proxy';
+import { until } from '../helpers/waiting';
 
 const KEY = Buffer.alloc(32, 7);
+
+/** By the other side. */
+function ended(socket: Socket): boolean {
+  return socket.readableEnded || socket.destroyed;
+}
 
 export interface Lab {
   readonly port: number;
@@ -342,6 +348,43 @@ export function transportSuite(name: string, tls?: () => TlsFiles): void {
           code: 'GRANT_INVALID',
         });
       }
+    });
+
+    it('is not shut by those who open connections and say nothing', async () => {
+      const silent: Socket[] = [];
+      const openMany = async (count: number, localAddress: string): Promise<void> => {
+        const opening = Array.from(
+          { length: count },
+          () =>
+            new Promise<void>((resolve) => {
+              const socket = connect({ host: '127.0.0.1', port: lab.port, localAddress }, () => resolve());
+              silent.push(socket.on('error', () => resolve()));
+            }),
+        );
+        await Promise.all(opening);
+      };
+      for (let host = 1; host <= 10; host += 1) await openMany(host === 1 ? 600 : 64, `127.0.0.${host}`);
+      const session = await lab.open();
+      expect(await session.control.request('echo', { hello: 1 })).toMatchObject({ body: { hello: 1 } });
+      await session.establish(8);
+      expect(lab.listener.unprovenCount).toBeLessThanOrEqual(512);
+      session.close();
+      for (const socket of silent) socket.destroy();
+      await until(20_000, 'those that are gone are counted no more', () => lab.listener.unprovenCount === 0);
+    });
+
+    it('ends the oldest that says nothing, of the address that has most of them', async () => {
+      const open = (localAddress: string): Promise<Socket> =>
+        new Promise((resolve) => {
+          const socket = connect({ host: '127.0.0.1', port: lab.port, localAddress }, () => resolve(socket));
+          socket.on('error', () => undefined);
+        });
+      const one = await open('127.0.0.2');
+      const crowd: Socket[] = [];
+      for (let count = 0; count < 70; count += 1) crowd.push(await open('127.0.0.3'));
+      await until(5_000, 'the oldest six have been ended', () => crowd.slice(0, 6).every((socket) => ended(socket)));
+      expect([one, ...crowd.slice(6)].filter((socket) => ended(socket))).toEqual([]);
+      for (const socket of [one, ...crowd]) socket.destroy();
     });
 
     it('ends a session with PROTOCOL_VIOLATION when a data stream sends what it may not', async () => {

@@ -212,6 +212,21 @@ describe('a batch in parts', () => {
     expect(() => assembly.add({ ...second!, meta })).toThrow('A part of a batch');
   });
 
+  it('that do not become whole in time give their memory back', () => {
+    const slab = new Slab(1024 * 1024);
+    const assembly = new BatchAssembly(slab);
+    const now = jest.spyOn(performance, 'now');
+    now.mockReturnValue(1_000);
+    assembly.add(opened(partsOf(5, batchFrame(5, 2 * PART_BYTES))[0]!));
+    now.mockReturnValue(30_000);
+    assembly.forgetOld();
+    expect(slab.freeBytes).toBeLessThan(slab.sizeBytes);
+    now.mockReturnValue(31_001);
+    assembly.forgetOld();
+    now.mockRestore();
+    expect(slab.freeBytes).toBe(slab.sizeBytes);
+  });
+
   it('that make no batch give their memory back', () => {
     const slab = new Slab(MIB);
     const assembly = new BatchAssembly(slab);

@@ -10,6 +10,8 @@ import type { CodecPool } from './codec-pool';
 import { inLanes, type Piece, piecesOf } from './pieces';
 
 const MEASURE_LANES = 2;
+/** Of a hole that get their zero hash at once: some milliseconds. */
+const HOLE_BLOCKS = 65_536;
 
 /** The hashes of a file as it is. */
 export async function measureFile(path: string, sizeBytes: number, pool: CodecPool): Promise<Manifest> {
@@ -26,21 +28,31 @@ export async function measureFile(path: string, sizeBytes: number, pool: CodecPo
 /** Learns the hashes of all blocks not marked in `skip` from the file itself; holes are not read. */
 export async function measure(fd: number, held: Manifest, pool: CodecPool, skip?: SharedArrayBuffer): Promise<void> {
   const file = { fd, sizeBytes: held.sizeBytes };
-  await inLanes(MEASURE_LANES * pool.threads, dataStretches(fd, held, skip), (piece) =>
-    pool.run({ kind: 'measure', file, ...piece, hashes: held.memory, skip }),
+  await inLanes(MEASURE_LANES * pool.threads, stretches(fd, held, skip), ({ hole, ...piece }) =>
+    hole
+      ? new Promise((resolve) => setImmediate(resolve))
+      : pool.run({ kind: 'measure', file, ...piece, hashes: held.memory, skip }),
   );
 }
 
+interface Stretch extends Piece {
+  readonly hole: boolean;
+}
+
 /** Runs of blocks that may hold data, each small enough for one job; blocks in holes get the zero hash right here. */
-function* dataStretches(fd: number, held: Manifest, skip: SharedArrayBuffer | undefined): Generator<Piece> {
+function* stretches(fd: number, held: Manifest, skip: SharedArrayBuffer | undefined): Generator<Stretch> {
   let known = 0;
-  const zerosUntil = (block: number): void => {
-    if (!skip) held.hashes.fill(0, known * HASH_BYTES, block * HASH_BYTES);
-  };
-  for (const { first, count } of dataRuns(fd, held.sizeBytes, BLOCK_SIZE_BYTES)) {
-    zerosUntil(first);
-    known = first + count;
-    for (const piece of piecesOf(count)) yield { ...piece, first: first + piece.first };
+  function* zerosUntil(end: number): Generator<Stretch> {
+    if (skip) return;
+    for (const { first, count } of piecesOf(end - known, HOLE_BLOCKS)) {
+      held.hashes.fill(0, (known + first) * HASH_BYTES, (known + first + count) * HASH_BYTES);
+      yield { first: known + first, count, hole: true };
+    }
   }
-  zerosUntil(held.blocks);
+  for (const { first, count } of dataRuns(fd, held.sizeBytes, BLOCK_SIZE_BYTES)) {
+    yield* zerosUntil(first);
+    known = first + count;
+    for (const piece of piecesOf(count)) yield { ...piece, first: first + piece.first, hole: false };
+  }
+  yield* zerosUntil(held.blocks);
 }

@@ -10,6 +10,7 @@ import { onAbort } from '../../model/abort';
 import { DwcpError } from '../../model/errors';
 import { MEMORY_IMAGE_ID } from '../../model/guest';
 import { looksOf } from '../../model/image';
+import { ownValue } from '../../model/own-value';
 import { DESTINATION_TABLE, destinationState } from '../../model/ownership-machine';
 import { readIfThere, writeDurably } from '../../store/durable-file';
 import { type DestinationStep, destinationStep } from '../hand-over/own-step';
@@ -39,10 +40,12 @@ export class DestinationMigration {
     this.record = record;
     this.#context = context;
     this.images = new OpenImages(record, context);
-    const { guest, vmId } = record;
+    const { guest, vmId, mode } = record;
+    // Nothing runs for a warm-up or a plan, nor for a session that a peer has made itself.
     this.#guest =
-      guest &&
-      new DestinationGuest(this.#folder(), context.activator.receiveGuest(vmId, guest.command, guest.ramBlocks));
+      mode === 'migrate' && guest
+        ? new DestinationGuest(this.#folder(), context.activator.receiveGuest(vmId, guest.command, guest.ramBlocks))
+        : undefined;
   }
 
   /** How the guest began to run here, where one did. */
@@ -94,7 +97,7 @@ export class DestinationMigration {
   /** All images are open: the guest's QEMU is started and fed what is held of its memory before anything is sent. Idempotent. */
   async beginGuestAhead(): Promise<void> {
     const setUp = this.record.guest?.setUp;
-    if (!setUp || this.#guest?.begun) return;
+    if (!setUp || !this.#guest || this.#guest.begun) return;
     if (!(await this.images.allOpen())) return;
     await this.#beginGuest(Buffer.from(setUp.prefix, 'base64'), setUp.sectionId, 'ahead');
   }
@@ -191,8 +194,9 @@ export class DestinationMigration {
     if ((await own.vm.fence()) > fence)
       throw new DwcpError('FENCED', `A newer migration of ${own.vm.vmId} has been here`, { side: 'destination' });
     const whole = await this.#guest?.cameWhole();
-    if (!whole) await Promise.all(images.map(({ imageId }) => this.images.assertVerified(imageId, roots[imageId])));
-    const memoryRoot = this.#guest && !whole ? roots[MEMORY_IMAGE_ID] : undefined;
+    if (!whole)
+      await Promise.all(images.map(({ imageId }) => this.images.assertVerified(imageId, ownValue(roots, imageId))));
+    const memoryRoot = this.#guest && !whole ? ownValue(roots, MEMORY_IMAGE_ID) : undefined;
     await this.#guest?.ensureLoaded(() => this.images.image(MEMORY_IMAGE_ID), memoryRoot);
     await own.happened('take_over', fence, memoryRoot === undefined ? {} : { memoryRoot });
   }

@@ -4,9 +4,9 @@
 import { join } from 'node:path';
 import { z } from 'zod';
 import type { VmActivator } from '../../hypervisor/contract';
-import { guestDefinitionSchema, guestSpecSchema, ramBlockSchema, sharedFileSchema } from '../../model/guest';
+import { guestDefinitionSchema, guestSpecSchema } from '../../model/guest';
 import { hostIdSchema, migrationIdSchema, tenantSchema, vmIdSchema, vmTypeSchema } from '../../model/ids';
-import { imageSpecSchema } from '../../model/image';
+import { imageSpecSchema, MAX_IMAGES } from '../../model/image';
 import type { BaseStore } from '../../store/base-disks';
 import type { BaselineStore } from '../../store/baselines';
 import type { DictionaryStore } from '../../store/dictionaries';
@@ -14,6 +14,7 @@ import { removeDurably } from '../../store/durable-folder';
 import type { OwnershipJournal } from '../../store/ownership-journal';
 import type { VmRegistry } from '../../store/vm-registry';
 import type { CodecPool } from '../codec/codec-pool';
+import type { Bookkeeping } from './bookkeeping';
 
 /**
  * `migrate`: the VM changes hosts. `warm`: the images become a baseline, the VM stays. `direct`: the library's
@@ -33,16 +34,19 @@ export const destinationRecordSchema = z.strictObject({
   generation: z.int().min(0),
   sourceHost: hostIdSchema,
   workflowId: z.string().max(1000).optional(),
-  images: z.array(imageSpecSchema.extend({ path: z.string().min(1) })).min(1),
+  images: z
+    .array(imageSpecSchema.extend({ path: z.string().min(1) }))
+    .min(1)
+    .max(MAX_IMAGES),
   /** A guest that does not run: how it is started here. */
   definition: guestDefinitionSchema.optional(),
   /** A running guest: how its QEMU is started here, and how its memory lies in its image. */
   guest: z
     .strictObject({
       command: guestDefinitionSchema.shape.command,
-      ramBlocks: z.array(ramBlockSchema),
+      ramBlocks: guestSpecSchema.shape.ramBlocks,
       qmpPath: z.string().min(1),
-      sharedFiles: z.array(sharedFileSchema),
+      sharedFiles: guestSpecSchema.shape.sharedFiles,
       setUp: guestSpecSchema.shape.setUp,
     })
     .optional(),
@@ -56,6 +60,7 @@ export interface DestinationContext {
   readonly ownership: OwnershipJournal;
   readonly registry: VmRegistry;
   readonly pool: CodecPool;
+  readonly bookkeeping: Bookkeeping;
   readonly dictionaries: DictionaryStore;
   readonly bases: BaseStore;
   readonly activator: VmActivator;

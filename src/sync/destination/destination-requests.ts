@@ -21,17 +21,25 @@ import {
   manifestRequestSchema,
   openImageSchema,
   pageHashesSchema,
+  prepareSchema,
   readBody,
   referencesSchema,
   type TakenOver,
   takeOverSchema,
 } from '../protocol';
-import { type DestinationContext, destinationRecordSchema } from './destination-record';
+import type { DestinationMigration } from './destination-migration';
+import type { DestinationContext } from './destination-record';
 import { assertImagesFree, type Records } from './direct-sessions';
 import type { IncomingMigrations } from './incoming-migrations';
 import type { WorkingImage } from './working-image';
 
-export type Handler = (message: Message, session: ReceivingSession, signal: AbortSignal) => Promise<Answer>;
+/** @param sourceHost in whose name the session is */
+export type Handler = (
+  message: Message,
+  session: ReceivingSession,
+  signal: AbortSignal,
+  sourceHost: string,
+) => Promise<Answer>;
 
 /** What decides who owns a VM. */
 export const SETTLING: ReadonlySet<string> = new Set(['take_over', 'abandon']);
@@ -50,6 +58,25 @@ export interface Requested extends Records {
 export function destinationRequests(hub: Requested, context: DestinationContext): Readonly<Record<string, Handler>> {
   const { incoming } = hub;
   const packer = new Packer();
+  const loading = new WeakMap<ReceivingSession, Promise<void>>();
+
+  /** The device state, unpacked, into the guest's QEMU. */
+  async function loadState(
+    migration: DestinationMigration,
+    commandBytes: number,
+    totalBytes: number,
+    { payload }: Message,
+    signal: AbortSignal,
+  ): Promise<void> {
+    signal.throwIfAborted();
+    const state = Buffer.allocUnsafe(totalBytes);
+    if (commandBytes > totalBytes || packer.unpack(payload, state) !== totalBytes)
+      throw new DwcpError('PROTOCOL_VIOLATION', 'A device state does not unpack to its length', {
+        side: 'destination',
+      });
+    await migration.loadGuest(state.subarray(0, commandBytes), state.subarray(commandBytes), signal);
+  }
+
   return {
     open_image: async (message, session) => {
       const { imageId, useBaseline } = readBody(openImageSchema, message);
@@ -164,16 +191,20 @@ export function destinationRequests(hub: Requested, context: DestinationContext)
 
     guest_load: async (message, session, signal) => {
       const { commandBytes, totalBytes } = readBody(guestLoadSchema, message);
-      const state = Buffer.allocUnsafe(totalBytes);
-      if (commandBytes > totalBytes || packer.unpack(message.payload, state) !== totalBytes)
-        throw new DwcpError('PROTOCOL_VIOLATION', 'A device state does not unpack to its length', {
-          side: 'destination',
-        });
-      await (await incoming.get(session.id)).loadGuest(
-        state.subarray(0, commandBytes),
-        state.subarray(commandBytes),
-        signal,
-      );
+      const migration = await incoming.get(session.id);
+      const load = async (): Promise<void> => {
+        const giveBack = context.bookkeeping.take(totalBytes, 'A device state');
+        try {
+          await loadState(migration, commandBytes, totalBytes, message, signal);
+        } finally {
+          giveBack();
+        }
+      };
+      // One behind the other: each would have its memory.
+      const before = loading.get(session) ?? Promise.resolve();
+      const loaded = before.catch(() => undefined).then(load);
+      loading.set(session, loaded);
+      await loaded;
       return { body: {} };
     },
 
@@ -182,13 +213,12 @@ export function destinationRequests(hub: Requested, context: DestinationContext)
       return { body: {} };
     },
 
-    prepare: async (message, session) => {
-      const record = readBody(destinationRecordSchema, {
-        body: message.body.record as Message['body'],
-        payload: message.payload,
-      });
-      if (record.mode !== 'direct' || record.migrationId !== session.id)
-        throw new DwcpError('PROTOCOL_VIOLATION', 'Only a direct session prepares itself', { side: 'destination' });
+    prepare: async (message, session, _signal, sourceHost) => {
+      const { record } = readBody(prepareSchema, message);
+      if (record.migrationId !== session.id || record.sourceHost !== sourceHost)
+        throw new DwcpError('PROTOCOL_VIOLATION', 'A session prepares itself, in its own source’s name', {
+          side: 'destination',
+        });
       const known = await context.registry.find(record.vmId);
       if (known?.presence === 'here')
         throw new DwcpError('VM_EXISTS', `VM ${record.vmId} lives on this host: its images are not overwritten`, {

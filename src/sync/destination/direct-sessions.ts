@@ -3,12 +3,11 @@
  * How an image arrives and where it goes is the destination-migration's, as for every other.
  */
 import { DwcpError } from '../../model/errors';
+import type { ImageSpec } from '../../model/image';
 import { GRANT_LIFETIME_MS } from '../../model/timing';
 import type { DestinationMigration } from './destination-migration';
 import type { DestinationRecord } from './destination-record';
 import type { IncomingMigrations } from './incoming-migrations';
-
-type Images = DestinationRecord['images'];
 
 /** What they ask of the hub. */
 export interface Records {
@@ -41,7 +40,11 @@ export async function endOldDirect(hub: Records, migration: DestinationMigration
  */
 export async function assertImagesFree(
   hub: Records,
-  { migrationId, vmId, images }: DestinationRecord,
+  {
+    migrationId,
+    vmId,
+    images,
+  }: Pick<DestinationRecord, 'migrationId' | 'vmId'> & { readonly images: readonly ImageSpec[] },
   hostId: string,
 ): Promise<void> {
   for (const other of await hub.incoming.recordsOf(vmId)) {
@@ -54,6 +57,6 @@ export async function assertImagesFree(
   }
 }
 
-function shareImages(some: Images, others: Images): boolean {
+function shareImages(some: readonly ImageSpec[], others: readonly ImageSpec[]): boolean {
   return some.some(({ imageId }) => others.some((other) => other.imageId === imageId));
 }

@@ -11,6 +11,8 @@ import { type DestinationContext, type DestinationRecord, migrationFolder, remov
 export class IncomingMigrations {
   readonly #context: DestinationContext;
   readonly #migrations = new Map<string, Promise<DestinationMigration | undefined>>();
+  /** Those of them that have been read or made. */
+  readonly #known = new Map<string, DestinationMigration>();
 
   constructor(context: DestinationContext) {
     this.#context = context;
@@ -45,18 +47,28 @@ export class IncomingMigrations {
     );
   }
 
+  /** As find(), of what is in memory: for who cannot wait. */
+  known(migrationId: string): DestinationMigration | undefined {
+    return this.#known.get(migrationId);
+  }
+
   #keep<T extends DestinationMigration | undefined>(migrationId: string, coming: Promise<T>): Promise<T> {
     this.#migrations.set(migrationId, coming);
     const forget = (): void => {
       if (this.#migrations.get(migrationId) === coming) this.#migrations.delete(migrationId);
     };
-    coming.then((migration) => migration ?? forget(), forget);
+    coming.then((migration) => {
+      if (!migration) forget();
+      else if (this.#migrations.get(migrationId) === coming) this.#known.set(migrationId, migration);
+    }, forget);
     return coming;
   }
 
   /** Its record is gone: what still holds the object finds everything said in the journal. */
   async done(migrationId: string, migration: DestinationMigration): Promise<void> {
-    if ((await this.#migrations.get(migrationId)) === migration) this.#migrations.delete(migrationId);
+    if ((await this.#migrations.get(migrationId)) !== migration) return;
+    this.#migrations.delete(migrationId);
+    this.#known.delete(migrationId);
   }
 
   /**

@@ -3,25 +3,28 @@
  * is older than what is there. How a batch is written is working-image.ts's.
  */
 
+/** 64 KiB of numbers for 1 GiB of an image. */
+const STRETCH_BLOCKS = 16_384;
+
 export class NewestBatch {
-  /** Batch that wrote a block last; only for images that go on changing. */
-  readonly #last: Uint32Array | undefined;
+  /** Batch that wrote a block last, stretch by stretch, none where nothing was written; only for images that go on changing. */
+  readonly #last: Map<number, Uint32Array> | undefined;
   /** The batch that is writing a block now. */
   readonly #writing = new Map<number, Promise<unknown>>();
 
   /** @param live whether blocks come again and again */
-  constructor(blocks: number, live: boolean) {
-    this.#last = live ? new Uint32Array(blocks) : undefined;
+  constructor(live: boolean) {
+    this.#last = live ? new Map() : undefined;
   }
 
   /** A source begins anew: what it sends now is newer than anything before. */
   beginAnew(): void {
-    this.#last?.fill(0);
+    this.#last?.clear();
   }
 
   /** Whether what is there of a block is of a later batch. */
   isNewer(block: number, sequence: number): boolean {
-    return (this.#last?.[block] ?? 0) > sequence;
+    return (this.#last?.get(Math.floor(block / STRETCH_BLOCKS))?.[block % STRETCH_BLOCKS] ?? 0) > sequence;
   }
 
   /** Writes a batch when its turn has come. @returns undefined where what is there is newer */
@@ -32,7 +35,7 @@ export class NewestBatch {
     if (isStale()) return undefined;
     const writing = write();
     for (const block of blocks) {
-      if (this.#last) this.#last[block] = sequence;
+      this.#wrote(block, sequence);
       this.#writing.set(block, writing);
     }
     try {
@@ -40,6 +43,14 @@ export class NewestBatch {
     } finally {
       for (const block of blocks) if (this.#writing.get(block) === writing) this.#writing.delete(block);
     }
+  }
+
+  #wrote(block: number, sequence: number): void {
+    if (!this.#last) return;
+    const number = Math.floor(block / STRETCH_BLOCKS);
+    const stretch = this.#last.get(number) ?? new Uint32Array(STRETCH_BLOCKS);
+    this.#last.set(number, stretch);
+    stretch[block % STRETCH_BLOCKS] = sequence;
   }
 
   #writersOf(blocks: readonly number[]): Promise<unknown>[] {

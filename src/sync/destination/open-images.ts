@@ -13,6 +13,7 @@ import type { ReferenceSource } from '../codec/codec-jobs';
 import { sampleOf } from '../codec/file-sample';
 import type { referencesSchema } from '../protocol';
 import { BaseOffer, type OfferedBase } from './base-offer';
+import { bookkeepingBytes } from './bookkeeping';
 import { type DestinationContext, type DestinationRecord, recordFolder } from './destination-record';
 import { installImage, keepUnjournaled } from './image-places';
 import type { StartFrom } from './work-files';
@@ -61,7 +62,14 @@ export class OpenImages {
   async #openAnew(imageId: string, startFrom: StartFrom, failed: WorkingImage | undefined): Promise<WorkingImage> {
     await failed?.close();
     const { store, pool } = this.#context;
-    const image = await WorkingImage.open(this.parametersOf(imageId, startFrom), store, pool);
+    const parameters = this.parametersOf(imageId, startFrom);
+    const giveBack = this.#context.bookkeeping.take(
+      bookkeepingBytes(parameters.image, parameters.live ?? false),
+      `Image ${imageId} of ${parameters.vmId}`,
+    );
+    const opening = WorkingImage.open(parameters, store, pool, giveBack);
+    opening.catch(giveBack);
+    const image = await opening;
     image.unpacksWith(this.#dictionaries);
     image.refersTo(this.#references);
     return image;

@@ -22,6 +22,7 @@ import type { Slab } from '../../transport/slab';
 import type { DestinationMigration } from './destination-migration';
 import type { DestinationContext } from './destination-record';
 import { sealWorkFile } from './image-places';
+import { assertPermitted } from './permitted';
 import { removeJournal, type WorkingImageParameters } from './work-files';
 
 const FRAMES: ReadonlySet<FrameType> = new Set(['request', 'extent']);
@@ -119,14 +120,15 @@ export class StandardReceiver {
   async #take(frame: Frame): Promise<void> {
     if (frame.type === 'extent') return this.#takeExtent(frame);
     const request = readMeta(requestSchema, frame);
+    const migration = await this.#migration();
+    assertPermitted(request.method, migration.record);
     if (request.method === 'begin') {
-      const migration = await this.#migration();
       this.#answer(frame, { ok: true, offset: await migration.takeIn(() => this.#begin(migration, request.imageId)) });
       return;
     }
-    if (request.method === 'finish') await (await this.#migration()).takeIn(() => this.#finish(request.root));
-    else if (request.method === 'guest') await (await this.#migration()).receiveWholeGuest();
-    else await (await this.#migration()).loadWholeGuest();
+    if (request.method === 'finish') await migration.takeIn(() => this.#finish(request.root));
+    else if (request.method === 'guest') await migration.receiveWholeGuest();
+    else await migration.loadWholeGuest();
     this.#answer(frame, { ok: true });
   }
 

@@ -9,6 +9,7 @@ import { type BaselineStore, baselinePathOf, workPathOf } from '../../store/base
 import { BlockJournal } from '../../store/block-journal';
 import { exists, renameDurably } from '../../store/durable-file';
 import { makeFolderDurably, removeDurably, syncFolder } from '../../store/durable-folder';
+import { fillInSlices } from '../../store/in-slices';
 import { Manifest } from '../../store/manifest';
 import { setSparseSize } from '../../store/system-calls';
 import type { CodecPool } from '../codec/codec-pool';
@@ -69,10 +70,13 @@ export async function openWorkFiles(
     // Without its file a journal promises nothing: a crash has left it behind, or come before the baseline was renamed.
     const resumed = journal?.head.image.sizeBytes === image.sizeBytes && (await exists(workPathOf(imagePath)));
     if (!journal || !resumed) {
-      await journal?.close();
+      if (journal) {
+        // What it promised has been noted already.
+        await journal.close();
+        await fillInSlices(held.hashes, 0);
+        await fillInSlices(promised, 0);
+      }
       journal = undefined;
-      held.hashes.fill(0);
-      promised.fill(0);
       journal = await beginAnew(parameters, store);
     }
     handle = await open(workPathOf(imagePath), constants.O_RDWR | constants.O_CREAT, 0o600);

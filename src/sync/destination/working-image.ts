@@ -50,6 +50,7 @@ export class WorkingImage {
   readonly #mode: ImageMode;
   #received = false;
   readonly #order: NewestBatch;
+  readonly #onClosed: () => void;
   /** One byte a block: 1 where the journal promises it, or is about to. */
   readonly #promised: Uint8Array;
   /** Something of the file may not have reached the disk, also what an earlier agent has left in memory. */
@@ -58,24 +59,36 @@ export class WorkingImage {
   #references: readonly ReferenceSource[] = [];
   #dictionaries: readonly SharedDictionary[] = [];
 
-  private constructor(parameters: WorkingImageParameters, files: WorkFiles, store: BaselineStore, pool: CodecPool) {
+  private constructor(
+    parameters: WorkingImageParameters,
+    files: WorkFiles,
+    store: BaselineStore,
+    pool: CodecPool,
+    onClosed: () => void,
+  ) {
     const { handle, journal, held, promised, resumed } = files;
     this.parameters = parameters;
     this.#opened = resumed ? 'resumed' : journal.head.base;
     this.held = held;
     this.#promised = promised;
     this.#store = store;
+    this.#onClosed = onClosed;
     this.#pool = pool;
     this.#handle = handle;
     this.#journal = journal;
     this.#mode = new ImageMode(parameters.image.imageId);
-    this.#order = new NewestBatch(held.blocks, parameters.live ?? false);
+    this.#order = new NewestBatch(parameters.live ?? false);
   }
 
   /** Opens or creates the working image and learns what it holds. @throws DISK_FULL, IMAGE_UNWRITABLE, JOURNAL_CORRUPT */
-  static async open(parameters: WorkingImageParameters, store: BaselineStore, pool: CodecPool): Promise<WorkingImage> {
+  static async open(
+    parameters: WorkingImageParameters,
+    store: BaselineStore,
+    pool: CodecPool,
+    onClosed: () => void = () => undefined,
+  ): Promise<WorkingImage> {
     const files = await openWorkFiles(parameters, store, pool);
-    const image = new WorkingImage(parameters, files, store, pool);
+    const image = new WorkingImage(parameters, files, store, pool, onClosed);
     try {
       if (files.resumed) await image.#recallVerified();
       return image;
@@ -280,8 +293,12 @@ export class WorkingImage {
     await this.#idle();
     await this.#commit().catch(() => undefined);
     clearTimeout(this.#timer);
-    await this.#journal.close();
-    await this.#handle.close();
+    try {
+      await this.#journal.close();
+      await this.#handle.close();
+    } finally {
+      this.#onClosed();
+    }
   }
 
   async #recallVerified(): Promise<void> {

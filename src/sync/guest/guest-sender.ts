@@ -7,6 +7,7 @@ import { compressBound, Packer } from '../../encoder/packer';
 import { DwcpError, hasCode, toDwcpError } from '../../model/errors';
 import { BLOCK_SIZE_BYTES, type ImageSpec } from '../../model/image';
 import type { MigrationOptions } from '../../model/options';
+import { ownValue } from '../../model/own-value';
 import type { LevelAndStreams } from '../../model/tiers';
 import { Manifest } from '../../store/manifest';
 import type { SendingSession } from '../../transport/sending-session';
@@ -212,7 +213,7 @@ export class GuestSender {
     const packedBytes = new Packer().packedSize(state, packed, 3);
     await Promise.all([
       ...this.#lanes.map(({ image, imageNumber }) =>
-        control.request('finish_image', { image: imageNumber, root: roots[image.imageId] }),
+        control.request('finish_image', { image: imageNumber, root: ownValue(roots, image.imageId) }),
       ),
       control.request(
         'guest_load',

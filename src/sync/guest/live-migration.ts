@@ -13,6 +13,7 @@ import { DwcpError, toDwcpError } from '../../model/errors';
 import { MEMORY_IMAGE_ID } from '../../model/guest';
 import type { ImageSpec, VmImage } from '../../model/image';
 import type { ImageProgress } from '../../model/migration';
+import { ownValue } from '../../model/own-value';
 import { KIB, MIB } from '../../model/units';
 import { type Looking, until, wait } from '../../system/wait';
 import { blankPagesOf } from '../codec/blank-pages';
@@ -170,7 +171,7 @@ export class LiveMigration implements GuestMove {
       pausedAtMs,
       guest: { rounds: this.#judge.round, reason: this.reason, throttle: this.#backlog.info.throttle },
       images: this.#request.images.map(({ imageId, kind }) =>
-        imageResultOf(sender.result(imageId, roots[imageId] ?? ''), kind, undefined, 1),
+        imageResultOf(sender.result(imageId, ownValue(roots, imageId) ?? ''), kind, undefined, 1),
       ),
     };
   }

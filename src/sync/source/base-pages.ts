@@ -4,12 +4,12 @@
  * of the same base), and pages with these hashes need not cross. Anything that goes wrong costs the references alone.
  */
 import { PAGE_HASH_BYTES, quickHash } from '../../encoder/hash';
-import { toDwcpError } from '../../model/errors';
+import { DwcpError, toDwcpError } from '../../model/errors';
 import { pagesOfBlocks } from '../../model/image';
 import type { SendingSession } from '../../transport/sending-session';
 import { filledPages } from '../codec/file-sample';
 import { piecesOf } from '../codec/pieces';
-import { type BasePages, ReferenceIndex, shareReferences } from '../codec/reference-index';
+import { type BasePages, MAX_PAGES, ReferenceIndex, shareReferences } from '../codec/reference-index';
 import { basePagesSchema, basesOfferedSchema, MAX_BASE_PAGES, readBody } from '../protocol';
 import type { SourceMigration } from './source-migration';
 
@@ -39,10 +39,12 @@ export async function learnBases(
     if (!first) return undefined;
     const key = bases.map(({ root, from }) => `${root} ${from}`).join();
     if (migration.bases?.key === key) return migration.bases.pages;
-    const pages = {
-      shared: shareReferences(bases.reduce((sum, { sizeBytes }) => sum + pagesOfBlocks(sizeBytes), 0)),
-      from: first.from,
-    };
+    const count = bases.reduce((sum, { sizeBytes }) => sum + pagesOfBlocks(sizeBytes), 0);
+    if (count > MAX_PAGES)
+      throw new DwcpError('PROTOCOL_VIOLATION', `${count} pages of bases are offered, more than ${MAX_PAGES}`, {
+        side: 'source',
+      });
+    const pages = { shared: shareReferences(count), from: first.from };
     for (const base of bases) await addBase(migration, session, base, pages);
     migration.bases = { key, pages };
     explain?.(migration.migrationId, `pages may refer to bases there: ${bases.map(({ name }) => name).join(', ')}`);
@@ -73,11 +75,15 @@ async function addBase(
   const pages = pagesOfBlocks(base.sizeBytes);
   for (const { first, count } of piecesOf(pages, MAX_BASE_PAGES)) {
     if (known) add(known.subarray(first * PAGE_HASH_BYTES, (first + count) * PAGE_HASH_BYTES), first);
-    else
-      add(
-        (await session.control.request('base_pages', basePagesSchema.parse({ name: base.name, first, count }))).payload,
-        first,
-      );
+    else {
+      const asked = basePagesSchema.parse({ name: base.name, first, count });
+      const { payload } = await session.control.request('base_pages', asked);
+      if (payload.length !== count * PAGE_HASH_BYTES)
+        throw new DwcpError('PROTOCOL_VIOLATION', 'Not as many pages of a base came as were asked for', {
+          side: 'source',
+        });
+      add(payload, first);
+    }
     // Other things wait for this thread.
     await new Promise((resolve) => setImmediate(resolve));
   }
