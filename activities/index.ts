@@ -5,10 +5,9 @@ export {
   createDestinationActivities,
   type DestinationActivities,
   type DestinationDependencies,
-  type PrepareDestinationInput,
 } from './destination-host';
 export { createDictionaryActivities, type DictionaryActivities } from './dictionaries';
 export { createProgressReporter } from './progress-reporter';
-export { type MovedGuest, type RoundsInput } from './source-guest';
+export type { MovedGuest } from './source-guest';
 export { createSourceActivities, type SourceActivities } from './source-host';
-export { type LinkInput, type PreparedSource, type SourceDependencies, type SourceEvent } from './source-inputs';
+export { type PreparedSource, type SourceDependencies, type SourceEvent } from './source-inputs';

@@ -4,21 +4,21 @@
  */
 import { activityInfo } from '@temporalio/activity';
 import { z } from 'zod';
-import type { GuestPort, InspectedImage } from '../src/hypervisor/contract';
+import type { GuestPort } from '../src/hypervisor/contract';
+import type { ActivityInput } from '../src/model/activity-inputs';
 import { DwcpError, toDwcpError } from '../src/model/errors';
-import type { GuestDefinition, GuestResult, GuestSpec } from '../src/model/guest';
+import type { GuestDefinition, GuestResult } from '../src/model/guest';
 import type { HandOver } from '../src/model/hand-over';
 import { type ImageProgress, type ImageResult, imageProgressSchema } from '../src/model/migration';
-import type { LevelAndStreams, LinkMeasurement } from '../src/model/tiers';
 import { GuestHeadStart } from '../src/sync/guest/guest-head-start';
 import type { GuestMove } from '../src/sync/guest/guest-move';
 import { LiveMigration } from '../src/sync/guest/live-migration';
 import { WholeGuestMove } from '../src/sync/guest/standard-guest-move';
 import type { TakenOver } from '../src/sync/protocol';
 import type { SourceMigration } from '../src/sync/source/source-migration';
+import { behindBorder } from './border';
 import { lastReport, withHeartbeat } from './heartbeat';
-import type { HandOverInput, LinkInput, SourceDependencies } from './source-inputs';
-import { withFailures } from './to-failure';
+import type { HandOverInput, SourceDependencies } from './source-inputs';
 
 export interface GuestDependencies extends SourceDependencies {
   /** The source's half of a hand-over that is behind the point of no return. */
@@ -27,17 +27,8 @@ export interface GuestDependencies extends SourceDependencies {
   readonly connect: (migrationId: string, vmId: string, definition: GuestDefinition) => Promise<GuestPort>;
 }
 
-export interface RoundsInput extends LinkInput {
-  readonly images: readonly InspectedImage[];
-  readonly guest: GuestSpec;
-  /** What DWCP begins with; without it QEMU itself moves the guest. */
-  readonly dwcp?: Dwcp;
-}
-
-interface Dwcp {
-  readonly start: LevelAndStreams;
-  readonly link: LinkMeasurement;
-}
+type RoundsInput = ActivityInput<'guestRounds'>;
+type Dwcp = NonNullable<RoundsInput['dwcp']>;
 
 export interface MovedGuest {
   readonly guest: GuestResult;
@@ -147,10 +138,10 @@ export function createGuestActivities({
     return handOver;
   };
 
-  return withFailures(
+  return behindBorder(
     {
       /** Disks, then memory, until the guest's pause would be short enough. The guest runs all the while. */
-      guestRounds: async (input: RoundsInput): Promise<{ rounds: number; reason: string }> => {
+      guestRounds: async (input: ActivityInput<'guestRounds'>): Promise<{ rounds: number; reason: string }> => {
         const { migrationId, vmId, images, options, dwcp } = input;
         const before = lastReport(reportSchema)?.images ?? [];
         return withHeartbeat(
@@ -185,7 +176,7 @@ export function createGuestActivities({
       },
 
       /** Pauses the guest, brings the last of it over and hands it over. Past it this host never lets it run again. */
-      guestSwitchover: async (input: HandOverInput): Promise<MovedGuest> =>
+      guestSwitchover: async (input: ActivityInput<'guestSwitchover'>): Promise<MovedGuest> =>
         withHeartbeat(
           () => progress(hub.live(input.migrationId), []),
           (signal) =>
@@ -215,16 +206,13 @@ export function createGuestActivities({
         ),
 
       /** What was handed over, where it was; for a hand-over that goes on by way of Temporal. */
-      handedOverRoots: async (input: {
-        migrationId: string;
-        vmId: string;
-      }): Promise<Record<string, string> | undefined> => {
+      handedOverRoots: async (input: ActivityInput<'handedOverRoots'>): Promise<Record<string, string> | undefined> => {
         const last = await journal.last(input.vmId, input.migrationId);
         return last?.state === 'handed_over' ? (await handed(input)).roots : undefined;
       },
 
       /** The source's end of a hand-over that went by way of Temporal. */
-      releaseGuest: async (input: HandOverInput & { taken: TakenOver }): Promise<MovedGuest> =>
+      releaseGuest: async (input: ActivityInput<'releaseGuest'>): Promise<MovedGuest> =>
         withHeartbeat(
           () => ({ doing: 'releasing the guest' }),
           (signal) =>

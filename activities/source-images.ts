@@ -4,11 +4,9 @@
  */
 import { activityInfo } from '@temporalio/activity';
 import type { InspectedImage } from '../src/hypervisor/contract';
-import type { GuestSpec } from '../src/model/guest';
-import type { ImageSpec } from '../src/model/image';
+import type { ActivityInput } from '../src/model/activity-inputs';
 import { type ImageProgress, type ImageResult, imageProgressSchema } from '../src/model/migration';
 import { type MigrationPlan, planMigration } from '../src/model/plan';
-import type { LinkMeasurement } from '../src/model/tiers';
 import { ScanFeed, type StillFeed } from '../src/sync/feeds/block-feed';
 import { imageResultOf, progressOf, standardProgressOf, standardResultOf } from '../src/sync/source/image-results';
 import { ImageSender, type SendImageRequest } from '../src/sync/source/image-sender';
@@ -16,14 +14,16 @@ import { assumeImage, sampleImage } from '../src/sync/source/plan-sampler';
 import { ReferenceSources } from '../src/sync/source/reference-sources';
 import type { SourceMigration } from '../src/sync/source/source-migration';
 import { StandardSender } from '../src/sync/source/standard-sender';
+import { behindBorder } from './border';
 import { lastReport, withHeartbeat } from './heartbeat';
-import type { LinkInput, SourceDependencies, TransferInput } from './source-inputs';
-import { withFailures } from './to-failure';
+import type { LinkInput, SourceDependencies } from './source-inputs';
 
 export function createImageActivities({ hub, registry, serveStopped, report, observe }: SourceDependencies) {
   const open = ({ migrationId, destination, options }: LinkInput): SourceMigration =>
     hub.open(migrationId, destination, options);
-  const referencesTo = (disks: NonNullable<TransferInput['disks']>): SendImageRequest['references'] => {
+  const referencesTo = (
+    disks: NonNullable<ActivityInput<'transferImage'>['disks']>,
+  ): SendImageRequest['references'] => {
     if (disks.length === 0) return undefined;
     const sources = new ReferenceSources(disks, []);
     void sources.fillDisks(new Map(disks.map(({ imageId, path }) => [imageId, path])), hub.context.pool);
@@ -39,16 +39,9 @@ export function createImageActivities({ hub, registry, serveStopped, report, obs
     return ScanFeed.open(path, sizeBytes, definition && (await serveStopped(vmId, definition, path)));
   };
 
-  return withFailures(
+  return behindBorder(
     {
-      computePlan: async (
-        input: LinkInput & {
-          images: readonly InspectedImage[];
-          guest?: GuestSpec;
-          link: LinkMeasurement;
-          level: number;
-        },
-      ): Promise<MigrationPlan> =>
+      computePlan: async (input: ActivityInput<'computePlan'>): Promise<MigrationPlan> =>
         withHeartbeat(
           () => ({ doing: 'sampling images' }),
           async () => {
@@ -83,7 +76,7 @@ export function createImageActivities({ hub, registry, serveStopped, report, obs
           },
         ),
 
-      transferImage: async (input: TransferInput): Promise<ImageResult> => {
+      transferImage: async (input: ActivityInput<'transferImage'>): Promise<ImageResult> => {
         const { path, ...image } = input.image;
         const migration = open(input);
         const before = lastReport(imageProgressSchema);
@@ -118,9 +111,7 @@ export function createImageActivities({ hub, registry, serveStopped, report, obs
         }
       },
 
-      standardTransferImage: async (
-        input: LinkInput & { image: ImageSpec & { readonly path: string } },
-      ): Promise<ImageResult> => {
+      standardTransferImage: async (input: ActivityInput<'standardTransferImage'>): Promise<ImageResult> => {
         const { imageId, kind, sizeBytes } = input.image;
         const image = { imageId, kind, sizeBytes };
         const migration = open(input);

@@ -4,14 +4,11 @@
 import type { GuestPort, InspectedImage, StillDisk } from '../src/hypervisor/contract';
 import type { GuestDefinition, GuestSpec, StoppedGuest } from '../src/model/guest';
 import type { HandOver } from '../src/model/hand-over';
-import type { ImageSpec, VmLooks } from '../src/model/image';
+import type { VmLooks } from '../src/model/image';
 import type { ImageProgress, ImageResult } from '../src/model/migration';
-import type { MigrationOptions } from '../src/model/options';
-import type { LevelAndStreams, LinkMeasurement } from '../src/model/tiers';
 import type { OwnershipJournal } from '../src/store/ownership-journal';
 import type { VmRegistry } from '../src/store/vm-registry';
 import type { SourceOwnership } from '../src/sync/hand-over/source-ownership';
-import type { Destination } from '../src/sync/source/source-context';
 import type { SourceHub } from '../src/sync/source-hub';
 import type { ProgressReporter } from './progress-reporter';
 
@@ -39,25 +36,7 @@ export type SourceEvent =
   | { readonly kind: 'progress'; readonly progress: ImageProgress }
   | { readonly kind: 'image'; readonly result: ImageResult };
 
-/** What every activity that uses the link needs to open it, after a restart of the agent too. */
-export interface LinkInput {
-  readonly migrationId: string;
-  readonly vmId: string;
-  readonly destination: Destination;
-  readonly options: MigrationOptions;
-}
-
-export interface HandOverInput extends LinkInput {
-  readonly destinationHost: string;
-}
-
-export interface TransferInput extends LinkInput {
-  readonly image: ImageSpec & { readonly path: string };
-  readonly start: LevelAndStreams;
-  readonly link: LinkMeasurement;
-  /** Disks that the destination has by now, each with its number in this migration: the image's pages may be found there. */
-  readonly disks?: readonly (ImageSpec & { readonly path: string; readonly number: number })[] | undefined;
-}
+export type { HandOverInput, LinkInput } from '../src/model/activity-inputs';
 
 export interface PreparedSource extends VmLooks {
   readonly images: readonly InspectedImage[];

@@ -2,7 +2,8 @@
  * The nodes that every flow shares, from `initialise AMST` to the verified images, each by its name of docs/migration-protocol.md. What
  * the images are for (a move, a warm-up, a plan) is decided by the workflows that call them.
  */
-import type { LinkInput, PreparedSource } from '../activities';
+import type { PreparedSource } from '../activities';
+import type { LinkInput } from '../src/model/activity-inputs';
 import type { DwcpError } from '../src/model/errors';
 import type { HandOver } from '../src/model/hand-over';
 import { looksOf } from '../src/model/image';

@@ -10,6 +10,17 @@ import { imageResultSchema } from './migration';
 
 const pathSchema = z.strictObject({ address: z.string(), port: z.int() });
 
+/** What a destination says that has taken a VM over. */
+export const takenOverSchema = z.object({
+  generation: z
+    .int()
+    .min(0)
+    .max(2 ** 31 - 1),
+  resumedAtMs: z.number().optional(),
+  responds: z.boolean().optional(),
+});
+export type TakenOver = z.infer<typeof takenOverSchema>;
+
 export const handOverSchema = z.strictObject({
   destinationHost: hostIdSchema,
   destination: pathSchema.extend({

@@ -90,12 +90,7 @@ export const dictionarySchema = z.looseObject({ hash: z.string().regex(/^[0-9a-f
 export const dictionaryAnsweredSchema = z.looseObject({ active: z.boolean() });
 export const finishImageSchema = z.looseObject({ image: imageNumber, root: z.string().min(1).max(64) });
 export const takeOverSchema = z.looseObject({ vmId: vmIdSchema, roots: z.record(imageIdSchema, z.string().max(64)) });
-export const takenOverSchema = z.object({
-  generation: z.int().min(0),
-  resumedAtMs: z.number().optional(),
-  responds: z.boolean().optional(),
-});
-export type TakenOver = z.infer<typeof takenOverSchema>;
+export { type TakenOver, takenOverSchema } from '../model/hand-over';
 export const guestBeginSchema = z.looseObject({ sectionId: z.int().min(0) });
 export const guestLeftSchema = z.looseObject({ bytes: z.number().min(0) });
 /** The payload is both, one behind the other, packed: nearly all of a device state is zeros. */

@@ -1,0 +1,145 @@
+/**
+ * What each activity takes, by its name: the one source of the types of inputs, and what activities/border.ts holds every call
+ * against before any code of the activity runs. Temporal is no wall: whoever reaches its frontend can ask anything of a host.
+ * Numbers are bounded by what the product allows, ids are names, lists and texts have an end, and nothing unknown is let in.
+ */
+import { z } from 'zod';
+import { destinationSchema } from './destination';
+import { ERROR_CODES, type ErrorCode } from './error-codes';
+import { guestSpecSchema, stoppedGuestSchema } from './guest';
+import { takenOverSchema } from './hand-over';
+import {
+  hostIdSchema,
+  imageIdSchema,
+  migrationIdSchema,
+  nameSchema,
+  tenantSchema,
+  vmIdSchema,
+  vmTypeSchema,
+} from './ids';
+import { imageSpecSchema, MAX_VM_IMAGES } from './image';
+import { migrationOptionsSchema } from './options';
+import { levelAndStreamsSchema, linkMeasurementSchema, streamCountSchema } from './tiers';
+
+/** Fences and generations grow by one a migration: a VM that moves each second reaches this in 68 years. */
+const count = z
+  .int()
+  .min(0)
+  .max(2 ** 31 - 1);
+const bytes = z.number().min(0).max(Number.MAX_SAFE_INTEGER);
+const imagePath = z.string().min(1).max(4096);
+/** An image's hash over its hashes, in hex; nothing where QEMU itself has brought the image. */
+const root = z.string().regex(/^[0-9a-f]{0,64}$/, 'a root is written in hex');
+const roots = z
+  .record(imageIdSchema, root)
+  .refine((all) => Object.keys(all).length <= MAX_VM_IMAGES, 'more roots than a VM has images');
+/** A session that only measures a path: never that of a migration. */
+const linkSession = nameSchema.startsWith('link-', 'a session that measures a path is called link-...');
+const pathImage = imageSpecSchema.extend({ path: imagePath });
+const pathImages = z.array(pathImage).max(MAX_VM_IMAGES).readonly();
+
+const ofMigration = z.strictObject({ migrationId: migrationIdSchema });
+const ofVm = ofMigration.extend({ vmId: vmIdSchema });
+/** What every activity that uses the link needs to open it, after a restart of the agent too. */
+const link = ofVm.extend({ destination: destinationSchema, options: migrationOptionsSchema });
+const handOver = link.extend({ destinationHost: hostIdSchema });
+const handOverRoots = handOver.extend({ roots });
+const started = { start: levelAndStreamsSchema, link: linkMeasurementSchema };
+
+const SOURCE_INPUTS = {
+  prepareSource: ofVm.extend({
+    claim: z.boolean(),
+    force: z.boolean().optional(),
+    ahead: migrationOptionsSchema.optional(),
+  }),
+  establishStreams: link,
+  detectTier: link,
+  computePlan: link.extend({
+    images: pathImages,
+    guest: guestSpecSchema.optional(),
+    link: linkMeasurementSchema,
+    level: z.int().min(-7).max(22),
+  }),
+  transferImage: link.extend({
+    image: pathImage,
+    ...started,
+    /** Disks that the destination has by now, each with its number in this migration: the image's pages may be found there. */
+    disks: z
+      .array(pathImage.extend({ number: z.int().min(0).max(MAX_VM_IMAGES) }))
+      .max(MAX_VM_IMAGES)
+      .optional(),
+  }),
+  standardTransferImage: link.extend({ image: pathImage }),
+  guestRounds: link.extend({
+    images: pathImages,
+    guest: guestSpecSchema,
+    /** What DWCP begins with; without it QEMU itself moves the guest. */
+    dwcp: z.strictObject(started).optional(),
+  }),
+  guestSwitchover: handOver,
+  handedOverRoots: ofVm,
+  releaseGuest: handOver.extend({ taken: takenOverSchema }),
+  switchover: handOverRoots,
+  handOver: handOverRoots,
+  release: handOver.extend({ generation: count }),
+  keepWarm: link.extend({ images: pathImages }),
+  rollBackSource: ofVm.extend({ destinationAbandoned: z.boolean(), note: z.string().max(1000).optional() }),
+  closeSource: ofMigration,
+  setBandwidthLimit: ofMigration.extend({ bytesPerSecond: bytes }),
+  surveyLink: z.strictObject({
+    sessionId: linkSession,
+    destination: destinationSchema,
+    streams: streamCountSchema,
+    seconds: z.number().min(1).max(60),
+  }),
+  connectPeer: z.strictObject({ destination: destinationSchema, streams: streamCountSchema }),
+  refreshDictionary: z.strictObject({ vmType: vmTypeSchema }),
+} as const;
+
+const DESTINATION_INPUTS = {
+  prepareDestination: ofVm.extend({
+    vmType: vmTypeSchema.optional(),
+    tenant: tenantSchema.optional(),
+    mode: z.enum(['migrate', 'warm']),
+    fence: count,
+    generation: count,
+    sourceHost: hostIdSchema,
+    images: z.array(imageSpecSchema).max(MAX_VM_IMAGES),
+    /** Set where the VM is moved while it runs. */
+    guest: guestSpecSchema.optional(),
+    /** Set where the VM is a guest that does not run. */
+    stoppedGuest: stoppedGuestSchema.optional(),
+    force: z.boolean(),
+  }),
+  checkBaseline: ofMigration.extend({ imageId: imageIdSchema, useBaseline: z.boolean() }),
+  abandonDestination: ofVm.extend({ fence: count, mode: z.enum(['migrate', 'warm']) }),
+  takeOver: ofVm.extend({ roots }),
+  keepBaselineCopies: z.strictObject({
+    vmId: vmIdSchema,
+    images: z.array(z.strictObject({ imageId: imageIdSchema })).max(MAX_VM_IMAGES),
+  }),
+  /** 0 takes this host's own limit. */
+  pruneBaselines: z.strictObject({ limitBytes: bytes }),
+  grantPeer: z.strictObject({ sourceHost: hostIdSchema }),
+  grantLink: z.strictObject({ sessionId: linkSession }),
+} as const;
+
+const CONTROL_INPUTS = {
+  /** All of it but the id becomes labels and values of metrics: words from lists, nothing else. */
+  recordOutcome: ofMigration.extend({
+    outcome: z.enum(['completed', 'cancelled', 'failed']),
+    path: z.enum(['dwcp', 'standard', 'fallback']),
+    fallbackReason: z.enum(Object.keys(ERROR_CODES) as [ErrorCode, ...ErrorCode[]]).optional(),
+    speedup: z.number().min(0).max(1e9),
+    totalSeconds: z.number().min(0).max(1e9),
+  }),
+  knownHosts: z.undefined(),
+} as const;
+
+export const ACTIVITY_INPUTS = { ...SOURCE_INPUTS, ...DESTINATION_INPUTS, ...CONTROL_INPUTS } as const;
+
+export type ActivityName = keyof typeof ACTIVITY_INPUTS;
+export type ActivityInput<N extends ActivityName> = z.infer<(typeof ACTIVITY_INPUTS)[N]>;
+
+export type LinkInput = z.infer<typeof link>;
+export type HandOverInput = z.infer<typeof handOver>;
