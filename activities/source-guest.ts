@@ -19,6 +19,7 @@ import type { SourceMigration } from '../src/sync/source/source-migration';
 import { behindBorder } from './border';
 import { lastReport, withHeartbeat } from './heartbeat';
 import type { HandOverInput, SourceDependencies } from './source-inputs';
+import { SourceVms } from './source-vm';
 
 export interface GuestDependencies extends SourceDependencies {
   /** The source's half of a hand-over that is behind the point of no return. */
@@ -39,16 +40,9 @@ type Handed = Pick<HandOver, 'roots' | 'live'>;
 
 const reportSchema = z.object({ v: z.literal(1), images: z.array(imageProgressSchema) });
 
-export function createGuestActivities({
-  hub,
-  ownership,
-  journal,
-  registry,
-  connect,
-  release,
-  report,
-  observe,
-}: GuestDependencies) {
+export function createGuestActivities({ connect, release, report, observe, ...parts }: GuestDependencies) {
+  const { hub, ownership, journal, registry } = parts;
+  const vms = new SourceVms(parts);
   /** What operators see: each image, and the guest's own state with its memory. */
   const progress = (live: GuestMove | undefined, before: readonly ImageProgress[]): z.infer<typeof reportSchema> => {
     const now = live?.progress(before);
@@ -64,15 +58,17 @@ export function createGuestActivities({
 
   /** What was begun ahead, where that stands; else a fresh one. */
   const liveMigration = async (
-    { migrationId, vmId, images, guest, options }: RoundsInput,
+    input: RoundsInput,
     { start, link }: Dwcp,
     migration: SourceMigration,
     ahead: LiveMigration | undefined,
     port: () => Promise<GuestPort>,
   ): Promise<LiveMigration> => {
+    const { migrationId, vmId, options } = input;
     const known = { migration, start, linkBytesPerSecond: link.bandwidthBytesPerSecond };
     if (ahead && (await ahead.through(known))) return ahead;
     await ahead?.breakOff();
+    const { images, guest } = await vms.guestOf(input, input.images);
     const headStart =
       hub.takeHeadStart(migrationId) ?? new GuestHeadStart(vmId, images, guest.sharedFiles, hub.context);
     const live = new LiveMigration(
@@ -148,13 +144,9 @@ export function createGuestActivities({
           () => progress(hub.live(migrationId), before),
           (signal) =>
             hub.ownershipStep(migrationId, signal, async (attempt) => {
-              const last = await journal.last(vmId, migrationId);
-              if (last?.state !== 'claimed')
-                throw new DwcpError(
-                  'ABANDONED',
-                  `Migration ${migrationId} has no claim on ${vmId} any more (${last?.state ?? 'none'})`,
-                );
-              const definition = (await registry.getHere(vmId)).guest;
+              await vms.assertClaimed(vmId, migrationId);
+              const vm = await registry.getHere(vmId);
+              const definition = vm.guest;
               if (!definition) throw new DwcpError('VM_UNKNOWN', `VM ${vmId} is no guest of this host`);
               const ahead = dwcp && hub.takeAhead(migrationId);
               await hub.endLive(migrationId);
@@ -162,7 +154,7 @@ export function createGuestActivities({
               const port = (): Promise<GuestPort> => connect(migrationId, vmId, definition);
               const live = dwcp
                 ? await liveMigration(input, dwcp, migration, ahead, port)
-                : new WholeGuestMove(migration, { images, options }, await port());
+                : new WholeGuestMove(migration, { images: vms.located(vm, images), options }, await port());
               hub.setLive(migrationId, live);
               try {
                 await live.rounds(attempt);

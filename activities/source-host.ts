@@ -7,7 +7,7 @@ import type { GuestPort, InspectedImage } from '../src/hypervisor/contract';
 import type { ActivityInput } from '../src/model/activity-inputs';
 import { hasCode } from '../src/model/errors';
 import type { GuestDefinition, GuestSpec } from '../src/model/guest';
-import { looksOf } from '../src/model/image';
+import { type ImageSpec, looksOf } from '../src/model/image';
 import type { LinkSurvey } from '../src/model/link-survey';
 import type { MigrationOptions } from '../src/model/options';
 import { type LinkMeasurement, selectLevelAndStreams } from '../src/model/tiers';
@@ -22,9 +22,11 @@ import { withHeartbeat } from './heartbeat';
 import { createGuestActivities } from './source-guest';
 import { createImageActivities } from './source-images';
 import type { HandOverInput, LinkInput, PreparedSource, SourceDependencies } from './source-inputs';
+import { SourceVms } from './source-vm';
 
 export function createSourceActivities(dependencies: SourceDependencies) {
   const { hub, ownership, settle } = dependencies;
+  const vms = new SourceVms(dependencies);
   const open = ({ migrationId, destination, options }: LinkInput): SourceMigration =>
     hub.open(migrationId, destination, options);
   /** The source's halves of a hand-over: before the destination takes over, and after. Each may be asked for again. */
@@ -93,8 +95,9 @@ export function createSourceActivities(dependencies: SourceDependencies) {
             const { migrationId, vmId, force } = input;
             if (!input.claim) {
               const { vm, images, guest } = await ownership.inspect(vmId, force);
+              hub.noteFound(migrationId, { vmId, images, guest });
               return {
-                images,
+                images: images.map(specOf),
                 fence: 0,
                 alreadyMoved: false,
                 generation: vm.generation,
@@ -112,10 +115,11 @@ export function createSourceActivities(dependencies: SourceDependencies) {
                   force,
                   activityInfo().workflowExecution?.workflowId,
                 );
+                hub.noteFound(migrationId, { vmId, images, guest });
                 // From files alone, while the link is being established.
                 if (guest && input.ahead) await beginAhead(migrationId, vm, images, guest, input.ahead);
                 return {
-                  images,
+                  images: images.map(specOf),
                   fence,
                   alreadyMoved,
                   generation: vm.generation,
@@ -185,9 +189,10 @@ export function createSourceActivities(dependencies: SourceDependencies) {
         withHeartbeat(
           () => ({ doing: 'recording the baseline' }),
           async (signal) => {
+            const images = vms.located(await vms.readable(input), input.images);
             const migration = open(input);
             await (await migration.sessionPatiently(signal)).control.request('keep', {});
-            await ownership.recordSent(input.vmId, input.images, migration.sentManifests);
+            await ownership.recordSent(input.vmId, images, migration.sentManifests);
           },
         ),
 
@@ -250,6 +255,11 @@ export function createSourceActivities(dependencies: SourceDependencies) {
     { side: 'source' },
   );
   return { ...vmActivities, ...imageActivities, ...guestActivities };
+}
+
+/** Where an image lies is nobody else's business. */
+function specOf({ imageId, kind, sizeBytes }: ImageSpec): ImageSpec {
+  return { imageId, kind, sizeBytes };
 }
 
 export type SourceActivities = ReturnType<typeof createSourceActivities>;

@@ -1,10 +1,10 @@
 /**
  * What the source's activities are given: by the agent when it starts, and by workflows in each call; and what they find out.
  */
-import type { GuestPort, InspectedImage, StillDisk } from '../src/hypervisor/contract';
+import type { GuestPort, StillDisk } from '../src/hypervisor/contract';
 import type { GuestDefinition, GuestSpec, StoppedGuest } from '../src/model/guest';
 import type { HandOver } from '../src/model/hand-over';
-import type { VmLooks } from '../src/model/image';
+import type { ImageSpec, VmLooks } from '../src/model/image';
 import type { ImageProgress, ImageResult } from '../src/model/migration';
 import type { OwnershipJournal } from '../src/store/ownership-journal';
 import type { VmRegistry } from '../src/store/vm-registry';
@@ -39,7 +39,7 @@ export type SourceEvent =
 export type { HandOverInput, LinkInput } from '../src/model/activity-inputs';
 
 export interface PreparedSource extends VmLooks {
-  readonly images: readonly InspectedImage[];
+  readonly images: readonly ImageSpec[];
   /** Set where a QEMU runs the VM. */
   readonly guest?: GuestSpec;
   /** Set where the VM is a guest that does not run. */

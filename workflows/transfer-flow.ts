@@ -74,7 +74,7 @@ export class TransferFlow {
     const { migrationId, vmId } = this.state.identity;
     this.#asked = true;
     this.handedOver = true;
-    this.#input = { migrationId, vmId, destination, options: this.options };
+    this.#input = { migrationId, vmId, destination, options: this.options, mode: 'migrate' };
   }
 
   /** Both sides prepare: place and promise at the destination, and a grant that lets the source in. */
@@ -145,7 +145,6 @@ export class TransferFlow {
         images: this.prepared.images,
         link,
         level,
-        ...(this.prepared.guest && { guest: this.prepared.guest }),
       }),
     );
     this.state.plan = plan;
@@ -183,7 +182,6 @@ export class TransferFlow {
         ...this.linkInput,
         options: this.options,
         images,
-        guest,
         ...(dwcp && { dwcp }),
       }),
     );
@@ -248,7 +246,7 @@ export class TransferFlow {
       ...(stoppedGuest && { stoppedGuest }),
       force: this.options.force,
     });
-    this.#input = { migrationId, vmId, destination, options: this.options };
+    this.#input = { migrationId, vmId, destination, options: this.options, mode };
   }
 
   async #eachImage(

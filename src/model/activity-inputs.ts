@@ -1,6 +1,7 @@
 /**
  * What each activity takes, by its name: the one source of the types of inputs, and what activities/border.ts holds every call
  * against before any code of the activity runs. Temporal is no wall: whoever reaches its frontend can ask anything of a host.
+ * A host's paths are not among it.
  * Numbers are bounded by what the product allows, ids are names, lists and texts have an end, and nothing unknown is let in.
  */
 import { z } from 'zod';
@@ -27,7 +28,6 @@ const count = z
   .min(0)
   .max(2 ** 31 - 1);
 const bytes = z.number().min(0).max(Number.MAX_SAFE_INTEGER);
-const imagePath = z.string().min(1).max(4096);
 /** An image's hash over its hashes, in hex; nothing where QEMU itself has brought the image. */
 const root = z.string().regex(/^[0-9a-f]{0,64}$/, 'a root is written in hex');
 const roots = z
@@ -35,13 +35,31 @@ const roots = z
   .refine((all) => Object.keys(all).length <= MAX_VM_IMAGES, 'more roots than a VM has images');
 /** A session that only measures a path: never that of a migration. */
 const linkSession = nameSchema.startsWith('link-', 'a session that measures a path is called link-...');
-const pathImage = imageSpecSchema.extend({ path: imagePath });
-const pathImages = z.array(pathImage).max(MAX_VM_IMAGES).readonly();
+
+/** Lets in, and drops, what releases before this one said beside it. */
+function formerly<S extends z.ZodType>(names: readonly string[], schema: S): z.ZodPreprocess<S> {
+  return z.preprocess(
+    (given) =>
+      typeof given === 'object' && given !== null
+        ? Object.fromEntries(Object.entries(given).filter(([name]) => !names.includes(name)))
+        : given,
+    schema,
+  );
+}
+
+/** By its id alone: where it lies is the host's own knowledge. */
+const image = formerly(['path'], imageSpecSchema);
+const images = z.array(image).max(MAX_VM_IMAGES).readonly();
 
 const ofMigration = z.strictObject({ migrationId: migrationIdSchema });
 const ofVm = ofMigration.extend({ vmId: vmIdSchema });
 /** What every activity that uses the link needs to open it, after a restart of the agent too. */
-const link = ofVm.extend({ destination: destinationSchema, options: migrationOptionsSchema });
+const link = ofVm.extend({
+  destination: destinationSchema,
+  options: migrationOptionsSchema,
+  /** A warm-up and a plan read a VM without a claim on it; without a mode there has to be one. */
+  mode: z.enum(['migrate', 'warm', 'plan']).optional(),
+});
 const handOver = link.extend({ destinationHost: hostIdSchema });
 const handOverRoots = handOver.extend({ roots });
 const started = { start: levelAndStreamsSchema, link: linkMeasurementSchema };
@@ -54,35 +72,35 @@ const SOURCE_INPUTS = {
   }),
   establishStreams: link,
   detectTier: link,
-  computePlan: link.extend({
-    images: pathImages,
-    guest: guestSpecSchema.optional(),
-    link: linkMeasurementSchema,
-    level: z.int().min(-7).max(22),
-  }),
+  computePlan: formerly(
+    ['guest'],
+    link.extend({ images, link: linkMeasurementSchema, level: z.int().min(-7).max(22) }),
+  ),
   transferImage: link.extend({
-    image: pathImage,
+    image,
     ...started,
     /** Disks that the destination has by now, each with its number in this migration: the image's pages may be found there. */
     disks: z
-      .array(pathImage.extend({ number: z.int().min(0).max(MAX_VM_IMAGES) }))
+      .array(formerly(['path'], imageSpecSchema.extend({ number: z.int().min(0).max(MAX_VM_IMAGES) })))
       .max(MAX_VM_IMAGES)
       .optional(),
   }),
-  standardTransferImage: link.extend({ image: pathImage }),
-  guestRounds: link.extend({
-    images: pathImages,
-    guest: guestSpecSchema,
-    /** What DWCP begins with; without it QEMU itself moves the guest. */
-    dwcp: z.strictObject(started).optional(),
-  }),
+  standardTransferImage: link.extend({ image }),
+  guestRounds: formerly(
+    ['guest'],
+    link.extend({
+      images,
+      /** What DWCP begins with; without it QEMU itself moves the guest. */
+      dwcp: z.strictObject(started).optional(),
+    }),
+  ),
   guestSwitchover: handOver,
   handedOverRoots: ofVm,
   releaseGuest: handOver.extend({ taken: takenOverSchema }),
   switchover: handOverRoots,
   handOver: handOverRoots,
   release: handOver.extend({ generation: count }),
-  keepWarm: link.extend({ images: pathImages }),
+  keepWarm: link.extend({ images }),
   rollBackSource: ofVm.extend({ destinationAbandoned: z.boolean(), note: z.string().max(1000).optional() }),
   closeSource: ofMigration,
   setBandwidthLimit: ofMigration.extend({ bytesPerSecond: bytes }),

@@ -37,8 +37,8 @@ const destination = {
   port: 9876,
   grant: { purpose: 'session', subject: 'm1', expiresAtMs: 1, token: 'x' },
 };
-const link = { migrationId: 'm1', vmId: 'vm', destination, options };
-const image = { imageId: 'vda', kind: 'disk', sizeBytes: 65_536, path: '/vda' };
+const link = { migrationId: 'm1', vmId: 'vm', destination, options, mode: 'migrate' };
+const image = { imageId: 'vda', kind: 'disk', sizeBytes: 65_536 };
 const measured = { rttMs: 1, bandwidthBytesPerSecond: 1e6 };
 const start = {
   tier: 'local',
@@ -65,10 +65,10 @@ const GOOD: Readonly<Record<ActivityName, unknown>> = {
   prepareSource: { migrationId: 'm1', vmId: 'vm', claim: true, force: false, ahead: options },
   establishStreams: link,
   detectTier: link,
-  computePlan: { ...link, images: [image], guest, link: measured, level: 3 },
+  computePlan: { ...link, images: [image], link: measured, level: 3 },
   transferImage: { ...link, image, start, link: measured, disks: [{ ...image, number: 0 }] },
   standardTransferImage: { ...link, image },
-  guestRounds: { ...link, images: [image], guest, dwcp: { start, link: measured } },
+  guestRounds: { ...link, images: [image], dwcp: { start, link: measured } },
   guestSwitchover: handOver,
   handedOverRoots: { migrationId: 'm1', vmId: 'vm' },
   releaseGuest: { ...handOver, taken: { generation: 1, responds: true } },
@@ -167,6 +167,21 @@ describe.each(Object.keys(GOOD) as ActivityName[])('%s', (name) => {
     });
   });
 });
+
+it.each(['computePlan', 'guestRounds', 'transferImage', 'standardTransferImage', 'keepWarm'] as const)(
+  '%s takes in no path and no guest that an earlier release named',
+  (name) => {
+    const good = GOOD[name] as object;
+    const was = JSON.parse(
+      JSON.stringify(good, (_, value: unknown) =>
+        typeof value === 'object' && value !== null && 'sizeBytes' in value ? { ...value, path: '/etc/shadow' } : value,
+      ),
+    ) as object;
+    const formerly = name === 'computePlan' || name === 'guestRounds' ? { ...was, guest } : was;
+    expect(JSON.stringify(formerly)).toContain('/etc/shadow');
+    expect(parseInput(name, [formerly])).toEqual(good);
+  },
+);
 
 describe('refused is', () => {
   it.each(['/run/docker.sock', '1.2.3.4:80', 'http://x', 'a b', '', '-x', 'a..b', '\0'])(
