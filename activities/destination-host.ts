@@ -7,6 +7,7 @@ import { activityInfo } from '@temporalio/activity';
 import { type RelocatedDisk, relocate, runPlaces } from '../src/hypervisor/qemu/guest-command';
 import { assertCanRun } from '../src/hypervisor/qemu/preflight';
 import type { ActivityInput } from '../src/model/activity-inputs';
+import type { ActivityResult } from '../src/model/activity-results';
 import { DwcpError, hasCode, messageOf } from '../src/model/errors';
 import type { GuestSpec, StoppedGuest } from '../src/model/guest';
 import { BLOCK_SIZE_BYTES, type ImageSpec, looksOf, type VmImage } from '../src/model/image';
@@ -43,13 +44,6 @@ export interface DestinationDependencies {
   readonly storeLimit: number;
   /** Settles at once what closed migrations have left of a VM, instead of waiting for the next sweep. */
   readonly settle: (vmId: string) => Promise<void>;
-}
-
-export interface BaselineCheck {
-  readonly imageId: string;
-  readonly state: 'empty' | 'baseline' | 'resumed';
-  /** Bytes of blocks with content that this host holds. */
-  readonly heldBytes: number;
 }
 
 export function createDestinationActivities(deps: DestinationDependencies) {
@@ -128,7 +122,7 @@ export function createDestinationActivities(deps: DestinationDependencies) {
         ),
 
       /** Opens the working image of one image and says what it holds; measures a baseline, which reads all of it. */
-      checkBaseline: async (input: ActivityInput<'checkBaseline'>): Promise<BaselineCheck> =>
+      checkBaseline: async (input: ActivityInput<'checkBaseline'>): Promise<ActivityResult<'checkBaseline'>> =>
         withHeartbeat(
           () => ({ doing: `measuring what is held of ${input.imageId}` }),
           async () => {

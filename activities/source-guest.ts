@@ -6,10 +6,11 @@ import { activityInfo } from '@temporalio/activity';
 import { z } from 'zod';
 import type { GuestPort } from '../src/hypervisor/contract';
 import type { ActivityInput } from '../src/model/activity-inputs';
+import type { ActivityResult } from '../src/model/activity-results';
 import { DwcpError, toDwcpError } from '../src/model/errors';
-import type { GuestDefinition, GuestResult } from '../src/model/guest';
+import type { GuestDefinition } from '../src/model/guest';
 import type { HandOver } from '../src/model/hand-over';
-import { type ImageProgress, type ImageResult, imageProgressSchema } from '../src/model/migration';
+import { type ImageProgress, imageProgressSchema } from '../src/model/migration';
 import { GuestHeadStart } from '../src/sync/guest/guest-head-start';
 import type { GuestMove } from '../src/sync/guest/guest-move';
 import { LiveMigration } from '../src/sync/guest/live-migration';
@@ -31,10 +32,7 @@ export interface GuestDependencies extends SourceDependencies {
 type RoundsInput = ActivityInput<'guestRounds'>;
 type Dwcp = NonNullable<RoundsInput['dwcp']>;
 
-export interface MovedGuest {
-  readonly guest: GuestResult;
-  readonly images: readonly ImageResult[];
-}
+type MovedGuest = ActivityResult<'guestSwitchover'>;
 
 type Handed = Pick<HandOver, 'roots' | 'live'>;
 

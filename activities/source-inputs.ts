@@ -2,9 +2,8 @@
  * What the source's activities are given: by the agent when it starts, and by workflows in each call; and what they find out.
  */
 import type { GuestPort, StillDisk } from '../src/hypervisor/contract';
-import type { GuestDefinition, GuestSpec, StoppedGuest } from '../src/model/guest';
-import type { HandOver } from '../src/model/hand-over';
-import type { ImageSpec, VmLooks } from '../src/model/image';
+import type { ActivityResult } from '../src/model/activity-results';
+import type { GuestDefinition } from '../src/model/guest';
 import type { ImageProgress, ImageResult } from '../src/model/migration';
 import type { OwnershipJournal } from '../src/store/ownership-journal';
 import type { VmRegistry } from '../src/store/vm-registry';
@@ -38,15 +37,4 @@ export type SourceEvent =
 
 export type { HandOverInput, LinkInput } from '../src/model/activity-inputs';
 
-export interface PreparedSource extends VmLooks {
-  readonly images: readonly ImageSpec[];
-  /** Set where a QEMU runs the VM. */
-  readonly guest?: GuestSpec;
-  /** Set where the VM is a guest that does not run. */
-  readonly stoppedGuest?: StoppedGuest;
-  readonly fence: number;
-  readonly generation: number;
-  readonly alreadyMoved: boolean;
-  /** Set where it was handed over already and nobody knows what came of it: a workflow was reset. */
-  readonly handedOver?: HandOver;
-}
+export type PreparedSource = ActivityResult<'prepareSource'>;

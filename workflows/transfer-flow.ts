@@ -2,7 +2,6 @@
  * The nodes that every flow shares, from `initialise AMST` to the verified images, each by its name of docs/migration-protocol.md. What
  * the images are for (a move, a warm-up, a plan) is decided by the workflows that call them.
  */
-import type { PreparedSource } from '../activities';
 import type { LinkInput } from '../src/model/activity-inputs';
 import type { DwcpError } from '../src/model/errors';
 import type { HandOver } from '../src/model/hand-over';
@@ -12,7 +11,7 @@ import type { MigrationOptions } from '../src/model/options';
 import type { Phase } from '../src/model/phases';
 import type { MigrationPlan } from '../src/model/plan';
 import { type LevelAndStreams, type LinkMeasurement, selectLevelAndStreams } from '../src/model/tiers';
-import { onDestination, onSource } from './activity-proxies';
+import { onDestination, onSource, type PreparedSource } from './activity-proxies';
 import { AbortedByOperator, toCoded } from './failures';
 import type { MigrationState } from './migration-state';
 

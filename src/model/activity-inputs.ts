@@ -8,7 +8,7 @@ import { z } from 'zod';
 import { destinationSchema } from './destination';
 import { ERROR_CODES, type ErrorCode } from './error-codes';
 import { guestSpecSchema, stoppedGuestSchema } from './guest';
-import { takenOverSchema } from './hand-over';
+import { rootsSchema, takenOverSchema } from './hand-over';
 import {
   hostIdSchema,
   imageIdSchema,
@@ -18,21 +18,11 @@ import {
   vmIdSchema,
   vmTypeSchema,
 } from './ids';
-import { imageSpecSchema, MAX_VM_IMAGES } from './image';
+import { countSchema, imageSpecSchema, MAX_VM_IMAGES } from './image';
 import { migrationOptionsSchema } from './options';
 import { levelAndStreamsSchema, linkMeasurementSchema, streamCountSchema } from './tiers';
 
-/** Fences and generations grow by one a migration: a VM that moves each second reaches this in 68 years. */
-const count = z
-  .int()
-  .min(0)
-  .max(2 ** 31 - 1);
 const bytes = z.number().min(0).max(Number.MAX_SAFE_INTEGER);
-/** An image's hash over its hashes, in hex; nothing where QEMU itself has brought the image. */
-const root = z.string().regex(/^[0-9a-f]{0,64}$/, 'a root is written in hex');
-const roots = z
-  .record(imageIdSchema, root)
-  .refine((all) => Object.keys(all).length <= MAX_VM_IMAGES, 'more roots than a VM has images');
 /** A session that only measures a path: never that of a migration. */
 const linkSession = nameSchema.startsWith('link-', 'a session that measures a path is called link-...');
 
@@ -61,7 +51,7 @@ const link = ofVm.extend({
   mode: z.enum(['migrate', 'warm', 'plan']).optional(),
 });
 const handOver = link.extend({ destinationHost: hostIdSchema });
-const handOverRoots = handOver.extend({ roots });
+const handOverRoots = handOver.extend({ roots: rootsSchema });
 const started = { start: levelAndStreamsSchema, link: linkMeasurementSchema };
 
 const SOURCE_INPUTS = {
@@ -99,7 +89,7 @@ const SOURCE_INPUTS = {
   releaseGuest: handOver.extend({ taken: takenOverSchema }),
   switchover: handOverRoots,
   handOver: handOverRoots,
-  release: handOver.extend({ generation: count }),
+  release: handOver.extend({ generation: countSchema }),
   keepWarm: link.extend({ images }),
   rollBackSource: ofVm.extend({ destinationAbandoned: z.boolean(), note: z.string().max(1000).optional() }),
   closeSource: ofMigration,
@@ -119,8 +109,8 @@ const DESTINATION_INPUTS = {
     vmType: vmTypeSchema.optional(),
     tenant: tenantSchema.optional(),
     mode: z.enum(['migrate', 'warm']),
-    fence: count,
-    generation: count,
+    fence: countSchema,
+    generation: countSchema,
     sourceHost: hostIdSchema,
     images: z.array(imageSpecSchema).max(MAX_VM_IMAGES),
     /** Set where the VM is moved while it runs. */
@@ -130,8 +120,8 @@ const DESTINATION_INPUTS = {
     force: z.boolean(),
   }),
   checkBaseline: ofMigration.extend({ imageId: imageIdSchema, useBaseline: z.boolean() }),
-  abandonDestination: ofVm.extend({ fence: count, mode: z.enum(['migrate', 'warm']) }),
-  takeOver: ofVm.extend({ roots }),
+  abandonDestination: ofVm.extend({ fence: countSchema, mode: z.enum(['migrate', 'warm']) }),
+  takeOver: ofVm.extend({ roots: rootsSchema }),
   keepBaselineCopies: z.strictObject({
     vmId: vmIdSchema,
     images: z.array(z.strictObject({ imageId: imageIdSchema })).max(MAX_VM_IMAGES),
