@@ -1,22 +1,15 @@
 /**
  * Activities of the control worker: counting outcomes for its metrics, knowing the hosts. Light, on the control queue.
  */
-import type { MigrationResult } from '../src/model/migration';
-import { withFailures } from './to-failure';
+import type { ActivityInput } from '../src/model/activity-inputs';
+import { behindBorder } from './border';
 
-export interface Outcome {
-  readonly migrationId: string;
-  readonly outcome: MigrationResult['outcome'] | 'failed';
-  readonly path: MigrationResult['path'];
-  readonly fallbackReason?: string;
-  readonly speedup: number;
-  readonly totalSeconds: number;
-}
+export type Outcome = ActivityInput<'recordOutcome'>;
 
 export function createControlActivities(record: (outcome: Outcome) => void, hosts: () => Promise<string[]>) {
-  return withFailures(
+  return behindBorder(
     {
-      recordOutcome: (outcome: Outcome): Promise<void> => {
+      recordOutcome: (outcome): Promise<void> => {
         record(outcome);
         return Promise.resolve();
       },

@@ -6,9 +6,11 @@ import { statfs } from 'node:fs/promises';
 import { activityInfo } from '@temporalio/activity';
 import { type RelocatedDisk, relocate, runPlaces } from '../src/hypervisor/qemu/guest-command';
 import { assertCanRun } from '../src/hypervisor/qemu/preflight';
+import type { ActivityInput } from '../src/model/activity-inputs';
+import type { ActivityResult } from '../src/model/activity-results';
 import { DwcpError, hasCode, messageOf } from '../src/model/errors';
 import type { GuestSpec, StoppedGuest } from '../src/model/guest';
-import { BLOCK_SIZE_BYTES, type ImageSpec, looksOf, type VmImage, type VmLooks } from '../src/model/image';
+import { BLOCK_SIZE_BYTES, type ImageSpec, looksOf, type VmImage } from '../src/model/image';
 import { ownValue } from '../src/model/own-value';
 import { isOpenState } from '../src/model/ownership-machine';
 import { GRANT_LIFETIME_MS } from '../src/model/timing';
@@ -18,7 +20,7 @@ import { inSlices } from '../src/store/in-slices';
 import type { OwnedVm, OwnershipJournal } from '../src/store/ownership-journal';
 import type { VmRegistry } from '../src/store/vm-registry';
 import type { CodecPool } from '../src/sync/codec/codec-pool';
-import type { DestinationRecord, Mode } from '../src/sync/destination/destination-record';
+import type { DestinationRecord } from '../src/sync/destination/destination-record';
 import { endIdleDirect } from '../src/sync/destination/direct-sessions';
 import type { DestinationHub } from '../src/sync/destination-hub';
 import { inDoubtUnlessRefused } from '../src/sync/hand-over/in-doubt';
@@ -27,8 +29,8 @@ import type { TakenOver } from '../src/sync/protocol';
 import type { Advertised, Destination } from '../src/sync/source/source-context';
 import { type KeptCopy, keepBaselineCopy } from '../src/sync/upkeep/baseline-copy';
 import { type GrantPurpose, mintGrant } from '../src/transport/grants';
+import { behindBorder } from './border';
 import { withHeartbeat } from './heartbeat';
-import { withFailures } from './to-failure';
 
 export interface DestinationDependencies {
   readonly hostId: string;
@@ -46,30 +48,8 @@ export interface DestinationDependencies {
   readonly settle: (vmId: string) => Promise<void>;
 }
 
-export interface PrepareDestinationInput extends VmLooks {
-  readonly migrationId: string;
-  readonly vmId: string;
-  readonly mode: Exclude<Mode, 'direct'>;
-  readonly fence: number;
-  readonly generation: number;
-  readonly sourceHost: string;
-  readonly images: readonly ImageSpec[];
-  /** Set where the VM is moved while it runs. */
-  readonly guest?: GuestSpec;
-  /** Set where the VM is a guest that does not run. */
-  readonly stoppedGuest?: StoppedGuest;
-  readonly force: boolean;
-}
-
 /** Blocks: some milliseconds. */
 const COUNTED_AT_ONCE = 65_536;
-
-export interface BaselineCheck {
-  readonly imageId: string;
-  readonly state: 'empty' | 'baseline' | 'resumed';
-  /** Bytes of blocks with content that this host holds. */
-  readonly heldBytes: number;
-}
 
 export function createDestinationActivities(deps: DestinationDependencies) {
   const { hub, registry, ownership, store, pool } = deps;
@@ -88,7 +68,11 @@ export function createDestinationActivities(deps: DestinationDependencies) {
   }
 
   /** Inside the VM's lock: the record first, then the promise. A record without one is swept up; a promise without one would never be. */
-  async function promise(vm: OwnedVm, input: PrepareDestinationInput, workflowId: string): Promise<Destination> {
+  async function promise(
+    vm: OwnedVm,
+    input: ActivityInput<'prepareDestination'>,
+    workflowId: string,
+  ): Promise<Destination> {
     const { migrationId, vmId, mode, fence, sourceHost } = input;
     const own = await destinationStep(vm, migrationId);
     if (own.state === 'mine' || own.state === 'installed') return grant('session', migrationId);
@@ -123,10 +107,10 @@ export function createDestinationActivities(deps: DestinationDependencies) {
     return grant('session', migrationId);
   }
 
-  return withFailures(
+  return behindBorder(
     {
       /** Promises a place for the VM and says how to reach it. Again: the same promise, a fresh grant. */
-      prepareDestination: async (input: PrepareDestinationInput): Promise<Destination> =>
+      prepareDestination: async (input: ActivityInput<'prepareDestination'>): Promise<Destination> =>
         withHeartbeat(
           () => ({ doing: 'making room' }),
           async () => {
@@ -143,11 +127,7 @@ export function createDestinationActivities(deps: DestinationDependencies) {
         ),
 
       /** Opens the working image of one image and says what it holds; measures a baseline, which reads all of it. */
-      checkBaseline: async (input: {
-        migrationId: string;
-        imageId: string;
-        useBaseline: boolean;
-      }): Promise<BaselineCheck> =>
+      checkBaseline: async (input: ActivityInput<'checkBaseline'>): Promise<ActivityResult<'checkBaseline'>> =>
         withHeartbeat(
           () => ({ doing: `measuring what is held of ${input.imageId}` }),
           async () => {
@@ -172,12 +152,7 @@ export function createDestinationActivities(deps: DestinationDependencies) {
         ),
 
       /** Promises not to start the VM for this migration; keeps what arrived as baseline. @throws ALREADY_PAST_RETURN */
-      abandonDestination: async (input: {
-        migrationId: string;
-        vmId: string;
-        fence: number;
-        mode: Exclude<Mode, 'direct'>;
-      }): Promise<void> =>
+      abandonDestination: async (input: ActivityInput<'abandonDestination'>): Promise<void> =>
         withHeartbeat(
           () => ({ doing: 'keeping what has arrived as baseline' }),
           async () => {
@@ -191,11 +166,7 @@ export function createDestinationActivities(deps: DestinationDependencies) {
         ),
 
       /** The destination's half of a hand-over that goes by Temporal instead of the data plane. */
-      takeOver: async (input: {
-        migrationId: string;
-        vmId: string;
-        roots: Record<string, string>;
-      }): Promise<TakenOver> =>
+      takeOver: async (input: ActivityInput<'takeOver'>): Promise<TakenOver> =>
         withHeartbeat(
           () => ({ doing: 'taking over' }),
           async () => {
@@ -208,10 +179,9 @@ export function createDestinationActivities(deps: DestinationDependencies) {
         ),
 
       /** Keeps what arrived beside the VM, as old bytes for deltas on the way back. Never fails the migration. */
-      keepBaselineCopies: async (input: {
-        vmId: string;
-        images: readonly { imageId: string }[];
-      }): Promise<readonly (KeptCopy & { imageId: string })[]> =>
+      keepBaselineCopies: async (
+        input: ActivityInput<'keepBaselineCopies'>,
+      ): Promise<readonly (KeptCopy & { imageId: string })[]> =>
         withHeartbeat(
           () => ({ doing: 'keeping a copy for deltas on the way back' }),
           async (signal) => {
@@ -233,18 +203,18 @@ export function createDestinationActivities(deps: DestinationDependencies) {
         ),
 
       /** @param input limitBytes 0 takes this host's own limit */
-      pruneBaselines: async (input: { limitBytes: number }): Promise<readonly BaselineListing[]> =>
+      pruneBaselines: async (input: ActivityInput<'pruneBaselines'>): Promise<readonly BaselineListing[]> =>
         withHeartbeat(
           () => ({ doing: 'removing the least recently used baselines' }),
           () => store.prune(input.limitBytes || deps.storeLimit),
         ),
 
       /** A grant for streams that a peer establishes ahead. */
-      grantPeer: (input: { sourceHost: string }): Promise<Destination> =>
+      grantPeer: (input: ActivityInput<'grantPeer'>): Promise<Destination> =>
         Promise.resolve(grant('peer', input.sourceHost)),
 
       /** A grant for a session that only measures the path. */
-      grantLink: (input: { sessionId: string }): Promise<Destination> =>
+      grantLink: (input: ActivityInput<'grantLink'>): Promise<Destination> =>
         Promise.resolve(grant('session', input.sessionId)),
     },
     { side: 'destination' },

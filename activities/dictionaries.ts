@@ -2,13 +2,14 @@
  * Training dictionaries on the host that has the VMs: samples are read here and stay here; through Temporal goes what came
  * of it.
  */
+import type { ActivityInput } from '../src/model/activity-inputs';
 import type { BaselineStore } from '../src/store/baselines';
 import type { DictionaryStore } from '../src/store/dictionaries';
 import type { VmRegistry } from '../src/store/vm-registry';
 import type { CodecPool } from '../src/sync/codec/codec-pool';
 import { refreshDictionary, type TrainingReport } from '../src/sync/upkeep/train-dictionary';
+import { behindBorder } from './border';
 import { withHeartbeat } from './heartbeat';
-import { withFailures } from './to-failure';
 
 export interface DictionaryDependencies {
   readonly registry: VmRegistry;
@@ -18,10 +19,10 @@ export interface DictionaryDependencies {
 }
 
 export function createDictionaryActivities({ registry, store, dictionaries, pool }: DictionaryDependencies) {
-  return withFailures(
+  return behindBorder(
     {
       /** Samples the VMs of a type on this host, images and what is kept of their memory, and trains. */
-      refreshDictionary: async ({ vmType }: { vmType: string }): Promise<TrainingReport> =>
+      refreshDictionary: async ({ vmType }: ActivityInput<'refreshDictionary'>): Promise<TrainingReport> =>
         withHeartbeat(
           () => ({ doing: `training a dictionary for ${vmType}` }),
           async () => {

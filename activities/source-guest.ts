@@ -4,21 +4,23 @@
  */
 import { activityInfo } from '@temporalio/activity';
 import { z } from 'zod';
-import type { GuestPort, InspectedImage } from '../src/hypervisor/contract';
+import type { GuestPort } from '../src/hypervisor/contract';
+import type { ActivityInput } from '../src/model/activity-inputs';
+import type { ActivityResult } from '../src/model/activity-results';
 import { DwcpError, toDwcpError } from '../src/model/errors';
-import type { GuestDefinition, GuestResult, GuestSpec } from '../src/model/guest';
+import type { GuestDefinition } from '../src/model/guest';
 import type { HandOver } from '../src/model/hand-over';
-import { type ImageProgress, type ImageResult, imageProgressSchema } from '../src/model/migration';
-import type { LevelAndStreams, LinkMeasurement } from '../src/model/tiers';
+import { type ImageProgress, imageProgressSchema } from '../src/model/migration';
 import { GuestHeadStart } from '../src/sync/guest/guest-head-start';
 import type { GuestMove } from '../src/sync/guest/guest-move';
 import { LiveMigration } from '../src/sync/guest/live-migration';
 import { WholeGuestMove } from '../src/sync/guest/standard-guest-move';
 import type { TakenOver } from '../src/sync/protocol';
 import type { SourceMigration } from '../src/sync/source/source-migration';
+import { behindBorder } from './border';
 import { lastReport, withHeartbeat } from './heartbeat';
-import type { HandOverInput, LinkInput, SourceDependencies } from './source-inputs';
-import { withFailures } from './to-failure';
+import type { HandOverInput, SourceDependencies } from './source-inputs';
+import { SourceVms } from './source-vm';
 
 export interface GuestDependencies extends SourceDependencies {
   /** The source's half of a hand-over that is behind the point of no return. */
@@ -27,37 +29,18 @@ export interface GuestDependencies extends SourceDependencies {
   readonly connect: (migrationId: string, vmId: string, definition: GuestDefinition) => Promise<GuestPort>;
 }
 
-export interface RoundsInput extends LinkInput {
-  readonly images: readonly InspectedImage[];
-  readonly guest: GuestSpec;
-  /** What DWCP begins with; without it QEMU itself moves the guest. */
-  readonly dwcp?: Dwcp;
-}
+type RoundsInput = ActivityInput<'guestRounds'>;
+type Dwcp = NonNullable<RoundsInput['dwcp']>;
 
-interface Dwcp {
-  readonly start: LevelAndStreams;
-  readonly link: LinkMeasurement;
-}
-
-export interface MovedGuest {
-  readonly guest: GuestResult;
-  readonly images: readonly ImageResult[];
-}
+type MovedGuest = ActivityResult<'guestSwitchover'>;
 
 type Handed = Pick<HandOver, 'roots' | 'live'>;
 
 const reportSchema = z.object({ v: z.literal(1), images: z.array(imageProgressSchema) });
 
-export function createGuestActivities({
-  hub,
-  ownership,
-  journal,
-  registry,
-  connect,
-  release,
-  report,
-  observe,
-}: GuestDependencies) {
+export function createGuestActivities({ connect, release, report, observe, ...parts }: GuestDependencies) {
+  const { hub, ownership, journal, registry } = parts;
+  const vms = new SourceVms(parts);
   /** What operators see: each image, and the guest's own state with its memory. */
   const progress = (live: GuestMove | undefined, before: readonly ImageProgress[]): z.infer<typeof reportSchema> => {
     const now = live?.progress(before);
@@ -73,15 +56,17 @@ export function createGuestActivities({
 
   /** What was begun ahead, where that stands; else a fresh one. */
   const liveMigration = async (
-    { migrationId, vmId, images, guest, options }: RoundsInput,
+    input: RoundsInput,
     { start, link }: Dwcp,
     migration: SourceMigration,
     ahead: LiveMigration | undefined,
     port: () => Promise<GuestPort>,
   ): Promise<LiveMigration> => {
+    const { migrationId, vmId, options } = input;
     const known = { migration, start, linkBytesPerSecond: link.bandwidthBytesPerSecond };
     if (ahead && (await ahead.through(known))) return ahead;
     await ahead?.breakOff();
+    const { images, guest } = await vms.guestOf(input, input.images);
     const headStart =
       hub.takeHeadStart(migrationId) ?? new GuestHeadStart(vmId, images, guest.sharedFiles, hub.context);
     const live = new LiveMigration(
@@ -147,23 +132,19 @@ export function createGuestActivities({
     return handOver;
   };
 
-  return withFailures(
+  return behindBorder(
     {
       /** Disks, then memory, until the guest's pause would be short enough. The guest runs all the while. */
-      guestRounds: async (input: RoundsInput): Promise<{ rounds: number; reason: string }> => {
+      guestRounds: async (input: ActivityInput<'guestRounds'>): Promise<{ rounds: number; reason: string }> => {
         const { migrationId, vmId, images, options, dwcp } = input;
         const before = lastReport(reportSchema)?.images ?? [];
         return withHeartbeat(
           () => progress(hub.live(migrationId), before),
           (signal) =>
             hub.ownershipStep(migrationId, signal, async (attempt) => {
-              const last = await journal.last(vmId, migrationId);
-              if (last?.state !== 'claimed')
-                throw new DwcpError(
-                  'ABANDONED',
-                  `Migration ${migrationId} has no claim on ${vmId} any more (${last?.state ?? 'none'})`,
-                );
-              const definition = (await registry.getHere(vmId)).guest;
+              await vms.assertClaimed(vmId, migrationId);
+              const vm = await registry.getHere(vmId);
+              const definition = vm.guest;
               if (!definition) throw new DwcpError('VM_UNKNOWN', `VM ${vmId} is no guest of this host`);
               const ahead = dwcp && hub.takeAhead(migrationId);
               await hub.endLive(migrationId);
@@ -171,7 +152,7 @@ export function createGuestActivities({
               const port = (): Promise<GuestPort> => connect(migrationId, vmId, definition);
               const live = dwcp
                 ? await liveMigration(input, dwcp, migration, ahead, port)
-                : new WholeGuestMove(migration, { images, options }, await port());
+                : new WholeGuestMove(migration, { images: vms.located(vm, images), options }, await port());
               hub.setLive(migrationId, live);
               try {
                 await live.rounds(attempt);
@@ -185,7 +166,7 @@ export function createGuestActivities({
       },
 
       /** Pauses the guest, brings the last of it over and hands it over. Past it this host never lets it run again. */
-      guestSwitchover: async (input: HandOverInput): Promise<MovedGuest> =>
+      guestSwitchover: async (input: ActivityInput<'guestSwitchover'>): Promise<MovedGuest> =>
         withHeartbeat(
           () => progress(hub.live(input.migrationId), []),
           (signal) =>
@@ -215,16 +196,13 @@ export function createGuestActivities({
         ),
 
       /** What was handed over, where it was; for a hand-over that goes on by way of Temporal. */
-      handedOverRoots: async (input: {
-        migrationId: string;
-        vmId: string;
-      }): Promise<Record<string, string> | undefined> => {
+      handedOverRoots: async (input: ActivityInput<'handedOverRoots'>): Promise<Record<string, string> | undefined> => {
         const last = await journal.last(input.vmId, input.migrationId);
         return last?.state === 'handed_over' ? (await handed(input)).roots : undefined;
       },
 
       /** The source's end of a hand-over that went by way of Temporal. */
-      releaseGuest: async (input: HandOverInput & { taken: TakenOver }): Promise<MovedGuest> =>
+      releaseGuest: async (input: ActivityInput<'releaseGuest'>): Promise<MovedGuest> =>
         withHeartbeat(
           () => ({ doing: 'releasing the guest' }),
           (signal) =>

@@ -4,9 +4,10 @@
  */
 import { activityInfo } from '@temporalio/activity';
 import type { GuestPort, InspectedImage } from '../src/hypervisor/contract';
+import type { ActivityInput } from '../src/model/activity-inputs';
 import { hasCode } from '../src/model/errors';
 import type { GuestDefinition, GuestSpec } from '../src/model/guest';
-import { looksOf } from '../src/model/image';
+import { type ImageSpec, looksOf } from '../src/model/image';
 import type { LinkSurvey } from '../src/model/link-survey';
 import type { MigrationOptions } from '../src/model/options';
 import { type LinkMeasurement, selectLevelAndStreams } from '../src/model/tiers';
@@ -14,16 +15,18 @@ import type { VmRecord } from '../src/store/vm-registry';
 import { GuestHeadStart } from '../src/sync/guest/guest-head-start';
 import { LiveMigration } from '../src/sync/guest/live-migration';
 import { surveyLink } from '../src/sync/source/link-survey';
-import { type Destination, UNLIMITED } from '../src/sync/source/source-context';
+import { UNLIMITED } from '../src/sync/source/source-context';
 import type { SourceMigration } from '../src/sync/source/source-migration';
+import { behindBorder } from './border';
 import { withHeartbeat } from './heartbeat';
 import { createGuestActivities } from './source-guest';
 import { createImageActivities } from './source-images';
 import type { HandOverInput, LinkInput, PreparedSource, SourceDependencies } from './source-inputs';
-import { withFailures } from './to-failure';
+import { SourceVms } from './source-vm';
 
 export function createSourceActivities(dependencies: SourceDependencies) {
   const { hub, ownership, settle } = dependencies;
+  const vms = new SourceVms(dependencies);
   const open = ({ migrationId, destination, options }: LinkInput): SourceMigration =>
     hub.open(migrationId, destination, options);
   /** The source's halves of a hand-over: before the destination takes over, and after. Each may be asked for again. */
@@ -82,24 +85,19 @@ export function createSourceActivities(dependencies: SourceDependencies) {
 
   const guestActivities = createGuestActivities({ ...dependencies, connect, release });
   const imageActivities = createImageActivities(dependencies);
-  const vmActivities = withFailures(
+  const vmActivities = behindBorder(
     {
       /** Claims the VM for this migration, or only looks at it (warm-up, plan). @param input ahead: a guest moves by DWCP with these options, and what can be begun of it is */
-      prepareSource: async (input: {
-        migrationId: string;
-        vmId: string;
-        claim: boolean;
-        force?: boolean;
-        ahead?: MigrationOptions;
-      }): Promise<PreparedSource> =>
+      prepareSource: async (input: ActivityInput<'prepareSource'>): Promise<PreparedSource> =>
         withHeartbeat(
           () => ({ doing: 'looking at the VM' }),
           async (signal) => {
             const { migrationId, vmId, force } = input;
             if (!input.claim) {
               const { vm, images, guest } = await ownership.inspect(vmId, force);
+              hub.noteFound(migrationId, { vmId, images, guest });
               return {
-                images,
+                images: images.map(specOf),
                 fence: 0,
                 alreadyMoved: false,
                 generation: vm.generation,
@@ -117,10 +115,11 @@ export function createSourceActivities(dependencies: SourceDependencies) {
                   force,
                   activityInfo().workflowExecution?.workflowId,
                 );
+                hub.noteFound(migrationId, { vmId, images, guest });
                 // From files alone, while the link is being established.
                 if (guest && input.ahead) await beginAhead(migrationId, vm, images, guest, input.ahead);
                 return {
-                  images,
+                  images: images.map(specOf),
                   fence,
                   alreadyMoved,
                   generation: vm.generation,
@@ -138,7 +137,9 @@ export function createSourceActivities(dependencies: SourceDependencies) {
           },
         ),
 
-      establishStreams: async (input: LinkInput): Promise<{ streams: number; fromPool: number }> =>
+      establishStreams: async (
+        input: ActivityInput<'establishStreams'>,
+      ): Promise<{ streams: number; fromPool: number }> =>
         withHeartbeat(
           () => ({ doing: 'establishing streams' }),
           async (signal) => {
@@ -151,14 +152,14 @@ export function createSourceActivities(dependencies: SourceDependencies) {
           },
         ),
 
-      detectTier: async (input: LinkInput): Promise<LinkMeasurement> =>
+      detectTier: async (input: ActivityInput<'detectTier'>): Promise<LinkMeasurement> =>
         withHeartbeat(
           () => ({ doing: 'measuring the link' }),
           () => open(input).measureLink(),
         ),
 
       /** Hands over and waits for the destination's word. Past it this host never starts the VM again. */
-      switchover: async (input: HandOverInput & { roots: Record<string, string> }): Promise<{ generation: number }> =>
+      switchover: async (input: ActivityInput<'switchover'>): Promise<{ generation: number }> =>
         withHeartbeat(
           () => ({ doing: 'handing over' }),
           (signal) =>
@@ -171,35 +172,31 @@ export function createSourceActivities(dependencies: SourceDependencies) {
         ),
 
       /** By Temporal instead of the data plane, step by step. */
-      handOver: async (input: HandOverInput & { roots: Record<string, string> }): Promise<void> =>
+      handOver: async (input: ActivityInput<'handOver'>): Promise<void> =>
         withHeartbeat(
           () => ({ doing: 'handing over' }),
           (signal) => hub.ownershipStep(input.migrationId, signal, () => handOver(input)),
         ),
 
-      release: async (input: HandOverInput & { generation: number }): Promise<void> =>
+      release: async (input: ActivityInput<'release'>): Promise<void> =>
         withHeartbeat(
           () => ({ doing: 'releasing the VM' }),
           (signal) => hub.ownershipStep(input.migrationId, signal, () => release(input, input.generation)),
         ),
 
       /** Warm-up: both sides record what is equal now as their baseline; the VM stays. */
-      keepWarm: async (input: LinkInput & { images: readonly InspectedImage[] }): Promise<void> =>
+      keepWarm: async (input: ActivityInput<'keepWarm'>): Promise<void> =>
         withHeartbeat(
           () => ({ doing: 'recording the baseline' }),
           async (signal) => {
+            const images = vms.located(await vms.readable(input), input.images);
             const migration = open(input);
             await (await migration.sessionPatiently(signal)).control.request('keep', {});
-            await ownership.recordSent(input.vmId, input.images, migration.sentManifests);
+            await ownership.recordSent(input.vmId, images, migration.sentManifests);
           },
         ),
 
-      rollBackSource: async (input: {
-        migrationId: string;
-        vmId: string;
-        destinationAbandoned: boolean;
-        note?: string;
-      }): Promise<void> =>
+      rollBackSource: async (input: ActivityInput<'rollBackSource'>): Promise<void> =>
         withHeartbeat(
           () => ({ doing: 'rolling back' }),
           (signal) =>
@@ -210,24 +207,19 @@ export function createSourceActivities(dependencies: SourceDependencies) {
         ),
 
       /** Ends the session of a migration; streams go back to the pool. */
-      closeSource: async (input: { migrationId: string }): Promise<void> =>
+      closeSource: async (input: ActivityInput<'closeSource'>): Promise<void> =>
         withHeartbeat(
           () => ({ doing: 'ending the session' }),
           (signal) => hub.ownershipStep(input.migrationId, signal, () => hub.close(input.migrationId)),
         ),
 
-      setBandwidthLimit: (input: { migrationId: string; bytesPerSecond: number }): Promise<boolean> => {
+      setBandwidthLimit: (input: ActivityInput<'setBandwidthLimit'>): Promise<boolean> => {
         const migration = hub.find(input.migrationId);
         migration?.bucket.setRate(input.bytesPerSecond);
         return Promise.resolve(migration !== undefined);
       },
 
-      surveyLink: async (input: {
-        sessionId: string;
-        destination: Destination;
-        streams: number;
-        seconds: number;
-      }): Promise<LinkSurvey> =>
+      surveyLink: async (input: ActivityInput<'surveyLink'>): Promise<LinkSurvey> =>
         withHeartbeat(
           () => ({ doing: 'measuring the path' }),
           async (signal) => {
@@ -244,7 +236,7 @@ export function createSourceActivities(dependencies: SourceDependencies) {
           },
         ),
 
-      connectPeer: async (input: { destination: Destination; streams: number }): Promise<{ idle: number }> => {
+      connectPeer: async (input: ActivityInput<'connectPeer'>): Promise<{ idle: number }> => {
         const { hostId, peers } = hub.context;
         const hello = {
           role: 'idle' as const,
@@ -263,6 +255,11 @@ export function createSourceActivities(dependencies: SourceDependencies) {
     { side: 'source' },
   );
   return { ...vmActivities, ...imageActivities, ...guestActivities };
+}
+
+/** Where an image lies is nobody else's business. */
+function specOf({ imageId, kind, sizeBytes }: ImageSpec): ImageSpec {
+  return { imageId, kind, sizeBytes };
 }
 
 export type SourceActivities = ReturnType<typeof createSourceActivities>;

@@ -4,12 +4,12 @@
  */
 import { activityInfo } from '@temporalio/activity';
 import type { InspectedImage } from '../src/hypervisor/contract';
-import type { GuestSpec } from '../src/model/guest';
+import type { ActivityInput } from '../src/model/activity-inputs';
 import type { ImageSpec } from '../src/model/image';
 import { type ImageProgress, type ImageResult, imageProgressSchema } from '../src/model/migration';
 import { ownValue } from '../src/model/own-value';
 import { type MigrationPlan, planMigration } from '../src/model/plan';
-import type { LinkMeasurement } from '../src/model/tiers';
+import type { VmRecord } from '../src/store/vm-registry';
 import { ScanFeed, type StillFeed } from '../src/sync/feeds/block-feed';
 import { imageResultOf, progressOf, standardProgressOf, standardResultOf } from '../src/sync/source/image-results';
 import { ImageSender, type SendImageRequest } from '../src/sync/source/image-sender';
@@ -17,14 +17,19 @@ import { assumeImage, sampleImage } from '../src/sync/source/plan-sampler';
 import { ReferenceSources } from '../src/sync/source/reference-sources';
 import type { SourceMigration } from '../src/sync/source/source-migration';
 import { StandardSender } from '../src/sync/source/standard-sender';
+import { behindBorder } from './border';
 import { lastReport, withHeartbeat } from './heartbeat';
-import type { LinkInput, SourceDependencies, TransferInput } from './source-inputs';
-import { withFailures } from './to-failure';
+import type { LinkInput, SourceDependencies } from './source-inputs';
+import { SourceVms } from './source-vm';
 
-export function createImageActivities({ hub, registry, serveStopped, report, observe }: SourceDependencies) {
+export function createImageActivities({ serveStopped, report, observe, ...parts }: SourceDependencies) {
+  const { hub } = parts;
+  const vms = new SourceVms(parts);
   const open = ({ migrationId, destination, options }: LinkInput): SourceMigration =>
     hub.open(migrationId, destination, options);
-  const referencesTo = (disks: NonNullable<TransferInput['disks']>): SendImageRequest['references'] => {
+  const referencesTo = (
+    disks: readonly (InspectedImage & { readonly number: number })[],
+  ): SendImageRequest['references'] => {
     if (disks.length === 0) return undefined;
     const sources = new ReferenceSources(disks, []);
     void sources.fillDisks(new Map(disks.map(({ imageId, path }) => [imageId, path])), hub.context.pool);
@@ -33,41 +38,37 @@ export function createImageActivities({ hub, registry, serveStopped, report, obs
 
   /** An image that nothing writes, whatever form it lies in. */
   const still = async (
-    vmId: string,
+    { vmId, guest }: VmRecord,
     { path, sizeBytes }: Pick<InspectedImage, 'path' | 'sizeBytes'>,
-  ): Promise<StillFeed> => {
-    const definition = (await registry.find(vmId))?.guest;
-    return ScanFeed.open(path, sizeBytes, definition && (await serveStopped(vmId, definition, path)));
-  };
+  ): Promise<StillFeed> => ScanFeed.open(path, sizeBytes, guest && (await serveStopped(vmId, guest, path)));
 
-  return withFailures(
+  return behindBorder(
     {
-      computePlan: async (
-        input: LinkInput & {
-          images: readonly InspectedImage[];
-          guest?: GuestSpec;
-          link: LinkMeasurement;
-          level: number;
-        },
-      ): Promise<MigrationPlan> =>
+      computePlan: async (input: ActivityInput<'computePlan'>): Promise<MigrationPlan> =>
         withHeartbeat(
           () => ({ doing: 'sampling images' }),
           async () => {
+            const vm = await vms.readable(input);
+            const found = hub.found(input.migrationId, vm.vmId);
+            // Whether a guest runs is known to the agent that has looked; another one does not touch its disks for a guess.
+            const isAssumed = ({ imageId, kind }: ImageSpec): boolean =>
+              found
+                ? found.guest !== undefined &&
+                  (kind === 'memory' || ownValue(found.guest.formats ?? {}, imageId) !== undefined)
+                : vm.guest !== undefined;
+            const images = vms.located(vm, input.images);
             const migration = open(input);
             const { enableDeltaSync, enableCompression, bandwidthLimit } = input.options;
             const samples = [];
-            for (const { path, ...image } of input.images) {
+            for (const { path, ...image } of images) {
               const sampled = { vmId: input.vmId, image, useBaseline: enableDeltaSync };
-              if (
-                input.guest &&
-                (image.kind === 'memory' || ownValue(input.guest.formats ?? {}, image.imageId) !== undefined)
-              ) {
+              if (isAssumed(image)) {
                 samples.push(await assumeImage(migration, sampled));
                 continue;
               }
-              const feed = input.guest
+              const feed = found?.guest
                 ? await ScanFeed.open(path, image.sizeBytes)
-                : await still(input.vmId, { path, sizeBytes: image.sizeBytes });
+                : await still(vm, { path, sizeBytes: image.sizeBytes });
               try {
                 samples.push(
                   await sampleImage(migration, sampled, feed, { level: input.level, compress: enableCompression }),
@@ -80,22 +81,24 @@ export function createImageActivities({ hub, registry, serveStopped, report, obs
           },
         ),
 
-      transferImage: async (input: TransferInput): Promise<ImageResult> => {
-        const { path, ...image } = input.image;
+      transferImage: async (input: ActivityInput<'transferImage'>): Promise<ImageResult> => {
+        const { image } = input;
+        const vm = await vms.readable(input);
+        const located = vms.locate(vm, image);
+        const disks = vms.located(vm, input.disks ?? []);
         const migration = open(input);
         const before = lastReport(imageProgressSchema);
-        const vmType = (await registry.find(input.vmId))?.vmType;
-        const feed = await still(input.vmId, input.image);
+        const feed = await still(vm, located);
         const sender = new ImageSender(migration, {
           vmId: input.vmId,
-          vmType,
+          vmType: vm.vmType,
           image,
-          path,
+          path: located.path,
           feed,
           start: input.start,
           options: input.options,
           linkBytesPerSecond: input.link.bandwidthBytesPerSecond,
-          references: referencesTo(input.disks ?? []),
+          references: referencesTo(disks),
         });
         const progress = (): ImageProgress => {
           const now = progressOf(sender.progress, before);
@@ -115,14 +118,13 @@ export function createImageActivities({ hub, registry, serveStopped, report, obs
         }
       },
 
-      standardTransferImage: async (
-        input: LinkInput & { image: ImageSpec & { readonly path: string } },
-      ): Promise<ImageResult> => {
-        const { imageId, kind, sizeBytes } = input.image;
-        const image = { imageId, kind, sizeBytes };
+      standardTransferImage: async (input: ActivityInput<'standardTransferImage'>): Promise<ImageResult> => {
+        const { image } = input;
+        const vm = await vms.readable(input);
+        const located = vms.locate(vm, image);
         const migration = open(input);
         const before = lastReport(imageProgressSchema);
-        const feed = await still(input.vmId, input.image);
+        const feed = await still(vm, located);
         const sender = new StandardSender(migration, image, feed);
         const startedAt = performance.now();
         const progress = (): ImageProgress => {

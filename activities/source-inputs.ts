@@ -1,17 +1,13 @@
 /**
  * What the source's activities are given: by the agent when it starts, and by workflows in each call; and what they find out.
  */
-import type { GuestPort, InspectedImage, StillDisk } from '../src/hypervisor/contract';
-import type { GuestDefinition, GuestSpec, StoppedGuest } from '../src/model/guest';
-import type { HandOver } from '../src/model/hand-over';
-import type { ImageSpec, VmLooks } from '../src/model/image';
+import type { GuestPort, StillDisk } from '../src/hypervisor/contract';
+import type { ActivityResult } from '../src/model/activity-results';
+import type { GuestDefinition } from '../src/model/guest';
 import type { ImageProgress, ImageResult } from '../src/model/migration';
-import type { MigrationOptions } from '../src/model/options';
-import type { LevelAndStreams, LinkMeasurement } from '../src/model/tiers';
 import type { OwnershipJournal } from '../src/store/ownership-journal';
 import type { VmRegistry } from '../src/store/vm-registry';
 import type { SourceOwnership } from '../src/sync/hand-over/source-ownership';
-import type { Destination } from '../src/sync/source/source-context';
 import type { SourceHub } from '../src/sync/source-hub';
 import type { ProgressReporter } from './progress-reporter';
 
@@ -39,35 +35,6 @@ export type SourceEvent =
   | { readonly kind: 'progress'; readonly progress: ImageProgress }
   | { readonly kind: 'image'; readonly result: ImageResult };
 
-/** What every activity that uses the link needs to open it, after a restart of the agent too. */
-export interface LinkInput {
-  readonly migrationId: string;
-  readonly vmId: string;
-  readonly destination: Destination;
-  readonly options: MigrationOptions;
-}
+export type { HandOverInput, LinkInput } from '../src/model/activity-inputs';
 
-export interface HandOverInput extends LinkInput {
-  readonly destinationHost: string;
-}
-
-export interface TransferInput extends LinkInput {
-  readonly image: ImageSpec & { readonly path: string };
-  readonly start: LevelAndStreams;
-  readonly link: LinkMeasurement;
-  /** Disks that the destination has by now, each with its number in this migration: the image's pages may be found there. */
-  readonly disks?: readonly (ImageSpec & { readonly path: string; readonly number: number })[] | undefined;
-}
-
-export interface PreparedSource extends VmLooks {
-  readonly images: readonly InspectedImage[];
-  /** Set where a QEMU runs the VM. */
-  readonly guest?: GuestSpec;
-  /** Set where the VM is a guest that does not run. */
-  readonly stoppedGuest?: StoppedGuest;
-  readonly fence: number;
-  readonly generation: number;
-  readonly alreadyMoved: boolean;
-  /** Set where it was handed over already and nobody knows what came of it: a workflow was reset. */
-  readonly handedOver?: HandOver;
-}
+export type PreparedSource = ActivityResult<'prepareSource'>;

@@ -1,14 +1,18 @@
 /**
  * All timeouts and retry policies in one place. Every call gets a readable activity id and summary, since operators
- * address it by them.
+ * address it by them. What hosts answer is read here, and nowhere else: by the schemas of src/model/activity-results.ts.
  */
 import type { RetryPolicy } from '@temporalio/common';
 import { ActivityCancellationType, type ActivityOptions, proxyActivities } from '@temporalio/workflow';
 import type { ControlActivities, DestinationActivities, DictionaryActivities, SourceActivities } from '../activities';
+import type { ActivityInput, ActivityName } from '../src/model/activity-inputs';
+import { ACTIVITY_RESULTS, type ActivityResult } from '../src/model/activity-results';
 import type { ErrorCode } from '../src/model/error-codes';
+import { DwcpError } from '../src/model/errors';
+import type { Side } from '../src/model/ids';
 import { CONTROL_QUEUE, hostQueue } from '../src/model/names';
 import { HEARTBEAT_TIMEOUT_MS, HOST_PATIENCE_MS } from '../src/model/timing';
-import { atHost } from './failures';
+import { atHost, failWith } from './failures';
 
 const RETRY = { initialInterval: '1s', backoffCoefficient: 2, maximumInterval: '15s' } as const;
 
@@ -57,32 +61,71 @@ function options(preset: Preset, { activityId, summary }: Call): ActivityOptions
   return { ...rest, ...(heartbeatTimeout !== undefined && { heartbeatTimeout }), activityId, summary };
 }
 
-/** Activities whose failures say on which host they were to run. */
-function onHost<A extends object>(hostId: string, activities: A): A {
-  return new Proxy(activities, {
-    get: (all, name) => {
-      const activity: unknown = Reflect.get(all, name);
-      return typeof activity === 'function'
-        ? (...input: readonly unknown[]) => atHost(hostId, Reflect.apply(activity, all, input) as Promise<unknown>)
-        : activity;
-    },
-  });
-}
+/** Activities of a worker as workflows have them: their answers parsed. */
+type Asked<A> = {
+  readonly [N in keyof A & ActivityName]: (
+    ...input: undefined extends ActivityInput<N> ? [] : [ActivityInput<N>]
+  ) => Promise<ActivityResult<N>>;
+};
 
-export function onSource(hostId: string, preset: Preset, call: Call): SourceActivities {
-  return onHost(hostId, proxyActivities<SourceActivities>({ ...options(preset, call), taskQueue: hostQueue(hostId) }));
-}
+export type PreparedSource = ActivityResult<'prepareSource'>;
+export type MovedGuest = ActivityResult<'guestSwitchover'>;
 
-export function onDestination(hostId: string, preset: Preset, call: Call): DestinationActivities {
-  return onHost(
-    hostId,
-    proxyActivities<DestinationActivities>({ ...options(preset, call), taskQueue: hostQueue(hostId) }),
+/** Behind the hand-over an answer that cannot be read leaves open what has happened: nobody may take it for a failure. */
+const BEHIND_HAND_OVER: ReadonlySet<string> = new Set<ActivityName>([
+  'switchover',
+  'guestSwitchover',
+  'takeOver',
+  'releaseGuest',
+]);
+
+function parseResult(side: Side, hostId: string, name: ActivityName, answer: unknown): unknown {
+  const parsed = ACTIVITY_RESULTS[name].safeParse(answer);
+  if (parsed.success) return parsed.data;
+  const what = parsed.error.issues
+    .slice(0, 3)
+    .map((issue) => `${issue.path.join('.') || 'answer'}: ${issue.message}`)
+    .join('; ');
+  throw failWith(
+    new DwcpError(
+      BEHIND_HAND_OVER.has(name) ? 'HANDOVER_IN_DOUBT' : 'INVALID_INPUT',
+      `Host ${hostId} answers ${name} with what cannot be read: ${what}`.slice(0, 500),
+      { side, hint: `Bring agents and control worker to one release. Where they are, look at host ${hostId}` },
+    ),
   );
 }
 
+/** Activities whose failures say on which host they were to run, and whose answers are read by their schemas. */
+function asked<A extends object>(side: Side, hostId: string, activities: object): Asked<A> {
+  return new Proxy(activities, {
+    get: (all, name) => {
+      const activity: unknown = Reflect.get(all, name);
+      if (typeof activity !== 'function') return activity;
+      return async (...input: readonly unknown[]): Promise<unknown> =>
+        parseResult(
+          side,
+          hostId,
+          name as ActivityName,
+          await atHost(hostId, Reflect.apply(activity, all, input) as Promise<unknown>),
+        );
+    },
+  }) as Asked<A>;
+}
+
+export function onSource(hostId: string, preset: Preset, call: Call): Asked<SourceActivities> {
+  const taskQueue = hostQueue(hostId);
+  return asked('source', hostId, proxyActivities<SourceActivities>({ ...options(preset, call), taskQueue }));
+}
+
+export function onDestination(hostId: string, preset: Preset, call: Call): Asked<DestinationActivities> {
+  const taskQueue = hostQueue(hostId);
+  return asked('destination', hostId, proxyActivities<DestinationActivities>({ ...options(preset, call), taskQueue }));
+}
+
 /** Minutes of one thread, with heartbeats; a host that is away is not waited for, a host without zstd not asked again. */
-export function onDictionaries(hostId: string, call: Call): DictionaryActivities {
-  return onHost(
+export function onDictionaries(hostId: string, call: Call): Asked<DictionaryActivities> {
+  return asked(
+    'source',
     hostId,
     proxyActivities<DictionaryActivities>({
       ...options('courtesy', call),
@@ -92,12 +135,16 @@ export function onDictionaries(hostId: string, call: Call): DictionaryActivities
   );
 }
 
-export function onControl(call: Call): ControlActivities {
-  return proxyActivities<ControlActivities>({
-    startToCloseTimeout: '10s',
-    retry: { ...RETRY, maximumAttempts: 5 },
-    activityId: call.activityId,
-    summary: call.summary,
-    taskQueue: CONTROL_QUEUE,
-  });
+export function onControl(call: Call): Asked<ControlActivities> {
+  return asked(
+    'control',
+    'of the control worker',
+    proxyActivities<ControlActivities>({
+      startToCloseTimeout: '10s',
+      retry: { ...RETRY, maximumAttempts: 5 },
+      activityId: call.activityId,
+      summary: call.summary,
+      taskQueue: CONTROL_QUEUE,
+    }),
+  );
 }

@@ -2,20 +2,22 @@
  * Keeps copies of what has arrived beside a VM, after its migration: old bytes for deltas on the way back. A failure
  * here costs bytes next time, nothing else.
  */
-import type { DestinationActivities } from '../activities';
+import { z } from 'zod';
+import type { ActivityResult } from '../src/model/activity-results';
+import { hostIdSchema, imageIdSchema, vmIdSchema } from '../src/model/ids';
+import { MAX_VM_IMAGES } from '../src/model/image';
 import { onDestination } from './activity-proxies';
+import { parseArgument } from './failures';
 
-export interface KeepBaselinesInput {
-  readonly vmId: string;
-  readonly hostId: string;
-  readonly imageIds: readonly string[];
-}
+const inputSchema = z.strictObject({
+  vmId: vmIdSchema,
+  hostId: hostIdSchema,
+  imageIds: z.array(imageIdSchema).max(MAX_VM_IMAGES),
+});
+export type KeepBaselinesInput = z.infer<typeof inputSchema>;
 
-export async function keepBaselines({
-  vmId,
-  hostId,
-  imageIds,
-}: KeepBaselinesInput): Promise<Awaited<ReturnType<DestinationActivities['keepBaselineCopies']>>> {
+export async function keepBaselines(argument: KeepBaselinesInput): Promise<ActivityResult<'keepBaselineCopies'>> {
+  const { vmId, hostId, imageIds } = parseArgument(inputSchema, argument);
   const call = { activityId: 'keep-copies', summary: `${hostId}: clone or copy the images of ${vmId}` };
   return onDestination(hostId, 'courtesy', call).keepBaselineCopies({
     vmId,

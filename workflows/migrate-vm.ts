@@ -10,9 +10,9 @@
  * out at its start how far the hand-over had come, and goes on from there.
  */
 import { CancellationScope } from '@temporalio/workflow';
-import type { MovedGuest } from '../activities';
 import type { DwcpError } from '../src/model/errors';
 import type { ImageResult, MigrationRequest, MigrationResult } from '../src/model/migration';
+import type { MovedGuest } from './activity-proxies';
 import { completed, keepCopiesBeside, recordOutcome } from './complete';
 import { failWith, toCoded } from './failures';
 import { moveGuest, moveGuestWhole } from './move-guest';

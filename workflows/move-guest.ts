@@ -3,8 +3,8 @@
  * guest running at the source, and the rounds begin again; most of it is at the destination by then.
  */
 import { CancellationScope } from '@temporalio/workflow';
-import type { MovedGuest } from '../activities';
 import { DwcpError } from '../src/model/errors';
+import type { MovedGuest } from './activity-proxies';
 import { toCoded } from './failures';
 import { guestSwitchover } from './switchover';
 import type { TransferFlow } from './transfer-flow';

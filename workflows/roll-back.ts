@@ -3,9 +3,9 @@
  * cancellation. Forward steps and what undoes them: claim - roll back; promise - abandon; images - kept as baselines.
  */
 import { sleep } from '@temporalio/workflow';
-import type { MovedGuest } from '../activities';
 import type { ErrorCode } from '../src/model/error-codes';
 import { DwcpError } from '../src/model/errors';
+import type { MovedGuest } from './activity-proxies';
 import { onDestination, onSource } from './activity-proxies';
 import { AbortedByOperator, toCoded } from './failures';
 import { goOnHandedOver } from './switchover';

@@ -3,11 +3,10 @@
  * begun, only the destination's durable promise (or an operator who accepts the risk) leads back.
  */
 import { sleep } from '@temporalio/workflow';
-import type { DestinationActivities, MovedGuest } from '../activities';
 import type { ErrorCode } from '../src/model/error-codes';
-import type { HandOver } from '../src/model/hand-over';
+import type { HandOver, TakenOver } from '../src/model/hand-over';
 import type { ImageResult } from '../src/model/migration';
-import { onDestination, onSource } from './activity-proxies';
+import { type MovedGuest, onDestination, onSource } from './activity-proxies';
 import { AbortedByOperator, toCoded } from './failures';
 import type { TransferFlow } from './transfer-flow';
 
@@ -61,7 +60,7 @@ async function unlessInDoubt<T>(byLink: Promise<T>, otherwise: (error: unknown) 
   }
 }
 
-function takeOver(flow: TransferFlow, roots: Record<string, string>): ReturnType<DestinationActivities['takeOver']> {
+function takeOver(flow: TransferFlow, roots: Record<string, string>): Promise<TakenOver> {
   const { destinationHost, vmId, migrationId } = flow.state.identity;
   const call = { activityId: 'take-over', summary: `${destinationHost}: take ${vmId} over` };
   return onDestination(destinationHost, 'handOver', call).takeOver({ migrationId, vmId, roots });

@@ -2,7 +2,7 @@
  * The nodes that every flow shares, from `initialise AMST` to the verified images, each by its name of docs/migration-protocol.md. What
  * the images are for (a move, a warm-up, a plan) is decided by the workflows that call them.
  */
-import type { LinkInput, PreparedSource } from '../activities';
+import type { LinkInput } from '../src/model/activity-inputs';
 import type { DwcpError } from '../src/model/errors';
 import type { HandOver } from '../src/model/hand-over';
 import { looksOf } from '../src/model/image';
@@ -11,7 +11,7 @@ import type { MigrationOptions } from '../src/model/options';
 import type { Phase } from '../src/model/phases';
 import type { MigrationPlan } from '../src/model/plan';
 import { type LevelAndStreams, type LinkMeasurement, selectLevelAndStreams } from '../src/model/tiers';
-import { onDestination, onSource } from './activity-proxies';
+import { onDestination, onSource, type PreparedSource } from './activity-proxies';
 import { AbortedByOperator, toCoded } from './failures';
 import type { MigrationState } from './migration-state';
 
@@ -74,7 +74,7 @@ export class TransferFlow {
     const { migrationId, vmId } = this.state.identity;
     this.#asked = true;
     this.handedOver = true;
-    this.#input = { migrationId, vmId, destination, options: this.options };
+    this.#input = { migrationId, vmId, destination, options: this.options, mode: 'migrate' };
   }
 
   /** Both sides prepare: place and promise at the destination, and a grant that lets the source in. */
@@ -145,7 +145,6 @@ export class TransferFlow {
         images: this.prepared.images,
         link,
         level,
-        ...(this.prepared.guest && { guest: this.prepared.guest }),
       }),
     );
     this.state.plan = plan;
@@ -183,7 +182,6 @@ export class TransferFlow {
         ...this.linkInput,
         options: this.options,
         images,
-        guest,
         ...(dwcp && { dwcp }),
       }),
     );
@@ -248,7 +246,7 @@ export class TransferFlow {
       ...(stoppedGuest && { stoppedGuest }),
       force: this.options.force,
     });
-    this.#input = { migrationId, vmId, destination, options: this.options };
+    this.#input = { migrationId, vmId, destination, options: this.options, mode };
   }
 
   async #eachImage(

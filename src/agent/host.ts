@@ -11,6 +11,7 @@ import { join } from 'node:path';
 import { HostDriver } from '../hypervisor/host-driver';
 import { limitAt, parseBandwidthSchedule, type ScheduleEntry } from '../model/bandwidth-schedule';
 import { DwcpError, toDwcpError } from '../model/errors';
+import { hostIdSchema } from '../model/ids';
 import type { ProcessOptions } from '../model/options';
 import { AuditLog } from '../store/audit-log';
 import { BaseStore } from '../store/base-disks';
@@ -64,8 +65,11 @@ export interface HostParts {
   readonly close: () => Promise<void>;
 }
 
+/** @throws CONFIG_INVALID where it is no name, or one that is reserved */
 export function resolveHostId(options: Pick<ProcessOptions, 'hostId'>): string {
-  return options.hostId || hostname();
+  const parsed = hostIdSchema.safeParse(options.hostId || hostname());
+  if (parsed.success) return parsed.data;
+  throw new DwcpError('CONFIG_INVALID', `hostId: ${parsed.error.issues[0]?.message ?? ''}`);
 }
 
 export function resolveDataDir(options: Pick<ProcessOptions, 'hostId' | 'dataDir'>): string {

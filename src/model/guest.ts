@@ -4,7 +4,8 @@
  */
 import { z } from 'zod';
 import { GUEST_STATE_NAMES, type GuestState } from './guest-states';
-import { BLOCK_SIZE_BYTES, MAX_IMAGE_BYTES } from './image';
+import { imageIdSchema } from './ids';
+import { BLOCK_SIZE_BYTES, MAX_IMAGE_BYTES, MAX_VM_IMAGES } from './image';
 
 /** The image that stands for a guest's RAM. */
 export const MEMORY_IMAGE_ID = 'memory';
@@ -34,11 +35,15 @@ export const sharedFileSchema = z.strictObject({
 });
 export type SharedFile = z.infer<typeof sharedFileSchema>;
 
+const diskPathsSchema = z
+  .record(imageIdSchema, z.string().min(1).max(4096))
+  .refine((paths) => Object.keys(paths).length <= MAX_VM_IMAGES, 'more disks than a VM has');
+
 /** What the destination has to know of a running guest before anything is sent. */
 export const guestSpecSchema = z.strictObject({
   command: guestDefinitionSchema.shape.command,
   /** Formats of disks that are not raw, by image id. */
-  formats: z.record(z.string(), diskFormatSchema).optional(),
+  formats: z.record(imageIdSchema, diskFormatSchema).optional(),
   qemuVersion: z.string().max(60),
   machine: z.string().max(200),
   /** Files besides the disks that the command names; they have to be there on the destination too. */
@@ -58,16 +63,16 @@ export const guestSpecSchema = z.strictObject({
   /** Its read-only drives. */
   sharedFiles: z.array(sharedFileSchema).max(16),
   /** The guest's disks by their places on the source, to be found again in the command. */
-  diskPaths: z.record(z.string(), z.string()),
+  diskPaths: diskPathsSchema,
 });
 export type GuestSpec = z.infer<typeof guestSpecSchema>;
 
 /** A guest that does not run: what it takes to start it on another host. */
 export const stoppedGuestSchema = z.strictObject({
   command: guestDefinitionSchema.shape.command,
-  diskPaths: z.record(z.string(), z.string()),
+  diskPaths: diskPathsSchema,
   /** Disks, by image id, of which the content travels and not the file that holds it. */
-  rawDisks: z.array(z.string()),
+  rawDisks: z.array(imageIdSchema).max(MAX_VM_IMAGES),
 });
 export type StoppedGuest = z.infer<typeof stoppedGuestSchema>;
 

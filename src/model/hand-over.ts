@@ -6,9 +6,24 @@
 import { z } from 'zod';
 import { guestResultSchema } from './guest';
 import { hostIdSchema, imageIdSchema } from './ids';
+import { countSchema, MAX_VM_IMAGES } from './image';
 import { imageResultSchema } from './migration';
 
 const pathSchema = z.strictObject({ address: z.string(), port: z.int() });
+
+/** An image's hash over its hashes, in hex; nothing where QEMU itself has brought the image. */
+export const rootSchema = z.string().regex(/^[0-9a-f]{0,64}$/, 'a root is written in hex');
+export const rootsSchema = z
+  .record(imageIdSchema, rootSchema)
+  .refine((roots) => Object.keys(roots).length <= MAX_VM_IMAGES, 'more roots than a VM has images');
+
+/** What a destination says that has taken a VM over. */
+export const takenOverSchema = z.object({
+  generation: countSchema,
+  resumedAtMs: z.number().optional(),
+  responds: z.boolean().optional(),
+});
+export type TakenOver = z.infer<typeof takenOverSchema>;
 
 export const handOverSchema = z.strictObject({
   destinationHost: hostIdSchema,

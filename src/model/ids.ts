@@ -14,13 +14,20 @@ function name(what: string, maxLength: number): z.ZodString {
     .regex(NAME, `${what} may hold letters, digits, '.', '_' and '-', and starts with a letter or digit`);
 }
 
+/** Any of them; what becomes a path is this at least. */
+export const nameSchema = name('a name', 120);
 export const vmIdSchema = name('VM id', 120);
 /** What VMs have in common that look alike: `web`, `postgres`. */
 export const vmTypeSchema = name('VM type', 60);
 /** Whose VMs may refer to the same bases; none is one of its own. */
 export const tenantSchema = z.union([z.literal(''), name('tenant', 60)]);
 export const baseNameSchema = name('base', 120);
-export const hostIdSchema = name('host id', 120);
+/** Beside the folders of hosts that are named by their ids lies one of this name. */
+const RESERVED_HOST = 'trust';
+export const hostIdSchema = name('host id', 120).refine(
+  (id) => id !== RESERVED_HOST,
+  `host id "${RESERVED_HOST}" is reserved`,
+);
 export const imageIdSchema = name('image id', 60);
 export const migrationIdSchema = name('migration id', 120);
 /** gpu: the saved state of an accelerator; its numbers are taken apart where that pays. */

@@ -17,6 +17,15 @@ export const MAX_IMAGES = 64;
 /** 8 TiB: keeps block numbers in 27 bits and every byte offset exact in a double. */
 export const MAX_IMAGE_BYTES = 2 ** 43;
 
+/** Fences and generations grow by one a migration: a VM that moves each second reaches this in 68 years. */
+export const countSchema = z
+  .int()
+  .min(0)
+  .max(2 ** 31 - 1);
+
+/** Disks and saved states, and a running guest's memory beside them. */
+export const MAX_VM_IMAGES = 65;
+
 export const imageSpecSchema = z.strictObject({
   imageId: imageIdSchema,
   kind: imageKindSchema,

@@ -1,20 +1,22 @@
 /**
  * What `dwcp link` shows: a path as it was measured without a migration.
  */
-import type { LevelAndStreams, LinkMeasurement } from './tiers';
+import { z } from 'zod';
+import { type LevelAndStreams, linkMeasurementSchema } from './tiers';
 
-export interface LinkSurvey {
-  readonly link: LinkMeasurement;
+export const linkSurveySchema = z.object({
+  link: linkMeasurementSchema.unwrap().strip(),
   /** Mean difference between one round trip and the next. */
-  readonly jitterMs: number;
-  readonly streams: number;
-  readonly oneStreamBytesPerSecond: number;
-  readonly manyStreamsBytesPerSecond: number;
+  jitterMs: z.number(),
+  streams: z.number(),
+  oneStreamBytesPerSecond: z.number(),
+  manyStreamsBytesPerSecond: z.number(),
   /** What the source's kernel takes the rate of delivery of the many for; 0 where it does not tell. */
-  readonly deliveryBytesPerSecond: number;
+  deliveryBytesPerSecond: z.number(),
   /** Share of the one stream's time that the destination's receive window held it; absent where the kernel does not tell. */
-  readonly windowLimitedShare?: number;
-}
+  windowLimitedShare: z.number().optional(),
+});
+export type LinkSurvey = z.infer<typeof linkSurveySchema>;
 
 /** What the workflow comes to: also what a migration would start with. */
 export interface SurveyResult extends LinkSurvey {

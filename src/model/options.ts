@@ -336,6 +336,11 @@ export const migrationOverridesSchema = z.strictObject(
   Object.fromEntries(Object.entries(MIGRATION_OPTIONS).map(([name, spec]) => [name, optionSchema(spec).optional()])),
 ) as unknown as z.ZodType<Partial<MigrationOptions>>;
 
+/** All options of a migration, as a workflow hands them to activities. */
+export const migrationOptionsSchema = z.strictObject(
+  Object.fromEntries(Object.entries(MIGRATION_OPTIONS).map(([name, spec]) => [name, optionSchema(spec)])),
+) as unknown as z.ZodType<MigrationOptions>;
+
 /** Defaults filled and conflicts refused (RangeError, for the border to turn into INVALID_INPUT). */
 export function compileMigrationOptions(given: Partial<MigrationOptions>): MigrationOptions {
   const options = withDefaults(MIGRATION_OPTIONS, given);

@@ -2,6 +2,7 @@
  * Tiers: what a measured link starts with. Starting points only; the level controller and the stream tuner move on
  * from them. Table: docs/transport.md.
  */
+import { z } from 'zod';
 import { clamp } from './units';
 
 export type TierName = 'local' | 'regional' | 'global';
@@ -25,17 +26,23 @@ export const TIERS: Readonly<Record<TierName, Tier>> = {
 /** The rungs that pay (docs/encoding.md, level): between them size and speed hardly differ. */
 export const LEVEL_LADDER = [-5, -1, 1, 3, 6, 9, 10] as const;
 
-export interface LinkMeasurement {
-  readonly rttMs: number;
-  /** Bottleneck estimate in bytes a second; a lower bound when the probe was too short to fill the path. */
-  readonly bandwidthBytesPerSecond: number;
-  /** Share of segments that the kernel sent again, 0 to 1; undefined where it cannot be seen. */
-  readonly lossRatio?: number | undefined;
-  readonly congestionControl?: string | undefined;
-  /** How many streams the source's agent expects the path to need, and what makes it think so. */
-  readonly expectedStreams?: number | undefined;
-  readonly expectedBecause?: string | undefined;
-}
+/** Of one session. */
+export const streamCountSchema = z.int().min(1).max(256);
+
+export const linkMeasurementSchema = z
+  .strictObject({
+    rttMs: z.number().min(0).max(3_600_000),
+    /** Bottleneck estimate in bytes a second; a lower bound when the probe was too short to fill the path. */
+    bandwidthBytesPerSecond: z.number().min(0).max(1e15),
+    /** Share of segments that the kernel sent again, 0 to 1; undefined where it cannot be seen. */
+    lossRatio: z.number().min(0).max(100).optional(),
+    congestionControl: z.string().max(40).optional(),
+    /** How many streams the source's agent expects the path to need, and what makes it think so. */
+    expectedStreams: streamCountSchema.optional(),
+    expectedBecause: z.string().max(1000).optional(),
+  })
+  .readonly();
+export type LinkMeasurement = z.infer<typeof linkMeasurementSchema>;
 
 export function classifyTier(rttMs: number): Tier {
   if (rttMs < 10) return TIERS.local;
@@ -48,18 +55,24 @@ export interface StreamBounds {
   readonly initialStreams: number;
 }
 
-export interface LevelAndStreams {
-  readonly tier: TierName;
-  /** False sends changed units as they are. */
-  readonly compress: boolean;
-  readonly maxLevel: number;
-  /** This level and no other: for measurements. */
-  readonly fixedLevel?: number;
-  readonly minStreams: number;
-  readonly maxStreams: number;
-  readonly initialStreams: number;
-  readonly reason: string;
-}
+/** What zstd has. */
+const levelSchema = z.int().min(-7).max(22);
+
+export const levelAndStreamsSchema = z
+  .strictObject({
+    tier: z.enum(['local', 'regional', 'global']),
+    /** False sends changed units as they are. */
+    compress: z.boolean(),
+    maxLevel: levelSchema,
+    /** This level and no other: for measurements. */
+    fixedLevel: levelSchema.optional(),
+    minStreams: streamCountSchema,
+    maxStreams: streamCountSchema,
+    initialStreams: streamCountSchema,
+    reason: z.string().max(2000),
+  })
+  .readonly();
+export type LevelAndStreams = z.infer<typeof levelAndStreamsSchema>;
 
 /** The `select_level` node: where the transfer starts, from the tier and what is expected of the path, within what the request allows. */
 export function selectLevelAndStreams(

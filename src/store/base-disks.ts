@@ -11,8 +11,9 @@ import { z } from 'zod';
 import { PAGE_HASH_BYTES } from '../encoder/hash';
 import { baseNameSchema, tenantSchema } from '../model/ids';
 import { pagesOfBlocks } from '../model/image';
-import { namesIn, readIfThere, writeDurably } from './durable-file';
+import { readIfThere, writeDurably } from './durable-file';
 import { removeDurably } from './durable-folder';
+import { idPath, idsIn } from './id-path';
 
 const baseSchema = z.strictObject({
   name: baseNameSchema,
@@ -35,20 +36,21 @@ export class BaseStore {
   /** @param pages the hashes of its pages, one behind the other */
   async put(base: BaseDisk, pages: Buffer): Promise<void> {
     await this.forget(base.name);
-    await writeDurably(join(this.#folder, `${base.name}.pages`), pages);
-    await writeDurably(join(this.#folder, `${base.name}.json`), JSON.stringify(base, null, 1));
+    await writeDurably(idPath(this.#folder, base.name, '.pages'), pages);
+    await writeDurably(idPath(this.#folder, base.name, '.json'), JSON.stringify(base, null, 1));
   }
 
   async forget(name: string): Promise<void> {
-    await removeDurably(join(this.#folder, `${name}.json`), join(this.#folder, `${name}.pages`));
+    await removeDurably(idPath(this.#folder, name, '.json'), idPath(this.#folder, name, '.pages'));
   }
 
   async list(): Promise<BaseDisk[]> {
-    const names = (await namesIn(this.#folder)).filter((name) => name.endsWith('.json')).sort();
+    const names = (await idsIn(this.#folder, '.json')).sort();
     const found = await Promise.all(
       names.map(async (name) => {
-        const text = await readIfThere(join(this.#folder, name));
-        return text && baseSchema.safeParse(JSON.parse(text.toString('utf8'))).data;
+        const text = await readIfThere(idPath(this.#folder, name, '.json'));
+        const base = text && baseSchema.safeParse(JSON.parse(text.toString('utf8'))).data;
+        return base?.name === name ? base : undefined;
       }),
     );
     return found.flatMap((base) => base ?? []);
@@ -62,7 +64,7 @@ export class BaseStore {
 
   /** The hashes of its pages; undefined where they are not all there. */
   async pagesOf({ name, sizeBytes }: BaseDisk): Promise<Buffer | undefined> {
-    const pages = await readIfThere(join(this.#folder, `${name}.pages`));
+    const pages = await readIfThere(idPath(this.#folder, name, '.pages'));
     return pages?.length === pagesOfBlocks(sizeBytes) * PAGE_HASH_BYTES ? pages : undefined;
   }
 }

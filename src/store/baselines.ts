@@ -10,12 +10,14 @@
 import { rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
-import { DwcpError } from '../model/errors';
 import { imageIdSchema, imageKindSchema, vmIdSchema } from '../model/ids';
-import { exists, isMissing, namesIn, readIfThere, renameDurably, writeDurably } from './durable-file';
+import { exists, isMissing, readIfThere, renameDurably, writeDurably } from './durable-file';
 import { removeDurably } from './durable-folder';
+import { idPath, idsIn } from './id-path';
 import { Manifest } from './manifest';
 import { type ContentCipher, type Seal, sealSchema } from './sealing-key';
+
+const CONTENT_SUFFIX = '.dwcp-baseline';
 
 const recordSchema = z.strictObject({
   vmId: vmIdSchema,
@@ -27,7 +29,8 @@ const recordSchema = z.strictObject({
   root: z.string(),
   /** False where a migration was given up half-way: each block is as its hash says, but the whole is no known state. */
   complete: z.boolean(),
-  contentPath: z.string().optional(),
+  /** Removed with the record, so nothing else may be named here. */
+  contentPath: z.string().endsWith(CONTENT_SUFFIX).optional(),
   seal: sealSchema.optional(),
   lastUsedAtMs: z.number(),
 });
@@ -83,7 +86,7 @@ export function workPathOf(imagePath: string): string {
 }
 
 export function baselinePathOf(imagePath: string): string {
-  return `${imagePath}.dwcp-baseline`;
+  return `${imagePath}${CONTENT_SUFFIX}`;
 }
 
 async function allocatedBytes(path: string | undefined): Promise<number> {
@@ -176,10 +179,9 @@ export class BaselineStore {
 
   async list(): Promise<BaselineListing[]> {
     const records: BaselineListing[] = [];
-    for (const vmId of await namesIn(this.#folder)) {
-      for (const name of await namesIn(join(this.#folder, vmId))) {
-        if (!name.endsWith('.json')) continue;
-        const record = await this.#read(vmId, name.slice(0, -'.json'.length));
+    for (const vmId of await idsIn(this.#folder)) {
+      for (const imageId of await idsIn(join(this.#folder, vmId), '.json')) {
+        const record = await this.#read(vmId, imageId);
         if (record) records.push({ ...record, allocatedBytes: await allocatedBytes(record.contentPath) });
       }
     }
@@ -242,16 +244,16 @@ export class BaselineStore {
   }
 
   #path(vmId: string, imageId: string, suffix: 'json' | 'manifest'): string {
-    return join(this.#folder, vmId, `${imageId}.${suffix}`);
+    return idPath(idPath(this.#folder, vmId), imageId, `.${suffix}`);
   }
 
   async #read(vmId: string, imageId: string): Promise<BaselineRecord | undefined> {
     const text = await readIfThere(this.#path(vmId, imageId, 'json'));
     if (!text) return undefined;
     try {
-      return recordSchema.parse(JSON.parse(text.toString('utf8')));
-    } catch (cause) {
-      if (cause instanceof DwcpError) throw cause;
+      const record = recordSchema.parse(JSON.parse(text.toString('utf8')));
+      return record.vmId === vmId && record.imageId === imageId ? record : undefined;
+    } catch {
       // A damaged record is no baseline: the image is sent anew, which is slower and never wrong.
       return undefined;
     }

@@ -3,10 +3,10 @@
  * never changes; it is named by its BLAKE3, and taken only where it hashes to its name. What is old goes when nothing
  * needs it: frames name their dictionary, and live no longer than a migration.
  *
- *   <data>/dictionaries/<vmType>/current.json        the version in use for VMs of this type that leave
- *   <data>/dictionaries/<vmType>/<hash>.dict         versions, the last few
- *   <data>/dictionaries/<vmType>/samples/<ms>.pages  what they were trained on, 4 KiB each; new ones replace old ones by age
- *   <data>/dictionaries/received/<hash>.dict         from sources
+ *   <data>/dictionaries/trained/<vmType>/current.json        the version in use for VMs of this type that leave
+ *   <data>/dictionaries/trained/<vmType>/<hash>.dict         versions, the last few
+ *   <data>/dictionaries/trained/<vmType>/samples/<ms>.pages  what they were trained on, 4 KiB each; new ones replace old ones by age
+ *   <data>/dictionaries/received/<hash>.dict                 from sources
  */
 import { rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -16,14 +16,14 @@ import type { TrainedDictionary } from '../encoder/trained-dictionary';
 import { DwcpError } from '../model/errors';
 import { vmTypeSchema } from '../model/ids';
 import { KIB } from '../model/units';
-import { namesIn, readIfThere, writeDurably } from './durable-file';
+import { readIfThere, writeDurably } from './durable-file';
 import { makeFolderDurably, removeDurably } from './durable-folder';
+import { idPath, idsIn } from './id-path';
 
 /** Larger ones are forgotten at the low levels that they serve, without an error. */
 export const MAX_DICTIONARY_BYTES = 60 * KIB;
 const KEPT_VERSIONS = 4;
 const KEPT_RECEIVED = 32;
-const RECEIVED = 'received';
 
 const versionSchema = z.strictObject({
   vmType: vmTypeSchema,
@@ -60,15 +60,18 @@ export function dictionaryOf(bytes: Buffer): ActiveDictionary {
 }
 
 export class DictionaryStore {
-  readonly #folder: string;
+  /** Apart from each other: a VM type may be called anything. */
+  readonly #trained: string;
+  readonly #received: string;
 
   constructor(dataDir: string) {
-    this.#folder = join(dataDir, 'dictionaries');
+    this.#trained = join(dataDir, 'dictionaries', 'trained');
+    this.#received = join(dataDir, 'dictionaries', 'received');
   }
 
   /** Folder of the samples of a type. */
   samplesFolder(vmType: string): string {
-    return join(this.#folder, vmType, 'samples');
+    return join(this.#folderOf(vmType), 'samples');
   }
 
   /** The version in use for a type; undefined where there is none, or it is damaged: then frames go without. */
@@ -76,12 +79,12 @@ export class DictionaryStore {
     vmType: string,
   ): Promise<{ readonly described: DictionaryVersion; readonly dictionary: ActiveDictionary } | undefined> {
     const described = await this.#version(vmType);
-    const dictionary = described && (await this.#read(vmType, described.hash));
+    const dictionary = described && (await read(this.#folderOf(vmType), described.hash));
     return described && dictionary && { described, dictionary };
   }
 
   async list(): Promise<DictionaryVersion[]> {
-    const types = (await namesIn(this.#folder)).filter((name) => name !== RECEIVED);
+    const types = await idsIn(this.#trained);
     const versions = await Promise.all(types.map((vmType) => this.#version(vmType)));
     return versions.filter((version) => version !== undefined);
   }
@@ -99,15 +102,16 @@ export class DictionaryStore {
       gain,
       trainedAtMs: Date.now(),
     });
-    await makeFolderDurably(join(this.#folder, vmType));
-    await writeDurably(this.#path(vmType, hash), bytes);
-    await writeDurably(join(this.#folder, vmType, 'current.json'), JSON.stringify(version, null, 1));
-    await this.#keepLatest(vmType, hash, KEPT_VERSIONS);
+    const folder = this.#folderOf(vmType);
+    await makeFolderDurably(folder);
+    await writeDurably(pathOf(folder, hash), bytes);
+    await writeDurably(join(folder, 'current.json'), JSON.stringify(version, null, 1));
+    await keepLatest(folder, hash, KEPT_VERSIONS);
     return version;
   }
 
   async received(hash: string): Promise<ActiveDictionary | undefined> {
-    return this.#read(RECEIVED, hash);
+    return read(this.#received, hash);
   }
 
   /** Keeps what a source has sent. @throws PROTOCOL_VIOLATION where it is not what its name says */
@@ -119,49 +123,52 @@ export class DictionaryStore {
         `A dictionary of ${bytes.length} bytes does not hash to ${hash.slice(0, 40)}`,
         { side: 'destination' },
       );
-    await makeFolderDurably(join(this.#folder, RECEIVED));
-    await writeDurably(this.#path(RECEIVED, hash), bytes);
-    await this.#keepLatest(RECEIVED, hash, KEPT_RECEIVED);
+    await makeFolderDurably(this.#received);
+    await writeDurably(pathOf(this.#received, hash), bytes);
+    await keepLatest(this.#received, hash, KEPT_RECEIVED);
     return dictionary;
   }
 
   async forget(vmType: string): Promise<void> {
-    await removeDurably(join(this.#folder, vmType));
+    await removeDurably(this.#folderOf(vmType));
   }
 
-  #path(folder: string, hash: string): string {
-    return join(this.#folder, folder, `${hash}.dict`);
-  }
-
-  async #read(folder: string, hash: string): Promise<ActiveDictionary | undefined> {
-    const bytes = await readIfThere(this.#path(folder, hash));
-    const dictionary = bytes && dictionaryOf(bytes);
-    return dictionary?.hash === hash ? dictionary : undefined;
+  #folderOf(vmType: string): string {
+    return idPath(this.#trained, vmType);
   }
 
   async #version(vmType: string): Promise<DictionaryVersion | undefined> {
-    const text = await readIfThere(join(this.#folder, vmType, 'current.json'));
+    const text = await readIfThere(join(this.#folderOf(vmType), 'current.json'));
     if (!text) return undefined;
     try {
-      return versionSchema.parse(JSON.parse(text.toString('utf8')));
+      const version = versionSchema.parse(JSON.parse(text.toString('utf8')));
+      return version.vmType === vmType ? version : undefined;
     } catch {
       // Without it frames are larger, and never wrong.
       return undefined;
     }
   }
+}
 
-  /** The oldest go; migrations under way have theirs in memory. */
-  async #keepLatest(folder: string, newest: string, count: number): Promise<void> {
-    const others = (await namesIn(join(this.#folder, folder))).filter(
-      (name) => name.endsWith('.dict') && name !== `${newest}.dict`,
-    );
-    const aged = await Promise.all(
-      others.map(async (name) => ({
-        name,
-        mtimeMs: (await stat(join(this.#folder, folder, name)).catch(() => undefined))?.mtimeMs ?? 0,
-      })),
-    );
-    aged.sort((a, b) => b.mtimeMs - a.mtimeMs);
-    for (const { name } of aged.slice(count - 1)) await rm(join(this.#folder, folder, name), { force: true });
-  }
+function pathOf(folder: string, hash: string): string {
+  return idPath(folder, hash, '.dict');
+}
+
+async function read(folder: string, hash: string): Promise<ActiveDictionary | undefined> {
+  const bytes = await readIfThere(pathOf(folder, hash));
+  const dictionary = bytes && dictionaryOf(bytes);
+  return dictionary?.hash === hash ? dictionary : undefined;
+}
+
+/** The oldest go; migrations under way have theirs in memory. */
+async function keepLatest(folder: string, newest: string, count: number): Promise<void> {
+  const others = (await idsIn(folder, '.dict')).filter((hash) => hash !== newest);
+  const aged = await Promise.all(
+    others.map(async (hash) => ({
+      hash,
+      mtimeMs: (await stat(pathOf(folder, hash)).catch(() => undefined))?.mtimeMs ?? 0,
+    })),
+  );
+  aged.sort((a, b) => b.mtimeMs - a.mtimeMs);
+  for (const { hash } of aged.slice(count - 1)) await rm(pathOf(folder, hash), { force: true });
 }

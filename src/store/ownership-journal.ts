@@ -19,6 +19,7 @@ import { hostIdSchema, migrationIdSchema } from '../model/ids';
 import { isOpenState, OWNERSHIP_STATES, type OwnershipState } from '../model/ownership-machine';
 import { exists, makeSpare, readIfThere, replaceBySpare, writeDurably } from './durable-file';
 import { syncFolderIfThere } from './durable-folder';
+import { idPath } from './id-path';
 import { VmLocks } from './vm-locks';
 
 const detailsSchema = z.strictObject({
@@ -215,15 +216,15 @@ export class OwnershipJournal {
   }
 
   #path(vmId: string): string {
-    return join(this.#folder, `${vmId}.journal`);
+    return idPath(this.#folder, vmId, '.journal');
   }
 
   #sparePath(vmId: string, number: number): string {
-    return join(this.#folder, `${vmId}.spare-${number}`);
+    return idPath(this.#folder, vmId, `.spare-${number}`);
   }
 
   #knownPath(vmId: string): string {
-    return join(this.#folder, `${vmId}.known`);
+    return idPath(this.#folder, vmId, '.known');
   }
 }
 

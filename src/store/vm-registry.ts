@@ -3,15 +3,15 @@
  * that has moved away stays known, so that it comes back to its own places. Who may change what during a migration is
  * the ownership journal's matter.
  */
-import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { DwcpError } from '../model/errors';
 import { guestDefinitionSchema } from '../model/guest';
 import { hostIdSchema, tenantSchema, vmIdSchema, vmTypeSchema } from '../model/ids';
 import { type VmImage, vmImageSchema } from '../model/image';
-import { isMissing, readIfThere, writeDurably } from './durable-file';
+import { readIfThere, writeDurably } from './durable-file';
 import { removeDurably } from './durable-folder';
+import { assertSameId, idPath, idsIn } from './id-path';
 
 const recordSchema = z.strictObject({
   vmId: vmIdSchema,
@@ -44,8 +44,12 @@ export class VmRegistry {
   }
 
   async find(vmId: string): Promise<VmRecord | undefined> {
-    const text = await readIfThere(join(this.#folder, `${vmId}.json`));
-    return text && recordSchema.parse(JSON.parse(text.toString('utf8')));
+    const path = idPath(this.#folder, vmId, '.json');
+    const text = await readIfThere(path);
+    if (!text) return undefined;
+    const record = recordSchema.parse(JSON.parse(text.toString('utf8')));
+    assertSameId(path, vmId, record.vmId);
+    return record;
   }
 
   /** @throws VM_UNKNOWN */
@@ -63,37 +67,28 @@ export class VmRegistry {
   }
 
   async put(record: VmRecord): Promise<void> {
-    await writeDurably(join(this.#folder, `${record.vmId}.json`), JSON.stringify(recordSchema.parse(record), null, 1));
+    await writeDurably(idPath(this.#folder, record.vmId, '.json'), JSON.stringify(recordSchema.parse(record), null, 1));
   }
 
   async remove(vmId: string): Promise<void> {
-    await removeDurably(join(this.#folder, `${vmId}.json`));
+    await removeDurably(idPath(this.#folder, vmId, '.json'));
   }
 
   async list(): Promise<VmRecord[]> {
-    let names: string[];
-    try {
-      names = await readdir(this.#folder);
-    } catch (error) {
-      if (isMissing(error)) return [];
-      throw error;
-    }
-    const records = await Promise.all(
-      names.filter((name) => name.endsWith('.json')).map((name) => this.find(name.slice(0, -'.json'.length))),
-    );
+    const records = await Promise.all((await idsIn(this.#folder, '.json')).map((vmId) => this.find(vmId)));
     return records.flatMap((record) => record ?? []);
   }
 
   /** Where the sockets and logs of a VM's QEMU lie on this host. */
   runFolder(vmId: string): string {
-    return join(this.#runFolder, vmId);
+    return idPath(this.#runFolder, vmId);
   }
 
   /** Where an image lives on this host: its own place if the VM has been here, else one in this host's image folder. */
   imagePath(known: VmRecord | undefined, vmId: string, imageId: string): string {
     return (
       known?.images.find((image: VmImage) => image.imageId === imageId)?.path ??
-      join(this.#imagesFolder, vmId, `${imageId}.img`)
+      idPath(idPath(this.#imagesFolder, vmId), imageId, '.img')
     );
   }
 }

@@ -101,12 +101,7 @@ const rootsSchema = z
   .record(imageIdSchema, z.string().max(64))
   .refine((roots) => Object.keys(roots).length <= MAX_IMAGES, `a VM has at most ${MAX_IMAGES} images`);
 export const takeOverSchema = z.looseObject({ vmId: vmIdSchema, roots: rootsSchema });
-export const takenOverSchema = z.object({
-  generation: z.int().min(0),
-  resumedAtMs: z.number().optional(),
-  responds: z.boolean().optional(),
-});
-export type TakenOver = z.infer<typeof takenOverSchema>;
+export { type TakenOver, takenOverSchema } from '../model/hand-over';
 export const guestBeginSchema = z.looseObject({ sectionId: z.int().min(0) });
 export const guestLeftSchema = z.looseObject({ bytes: z.number().min(0) });
 /** The payload is both, one behind the other, packed: nearly all of a device state is zeros. */

@@ -8,8 +8,15 @@ import { DwcpError } from '../model/errors';
 import type { GuestHeadStart } from './guest/guest-head-start';
 import type { GuestMove } from './guest/guest-move';
 import type { LiveMigration } from './guest/live-migration';
+import type { ClaimedVm } from './hand-over/source-ownership';
 import type { Destination, SourceContext, TransferLimits } from './source/source-context';
 import { SourceMigration } from './source/source-migration';
+
+/** What this host has found of a VM for a migration; what workflows say of it is not taken instead. */
+export type FoundVm = Pick<ClaimedVm, 'images' | 'guest'> & { readonly vmId: string };
+
+/** Found again where it is not known any more. */
+const MAX_FOUND = 256;
 
 interface Attempt {
   readonly abort: AbortController;
@@ -23,6 +30,7 @@ export class SourceHub {
   readonly #lives = new Map<string, GuestMove>();
   readonly #aheads = new Map<string, LiveMigration>();
   readonly #headStarts = new Map<string, GuestHeadStart>();
+  readonly #found = new Map<string, FoundVm>();
 
   constructor(context: SourceContext) {
     this.context = context;
@@ -53,6 +61,7 @@ export class SourceHub {
     await this.#endTransfers(migrationId);
     await this.endLive(migrationId);
     this.#headStarts.delete(migrationId);
+    this.#found.delete(migrationId);
     this.#migrations.get(migrationId)?.close();
     this.#migrations.delete(migrationId);
   }
@@ -99,6 +108,20 @@ export class SourceHub {
       stopListening();
       if (this.#attempts.get(step) === attempt) this.#attempts.delete(step);
     }
+  }
+
+  noteFound(migrationId: string, found: FoundVm): void {
+    this.#found.delete(migrationId);
+    this.#found.set(migrationId, found);
+    for (const oldest of this.#found.keys()) {
+      if (this.#found.size <= MAX_FOUND) break;
+      this.#found.delete(oldest);
+    }
+  }
+
+  found(migrationId: string, vmId: string): FoundVm | undefined {
+    const found = this.#found.get(migrationId);
+    return found?.vmId === vmId ? found : undefined;
   }
 
   /** @returns false where it has been begun before */

@@ -177,7 +177,7 @@ export interface ControlMetrics {
   readonly record: (outcome: {
     readonly outcome: string;
     readonly path: string;
-    readonly fallbackReason?: string;
+    readonly fallbackReason?: string | undefined;
     readonly speedup: number;
     readonly totalSeconds: number;
   }) => void;

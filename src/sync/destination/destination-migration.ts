@@ -13,6 +13,7 @@ import { looksOf } from '../../model/image';
 import { ownValue } from '../../model/own-value';
 import { DESTINATION_TABLE, destinationState } from '../../model/ownership-machine';
 import { readIfThere, writeDurably } from '../../store/durable-file';
+import { assertSameId } from '../../store/id-path';
 import { type DestinationStep, destinationStep } from '../hand-over/own-step';
 import { DestinationGuest, NeverRan, type StartedGuest } from './destination-guest';
 import {
@@ -54,8 +55,12 @@ export class DestinationMigration {
   }
 
   static async load(migrationId: string, context: DestinationContext): Promise<DestinationMigration | undefined> {
-    const text = await readIfThere(join(recordFolder(context.dataDir, migrationId), 'record.json'));
-    return text && new DestinationMigration(destinationRecordSchema.parse(JSON.parse(text.toString('utf8'))), context);
+    const path = join(recordFolder(context.dataDir, migrationId), 'record.json');
+    const text = await readIfThere(path);
+    if (!text) return undefined;
+    const record = destinationRecordSchema.parse(JSON.parse(text.toString('utf8')));
+    assertSameId(path, migrationId, record.migrationId);
+    return new DestinationMigration(record, context);
   }
 
   async save(): Promise<void> {

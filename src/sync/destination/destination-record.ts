@@ -11,6 +11,7 @@ import type { BaseStore } from '../../store/base-disks';
 import type { BaselineStore } from '../../store/baselines';
 import type { DictionaryStore } from '../../store/dictionaries';
 import { removeDurably } from '../../store/durable-folder';
+import { idPath } from '../../store/id-path';
 import type { OwnershipJournal } from '../../store/ownership-journal';
 import type { VmRegistry } from '../../store/vm-registry';
 import type { CodecPool } from '../codec/codec-pool';
@@ -72,7 +73,7 @@ export function migrationFolder(dataDir: string): string {
 
 /** Where the record of one lies, and the journals of its images. */
 export function recordFolder(dataDir: string, migrationId: string): string {
-  return join(migrationFolder(dataDir), migrationId);
+  return idPath(migrationFolder(dataDir), migrationId);
 }
 
 /** The record and what lies beside it; not there again after a crash. */

@@ -2,9 +2,8 @@
  * The migrations that this host is the destination of: one object for each, whoever asks, also for those from before a
  * restart. A migration's own steps are destination-migration.ts; who is connected, the hub knows.
  */
-import { readdir } from 'node:fs/promises';
 import { DwcpError, hasCode, toDwcpError } from '../../model/errors';
-import { isMissing } from '../../store/durable-file';
+import { idsIn } from '../../store/id-path';
 import { DestinationMigration } from './destination-migration';
 import { type DestinationContext, type DestinationRecord, migrationFolder, removeRecord } from './destination-record';
 
@@ -115,13 +114,8 @@ export class IncomingMigrations {
   }
 
   /** Ids of all migrations with a record on this host. */
-  async list(): Promise<string[]> {
-    try {
-      return await readdir(migrationFolder(this.#context.dataDir));
-    } catch (error) {
-      if (isMissing(error)) return [];
-      throw error;
-    }
+  list(): Promise<string[]> {
+    return idsIn(migrationFolder(this.#context.dataDir));
   }
 
   /** @throws MIGRATION_UNKNOWN */

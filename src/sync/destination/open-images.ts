@@ -4,11 +4,11 @@
  * is destination-migration.ts's.
  */
 import { type FileHandle, open } from 'node:fs/promises';
-import { join } from 'node:path';
 import type { z } from 'zod';
 import type { SharedDictionary } from '../../encoder/trained-dictionary';
 import { DwcpError } from '../../model/errors';
 import { readIfThere } from '../../store/durable-file';
+import { idPath } from '../../store/id-path';
 import type { ReferenceSource } from '../codec/codec-jobs';
 import { sampleOf } from '../codec/file-sample';
 import type { referencesSchema } from '../protocol';
@@ -99,7 +99,7 @@ export class OpenImages {
         side: 'destination',
       });
     const { path: imagePath, ...image } = spec;
-    const journalPath = join(recordFolder(this.#context.dataDir, migrationId), `${imageId}.journal`);
+    const journalPath = idPath(recordFolder(this.#context.dataDir, migrationId), imageId, '.journal');
     return { migrationId, vmId, image, imagePath, journalPath, startFrom, live: guest !== undefined };
   }
 

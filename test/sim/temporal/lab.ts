@@ -19,6 +19,39 @@ import { createSimTemporal, type SimTemporal, type SimWorkflowHandle } from './s
 const WORKFLOWS = join(__dirname, '..', '..', '..', 'workflows', 'index.js');
 const MAX_STEPS = 200_000;
 
+const RESULT = {
+  imageId: 'disk',
+  kind: 'disk',
+  totalBytes: 1_048_576,
+  linkBytes: 1000,
+  ratio: 1000,
+  seconds: 1,
+  began: 'empty',
+  verified: true,
+  root: 'abc',
+  streams: 4,
+  level: 1,
+  batchBytes: 65_536,
+  deltaHitRate: 0,
+  blocks: {
+    zero: 0,
+    unchanged: 0,
+    full: 16,
+    pages: 0,
+    runDelta: 0,
+    oldPages: 0,
+    references: 0,
+    resent: 0,
+    refused: 0,
+  },
+  encoder: {
+    bytes: { full: 1000, pages: 0, runDelta: 0, oldPages: 0, references: 0, heads: 0 },
+    packings: { stored: 0, zstd: 1000, dictionary: 0, numbers: 0, hex: 0, brotli: 0 },
+    times: { readMs: 1, chooseMs: 1, deltaMs: 1, packMs: 1 },
+  },
+  attempts: 1,
+};
+
 export interface Host {
   readonly name: string;
   alive: boolean;
@@ -205,12 +238,26 @@ export class Lab {
         fence: 1,
         generation: 0,
         alreadyMoved: false,
-        ...(this.guest && { guest: { command: ['qemu'] } }),
+        ...(this.guest && {
+          guest: {
+            command: ['qemu'],
+            qemuVersion: '10.0.0',
+            machine: 'q35',
+            needsFiles: [],
+            ramBlocks: [],
+            sharedFiles: [],
+            diskPaths: {},
+          },
+        }),
       }),
-      prepareDestination: () => ({ address: '10.0.0.2', port: 9876 }),
+      prepareDestination: () => ({
+        address: '10.0.0.2',
+        port: 9876,
+        grant: { purpose: 'session', subject: 'm1', expiresAtMs: 1, token: 'x' },
+      }),
       establishStreams: () => ({ streams: 4, fromPool: 0 }),
       detectTier: () => ({ rttMs: 20, bandwidthBytesPerSecond: 1e8 }),
-      checkBaseline: () => ({}),
+      checkBaseline: () => ({ imageId: 'disk', state: 'empty', heldBytes: 0 }),
       computePlan: () => ({
         images: [],
         expectedLinkBytes: 1,
@@ -219,18 +266,14 @@ export class Lab {
         standardSeconds: 10,
         expectedSpeedup: 10,
       }),
-      transferImage: () => ({ imageId: 'disk', root: 'abc', totalBytes: 1_048_576, linkBytes: 1000, seconds: 1 }),
-      standardTransferImage: () => ({
-        imageId: 'disk',
-        root: 'abc',
-        totalBytes: 1_048_576,
-        linkBytes: 1000,
-        seconds: 1,
-      }),
+      transferImage: () => RESULT,
+      standardTransferImage: () => RESULT,
       switchover: () => ({ generation: 1 }),
       guestRounds: () => ({ rounds: 2, reason: '' }),
       guestSwitchover: () => ({ guest: { rounds: 2, reason: '', responds: true, throttle: 0 }, images: [] }),
       handOver: nothing,
+      handedOverRoots: nothing,
+      releaseGuest: nothing,
       takeOver: () => ({ generation: 1 }),
       release: nothing,
       rollBackSource: nothing,

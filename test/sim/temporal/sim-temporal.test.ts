@@ -87,6 +87,74 @@ test('DWCP that has failed for good gives way to the standard transfer', async (
   expect(ids(lab)).toEqual(expect.arrayContaining(['standard-disk', 'hand-over', 'take-over', 'release']));
 });
 
+describe('what a host answers is read before anything is done with it:', () => {
+  const prepared = { images: [], fence: 1, generation: 0, alreadyMoved: false };
+
+  test.each<[string, string, unknown]>([
+    [
+      'an image’s id that is a path',
+      'prepareSource',
+      { ...prepared, images: [{ imageId: '../x', kind: 'disk', sizeBytes: 1 }] },
+    ],
+    [
+      'a size without end',
+      'prepareSource',
+      { ...prepared, images: [{ imageId: 'x', kind: 'disk', sizeBytes: 1e300 }] },
+    ],
+    ['a fence without end', 'prepareSource', { ...prepared, fence: 1e15 }],
+    ['a guest that is none', 'prepareSource', { ...prepared, guest: { command: ['qemu'] } }],
+    ['a tenant that is none', 'prepareSource', { ...prepared, tenant: '../other' }],
+    ['an address that is none', 'prepareDestination', { address: '/run/x.sock', port: 1, grant: {} }],
+    ['no measurement', 'detectTier', { rttMs: 'x' }],
+    ['no state', 'checkBaseline', { imageId: 'disk', state: 'full', heldBytes: 1 }],
+    ['no plan', 'computePlan', {}],
+    ['no root', 'transferImage', { imageId: 'disk', root: { $: 1 } }],
+    ['nothing', 'prepareSource', undefined],
+  ])('%s ends the migration with a code (%s)', async (_, activity, answer) => {
+    const lab = new Lab(11);
+    lab.behaviours.set(activity, () => answer ?? null);
+    if (answer === undefined) lab.behaviours.set(activity, () => 'nothing');
+    lab.migrate();
+    const run = await lab.closed();
+    expect([run.status, run.error]).toEqual(['FAILED', expect.objectContaining({ type: 'INVALID_INPUT' })]);
+    expect(lab.temporal.problems).toEqual([]);
+    if (activity === 'prepareSource') expect(lab.ran.filter((line) => line.startsWith('b '))).toEqual([]);
+  });
+
+  test('what goes on to the destination is what was read, and no more', async () => {
+    const lab = new Lab(12);
+    lab.behaviours.set('prepareSource', () => ({
+      ...prepared,
+      images: [{ imageId: 'disk', kind: 'disk', sizeBytes: 1, path: '/disk', more: 1 }],
+      more: { command: ['sh'] },
+    }));
+    let asked: unknown;
+    lab.behaviours.set('prepareDestination', (_, input) => void (asked = input));
+    lab.migrate();
+    await lab.closed();
+    expect(asked).toMatchObject({ images: [{ imageId: 'disk', kind: 'disk', sizeBytes: 1 }] });
+    expect(JSON.stringify(asked)).not.toMatch(/more|\/disk/);
+  });
+
+  test.each(['switchover', 'guestSwitchover'])(
+    'behind the hand-over it leaves open what has happened, and the destination is asked (%s)',
+    async (activity) => {
+      const lab = new Lab(13);
+      lab.guest = activity === 'guestSwitchover';
+      lab.behaviours.set(activity, () => ({ generation: '../x', guest: 1 }));
+      lab.behaviours.set('handedOverRoots', () => ({ disk: 'abc' }));
+      lab.behaviours.set('releaseGuest', () => ({
+        guest: { rounds: 2, reason: '', responds: true, throttle: 0 },
+        images: [],
+      }));
+      lab.migrate();
+      const run = await lab.closed();
+      expect([run.status, run.error]).toEqual(['COMPLETED', undefined]);
+      expect(ids(lab)).toContain('take-over');
+    },
+  );
+});
+
 describe('parked', () => {
   const parked = async (seed: number): Promise<Lab> => {
     const lab = new Lab(seed);

@@ -1,0 +1,120 @@
+/**
+ * What each activity answers, by its name, as workflows take it in (workflows/activity-proxies.ts): a host may be in other hands,
+ * and what the source says goes on to the destination. Unknown fields are dropped, so that a newer agent may say more; what does
+ * not fit is an error with a code.
+ */
+import { z } from 'zod';
+import type { ActivityName } from './activity-inputs';
+import { destinationSchema } from './destination';
+import { guestResultSchema, guestSpecSchema, stoppedGuestSchema } from './guest';
+import { handOverSchema, rootSchema, rootsSchema, takenOverSchema } from './hand-over';
+import { hostIdSchema, imageIdSchema, tenantSchema, vmIdSchema, vmTypeSchema } from './ids';
+import { countSchema, imageSpecSchema, MAX_VM_IMAGES } from './image';
+import { linkSurveySchema } from './link-survey';
+import { imageResultSchema } from './migration';
+import { migrationPlanSchema } from './plan';
+import { linkMeasurementSchema } from './tiers';
+
+const nothing = z.unknown().transform((): void => undefined);
+const text = z.string().max(4000);
+const destination = destinationSchema.strip();
+
+/** Counts, of which an earlier agent may not have known some yet: those are 0. */
+function counts<S extends z.ZodObject>(schema: S): z.ZodPreprocess<S> {
+  const names = Object.entries(schema.shape);
+  return z.preprocess((given) => {
+    const known = z.record(z.string(), z.unknown()).safeParse(given ?? {});
+    if (!known.success) return given;
+    return Object.fromEntries(
+      names.map(([name, inner]) => [name, known.data[name] ?? (inner instanceof z.ZodNumber ? 0 : undefined)]),
+    );
+  }, schema);
+}
+
+const { blocks, encoder } = imageResultSchema.shape;
+const imageResult = imageResultSchema.extend({
+  root: rootSchema,
+  blocks: counts(blocks),
+  encoder: counts(
+    encoder.extend({
+      bytes: counts(encoder.shape.bytes),
+      packings: counts(encoder.shape.packings),
+      times: counts(encoder.shape.times),
+    }),
+  ),
+});
+const movedGuest = z.object({ guest: guestResultSchema, images: z.array(imageResult).max(MAX_VM_IMAGES) });
+const generation = z.object({ generation: countSchema });
+
+const preparedSource = z.object({
+  vmType: vmTypeSchema.optional(),
+  tenant: tenantSchema.optional(),
+  images: z
+    .array(imageSpecSchema.strip())
+    .max(MAX_VM_IMAGES)
+    .refine((images) => new Set(images.map(({ imageId }) => imageId)).size === images.length, 'two images have one id'),
+  /** Set where a QEMU runs the VM. */
+  guest: guestSpecSchema.strip().optional(),
+  /** Set where the VM is a guest that does not run. */
+  stoppedGuest: stoppedGuestSchema.strip().optional(),
+  fence: countSchema,
+  generation: countSchema,
+  alreadyMoved: z.boolean(),
+  /** Set where it was handed over already and nobody knows what came of it: a workflow was reset. */
+  handedOver: handOverSchema.extend({ destination, roots: rootsSchema }).strip().optional(),
+});
+
+const trainingReport = z.object({
+  vmType: vmTypeSchema,
+  kept: z.boolean(),
+  reason: text,
+  samples: z.number(),
+  gain: z.number(),
+  version: z.object({ version: z.int().min(1) }).optional(),
+});
+
+export const ACTIVITY_RESULTS = {
+  prepareSource: preparedSource,
+  establishStreams: z.object({ streams: z.number(), fromPool: z.number() }),
+  detectTier: linkMeasurementSchema.unwrap().strip(),
+  computePlan: migrationPlanSchema,
+  transferImage: imageResult,
+  standardTransferImage: imageResult,
+  guestRounds: z.object({ rounds: z.number(), reason: text }),
+  guestSwitchover: movedGuest,
+  handedOverRoots: rootsSchema.nullish().transform((roots) => roots ?? undefined),
+  releaseGuest: movedGuest,
+  switchover: generation,
+  handOver: nothing,
+  release: nothing,
+  keepWarm: nothing,
+  rollBackSource: nothing,
+  closeSource: nothing,
+  setBandwidthLimit: nothing,
+  surveyLink: linkSurveySchema,
+  connectPeer: z.object({ idle: z.number() }),
+  refreshDictionary: trainingReport,
+  prepareDestination: destination,
+  checkBaseline: z.object({
+    imageId: imageIdSchema,
+    state: z.enum(['empty', 'baseline', 'resumed']),
+    /** Bytes of blocks with content that the host holds. */
+    heldBytes: z.number().min(0),
+  }),
+  abandonDestination: nothing,
+  takeOver: takenOverSchema,
+  keepBaselineCopies: z
+    .array(z.object({ imageId: imageIdSchema, kept: z.enum(['clone', 'copy', 'no']), reason: text }))
+    .max(MAX_VM_IMAGES),
+  pruneBaselines: z.array(z.object({ vmId: vmIdSchema, imageId: imageIdSchema })).max(100_000),
+  grantPeer: destination,
+  grantLink: destination,
+  recordOutcome: nothing,
+  /** They come from attributes that anybody may have set: what names no host is left out. */
+  knownHosts: z
+    .array(z.unknown())
+    .max(10_000)
+    .transform((hosts) => hosts.flatMap((host) => hostIdSchema.safeParse(host).data ?? [])),
+} as const satisfies Readonly<Record<ActivityName, z.ZodType>>;
+
+export type ActivityResult<N extends ActivityName> = z.infer<(typeof ACTIVITY_RESULTS)[N]>;
