@@ -118,7 +118,10 @@ export function createGuestActivities({ connect, release, report, observe, ...pa
   const handed = async ({ vmId, migrationId }: Pick<HandOverInput, 'vmId' | 'migrationId'>): Promise<Handed> =>
     (await journal.handOver(vmId, migrationId)) ?? { roots: {} };
 
-  /** The guest stands still and everything of it has arrived when the line is written. @throws what kept it from that; the guest may stand still yet */
+  /**
+   * The guest stands still and everything of it has arrived when the line is written.
+   * @throws what kept it from that; the guest may stand still yet
+   */
   const untilHandedOver = async (
     { migrationId, vmId, destinationHost, destination }: HandOverInput,
     live: GuestMove,
@@ -187,7 +190,8 @@ export function createGuestActivities({ connect, release, report, observe, ...pa
                   side: 'source',
                 });
               const handOver = await untilHandedOver(input, live, attempt).catch(async (error: unknown) => {
-                // Whatever it was: nothing is handed over before its line is written, so the guest runs on. Where the line is there, it does not.
+                // Whatever it was: nothing is handed over before its line is written, so the guest runs on. Where the
+                // line is there, it does not.
                 await hub.endLive(migrationId);
                 throw error;
               });

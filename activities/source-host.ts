@@ -87,7 +87,10 @@ export function createSourceActivities(dependencies: SourceDependencies) {
   const imageActivities = createImageActivities(dependencies);
   const vmActivities = behindBorder(
     {
-      /** Claims the VM for this migration, or only looks at it (warm-up, plan). @param input ahead: a guest moves by DWCP with these options, and what can be begun of it is */
+      /**
+       * Claims the VM for this migration, or only looks at it (warm-up, plan).
+       * @param input ahead: a guest moves by DWCP with these options, and what can be begun of it is
+       */
       prepareSource: async (input: ActivityInput<'prepareSource'>): Promise<PreparedSource> =>
         withHeartbeat(
           () => ({ doing: 'looking at the VM' }),

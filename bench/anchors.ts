@@ -1,7 +1,7 @@
 /**
- * `npm run bench -- anchors`: what a path does to a transfer and what a transfer does to a path, over time: capacity that
- * changes, limits, killed streams, a blackout, killed ends, what is learnt of a path, a limit that two migrations share, two paths, memory over ten minutes.
- * The transport over time, each a claim of docs/transport.md (bench/README.md). `--only TEXT` takes some.
+ * `npm run bench -- anchors`: what a path does to a transfer and what a transfer does to a path, over time: capacity
+ * that changes, limits, killed streams, a blackout, killed ends, what is learnt of a path, a limit that two migrations
+ * share, two paths, memory over ten minutes. Each is a claim of docs/transport.md. `--only TEXT` takes some.
  */
 import { existsSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
@@ -225,7 +225,9 @@ const killedEnds: Anchor = async (lab) => {
     });
   }
   const more = crossedBytes.reduce((sum, bytes) => sum + bytes, 0) - (undisturbed.row.linkBytes ?? 0);
-  const note = `${kills} times; bytes that crossed more than undisturbed; until a megabyte crosses again the destination has read ${Math.max(...readBytes.slice(1)) - (readBytes[0] ?? 0)} bytes more than the first time`;
+  const note =
+    `${kills} times; bytes that crossed more than undisturbed; until a megabyte crosses again the destination has ` +
+    `read ${Math.max(...readBytes.slice(1)) - (readBytes[0] ?? 0)} bytes more than the first time`;
   return [{ name: 'A9 both ends killed', seconds, linkBytes: more, verified: finished && undisturbed.finished, note }];
 };
 

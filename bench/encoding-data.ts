@@ -53,7 +53,9 @@ export function writeLogs(path: string, sizeBytes: number): void {
       const at = new Date(1_764_000_000_000 + second * 1000).toISOString();
       const page = pick(600);
       lines.push(
-        `${clients[pick(clients.length)] ?? ''} - - [${at}] "GET /articles/${page}.html HTTP/1.1" ${random() < 0.97 ? 200 : 404} ${1000 + page * 37 + Math.floor(100 * random())} "https://www.example.org/list/${pick(40)}" "${agents[pick(agents.length)] ?? ''}" ${(random() * 0.2).toFixed(3)}`,
+        `${clients[pick(clients.length)] ?? ''} - - [${at}] "GET /articles/${page}.html HTTP/1.1" ` +
+          `${random() < 0.97 ? 200 : 404} ${1000 + page * 37 + Math.floor(100 * random())} "https://www.example.org/list/` +
+          `${pick(40)}" "${agents[pick(agents.length)] ?? ''}" ${(random() * 0.2).toFixed(3)}`,
       );
     }
     return Buffer.from(`${lines.join('\n')}\n`);

@@ -24,14 +24,21 @@ export function drawRatios(rows: readonly Row[]): string {
     for (const { name, linkBytes = 0, ratio = 0 } of own) {
       const ours = name.startsWith('dwcp ');
       parts.push(
-        `<text x="${LABEL - 8}" y="${y + 10}" text-anchor="end"${ours ? ' font-weight="bold"' : ''}>${name.replaceAll('&', '&amp;').replaceAll('<', '&lt;')}</text>`,
+        `<text x="${LABEL - 8}" y="${y + 10}" text-anchor="end"${ours ? ' font-weight="bold"' : ''}>` +
+          `${name.replaceAll('&', '&amp;').replaceAll('<', '&lt;')}</text>`,
       );
       parts.push(
-        `<rect x="${LABEL}" y="${y}" width="${x(linkBytes).toFixed(1)}" height="${BAR - 3}" fill="${ours ? '#c2410c' : '#94a3b8'}"/><text x="${(LABEL + x(linkBytes) + 5).toFixed(1)}" y="${y + 10}">${(linkBytes / 1e6).toFixed(1)} MB, ${ratio.toFixed(1)}</text>`,
+        `<rect x="${LABEL}" y="${y}" width="${x(linkBytes).toFixed(1)}" height="${BAR - 3}" fill="` +
+          `${ours ? '#c2410c' : '#94a3b8'}"/><text x="${(LABEL + x(linkBytes) + 5).toFixed(1)}" y="${y + 10}">` +
+          `${(linkBytes / 1e6).toFixed(1)} MB, ${ratio.toFixed(1)}</text>`,
       );
       y += BAR;
     }
     y += GAP;
   }
-  return `<svg xmlns="http://www.w3.org/2000/svg" width="${WIDTH}" height="${y}" font-family="sans-serif" font-size="11"><rect width="100%" height="100%" fill="white"/><text x="10" y="18" font-size="13">Sent for each data, and image bytes for each byte sent; logarithmic</text>${parts.join('')}</svg>\n`;
+  return (
+    `<svg xmlns="http://www.w3.org/2000/svg" width="${WIDTH}" height="${y}" font-family="sans-serif" ` +
+    'font-size="11"><rect width="100%" height="100%" fill="white"/><text x="10" y="18" font-size="13">Sent for ' +
+    `each data, and image bytes for each byte sent; logarithmic</text>${parts.join('')}</svg>\n`
+  );
 }

@@ -54,22 +54,36 @@ case $role in
 web)
   mkdir -p /srv/www && cd /srv/www
   i=0; while [ $i -lt 400 ]; do
-    { echo "<html><head><title>Article $i</title></head><body>"; tail -c +$((i * 2000 + 1)) /usr/share/perl5/*.pm /usr/share/common-licenses/GPL-3 2>/dev/null | head -c 20000; echo "</body></html>"; } > $i.html; i=$((i+1)); done
+    { echo "<html><head><title>Article $i</title></head><body>"
+      tail -c +$((i * 2000 + 1)) /usr/share/perl5/*.pm /usr/share/common-licenses/GPL-3 2>/dev/null | head -c 20000
+      echo "</body></html>"; } > $i.html; i=$((i+1)); done
   sed -i 's#root /var/www/html#root /srv/www#; ' /etc/nginx/sites-enabled/default; nginx
   redis-server --daemonize yes --save "" --dir /run > /dev/null
-  records() { awk -v from=$1 -v count=$2 -v seed=$3 'BEGIN { srand(seed); for (i = 0; i < count; i++) printf "SET user:%d \\047{\\"id\\":%d,\\"name\\":\\"user-%x\\",\\"mail\\":\\"u%d@example.org\\",\\"visits\\":%d,\\"score\\":%.6f,\\"token\\":\\"%08x%08x\\"}\\047\\r\\n", (from + i * 37) % 60000, i, rand() * 1e9, rand() * 1e6, rand() * 1000, rand(), rand() * 4e9, rand() * 4e9 }' | redis-cli --pipe > /dev/null; }
+  records() { awk -v from=$1 -v count=$2 -v seed=$3 'BEGIN { srand(seed); for (i = 0; i < count; i++)
+    printf "SET user:%d \\047{\\"id\\":%d,\\"name\\":\\"user-%x\\",\\"mail\\":\\"u%d@example.org\\",\\"visits\\":%d,\\"score\\":%.6f,\\"token\\":\\"%08x%08x\\"}\\047\\r\\n",
+    (from + i * 37) % 60000, i, rand() * 1e9, rand() * 1e6, rand() * 1000, rand(), rand() * 4e9, rand() * 4e9
+    }' | redis-cli --pipe > /dev/null; }
   records 0 60000 7
   echo ready > /dev/ttyS0
-  n=0; while true; do n=$((n+1)); for k in 1 2 3; do busybox wget -q -O /dev/null http://127.0.0.1/$(((n * 7 + k) % 400)).html; done; records $((n * 131)) 100 $n; sleep 0.05; done ;;
+  n=0; while true; do n=$((n+1))
+    for k in 1 2 3; do busybox wget -q -O /dev/null http://127.0.0.1/$(((n * 7 + k) % 400)).html; done
+    records $((n * 131)) 100 $n; sleep 0.05; done ;;
 db)
   mkdir -p /srv/db && cd /srv/db
-  sqlite3 shop.db "PRAGMA journal_mode=WAL; PRAGMA page_size=4096; CREATE TABLE orders (id INTEGER PRIMARY KEY, customer TEXT, city TEXT, item TEXT, price REAL, placed TEXT, note TEXT);
+  sqlite3 shop.db "PRAGMA journal_mode=WAL; PRAGMA page_size=4096;
+    CREATE TABLE orders (id INTEGER PRIMARY KEY, customer TEXT, city TEXT, item TEXT, price REAL, placed TEXT, note TEXT);
     WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 120000)
-    INSERT INTO orders SELECT i, 'customer-' || (abs(random()) % 9000), substr('Zurich  Geneva  Basel   Lausanne', 1 + 8 * (abs(random()) % 4), 8), 'item ' || (abs(random()) % 500), (abs(random()) % 100000) / 100.0, datetime(1700000000 + i * 37, 'unixepoch'), hex(randomblob(12)) FROM n;
+    INSERT INTO orders SELECT i, 'customer-' || (abs(random()) % 9000),
+      substr('Zurich  Geneva  Basel   Lausanne', 1 + 8 * (abs(random()) % 4), 8), 'item ' || (abs(random()) % 500),
+      (abs(random()) % 100000) / 100.0, datetime(1700000000 + i * 37, 'unixepoch'), hex(randomblob(12)) FROM n;
     CREATE INDEX by_customer ON orders (customer); CREATE INDEX by_placed ON orders (placed);" > /dev/null
   cat shop.db > /dev/null; sync
   echo ready > /dev/ttyS0
-  n=0; while true; do n=$((n+1)); sqlite3 shop.db "UPDATE orders SET price = price + 1, note = hex(randomblob(12)) WHERE id % 997 = $((n * 13 % 997)) AND id < 20000; INSERT INTO orders (customer, city, item, price, placed, note) VALUES ('customer-$n', 'Basel', 'item $n', $n, datetime('now'), hex(randomblob(12)));" > /dev/null; sleep 0.1; done ;;
+  n=0; while true; do n=$((n+1))
+    sqlite3 shop.db "UPDATE orders SET price = price + 1, note = hex(randomblob(12))
+        WHERE id % 997 = $((n * 13 % 997)) AND id < 20000;
+      INSERT INTO orders (customer, city, item, price, placed, note)
+        VALUES ('customer-$n', 'Basel', 'item $n', $n, datetime('now'), hex(randomblob(12)));" > /dev/null; sleep 0.1; done ;;
 *)
   echo ready > /dev/ttyS0
   while true; do date >> /var/log/idle; sleep 1; done ;;

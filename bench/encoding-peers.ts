@@ -61,7 +61,10 @@ export function deltaRows(data: string, before: string, after: string, scratch: 
   return rows;
 }
 
-/** casync: chunks cut where the content says so, 64 KiB on average, each once and under zstd, but for those that a version before has; with its index. */
+/**
+ * casync: chunks cut where the content says so, 64 KiB on average, each once and under zstd, but for those that a
+ * version before has; with its index.
+ */
 export function casyncRows(data: string, before: string | undefined, file: string, scratch: string): Row[] {
   if (spawnSync('casync', ['--version']).status !== 0) return [];
   const [store, index] = [join(scratch, 'chunks'), join(scratch, 'image.caibx')];

@@ -1,8 +1,10 @@
 /**
- * `npm run bench -- encoding`: what crosses for real data, by DWCP over an emulated link of 100 Mbit/s (a database's files: 20) and 50 ms and by others
- * beside it: memory and disks of real guests at several ages, logs, a database, zeros, numbers, and two versions of one image.
+ * `npm run bench -- encoding`: what crosses for real data, by DWCP over an emulated link of 100 Mbit/s (a database's
+ * files: 20) and 50 ms and by others beside it: memory and disks of real guests at several ages, logs, a database,
+ * zeros, numbers, and two versions of one image.
  *
- *   --only TEXT: data with this in its name   --no-guests: without the guests   --data FOLDER: guests' images, made there or kept from before
+ *   --only TEXT: data with this in its name   --no-guests: without the guests
+ *   --data FOLDER: guests' images, made there or kept from before
  */
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -332,7 +334,10 @@ class EncodingBench {
       bytesPerSecond: rawBytes / Math.max(0.01, used),
       seconds: bytes((image) => image.seconds),
       verified,
-      note: `delta hits ${sent.map(({ deltaHitRate }) => `${(100 * deltaHitRate).toFixed(0)} %`).join(', ')}; level ${sent.map(({ level }) => level).join(', ')}; ${whereTo(sent)}${resent > 0 ? `; ${resent} blocks sent twice` : ''}`,
+      note:
+        `delta hits ${sent.map(({ deltaHitRate }) => `${(100 * deltaHitRate).toFixed(0)} %`).join(', ')}; level ` +
+        `${sent.map(({ level }) => level).join(', ')}; ${whereTo(sent)}` +
+        (resent > 0 ? `; ${resent} blocks sent twice` : ''),
     });
   }
 
@@ -340,7 +345,9 @@ class EncodingBench {
     for (const row of rows) {
       this.rows.push(row);
       say(
-        `${row.name.padEnd(44)} ${((row.linkBytes ?? 0) / 1e6).toFixed(2).padStart(9)} MB  ${(row.ratio ?? 0).toFixed(2).padStart(9)}  ${((row.bytesPerSecond ?? 0) / 1e6).toFixed(0).padStart(6)} MB/s  ${row.note ?? ''}`,
+        `${row.name.padEnd(44)} ${((row.linkBytes ?? 0) / 1e6).toFixed(2).padStart(9)} MB  ` +
+          `${(row.ratio ?? 0).toFixed(2).padStart(9)}  ${((row.bytesPerSecond ?? 0) / 1e6).toFixed(0).padStart(6)} MB/s  ` +
+          (row.note ?? ''),
       );
       if (row.verified === false) throw new Error(`${row.name}: what arrived is not what was sent`);
     }

@@ -82,7 +82,9 @@ class LevelsBench {
           : {};
       this.rows.push({ ...row, ...over, name: `${level === 'chosen' ? 'dwcp' : `level ${level}`} ${name}` });
       say(
-        `${this.rows.at(-1)?.name ?? ''}: ${row.seconds?.toFixed(2) ?? ''} s, ${((row.linkBytes ?? 0) / 1e6).toFixed(1)} MB ${level === 'chosen' ? `, ${((row.seconds ?? 0) / Math.min(...fixed)).toFixed(3)} of the best` : ''}`,
+        `${this.rows.at(-1)?.name ?? ''}: ${row.seconds?.toFixed(2) ?? ''} s, ` +
+          `${((row.linkBytes ?? 0) / 1e6).toFixed(1)} MB ` +
+          (level === 'chosen' ? `, ${((row.seconds ?? 0) / Math.min(...fixed)).toFixed(3)} of the best` : ''),
       );
     }
   }

@@ -1,6 +1,6 @@
 /**
- * QEMU's own live migration between the two hosts of the link: plain, with its delta coding (xbzrle), multifd, multifd with zstd; with the disk through
- * drive-mirror over NBD first. Driven over QMP as libvirt drives it.
+ * QEMU's own live migration between the two hosts of the link: plain, with its delta coding (xbzrle), multifd, multifd
+ * with zstd; with the disk through drive-mirror over NBD first. Driven over QMP as libvirt drives it.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, existsSync, mkdirSync, openSync } from 'node:fs';

@@ -47,7 +47,10 @@ const STAY_MS = 60_000;
 const CUT_MS = 30_000;
 /** In the midst of what a cold move brings. */
 const FAULT_AT_BYTES = 40e6;
-/** In every third the guest looks at one of its files and one piece of its random memory; reading bad kernel memory shows in all of them. */
+/**
+ * In every third the guest looks at one of its files and one piece of its random memory; reading bad kernel memory
+ * shows in all of them.
+ */
 const CHECK_TICKS = 30;
 
 export async function benchLive(json: boolean, args: readonly string[]): Promise<void> {
@@ -203,7 +206,8 @@ class LiveBench {
     const { pages, packedBytes } = changedPages(before, this.#memoryOn(a, vmId));
     const sent = this.#memoryBytes;
     say(
-      `  ${pages} pages had changed, ${(packedBytes / 1e6).toFixed(1)} MB under zstd -3; memory took ${(sent / packedBytes).toFixed(2)} times that`,
+      `  ${pages} pages had changed, ${(packedBytes / 1e6).toFixed(1)} MB under zstd -3; memory took ` +
+        `${(sent / packedBytes).toFixed(2)} times that`,
     );
     await this.#command(a, 'stop', ['vm', 'stop', vmId, '--now', '--data-dir', a.dataDir]);
   }
@@ -259,7 +263,9 @@ class LiveBench {
       verified,
       peakRssBytes: rss,
       ...(utilisation !== undefined && { utilisation }),
-      note: `${sent}; ${memory?.streams ?? 0} streams, level ${memory?.level ?? 0}, delta hits ${(100 * (memory?.deltaHitRate ?? 0)).toFixed(0)} %`,
+      note:
+        `${sent}; ${memory?.streams ?? 0} streams, level ${memory?.level ?? 0}, delta hits ` +
+        `${(100 * (memory?.deltaHitRate ?? 0)).toFixed(0)} %`,
     });
     say(`  ${guest?.reason ?? ''}`);
   }
@@ -267,7 +273,8 @@ class LiveBench {
   #row(row: Row): void {
     this.rows.push(row);
     say(
-      `  ${row.seconds?.toFixed(1) ?? '?'} s, ${((row.linkBytes ?? 0) / 1e6).toFixed(1)} MB, downtime ${row.downtimeMs?.toFixed(0) ?? '?'} ms, ${row.verified ? 'verified' : 'NOT VERIFIED'} ${row.note ?? ''}`,
+      `  ${row.seconds?.toFixed(1) ?? '?'} s, ${((row.linkBytes ?? 0) / 1e6).toFixed(1)} MB, downtime ` +
+        `${row.downtimeMs?.toFixed(0) ?? '?'} ms, ${row.verified ? 'verified' : 'NOT VERIFIED'} ${row.note ?? ''}`,
     );
     if (!row.verified)
       throw new Error(`${row.name}: the guest found other bytes than it had written, or does not go on`);

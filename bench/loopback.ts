@@ -47,7 +47,8 @@ async function measure(name: string, parent: string, sizeBytes: number): Promise
       cpu.push(cpuSeconds(stage.agents.get(stage.a.hostId)) + cpuSeconds(stage.agents.get(stage.b.hostId)) - before);
       seconds.push(result.images[0]?.seconds ?? Infinity);
       say(
-        `  ${name}: ${(result.images[0]?.seconds ?? 0).toFixed(2)} s, ${result.images[0]?.streams ?? 0} streams, level ${result.images[0]?.level ?? 0}, batches of ${result.images[0]?.batchBytes ?? 0}`,
+        `  ${name}: ${(result.images[0]?.seconds ?? 0).toFixed(2)} s, ${result.images[0]?.streams ?? 0} streams, level ` +
+          `${result.images[0]?.level ?? 0}, batches of ${result.images[0]?.batchBytes ?? 0}`,
       );
       verified &&= (await sha256OfFile(stage.imageOnB(vmId, 'vda'))) === hash;
       rmSync(stage.imageOnB(vmId, 'vda'));

@@ -12,6 +12,7 @@ import { benchLoopback } from './loopback';
 import { benchMatrix } from './matrix';
 import { benchMemory } from './memory';
 import { benchModel } from './model';
+import { benchRamImage } from './ram-image';
 import { benchSim } from './sim';
 import { benchTransport } from './transport';
 import { benchTuner } from './tuner';
@@ -25,6 +26,7 @@ const BENCHES: Readonly<Record<string, (json: boolean, args: readonly string[]) 
   memory: benchMemory,
   kills: benchKills,
   'event-loop': benchEventLoop,
+  'ram-image': benchRamImage,
   draw: benchDraw,
   transport: benchTransport,
   anchors: benchAnchors,

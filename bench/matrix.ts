@@ -55,13 +55,15 @@ export async function benchMatrix(json: boolean, args: readonly string[]): Promi
   const rows = [...new Map(linesOf<Row>(file).map((row) => [row.cell, row])).values()];
   const failed = rows.filter(({ outcome }) => outcome.startsWith('FAILED'));
   const minutes = (ms: number): string => `${(ms / 60_000).toFixed(1)} min`;
-  const text = `${tables(rows)}\n${rows.length} cells, ${failed.length} failed, ${minutes(rows.reduce((sum, { ms }) => sum + ms, 0))} in all`;
+  const allMs = rows.reduce((sum, { ms }) => sum + ms, 0);
+  const text = `${tables(rows)}\n${rows.length} cells, ${failed.length} failed, ${minutes(allMs)} in all`;
   if (process.env.DWCP_MATRIX_ONLY === undefined) writeFileSync(join(RESULTS, 'crash-matrix.txt'), `${text}\n`);
   process.stdout.write(`${text}\n`);
   say(`this run: ${minutes(performance.now() - startedAt)}; the monitor's log: ${join(OUT, 'crash-matrix.log')}`);
   if (json)
-    process.stdout.write(
-      `${JSON.stringify({ bench: 'matrix', rows: rows.map(({ cell, outcome, ms }) => ({ name: cell, outcome, seconds: ms / 1000, verified: !outcome.startsWith('FAILED') })) })}\n`,
+    writeJson(
+      'matrix',
+      rows.map(({ cell, outcome, ms }) => ({ name: cell, outcome, seconds: ms / 1000, verified: isRight(outcome) })),
     );
   if (codes.some((code) => code !== 0) || failed.length > 0) throw new Error(`${failed.length} cells failed`);
 }
@@ -81,8 +83,9 @@ async function benchCancels(json: boolean, moments: number): Promise<void> {
   );
   process.stdout.write(`${text}\n`);
   if (json)
-    process.stdout.write(
-      `${JSON.stringify({ bench: 'cancels', rows: rows.map(({ afterMs, outcome }) => ({ name: `${afterMs} ms`, outcome, verified: !outcome.startsWith('FAILED') })) })}\n`,
+    writeJson(
+      'cancels',
+      rows.map(({ afterMs, outcome }) => ({ name: `${afterMs} ms`, outcome, verified: isRight(outcome) })),
     );
   if (code !== 0)
     throw new Error(
@@ -147,7 +150,18 @@ function tables(rows: readonly Row[]): string {
       const own = split.filter((each) => each.what === what);
       const faults = [...new Set(own.map(({ fault }) => fault))];
       const states = [...new Set(own.map(({ state }) => state))];
-      return `${what}\n${table([['', ...states], ...faults.map((fault) => [fault, ...states.map((state) => own.find((each) => each.state === state && each.fault === fault)?.outcome ?? '')])])}`;
+      const outcomeOf = (state: string, fault: string): string =>
+        own.find((each) => each.state === state && each.fault === fault)?.outcome ?? '';
+      const lines = faults.map((fault) => [fault, ...states.map((state) => outcomeOf(state, fault))]);
+      return `${what}\n${table([['', ...states], ...lines])}`;
     })
     .join('\n');
+}
+
+function isRight(outcome: string): boolean {
+  return !outcome.startsWith('FAILED');
+}
+
+function writeJson(bench: string, rows: readonly object[]): void {
+  process.stdout.write(`${JSON.stringify({ bench, rows })}\n`);
 }

@@ -35,13 +35,15 @@ export function benchModel(json: boolean, args: readonly string[]): Promise<void
   }
   const bad = rows.filter(({ checked }) => checked.findings.length > 0);
   for (const { name, checked } of bad) for (const finding of checked.findings) say(told(name, finding));
-  if (json)
-    process.stdout.write(
-      `${JSON.stringify({ bench: 'model', rows: rows.map(({ name, seconds, checked: { states, transitions, complete, findings } }) => ({ name, seconds, states, transitions, complete, findings, verified: complete && findings.length === 0 })) })}\n`,
-    );
+  if (json) process.stdout.write(`${JSON.stringify({ bench: 'model', rows: rows.map(jsonOf) })}\n`);
   return bad.length > 0
     ? Promise.reject(new Error(`something was found in ${bad.map(({ name }) => name).join(', ')}`))
     : Promise.resolve();
+}
+
+function jsonOf({ name, seconds, checked: { states, transitions, complete, findings } }: Row): object {
+  const verified = complete && findings.length === 0;
+  return { name, seconds, states, transitions, complete, findings, verified };
 }
 
 function searched(name: string): Row {
@@ -51,7 +53,11 @@ function searched(name: string): Row {
   const checked = check(configuration);
   const seconds = (performance.now() - startedAt) / 1000;
   say(
-    `${name}: ${checked.states} states, ${checked.transitions} transitions, ${seconds.toFixed(0)} s${checked.complete ? '' : ', cut off'}${checked.findings.length > 0 ? ': SOMETHING WAS FOUND' : ''}`,
+    [
+      `${name}: ${checked.states} states, ${checked.transitions} transitions, ${seconds.toFixed(0)} s`,
+      checked.complete ? '' : ', cut off',
+      checked.findings.length > 0 ? ': SOMETHING WAS FOUND' : '',
+    ].join(''),
   );
   return { name, mayHappen: mayHappen(configuration), seconds, checked };
 }

@@ -77,12 +77,22 @@ export async function zstdOver(
 ): Promise<{ seconds: number; path: string }> {
   const path = join(folder, 'zstd-image');
   const [command = 'ip', ...prefix] = link.b.prefix;
-  const program = `const s=require('net').createServer(c=>{const z=require('child_process').spawn('zstd',['-d','-q','-f','--sparse','-o',${JSON.stringify(path)}],{stdio:['pipe','inherit','inherit']});c.pipe(z.stdin);z.on('close',code=>{c.end('done');s.close();process.exitCode=code;});}).listen(8731,${JSON.stringify(link.b.address)})`;
+  const program = [
+    "const s=require('net').createServer(c=>{",
+    `const z=require('child_process').spawn('zstd',['-d','-q','-f','--sparse','-o',${JSON.stringify(path)}],`,
+    "{stdio:['pipe','inherit','inherit']});c.pipe(z.stdin);",
+    "z.on('close',code=>{c.end('done');s.close();process.exitCode=code;});",
+    `}).listen(8731,${JSON.stringify(link.b.address)})`,
+  ].join('');
   const receiver = children.start('zstd-receiver', command, [...prefix, process.execPath, '-e', program]);
   await pause(READY_MS);
   const startedAt = performance.now();
   const [client = 'ip', ...clientPrefix] = link.a.prefix;
-  const sender = `const c=require('net').connect({port:8731,host:${JSON.stringify(link.b.address)},allowHalfOpen:true});const z=require('child_process').spawn('zstd',['-3','-q','-c',${JSON.stringify(source)}],{stdio:['ignore','pipe','inherit']});z.stdout.pipe(c);c.resume();c.on('end',()=>c.destroy());`;
+  const sender = [
+    `const c=require('net').connect({port:8731,host:${JSON.stringify(link.b.address)},allowHalfOpen:true});`,
+    `const z=require('child_process').spawn('zstd',['-3','-q','-c',${JSON.stringify(source)}],`,
+    "{stdio:['ignore','pipe','inherit']});z.stdout.pipe(c);c.resume();c.on('end',()=>c.destroy());",
+  ].join('');
   await finished(client, [...clientPrefix, process.execPath, '-e', sender]);
   await receiver.ended;
   return { seconds: (performance.now() - startedAt) / 1000, path };

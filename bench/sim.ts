@@ -41,7 +41,8 @@ async function tryMutants(first: number, count: number, only: number | undefined
     if (only !== undefined && only !== index) continue;
     const caught = await findMutant(index, first, count);
     process.stdout.write(
-      `${String(index).padStart(2)}  ${caught ? `seed ${String(caught.seed).padStart(4)}` : 'LIVES    '}  ${name}${caught ? ` (${caught.kind})` : ''}\n`,
+      `${String(index).padStart(2)}  ${caught ? `seed ${String(caught.seed).padStart(4)}` : 'LIVES    '}  ${name}` +
+        `${caught ? ` (${caught.kind})` : ''}\n`,
     );
     if (!caught) lives += 1;
   }
@@ -73,13 +74,9 @@ export async function benchSim(json: boolean, args: readonly string[]): Promise<
     return;
   }
   const { seeds, steps, cpuMs, outcomes, found } = report;
-  process.stdout.write(
-    `${seeds} seeds in ${seconds.toFixed(0)} s: ${(cpuMs / seeds).toFixed(0)} ms of processor and ${Math.round(steps / seeds)} steps each; ${Object.entries(
-      outcomes,
-    )
-      .map(([name, times]) => `${name} ${times}`)
-      .join(', ')}\n`,
-  );
+  const ended = Object.entries(outcomes).map(([name, times]) => `${name} ${times}`);
+  const each = `${(cpuMs / seeds).toFixed(0)} ms of processor and ${Math.round(steps / seeds)} steps each`;
+  process.stdout.write(`${seeds} seeds in ${seconds.toFixed(0)} s: ${each}; ${ended.join(', ')}\n`);
   process.stdout.write(
     found.length === 0
       ? 'Nothing was violated.\n'

@@ -112,7 +112,9 @@ export function iperf3(streams: number): Mover {
 }
 
 const NODE_RECEIVER = `require('net').createServer((s) => s.resume().on('error', () => {})).listen(8740, process.argv[1])`;
-const NODE_SENDER = `const s = require('net').connect(8740, process.argv[1]); const b = Buffer.alloc(65536, 7); const go = () => { while (s.write(b)); }; s.on('connect', go).on('drain', go).on('error', () => process.exit())`;
+const NODE_SENDER =
+  `const s = require('net').connect(8740, process.argv[1]); const b = Buffer.alloc(65536, 7); const go = () => { ` +
+  `while (s.write(b)); }; s.on('connect', go).on('drain', go).on('error', () => process.exit())`;
 
 export const nodeTcp: Mover = {
   name: 'node tcp x1',

@@ -52,7 +52,8 @@ export async function measureMover(
     ...(streams !== undefined && { streams, peakRssBytes: moving.peakRssBytes() }),
   };
   say(
-    `  ${rowName}: ${((utilisation ?? 0) * 100).toFixed(1)} % from second 5 on, ${((firstSeconds ?? 0) * 100).toFixed(1)} % before${streams === undefined ? '' : `, ${streams} streams`}`,
+    `  ${rowName}: ${((utilisation ?? 0) * 100).toFixed(1)} % from second 5 on, ` +
+      `${((firstSeconds ?? 0) * 100).toFixed(1)} % before${streams === undefined ? '' : `, ${streams} streams`}`,
   );
   for (const line of moving.explanations) say(`    ${line}`);
   return {

@@ -132,8 +132,9 @@ export class WanLink {
 
   /**
    * @returns bytes that crossed, both ways; and of the busier way the utilisation from the fifth second on after the transfer
-   * itself began (the first sample with more than a tenth of the rate) up to its end (the last with more than next to nothing), the share of
-   * the rate in the five seconds before, what crossed in each interval, and when it began (performance.now)
+   * itself began (the first sample with more than a tenth of the rate) up to its end (the last with more than next to
+   * nothing), the share of the rate in the five seconds before, what crossed in each interval, and when it began
+   * (performance.now)
    */
   stopSampling(): {
     linkBytes: number;

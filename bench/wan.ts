@@ -85,7 +85,8 @@ async function measure(link: WanLink, stage: Stage, sizeBytes: number, withPeers
       images: [image],
     } = await stage.migrate(vmId, source, destination, { bandwidthLimit: 0, enableDwcp });
     say(
-      `  ${tier ?? 'no'} tier, ${image?.streams ?? 0} streams, level ${image?.level ?? 0}, ${((image?.linkBytes ?? 0) / 1e6).toFixed(1)} MB by the program’s own count`,
+      `  ${tier ?? 'no'} tier, ${image?.streams ?? 0} streams, level ${image?.level ?? 0}, ` +
+        `${((image?.linkBytes ?? 0) / 1e6).toFixed(1)} MB by the program’s own count`,
     );
     return totalSeconds;
   };

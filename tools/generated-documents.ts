@@ -56,6 +56,17 @@ function optionRows(table: Readonly<Record<string, OptionSpec>>): string[][] {
   ]);
 }
 
+const GUEST_STATE_COLUMNS = [
+  'state',
+  'the guest runs',
+  'on disk by then',
+  'source agent dies',
+  'destination agent dies',
+  'source QEMU dies',
+  'destination QEMU dies',
+  'link is cut',
+];
+
 function switchover(): string {
   const rows = Object.entries<GuestStateSpec>(GUEST_STATES).map(([name, state]) => [
     `\`${name}\`: ${state.title}`,
@@ -75,13 +86,14 @@ never a lost guest, then downtime. \`mine\` is the point of no return: before it
 at the source, after it with the guest running at the destination. The control worker and the Temporal server have no column: in
 every state the agents go on without them, and the step that waits for them is tried again.
 
-${markdownTable(['state', 'the guest runs', 'on disk by then', 'source agent dies', 'destination agent dies', 'source QEMU dies', 'destination QEMU dies', 'link is cut'], rows)}
+${markdownTable(GUEST_STATE_COLUMNS, rows)}
 
 ${ownership()}
 
-The tests walk these tables: \`test/helpers/crash-matrix.ts\` has to name every state (it does not compile otherwise), \`npm run bench
--- matrix\` kills, cuts and fills in each of them while a monitor watches both QEMUs. \`npm run bench -- model\` searches the tables of ownership through
-all orders of two attempts, crashes, resets and terminates; \`npm run bench -- sim\` runs the code that follows them in a simulated world.
+The tests walk these tables: \`test/helpers/crash-matrix.ts\` has to name every state (it does not compile otherwise),
+\`npm run bench -- matrix\` kills, cuts and fills in each of them while a monitor watches both QEMUs. \`npm run bench -- model\`
+searches the tables of ownership through all orders of two attempts, crashes, resets and terminates; \`npm run bench -- sim\`
+runs the code that follows them in a simulated world.
 `;
 }
 
@@ -125,19 +137,31 @@ function ownershipTable<State extends string, Event extends string, E extends st
 function ownership(): string {
   const said = (...allowed: readonly (string | false)[]): string =>
     allowed.filter((each) => each !== false).join('; ') || 'nothing';
+  const mayAtSource = (state: keyof typeof SOURCE_TABLE): string => {
+    const { mayRun, open } = SOURCE_TABLE[state];
+    return said(mayRun && 'the guest may be let run', open && 'no other migration gets the VM');
+  };
+  const mayAtDestination = (state: keyof typeof DESTINATION_TABLE): string => {
+    const { takesData, mayRun, open } = DESTINATION_TABLE[state];
+    return said(
+      takesData && 'data is taken in',
+      mayRun && 'the guest may be started',
+      open && 'no other migration gets the VM',
+    );
+  };
   return `## Who owns the VM
 
-What an event leads to in each state, on either side (\`src/model/ownership-machine.ts\`). A state in bold is a line of the journal (\`<data>/ownership/<vm>.journal\`),
-on disk before what stands behind it is done; a code is what the event is refused with. Each is checked, written and done inside the VM's lock. A guest is
-told to run only where the VM's *last* line allows it.
+What an event leads to in each state, on either side (\`src/model/ownership-machine.ts\`). A state in bold is a line of the
+journal (\`<data>/ownership/<vm>.journal\`), on disk before what stands behind it is done; a code is what the event is refused
+with. Each is checked, written and done inside the VM's lock. A guest is told to run only where the VM's *last* line allows it.
 
 ### At the source
 
-${ownershipTable(SOURCE_TABLE, SOURCE_EVENTS, (state) => said(SOURCE_TABLE[state].mayRun && 'the guest may be let run', SOURCE_TABLE[state].open && 'no other migration gets the VM'))}
+${ownershipTable(SOURCE_TABLE, SOURCE_EVENTS, mayAtSource)}
 
 ### At the destination
 
-${ownershipTable(DESTINATION_TABLE, DESTINATION_EVENTS, (state) => said(DESTINATION_TABLE[state].takesData && 'data is taken in', DESTINATION_TABLE[state].mayRun && 'the guest may be started', DESTINATION_TABLE[state].open && 'no other migration gets the VM'))}
+${ownershipTable(DESTINATION_TABLE, DESTINATION_EVENTS, mayAtDestination)}
 
 ### What holds in every state
 
@@ -145,7 +169,8 @@ ${ownershipTable(DESTINATION_TABLE, DESTINATION_EVENTS, (state) => said(DESTINAT
 - A promise not to start it (\`abandoned\`, \`given_back\`) is never broken.
 - What runs has memory and disks of one moment: a QEMU is loaded with what was verified, or the VM is given back.
 - Nothing of an owner's is a baseline, which may be pruned.
-- Where a guest stands still, somebody will act: the step that holds it, the agent when it starts, the sweep, or an operator who has been told.`;
+- Where a guest stands still, somebody will act: the step that holds it, the agent when it starts, the sweep, or an operator
+  who has been told.`;
 }
 
 function configuration(): string {

@@ -106,7 +106,8 @@ export class MigrationState {
       },
       {
         description:
-          'Parked: try the step again, after what it waits for has been mended. {"maxDowntimeMs": 5000} or {"autoConverge": true} for a guest that does not converge',
+          'Parked: try the step again, after what it waits for has been mended. {"maxDowntimeMs": 5000} or ' +
+          '{"autoConverge": true} for a guest that does not converge',
         validator: (input?: RetryStep) => this.#assertParked(retryStepSchema.safeParse(input).success),
       },
     );

@@ -1,6 +1,6 @@
 /**
- * Keeps the baselines of hosts within a limit, oldest first: of those listed, or of all that migrations have named. Started by a schedule (src/control/schedules.ts);
- * a host that is away is left out and named.
+ * Keeps the baselines of hosts within a limit, oldest first: of those listed, or of all that migrations have named.
+ * Started by a schedule (src/control/schedules.ts); a host that is away is left out and named.
  */
 import { z } from 'zod';
 import { hostIdSchema } from '../src/model/ids';

@@ -17,7 +17,11 @@ export function rootsOf(images: readonly ImageResult[]): Record<string, string> 
   return Object.fromEntries(images.map(({ imageId, root }) => [imageId, root]));
 }
 
-/** Goes on with what an earlier run of this migration has handed over. @returns how a running guest moved @throws only where the source may take the VM back */
+/**
+ * Goes on with what an earlier run of this migration has handed over.
+ * @returns how a running guest moved
+ * @throws only where the source may take the VM back
+ */
 export async function goOnHandedOver(flow: TransferFlow, handedOver: HandOver): Promise<MovedGuest | undefined> {
   flow.goOnFrom(handedOver);
   if (handedOver.live) return guestSwitchover(flow);

@@ -38,7 +38,9 @@ export async function assertAlone(
     'CONFIG_INVALID',
     `Another agent takes work for host id ${hostId}, on another data folder: ${other.identity ?? ''}`,
     {
-      hint: `Give each host an id of its own (--host-id); if that agent has just been stopped for good, wait ${Math.ceil(SEEN_LATELY_MS / 1000)} s`,
+      hint:
+        'Give each host an id of its own (--host-id); if that agent has just been stopped for good, wait ' +
+        `${Math.ceil(SEEN_LATELY_MS / 1000)} s`,
     },
   );
 }

@@ -48,7 +48,12 @@ function timesOf({ encoder: { times, packings } }: ImageResult): string {
   const { readMs, chooseMs, deltaMs, packMs } = times;
   const seconds = (ms: number): string => `${(ms / 1000).toFixed(1)} s`;
   const { stored, zstd, dictionary, numbers, hex, brotli } = packings;
-  return `packed by zstd ${formatBytes(zstd)}, by Brotli ${formatBytes(brotli)}, with a dictionary ${formatBytes(dictionary)}, as numbers ${formatBytes(numbers)}, as hexadecimal text ${formatBytes(hex)}, not at all ${formatBytes(stored)}\nencoder, all threads: reading and hashing ${seconds(readMs)}, choosing ${seconds(chooseMs)}, packing with old pages ${seconds(deltaMs)}, packing ${seconds(packMs)}`;
+  return (
+    `packed by zstd ${formatBytes(zstd)}, by Brotli ${formatBytes(brotli)}, with a dictionary ` +
+    `${formatBytes(dictionary)}, as numbers ${formatBytes(numbers)}, as hexadecimal text ${formatBytes(hex)}, not ` +
+    `at all ${formatBytes(stored)}\nencoder, all threads: reading and hashing ${seconds(readMs)}, choosing ` +
+    `${seconds(chooseMs)}, packing with old pages ${seconds(deltaMs)}, packing ${seconds(packMs)}`
+  );
 }
 
 function percent(part: number, whole: number): string {

@@ -22,7 +22,11 @@ export function imageLine(image: ImageProgress): string {
   const ratio = image.linkBytes > 0 ? (image.doneBytes / image.linkBytes).toFixed(1) : '-';
   const left =
     image.doneBytes >= image.totalBytes ? 'done' : image.etaMs === undefined ? 'unknown' : formatDuration(image.etaMs);
-  return `${image.imageId.padEnd(10)} ${percent}  ${formatBitRate(image.bytesPerSecond).padStart(12)}  ${String(image.streams).padStart(3)} streams  level ${String(image.level).padStart(2)}  ratio ${ratio.padStart(6)}  left ${left}`;
+  return (
+    `${image.imageId.padEnd(10)} ${percent}  ${formatBitRate(image.bytesPerSecond).padStart(12)}  ` +
+    `${String(image.streams).padStart(3)} streams  level ${String(image.level).padStart(2)}  ratio ` +
+    `${ratio.padStart(6)}  left ${left}`
+  );
 }
 
 /** What people see now: the phase, then a line an image; parked, the reason and the mend. */
@@ -32,12 +36,15 @@ export function statusLines(status: MigrationStatus): string[] {
   const newer = new Map(live.map((image) => [image.imageId, image]));
   const images = progress.images.map((image) => newer.get(image.imageId) ?? image);
   const fresh = live.filter((image) => !progress.images.some((known) => known.imageId === image.imageId));
-  const head = `${progress.vmId}: ${progress.sourceHost} → ${progress.destinationHost}  ${PHASES[progress.phase].title}${progress.tier ? ` (${progress.tier})` : ''}`;
+  const head =
+    `${progress.vmId}: ${progress.sourceHost} → ${progress.destinationHost}  ${PHASES[progress.phase].title}` +
+    (progress.tier ? ` (${progress.tier})` : '');
   const parked = progress.parked;
   const waiting = parked
     ? [
         `  waits for an operator: ${parked.error.code}: ${parked.error.message}`,
-        `  mend: ${parked.error.hint ?? ''}; then \`dwcp retry ${status.migrationId}\`, or \`dwcp cancel ${status.migrationId}\` to give up`,
+        `  mend: ${parked.error.hint ?? ''}; then \`dwcp retry ${status.migrationId}\`, or \`dwcp cancel ` +
+          `${status.migrationId}\` to give up`,
       ]
     : [];
   return [
@@ -79,7 +86,9 @@ export function resultText(result: MigrationResult): string {
   }[result.path];
   return [
     table(rows),
-    `${result.vmId} is on ${result.destinationHost}: ${formatBytes(result.totalBytes)} in ${formatDuration(result.totalSeconds * 1000)} ${by}, ${result.speedup.toFixed(1)} times the standard transfer (estimated for this link)`,
+    `${result.vmId} is on ${result.destinationHost}: ${formatBytes(result.totalBytes)} in ` +
+      `${formatDuration(result.totalSeconds * 1000)} ${by}, ${result.speedup.toFixed(1)} times the standard transfer ` +
+      '(estimated for this link)',
     ...(result.guest ? [guestResultText(result.guest)] : []),
     `goals: ${result.goals.speedup.reason}; ${result.goals.transferRate.reason}`,
   ].join('\n');
@@ -93,7 +102,10 @@ export function verifiedText({ verified }: Pick<ImageResult, 'verified'>): strin
 function guestResultText({ downtimeMs, rounds, reason, responds, throttle }: GuestResult): string {
   const downtime = downtimeMs === undefined ? 'downtime not measured' : `downtime ${formatDuration(downtimeMs)}`;
   const slowed = throttle > 0.01 ? `, slowed down by ${(100 * throttle).toFixed(0)} % at the end` : '';
-  return `the guest ${responds ? 'runs there' : 'DOES NOT RESPOND there'}: ${downtime}, ${rounds} memory round${rounds === 1 ? '' : 's'}${slowed}${reason ? ` (${reason})` : ''}`;
+  return (
+    `the guest ${responds ? 'runs there' : 'DOES NOT RESPOND there'}: ${downtime}, ${rounds} memory round` +
+    `${rounds === 1 ? '' : 's'}${slowed}${reason ? ` (${reason})` : ''}`
+  );
 }
 
 /**

@@ -61,7 +61,10 @@ export interface AdapterConfig {
 }
 
 export interface MigrationAdapter {
-  /** Moves a memory image. @throws DwcpError; what has arrived stays at the destination, and a call with the same session id goes on there */
+  /**
+   * Moves a memory image.
+   * @throws DwcpError; what has arrived stays at the destination, and a call with the same session id goes on there
+   */
   migrateVmMemory(
     vmId: string,
     memory: AdapterImage,

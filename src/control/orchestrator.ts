@@ -179,7 +179,8 @@ class TemporalOrchestrator implements Orchestrator {
         priority: { priorityKey: temporalPriorityKey(priority) },
         staticSummary: `${vmId}: ${sourceHost} → ${destinationHost}`,
         staticDetails:
-          'Cancel rolls back before the switchover; from there on the migration completes forward. Terminate leaves the clean-up to the agents’ sweep.',
+          'Cancel rolls back before the switchover; from there on the migration completes forward. Terminate leaves the ' +
+          'clean-up to the agents’ sweep.',
       });
       this.#remember(migrationId, workflowId, handle.firstExecutionRunId);
       return migrationId;

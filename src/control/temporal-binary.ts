@@ -156,7 +156,8 @@ function compile(go: string, module: string, output: string, say: Say): Promise<
     const timer = setInterval(
       () =>
         say(
-          `Temporal server: ${Math.min(99, Math.round((100 * packages) / ABOUT_PACKAGES))} % of its packages, ${formatDuration(Date.now() - startedAt)}`,
+          `Temporal server: ${Math.min(99, Math.round((100 * packages) / ABOUT_PACKAGES))} % of its packages, ` +
+            formatDuration(Date.now() - startedAt),
         ),
       15_000,
     );

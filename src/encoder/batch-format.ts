@@ -3,7 +3,8 @@
  *
  *   offset size field
  *   0      2    image: the number that open_image gave
- *   2      1    packing of the gathered section: 1 stored, 2 zstd, 3 zstd with a trained dictionary, 4 and 5 numbers taken apart, 6 hexadecimal text taken apart, 7 Brotli
+ *   2      1    packing of the gathered section: 1 stored, 2 zstd, 3 zstd with a trained dictionary, 4 and 5 numbers
+ *               taken apart, 6 hexadecimal text taken apart, 7 Brotli
  *   3      1    pieces: how many packed pieces with old content stand before the gathered section in the payload (old-pages.ts)
  *   4      4    gathered: bytes of the gathered section once unpacked
  *   8      4    entries that follow

@@ -56,7 +56,10 @@ export class LevelController {
   #otherNsPerByte = 1;
   #level: Level;
   #reason = 'nothing is known yet';
-  /** How much slower this process packs than its threads alone would let it: others use the processors too. Below one, how much less of it there is to do. */
+  /**
+   * How much slower this process packs than its threads alone would let it: others use the processors too. Below one,
+   * how much less of it there is to do.
+   */
   #pressure = 1;
 
   /** Starts at level 3 where it may, which no link of a wide area outruns; else at the cheapest rung that is not negative. */

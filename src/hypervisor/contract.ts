@@ -168,7 +168,11 @@ export interface GuestPort {
   info(): Promise<MemoryInfo>;
   /** The guest may be slowed down from now on. */
   allowThrottle(): Promise<void>;
-  /** Lets the guest be stopped. @param stopped hears of the moment, before QEMU is ready to go on @throws GUEST_PAUSED where somebody else had stopped it */
+  /**
+   * Lets the guest be stopped.
+   * @param stopped hears of the moment, before QEMU is ready to go on
+   * @throws GUEST_PAUSED where somebody else had stopped it
+   */
   pause(stopped: (atMs: number) => void): Promise<void>;
   complete(): Promise<DeviceState>;
   /** Whether the guest cannot go on by itself any more: its migration has completed, or its QEMU is gone. */
@@ -209,7 +213,11 @@ export interface GuestReceiver {
   loadWhole(): Promise<void>;
   /** The process that holds what was loaded. */
   readonly process: ProcessIdentity | undefined;
-  /** Finds what an earlier agent has left; any other process there is not it. @returns undefined where it has ended; @throws QEMU_TIMEOUT where it lives and does not answer */
+  /**
+   * Finds what an earlier agent has left; any other process there is not it.
+   * @returns undefined where it has ended
+   * @throws QEMU_TIMEOUT where it lives and does not answer
+   */
   adopt(process: ProcessIdentity): Promise<'loaded' | 'running' | 'neither' | undefined>;
   run(): Promise<{ resumedAtMs: number; responds: boolean }>;
   release(): void;

@@ -77,7 +77,8 @@ export function decideRound(measured: RoundMeasurement, options: ConvergenceOpti
     rateBytesPerSecond,
     throttle,
   } = measured;
-  // On a slow link a round may end with as much as the one before because it was looked at early; what counts is whether the next one can be shorter.
+  // On a slow link a round may end with as much as the one before because it was looked at early; what counts is
+  // whether the next one can be shorter.
   const outrun = dirtyBytesPerSecond <= OUTRUN_SHARE * rateBytesPerSecond;
   const shrinks = remainingBytesBefore === undefined || remainingBytes <= SHRINKS_BELOW * remainingBytesBefore;
   if (downtimeMs <= options.maxDowntimeMs) {
@@ -103,5 +104,9 @@ function figures(
   downtimeMs: number,
   { maxDowntimeMs }: ConvergenceOptions,
 ): string {
-  return `round ${round}, ${formatBytes(remainingBytes)} left, dirtied at ${formatBitRate(dirtyBytesPerSecond)}, sent at ${formatBitRate(rateBytesPerSecond)}, pause expected ${formatDuration(downtimeMs)} of at most ${formatDuration(maxDowntimeMs)}`;
+  return (
+    `round ${round}, ${formatBytes(remainingBytes)} left, dirtied at ${formatBitRate(dirtyBytesPerSecond)}, sent ` +
+    `at ${formatBitRate(rateBytesPerSecond)}, pause expected ${formatDuration(downtimeMs)} of at most ` +
+    formatDuration(maxDowntimeMs)
+  );
 }

@@ -34,7 +34,8 @@ export function describeMigration(
     const { expectedLinkBytes, expectedSeconds, expectedSpeedup } = progress.plan;
     lines.push(
       '',
-      `Plan: ${formatBytes(expectedLinkBytes)} in ${formatDuration(expectedSeconds * 1000)}, ${expectedSpeedup.toFixed(1)} times as fast as the standard transfer.`,
+      `Plan: ${formatBytes(expectedLinkBytes)} in ${formatDuration(expectedSeconds * 1000)}, ` +
+        `${expectedSpeedup.toFixed(1)} times as fast as the standard transfer.`,
     );
   }
   if (mode === 'migrate') {
@@ -62,7 +63,10 @@ export function guestText({
   if (state === 'disks' || runsAt !== 'source') return `${where}: ${title}`;
   const slowed = throttle > 0.01 ? `, slowed down by ${(100 * throttle).toFixed(0)} %` : '';
   const pause = expectedDowntimeMs > 0 ? `, pause expected ${formatDuration(expectedDowntimeMs)}` : '';
-  return `${where}: ${title}, round ${round + 1}, ${formatBytes(remainingBytes)} left, dirtied at ${formatBitRate(dirtyBytesPerSecond)}${slowed}${pause}`;
+  return (
+    `${where}: ${title}, round ${round + 1}, ${formatBytes(remainingBytes)} left, dirtied at ` +
+    `${formatBitRate(dirtyBytesPerSecond)}${slowed}${pause}`
+  );
 }
 
 function route(progress: MigrationProgress): string {
@@ -84,7 +88,8 @@ function parkedLines({ parked, migrationId }: MigrationProgress, workflowId: str
     '',
     `To mend: ${error.hint ?? ''}`,
     '',
-    `Then **Update → retry_step** here, or \`dwcp retry ${migrationId}\`. To give up: **Update → abort_migration**, or \`dwcp cancel ${migrationId}\`. Workflow: \`${workflowId}\`.`,
+    `Then **Update → retry_step** here, or \`dwcp retry ${migrationId}\`. To give up: **Update → ` +
+      `abort_migration**, or \`dwcp cancel ${migrationId}\`. Workflow: \`${workflowId}\`.`,
   ];
 }
 
@@ -95,5 +100,8 @@ function imageLine(image: MigrationProgress['images'][number]): string {
   if (image.doneBytes >= image.totalBytes)
     return `- **${image.imageId}**: all ${formatBytes(image.totalBytes)} done, ${sent}`;
   const pace = `${formatBitRate(image.bytesPerSecond)} on ${image.streams} stream${image.streams === 1 ? '' : 's'} at level ${image.level}`;
-  return `- **${image.imageId}**: ${percent} % of ${formatBytes(image.totalBytes)}, ${sent}, ${pace}, ${formatDuration(image.etaMs ?? Infinity)} left`;
+  return (
+    `- **${image.imageId}**: ${percent} % of ${formatBytes(image.totalBytes)}, ${sent}, ${pace}, ` +
+    `${formatDuration(image.etaMs ?? Infinity)} left`
+  );
 }

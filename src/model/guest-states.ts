@@ -107,7 +107,8 @@ export const GUEST_STATES = {
     destinationAgent: 'lets the guest run when it is back, before it has heard of Temporal',
     sourceQemu: 'no effect',
     destinationQemu:
-      'a fresh one is loaded from the RAM image, where that is what was verified; else the VM is given back and runs on at the source. Where the guest has run already it is lost as by a crash of its host',
+      'a fresh one is loaded from the RAM image, where that is what was verified; else the VM is given back and runs ' +
+      'on at the source. Where the guest has run already it is lost as by a crash of its host',
     link: BY_CONTROL_PLANE,
   },
   started: {

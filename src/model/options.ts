@@ -140,12 +140,16 @@ export const PROCESS_OPTIONS = {
   advertiseAddress: {
     type: 'text',
     default: '',
-    help: 'Address other agents dial; several, separated by commas, are paths of their own and used at the same time. Empty: listenAddress, or the host name where that is a wildcard',
+    help:
+      'Address other agents dial; several, separated by commas, are paths of their own and used at the same time. ' +
+      'Empty: listenAddress, or the host name where that is a wildcard',
   },
   sourceAddresses: {
     type: 'text',
     default: '',
-    help: 'Addresses of this host that its migrations go out from, separated by commas: the first on the destination’s first path, the second on its second, in turn where there are fewer. Empty: as the routing table says',
+    help:
+      'Addresses of this host that its migrations go out from, separated by commas: the first on the destination’s ' +
+      'first path, the second on its second, in turn where there are fewer. Empty: as the routing table says',
   },
   metricsAddress: { type: 'text', default: '127.0.0.1', help: 'Address of the Prometheus endpoint' },
   metricsPort: {
@@ -207,7 +211,9 @@ export const PROCESS_OPTIONS = {
   baselineKeyFile: {
     type: 'text',
     default: '',
-    help: 'File of 32 bytes or 64 hexadecimal digits, readable by its owner alone: what is kept of VMs that are away, and copies for deltas, are encrypted with it. Empty: not encrypted',
+    help:
+      'File of 32 bytes or 64 hexadecimal digits, readable by its owner alone: what is kept of VMs that are away, ' +
+      'and copies for deltas, are encrypted with it. Empty: not encrypted',
   },
   keepBaselineCopy: {
     type: 'text',

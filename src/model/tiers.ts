@@ -94,6 +94,8 @@ export function selectLevelAndStreams(
     minStreams,
     maxStreams,
     initialStreams,
-    reason: `${link.rttMs.toFixed(1)} ms round trip: ${tier.name} tier; ${link.expectedBecause ?? 'nothing known of the path'}: ${initialStreams} streams to begin with`,
+    reason:
+      `${link.rttMs.toFixed(1)} ms round trip: ${tier.name} tier; ` +
+      `${link.expectedBecause ?? 'nothing known of the path'}: ${initialStreams} streams to begin with`,
   };
 }

@@ -1,7 +1,8 @@
 /**
  * What a host holds of images from before. Each baseline has a record (JSON), a manifest (the hashes) and, where the
  * content is kept too, a content file; they are checked when opened and limited in size, for each VM and all together. The VM
- * least recently used goes first, within a VM the image least recently used. Images of a VM that lives here are no baselines and are never removed.
+ * least recently used goes first, within a VM the image least recently used. Images of a VM that lives here are no
+ * baselines and are never removed.
  *
  *   <data>/baselines/<vmId>/<imageId>.json       the record, written last: without it there is no baseline
  *   <data>/baselines/<vmId>/<imageId>.manifest   16 bytes a block
@@ -118,7 +119,10 @@ export class BaselineStore {
     this.#guard = guard;
   }
 
-  /** Makes the content file of a baseline one that can be used as the image. @returns false where it is sealed with a key that is not here: it stays as it is */
+  /**
+   * Makes the content file of a baseline one that can be used as the image.
+   * @returns false where it is sealed with a key that is not here: it stays as it is
+   */
   async openContent(vmId: string, imageId: string): Promise<boolean> {
     if (this.#guard) return this.#guard.open(vmId, imageId);
     return (await this.#read(vmId, imageId))?.seal === undefined;

@@ -21,7 +21,11 @@ export async function writeDurably(path: string, content: string | Buffer): Prom
   await syncFolder(dirname(path));
 }
 
-/** Sets space aside for a file that has to be written also when the disk is full: put in place by replaceBySpare(). Idempotent. @throws DISK_FULL, as ENOSPC */
+/**
+ * Sets space aside for a file that has to be written also when the disk is full: put in place by replaceBySpare().
+ * Idempotent.
+ * @throws DISK_FULL, as ENOSPC
+ */
 export async function makeSpare(spare: string, sizeBytes: number): Promise<void> {
   const known = await stat(spare).catch(() => undefined);
   if (known && known.size >= sizeBytes) return;

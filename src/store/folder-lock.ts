@@ -6,7 +6,11 @@ import { join } from 'node:path';
 import { DwcpError } from '../model/errors';
 import { tryLockFile } from './system-calls';
 
-/** Locks a data folder. @returns what unlocks it before this process ends; @throws CONFIG_INVALID where another process has it, or nothing can be locked */
+/**
+ * Locks a data folder.
+ * @returns what unlocks it before this process ends
+ * @throws CONFIG_INVALID where another process has it, or nothing can be locked
+ */
 export function lockFolder(path: string): () => void {
   mkdirSync(path, { recursive: true, mode: 0o700 });
   const file = join(path, 'agent.lock');

@@ -236,6 +236,8 @@ function withPart(entries: readonly OwnershipEntry[]): readonly OwnershipEntry[]
 
 function corrupt(path: string, what: string): DwcpError {
   return new DwcpError('JOURNAL_CORRUPT', `${path}: ${what}`, {
-    hint: 'Keep the file. Find out on which host the VM runs before anything is started; then put the journal back, or remove it and its .known file',
+    hint:
+      'Keep the file. Find out on which host the VM runs before anything is started; then put the journal back, or ' +
+      'remove it and its .known file',
   });
 }

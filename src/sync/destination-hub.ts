@@ -82,7 +82,8 @@ export class DestinationHub implements Requested {
 
   /**
    * Takes a VM over, or says that it has been. Past this the source may never resume.
-   * @returns the generation of its images and, of a running guest, how it began to run here; @throws ABANDONED, FENCED, INTEGRITY_MISMATCH where it has not been
+   * @returns the generation of its images and, of a running guest, how it began to run here
+   * @throws ABANDONED, FENCED, INTEGRITY_MISMATCH where it has not been
    */
   async takeOver(migrationId: string, vmId: string, roots: Readonly<Record<string, string>>): Promise<TakenOver> {
     const migration = await this.incoming.find(migrationId);

@@ -27,7 +27,10 @@ export function mintGrant(key: Buffer, purpose: GrantPurpose, subject: string, l
   return { purpose, subject, expiresAtMs, token: sign(key, purpose, subject, expiresAtMs).toString('base64url') };
 }
 
-/** @param mayHaveExpired where it only has to be this agent's @throws GRANT_INVALID where the token is not this agent's, is for something else, or has expired */
+/**
+ * @param mayHaveExpired where it only has to be this agent's
+ * @throws GRANT_INVALID where the token is not this agent's, is for something else, or has expired
+ */
 export function checkGrant(key: Buffer, grant: Grant, mayHaveExpired = false): void {
   const expected = sign(key, grant.purpose, grant.subject, grant.expiresAtMs);
   const given = Buffer.from(grant.token, 'base64url');

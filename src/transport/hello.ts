@@ -4,8 +4,9 @@
  *   dialler  HELLO {role, protocol, sessionId, epoch, stream, grant}  ->
  *                              <-  WELCOME {hostId, release}   or   REFUSED {code, message}, then close
  *
- * `settle` is a control connection for a hand-over alone, let in where DWCP sessions are not. `idle` keeps the connection for later (grant of purpose peer); every other role belongs to a session (grant of
- * purpose session). `epoch` numbers the source's attempts: a newer one takes over, an older one is refused.
+ * `settle` is a control connection for a hand-over alone, let in where DWCP sessions are not. `idle` keeps the
+ * connection for later (grant of purpose peer); every other role belongs to a session (grant of purpose session).
+ * `epoch` numbers the source's attempts: a newer one takes over, an older one is refused.
  */
 import { z } from 'zod';
 import { DwcpError, errorReportSchema, fromReport } from '../model/errors';

@@ -48,7 +48,11 @@ export class MeasuringWindow {
   #rates: number[] = [];
   #weightsMs: number[] = [];
 
-  /** Begins anew. @param change sign of the change in streams; undefined for a look at what is there @param needed goodput below which it is of no use */
+  /**
+   * Begins anew.
+   * @param change sign of the change in streams; undefined for a look at what is there
+   * @param needed goodput below which it is of no use
+   */
   begin(change: number | undefined, needed = 0): void {
     this.#change = change;
     this.#needed = needed;

@@ -194,7 +194,8 @@ export class SendingSession implements PathOwner {
 
   /**
    * Lets streams pull from a supplier until it is finished.
-   * @throws SESSION_LOST, PATH_OUTAGE, what the destination ended the session with, SUPERSEDED where it is closed here, or the signal's reason
+   * @throws SESSION_LOST, PATH_OUTAGE, what the destination ended the session with, SUPERSEDED where it is closed here,
+   * or the signal's reason
    */
   async transfer(supplier: SessionSupplier, signal: AbortSignal): Promise<void> {
     signal.throwIfAborted();

@@ -5,7 +5,8 @@
  *
  *   1  same path: mean of ln n over the 5 nearest rows, weighted by 1 / distance
  *   2  30 rows or more of any path: ridge regression of ln n on ln rtt, ln loss, ln rate
- *   3  BBR: 16, which the first seconds need and the tuner thins out; loss known: what Mathis streams need for the rate seen (rate = MSS / (RTT sqrt(2p/3)), Mathis et al. 1997), with a tenth more
+ *   3  BBR: 16, which the first seconds need and the tuner thins out; loss known: what Mathis streams need for the rate
+ *      seen (rate = MSS / (RTT sqrt(2p/3)), Mathis et al. 1997), with a tenth more
  *   4  else as many as keep a few segments each in the path: half of those the rate seen would feed
  *
  * Source: docs/transport.md, from a path to a number of streams.

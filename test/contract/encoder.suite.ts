@@ -226,7 +226,8 @@ export function encoderSuite(name: string, create: () => EncoderUnderTest): void
         const lines = Array.from(
           { length: 900 },
           (_, row) =>
-            `customer-${(row * 7919) % 5000},Basel,item ${row % 97},2023-11-${10 + (row % 20)},${noise.toString('hex', row * 12, row * 12 + 12)}\n`,
+            `customer-${(row * 7919) % 5000},Basel,item ${row % 97},2023-11-${10 + (row % 20)},` +
+            `${noise.toString('hex', row * 12, row * 12 + 12)}\n`,
         );
         return Buffer.from(lines.join('').padEnd(BLOCK_SIZE_BYTES, '.').slice(0, BLOCK_SIZE_BYTES), 'latin1');
       };

@@ -109,7 +109,10 @@ export const PAIRS: readonly (readonly [Fault, Fault])[] = [
   ['source host crash', 'destination host crash'],
 ];
 
-/** A run of CI: what neither the stories of hand-over.test.ts nor the simulation show on real processes: hosts that crash, disks that are full, pairs, and one of each kind of move. */
+/**
+ * A run of CI: what neither the stories of hand-over.test.ts nor the simulation show on real processes: hosts that
+ * crash, disks that are full, pairs, and one of each kind of move.
+ */
 const IN_CI: ReadonlySet<string> = new Set([
   'guest: paused: destination QEMU',
   'guest: paused: link 1 s',

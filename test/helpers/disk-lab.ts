@@ -45,7 +45,10 @@ export async function diskLab({
 /** The disk's place at the other host. */
 export const onB = ({ b }: Pick<Lab, 'b'>): string => join(b.dataDir, 'images', 'vm', 'vda.img');
 
-/** Moves the VM there, keeps a copy, and back again with changes: they travel as deltas against the copy. @param between what happens to the copy */
+/**
+ * Moves the VM there, keeps a copy, and back again with changes: they travel as deltas against the copy.
+ * @param between what happens to the copy
+ */
 export async function expectDeltasOnTheWayBack(
   here: Lab,
   between: () => Promise<void> = () => Promise.resolve(),

@@ -33,7 +33,10 @@ const SETTLED_MS = 90_000;
 const POLL_MS = 100;
 const LAST_LINES = 25;
 
-/** Agent b is reached at 127.0.0.2 through a relay to where it listens. @param keep it outlives its test, for the next; endPlace() ends it */
+/**
+ * Agent b is reached at 127.0.0.2 through a relay to where it listens.
+ * @param keep it outlives its test, for the next; endPlace() ends it
+ */
 export async function startPlace(disks: HostDisks = {}, keep = false): Promise<Place> {
   const lab = await Lab.start({
     own: true,
@@ -282,10 +285,10 @@ function shortLine(line: string): string {
       err?: { message?: string; details?: unknown };
     } & Record<string, unknown>;
     if (activityType === undefined) return line.slice(0, 400);
-    return `${time} ${msg} ${activityType} ${JSON.stringify(rest.attempt)} ${err?.message ?? ''} ${JSON.stringify(err?.details ?? '')}`.slice(
-      0,
-      600,
-    );
+    return (
+      `${time} ${msg} ${activityType} ${JSON.stringify(rest.attempt)} ${err?.message ?? ''} ` +
+      JSON.stringify(err?.details ?? '')
+    ).slice(0, 600);
   } catch {
     return line.slice(0, 400);
   }

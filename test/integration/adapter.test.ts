@@ -33,7 +33,7 @@ afterEach(() => adapter.close());
 
 const place = (kind: string): string => join(host.dataDir, 'images', 'vm', `${kind}.img`);
 
-it('brings a disk and a memory image to their places at once, forgets both, and a caller’s functions that fail change nothing', async () => {
+it('brings a disk and a memory image to their places at once and forgets both, whatever a caller’s functions throw', async () => {
   const failing = (): void => {
     throw new Error('the caller’s own affair');
   };

@@ -1,4 +1,7 @@
-/** Bases: disks of the destination that are public within a tenant spare what arriving VMs have in common with them, and never cost more than bytes. */
+/**
+ * Bases: disks of the destination that are public within a tenant spare what arriving VMs have in common with them, and
+ * never cost more than bytes.
+ */
 import { copyFileSync, openSync, statSync, utimesSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { registerBase } from '../../src/sync/upkeep/base-registration';

@@ -23,7 +23,9 @@ function recordPage(seed: number): Buffer {
   const lines = Array.from(
     { length: 40 },
     (_, line) =>
-      `{"id":${seed * 40 + line},"customer":"${noise.slice(line * 12, line * 12 + 8)}","delivery-address":"Bahnhofstrasse ${line}, 8001 Zurich","payment":"invoice","state":"shipped","note":"${noise.slice(line * 7, line * 7 + 6)}"}\n`,
+      `{"id":${seed * 40 + line},"customer":"${noise.slice(line * 12, line * 12 + 8)}` +
+      `","delivery-address":"Bahnhofstrasse ${line}, 8001 Zurich","payment":"invoice","state":"shipped","note":"` +
+      `${noise.slice(line * 7, line * 7 + 6)}"}\n`,
   );
   return Buffer.from(lines.join('')).subarray(0, PAGE);
 }

@@ -56,11 +56,14 @@ export function handOverModel(configuration: Configuration): HandOverModel {
       [
         ...HOSTS.map(
           (host) =>
-            `${'AB'[host] ?? ''}: ${byte(s, w.up + host) === 1 ? 'up' : 'down'}, ${QEMU_NAMES[byte(s, w.qemu + host)] ?? ''}, ${byte(s, w.here + host) === 1 ? 'here' : 'away'}`,
+            `${'AB'[host] ?? ''}: ${byte(s, w.up + host) === 1 ? 'up' : 'down'}, ` +
+            `${QEMU_NAMES[byte(s, w.qemu + host)] ?? ''}, ${byte(s, w.here + host) === 1 ? 'here' : 'away'}`,
         ),
         ...migrations.map(
           (m) =>
-            `M${m + 1}: ${w.flow(s, m)}; source ${w.source(s, m)} (${w.step(s, m)} ${w.of(s, 'pc', m)}), destination ${w.destination(s, m)}; ${(['record', 'memory', 'started', 'live'] as const).map((name) => `${name} ${w.of(s, name, m)}`).join(', ')}`,
+            `M${m + 1}: ${w.flow(s, m)}; source ${w.source(s, m)} (${w.step(s, m)} ${w.of(s, 'pc', m)}), destination ` +
+            `${w.destination(s, m)}; ` +
+            (['record', 'memory', 'started', 'live'] as const).map((name) => `${name} ${w.of(s, name, m)}`).join(', '),
         ),
       ].join('\n'),
   };

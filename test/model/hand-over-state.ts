@@ -273,7 +273,10 @@ export class World {
     if (heard) then();
   }
 
-  /** An older attempt is told to end, and has ended, before a newer begins. Those in the middle of a release, or of asking, end by themselves or are not waited for. */
+  /**
+   * An older attempt is told to end, and has ended, before a newer begins. Those in the middle of a release, or of
+   * asking, end by themselves or are not waited for.
+   */
   makesWay(m: number): boolean {
     const [step, pc] = [this.step(this.t, m), this.get('pc', m)];
     if (step === '-') return true;

@@ -97,7 +97,10 @@ export function switchover(turn: Turn): void {
   }
 }
 
-/** An attempt beside the one that should be alone, where that rule is left out: it has paused the guest, and goes on to hand over or lets it run on. */
+/**
+ * An attempt beside the one that should be alone, where that rule is left out: it has paused the guest, and goes on to
+ * hand over or lets it run on.
+ */
 export function lateSwitchover(turn: Turn): void {
   const { w, s, m, a, b } = turn;
   const { t } = w;

@@ -138,7 +138,8 @@ export const AFTERWARDS: readonly Mutant[] = [
       edit(
         'activities/source-guest',
         'return takeOver(input, handOver, attempt);',
-        "return takeOver(input, handOver, attempt).catch((error) => { throw error.code === 'ABANDONED' ? new errors_1.DwcpError('GUEST_RUNS_ON', 'refused') : error; });",
+        "return takeOver(input, handOver, attempt).catch((error) => { throw error.code === 'ABANDONED' ? new " +
+          "errors_1.DwcpError('GUEST_RUNS_ON', 'refused') : error; });",
       ),
       edit('workflows/switchover', 'flow.handedOver = false;', ''),
     ],

@@ -88,7 +88,8 @@ const ORDERED: readonly Mutant[] = [
       edit(
         'activities/source-guest',
         'await ownership.handOver(vmId, migrationId, handOver, () => live.standsStill());',
-        'await hub.open(migrationId, destination, { bandwidthLimit: 0, priority: 1 }).takeOver(vmId, roots, signal); await ownership.handOver(vmId, migrationId, handOver, () => live.standsStill());',
+        'await hub.open(migrationId, destination, { bandwidthLimit: 0, priority: 1 }).takeOver(vmId, roots, signal); ' +
+          'await ownership.handOver(vmId, migrationId, handOver, () => live.standsStill());',
       ),
     ],
   },
@@ -160,7 +161,8 @@ const REFUSED: readonly Mutant[] = [
       edit(
         'src/model/ownership-machine',
         "on: { prepare: no('ABANDONED'), take_over: no('ABANDONED'), installed: no('ABANDONED'), abandon: { to: 'abandoned'",
-        "on: { prepare: no('ABANDONED'), take_over: TAKE_OVER, installed: { to: 'installed', effects: ['forget the record'] }, abandon: { to: 'abandoned'",
+        "on: { prepare: no('ABANDONED'), take_over: TAKE_OVER, installed: { to: 'installed', effects: ['forget the " +
+          "record'] }, abandon: { to: 'abandoned'",
       ),
       edit(
         'src/sync/destination/destination-migration',

@@ -102,7 +102,8 @@ export class QmpServer {
   event(name: string, data: Readonly<Record<string, unknown>> = {}): void {
     const nowMs = this.#clock();
     const seconds = Math.floor(nowMs / 1_000);
-    const line = `${JSON.stringify({ event: name, data, timestamp: { seconds, microseconds: Math.floor((nowMs - seconds * 1_000) * 1_000) } })}\r\n`;
+    const timestamp = { seconds, microseconds: Math.floor((nowMs - seconds * 1_000) * 1_000) };
+    const line = `${JSON.stringify({ event: name, data, timestamp })}\r\n`;
     for (const monitor of this.#monitors) monitor.announce(line);
   }
 }

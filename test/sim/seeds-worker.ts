@@ -42,7 +42,8 @@ function tell(seed: number, mutant: number, everyStep: boolean): void {
           ...story.slice(-LAST_LINES),
         ];
   process.stdout.write(
-    `${lines.join('\n')}\n${violation ? `${violation.kind}: ${violation.text}` : 'all is well'}, ${steps} steps, ${simulatedSeconds.toFixed(0)} s of its own time\n`,
+    `${lines.join('\n')}\n${violation ? `${violation.kind}: ${violation.text}` : 'all is well'}, ${steps} steps, ` +
+      `${simulatedSeconds.toFixed(0)} s of its own time\n`,
   );
   if (violation) process.exitCode = 1;
 }

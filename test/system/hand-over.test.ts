@@ -193,7 +193,7 @@ describeWhere([
   );
 
   test(
-    'an operator stops the guest between two rounds: the migration ends with GUEST_PAUSED, the guest stays paused, goes on with `cont`, and moves then',
+    'an operator stops the guest between two rounds: GUEST_PAUSED, it stays paused, goes on with `cont`, moves then',
     () =>
       play(async (scene) => {
         const { watch, lab } = scene;

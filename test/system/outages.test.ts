@@ -89,7 +89,7 @@ describeWhere([needsRoot(), needsProgram('mount', 'mount')])('a full disk at the
     await lab.stop();
   });
 
-  test('in the middle of the hand-over, where the VM is put on record, leaves it in doubt; a cancel then does not roll back, and with space again it completes forward', async () => {
+  test('where the VM is put on record leaves the hand-over in doubt: a cancel rolls nothing back, with space it completes', async () => {
     const folder = temporaryFolder();
     const vms = join(folder, 'b', 'vms');
     mkdirSync(vms, { recursive: true });

@@ -11,7 +11,7 @@ const peer = { address: '192.0.2.1', port: 9876 };
 const stats = { peer, rttMs: 20 } as PathStats;
 const confirmed = new Map([['192.0.2.1:9876', { streams: 12, goodput: 1e7 }]]);
 
-test('a transfer that has ended is not failed by a history that cannot be written, and says so; the next row brings both to disk', async () => {
+test('a history that cannot be written fails no transfer, and says so; the next row brings both to disk', async () => {
   const folder = temporaryFolder();
   const history = new PathHistory(folder);
   const lines: string[] = [];

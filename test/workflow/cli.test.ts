@@ -158,7 +158,7 @@ describe('against a server', () => {
     expect((await dwcp(['status', 'never-was'], server)).code).toBe(EXIT.notFound);
   });
 
-  test('a second migration of the VM is refused, a retry of what is not parked too, a cancel ends the follower with its own code', async () => {
+  test('refuses a second migration of the VM and a retry of what is not parked; a cancel ends the follower with its code', async () => {
     await lab.defineVm('twice', 96 * 1024 * 1024);
     const slow = ['migrate', 'twice', ...hosts(), '--bandwidth-limit', '1MB/s'];
     const first = dwcp([...slow, '--migration-id', 'first'], server);

@@ -111,7 +111,10 @@ function sealedText({ contentPath, seal }: BaselineListing): string {
 function textOf(verdict: BaselineVerdict): string {
   if (verdict.state === 'whole') return `whole: ${verdict.blocks} blocks`;
   if (verdict.state === 'damaged')
-    return `damaged: ${verdict.damagedBlocks} of ${verdict.blocks} blocks differ from their hashes; --forget removes it, else they are sent again when it is used`;
+    return (
+      `damaged: ${verdict.damagedBlocks} of ${verdict.blocks} blocks differ from their hashes; --forget removes it, ` +
+      'else they are sent again when it is used'
+    );
   if (verdict.state === 'locked') return 'sealed with a key that was not given: --baseline-key-file names its file';
   return verdict.state === 'in use'
     ? 'in use: the VM lives here, its image is the content'

@@ -45,7 +45,8 @@ export function addBaseCommands(program: Command): void {
       output.emit(
         { event: 'base', ...added },
         () =>
-          `${added.name}: ${formatBytes(added.sizeBytes)}, root ${added.root.slice(0, 16)}; VMs ${added.tenant === '' ? 'without a tenant' : `of ${added.tenant}`} may refer to it`,
+          `${added.name}: ${formatBytes(added.sizeBytes)}, root ${added.root.slice(0, 16)}; VMs ` +
+          `${added.tenant === '' ? 'without a tenant' : `of ${added.tenant}`} may refer to it`,
       );
     } finally {
       await pool.close();

@@ -86,7 +86,8 @@ export function addLocalCommands(program: Command): void {
         output.emit(
           { event: 'vm', ...record },
           () =>
-            `${record.vmId}  ${record.presence === 'here' ? 'here' : `away: ${record.movedTo ?? '?'}`}  ${record.images.map((image) => image.imageId).join(', ')}`,
+            `${record.vmId}  ${record.presence === 'here' ? 'here' : `away: ${record.movedTo ?? '?'}`}  ` +
+            record.images.map((image) => image.imageId).join(', '),
         );
     },
   );
@@ -104,11 +105,13 @@ export function addLocalCommands(program: Command): void {
     const journal = (await new OwnershipJournal(dataDir).entries(vmId)).slice(-10);
     output.emit({ event: 'vm', ...record, journal }, () =>
       [
-        `${vmId}: ${record.presence === 'here' ? 'lives here' : `lives on ${record.movedTo ?? 'another host'}`}, generation ${record.generation}`,
+        `${vmId}: ${record.presence === 'here' ? 'lives here' : `lives on ${record.movedTo ?? 'another host'}`}, ` +
+          `generation ${record.generation}`,
         ...record.images.map((image) => `  ${image.imageId}  ${image.kind}  ${image.path}`),
         ...journal.map(
           (entry) =>
-            `  ${new Date(entry.atMs).toISOString()}  ${entry.state.padEnd(11)} ${entry.migrationId}${entry.note ? ` (${entry.note})` : ''}`,
+            `  ${new Date(entry.atMs).toISOString()}  ${entry.state.padEnd(11)} ${entry.migrationId}` +
+            (entry.note ? ` (${entry.note})` : ''),
         ),
       ].join('\n'),
     );

@@ -84,7 +84,8 @@ export function addMigrationCommands(program: Command): void {
         output.emit(
           { event: 'result', ok: true, ...result },
           () =>
-            `${result.destinationHost} holds ${result.vmId} as of now: ${formatBytes(result.linkBytes)} sent for ${formatBytes(result.totalBytes)}`,
+            `${result.destinationHost} holds ${result.vmId} as of now: ${formatBytes(result.linkBytes)} sent for ` +
+            formatBytes(result.totalBytes),
         );
       });
     });
@@ -127,7 +128,8 @@ export function addMigrationCommands(program: Command): void {
             output.emit(
               { event: 'status', ...status, error: error?.report() },
               () =>
-                `${status.migrationId}  ${status.state.padEnd(10)} ${status.progress ? statusLines(status).join('\n') : `${result?.vmId ?? status.workflowId} ${end}`}`,
+                `${status.migrationId}  ${status.state.padEnd(10)} ` +
+                (status.progress ? statusLines(status).join('\n') : `${result?.vmId ?? status.workflowId} ${end}`),
             );
           }
           return;
@@ -301,7 +303,8 @@ function surveyText(survey: SurveyResult): string {
     ['one stream', formatBitRate(oneStreamBytesPerSecond)],
     [
       `${streams} streams`,
-      `${formatBitRate(manyStreamsBytesPerSecond)}${deliveryBytesPerSecond > 0 ? `, ${formatBitRate(deliveryBytesPerSecond)} by the kernel's own count` : ''}`,
+      formatBitRate(manyStreamsBytesPerSecond) +
+        (deliveryBytesPerSecond > 0 ? `, ${formatBitRate(deliveryBytesPerSecond)} by the kernel's own count` : ''),
     ],
     ['receive window', windowAdvice(survey)],
     [
@@ -325,7 +328,9 @@ function planText({ plan, link, start }: PlanResult): string {
   const loss = link.lossRatio === undefined ? 'loss not seen yet' : `${(100 * link.lossRatio).toFixed(3)} % sent again`;
   return [
     table(rows),
-    `link: ${link.rttMs.toFixed(1)} ms, ${formatBitRate(link.bandwidthBytesPerSecond)}, ${loss}: ${start.tier} tier, ${start.initialStreams} streams, level up to ${start.maxLevel}`,
-    `expected: ${formatBytes(plan.expectedLinkBytes)} in ${formatDuration(plan.expectedSeconds * 1000)}; standard transfer ${formatDuration(plan.standardSeconds * 1000)}: ${plan.expectedSpeedup.toFixed(1)} times faster`,
+    `link: ${link.rttMs.toFixed(1)} ms, ${formatBitRate(link.bandwidthBytesPerSecond)}, ${loss}: ${start.tier} ` +
+      `tier, ${start.initialStreams} streams, level up to ${start.maxLevel}`,
+    `expected: ${formatBytes(plan.expectedLinkBytes)} in ${formatDuration(plan.expectedSeconds * 1000)}; standard ` +
+      `transfer ${formatDuration(plan.standardSeconds * 1000)}: ${plan.expectedSpeedup.toFixed(1)} times faster`,
   ].join('\n');
 }

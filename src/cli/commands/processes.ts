@@ -65,7 +65,8 @@ export function addProcessCommands(program: Command): void {
       output.emit(
         { event: 'server', address: server.address, ui: server.uiAddress },
         () =>
-          `Temporal server at ${server.address}${server.uiAddress ? `, its UI at ${server.uiAddress}` : ''}. Set TEMPORAL_ADDRESS=${server.address} for the other commands.`,
+          `Temporal server at ${server.address}${server.uiAddress ? `, its UI at ${server.uiAddress}` : ''}. Set ` +
+          `TEMPORAL_ADDRESS=${server.address} for the other commands.`,
       );
       await server.ended;
     });

@@ -16,10 +16,9 @@ import type { MigrationResult } from '../../model/migration';
 import { keepBaselinesWorkflowId, migrationWorkflowId } from '../../model/names';
 import { formatBitRate, formatBytes, formatDuration, MIB } from '../../model/units';
 import { wait } from '../../system/wait';
-import { hitsText } from '../follow';
 import type { Output } from '../output';
-import { table } from '../output';
 import { Children } from './children';
+import { type Leg, legsText } from './legs';
 import { ensureQemu, QEMU_INSTALL_LINE } from './qemu-package';
 import { GuestDemo, type GuestLeg, guestSummary } from './running-guest';
 import { changePart, dumpOwnMemory, makeDiskImage, sha256OfFile } from './sample-vm';
@@ -43,12 +42,6 @@ interface Site {
   readonly dataDir: string;
   readonly address: string;
   readonly port: number;
-}
-
-interface Leg {
-  readonly name: string;
-  readonly result: MigrationResult;
-  readonly equal: boolean;
 }
 
 export async function runDemo({ keep, output, signal, diskBytes }: DemoOptions): Promise<void> {
@@ -80,7 +73,8 @@ export async function runDemo({ keep, output, signal, diskBytes }: DemoOptions):
         temporalUi: demo.uiAddress,
       },
       () =>
-        `${summary(legs)}\n${guest.length > 0 ? `${guestSummary(guest)}\n` : ''}${demo.whereToLook(keep)}\n${ok ? 'ok' : 'NOT EQUAL'}: ${formatDuration(Date.now() - startedAt)}`,
+        `${legsText(legs)}\n${guest.length > 0 ? `${guestSummary(guest)}\n` : ''}${demo.whereToLook(keep)}\n` +
+        `${ok ? 'ok' : 'NOT EQUAL'}: ${formatDuration(Date.now() - startedAt)}`,
     );
     if (!ok) throw new DwcpError('INTEGRITY_MISMATCH', 'An image differs after its move');
     if (keep) {
@@ -91,26 +85,6 @@ export async function runDemo({ keep, output, signal, diskBytes }: DemoOptions):
   } finally {
     await stopping();
   }
-}
-
-function summary(legs: readonly Leg[]): string {
-  const rows = [['move', 'image', 'size', 'time', 'on the link', 'ratio', 'delta hits', 'streams', 'verified']];
-  for (const { name, result, equal } of legs) {
-    for (const image of result.images) {
-      rows.push([
-        name,
-        image.imageId,
-        formatBytes(image.totalBytes),
-        formatDuration(image.seconds * 1000),
-        formatBytes(image.linkBytes),
-        image.ratio.toFixed(1),
-        hitsText(image),
-        String(image.streams),
-        equal ? 'yes' : 'NO',
-      ]);
-    }
-  }
-  return table(rows);
 }
 
 interface ControlPlane {

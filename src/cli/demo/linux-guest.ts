@@ -85,7 +85,8 @@ while true; do
   fi
   if [ $((i % 3)) = 0 ]; then
     l=$(sed -n "$((i / 3 % n + 1))p" /data/files.sums); (cd /data/files; echo "$l" | md5sum -c >/dev/null 2>&1) || bad="$bad $l"
-    if [ $random -gt 0 ]; then l=$(sed -n "$((i / 3 % random + 1))p" /run/random.sums); (cd /run/random; echo "$l" | md5sum -c >/dev/null 2>&1) || bad="$bad random:$l"; fi
+    if [ $random -gt 0 ]; then l=$(sed -n "$((i / 3 % random + 1))p" /run/random.sums)
+      (cd /run/random; echo "$l" | md5sum -c >/dev/null 2>&1) || bad="$bad random:$l"; fi
   fi
   echo "tick $i\${bad:+ BAD$bad}" > /dev/ttyS0
   sleep 0.2

@@ -34,7 +34,8 @@ export function ensureQemu(say: (line: string) => void): boolean {
     if (mirror === undefined) throw new Error('the mirror of this Debian cannot be found in its apt sources');
     writeFileSync(
       BACKPORTS,
-      `Types: deb\nURIs: ${mirror}\nSuites: bookworm-backports\nComponents: main\nSigned-By: /usr/share/keyrings/debian-archive-keyring.gpg\n`,
+      `Types: deb\nURIs: ${mirror}\nSuites: bookworm-backports\nComponents: main\nSigned-By: ` +
+        '/usr/share/keyrings/debian-archive-keyring.gpg\n',
     );
     execFileSync('apt-get', ['update'], { stdio: 'ignore', env });
     execFileSync('apt-get', ['install', '-y', '--no-install-recommends', '-t', 'bookworm-backports', ...PACKAGES], {

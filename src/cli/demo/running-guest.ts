@@ -95,7 +95,8 @@ export class GuestDemo {
     this.#output.emit(
       { event: 'guest', tickBefore, tickAfter: after.last, guest: result.guest },
       () =>
-        `  tick ${tickBefore} on ${source.hostId}, tick ${after.last} on ${destination.hostId}; downtime ${formatDuration(result.guest?.downtimeMs ?? NaN)}`,
+        `  tick ${tickBefore} on ${source.hostId}, tick ${after.last} on ${destination.hostId}; downtime ` +
+        formatDuration(result.guest?.downtimeMs ?? NaN),
     );
     return {
       name: `${source.hostId} → ${destination.hostId}`,

@@ -93,7 +93,9 @@ async function checkCongestionControl(): Promise<Finding> {
     check: 'congestion control',
     state,
     found: `${name} (available: ${available})`,
-    mend: 'On links with loss one bbr stream carries what dozens of others do: sysctl -w net.ipv4.tcp_congestion_control=bbr. DWCP works without it, with more streams',
+    mend:
+      'On links with loss one bbr stream carries what dozens of others do: sysctl -w ' +
+      'net.ipv4.tcp_congestion_control=bbr. DWCP works without it, with more streams',
   };
 }
 

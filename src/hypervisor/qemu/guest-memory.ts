@@ -1,6 +1,11 @@
 /**
  * A running guest's memory as an image file: what QEMU's migration stream brings is written to its place, and the blocks
  * that changed are named. Who sends them, and when reading pauses, is the sync's business.
+ *
+ * This is I/O on the main thread, in the page cache and never synced. It takes 1.0 to 1.7 s of it for a gigabyte (`npm run bench
+ * -- ram-image`, on a machine with other load), and so 2 % at 100 Mbit/s and a fifth at 1 Gbit/s. A thread of its own leaves 0.35
+ * to 0.65 s, but brings the first pass, which is most of what comes, down from 1,020 to 660 MB/s, and parts the stream from its
+ * events, whose order the sender, the brake and the last round rest on.
  */
 import { closeSync, constants, ftruncateSync, mkdirSync, openSync, readSync, writeSync } from 'node:fs';
 import { dirname } from 'node:path';

@@ -156,7 +156,8 @@ export class IncomingGuest implements GuestReceiver {
 
   /**
    * Connects to a QEMU that an earlier agent has left loaded and paused, or running. Any other that listens there is not it.
-   * @returns undefined where it has ended, `neither` where it lives and has no guest to let run; @throws QEMU_UNREACHABLE, QEMU_TIMEOUT where it lives and does not answer
+   * @returns undefined where it has ended, `neither` where it lives and has no guest to let run
+   * @throws QEMU_UNREACHABLE, QEMU_TIMEOUT where it lives and does not answer
    */
   async adopt(process: ProcessIdentity): Promise<'loaded' | 'running' | 'neither' | undefined> {
     if (!isAlive(process)) return undefined;

@@ -21,8 +21,8 @@ import type { MigrationInfo, QmpEvent } from './qmp-schemas';
  */
 const AS_LATE_AS_MAY_BE_MS = 1;
 /**
- * Where the switchover cannot be held back, for this long nothing is read: a first pass that is through before QEMU has taken its first measurement (100 ms) counts
- * as converged, whatever is dirty by then (tried, 10.0.2).
+ * Where the switchover cannot be held back, for this long nothing is read: a first pass that is through before QEMU has
+ * taken its first measurement (100 ms) counts as converged, whatever is dirty by then (tried, 10.0.2).
  */
 const FIRST_MEASUREMENT_MS = 250;
 /** Longer than any guest takes to send what it has: the switchover comes with the next iteration. */

@@ -106,7 +106,10 @@ export class SourceGuest implements GuestPort {
     await this.#outgoing.start();
   }
 
-  /** QEMU's own migration, whose stream goes on as it is: read one chunk at a time, the next when the one before is on its way, or when that takes long. */
+  /**
+   * QEMU's own migration, whose stream goes on as it is: read one chunk at a time, the next when the one before is on
+   * its way, or when that takes long.
+   */
   async startWhole(take: (chunk: Buffer) => Promise<void>, { autoConverge }: Convergence): Promise<void> {
     await assertRunning(this.#qmp);
     let chunksOnTheWay = 0;
@@ -199,7 +202,10 @@ export class SourceGuest implements GuestPort {
     };
   }
 
-  /** Whatever has been begun is taken back: the guest runs as before. Idempotent. @throws ABANDONED where it is not this host's; GUEST_LOST where it is gone */
+  /**
+   * Whatever has been begun is taken back: the guest runs as before. Idempotent.
+   * @throws ABANDONED where it is not this host's; GUEST_LOST where it is gone
+   */
   async runOn(): Promise<void> {
     const mayRun = await this.#ifMayRun(async () => {
       await this.#exports?.close();

@@ -40,7 +40,10 @@ export interface EncodeJob {
   readonly versions?: SharedVersions | undefined;
   /** The blocks' bytes, one behind the other, where they are not read from the file. */
   readonly input?: { readonly memory: SharedArrayBuffer; readonly offset: number } | undefined;
-  /** Pages that the destination has elsewhere. @property from address of this image's first page, where its own are to be found by others */
+  /**
+   * Pages that the destination has elsewhere.
+   * @property from address of this image's first page, where its own are to be found by others
+   */
   readonly references?: { readonly shared: SharedReferences; readonly from?: number | undefined } | undefined;
   /** Pages of bases that the destination has: findable by every image. */
   readonly bases?: BasePages | undefined;

@@ -1,7 +1,7 @@
 /**
  * The body of a worker thread: takes one job at a time, does it synchronously, answers. Hashing, compressing and the I/O
- * of disk images happen here (a running guest's RAM image is written by guest-memory.ts, as its stream comes), so that the
- * main thread stays free for sockets and heartbeats.
+ * of images happen here, so that the main thread stays free for sockets and heartbeats. One exception: a running guest's RAM
+ * image is compared and written where its stream is read, by guest-memory.ts, which says what that costs.
  */
 import { parentPort } from 'node:worker_threads';
 import { errnoOf, toDwcpError } from '../../model/errors';

@@ -127,7 +127,10 @@ export class DestinationMigration {
     return this.#theGuest.leftBytes;
   }
 
-  /** All images of a guest are verified: its device state is loaded. Idempotent. @param signal the source has given it up: nobody waits for QEMU any more */
+  /**
+   * All images of a guest are verified: its device state is loaded. Idempotent.
+   * @param signal the source has given it up: nobody waits for QEMU any more
+   */
   loadGuest(commands: Buffer, devices: Buffer, signal: AbortSignal): Promise<void> {
     return this.#inTurn(async () => {
       signal.throwIfAborted();
@@ -206,7 +209,10 @@ export class DestinationMigration {
     await own.happened('take_over', fence, memoryRoot === undefined ? {} : { memoryRoot });
   }
 
-  /** Completes what a crash has left undone behind `mine` or behind the last line; nothing where nothing is. @returns whether the record is done with */
+  /**
+   * Completes what a crash has left undone behind `mine` or behind the last line; nothing where nothing is.
+   * @returns whether the record is done with
+   */
   recover(): Promise<boolean> {
     return this.#exclusively(async (own) => {
       const { atStart } = DESTINATION_TABLE[own.state];

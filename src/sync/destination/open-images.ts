@@ -42,7 +42,10 @@ export class OpenImages {
     this.#bases = new BaseOffer(context.bases, record.tenant ?? '');
   }
 
-  /** The working image of an image, opened on first use; one that a full disk has stopped is opened anew. @throws ABANDONED where it is over */
+  /**
+   * The working image of an image, opened on first use; one that a full disk has stopped is opened anew.
+   * @throws ABANDONED where it is over
+   */
   async image(imageId: string, startFrom: StartFrom = 'baseline'): Promise<WorkingImage> {
     const before = this.#open.get(imageId);
     const known = await before?.catch(() => undefined);

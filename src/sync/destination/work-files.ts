@@ -50,7 +50,10 @@ export interface WorkFiles {
   readonly resumed: boolean;
 }
 
-/** Opens or creates them, and measures what no journal promises. @throws DISK_FULL, IMAGE_UNWRITABLE, JOURNAL_CORRUPT; then none stays open */
+/**
+ * Opens or creates them, and measures what no journal promises.
+ * @throws DISK_FULL, IMAGE_UNWRITABLE, JOURNAL_CORRUPT; then none stays open
+ */
 export async function openWorkFiles(
   parameters: WorkingImageParameters,
   store: BaselineStore,
@@ -91,7 +94,10 @@ export async function openWorkFiles(
   }
 }
 
-/** Starts a journal, then gives it a working file: the baseline's content where there is one and it is wanted. Once it is open its name is synced. */
+/**
+ * Starts a journal, then gives it a working file: the baseline's content where there is one and it is wanted. Once it
+ * is open its name is synced.
+ */
 async function beginAnew(
   { migrationId, vmId, image, imagePath, journalPath, startFrom }: WorkingImageParameters,
   store: BaselineStore,

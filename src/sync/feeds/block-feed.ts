@@ -14,7 +14,10 @@ import type { ImageFile } from '../codec/codec-jobs';
 
 export interface BlockFeed {
   readonly file: ImageFile;
-  /** The next candidates, at most `blocks` of them, in rising order; undefined when all have been named. @param enoughToSend better such as take little on the link */
+  /**
+   * The next candidates, at most `blocks` of them, in rising order; undefined when all have been named.
+   * @param enoughToSend better such as take little on the link
+   */
   next(blocks: number, enoughToSend?: boolean): BlockSelection | undefined;
   /** What these candidates, as next() gave them, took on the link. */
   packed?(blocks: BlockSelection, sentBytes: number): void;

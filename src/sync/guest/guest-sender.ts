@@ -201,7 +201,10 @@ export class GuestSender {
     return Object.fromEntries(roots);
   }
 
-  /** Everything is there: the destination compares the roots, and its QEMU loads the device state. @throws INTEGRITY_MISMATCH, QEMU_REFUSED */
+  /**
+   * Everything is there: the destination compares the roots, and its QEMU loads the device state.
+   * @throws INTEGRITY_MISMATCH, QEMU_REFUSED
+   */
   async finish(
     { control }: SendingSession,
     roots: Readonly<Record<string, string>>,

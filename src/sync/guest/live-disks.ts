@@ -38,7 +38,11 @@ export class LiveDisks {
     return rounds.reduce((sum, bytes) => sum + bytes, 0);
   }
 
-  /** The guest is stopped: names and reads what is left. @param ended tells when nothing is sent any more @throws the reason of that; what a disk cannot be read for */
+  /**
+   * The guest is stopped: names and reads what is left.
+   * @param ended tells when nothing is sent any more
+   * @throws the reason of that; what a disk cannot be read for
+   */
   async lastRound(ended?: AbortSignal): Promise<void> {
     await Promise.all(this.#disks.map((disk) => disk.lastRound(ended)));
   }

@@ -151,7 +151,11 @@ export class SourceOwnership {
     });
   }
 
-  /** Runs what lets the guest go on, where this migration's line says that it may run here, and nobody can change that meanwhile. @returns whether it was run */
+  /**
+   * Runs what lets the guest go on, where this migration's line says that it may run here, and nobody can change that
+   * meanwhile.
+   * @returns whether it was run
+   */
   ifMayRun(vmId: string, migrationId: string, letRunOn: () => Promise<void>): Promise<boolean> {
     return this.#exclusively(vmId, migrationId, async (own) => {
       if (!SOURCE_TABLE[own.state].mayRun || !(await own.isLast())) return false;
@@ -273,7 +277,10 @@ export class SourceOwnership {
     });
   }
 
-  /** What a guest that a dead agent has left standing still needs: it runs on, where it is this host's own. @returns false where its QEMU is gone or another owns it */
+  /**
+   * What a guest that a dead agent has left standing still needs: it runs on, where it is this host's own.
+   * @returns false where its QEMU is gone or another owns it
+   */
   async resumeClaimed(vmId: string, migrationId: string): Promise<boolean> {
     const { guest } = await this.#context.registry.get(vmId);
     let isUp = false;

@@ -1,5 +1,6 @@
 /**
- * What a sync has looked at, sent and seen verified of one image, over all its passes. Counted by batch-source.ts, shown by image-results.ts.
+ * What a sync has looked at, sent and seen verified of one image, over all its passes. Counted by batch-source.ts,
+ * shown by image-results.ts.
  */
 import { type EncodingAccount, emptyAccount, sumOfAccounts } from '../../encoder/account';
 import type { EncodeResult } from '../codec/codec-jobs';

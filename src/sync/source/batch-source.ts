@@ -108,13 +108,8 @@ export class BatchSource implements SessionSupplier {
     const { lane, blocks } = sent;
     lane.counts.resentBlocks += blocks.length;
     // What was lost may have arrived all the same: an image that goes on changing then says nothing of what is held.
-    this.#queue.push({
-      lane,
-      blocks: { list: blocks },
-      plain: lane.feed.confirmed !== undefined,
-      pages: 'send',
-      again: true,
-    });
+    const plain = lane.feed.confirmed !== undefined;
+    this.#queue.push({ lane, blocks: { list: blocks }, plain, pages: 'send', again: true });
     this.#pump();
   }
 

@@ -151,7 +151,11 @@ export class Pacing {
     session.setTargets(session.stats.paths.map((path) => this.#tunerOf(path).target));
   }
 
-  /** Adapts while a session transfers. @param brake what holds the transfer up, where that is known better than by waiting streams @returns what stops it */
+  /**
+   * Adapts while a session transfers.
+   * @param brake what holds the transfer up, where that is known better than by waiting streams
+   * @returns what stops it
+   */
   drive(session: SendingSession, brake?: (wantedBytes: number) => Brake): () => void {
     this.open(session);
     clearInterval(this.#timer);
@@ -191,7 +195,10 @@ export class Pacing {
     session.setBatchBytes(this.#batchBytes);
   }
 
-  /** Where the threads have little to do, or reading and comparing take their time, packing less changes nothing: the source is the brake. */
+  /**
+   * Where the threads have little to do, or reading and comparing take their time, packing less changes nothing: the
+   * source is the brake.
+   */
   #thatLevelsHelp(brake: Brake): Brake {
     const packing = this.#packedMs / Math.max(1, this.#encodedMs);
     const busy = this.#encodedMs / (this.#threads * ADAPT_EVERY_MS);

@@ -79,7 +79,10 @@ export interface KnownAtBothEnds {
   readonly dictionary: SharedDictionary | undefined;
 }
 
-/** What the destination has that pages may refer to, and what they are packed with. @param paths of the disks; undefined where it has no bases */
+/**
+ * What the destination has that pages may refer to, and what they are packed with.
+ * @param paths of the disks; undefined where it has no bases
+ */
 export async function learnShared(
   migration: SourceMigration,
   session: SendingSession,
@@ -91,7 +94,10 @@ export async function learnShared(
   return { bases, dictionary };
 }
 
-/** Sends what a supplier has until all is confirmed; no thread reads for it any more when this returns. @throws the coded error that ended it */
+/**
+ * Sends what a supplier has until all is confirmed; no thread reads for it any more when this returns.
+ * @throws the coded error that ended it
+ */
 export async function transferPass(
   session: SendingSession,
   source: BatchSource,

@@ -136,7 +136,11 @@ export class BaselineSealer implements ContentGuard {
   }
 }
 
-/** Goes through a file in pieces, until the end or until it is told to stop. @param into `as it is` only compares @returns damaged blocks */
+/**
+ * Goes through a file in pieces, until the end or until it is told to stop.
+ * @param into `as it is` only compares
+ * @returns damaged blocks
+ */
 export async function sealBlocks(
   pool: CodecPool,
   fd: number,

@@ -107,7 +107,9 @@ export async function trainDictionary(
     return {
       vmType,
       kept: false,
-      reason: `version ${current?.described.version ?? 0} gains ${(100 * before).toFixed(1)} % on the same pages, the new one ${(100 * gain).toFixed(1)} %`,
+      reason:
+        `version ${current?.described.version ?? 0} gains ${(100 * before).toFixed(1)} % on the same pages, the new ` +
+        `one ${(100 * gain).toFixed(1)} %`,
       samples,
       gain,
       version: current?.described,

@@ -1,4 +1,7 @@
-/** Whether a baseline's content is what its manifest says, by reading all of it on the worker threads. Damage is found on use too; this finds it before. */
+/**
+ * Whether a baseline's content is what its manifest says, by reading all of it on the worker threads. Damage is found
+ * on use too; this finds it before.
+ */
 import { open } from 'node:fs/promises';
 import type { Baseline, ContentAccess } from '../../store/baselines';
 import { isMissing } from '../../store/durable-file';

@@ -216,7 +216,10 @@ export class ActivityAttempt {
     else this.#send(this.#lastDetails);
   }
 
-  /** Before the function that says so has returned, a heartbeat may be on its way still; the first goes at once, the next after the throttle's time. */
+  /**
+   * Before the function that says so has returned, a heartbeat may be on its way still; the first goes at once, the
+   * next after the throttle's time.
+   */
   #send(details: Payload): void {
     const { scheduler, hop, faults } = this.#surroundings;
     const { process } = this.worker;

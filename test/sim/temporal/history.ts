@@ -116,7 +116,8 @@ function nameOf({
 }: Command): string[] {
   if (scheduleActivity)
     return [
-      `activity ${scheduleActivity.seq ?? 0} ${scheduleActivity.activityType ?? ''} ${scheduleActivity.activityId ?? ''} on ${scheduleActivity.taskQueue ?? ''}`,
+      `activity ${scheduleActivity.seq ?? 0} ${scheduleActivity.activityType ?? ''} ` +
+        `${scheduleActivity.activityId ?? ''} on ${scheduleActivity.taskQueue ?? ''}`,
     ];
   if (requestCancelActivity) return [`cancel activity ${requestCancelActivity.seq ?? 0}`];
   if (startTimer) return [`timer ${startTimer.seq ?? 0}`];

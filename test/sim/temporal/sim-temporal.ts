@@ -54,7 +54,10 @@ export interface SimTemporal {
   readonly workflowNowMs: number;
   clientOf(process?: SimProcess): SimClient;
   registerWorker(process: SimProcess, taskQueue: string, activities: Activities): void;
-  /** SIGTERM: takes no more work; after the grace what it runs is told to stop, and reports that. When it ends is the process's own business. */
+  /**
+   * SIGTERM: takes no more work; after the grace what it runs is told to stop, and reports that. When it ends is the
+   * process's own business.
+   */
   shutDown(process: SimProcess, graceMs?: number): void;
   /** Whether Temporal and that process reach each other; it lives and works on either way. */
   setReachable(process: SimProcess, reachable: boolean): void;
