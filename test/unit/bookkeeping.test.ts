@@ -8,14 +8,14 @@ const image = (sizeBytes: number) => ({ imageId: 'vda', kind: 'disk' as const, s
 test('is bounded over all, and given back once', () => {
   const memory = new Bookkeeping(100);
   const giveBack = memory.take(60, 'one');
-  expect(() => memory.take(41, 'another')).toThrow(expect.objectContaining({ code: 'MEMORY_LIMIT' }));
+  expect(() => memory.take(41, 'another')).toThrow(expect.objectContaining({ code: 'MEMORY_LIMIT' }) as Error);
   const other = memory.take(40, 'another');
   giveBack();
   giveBack();
   expect(memory.takenBytes).toBe(40);
   memory.take(60, 'a third');
   other();
-  expect(() => memory.take(101, 'a giant')).toThrow(expect.objectContaining({ code: 'HOST_TOO_SMALL' }));
+  expect(() => memory.take(101, 'a giant')).toThrow(expect.objectContaining({ code: 'HOST_TOO_SMALL' }) as Error);
 });
 
 test('is counted by the block: 17 bytes, and 4 more where blocks come again', () => {

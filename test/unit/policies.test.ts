@@ -1,6 +1,7 @@
 /** Tables that a slip would break without any test of behaviour noticing. */
 import { declaredSchedules } from '../../src/control/schedules';
-import { ERROR_CODES, type ErrorCodeSpec, EXIT, EXIT_MEANINGS } from '../../src/model/error-codes';
+import { ERROR_CODES, type ErrorCodeSpec } from '../../src/model/error-codes';
+import { EXIT, EXIT_MEANINGS } from '../../src/model/exit-codes';
 import { PRESETS } from '../../workflows/activity-proxies';
 
 describe('every preset of activities', () => {
