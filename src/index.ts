@@ -17,8 +17,9 @@ export {
   type Orchestrator,
 } from './control/orchestrator';
 export { type OrchestratorMetrics } from './control/orchestrator-metrics';
-export { ERROR_CODES, type ErrorCode, EXIT, type RetryClass } from './model/error-codes';
+export { ERROR_CODES, type ErrorCode, type RetryClass } from './model/error-codes';
 export { DwcpError, type ErrorReport } from './model/errors';
+export { EXIT } from './model/exit-codes';
 export {
   type ImageProgress,
   type ImageResult,

@@ -4,8 +4,9 @@
  */
 import { z } from 'zod';
 import { kebab, variableOf } from '../src/cli/settings';
-import { ERROR_CODES, type ErrorCodeSpec, EXIT, EXIT_MEANINGS } from '../src/model/error-codes';
+import { ERROR_CODES, type ErrorCodeSpec } from '../src/model/error-codes';
 import { errorReportSchema } from '../src/model/errors';
+import { EXIT, EXIT_MEANINGS } from '../src/model/exit-codes';
 import { GUEST_STATES, type GuestStateSpec } from '../src/model/guest-states';
 import {
   abortMigrationSchema,
@@ -181,7 +182,8 @@ function configuration(): string {
 Every option has one name. A flag wins over its variable, the variable over the configuration file, the file over the
 default. The file is YAML with the names of the first column; it is the one of \`--config\`, else \`DWCP_CONFIG\`, else
 \`./dwcp.yaml\`, else \`/etc/dwcp/dwcp.yaml\`. An unknown name or a bad value ends the command with exit code ${EXIT.usage} and
-names its place.
+names its place. A file that was found and not named is read only where it and its folder are the user's own (or root's) and nobody else
+may write them.
 
 Sizes, rates and durations take units: \`64MiB\`, \`100MB/s\`, \`800mbit\`, \`30s\`. A plain number is in the unit of the
 table. In a request (JSON) they are plain numbers.

@@ -5,8 +5,8 @@
 import type { MigrationStatus } from '../control/migration-status';
 import type { Orchestrator } from '../control/orchestrator';
 import { guestText } from '../model/describe';
-import { EXIT } from '../model/error-codes';
 import { DwcpError } from '../model/errors';
+import { EXIT } from '../model/exit-codes';
 import type { GuestResult } from '../model/guest';
 import type { ImageProgress, ImageResult, MigrationResult } from '../model/migration';
 import { PHASES } from '../model/phases';

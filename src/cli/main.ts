@@ -2,7 +2,7 @@
  * The `dwcp` command: parses, dispatches, and is the one place where an error becomes an exit code.
  */
 import { Command, CommanderError } from 'commander';
-import { EXIT } from '../model/error-codes';
+import { EXIT } from '../model/exit-codes';
 import { RELEASE } from '../transport/hello';
 import { addAuditCommands } from './commands/audit';
 import { addBaselineCommands } from './commands/baselines';

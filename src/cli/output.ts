@@ -2,8 +2,9 @@
  * What commands print: text for people, or with --json one object a line. Errors are one line that says what, where and
  * the mend, and the exit code from the table of codes.
  */
-import { EXIT } from '../model/error-codes';
+
 import { DwcpError, toDwcpError } from '../model/errors';
+import { EXIT } from '../model/exit-codes';
 
 export interface Output {
   readonly json: boolean;

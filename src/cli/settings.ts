@@ -2,7 +2,8 @@
  * Where options come from: flags, then DWCP_* variables, then the configuration file, then the table's defaults. Flags
  * are made from the table; an unknown name or a bad value anywhere is CONFIG_INVALID and names its place.
  */
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync } from 'node:fs';
+import { resolve } from 'node:path';
 import { type Command, Option } from 'commander';
 import { parse } from 'yaml';
 import { DwcpError, messageOf } from '../model/errors';
@@ -18,6 +19,7 @@ import {
 } from '../model/options';
 import { ownValue } from '../model/own-value';
 import { parseDurationMs } from '../model/units';
+import { readJudged } from './trusted-file';
 
 type Table = Readonly<Record<string, OptionSpec>>;
 
@@ -49,13 +51,29 @@ interface FileSettings {
   readonly values: Readonly<Record<string, unknown>>;
 }
 
+/** A file that was named belongs to whomever it belongs to; one that was found is believed where nobody else can have written it. @throws CONFIG_INVALID */
+function judge(path: string, distrust: string, wasNamed: boolean): void {
+  if (!wasNamed)
+    throw new DwcpError('CONFIG_INVALID', `${resolve(path)} is not read: ${distrust}`, {
+      hint: `Make it your own (chown, chmod go-w, its folder too), remove it, or name it with --config ${path}`,
+    });
+  if (warned.has(path) || !distrust.startsWith('others')) return;
+  warned.add(path);
+  process.stderr.write(`${resolve(path)}: ${distrust}\n`);
+}
+
+const warned = new Set<string>();
+
 function readSettingsFile(named: string | undefined): FileSettings | undefined {
   const path = named ?? process.env.DWCP_CONFIG ?? DEFAULT_FILES.find((file) => existsSync(file));
   if (path === undefined) return undefined;
   let values: unknown;
   try {
-    values = parse(readFileSync(path, 'utf8')) ?? {};
+    const { text, distrust } = readJudged(path);
+    if (distrust !== undefined) judge(path, distrust, path === named || path === process.env.DWCP_CONFIG);
+    values = parse(text) ?? {};
   } catch (cause) {
+    if (cause instanceof DwcpError) throw cause;
     throw new DwcpError(
       'CONFIG_INVALID',
       `The configuration file ${path} cannot be read: ${messageOf(cause).split('\n')[0] ?? ''}`,

@@ -5,7 +5,7 @@
  */
 import { randomUUID } from 'node:crypto';
 import { mkdtemp, rm, stat, writeFile } from 'node:fs/promises';
-import { hostname, tmpdir } from 'node:os';
+import { homedir, hostname, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DwcpError, messageOf, toDwcpError } from '../model/errors';
 import type { ImageKind } from '../model/ids';
@@ -54,7 +54,7 @@ export interface AdapterConfig {
   readonly workerThreads?: number;
   readonly bufferMemory?: number;
   readonly tls?: TlsFiles;
-  /** Folder for the sender's own baselines, which shorten what the destination has to tell. */
+  /** Folder for the sender's own baselines, which shorten what the destination has to tell. Without it one in the user's state folder. */
   readonly dataDir?: string;
   /** Hears one line for each decision about a transfer. */
   readonly explain?: (line: string) => void;
@@ -97,7 +97,7 @@ export function createMigrationAdapter(config: AdapterConfig = {}): MigrationAda
   const pool = new CodecPool(process.workerThreads);
   const peers = new PeerPool(process.idleStreamTtl, config.tls);
   const slab = new Slab(process.bufferMemory);
-  const dataDir = config.dataDir ?? join(tmpdir(), 'dwcp-adapter');
+  const dataDir = config.dataDir ?? defaultDataDir();
   const store = new BaselineStore(dataDir);
   const dictionaries = new DictionaryStore(dataDir);
   const limit = new SharedLimit(process.hostBandwidthLimit);
@@ -215,6 +215,11 @@ interface Move {
 
 const nobody = (): void => undefined;
 const never = (): AbortSignal => new AbortController().signal;
+
+/** The user's own: in a folder that all share another user could have made it before. */
+function defaultDataDir(): string {
+  return join(process.env.XDG_STATE_HOME ?? join(homedir(), '.local', 'state'), 'dwcp', 'adapter');
+}
 
 /** A caller's own function that fails ends no transfer. */
 function unheard(tell: () => void): void {

@@ -62,7 +62,8 @@ export async function startEmbeddedServer(options: EmbeddedServerOptions, say: S
   const host = options.address ?? '127.0.0.1';
   const port = options.port || (await freePort(host));
   const uiPort = options.uiPort === 0 || options.uiPort === undefined ? await freePort(host) : options.uiPort;
-  await mkdir(dirname(options.dbFile), { recursive: true });
+  // Histories hold command lines and addresses.
+  await mkdir(dirname(options.dbFile), { recursive: true, mode: 0o700 });
   const args = [
     'server',
     'start-dev',

@@ -26,10 +26,10 @@ export async function syncFolderIfThere(path: string): Promise<void> {
 const durable = new Set<string>();
 const MOST_KNOWN = 10_000;
 
-/** Makes a folder and what is missing above it; all of that is there after a crash. */
+/** Makes a folder and what is missing above it, for this user alone: VMs' content lies below. All of it is there after a crash. */
 export async function makeFolderDurably(path: string): Promise<void> {
   const folder = resolve(path);
-  const first = await mkdir(folder, { recursive: true });
+  const first = await mkdir(folder, { recursive: true, mode: 0o700 });
   // That a folder is there says nothing: another may have made it a moment ago, or an agent that was killed before its sync.
   if (first === undefined && durable.has(folder)) return;
   for (let name = folder; name !== dirname(name); name = dirname(name)) {

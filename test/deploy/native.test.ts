@@ -7,6 +7,7 @@ import {
   chmodSync,
   chownSync,
   closeSync,
+  copyFileSync,
   cpSync,
   mkdirSync,
   openSync,
@@ -150,10 +151,14 @@ class Deployment {
     chownSync(data, uid, gid);
     const password = this.here(service.environment?.POSTGRES_PASSWORD_FILE ?? '', service);
     expect(statSync(password).size).toBeGreaterThan(20);
+    // The image's entry point reads it as root, before it becomes the database's user.
+    const handedOn = join(this.folder, 'password-for-initdb');
+    copyFileSync(password, handedOn);
+    chownSync(handedOn, uid, gid);
     const as = { uid, gid, cwd: data };
     execFileSync(
       join(postgresFolder(), 'initdb'),
-      ['-D', data, '-U', service.environment?.POSTGRES_USER ?? '', '--pwfile', password, '-A', 'scram-sha-256'],
+      ['-D', data, '-U', service.environment?.POSTGRES_USER ?? '', '--pwfile', handedOn, '-A', 'scram-sha-256'],
       { ...as, stdio: 'ignore' },
     );
     const log = openSync(join(this.folder, 'postgresql.log'), 'a');

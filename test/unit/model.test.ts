@@ -1,8 +1,9 @@
 /** The tables and pure rules that everything else is made from. */
 import fc from 'fast-check';
 import { limitAt, parseBandwidthSchedule } from '../../src/model/bandwidth-schedule';
-import { ERROR_CODES, EXIT } from '../../src/model/error-codes';
+import { ERROR_CODES } from '../../src/model/error-codes';
 import { DwcpError, fromReport, toDwcpError } from '../../src/model/errors';
+import { EXIT } from '../../src/model/exit-codes';
 import { vmIdSchema } from '../../src/model/ids';
 import { migrationRequestSchema } from '../../src/model/migration';
 import { OWN_WORKFLOWS, temporalPriorityKey, WORKFLOWS } from '../../src/model/names';

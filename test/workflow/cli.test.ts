@@ -3,7 +3,7 @@ import { spawn } from 'node:child_process';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { freePort } from '../../src/control/embedded-server';
-import { EXIT } from '../../src/model/error-codes';
+import { EXIT } from '../../src/model/exit-codes';
 import { temporaryFolder, writeImage } from '../helpers/data';
 import { Lab } from '../helpers/lab';
 

@@ -1,7 +1,7 @@
 /** `dwcp baseline list | verify | prune`: what this host holds of images from before. Works beside a running agent. */
 import type { Command } from 'commander';
-import { EXIT } from '../../model/error-codes';
 import { DwcpError } from '../../model/errors';
+import { EXIT } from '../../model/exit-codes';
 import { PROCESS_OPTIONS } from '../../model/options';
 import { formatBytes, parseSizeBytes } from '../../model/units';
 import { type BaselineListing, BaselineStore } from '../../store/baselines';

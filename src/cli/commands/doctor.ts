@@ -4,7 +4,7 @@
  */
 import type { Command } from 'commander';
 import { resolveDataDir } from '../../agent/host';
-import { EXIT } from '../../model/error-codes';
+import { EXIT } from '../../model/exit-codes';
 import { PROCESS_OPTIONS } from '../../model/options';
 import { type Finding, runChecks } from '../doctor/checks';
 import { type Flags, outputOf, withGlobals } from '../flags';

@@ -24,7 +24,7 @@ export class Children {
 
   constructor(logFolder: string) {
     this.#logFolder = logFolder;
-    mkdirSync(logFolder, { recursive: true });
+    mkdirSync(logFolder, { recursive: true, mode: 0o700 });
     process.once('exit', this.#atExit);
   }
 

@@ -101,7 +101,7 @@ async function checkCongestionControl(): Promise<Finding> {
 
 async function checkDisk(dataDir: string): Promise<Finding> {
   try {
-    mkdirSync(dataDir, { recursive: true });
+    mkdirSync(dataDir, { recursive: true, mode: 0o700 });
     const disk = await statfs(dataDir);
     const free = disk.bavail * disk.bsize;
     return {

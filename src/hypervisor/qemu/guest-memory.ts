@@ -49,7 +49,7 @@ export class GuestMemory implements MigrationStreamHandler {
     settled: Uint8Array,
     events: GuestMemoryEvents,
   ) {
-    mkdirSync(dirname(path), { recursive: true });
+    mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
     this.fd = openSync(path, constants.O_RDWR | constants.O_CREAT, 0o600);
     this.layout = layout;
     try {

@@ -70,7 +70,7 @@ export class OpenImages {
       bookkeepingBytes(parameters.image, parameters.live ?? false),
       `Image ${imageId} of ${parameters.vmId}`,
     );
-    const opening = WorkingImage.open(parameters, store, pool, giveBack);
+    const opening = WorkingImage.open({ ...parameters, onClosed: giveBack }, store, pool);
     opening.catch(giveBack);
     const image = await opening;
     image.unpacksWith(this.#dictionaries);

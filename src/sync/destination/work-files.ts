@@ -28,6 +28,8 @@ export interface WorkingImageParameters {
   readonly startFrom: StartFrom;
   /** Blocks come again and again while the guest runs: of two versions the later batch wins, in whatever order they come. */
   readonly live?: boolean;
+  /** Gives back what was taken for it. */
+  readonly onClosed?: () => void;
 }
 
 /** Where the root of an image that finish() has agreed to is kept. */

@@ -50,7 +50,6 @@ export class WorkingImage {
   readonly #mode: ImageMode;
   #received = false;
   readonly #order: NewestBatch;
-  readonly #onClosed: () => void;
   /** One byte a block: 1 where the journal promises it, or is about to. */
   readonly #promised: Uint8Array;
   /** Something of the file may not have reached the disk, also what an earlier agent has left in memory. */
@@ -59,20 +58,13 @@ export class WorkingImage {
   #references: readonly ReferenceSource[] = [];
   #dictionaries: readonly SharedDictionary[] = [];
 
-  private constructor(
-    parameters: WorkingImageParameters,
-    files: WorkFiles,
-    store: BaselineStore,
-    pool: CodecPool,
-    onClosed: () => void,
-  ) {
+  private constructor(parameters: WorkingImageParameters, files: WorkFiles, store: BaselineStore, pool: CodecPool) {
     const { handle, journal, held, promised, resumed } = files;
     this.parameters = parameters;
     this.#opened = resumed ? 'resumed' : journal.head.base;
     this.held = held;
     this.#promised = promised;
     this.#store = store;
-    this.#onClosed = onClosed;
     this.#pool = pool;
     this.#handle = handle;
     this.#journal = journal;
@@ -81,14 +73,9 @@ export class WorkingImage {
   }
 
   /** Opens or creates the working image and learns what it holds. @throws DISK_FULL, IMAGE_UNWRITABLE, JOURNAL_CORRUPT */
-  static async open(
-    parameters: WorkingImageParameters,
-    store: BaselineStore,
-    pool: CodecPool,
-    onClosed: () => void = () => undefined,
-  ): Promise<WorkingImage> {
+  static async open(parameters: WorkingImageParameters, store: BaselineStore, pool: CodecPool): Promise<WorkingImage> {
     const files = await openWorkFiles(parameters, store, pool);
-    const image = new WorkingImage(parameters, files, store, pool, onClosed);
+    const image = new WorkingImage(parameters, files, store, pool);
     try {
       if (files.resumed) await image.#recallVerified();
       return image;
@@ -297,7 +284,7 @@ export class WorkingImage {
       await this.#journal.close();
       await this.#handle.close();
     } finally {
-      this.#onClosed();
+      this.parameters.onClosed?.();
     }
   }
 

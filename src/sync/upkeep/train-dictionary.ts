@@ -76,11 +76,12 @@ export async function trainDictionary(
   pool: CodecPool,
 ): Promise<TrainingReport> {
   const folder = store.samplesFolder(vmType);
-  await mkdir(folder, { recursive: true });
+  await mkdir(folder, { recursive: true, mode: 0o700 });
   if (pages.length >= PAGE_SIZE_BYTES)
     await writeFile(
       join(folder, `${String(Date.now()).padStart(15, '0')}.pages`),
       pages.subarray(0, pages.length - (pages.length % PAGE_SIZE_BYTES)),
+      { mode: 0o600 },
     );
   const { training, heldOut } = split(await keptSamples(folder));
   const samples = (training.length + heldOut.length) / PAGE_SIZE_BYTES;
