@@ -199,7 +199,9 @@ export function destinationRequests(hub: Requested, context: DestinationContext)
         ...image,
         path: context.registry.imagePath(undefined, record.vmId, image.imageId),
       }));
-      await incoming.prepare({ ...record, images });
+      // Images of nobody: a tenant, a guest and how it is started are not for a peer to say.
+      const { migrationId, vmId, mode, fence, generation, sourceHost } = record;
+      await incoming.prepare({ migrationId, vmId, mode, fence, generation, sourceHost, images });
       return { body: {} };
     },
 

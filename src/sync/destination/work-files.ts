@@ -6,7 +6,7 @@ import { constants, type FileHandle, open, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { toDwcpError } from '../../model/errors';
 import { blockCount, type ImageSpec } from '../../model/image';
-import { type BaselineStore, baselinePathOf, workPathOf } from '../../store/baselines';
+import { type BaselineOwner, type BaselineStore, baselinePathOf, workPathOf } from '../../store/baselines';
 import { BlockJournal } from '../../store/block-journal';
 import { exists, renameDurably } from '../../store/durable-file';
 import { makeFolderDurably, removeDurably, syncFolder } from '../../store/durable-folder';
@@ -19,6 +19,8 @@ export interface WorkingImageParameters {
   readonly migrationId: string;
   readonly vmId: string;
   readonly image: ImageSpec;
+  /** Whose it is: a baseline of another's is none. */
+  readonly owner: BaselineOwner;
   /** The image's own place on this host. */
   readonly imagePath: string;
   readonly journalPath: string;
@@ -87,13 +89,16 @@ export async function openWorkFiles(
 
 /** Starts a journal, then gives it a working file: the baseline's content where there is one and it is wanted. Once it is open its name is synced. */
 async function beginAnew(
-  { migrationId, vmId, image, imagePath, journalPath, useBaseline }: WorkingImageParameters,
+  { migrationId, vmId, image, owner, imagePath, journalPath, useBaseline }: WorkingImageParameters,
   store: BaselineStore,
 ): Promise<BlockJournal> {
   await makeFolderDurably(dirname(imagePath));
   await removeJournal(journalPath);
   const fromBaseline =
-    useBaseline && (await store.openContent(vmId, image.imageId)) && (await exists(baselinePathOf(imagePath)));
+    useBaseline &&
+    (await store.isOf(vmId, image.imageId, owner)) &&
+    (await store.openContent(vmId, image.imageId)) &&
+    (await exists(baselinePathOf(imagePath)));
   const journal = await BlockJournal.create(journalPath, {
     migrationId,
     image,
