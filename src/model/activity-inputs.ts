@@ -17,6 +17,7 @@ import {
   tenantSchema,
   vmIdSchema,
   vmTypeSchema,
+  vmUuidSchema,
 } from './ids';
 import { countSchema, imageSpecSchema, MAX_VM_IMAGES } from './image';
 import { migrationOptionsSchema } from './options';
@@ -108,6 +109,7 @@ const DESTINATION_INPUTS = {
   prepareDestination: ofVm.extend({
     vmType: vmTypeSchema.optional(),
     tenant: tenantSchema.optional(),
+    uuid: vmUuidSchema.optional(),
     mode: z.enum(['migrate', 'warm']),
     fence: countSchema,
     generation: countSchema,

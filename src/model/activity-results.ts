@@ -8,7 +8,7 @@ import type { ActivityName } from './activity-inputs';
 import { destinationSchema } from './destination';
 import { guestResultSchema, guestSpecSchema, stoppedGuestSchema } from './guest';
 import { handOverSchema, rootSchema, rootsSchema, takenOverSchema } from './hand-over';
-import { hostIdSchema, imageIdSchema, tenantSchema, vmIdSchema, vmTypeSchema } from './ids';
+import { hostIdSchema, imageIdSchema, tenantSchema, vmIdSchema, vmTypeSchema, vmUuidSchema } from './ids';
 import { countSchema, imageSpecSchema, MAX_VM_IMAGES } from './image';
 import { linkSurveySchema } from './link-survey';
 import { imageResultSchema } from './migration';
@@ -49,6 +49,7 @@ const generation = z.object({ generation: countSchema });
 const preparedSource = z.object({
   vmType: vmTypeSchema.optional(),
   tenant: tenantSchema.optional(),
+  uuid: vmUuidSchema.optional(),
   images: z
     .array(imageSpecSchema.strip())
     .max(MAX_VM_IMAGES)

@@ -19,7 +19,9 @@ export const nameSchema = name('a name', 120);
 export const vmIdSchema = name('VM id', 120);
 /** What VMs have in common that look alike: `web`, `postgres`. */
 export const vmTypeSchema = name('VM type', 60);
-/** Whose VMs may refer to the same bases; none is one of its own. */
+/** Which VM it is, whatever it is called: drawn where it is first seen, and goes with it. */
+export const vmUuidSchema = z.guid();
+/** Whose a VM is: only VMs of one tenant share anything. Without one a VM shares nothing with any other. */
 export const tenantSchema = z.union([z.literal(''), name('tenant', 60)]);
 export const baseNameSchema = name('base', 120);
 /** Beside the folders of hosts that are named by their ids lies one of this name. */

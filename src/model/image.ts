@@ -67,12 +67,24 @@ export const vmDefinitionSchema = z
   );
 export type VmDefinition = z.infer<typeof vmDefinitionSchema>;
 
-/** What a VM has in common with others; it goes with the VM. */
+/** What a VM has in common with others, and what it is recognised by; it goes with the VM. */
 export interface VmLooks {
   readonly vmType?: string;
   readonly tenant?: string;
+  /** Not that of another VM of its name. */
+  readonly uuid?: string;
 }
 
-export function looksOf({ vmType, tenant }: Pick<VmDefinition, 'vmType' | 'tenant'>): VmLooks {
-  return { ...(vmType !== undefined && { vmType }), ...(tenant !== undefined && { tenant }) };
+export function looksOf({
+  vmType,
+  tenant,
+  uuid,
+}: {
+  readonly [K in keyof VmLooks]?: VmLooks[K] | undefined;
+}): VmLooks {
+  return {
+    ...(vmType !== undefined && { vmType }),
+    ...(tenant !== undefined && { tenant }),
+    ...(uuid !== undefined && { uuid }),
+  };
 }

@@ -11,7 +11,7 @@
 import { rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
-import { imageIdSchema, imageKindSchema, vmIdSchema } from '../model/ids';
+import { imageIdSchema, imageKindSchema, tenantSchema, vmIdSchema, vmUuidSchema } from '../model/ids';
 import { exists, isMissing, readIfThere, renameDurably, writeDurably } from './durable-file';
 import { removeDurably } from './durable-folder';
 import { idPath, idsIn } from './id-path';
@@ -20,11 +20,17 @@ import { type ContentCipher, type Seal, sealSchema } from './sealing-key';
 
 const CONTENT_SUFFIX = '.dwcp-baseline';
 
+/** For what comes by direct sessions, of no VM that a host would know. */
+const DIRECT = 'direct';
+
 const recordSchema = z.strictObject({
   vmId: vmIdSchema,
   imageId: imageIdSchema,
   kind: imageKindSchema,
   sizeBytes: z.int().min(1),
+  /** Whose VM it is of, and which of that name. */
+  tenant: tenantSchema.optional(),
+  uuid: z.union([vmUuidSchema, z.literal(DIRECT)]).optional(),
   /** Counts completed migrations of the image; the same number on both sides names the same content. */
   generation: z.int().min(0),
   root: z.string(),
@@ -36,6 +42,18 @@ const recordSchema = z.strictObject({
   lastUsedAtMs: z.number(),
 });
 export type BaselineRecord = z.infer<typeof recordSchema>;
+
+/** Whose a baseline is: for another tenant's VM, or another VM of the same name, there is none. One that names no VM is nobody's. */
+export type BaselineOwner = Pick<BaselineRecord, 'tenant' | 'uuid'>;
+export const DIRECT_OWNER: BaselineOwner = { uuid: DIRECT };
+
+export function ownerOf({ tenant, uuid }: BaselineOwner): BaselineOwner {
+  return { ...(tenant !== undefined && { tenant }), ...(uuid !== undefined && { uuid }) };
+}
+
+function isOf(record: BaselineOwner, owner: BaselineOwner): boolean {
+  return record.uuid !== undefined && record.uuid === owner.uuid && (record.tenant ?? '') === (owner.tenant ?? '');
+}
 
 export interface Baseline {
   readonly record: BaselineRecord;
@@ -117,6 +135,12 @@ export class BaselineStore {
 
   guardWith(guard: ContentGuard): void {
     this.#guard = guard;
+  }
+
+  /** Whether there is a baseline of an image that is this VM's. */
+  async isOf(vmId: string, imageId: string, owner: BaselineOwner): Promise<boolean> {
+    const record = await this.#read(vmId, imageId);
+    return record !== undefined && isOf(record, owner);
   }
 
   /**

@@ -3,11 +3,12 @@
  * that has moved away stays known, so that it comes back to its own places. Who may change what during a migration is
  * the ownership journal's matter.
  */
+import { randomUUID } from 'node:crypto';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { DwcpError } from '../model/errors';
 import { guestDefinitionSchema } from '../model/guest';
-import { hostIdSchema, tenantSchema, vmIdSchema, vmTypeSchema } from '../model/ids';
+import { hostIdSchema, tenantSchema, vmIdSchema, vmTypeSchema, vmUuidSchema } from '../model/ids';
 import { type VmImage, vmImageSchema } from '../model/image';
 import { readIfThere, writeDurably } from './durable-file';
 import { removeDurably } from './durable-folder';
@@ -17,8 +18,8 @@ const recordSchema = z.strictObject({
   vmId: vmIdSchema,
   /** VMs of one type share a dictionary. */
   vmType: vmTypeSchema.optional(),
-  /** VMs of one tenant may refer to the same bases. */
   tenant: tenantSchema.optional(),
+  uuid: vmUuidSchema.optional(),
   /** A guest may have none: then its memory is all there is to move. */
   images: z.array(vmImageSchema),
   presence: z.enum(['here', 'away']),
@@ -66,7 +67,18 @@ export class VmRegistry {
     throw new DwcpError('VM_NOT_HERE', `VM ${vmId} has moved to ${record.movedTo ?? 'another host'}`);
   }
 
-  async put(record: VmRecord): Promise<void> {
+  /** As getHere(); one that an earlier release has put here gets its uuid now. */
+  async identify(vmId: string): Promise<VmRecord> {
+    const record = await this.getHere(vmId);
+    if (record.uuid !== undefined) return record;
+    await this.put(record);
+    return this.get(vmId);
+  }
+
+  /** Without a uuid it is the VM that is known by this name, or a new one. */
+  async put(given: VmRecord): Promise<void> {
+    const known = given.uuid ?? (await this.find(given.vmId).catch(() => undefined))?.uuid;
+    const record = { ...given, uuid: known ?? randomUUID() };
     await writeDurably(idPath(this.#folder, record.vmId, '.json'), JSON.stringify(recordSchema.parse(record), null, 1));
   }
 

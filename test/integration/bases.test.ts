@@ -42,6 +42,8 @@ describe('a base at the destination', () => {
   it.each([
     ['another tenant', { vmTenant: 'acme', baseTenant: 'other' }],
     ['no tenant', { baseTenant: 'acme' }],
+    ['no tenant, where it has none either', { baseTenant: '' }],
+    ['a tenant without a name', { vmTenant: '', baseTenant: '' }],
   ])('is not referred to by a VM of %s', async (_, tenants) => {
     const here = await lab(tenants);
     const [sent] = await moveVm('m1', 'vm', here.a, here.b);
@@ -49,14 +51,14 @@ describe('a base at the destination', () => {
   });
 
   it('is used no more once its file was touched', async () => {
-    const here = await lab({ baseTenant: '' });
+    const here = await lab({ vmTenant: 'acme', baseTenant: 'acme' });
     utimesSync(here.base, new Date(), new Date(0));
     const [sent] = await moveVm('m1', 'vm', here.a, here.b);
     expect(sent!.counts.account.blocks.references).toBe(0);
   });
 
   it('that holds something else by now costs a resend, no harm', async () => {
-    const here = await lab({ baseTenant: '' });
+    const here = await lab({ vmTenant: 'acme', baseTenant: 'acme' });
     const { atime, mtime, mtimeMs } = statSync(here.base);
     const file = openSync(here.base, 'r+');
     for (let at = 0; at < SIZE; at += 3 * 65_536) writeSync(file, Buffer.from('changed without a trace'), 0, 23, at);

@@ -29,6 +29,8 @@ import { WorkingImage } from '../../src/sync/destination/working-image';
 import { keepBaselineCopy } from '../../src/sync/upkeep/baseline-copy';
 import { temporaryFolder } from '../helpers/data';
 
+const OWNER = { tenant: 'acme', uuid: '6a2f41a3-c54c-4ce8-92b1-3d1b1e0f3a10' };
+
 const DISK: ImageSpec = { imageId: 'vda', kind: 'disk', sizeBytes: 2 * BLOCK_SIZE_BYTES };
 const pool = new CodecPool(1);
 afterAll(() => pool.close());
@@ -87,6 +89,7 @@ function place(): Place {
       imagePath,
       journalPath: join(folder, 'incoming', 'vda.journal'),
       startFrom: 'baseline',
+      owner: OWNER,
     },
   };
 }

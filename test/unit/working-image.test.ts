@@ -16,6 +16,8 @@ import { WorkingImage } from '../../src/sync/destination/working-image';
 import { batchOf } from '../helpers/batches';
 import { randomBlock, temporaryFolder } from '../helpers/data';
 
+const OWNER = { tenant: 'acme', uuid: '6a2f41a3-c54c-4ce8-92b1-3d1b1e0f3a10' };
+
 const DISK: ImageSpec = { imageId: 'vda', kind: 'disk', sizeBytes: (STRETCH_BLOCKS + 8) * BLOCK_SIZE_BYTES };
 const [X, Y, Z] = [randomBlock(1, 1), randomBlock(1, 2), randomBlock(1, 3)];
 const pool = new CodecPool(1);
@@ -33,6 +35,7 @@ async function opened(folder: string, live = true): Promise<WorkingImage> {
       imagePath: join(folder, 'disk.img'),
       journalPath: join(folder, 'vda.journal'),
       startFrom: 'baseline',
+      owner: OWNER,
       live,
     },
     new BaselineStore(folder),

@@ -26,15 +26,18 @@ export function addBaseCommands(program: Command): void {
       .description('Make an image file known as a base; reads all of it')
       .argument('<name>', 'its name')
       .requiredOption('--path <file>', 'the image file, which is not written any more')
-      .option('--tenant <tenant>', 'whose VMs may refer to it; without one, VMs that have none', ''),
+      .requiredOption('--tenant <tenant>', 'whose VMs may refer to it'),
     PROCESS_OPTIONS,
     PLACE,
   ).action(async (text: string, flags: Flags, command: Command) => {
     const { dataDir, output } = placeOf(flags, command);
     const name = baseNameSchema.safeParse(text);
     const tenant = tenantSchema.safeParse(flags.tenant);
-    if (!name.success || !tenant.success)
-      throw new DwcpError('INVALID_INPUT', `Base ${text}: ${(name.error ?? tenant.error)?.issues[0]?.message ?? ''}`);
+    if (!name.success || !tenant.success || tenant.data === '')
+      throw new DwcpError(
+        'INVALID_INPUT',
+        `Base ${text}: ${(name.error ?? tenant.error)?.issues[0]?.message ?? 'a tenant has a name'}`,
+      );
     const pool = new CodecPool(0);
     try {
       const added = await registerBase(
@@ -45,8 +48,8 @@ export function addBaseCommands(program: Command): void {
       output.emit(
         { event: 'base', ...added },
         () =>
-          `${added.name}: ${formatBytes(added.sizeBytes)}, root ${added.root.slice(0, 16)}; VMs ` +
-          `${added.tenant === '' ? 'without a tenant' : `of ${added.tenant}`} may refer to it`,
+          `${added.name}: ${formatBytes(added.sizeBytes)}, root ${added.root.slice(0, 16)}; ` +
+          `VMs of ${added.tenant} may refer to it`,
       );
     } finally {
       await pool.close();

@@ -23,11 +23,12 @@ export interface OfferedBase {
 
 export class BaseOffer {
   readonly #store: BaseStore;
-  readonly #tenant: string;
+  readonly #tenant: string | undefined;
   readonly #handles: FileHandle[] = [];
   #offered: readonly OfferedBase[] | undefined;
 
-  constructor(store: BaseStore, tenant: string) {
+  /** @param tenant of the VM that comes; one without shares nothing */
+  constructor(store: BaseStore, tenant: string | undefined) {
     this.#store = store;
     this.#tenant = tenant;
   }
@@ -56,7 +57,7 @@ export class BaseOffer {
   }
 
   async #ofTenant(): Promise<BaseDisk[]> {
-    return (await this.#store.list()).filter(({ tenant }) => tenant === this.#tenant);
+    return this.#tenant ? (await this.#store.list()).filter(({ tenant }) => tenant === this.#tenant) : [];
   }
 
   async #choose(sample: Buffer): Promise<OfferedBase[]> {

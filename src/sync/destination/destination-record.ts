@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { z } from 'zod';
 import type { VmActivator } from '../../hypervisor/contract';
 import { guestDefinitionSchema, guestSpecSchema } from '../../model/guest';
-import { hostIdSchema, migrationIdSchema, tenantSchema, vmIdSchema, vmTypeSchema } from '../../model/ids';
+import { hostIdSchema, migrationIdSchema, tenantSchema, vmIdSchema, vmTypeSchema, vmUuidSchema } from '../../model/ids';
 import { imageSpecSchema, MAX_IMAGES } from '../../model/image';
 import type { BaseStore } from '../../store/base-disks';
 import type { BaselineStore } from '../../store/baselines';
@@ -30,6 +30,7 @@ export const destinationRecordSchema = z.strictObject({
   vmId: vmIdSchema,
   vmType: vmTypeSchema.optional(),
   tenant: tenantSchema.optional(),
+  uuid: vmUuidSchema.optional(),
   mode: z.enum(MODES),
   fence: z.int().min(0),
   generation: z.int().min(0),

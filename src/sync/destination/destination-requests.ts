@@ -229,6 +229,7 @@ export function destinationRequests(hub: Requested, context: DestinationContext)
         ...image,
         path: context.registry.imagePath(undefined, record.vmId, image.imageId),
       }));
+      // Images of nobody: a tenant, a guest and how it is started are not for a peer to say.
       await incoming.prepare({ ...record, images });
       return { body: {} };
     },

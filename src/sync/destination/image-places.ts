@@ -21,7 +21,7 @@ import { COMMIT_AFTER_BLOCKS } from './working-image';
  * over a crash in the middle: what is not known any more is measured.
  */
 export async function installImage(
-  { vmId, image, imagePath, journalPath }: WorkingImageParameters,
+  { vmId, image, owner, imagePath, journalPath }: WorkingImageParameters,
   generation: number,
   store: BaselineStore,
   pool: CodecPool,
@@ -34,7 +34,7 @@ export async function installImage(
   const held = known ?? (await measureFile(imagePath, sizeBytes, pool));
   await store.forget(vmId, imageId);
   await removeDurably(baselinePathOf(imagePath));
-  await store.put({ vmId, imageId, kind, sizeBytes, generation, complete: true }, held);
+  await store.put({ vmId, imageId, kind, sizeBytes, ...owner, generation, complete: true }, held);
   await removeJournal(journalPath);
 }
 
@@ -72,7 +72,7 @@ export async function sealWorkFile(
 
 /** What a standard transfer has brought and not finished: becomes the baseline where there is none, else goes. */
 export async function keepUnjournaled(
-  { vmId, image, imagePath }: WorkingImageParameters,
+  { vmId, image, owner, imagePath }: WorkingImageParameters,
   generation: number,
   store: BaselineStore,
   pool: CodecPool,
@@ -84,7 +84,7 @@ export async function keepUnjournaled(
   await store.adopt(
     workPath,
     imagePath,
-    { vmId, imageId, kind, sizeBytes, generation, complete: false },
+    { vmId, imageId, kind, sizeBytes, ...owner, generation, complete: false },
     await measureFile(workPath, sizeBytes, pool),
   );
 }

@@ -7,6 +7,7 @@ import { type FileHandle, open } from 'node:fs/promises';
 import type { z } from 'zod';
 import type { SharedDictionary } from '../../encoder/trained-dictionary';
 import { DwcpError } from '../../model/errors';
+import { DIRECT_OWNER, ownerOf } from '../../store/baselines';
 import { readIfThere } from '../../store/durable-file';
 import { idPath } from '../../store/id-path';
 import type { ReferenceSource } from '../codec/codec-jobs';
@@ -39,7 +40,7 @@ export class OpenImages {
   constructor(record: DestinationRecord, context: DestinationContext) {
     this.#record = record;
     this.#context = context;
-    this.#bases = new BaseOffer(context.bases, record.tenant ?? '');
+    this.#bases = new BaseOffer(context.bases, record.tenant);
   }
 
   /**
@@ -95,7 +96,7 @@ export class OpenImages {
   }
 
   parametersOf(imageId: string, startFrom: StartFrom = 'baseline'): WorkingImageParameters {
-    const { migrationId, vmId, images, guest } = this.#record;
+    const { migrationId, vmId, images, guest, mode } = this.#record;
     const spec = images.find((image) => image.imageId === imageId);
     if (!spec)
       throw new DwcpError('PROTOCOL_VIOLATION', `Migration ${migrationId} has no image ${imageId}`, {
@@ -103,7 +104,8 @@ export class OpenImages {
       });
     const { path: imagePath, ...image } = spec;
     const journalPath = idPath(recordFolder(this.#context.dataDir, migrationId), imageId, '.journal');
-    return { migrationId, vmId, image, imagePath, journalPath, startFrom, live: guest !== undefined };
+    const owner = mode === 'direct' ? DIRECT_OWNER : ownerOf(this.#record);
+    return { migrationId, vmId, image, owner, imagePath, journalPath, startFrom, live: guest !== undefined };
   }
 
   /**

@@ -5,7 +5,7 @@ import { constants, type FileHandle, open, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { toDwcpError } from '../../model/errors';
 import { blockCount, type ImageSpec } from '../../model/image';
-import { type BaselineStore, baselinePathOf, workPathOf } from '../../store/baselines';
+import { type BaselineOwner, type BaselineStore, baselinePathOf, workPathOf } from '../../store/baselines';
 import { BlockJournal } from '../../store/block-journal';
 import { exists, renameDurably } from '../../store/durable-file';
 import { makeFolderDurably, removeDurably, syncFolder } from '../../store/durable-folder';
@@ -22,6 +22,8 @@ export interface WorkingImageParameters {
   readonly migrationId: string;
   readonly vmId: string;
   readonly image: ImageSpec;
+  /** Whose it is: a baseline of another's is none. */
+  readonly owner: BaselineOwner;
   /** The image's own place on this host. */
   readonly imagePath: string;
   readonly journalPath: string;
@@ -101,13 +103,14 @@ export async function openWorkFiles(
  * is open its name is synced.
  */
 async function beginAnew(
-  { migrationId, vmId, image, imagePath, journalPath, startFrom }: WorkingImageParameters,
+  { migrationId, vmId, image, owner, imagePath, journalPath, startFrom }: WorkingImageParameters,
   store: BaselineStore,
 ): Promise<BlockJournal> {
   await makeFolderDurably(dirname(imagePath));
   await removeJournal(journalPath);
   const fromBaseline =
     startFrom === 'baseline' &&
+    (await store.isOf(vmId, image.imageId, owner)) &&
     (await store.openContent(vmId, image.imageId)) &&
     (await exists(baselinePathOf(imagePath)));
   const journal = await BlockJournal.create(journalPath, {

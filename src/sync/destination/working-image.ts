@@ -266,10 +266,10 @@ export class WorkingImage {
 
   /** Ends the reception and keeps what has arrived as baseline; complete where finish() had agreed. */
   async keepAsBaseline(generation: number): Promise<void> {
-    const { vmId, image, imagePath, journalPath } = this.parameters;
+    const { vmId, image, owner, imagePath, journalPath } = this.parameters;
     const { imageId, kind, sizeBytes } = image;
     await this.close();
-    const record = { vmId, imageId, kind, sizeBytes, generation, complete: this.verifiedRoot !== undefined };
+    const record = { vmId, imageId, kind, sizeBytes, ...owner, generation, complete: this.verifiedRoot !== undefined };
     await this.#store.adopt(workPathOf(imagePath), imagePath, record, this.held);
     await removeJournal(journalPath);
   }

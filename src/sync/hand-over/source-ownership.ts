@@ -8,7 +8,7 @@ import { DwcpError, hasCode } from '../../model/errors';
 import { type GuestSpec, MEMORY_IMAGE_ID, RamLayout, type StoppedGuest } from '../../model/guest';
 import type { HandOver } from '../../model/hand-over';
 import { isOpenState, SOURCE_TABLE } from '../../model/ownership-machine';
-import type { BaselineStore } from '../../store/baselines';
+import { type BaselineStore, ownerOf } from '../../store/baselines';
 import { exists } from '../../store/durable-file';
 import { removeDurably } from '../../store/durable-folder';
 import type { Manifest } from '../../store/manifest';
@@ -47,7 +47,7 @@ export class SourceOwnership {
     this.#context = context;
   }
 
-  /** The VM as it is, with sizes; changes nothing. @throws VM_UNKNOWN, VM_NOT_HERE, IMAGE_UNREADABLE */
+  /** The VM as it is, with sizes; changes nothing but that it has a uuid from now on. @throws VM_UNKNOWN, VM_NOT_HERE, IMAGE_UNREADABLE */
   async inspect(
     vmId: string,
     force = false,
@@ -58,7 +58,7 @@ export class SourceOwnership {
     stoppedGuest?: StoppedGuest | undefined;
   }> {
     const { registry, holder } = this.#context;
-    const vm = await registry.getHere(vmId);
+    const vm = await registry.identify(vmId);
     const disks = vm.images.filter(({ kind }) => kind === 'disk');
     if (!vm.guest) return { vm, images: await holder.inspect(vm.images) };
     // What memory a stopped guest had is of the past.
@@ -219,7 +219,7 @@ export class SourceOwnership {
       await store.adopt(
         path,
         path,
-        { vmId, imageId, kind, sizeBytes: inspected.sizeBytes, generation, complete: true },
+        { vmId, imageId, kind, sizeBytes: inspected.sizeBytes, ...ownerOf(vm), generation, complete: true },
         manifest,
       );
     }
@@ -239,7 +239,7 @@ export class SourceOwnership {
       if (!manifest) continue;
       await this.#context.store.forget(vmId, imageId);
       await this.#context.store.put(
-        { vmId, imageId, kind, sizeBytes, generation: vm.generation, complete: true },
+        { vmId, imageId, kind, sizeBytes, ...ownerOf(vm), generation: vm.generation, complete: true },
         manifest,
       );
     }

@@ -5,7 +5,7 @@
  */
 import { type FileHandle, open, rm, stat, statfs } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import { type Baseline, type BaselineStore, baselinePathOf } from '../../store/baselines';
+import { type Baseline, type BaselineStore, baselinePathOf, ownerOf } from '../../store/baselines';
 import { renameDurably } from '../../store/durable-file';
 import { cloneFile, setSparseSize } from '../../store/system-calls';
 import type { CodecPool } from '../codec/codec-pool';
@@ -100,7 +100,7 @@ async function record(
   }
   await renameDurably(temporary, contentPath);
   const { vmId, imageId, kind, sizeBytes, generation, complete } = known;
-  await store.put({ vmId, imageId, kind, sizeBytes, generation, complete, contentPath }, manifest);
+  await store.put({ vmId, imageId, kind, sizeBytes, ...ownerOf(known), generation, complete, contentPath }, manifest);
   return kept;
 }
 
