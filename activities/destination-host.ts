@@ -4,8 +4,8 @@
  */
 import { statfs } from 'node:fs/promises';
 import { activityInfo } from '@temporalio/activity';
-import { type RelocatedDisk, relocate, runPlaces } from '../src/hypervisor/qemu/guest-command';
-import { assertCanRun } from '../src/hypervisor/qemu/preflight';
+import type { GuestPolicy } from '../src/hypervisor/qemu/guest-policy';
+import { prepareGuest, prepareStoppedGuest } from '../src/hypervisor/qemu/prepare-guest';
 import { DwcpError, hasCode, messageOf } from '../src/model/errors';
 import type { GuestSpec, StoppedGuest } from '../src/model/guest';
 import { BLOCK_SIZE_BYTES, type ImageSpec, looksOf, type VmImage, type VmLooks } from '../src/model/image';
@@ -16,7 +16,7 @@ import type { BaselineListing, BaselineStore } from '../src/store/baselines';
 import type { OwnedVm, OwnershipJournal } from '../src/store/ownership-journal';
 import type { VmRegistry } from '../src/store/vm-registry';
 import type { CodecPool } from '../src/sync/codec/codec-pool';
-import type { DestinationRecord, Mode } from '../src/sync/destination/destination-record';
+import type { Mode } from '../src/sync/destination/destination-record';
 import { endIdleDirect } from '../src/sync/destination/direct-sessions';
 import type { DestinationHub } from '../src/sync/destination-hub';
 import { inDoubtUnlessRefused } from '../src/sync/hand-over/in-doubt';
@@ -38,6 +38,7 @@ export interface DestinationDependencies {
   readonly ownership: OwnershipJournal;
   readonly store: BaselineStore;
   readonly pool: CodecPool;
+  readonly guestPolicy: GuestPolicy;
   readonly keepBaselineCopy: string;
   readonly storeLimit: number;
   /** Settles at once what closed migrations have left of a VM, instead of waiting for the next sweep. */
@@ -99,8 +100,9 @@ export function createDestinationActivities(deps: DestinationDependencies) {
     const images = input.images.map((image) => ({ ...image, path: registry.imagePath(known, vmId, image.imageId) }));
     await assertSpace(deps.dataDir, images, store, vmId);
     const generation = Math.max(input.generation, known?.generation ?? 0) + 1;
-    const guest = input.guest && (await prepareGuest(vmId, input.guest, images, registry.runFolder(vmId), input.force));
-    const definition = input.stoppedGuest && definitionHere(input.stoppedGuest, images, registry.runFolder(vmId));
+    const here = { vmId, images, runFolder: registry.runFolder(vmId), policy: deps.guestPolicy };
+    const guest = input.guest && (await prepareGuest(input.guest, here, input.force));
+    const definition = input.stoppedGuest && prepareStoppedGuest(input.stoppedGuest, here);
     await hub.incoming.prepare({
       ...looksOf(input),
       ...(guest && { guest }),
@@ -247,51 +249,6 @@ export function createDestinationActivities(deps: DestinationDependencies) {
 }
 
 export type DestinationActivities = ReturnType<typeof createDestinationActivities>;
-
-function placesOf(
-  diskPaths: Readonly<Record<string, string>>,
-  images: DestinationRecord['images'],
-  isRaw: (imageId: string) => boolean,
-): RelocatedDisk[] {
-  return images.flatMap(({ imageId, path }) =>
-    diskPaths[imageId] === undefined ? [] : [{ from: diskPaths[imageId], to: path, raw: isRaw(imageId) }],
-  );
-}
-
-function definitionHere(
-  { command, diskPaths, rawDisks }: StoppedGuest,
-  images: DestinationRecord['images'],
-  runFolder: string,
-): DestinationRecord['definition'] {
-  const places = placesOf(diskPaths, images, (imageId) => rawDisks.includes(imageId));
-  return { command: relocate(command, places, runFolder), qmpPath: runPlaces(runFolder).qmpPath };
-}
-
-/**
- * Whether a guest can run here, and how its QEMU is started.
- * @throws GUEST_REFUSED with the reason
- */
-async function prepareGuest(
-  vmId: string,
-  guest: GuestSpec,
-  images: DestinationRecord['images'],
-  runFolder: string,
-  force: boolean,
-): Promise<DestinationRecord['guest']> {
-  const command = relocate(
-    guest.command,
-    placesOf(guest.diskPaths, images, () => true),
-    runFolder,
-  );
-  if (!force) await assertCanRun(vmId, command, guest);
-  return {
-    command,
-    ramBlocks: guest.ramBlocks,
-    sharedFiles: guest.sharedFiles,
-    ...(guest.setUp && { setUp: guest.setUp }),
-    qmpPath: runPlaces(runFolder).qmpPath,
-  };
-}
 
 /** Refuses early what a full disk would refuse late: counts what the baseline in place gives back. */
 async function assertSpace(

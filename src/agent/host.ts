@@ -9,6 +9,7 @@ import { createServer } from 'node:net';
 import { homedir, hostname } from 'node:os';
 import { join } from 'node:path';
 import { HostDriver } from '../hypervisor/host-driver';
+import { type GuestPolicy, guestPolicyOf } from '../hypervisor/qemu/guest-policy';
 import { limitAt, parseBandwidthSchedule, type ScheduleEntry } from '../model/bandwidth-schedule';
 import { DwcpError, toDwcpError } from '../model/errors';
 import type { ProcessOptions } from '../model/options';
@@ -45,6 +46,7 @@ export interface HostParts {
   readonly store: BaselineStore;
   readonly bases: BaseStore;
   readonly driver: HostDriver;
+  readonly guestPolicy: GuestPolicy;
   readonly hub: DestinationHub;
   readonly source: SourceContext;
   /** Bytes of batch memory taken now, per direction. */
@@ -182,7 +184,8 @@ async function openParts(
   const bases = new BaseStore(dataDir);
   const ownership = new OwnershipJournal(dataDir);
   const registry = new VmRegistry(dataDir);
-  const driver = new HostDriver((vmId) => registry.runFolder(vmId));
+  const guestPolicy = guestPolicyOf(options, dataDir);
+  const driver = new HostDriver((vmId) => registry.runFolder(vmId), guestPolicy);
   for (const { images } of await registry.list())
     for (const { path } of images) await rm(copyPathOf(path), { force: true });
   const peers = new PeerPool(options.idleStreamTtl, tls);
@@ -213,6 +216,7 @@ async function openParts(
     store,
     bases,
     driver,
+    guestPolicy,
     hub,
     source: {
       hostId,

@@ -4,15 +4,21 @@
  */
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
-import { HostDriver } from '../../hypervisor/host-driver';
+import { OWN_HOST } from '../../hypervisor/qemu/allowance';
+import { assertAllowed } from '../../hypervisor/qemu/allowed-options';
 import { guestDiskOf } from '../../hypervisor/qemu/disk-export';
-import { diskPathsOf, guestOwn, runPlaces } from '../../hypervisor/qemu/guest-command';
+import { guestOwn } from '../../hypervisor/qemu/guest-command';
+import { diskPathsOf, nameFormats } from '../../hypervisor/qemu/guest-disks';
+import { formatsIn } from '../../hypervisor/qemu/guest-inspection';
+import { guestPolicyOf } from '../../hypervisor/qemu/guest-policy';
 import { quitGuest, startGuestProcess } from '../../hypervisor/qemu/guest-process';
 import { findListener } from '../../hypervisor/qemu/process-table';
 import { QmpClient } from '../../hypervisor/qemu/qmp-client';
+import { runPlaces } from '../../hypervisor/qemu/run-places';
+import { SourceGuest } from '../../hypervisor/qemu/source-guest';
 import { DwcpError } from '../../model/errors';
 import { type VmDefinition, type VmLooks, vmDefinitionSchema } from '../../model/image';
-import { PROCESS_OPTIONS } from '../../model/options';
+import { PROCESS_OPTIONS, type ProcessOptions } from '../../model/options';
 import { isOpenState } from '../../model/ownership-machine';
 import { OwnershipJournal } from '../../store/ownership-journal';
 import { type VmRecord, VmRegistry } from '../../store/vm-registry';
@@ -20,7 +26,10 @@ import type { Output } from '../output';
 import { addOptions } from '../settings';
 
 type Flags = Readonly<Record<string, unknown>>;
-type Place = (flags: Flags, command: Command) => { dataDir: string; output: Output; flags: Flags };
+type Place = (
+  flags: Flags,
+  command: Command,
+) => { dataDir: string; output: Output; options: ProcessOptions; flags: Flags };
 
 const PLACE = ['hostId', 'dataDir'];
 const POWERDOWN_MS = 60_000;
@@ -29,19 +38,23 @@ export function addGuestCommands(vm: Command, place: Place): void {
   addOptions(
     vm.command('start').description('Start a guest that was defined with its QEMU command').argument('<vm>', 'its id'),
     PROCESS_OPTIONS,
-    PLACE,
+    [...PLACE, 'qemuFolder', 'guestFolders'],
   ).action(async (vmId: string, flags: Flags, command: Command) => {
-    const { dataDir, output } = place(flags, command);
+    const { dataDir, output, options } = place(flags, command);
     const registry = new VmRegistry(dataDir);
     const record = await guestHere(registry, vmId);
     await assertNotInMigration(dataDir, vmId);
-    if (new HostDriver(() => '').isGuestUp(record.guest))
+    if (SourceGuest.isUp(record.guest))
       throw new DwcpError('VM_RUNNING', `VM ${vmId} runs already`, { hint: 'Nothing to do' });
     const {
       places,
       qmp,
       process: { pid },
-    } = await startGuestProcess(record.guest.command, registry.runFolder(vmId), false);
+    } = await startGuestProcess(guestOwn(record.guest.command), registry.runFolder(vmId), {
+      incoming: false,
+      allowance: OWN_HOST,
+      policy: guestPolicyOf(options, dataDir),
+    });
     qmp.close();
     await registry.put({ ...record, guest: { ...record.guest, qmpPath: places.qmpPath } });
     output.emit(
@@ -85,12 +98,15 @@ export function addGuestCommands(vm: Command, place: Place): void {
       });
     const qmp = await QmpClient.connect(qmpPath);
     let paths: string[];
+    let own: string[];
     try {
+      own = nameFormats(guestOwn(found.command), await formatsIn(qmp));
+      assertAllowed(own, OWN_HOST);
       paths = (await qmp.execute('query-block')).flatMap((device) => guestDiskOf(device)?.path ?? []);
     } finally {
       qmp.close();
     }
-    await putGuest(dataDir, vmId, found.command, paths, qmpPath);
+    await putGuest(dataDir, vmId, own, paths, qmpPath);
     output.emit(
       { event: 'vm', vmId, pid: found.pid, disks: paths, qmpPath },
       () => `${vmId}: process ${found.pid}, ${disksText(paths)}; it can be moved while it runs`,
@@ -106,7 +122,8 @@ export async function defineGuest(
   looks: VmLooks,
   output: Output,
 ): Promise<void> {
-  const own = guestOwn(command);
+  const own = nameFormats(guestOwn(command), () => undefined);
+  assertAllowed(own, OWN_HOST);
   const paths = diskPathsOf(own);
   const registry = new VmRegistry(dataDir);
   await putGuest(dataDir, vmId, own, paths, runPlaces(registry.runFolder(vmId)).qmpPath, looks);

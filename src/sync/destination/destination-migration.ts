@@ -39,10 +39,13 @@ export class DestinationMigration {
     this.record = record;
     this.#context = context;
     this.images = new OpenImages(record, context);
-    const { guest, vmId } = record;
+    const { guest, vmId, images } = record;
     this.#guest =
       guest &&
-      new DestinationGuest(this.#folder(), context.activator.receiveGuest(vmId, guest.command, guest.ramBlocks));
+      new DestinationGuest(
+        this.#folder(),
+        context.activator.receiveGuest(vmId, guest.command, guest.ramBlocks, images),
+      );
   }
 
   /** How the guest began to run here, where one did. */
