@@ -4,14 +4,12 @@
  */
 import { statfs } from 'node:fs/promises';
 import { activityInfo } from '@temporalio/activity';
-import { type RelocatedDisk, relocate, runPlaces } from '../src/hypervisor/qemu/guest-command';
-import { assertCanRun } from '../src/hypervisor/qemu/preflight';
+import type { GuestPolicy } from '../src/hypervisor/qemu/guest-policy';
+import { prepareGuest, prepareStoppedGuest } from '../src/hypervisor/qemu/prepare-guest';
 import type { ActivityInput } from '../src/model/activity-inputs';
 import type { ActivityResult } from '../src/model/activity-results';
 import { DwcpError, hasCode, messageOf } from '../src/model/errors';
-import type { GuestSpec, StoppedGuest } from '../src/model/guest';
 import { BLOCK_SIZE_BYTES, type ImageSpec, looksOf, type VmImage } from '../src/model/image';
-import { ownValue } from '../src/model/own-value';
 import { isOpenState } from '../src/model/ownership-machine';
 import { GRANT_LIFETIME_MS } from '../src/model/timing';
 import { formatBytes } from '../src/model/units';
@@ -20,7 +18,6 @@ import { inSlices } from '../src/store/in-slices';
 import type { OwnedVm, OwnershipJournal } from '../src/store/ownership-journal';
 import type { VmRegistry } from '../src/store/vm-registry';
 import type { CodecPool } from '../src/sync/codec/codec-pool';
-import type { DestinationRecord } from '../src/sync/destination/destination-record';
 import { endIdleDirect } from '../src/sync/destination/direct-sessions';
 import type { DestinationHub } from '../src/sync/destination-hub';
 import { inDoubtUnlessRefused } from '../src/sync/hand-over/in-doubt';
@@ -42,6 +39,7 @@ export interface DestinationDependencies {
   readonly ownership: OwnershipJournal;
   readonly store: BaselineStore;
   readonly pool: CodecPool;
+  readonly guestPolicy: GuestPolicy;
   readonly keepBaselineCopy: string;
   readonly storeLimit: number;
   /** Settles at once what closed migrations have left of a VM, instead of waiting for the next sweep. */
@@ -88,8 +86,9 @@ export function createDestinationActivities(deps: DestinationDependencies) {
     const images = input.images.map((image) => ({ ...image, path: registry.imagePath(known, vmId, image.imageId) }));
     await assertSpace(deps.dataDir, images, store, vmId);
     const generation = Math.max(input.generation, known?.generation ?? 0) + 1;
-    const guest = input.guest && (await prepareGuest(vmId, input.guest, images, registry.runFolder(vmId), input.force));
-    const definition = input.stoppedGuest && definitionHere(input.stoppedGuest, images, registry.runFolder(vmId));
+    const here = { vmId, images, runFolder: registry.runFolder(vmId), policy: deps.guestPolicy };
+    const guest = input.guest && (await prepareGuest(input.guest, here, input.force));
+    const definition = input.stoppedGuest && prepareStoppedGuest(input.stoppedGuest, here);
     await hub.incoming.prepare({
       ...looksOf(input),
       ...(guest && { guest }),
@@ -222,52 +221,6 @@ export function createDestinationActivities(deps: DestinationDependencies) {
 }
 
 export type DestinationActivities = ReturnType<typeof createDestinationActivities>;
-
-function placesOf(
-  diskPaths: Readonly<Record<string, string>>,
-  images: DestinationRecord['images'],
-  isRaw: (imageId: string) => boolean,
-): RelocatedDisk[] {
-  return images.flatMap(({ imageId, path }) => {
-    const from = ownValue(diskPaths, imageId);
-    return from === undefined ? [] : [{ from, to: path, raw: isRaw(imageId) }];
-  });
-}
-
-function definitionHere(
-  { command, diskPaths, rawDisks }: StoppedGuest,
-  images: DestinationRecord['images'],
-  runFolder: string,
-): DestinationRecord['definition'] {
-  const places = placesOf(diskPaths, images, (imageId) => rawDisks.includes(imageId));
-  return { command: relocate(command, places, runFolder), qmpPath: runPlaces(runFolder).qmpPath };
-}
-
-/**
- * Whether a guest can run here, and how its QEMU is started.
- * @throws GUEST_REFUSED with the reason
- */
-async function prepareGuest(
-  vmId: string,
-  guest: GuestSpec,
-  images: DestinationRecord['images'],
-  runFolder: string,
-  force: boolean,
-): Promise<DestinationRecord['guest']> {
-  const command = relocate(
-    guest.command,
-    placesOf(guest.diskPaths, images, () => true),
-    runFolder,
-  );
-  if (!force) await assertCanRun(vmId, command, guest);
-  return {
-    command,
-    ramBlocks: guest.ramBlocks,
-    sharedFiles: guest.sharedFiles,
-    ...(guest.setUp && { setUp: guest.setUp }),
-    qmpPath: runPlaces(runFolder).qmpPath,
-  };
-}
 
 /** Refuses early what a full disk would refuse late: counts what the baseline in place gives back. */
 async function assertSpace(

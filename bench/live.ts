@@ -18,8 +18,8 @@ import {
   serialLine,
   ticksOf,
 } from '../src/cli/demo/linux-guest';
-import { runPlaces } from '../src/hypervisor/qemu/guest-command';
 import { QmpClient } from '../src/hypervisor/qemu/qmp-client';
+import { runPlaces } from '../src/hypervisor/qemu/run-places';
 import { baselinePathOf } from '../src/store/baselines';
 import { VmRegistry } from '../src/store/vm-registry';
 import { changedPages } from './changed-pages';

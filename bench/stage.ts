@@ -138,6 +138,8 @@ export class Stage {
       host.hostId,
       '--data-dir',
       host.dataDir,
+      '--guest-folders',
+      this.folder,
       '--listen-address',
       host.address,
       '--port',

@@ -178,6 +178,7 @@ async function createWorker(
         ownership: journal,
         store,
         pool: source.pool,
+        guestPolicy: host.guestPolicy,
         keepBaselineCopy: options.keepBaselineCopy,
         storeLimit: options.storeLimit,
         settle,

@@ -9,6 +9,7 @@ import { createServer } from 'node:net';
 import { homedir, hostname } from 'node:os';
 import { join } from 'node:path';
 import { HostDriver } from '../hypervisor/host-driver';
+import { type GuestPolicy, guestPolicyOf } from '../hypervisor/qemu/guest-policy';
 import { limitAt, parseBandwidthSchedule, type ScheduleEntry } from '../model/bandwidth-schedule';
 import { DwcpError, toDwcpError } from '../model/errors';
 import { hostIdSchema } from '../model/ids';
@@ -57,6 +58,7 @@ export interface HostParts {
   readonly store: BaselineStore;
   readonly bases: BaseStore;
   readonly driver: HostDriver;
+  readonly guestPolicy: GuestPolicy;
   readonly hub: DestinationHub;
   readonly source: SourceContext;
   /** Bytes of batch memory taken now, per direction. */
@@ -203,7 +205,8 @@ async function openParts(
     audit.write('ownership', { vmId, state, migrationId, fence, note, movedTo }),
   );
   const registry = new VmRegistry(dataDir);
-  const driver = new HostDriver((vmId) => registry.runFolder(vmId));
+  const guestPolicy = guestPolicyOf(options, dataDir);
+  const driver = new HostDriver((vmId) => registry.runFolder(vmId), guestPolicy);
   for (const { images } of await registry.list())
     for (const { path } of images) await rm(copyPathOf(path), { force: true });
   const peers = new PeerPool(options.idleStreamTtl, tls);
@@ -248,6 +251,7 @@ async function openParts(
     store,
     bases,
     driver,
+    guestPolicy,
     hub,
     source: {
       hostId,

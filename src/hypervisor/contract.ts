@@ -67,8 +67,13 @@ export interface InspectedGuest {
 
 /** What makes a VM live at its destination. */
 export interface VmActivator extends Pick<HypervisorDriver, 'activate'> {
-  /** Receives a running guest. */
-  receiveGuest(vmId: string, command: readonly string[], ramBlocks: readonly RamBlock[]): GuestReceiver;
+  /** Receives a running guest. @param images the VM's own, at their places here: the only ones that its command may write */
+  receiveGuest(
+    vmId: string,
+    command: readonly string[],
+    ramBlocks: readonly RamBlock[],
+    images: readonly VmImage[],
+  ): GuestReceiver;
 }
 
 export interface Extent {

@@ -9,11 +9,16 @@ import { type GuestDefinition, type RamBlock, RamLayout } from '../model/guest';
 import type { VmImage } from '../model/image';
 import type { InspectedGuest, InspectedImage, VmActivator, VmHolder } from './contract';
 import { ImageFilesDriver } from './image-files';
-import { qcow2SizeBytes } from './qemu/disk-format';
-import { runPlaces } from './qemu/guest-command';
+import { OWN_HOST } from './qemu/allowance';
+import { assertAllowed } from './qemu/allowed-options';
+import { arrivingAllowance } from './qemu/arriving-allowance';
+import { layersOf, qcow2SizeBytes } from './qemu/disk-format';
+import { guestOwn } from './qemu/guest-command';
+import type { GuestPolicy } from './qemu/guest-policy';
 import { quitGuest } from './qemu/guest-process';
 import { IncomingGuest } from './qemu/incoming-guest';
 import { askAhead } from './qemu/preflight';
+import { runPlaces } from './qemu/run-places';
 import { type MayRun, resumeGuest, SourceGuest } from './qemu/source-guest';
 import { StoppedDisk } from './qemu/stopped-disk';
 
@@ -22,18 +27,21 @@ const QEMU_NAMES: Readonly<Record<string, string>> = { x64: 'x86_64', arm64: 'aa
 
 export class HostDriver extends ImageFilesDriver implements VmHolder, VmActivator {
   readonly #runFolder: (vmId: string) => string;
+  readonly #policy: GuestPolicy;
   #served = 0;
 
   /** @param runFolder where the sockets and logs of a VM's QEMU lie */
-  constructor(runFolder: (vmId: string) => string) {
+  constructor(runFolder: (vmId: string) => string, policy: GuestPolicy) {
     super();
     this.#runFolder = runFolder;
+    this.#policy = policy;
   }
 
   /** Asks this host's QEMU ahead what it can do: the first guest that comes should not have to wait for the answer. */
   async askAhead(): Promise<void> {
     const program = `qemu-system-${QEMU_NAMES[process.arch] ?? process.arch}`;
-    for (const accelerator of ['kvm', 'tcg']) await askAhead([program, '-accel', accelerator, '-cpu', 'max']);
+    for (const accelerator of ['kvm', 'tcg'])
+      await askAhead([program, '-accel', accelerator, '-cpu', 'max'], this.#policy);
   }
 
   isGuestUp(definition: GuestDefinition): boolean {
@@ -71,8 +79,12 @@ export class HostDriver extends ImageFilesDriver implements VmHolder, VmActivato
     { command }: GuestDefinition,
     disks: readonly VmImage[],
   ): Promise<{ readonly images: readonly InspectedImage[]; readonly rawDisks: readonly string[] }> {
+    assertAllowed(guestOwn(command), OWN_HOST, { side: 'source' });
     const files = await this.inspect(disks);
     const sizes = await Promise.all(disks.map(({ path }) => qcow2SizeBytes(command, path)));
+    // What cannot be served later is refused before anything is sent.
+    for (const [index, { path }] of disks.entries())
+      if (sizes[index] !== undefined) await layersOf(path, this.#policy.folders);
     return {
       images: files.map((image, index) => ({ ...image, sizeBytes: sizes[index] ?? image.sizeBytes })),
       rawDisks: disks.flatMap(({ imageId }, index) => (sizes[index] === undefined ? [] : [imageId])),
@@ -86,7 +98,10 @@ export class HostDriver extends ImageFilesDriver implements VmHolder, VmActivato
     });
     if (sizeBytes === undefined) return undefined;
     this.#served += 1;
-    return StoppedDisk.serve(path, join(this.#runFolder(vmId), `still-${this.#served}.sock`));
+    return StoppedDisk.serve(
+      await layersOf(path, this.#policy.folders),
+      join(this.#runFolder(vmId), `still-${this.#served}.sock`),
+    );
   }
 
   resumeGuest(definition: GuestDefinition): Promise<boolean> {
@@ -95,10 +110,18 @@ export class HostDriver extends ImageFilesDriver implements VmHolder, VmActivato
 
   async quitGuest(definition: GuestDefinition): Promise<void> {
     await quitGuest(definition.qmpPath);
-    void askAhead(definition.command);
+    void askAhead(definition.command, this.#policy);
   }
 
-  receiveGuest(vmId: string, command: readonly string[], ramBlocks: readonly RamBlock[]): IncomingGuest {
-    return new IncomingGuest({ command, runFolder: this.#runFolder(vmId), layout: new RamLayout(ramBlocks) });
+  receiveGuest(
+    vmId: string,
+    command: readonly string[],
+    ramBlocks: readonly RamBlock[],
+    images: readonly VmImage[],
+  ): IncomingGuest {
+    const runFolder = this.#runFolder(vmId);
+    const disks = images.flatMap(({ kind, path }) => (kind === 'disk' ? [path] : []));
+    const rules = { allowance: arrivingAllowance(this.#policy, disks, runFolder), policy: this.#policy };
+    return new IncomingGuest({ command, rules, runFolder, layout: new RamLayout(ramBlocks) });
   }
 }

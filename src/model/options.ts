@@ -220,6 +220,21 @@ export const PROCESS_OPTIONS = {
     default: 'auto',
     help: 'Keep what arrived beside the VM, for deltas on the way back: auto (clone, or copy where space allows), clone, never',
   },
+  qemuFolder: {
+    type: 'text',
+    default: '',
+    help: 'Folder of the QEMU programs that run guests here; a guest’s command says only which, qemu-system-ARCH. Empty: looked for in PATH',
+  },
+  guestFolders: {
+    type: 'text',
+    default: '',
+    help: 'Folders, separated by commas, whose files a guest from another host may read (kernels, ISO images, bases of QCOW2 disks), besides dataDir and the firmware below /usr/share',
+  },
+  guestNetworks: {
+    type: 'text',
+    default: '',
+    help: 'Taps and bridges of this host, separated by commas, that a guest from another host may use. Empty: none',
+  },
   acceptDwcp: {
     type: 'boolean',
     default: true,

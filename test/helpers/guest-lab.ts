@@ -4,16 +4,24 @@
  */
 import { copyFileSync, existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { runPlaces } from '../../src/hypervisor/qemu/guest-command';
-import { startGuestProcess } from '../../src/hypervisor/qemu/guest-process';
+import { OWN_HOST } from '../../src/hypervisor/qemu/allowance';
+import { type StartRules, startGuestProcess } from '../../src/hypervisor/qemu/guest-process';
 import { findListener, killGuestsNaming } from '../../src/hypervisor/qemu/process-table';
 import { QmpClient } from '../../src/hypervisor/qemu/qmp-client';
+import { runPlaces } from '../../src/hypervisor/qemu/run-places';
 import { VmRegistry } from '../../src/store/vm-registry';
 import { temporaryFolder } from './data';
 import type { Lab, LabHost } from './lab';
 import { type CountingGuest, countOnDisk, expectOnePass } from './qemu';
 
 export const GUEST_MEMORY_MIB = 64;
+
+/** As `dwcp vm start` starts a guest. */
+export const AS_OWN: StartRules = {
+  incoming: false,
+  allowance: OWN_HOST,
+  policy: { qemuFolder: '', folders: [], networks: [] },
+};
 
 export function countingCommand(image: string, writesDisk = false): string[] {
   return [
@@ -65,7 +73,7 @@ export async function startGuestOn(lab: Lab, vmId: string, guest: CountingGuest,
   copyFileSync(guest.image, disk);
   const registry = new VmRegistry(lab.a.dataDir);
   const command = countingCommand(disk, guest.writesDisk);
-  const { qmp, places } = await startGuestProcess(command, registry.runFolder(vmId), 'run');
+  const { qmp, places } = await startGuestProcess(command, registry.runFolder(vmId), AS_OWN);
   qmp.close();
   await registry.put({
     vmId,

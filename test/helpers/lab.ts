@@ -128,6 +128,8 @@ export class Lab {
       host.hostId,
       '--data-dir',
       host.dataDir,
+      '--guest-folders',
+      this.folder,
       '--listen-address',
       '127.0.0.1',
       '--port',

@@ -3,7 +3,8 @@
  * What goes wrong in it is scenario.ts's, what may never be is invariants.ts's.
  */
 import { createControlActivities } from '../../activities';
-import { ownArguments, runPlaces } from '../../src/hypervisor/qemu/guest-command';
+import { ownArguments } from '../../src/hypervisor/qemu/guest-command';
+import { runPlaces } from '../../src/hypervisor/qemu/run-places';
 import { CONTROL_QUEUE, migrationWorkflowId } from '../../src/model/names';
 import { SimAgent } from './agent';
 import { diskOffset, type Truth } from './guest';

@@ -6,12 +6,20 @@ import { execFileSync } from 'node:child_process';
 import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { linuxGuestCommand, makeLinuxGuest, serialLine, ticksOf } from '../../src/cli/demo/linux-guest';
-import { runPlaces } from '../../src/hypervisor/qemu/guest-command';
 import { startGuestProcess } from '../../src/hypervisor/qemu/guest-process';
 import { findListener } from '../../src/hypervisor/qemu/process-table';
+import { runPlaces } from '../../src/hypervisor/qemu/run-places';
 import { MIB } from '../../src/model/units';
 import { VmRegistry } from '../../src/store/vm-registry';
-import { ask, expectCounting, isRunning, monitorPath, rememberFolder, startGuestOn } from '../helpers/guest-lab';
+import {
+  AS_OWN,
+  ask,
+  expectCounting,
+  isRunning,
+  monitorPath,
+  rememberFolder,
+  startGuestOn,
+} from '../helpers/guest-lab';
 import { type Lab, type LabHost, sharedLab } from '../helpers/lab';
 import { describeWhere, needsProgram } from '../helpers/needs';
 import { buildCountingGuest, needsAssembler, needsQemu } from '../helpers/qemu';
@@ -83,7 +91,7 @@ describeWhere([needsQemu(), needsProgram('e2fsck', 'e2fsprogs')])(
       const serial = (host: LabHost): string => join(new VmRegistry(host.dataDir).runFolder('linux'), 'serial.log');
       mkdirSync(registry.runFolder('linux'), { recursive: true });
       const command = linuxGuestCommand({ ...made, disk }, LINUX, serial(lab.a));
-      const { qmp, places } = await startGuestProcess(command, registry.runFolder('linux'), 'run');
+      const { qmp, places } = await startGuestProcess(command, registry.runFolder('linux'), AS_OWN);
       qmp.close();
       await registry.put({
         vmId: 'linux',

@@ -1,16 +1,12 @@
 /** A QEMU command on its way to another host: the guest's own part stays, the host's part is made anew. */
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { namedFormat, qcow2SizeBytes } from '../../src/hypervisor/qemu/disk-format';
-import {
-  diskPathsOf,
-  guestOwn,
-  namedFiles,
-  ownArguments,
-  pinMachine,
-  relocate,
-  runPlaces,
-} from '../../src/hypervisor/qemu/guest-command';
+import { filesOf } from '../../src/hypervisor/qemu/allowed-options';
+import { qcow2SizeBytes } from '../../src/hypervisor/qemu/disk-format';
+import { guestOwn, ownArguments, pinMachine } from '../../src/hypervisor/qemu/guest-command';
+import { diskPathsOf, namedFormat, nameFormats } from '../../src/hypervisor/qemu/guest-disks';
+import { relocate } from '../../src/hypervisor/qemu/relocate';
+import { runPlaces } from '../../src/hypervisor/qemu/run-places';
 import { temporaryFolder } from '../helpers/data';
 
 const COMMAND = [
@@ -61,7 +57,7 @@ test('keeps what is the guest’s, and drops monitors and how it was started', (
 
 test('finds the writable disks, and the other files that a host has to have', () => {
   expect(diskPathsOf(COMMAND)).toEqual(['/vms/x.qcow2', '/vms/y.img']);
-  expect(namedFiles(guestOwn(COMMAND), ['/vms/x.qcow2', '/vms/y.img'])).toEqual(['/boot/vmlinuz', '/iso/x.iso']);
+  expect(filesOf(nameFormats(guestOwn(COMMAND), () => 'raw')).read).toEqual(['/boot/vmlinuz', '/iso/x.iso']);
 });
 
 test('gives disks their new places, raw, and logs the host’s own folder', () => {
@@ -77,7 +73,7 @@ test('gives disks their new places, raw, and logs the host’s own folder', () =
     expect.arrayContaining([
       'file=/data/x/vda.img,if=virtio,format=raw',
       'file=/iso/x.iso,media=cdrom',
-      '/data/x/vdb.img',
+      'file=/data/x/vdb.img,index=1,media=disk,format=raw',
       'file:/data/run/x/x.log',
     ]),
   );
@@ -112,7 +108,45 @@ test.each([
   ],
   [
     ['-chardev', 'socket,id=s,path=/tmp/s.sock,server=on'],
-    ['-chardev', 'socket,id=s,path=/run/s.sock,server=on'],
+    ['-chardev', 'socket,id=s,path=/run/s.sock,server=on,wait=off'],
+  ],
+  [
+    // Two of one name, and names that are the agent's own: a serial line that reached a monitor would be the guest's.
+    ['-serial', 'unix:/a/qmp.sock,server,wait=on', '-serial', 'file:/a/log', '-chardev', 'file,id=f,path=/b/log'],
+    [
+      '-serial',
+      'unix:/run/guest-qmp.sock,server=on,wait=off',
+      '-serial',
+      'file:/run/log',
+      '-chardev',
+      'file,id=f,path=/run/2-log',
+    ],
+  ],
+  [
+    ['-vnc', '0.0.0.0:1', '-display', 'gtk'],
+    ['-vnc', 'unix:/run/vnc.sock', '-display', 'none'],
+  ],
+  // What arrives is content: no first bytes of it say again what it is.
+  [
+    ['-hda', '/a.img'],
+    ['-drive', 'file=/b.img,index=0,media=disk,format=raw'],
+  ],
+  [
+    ['-drive', 'file=/a.img,if=ide'],
+    ['-drive', 'file=/b.img,if=ide,format=raw'],
+  ],
+  [
+    ['-drive', 'file.filename=/a.img,format=qcow2,backing='],
+    ['-drive', 'file.filename=/b.img,format=raw'],
+  ],
+  [
+    [
+      '-blockdev',
+      'driver=qcow2,node-name=base,read-only=on,file.driver=file,file.filename=/base.qcow2',
+      '-blockdev',
+      '{"driver":"qcow2","node-name":"d","backing":"base","file":{"driver":"file","filename":"/a.img"}}',
+    ],
+    ['-blockdev', '{"driver":"raw","node-name":"d","file":{"driver":"file","filename":"/b.img"}}'],
   ],
   [
     ['-drive', 'file=/a.img.old,format=raw'],
@@ -122,6 +156,41 @@ test.each([
   expect(relocate(['qemu', ...given], [{ from: '/a.img', to: '/b.img', raw: true }], '/run').slice(1)).toEqual(
     expected,
   );
+});
+
+test('a comma in a path stays part of the path', () => {
+  const moved = relocate(
+    ['qemu', '-drive', 'file=/v/a,,b.img,format=raw', '-drive', 'file=/v/a,format=raw'],
+    [{ from: '/v/a,b.img', to: '/d/c,d.img', raw: true }],
+    '/run',
+  );
+  expect(moved).toEqual(['qemu', '-drive', 'file=/d/c,,d.img,format=raw', '-drive', 'file=/v/a,format=raw']);
+  expect(diskPathsOf(moved)).toEqual(['/d/c,d.img', '/v/a']);
+});
+
+test('what a running QEMU has decided is written down: -hda and all that names no format', () => {
+  const formats: Record<string, string> = { '/a.img': 'qcow2', '/c.img': 'raw' };
+  expect(
+    nameFormats(
+      [
+        'qemu',
+        '-hda',
+        '/a.img',
+        '-drive',
+        'file=/b.img,format=raw',
+        '-drive',
+        'file=/c.img',
+        '-cdrom',
+        '/d.iso',
+        '-hdb',
+        '/e',
+      ],
+      (path) => formats[path],
+    ).slice(1),
+  ).toEqual([
+    ...['-drive', 'file=/a.img,index=0,media=disk,format=qcow2', '-drive', 'file=/b.img,format=raw'],
+    ...['-drive', 'file=/c.img,format=raw', '-cdrom', '/d.iso', '-hdb', '/e'],
+  ]);
 });
 
 test('names the machine by its version, whatever alias it was started with', () => {
@@ -155,17 +224,24 @@ test.each([
   expect(namedFormat(['qemu', ...command], '/a.img')).toBe(expected);
 });
 
-test('goes by what a file begins with only where QEMU does: what a guest writes makes no other disk of a raw one', async () => {
+test('goes by what the command names, never by what a file begins with: a guest can write that to a raw disk', async () => {
   const path = join(temporaryFolder(), 'disk');
-  const header = Buffer.alloc(64);
+  const header = Buffer.alloc(512);
   header.writeUInt32BE(0x514649fb, 0);
   header.writeUInt32BE(3, 4);
   header.writeBigUInt64BE(2n ** 30n, 24);
   writeFileSync(path, header);
-  expect(await qcow2SizeBytes(['qemu', '-hda', path], path)).toBe(2 ** 30);
+  for (const unnamed of [
+    ['-hda', path],
+    ['-drive', `file=${path}`],
+  ])
+    await expect(qcow2SizeBytes(['qemu', ...unnamed], path)).rejects.toMatchObject({
+      code: 'GUEST_REFUSED',
+      message: expect.stringContaining('format=raw') as unknown,
+    });
   expect(await qcow2SizeBytes(['qemu', '-drive', `file=${path},format=qcow2`], path)).toBe(2 ** 30);
   expect(await qcow2SizeBytes(['qemu', '-drive', `file=${path},format=raw`], path)).toBeUndefined();
   header.writeUInt32BE(1, 60);
   writeFileSync(path, header);
-  expect(await qcow2SizeBytes(['qemu', '-hda', path], path)).toBeUndefined();
+  expect(await qcow2SizeBytes(['qemu', '-drive', `file=${path},format=qcow2`], path)).toBeUndefined();
 });

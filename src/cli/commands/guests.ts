@@ -4,12 +4,18 @@
  */
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
-import { HostDriver } from '../../hypervisor/host-driver';
+import { OWN_HOST } from '../../hypervisor/qemu/allowance';
+import { assertAllowed } from '../../hypervisor/qemu/allowed-options';
 import { guestDiskOf } from '../../hypervisor/qemu/disk-export';
-import { diskPathsOf, guestOwn, runPlaces } from '../../hypervisor/qemu/guest-command';
+import { guestOwn } from '../../hypervisor/qemu/guest-command';
+import { diskPathsOf, nameFormats } from '../../hypervisor/qemu/guest-disks';
+import { formatsIn } from '../../hypervisor/qemu/guest-inspection';
+import { guestPolicyOf } from '../../hypervisor/qemu/guest-policy';
 import { quitGuest, startGuestProcess } from '../../hypervisor/qemu/guest-process';
 import { findListener } from '../../hypervisor/qemu/process-table';
 import { QmpClient } from '../../hypervisor/qemu/qmp-client';
+import { runPlaces } from '../../hypervisor/qemu/run-places';
+import { SourceGuest } from '../../hypervisor/qemu/source-guest';
 import { DwcpError } from '../../model/errors';
 import { type VmDefinition, type VmLooks, vmDefinitionSchema } from '../../model/image';
 import { PROCESS_OPTIONS } from '../../model/options';
@@ -27,19 +33,23 @@ export function addGuestCommands(vm: Command): void {
   addOptions(
     vm.command('start').description('Start a guest that was defined with its QEMU command').argument('<vm>', 'its id'),
     PROCESS_OPTIONS,
-    PLACE,
+    [...PLACE, 'qemuFolder', 'guestFolders'],
   ).action(async (vmId: string, flags: Flags, command: Command) => {
-    const { dataDir, output } = placeOf(flags, command);
+    const { dataDir, output, options } = placeOf(flags, command);
     const registry = new VmRegistry(dataDir);
     const record = await guestHere(registry, vmId);
     await assertNotInMigration(dataDir, vmId);
-    if (new HostDriver(() => '').isGuestUp(record.guest))
+    if (SourceGuest.isUp(record.guest))
       throw new DwcpError('VM_RUNNING', `VM ${vmId} runs already`, { hint: 'Nothing to do' });
     const {
       places,
       qmp,
       process: { pid },
-    } = await startGuestProcess(record.guest.command, registry.runFolder(vmId), 'run');
+    } = await startGuestProcess(guestOwn(record.guest.command), registry.runFolder(vmId), {
+      incoming: false,
+      allowance: OWN_HOST,
+      policy: guestPolicyOf(options, dataDir),
+    });
     qmp.close();
     await registry.put({ ...record, guest: { ...record.guest, qmpPath: places.qmpPath } });
     output.emit(
@@ -83,12 +93,15 @@ export function addGuestCommands(vm: Command): void {
       });
     const qmp = await QmpClient.connect(qmpPath);
     let paths: string[];
+    let own: string[];
     try {
+      own = nameFormats(guestOwn(found.command), await formatsIn(qmp));
+      assertAllowed(own, OWN_HOST);
       paths = (await qmp.execute('query-block')).flatMap((device) => guestDiskOf(device)?.path ?? []);
     } finally {
       qmp.close();
     }
-    await putGuest(dataDir, { vmId, command: found.command, paths, qmpPath, looks: {} });
+    await putGuest(dataDir, { vmId, command: own, paths, qmpPath, looks: {} });
     output.emit(
       { event: 'vm', vmId, pid: found.pid, disks: paths, qmpPath },
       () => `${vmId}: process ${found.pid}, ${disksText(paths)}; it can be moved while it runs`,
@@ -104,7 +117,8 @@ export async function defineGuest(
   looks: VmLooks,
   output: Output,
 ): Promise<void> {
-  const own = guestOwn(command);
+  const own = nameFormats(guestOwn(command), () => undefined);
+  assertAllowed(own, OWN_HOST);
   const paths = diskPathsOf(own);
   const registry = new VmRegistry(dataDir);
   const { qmpPath } = runPlaces(registry.runFolder(vmId));

@@ -182,7 +182,7 @@ class Demo {
 
   async #startControlPlane(): Promise<ControlPlane> {
     const address = process.env.TEMPORAL_ADDRESS ?? (await this.#startServer());
-    const env = { TEMPORAL_ADDRESS: address };
+    const env = { TEMPORAL_ADDRESS: address, DWCP_GUEST_FOLDERS: this.#folder };
     this.#children.startDwcp('control', ['control'], env);
     const client = new Client({ connection: await Connection.connect({ address }) });
     return { env, client, orchestrator: await createOrchestrator({ client }) };

@@ -9,6 +9,7 @@ import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import {
   closeSync,
+  copyFileSync,
   existsSync,
   mkdirSync,
   openSync,
@@ -104,9 +105,12 @@ export async function makeLinuxGuest(
   mkdirSync(folder, { recursive: true });
   const initrd = join(folder, 'initrd');
   writeFileSync(initrd, gzipSync(cpioOf(initramfs(parts, INIT)), { level: 1 }));
+  // All that the guest names lies in one folder, which its hosts can be told of.
+  const kernel = join(folder, 'vmlinuz');
+  copyFileSync(parts.kernel, kernel);
   const disk = join(folder, 'disk.img');
   await makeDisk(disk, folder, options, children, say);
-  return { kernel: parts.kernel, initrd, disk };
+  return { kernel, initrd, disk };
 }
 
 /** The command that runs it; its serial line goes to a file. */

@@ -7,8 +7,11 @@ import { DwcpError, hasCode, messageOf } from '../../model/errors';
 import type { DiskFormat, GuestSpec, SharedFile } from '../../model/guest';
 import type { VmImage } from '../../model/image';
 import type { InspectedGuest } from '../contract';
+import { OWN_HOST } from './allowance';
+import { assertAllowed, filesOf } from './allowed-options';
 import { guestDiskOf } from './disk-export';
-import { guestOwn, namedFiles, pinMachine } from './guest-command';
+import { guestOwn, pinMachine } from './guest-command';
+import { nameFormats } from './guest-disks';
 import { MigrationStreamReader } from './migration-stream-reader';
 import { OutgoingMigration } from './outgoing-migration';
 import type { QmpClient } from './qmp-client';
@@ -34,8 +37,11 @@ export async function inspectRunningGuest(
       `QEMU ${qemu.major}.${qemu.minor} is older than ${OLDEST_QEMU.join('.')}; --force tries all the same`,
     );
   await assertRunning(qmp);
+  const named = nameFormats(guestOwn(guestCommand), await formatsIn(qmp));
+  assertAllowed(named, OWN_HOST, { side: 'source' });
   const found = await findDisks(qmp, images, force ? 'leave them' : 'refuse');
   const machine = String(await qmp.execute('qom-get', { path: '/machine', property: 'type' })).replace(/-machine$/, '');
+  const command = pinMachine(named, machine);
   const memory = await probeMemory(qmp, outgoingPath).catch((error: unknown) => {
     if (!hasCode(error, 'STREAM_NOT_UNDERSTOOD')) throw error;
     return { ramBlocks: [], notUnderstood: messageOf(error) };
@@ -45,8 +51,7 @@ export async function inspectRunningGuest(
     found.flatMap(({ imageId, format }) => (format === 'raw' ? [] : [[imageId, format]])),
   );
   const diskPaths = Object.fromEntries(found.map(({ imageId, path }) => [imageId, path]));
-  const command = pinMachine(guestOwn(guestCommand), machine);
-  const needsFiles = namedFiles(command, Object.values(diskPaths)).filter((path) => existsSync(path));
+  const needsFiles = filesOf(command).read.filter((path) => existsSync(path));
   return {
     disks,
     spec: {
@@ -104,6 +109,16 @@ export async function findDisks(
   const missing = disks.find(({ imageId }) => !found.some((disk) => disk.imageId === imageId));
   if (missing) throw refused(`its disk ${missing.imageId} (${missing.path}) is not among the guest’s drives`);
   return found;
+}
+
+/** As what a running QEMU reads the files of its drives: what a command leaves unsaid, it has decided. */
+export async function formatsIn(qmp: QmpClient): Promise<(path: string) => string | undefined> {
+  const formats = new Map(
+    (await qmp.execute('query-block')).flatMap(({ inserted }) =>
+      inserted ? [[inserted.image.filename, inserted.drv] as const] : [],
+    ),
+  );
+  return (path) => formats.get(path);
 }
 
 /** Read-only drives that lie in files: what the guest has read of them is in its memory, and in the file on both hosts. */

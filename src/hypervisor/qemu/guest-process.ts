@@ -8,10 +8,15 @@ import { mkdir } from 'node:fs/promises';
 import { DwcpError, hasCode, messageOf } from '../../model/errors';
 import { until, wait } from '../../system/wait';
 import type { ProcessIdentity } from '../contract';
-import type { GuestPurpose } from './guest-command';
-import { ownArguments, type RunPlaces, runPlaces } from './guest-command';
+import type { Allowance } from './allowance';
+import { assertAllowed } from './allowed-options';
+import { assertLayers } from './disk-format';
+import { ownArguments } from './guest-command';
+import type { GuestPolicy } from './guest-policy';
 import { findListener, isAlive, killProcess, startTicksOf } from './process-table';
+import { programPath, sandboxArguments } from './qemu-program';
 import { QmpClient } from './qmp-client';
+import { type RunPlaces, runPlaces } from './run-places';
 
 /** Linux, sockaddr_un. */
 const MAX_SOCKET_PATH_BYTES = 107;
@@ -24,15 +29,25 @@ export interface StartedGuest {
   readonly process: ProcessIdentity;
 }
 
+/** On whose word a QEMU is started. */
+export interface StartRules {
+  /** It waits for a migration, paused. */
+  readonly incoming: boolean;
+  readonly allowance: Allowance;
+  readonly policy: GuestPolicy;
+}
+
 /**
- * Starts a guest's QEMU and connects to its monitor. @param purpose `incoming`: it waits for a migration, paused
- * @throws QEMU_REFUSED with what QEMU printed
+ * Starts a guest's QEMU and connects to its monitor; nothing of a command that may not run here comes as far as that.
+ * @throws GUEST_REFUSED with what may not be in the command; QEMU_REFUSED with what QEMU printed
  */
 export async function startGuestProcess(
   command: readonly string[],
   runFolder: string,
-  purpose: GuestPurpose,
+  { incoming, allowance, policy }: StartRules,
 ): Promise<StartedGuest> {
+  assertAllowed(command, allowance);
+  await assertLayers(command, policy.folders);
   await mkdir(runFolder, { recursive: true, mode: 0o700 });
   const places = runPlaces(runFolder);
   if (Buffer.byteLength(places.incomingPath) > MAX_SOCKET_PATH_BYTES)
@@ -41,20 +56,25 @@ export async function startGuestProcess(
       `${places.incomingPath} is too long for a socket (${MAX_SOCKET_PATH_BYTES} bytes)`,
       { hint: 'Take a shorter dataDir or VM id' },
     );
+  const program = programPath(command, policy.qemuFolder);
+  const sandbox = await sandboxArguments(program, command);
   for (const path of [places.qmpPath, places.monitorPath, places.incomingPath]) rmSync(path, { force: true });
   const log = openSync(places.logPath, 'w', 0o600);
-  const [program = '', ...args] = command;
-  const child = spawn(program, [...args, ...ownArguments(places, purpose)], {
-    detached: true,
-    stdio: ['ignore', log, log],
-  });
+  const child = spawn(
+    program,
+    [...command.slice(1), ...sandbox, ...ownArguments(places, incoming ? 'incoming' : 'run')],
+    {
+      detached: true,
+      stdio: ['ignore', log, log],
+    },
+  );
   closeSync(log);
   let failed: string | undefined;
   child.once('error', (error) => (failed = messageOf(error)));
   child.once('exit', (code, signal) => (failed ??= `it ended with ${code ?? signal ?? '?'}`));
   child.unref();
   const deadline = performance.now() + START_TIMEOUT_MS;
-  while (!existsSync(places.qmpPath) || (purpose === 'incoming' && !existsSync(places.incomingPath))) {
+  while (!existsSync(places.qmpPath) || (incoming && !existsSync(places.incomingPath))) {
     if (failed !== undefined || performance.now() > deadline) {
       if (child.pid !== undefined && failed === undefined) child.kill('SIGKILL');
       throw new DwcpError(

@@ -10,11 +10,11 @@ import { unlessAborted } from '../../model/abort';
 import { DwcpError, hasCode, toDwcpError } from '../../model/errors';
 import type { RamLayout } from '../../model/guest';
 import type { DeviceState, GuestReceiver, GuestSetUp, ProcessIdentity, WholePlaces } from '../contract';
-import { runPlaces } from './guest-command';
-import { endIncoming, quitGuest, startGuestProcess } from './guest-process';
+import { endIncoming, quitGuest, type StartRules, startGuestProcess } from './guest-process';
 import { IncomingMigration } from './incoming-migration';
 import { isAlive } from './process-table';
 import { QmpClient } from './qmp-client';
+import { runPlaces } from './run-places';
 import { UnfedBlocks } from './unfed-blocks';
 import { startWholeReceiver, untilWholeLoaded } from './whole-receiver';
 
@@ -25,6 +25,7 @@ const RESUME_TIMEOUT_MS = 10_000;
 
 export interface IncomingGuestOptions {
   readonly command: readonly string[];
+  readonly rules: Omit<StartRules, 'incoming'>;
   readonly runFolder: string;
   readonly layout: RamLayout;
 }
@@ -128,13 +129,13 @@ export class IncomingGuest implements GuestReceiver {
    * @param disks image ids by the paths at which the guest has them here
    */
   async receiveWhole(disks: ReadonlyMap<string, string>): Promise<WholePlaces> {
-    const { command, runFolder } = this.#options;
+    const { command, runFolder, rules } = this.#options;
     this.#setUp = undefined;
     this.#supersede();
     this.#qmp?.close();
     const places = runPlaces(runFolder);
     await this.#endQemu();
-    const { qmp, process } = await startWholeReceiver(command, runFolder, disks);
+    const { qmp, process } = await startWholeReceiver(command, runFolder, rules, disks);
     this.#qmp = qmp;
     this.#process = process;
     return { memoryPath: places.incomingPath, disksPath: places.nbdPath };
@@ -267,10 +268,10 @@ export class IncomingGuest implements GuestReceiver {
 
   async #ensureIncoming(): Promise<void> {
     if (this.#incoming) return;
-    const { command, runFolder } = this.#options;
+    const { command, runFolder, rules } = this.#options;
     this.#qmp?.close();
     await this.#endQemu();
-    const { qmp, places, process } = await startGuestProcess(command, runFolder, 'incoming');
+    const { qmp, places, process } = await startGuestProcess(command, runFolder, { ...rules, incoming: true });
     this.#qmp = qmp;
     this.#process = process;
     qmp.onEnd(() => {

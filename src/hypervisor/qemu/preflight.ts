@@ -8,6 +8,9 @@ import { promisify } from 'node:util';
 import { DwcpError, messageOf } from '../../model/errors';
 import type { GuestSpec } from '../../model/guest';
 import { formatBytes } from '../../model/units';
+import { filesOf } from './allowed-options';
+import type { GuestPolicy } from './guest-policy';
+import { programPath, sandboxArguments } from './qemu-program';
 
 const run = promisify(execFile);
 const HELP_TIMEOUT_MS = 20_000;
@@ -18,21 +21,22 @@ const QEMU_ITSELF_BYTES = 64 * 1024 * 1024;
 export async function assertCanRun(
   vmId: string,
   command: readonly string[],
-  { qemuVersion, machine, needsFiles, ramBlocks }: GuestSpec,
+  { qemuVersion, machine, ramBlocks }: GuestSpec,
+  { qemuFolder }: Pick<GuestPolicy, 'qemuFolder'>,
 ): Promise<void> {
-  const program = command[0] ?? '';
-  const { versionText, machines, model, models } = await abilitiesOf(command);
+  const program = programPath(command, qemuFolder);
+  const { versionText, machines, model, models } = await abilitiesOf(program, command);
   const version = /version (\d+\.\d+(?:\.\d+)?)/.exec(versionText)?.[1] ?? '';
   if (version === '') throw refused(`${program} does not say its version`);
   if (olderThan(version, qemuVersion))
     throw refused(
       `${program} is version ${version} here and ${qemuVersion} at the source: a guest moves to the same version or a newer one`,
     );
-  if (!new RegExp(`^${machine.replaceAll('.', '\\.')}\\s`, 'm').test(machines))
+  if (!machines.split('\n').some((line) => line.split(/\s/, 1)[0] === machine))
     throw refused(`${program} has no machine ${machine} here`);
-  if (model !== undefined && !new RegExp(`\\b${model}\\b`).test(models))
+  if (model !== undefined && !models.split(/\s+/).includes(model))
     throw refused(`${program} has no processor model ${model} here`);
-  const missing = needsFiles.find((path) => !existsSync(path));
+  const missing = filesOf(command).read.find((path) => !existsSync(path));
   if (missing !== undefined) throw refused(`${vmId} needs ${missing}, which this host does not have`);
   const wanted = ramBlocks.reduce((sum, { usedBytes }) => sum + usedBytes, QEMU_ITSELF_BYTES);
   const free = availableMemoryBytes();
@@ -40,14 +44,22 @@ export async function assertCanRun(
 }
 
 /** Asks ahead what assertCanRun() will want to know of a command: nobody should have to wait for it when a guest comes. */
-export async function askAhead(command: readonly string[]): Promise<void> {
-  await abilitiesOf(command).catch(() => undefined);
+export async function askAhead(
+  command: readonly string[],
+  { qemuFolder }: Pick<GuestPolicy, 'qemuFolder'>,
+): Promise<void> {
+  try {
+    const program = programPath(command, qemuFolder);
+    await Promise.all([abilitiesOf(program, command), sandboxArguments(program, command)]);
+  } catch {
+    // Whoever needs the answer will hear it.
+  }
 }
 
 async function abilitiesOf(
+  program: string,
   command: readonly string[],
 ): Promise<{ versionText: string; machines: string; model: string | undefined; models: string }> {
-  const program = command[0] ?? '';
   const model = valueOf(command, '-cpu')?.split(',')[0];
   const [versionText, machines, models] = await Promise.all([
     help(program, '--version'),

@@ -67,7 +67,9 @@ export const QMP_RETURNS = {
   'migrate-continue': nothing,
   migrate_cancel: nothing,
   'query-block': z.array(blockDeviceSchema),
-  'query-named-block-nodes': z.array(z.object({ 'node-name': z.string().optional() })),
+  'query-named-block-nodes': z.array(
+    z.object({ 'node-name': z.string().optional(), drv: z.string().optional(), file: z.string().optional() }),
+  ),
   'query-block-jobs': z.array(
     z.object({ device: z.string(), len: z.number(), offset: z.number(), ready: z.boolean(), status: z.string() }),
   ),

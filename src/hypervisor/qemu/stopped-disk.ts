@@ -8,6 +8,7 @@ import { dirname } from 'node:path';
 import { DwcpError, errnoOf, messageOf } from '../../model/errors';
 import { wait } from '../../system/wait';
 import { NbdClient, type NbdExtent, zeroExtents } from '../nbd-client';
+import { type DiskLayer, nodeOfLayers } from './disk-format';
 
 const PROGRAM = 'qemu-nbd';
 const EXPORT_NAME = 'disk';
@@ -23,14 +24,18 @@ export class StoppedDisk {
   readonly #readers: readonly NbdClient[];
   #turn = 0;
 
-  /** @throws IMAGE_UNREADABLE with what qemu-nbd says of the file, or where there is no qemu-nbd */
-  static async serve(path: string, socketPath: string): Promise<StoppedDisk> {
+  /**
+   * @param layers what the disk is made of: no header is asked for more
+   * @throws IMAGE_UNREADABLE with what qemu-nbd says of the file, or where there is no qemu-nbd
+   */
+  static async serve(layers: readonly DiskLayer[], socketPath: string): Promise<StoppedDisk> {
     mkdirSync(dirname(socketPath), { recursive: true, mode: 0o700 });
     rmSync(socketPath, { force: true });
-    const options = `driver=qcow2,read-only=on,force-share=on,file.driver=file,file.filename=${path.replaceAll(',', ',,')}`;
+    const path = layers[0]?.path ?? '';
+    const node = JSON.stringify({ ...nodeOfLayers(layers), 'force-share': true });
     const server = spawn(
       PROGRAM,
-      ['-r', '-e', String(MAX_CLIENTS), '-k', socketPath, '-x', EXPORT_NAME, '--image-opts', options],
+      ['-r', '-e', String(MAX_CLIENTS), '-k', socketPath, '-x', EXPORT_NAME, `json:${node}`],
       { stdio: ['ignore', 'ignore', 'pipe'] },
     );
     let said = '';

@@ -6,9 +6,9 @@ import { rmSync } from 'node:fs';
 import { DwcpError } from '../../model/errors';
 import { until } from '../../system/wait';
 import { guestDiskOf } from './disk-export';
-import { runPlaces } from './guest-command';
-import { type StartedGuest, startGuestProcess } from './guest-process';
+import { type StartedGuest, type StartRules, startGuestProcess } from './guest-process';
 import type { QmpClient } from './qmp-client';
+import { runPlaces } from './run-places';
 
 const LOAD_TIMEOUT_MS = 120_000;
 const LOOK_EVERY_MS = 20;
@@ -17,11 +17,12 @@ const LOOK_EVERY_MS = 20;
 export async function startWholeReceiver(
   command: readonly string[],
   runFolder: string,
+  rules: Omit<StartRules, 'incoming'>,
   disks: ReadonlyMap<string, string>,
 ): Promise<StartedGuest> {
   const { nbdPath } = runPlaces(runFolder);
   rmSync(nbdPath, { force: true });
-  const started = await startGuestProcess(command, runFolder, 'incoming');
+  const started = await startGuestProcess(command, runFolder, { ...rules, incoming: true });
   const { qmp } = started;
   try {
     await qmp.execute('nbd-server-start', { addr: { type: 'unix', data: { path: nbdPath } } });

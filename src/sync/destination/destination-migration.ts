@@ -41,11 +41,14 @@ export class DestinationMigration {
     this.record = record;
     this.#context = context;
     this.images = new OpenImages(record, context);
-    const { guest, vmId, mode } = record;
+    const { guest, vmId, images, mode } = record;
     // Nothing runs for a warm-up or a plan, nor for a session that a peer has made itself.
     this.#guest =
       mode === 'migrate' && guest
-        ? new DestinationGuest(this.#folder(), context.activator.receiveGuest(vmId, guest.command, guest.ramBlocks))
+        ? new DestinationGuest(
+            this.#folder(),
+            context.activator.receiveGuest(vmId, guest.command, guest.ramBlocks, images),
+          )
         : undefined;
   }
 

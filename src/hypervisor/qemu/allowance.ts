@@ -1,0 +1,61 @@
+/**
+ * What of a host a guest's command may name, as questions that each answer with the reason against it: the guest's own disks, files
+ * that it reads, places of its character streams, networks. Here for the host whose operator gave the command; for the one that
+ * the guest comes to, arriving-allowance.ts.
+ */
+import { normalize } from 'node:path';
+
+/** What speaks against it, and the mend; undefined where it may be. */
+export type Objection = string | undefined;
+
+export interface Allowance {
+  /** A file that the guest writes. */
+  readonly disk: (path: string) => Objection;
+  /** A file that the guest reads: a kernel, an ISO image, a base. */
+  readonly file: (path: string) => Objection;
+  /** A file or socket that QEMU makes. */
+  readonly stream: (path: string) => Objection;
+  /** A tap or bridge of the host. */
+  readonly network: (name: string) => Objection;
+  /** Whether QEMU may listen where the command says. */
+  readonly listens: boolean;
+}
+
+const OF_THE_KERNEL = ['/dev/', '/proc/', '/sys/'];
+
+/** A path that says itself where it leads. */
+export function plainPath(path: string): Objection {
+  if (!path.startsWith('/')) return `${quoted(path)} is no absolute path; name the file by its absolute path`;
+  if (normalize(path) !== path || path.endsWith('/') || !isPrintable(path))
+    return `${quoted(path)} is not written plainly; name the file without "..", "//" and control characters`;
+  return undefined;
+}
+
+export function isPrintable(text: string): boolean {
+  // oxlint-disable-next-line no-control-regex -- these are what is looked for
+  return !/[\u0000-\u001f\u007f]/.test(text);
+}
+
+/** Text of a peer's in a line of ours. */
+export function quoted(text: string): string {
+  return JSON.stringify(text.length > 120 ? `${text.slice(0, 120)}…` : text);
+}
+
+export function readablePath(path: string): Objection {
+  const device = OF_THE_KERNEL.find((folder) => path.startsWith(folder));
+  // A comma stands between files where QEMU takes several (-initrd).
+  if (path.includes(',')) return `${quoted(path)} has a comma in it; give the file another name`;
+  return (
+    plainPath(path) ??
+    (device === undefined ? undefined : `${quoted(path)} is a device or the kernel’s; name an ordinary file`)
+  );
+}
+
+/** For a command that this host's operator has given: anything here that can also be made at another host. */
+export const OWN_HOST: Allowance = {
+  disk: plainPath,
+  file: readablePath,
+  stream: (path) => (path.startsWith('/dev/') ? readablePath(path) : plainPath(path)),
+  network: () => undefined,
+  listens: true,
+};

@@ -1,0 +1,87 @@
+/**
+ * The disks that a guest's command names, and in what form each lies in its file. What QEMU would find out by itself from a disk's
+ * first bytes is never found out here: a guest can write any to a raw disk.
+ */
+import { isWritable } from './allowed-disks';
+import { type OptionText, parseOptionText, printOptionText, valueIn } from './option-text';
+import { type OptionWord, optionWords, printWords } from './option-words';
+
+const SHORT = /^-hd([a-d])$/;
+
+/** The node of a -blockdev, or undefined where it cannot be read. */
+export function nodeOf({ flag, value }: OptionWord): OptionText | undefined {
+  return flag === '-blockdev' && value !== undefined ? parseOptionText(value, 'driver') : undefined;
+}
+
+export function driveOf({ flag, value }: OptionWord): OptionText | undefined {
+  return flag === '-drive' && value !== undefined ? parseOptionText(value) : undefined;
+}
+
+export function pathOfNode(node: OptionText): string | undefined {
+  return valueIn(node, 'filename', 'file.filename');
+}
+
+export function pathOfDrive(drive: OptionText): string | undefined {
+  return valueIn(drive, 'file', 'file.filename', 'filename');
+}
+
+/** -hda and the like as a -drive, which has room for a format; any other option as it is. */
+export function asDrive(option: OptionWord): OptionWord {
+  const letter = SHORT.exec(option.flag)?.[1];
+  if (option.value === undefined || (letter === undefined && option.flag !== '-cdrom')) return option;
+  const pairs = [
+    { key: 'file', value: option.value },
+    // What is read from a disc is never anything but what it is.
+    ...(letter === undefined ? [{ key: 'format', value: 'raw' }] : []),
+    { key: 'index', value: String(letter === undefined ? 2 : 'abcd'.indexOf(letter)) },
+    { key: 'media', value: letter === undefined ? 'cdrom' : 'disk' },
+  ];
+  return { flag: '-drive', value: printOptionText({ pairs }) };
+}
+
+/** Paths of disks that a command names with -drive, -hda and the like, writable ones. */
+export function diskPathsOf(command: readonly string[]): string[] {
+  return optionWords(command.slice(1)).flatMap((option) => {
+    const drive = driveOf(asDrive(option));
+    const node = nodeOf(option);
+    const described = drive ?? node;
+    if (!described || !isWritable(described) || valueIn(described, 'if') === 'pflash') return [];
+    const path = drive ? pathOfDrive(drive) : node && pathOfNode(node);
+    return path?.startsWith('/') ? [path] : [];
+  });
+}
+
+/** The format that a command names for the file at `path`; undefined where QEMU is left to find out. */
+export function namedFormat(command: readonly string[], path: string): string | undefined {
+  const options = optionWords(command.slice(1));
+  const nodes = options.flatMap((option) => nodeOf(option) ?? []);
+  const node = nodes.find((each) => pathOfNode(each) === path);
+  if (node) {
+    if (valueIn(node, 'filename') === undefined) return valueIn(node, 'driver');
+    const above = nodes.find((each) => valueIn(each, 'file') === valueIn(node, 'node-name'));
+    return (above && valueIn(above, 'driver')) ?? 'raw';
+  }
+  const drive = options.flatMap((option) => driveOf(option) ?? []).find((each) => pathOfDrive(each) === path);
+  return drive && valueIn(drive, 'format', 'driver');
+}
+
+/** The command with a format for each disk that names none, where one is known. */
+export function nameFormats(command: readonly string[], formatOf: (path: string) => string | undefined): string[] {
+  const [program = '', ...args] = command;
+  return [
+    program,
+    ...printWords(
+      optionWords(args).map((option) => {
+        const asked = asDrive(option);
+        const drive = driveOf(asked);
+        const path = drive && pathOfDrive(drive);
+        if (!drive || path === undefined || path === '' || valueIn(drive, 'format', 'driver') !== undefined)
+          return option;
+        const format = formatOf(path) ?? (valueIn(drive, 'media') === 'cdrom' ? 'raw' : undefined);
+        return format === undefined
+          ? option
+          : { flag: '-drive', value: printOptionText({ pairs: [...drive.pairs, { key: 'format', value: format }] }) };
+      }),
+    ),
+  ];
+}

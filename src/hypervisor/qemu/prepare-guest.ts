@@ -1,0 +1,94 @@
+/**
+ * A guest that comes from another host, as its agent describes it, made one that may run here. Nothing is started, written or looked
+ * for before every word of its command has been found allowed: whoever speaks for the source would choose what this host runs.
+ */
+import { DwcpError } from '../../model/errors';
+import {
+  type GuestDefinition,
+  type GuestSpec,
+  guestSpecSchema,
+  type SharedFile,
+  type StoppedGuest,
+  stoppedGuestSchema,
+} from '../../model/guest';
+import type { VmImage } from '../../model/image';
+import type { Allowance } from './allowance';
+import { assertAllowed } from './allowed-options';
+import { arrivingAllowance } from './arriving-allowance';
+import type { GuestPolicy } from './guest-policy';
+import { assertCanRun } from './preflight';
+import { type RelocatedDisk, relocate } from './relocate';
+import { runPlaces } from './run-places';
+
+export interface GuestPlace {
+  readonly vmId: string;
+  /** The VM's images, at their places here. */
+  readonly images: readonly VmImage[];
+  readonly runFolder: string;
+  readonly policy: GuestPolicy;
+}
+
+export interface PreparedGuest extends GuestDefinition, Pick<GuestSpec, 'ramBlocks' | 'setUp'> {
+  readonly sharedFiles: SharedFile[];
+}
+
+const SIDE = { side: 'destination' } as const;
+
+/**
+ * Whether a running guest can run here, and how its QEMU is started.
+ * @param force lets QEMU itself say what is missing; what may not run is refused all the same
+ * @throws GUEST_REFUSED with the reason
+ */
+export async function prepareGuest(given: GuestSpec, place: GuestPlace, force: boolean): Promise<PreparedGuest> {
+  const guest = understood(guestSpecSchema.safeParse(given));
+  const { command, allowance } = commandHere(guest, place, () => true);
+  if (!force) await assertCanRun(place.vmId, command, guest, place.policy);
+  return {
+    command,
+    ramBlocks: guest.ramBlocks,
+    // A reference to one that may not be read here is sent as content.
+    sharedFiles: guest.sharedFiles.filter(({ path }) => allowance.file(path) === undefined),
+    ...(guest.setUp && { setUp: guest.setUp }),
+    qmpPath: runPlaces(place.runFolder).qmpPath,
+  };
+}
+
+/** How a guest that does not run is started here. @throws GUEST_REFUSED with the reason */
+export function prepareStoppedGuest(given: StoppedGuest, place: GuestPlace): GuestDefinition {
+  const guest = understood(stoppedGuestSchema.safeParse(given));
+  const { command } = commandHere(guest, place, (imageId) => guest.rawDisks.includes(imageId));
+  return { command, qmpPath: runPlaces(place.runFolder).qmpPath };
+}
+
+function commandHere(
+  { command, diskPaths }: Pick<GuestSpec, 'command' | 'diskPaths'>,
+  { images, runFolder, policy }: GuestPlace,
+  isRaw: (imageId: string) => boolean,
+): { readonly command: string[]; readonly allowance: Allowance } {
+  const disks = images.filter(({ kind }) => kind === 'disk');
+  const places = disks.flatMap(({ imageId, path }): RelocatedDisk[] =>
+    Object.hasOwn(diskPaths, imageId) ? [{ from: diskPaths[imageId] ?? '', to: path, raw: isRaw(imageId) }] : [],
+  );
+  const allowance = arrivingAllowance(
+    policy,
+    disks.map(({ path }) => path),
+    runFolder,
+  );
+  const moved = relocate(command, places, runFolder);
+  assertAllowed(moved, allowance, SIDE);
+  return { command: moved, allowance };
+}
+
+function understood<T>(
+  parsed: { readonly success: true; readonly data: T } | { readonly success: false; readonly error: Error },
+): T {
+  if (parsed.success) return parsed.data;
+  throw new DwcpError(
+    'GUEST_REFUSED',
+    'The guest cannot run here: its description is not one that this release understands',
+    {
+      ...SIDE,
+      cause: parsed.error,
+    },
+  );
+}

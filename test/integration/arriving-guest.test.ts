@@ -1,0 +1,157 @@
+/**
+ * A guest that another host describes, as its agent may have been made to: the activity that makes room for it refuses what would
+ * run, open or write anything of this host, before anything here has changed.
+ */
+import { existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { MockActivityEnvironment } from '@temporalio/testing';
+import { DefaultLogger } from '@temporalio/worker';
+import { createDestinationActivities } from '../../activities/destination-host';
+import type { ActivityInput } from '../../src/model/activity-inputs';
+import type { GuestSpec, StoppedGuest } from '../../src/model/guest';
+import type { ProcessOptions } from '../../src/model/options';
+import { temporaryFolder } from '../helpers/data';
+import { startHost, type TestHost } from '../helpers/hosts';
+
+/** What is refused here is what is looked for. */
+const QUIET = new DefaultLogger('ERROR');
+
+const DISK = '/elsewhere/disk.img';
+const COMMAND = ['qemu-system-x86_64', '-accel', 'tcg', '-M', 'pc-q35-10.0', '-m', '64', '-nic', 'none'];
+
+async function destination(extra: Partial<ProcessOptions> = {}): Promise<{
+  readonly host: TestHost;
+  readonly folder: string;
+  prepare(
+    guest: Partial<Pick<ActivityInput<'prepareDestination'>, 'guest' | 'stoppedGuest' | 'force'>>,
+  ): Promise<unknown>;
+}> {
+  const folder = temporaryFolder();
+  const host = await startHost('b', join(folder, 'b'), { guestFolders: join(folder, 'guests'), ...extra });
+  const { hostId, dataDir, key, advertised, hub, registry, ownership, store, source, guestPolicy } = host;
+  const activities = createDestinationActivities({
+    ...{ hostId, dataDir, key, advertised, hub, registry, ownership, store, pool: source.pool, guestPolicy },
+    keepBaselineCopy: 'never',
+    storeLimit: 0,
+    settle: () => Promise.resolve(),
+  });
+  const input: ActivityInput<'prepareDestination'> = {
+    ...{ migrationId: 'm-1', vmId: 'vm', mode: 'migrate', fence: 1, generation: 0, sourceHost: 'a', force: false },
+    images: [{ imageId: 'vda', kind: 'disk', sizeBytes: 65_536 }],
+  };
+  return {
+    host,
+    folder,
+    prepare: (guest) =>
+      new MockActivityEnvironment({}, { logger: QUIET }).run(activities.prepareDestination, { ...input, ...guest }),
+  };
+}
+
+function running(command: readonly string[], extra: Partial<GuestSpec> = {}): GuestSpec {
+  return {
+    command: [...command],
+    qemuVersion: '10.0.0',
+    machine: 'pc-q35-10.0',
+    needsFiles: [],
+    ramBlocks: [{ id: 'pc.ram', usedBytes: 65_536 }],
+    sharedFiles: [],
+    diskPaths: { vda: DISK },
+    ...extra,
+  };
+}
+
+function stopped(command: readonly string[]): StoppedGuest {
+  return { command: [...command], diskPaths: { vda: DISK }, rawDisks: ['vda'] };
+}
+
+async function refusalOf(work: Promise<unknown>): Promise<string> {
+  const error = await work.then(
+    () => undefined,
+    (thrown: unknown) => thrown,
+  );
+  const { details, message } = error as { details?: readonly { readonly code?: string }[]; message: string };
+  expect(details?.[0]?.code).toBe('GUEST_REFUSED');
+  expect(message).not.toContain('\n');
+  return message;
+}
+
+function expectUntouched({ dataDir }: TestHost): void {
+  const there = (name: string): string[] => (existsSync(join(dataDir, name)) ? readdirSync(join(dataDir, name)) : []);
+  expect([...there('incoming'), ...there('run'), ...there('images'), ...there('vms')]).toEqual([]);
+}
+
+test.each([true, false])('a program that is no QEMU is not executed, forced: %s', async (force) => {
+  const { host, folder, prepare } = await destination();
+  const made = join(folder, 'made');
+  const program = join(folder, 'evil');
+  writeFileSync(program, `#!/bin/sh\ntouch ${made}\n`, { mode: 0o755 });
+  for (const command of [['/bin/sh', '-c', `touch ${made}`], [program], [program, ...COMMAND.slice(1)]]) {
+    expect(await refusalOf(prepare({ guest: running(command), force }))).toContain('no QEMU');
+    expect(await refusalOf(prepare({ stoppedGuest: stopped(command), force }))).toContain('no QEMU');
+  }
+  expect(existsSync(made)).toBe(false);
+  expectUntouched(host);
+});
+
+test('a QEMU that the other host names by its place is this host’s own', async () => {
+  const { folder, prepare } = await destination({ qemuFolder: '/usr/bin' });
+  const made = join(folder, 'made');
+  const program = join(folder, 'qemu-system-x86_64');
+  writeFileSync(program, `#!/bin/sh\ntouch ${made}\n`, { mode: 0o755 });
+  await prepare({ guest: running([program, ...COMMAND.slice(1)]) });
+  expect(existsSync(made)).toBe(false);
+});
+
+test.each([
+  [['-netdev', 'tap,id=n,script=/tmp/evil,downscript=no,ifname=x'], 'script='],
+  [['-drive', `file=${DISK},format=raw`, '-drive', 'file=/etc/shadow,format=raw'], '/etc/shadow'],
+  [
+    ['-drive', `file=${DISK}`, '-blockdev', '{"driver":"file","filename":"/etc/shadow","node-name":"x"}'],
+    '/etc/shadow',
+  ],
+  [['-chardev', 'pipe,id=c,path=/tmp/x'], 'pipe'],
+  [['-object', 'memory-backend-file,id=m,size=64M,mem-path=/tmp/x'], 'memory-backend-file'],
+  [['-kernel', '/boot/vmlinuz'], 'guestFolders'],
+  [['-cpu', '(a+)+$'], '-cpu'],
+  [['-plugin', '/tmp/x.so'], '-plugin'],
+])('%j is refused in one line, running or not, and forced too', async (args, names) => {
+  const { host, prepare } = await destination();
+  for (const force of [false, true]) {
+    expect(await refusalOf(prepare({ guest: running([...COMMAND, ...args]), force }))).toContain(names);
+    expect(await refusalOf(prepare({ stoppedGuest: stopped([...COMMAND, ...args]), force }))).toContain(names);
+  }
+  expectUntouched(host);
+});
+
+test.each([
+  ['a machine that is a pattern', { machine: '(a+)+$' }],
+  ['a command that is none', { command: 'sh' as unknown as string[] }],
+  ['a key that is not a description’s', { machine: 'pc-q35-10.0', evil: 1 }],
+])('%s is refused', async (_what, extra) => {
+  const { host, prepare } = await destination();
+  await refusalOf(prepare({ guest: running(COMMAND, extra) }));
+  expectUntouched(host);
+});
+
+test('what may run is taken: its disk raw and here, a kernel of this host’s folder, nothing to read that lies elsewhere', async () => {
+  const { host, folder, prepare } = await destination();
+  mkdirSync(join(folder, 'guests'));
+  const kernel = join(folder, 'guests', 'vmlinuz');
+  writeFileSync(kernel, '');
+  await prepare({
+    guest: running([...COMMAND, '-hda', DISK, '-kernel', kernel, '-serial', 'file:/var/log/x'], {
+      sharedFiles: [
+        { path: '/etc/passwd', sizeBytes: 1 },
+        { path: kernel, sizeBytes: 1 },
+      ],
+    }),
+    force: true,
+  });
+  const record = (await host.hub.incoming.find('m-1'))?.record;
+  expect(record?.guest?.command).toEqual([
+    ...COMMAND,
+    ...['-drive', `file=${record?.images[0]?.path ?? ''},index=0,media=disk,format=raw`, '-kernel', kernel],
+    ...['-serial', `file:${join(host.registry.runFolder('vm'), 'x')}`],
+  ]);
+  expect(record?.guest?.sharedFiles.map(({ path }) => path)).toEqual([kernel]);
+});
