@@ -7,6 +7,9 @@ import { GUEST_STATE_NAMES, type GuestState } from './guest-states';
 import { imageIdSchema } from './ids';
 import { BLOCK_SIZE_BYTES, MAX_IMAGE_BYTES, MAX_VM_IMAGES } from './image';
 
+/** Not z.base64(), which asks atob(): a workflow has none, and takes everything for malformed then. */
+const BASE64 = /^[A-Za-z0-9+/]*={0,2}$/;
+
 /** The image that stands for a guest's RAM. */
 export const MEMORY_IMAGE_ID = 'memory';
 
@@ -59,7 +62,7 @@ export const guestSpecSchema = z.strictObject({
   /** Why only QEMU itself can move this guest. */
   notUnderstood: z.string().max(2000).optional(),
   /** How its migration stream begins (base64), by which the destination's QEMU can be set up ahead. */
-  setUp: z.strictObject({ prefix: z.base64().max(2_000_000), sectionId: z.int().min(0) }).optional(),
+  setUp: z.strictObject({ prefix: z.string().max(2_000_000).regex(BASE64), sectionId: z.int().min(0) }).optional(),
   /** Its read-only drives. */
   sharedFiles: z.array(sharedFileSchema).max(16),
   /** The guest's disks by their places on the source, to be found again in the command. */
