@@ -7,6 +7,8 @@ import { join } from 'node:path';
 import { MockActivityEnvironment } from '@temporalio/testing';
 import { DefaultLogger } from '@temporalio/worker';
 import { createDestinationActivities } from '../../activities/destination-host';
+import { defineGuest } from '../../src/cli/commands/guests';
+import { createOutput } from '../../src/cli/output';
 import type { ActivityInput } from '../../src/model/activity-inputs';
 import type { GuestSpec, StoppedGuest } from '../../src/model/guest';
 import type { ProcessOptions } from '../../src/model/options';
@@ -154,4 +156,18 @@ test('what may run is taken: its disk raw and here, a kernel of this host’s fo
     ...['-serial', `file:${join(host.registry.runFolder('vm'), 'x')}`],
   ]);
   expect(record?.guest?.sharedFiles.map(({ path }) => path)).toEqual([kernel]);
+});
+
+test.each([
+  [['/bin/sh', '-c', 'true'], 'no QEMU'],
+  [['qemu-system-x86_64', '-netdev', 'tap,id=n,ifname=x'], 'script='],
+  [['qemu-system-x86_64', '-drive', 'file=/vms/x.img'], 'format=raw'],
+  [['qemu-system-x86_64', '-spice', 'port=5900'], '-spice'],
+])('%j is refused where its operator defines it', async (command, names) => {
+  const dataDir = temporaryFolder();
+  await expect(defineGuest(dataDir, 'vm', command, {}, createOutput(true))).rejects.toMatchObject({
+    code: 'GUEST_REFUSED',
+    message: expect.stringContaining(names) as unknown,
+  });
+  expect(existsSync(join(dataDir, 'vms'))).toBe(false);
 });

@@ -13,7 +13,9 @@ import {
   createDictionaryActivities,
   createSourceActivities,
 } from '../../activities';
+import type { ActivityName } from '../../src/model/activity-inputs';
 import { PRESETS, type Preset } from '../../workflows/activity-proxies';
+import { GOOD } from '../helpers/activity-inputs';
 import { temporaryFolder } from '../helpers/data';
 
 const WORKFLOWS = join(__dirname, '..', '..', '..', 'workflows');
@@ -37,11 +39,20 @@ const nothing: unknown = new Proxy(() => undefined, {
   apply: () => nothing,
 });
 
-const SOURCE_PARTS = ['hub', 'ownership', 'journal', 'connectGuest', 'serveStopped', 'report', 'observe', 'settle'];
-/** Nothing is registered: an image is a file, and no guest's disk. */
+const SOURCE_PARTS = ['hub', 'ownership', 'connectGuest', 'serveStopped', 'report', 'observe', 'settle'];
+const disk = join(temporaryFolder(), 'disk');
+writeFileSync(disk, '');
+truncateSync(disk, 65_536);
+const vm = { vmId: 'vm', presence: 'here', generation: 0, images: [{ imageId: 'vda', kind: 'disk', path: disk }] };
+/** A VM with a disk, of which the migration has a claim: all else is nothing. */
 const source = {
   ...Object.fromEntries(SOURCE_PARTS.map((part) => [part, nothing])),
-  registry: { find: () => Promise.resolve(undefined) },
+  hub: new Proxy(
+    {},
+    { get: (_, name) => (name === 'found' ? () => undefined : (nothing as Record<string, unknown>)[String(name)]) },
+  ),
+  registry: { find: () => Promise.resolve(vm), getHere: () => Promise.resolve(vm) },
+  journal: { last: () => Promise.resolve({ state: 'claimed', migrationId: 'm1' }) },
 };
 
 const IMPLEMENTED: Readonly<Record<Queue, Readonly<Record<string, Activity>>>> = {
@@ -91,30 +102,11 @@ const calls = readdirSync(WORKFLOWS)
 const hasHeartbeatTimeout = ({ queue, preset }: Call): boolean =>
   queue === 'onDictionaries' || (preset !== undefined && PRESETS[preset].heartbeatTimeout !== undefined);
 
-/** What activities are given: an image that is there, and nothing else. */
-function input(): unknown {
-  const path = join(temporaryFolder(), 'image');
-  writeFileSync(path, '');
-  truncateSync(path, 65_536);
-  const image = { imageId: 'vda', kind: 'disk', path, sizeBytes: 65_536 };
-  return {
-    migrationId: 'm1',
-    vmId: 'vm',
-    imageId: 'vda',
-    images: [],
-    image,
-    options: {},
-    destination: {},
-    link: {},
-    start: {},
-  };
-}
-
 /** @returns whether it beat before it ended, however it ended */
-async function beats(activity: Activity): Promise<boolean> {
+async function beats(activity: Activity, input: unknown): Promise<boolean> {
   const env = new MockActivityEnvironment({}, { logger: new DefaultLogger('ERROR') });
   const beat = new Promise<boolean>((resolve) => env.on('heartbeat', () => resolve(true)));
-  const ended = env.run(activity, input()).then(
+  const ended = env.run(activity, input).then(
     () => false,
     () => false,
   );
@@ -136,10 +128,10 @@ const beating = [...new Set(calls.filter(hasHeartbeatTimeout).map(({ queue, acti
 
 test.each(beating)('%s is called with a heartbeat timeout, and beats', async (name) => {
   const [queue, activity] = name.split(' ') as [Queue, string];
-  expect(await beats(IMPLEMENTED[queue][activity]!)).toBe(true);
+  expect(await beats(IMPLEMENTED[queue][activity]!, GOOD[activity as ActivityName])).toBe(true);
 });
 
 test('one that does not beat is seen not to', async () => {
-  expect(await beats(() => Promise.resolve())).toBe(false);
-  expect(await beats(IMPLEMENTED.onSource.setBandwidthLimit!)).toBe(false);
+  expect(await beats(() => Promise.resolve(), {})).toBe(false);
+  expect(await beats(IMPLEMENTED.onSource.setBandwidthLimit!, GOOD.setBandwidthLimit)).toBe(false);
 });

@@ -8,7 +8,7 @@ import {
 } from '../../activities';
 import { parseInput } from '../../activities/border';
 import { ACTIVITY_INPUTS, type ActivityName } from '../../src/model/activity-inputs';
-import { MIGRATION_OPTIONS, withDefaults } from '../../src/model/options';
+import { destination, GOOD, guest, image, link } from '../helpers/activity-inputs';
 
 type Registered = Readonly<Record<string, (...input: unknown[]) => Promise<unknown>>>;
 
@@ -30,82 +30,6 @@ const REGISTERED = {
   ...createDestinationActivities(untouchable('destination')),
   ...createControlActivities(untouchable('record'), untouchable('hosts')),
 } as unknown as Registered;
-
-const options = withDefaults(MIGRATION_OPTIONS, {});
-const destination = {
-  address: 'b.example',
-  port: 9876,
-  grant: { purpose: 'session', subject: 'm1', expiresAtMs: 1, token: 'x' },
-};
-const link = { migrationId: 'm1', vmId: 'vm', destination, options, mode: 'migrate' };
-const image = { imageId: 'vda', kind: 'disk', sizeBytes: 65_536 };
-const measured = { rttMs: 1, bandwidthBytesPerSecond: 1e6 };
-const start = {
-  tier: 'local',
-  compress: true,
-  maxLevel: 1,
-  minStreams: 4,
-  maxStreams: 16,
-  initialStreams: 4,
-  reason: '',
-};
-const guest = {
-  command: ['qemu-system-x86_64'],
-  qemuVersion: '10.0.0',
-  machine: 'pc-q35-10.0',
-  needsFiles: [],
-  ramBlocks: [{ id: 'pc.ram', usedBytes: 4096 }],
-  sharedFiles: [],
-  diskPaths: {},
-};
-const handOver = { ...link, destinationHost: 'b' };
-
-/** As workflows ask. */
-const GOOD: Readonly<Record<ActivityName, unknown>> = {
-  prepareSource: { migrationId: 'm1', vmId: 'vm', claim: true, force: false, ahead: options },
-  establishStreams: link,
-  detectTier: link,
-  computePlan: { ...link, images: [image], link: measured, level: 3 },
-  transferImage: { ...link, image, start, link: measured, disks: [{ ...image, number: 0 }] },
-  standardTransferImage: { ...link, image },
-  guestRounds: { ...link, images: [image], dwcp: { start, link: measured } },
-  guestSwitchover: handOver,
-  handedOverRoots: { migrationId: 'm1', vmId: 'vm' },
-  releaseGuest: { ...handOver, taken: { generation: 1, responds: true } },
-  switchover: { ...handOver, roots: { vda: 'ab12' } },
-  handOver: { ...handOver, roots: {} },
-  release: { ...handOver, generation: 1 },
-  keepWarm: { ...link, images: [image] },
-  rollBackSource: { migrationId: 'm1', vmId: 'vm', destinationAbandoned: false, note: 'why' },
-  closeSource: { migrationId: 'm1' },
-  setBandwidthLimit: { migrationId: 'm1', bytesPerSecond: 0 },
-  surveyLink: { sessionId: 'link-1', destination, streams: 8, seconds: 5 },
-  connectPeer: { destination, streams: 8 },
-  refreshDictionary: { vmType: 'web' },
-  prepareDestination: {
-    migrationId: 'm1',
-    vmId: 'vm',
-    vmType: 'web',
-    tenant: 'acme',
-    mode: 'migrate',
-    fence: 1,
-    generation: 0,
-    sourceHost: 'a',
-    images: [{ imageId: 'vda', kind: 'disk', sizeBytes: 65_536 }],
-    guest,
-    stoppedGuest: { command: ['qemu'], diskPaths: { vda: '/vda' }, rawDisks: ['vda'] },
-    force: false,
-  },
-  checkBaseline: { migrationId: 'm1', imageId: 'vda', useBaseline: true },
-  abandonDestination: { migrationId: 'm1', vmId: 'vm', fence: 1, mode: 'warm' },
-  takeOver: { migrationId: 'm1', vmId: 'vm', roots: { vda: 'ab12' } },
-  keepBaselineCopies: { vmId: 'vm', images: [{ imageId: 'vda' }] },
-  pruneBaselines: { limitBytes: 0 },
-  grantPeer: { sourceHost: 'a' },
-  grantLink: { sessionId: 'link-1' },
-  recordOutcome: { migrationId: 'm1', outcome: 'completed', path: 'dwcp', speedup: 2, totalSeconds: 1 },
-  knownHosts: undefined,
-};
 
 async function refusal(name: string, ...input: unknown[]): Promise<ApplicationFailure> {
   touched.length = 0;

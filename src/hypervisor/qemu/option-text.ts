@@ -78,7 +78,8 @@ function parseJson(text: string): OptionText | undefined {
     if (typeof value === 'object' && value !== null)
       for (const [name, inner] of Object.entries(value)) visit(inner, key === '' ? name : `${key}.${name}`);
     else if (typeof value === 'boolean') pairs.push({ key, value: value ? 'on' : 'off' });
-    else pairs.push({ key, value: value === null ? '' : typeof value === 'string' ? value : JSON.stringify(value) });
+    else if (typeof value === 'string') pairs.push({ key, value });
+    else pairs.push({ key, value: value === null ? '' : JSON.stringify(value) });
   };
   visit(json, '');
   return { pairs, json: json as Readonly<Record<string, unknown>> };
