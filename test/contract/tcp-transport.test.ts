@@ -4,7 +4,8 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { TlsFiles } from '../../src/transport/endpoint';
 import { temporaryFolder } from '../helpers/data';
-import { openLab, transportSuite } from './transport.suite';
+import { transportSuite } from './transport.suite';
+import { openLab } from './transport-lab';
 
 /** A certificate authority and a certificate signed by it, made by openssl as an operator would. */
 function makeCertificates(folder: string, name: string): TlsFiles {
