@@ -7,67 +7,27 @@ import { existsSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { Children } from '../src/cli/demo/children';
 import { GIB, MIB } from '../src/model/units';
+import {
+  type Anchor,
+  type Lab,
+  NARROW,
+  onLink,
+  pause,
+  percent,
+  rateBetween,
+  secondsUntil,
+  shareOf,
+  timetable,
+  WIDE,
+} from './anchor-lab';
 import { benchFolder } from './bench-folder';
 import { textOf } from './flags';
 import { writeRandom } from './loopback';
 import { type Row, report, say } from './report';
 import { measureMover } from './transport';
-import type { SendLine, ShareLine } from './transport-ends';
+import type { ShareLine } from './transport-ends';
 import { dwcp, sharedLimit } from './transport-movers';
-import { type LinkRate, type LinkSetting, WanLink, wanRefusal } from './wan-link';
-
-const WIDE: LinkSetting = { rate: '300mbit', rateBitsPerSecond: 300e6, rtt: '100ms', loss: '0.1%', cc: 'cubic' };
-const NARROW: LinkSetting = { rate: '100mbit', rateBitsPerSecond: 100e6, rtt: '50ms', loss: '0.01%', cc: 'cubic' };
-
-interface Lab {
-  readonly children: Children;
-  readonly folder: string;
-  readonly image: string;
-}
-
-type Anchor = (lab: Lab) => Promise<Row[]>;
-
-const pause = (seconds: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, seconds * 1000));
-
-/** With a link of its own, up for as long as `run` takes. */
-async function onLink<T>(setting: LinkSetting, run: (link: WanLink) => Promise<T>): Promise<T> {
-  const link = new WanLink('bench', setting);
-  link.up();
-  try {
-    return await run(link);
-  } finally {
-    link.down();
-  }
-}
-
-/** Mean rate of a stretch, as a share of what was possible there. */
-function shareOf(series: readonly LinkRate[], from: number, to: number, bitsPerSecond: number): number {
-  const within = series.filter(({ atSeconds }) => atSeconds > from && atSeconds <= to);
-  return within.reduce((sum, rate) => sum + rate.bitsPerSecond, 0) / Math.max(1, within.length) / bitsPerSecond;
-}
-
-/** Runs steps one after the other, each after its seconds. @returns when each was taken, by performance.now */
-function timetable(...steps: readonly (readonly [number, () => void])[]): {
-  readonly run: () => Promise<void>;
-  readonly takenAtMs: number[];
-} {
-  const takenAtMs: number[] = [];
-  const run = async (): Promise<void> => {
-    for (const [seconds, step] of steps) {
-      await pause(seconds);
-      step();
-      takenAtMs.push(performance.now());
-    }
-  };
-  return { run, takenAtMs };
-}
-
-/** Seconds from `from` until three seconds in a row reach a share of a rate. */
-function secondsUntil(series: readonly LinkRate[], from: number, share: number, bitsPerSecond: number): number {
-  for (let second = from; second < (series.at(-1)?.atSeconds ?? 0) - 3; second += 0.25)
-    if (shareOf(series, second, second + 3, bitsPerSecond) >= share) return second - from;
-  return Infinity;
-}
+import { type WanLink, wanRefusal } from './wan-link';
 
 const capacityChanges: Anchor = (lab) =>
   onLink(WIDE, async (link) => {
@@ -118,13 +78,6 @@ const limits: Anchor = async (lab) => {
   }
   return rows;
 };
-
-/** Bits a second of what was sent between two reports. */
-function rateBetween(before: SendLine | undefined, after: SendLine | undefined): number {
-  return before && after ? (8 * (after.linkBytes - before.linkBytes)) / ((after.atMs - before.atMs) / 1000) : 0;
-}
-
-const percent = (share: number): string => `${(100 * share).toFixed(1)} %`;
 
 const killedStreams: Anchor = (lab) =>
   onLink({ ...WIDE, loss: '0.01%' }, async (link) => {

@@ -2,7 +2,6 @@
  * What others make of the same files: zstd, zstd --patch-from, xdelta3, rsync's literal bytes, casync, and fixed chunks with
  * zstd. Sizes are of files on disk; rates are raw bytes by processor time.
  */
-
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { closeSync, openSync, readSync, rmSync, statSync } from 'node:fs';

@@ -10,10 +10,12 @@ import { GIB } from '../src/model/units';
 import { benchFolder } from './bench-folder';
 import { textOf } from './flags';
 import { writeRandom } from './loopback';
+import type { Mover, Moving, Place } from './movers';
 import { type Row, report, say } from './report';
 import { type Curve, drawTransport } from './transport-draw';
 import type { SendLine } from './transport-ends';
-import { dwcp, type Mover, type Moving, type Place, peersFor } from './transport-movers';
+import { dwcp } from './transport-movers';
+import { peersFor } from './transport-peers';
 import { OTHER_SECONDS, TRANSPORT_SCENARIOS, type TransportScenario } from './transport-scenarios';
 import { type LinkRate, WanLink, wanRefusal } from './wan-link';
 

@@ -4,7 +4,8 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { TlsFiles } from '../../src/transport/endpoint';
 import { temporaryFolder } from '../helpers/data';
-import { openLab, transportSuite } from './transport.suite';
+import { transportSuite } from './transport.suite';
+import { openLab } from './transport-lab';
 
 const folder = temporaryFolder();
 const NEW_KEY = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes'];

@@ -3,8 +3,9 @@
  * sweep. What it does when it starts is the same as what its sweep does behind a line; see there.
  */
 import { isRefused } from '../../src/model/ownership-machine';
-import { byte, GONE, LOADED, RUNS, type Turn } from './hand-over-state';
+import { byte, GONE, LOADED, RUNS } from './hand-over-state';
 import { ASKED_BY_SWEEP, ASKED_BY_SWITCHOVER, RELEASES } from './hand-over-switchover';
+import type { Turn } from './hand-over-turn';
 
 /** Who waits for the answer of a take-over, or of a promise; an answer finds nobody any more where it does not. */
 export const BY_LINK = 1;

@@ -3,7 +3,8 @@
  * the workflow asks of the source begins in hand-over-source.ts.
  */
 import { BY_TEMPORAL, FOR_NOBODY, FOR_WORKFLOW } from './hand-over-destination';
-import { type Flow, flowCode, OVERRIDE, type Turn } from './hand-over-state';
+import { type Flow, flowCode, OVERRIDE } from './hand-over-state';
+import type { Turn } from './hand-over-turn';
 
 const RESET_TO = ['prepare', 'rounds', 'switchover'] as const;
 const MAY_BE_CANCELLED: readonly Flow[] = ['prepare', 'prepare destination', 'rounds', 'switchover'];

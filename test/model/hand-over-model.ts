@@ -21,9 +21,9 @@ import {
   OVERRIDE,
   RESUMED_LATE,
   RUNS,
-  Turn,
   World,
 } from './hand-over-state';
+import { Turn } from './hand-over-turn';
 
 const QEMU_NAMES = ['no QEMU', 'RUNS', 'paused', 'completed', 'loaded'];
 const HOSTS = [0, 1] as const;

@@ -4,8 +4,9 @@
  * starts in hand-over-faults.ts.
  */
 import { isRefused } from '../../src/model/ownership-machine';
-import { byte, DONE, type Flow, GONE, LOADED, PAUSED, RUNS, type Step, stepCode, type Turn } from './hand-over-state';
+import { byte, DONE, type Flow, GONE, LOADED, PAUSED, RUNS, type Step, stepCode } from './hand-over-state';
 import { lateSwitchover, RELEASES, release, switchover } from './hand-over-switchover';
+import type { Turn } from './hand-over-turn';
 
 /** What the workflow asks of the source where it is at. */
 const WANTED: Readonly<Partial<Record<Flow, Step>>> = {

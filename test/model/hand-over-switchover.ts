@@ -2,7 +2,8 @@
  * The switchover in the hand-over's model, as the source's agent does it: from the stopped guest to the line `handed_over` and
  * the asking behind it, and the release that follows on the destination's yes.
  */
-import { byte, DONE, GONE, LOADED, PAUSED, RUNS, type Turn } from './hand-over-state';
+import { byte, DONE, GONE, LOADED, PAUSED, RUNS } from './hand-over-state';
+import type { Turn } from './hand-over-turn';
 
 /** Where a switchover or a sweep is, as its `pc`: it has asked the destination, and releases once that says yes. */
 export const ASKED_BY_SWITCHOVER = 7;

@@ -3,7 +3,8 @@
  */
 import { Invariants, type Violation } from './invariants';
 import { type Edit, Program } from './loader';
-import { Course, type Plan, planOf } from './scenario';
+import { type Plan, planOf } from './plan';
+import { Course } from './scenario';
 import { START_MS } from './scheduler';
 import { World } from './world';
 

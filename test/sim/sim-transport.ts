@@ -2,33 +2,16 @@
  * src/transport's sessions over the simulated link: the same requests, answers and events between the same classes, without
  * sockets, streams and pacing. A request whose session ends is rejected here while it may still be carried out there.
  */
-import { DwcpError, type ErrorReport, fromReport, toDwcpError } from '../../src/model/errors';
-import type { Answer, Message } from '../../src/transport/control-channel';
+import { DwcpError, fromReport, toDwcpError } from '../../src/model/errors';
+import type { Message } from '../../src/transport/control-channel';
 import type { Admitted, PeerAddress } from '../../src/transport/endpoint';
 import type { Frame } from '../../src/transport/frame';
 import { type Hello, RELEASE, SESSION_PROTOCOL, type SessionHello } from '../../src/transport/hello';
-import type { ReceivingHandlers } from '../../src/transport/receiving-session';
 import type { Module } from './fs-modules';
 import type { Life } from './life';
 import type { LinkEnd, Network } from './sim-link';
-
-type Wire =
-  | { readonly type: 'hello'; readonly hello: Hello }
-  | { readonly type: 'welcome' }
-  | { readonly type: 'refused'; readonly error: ErrorReport }
-  | {
-      readonly type: 'request';
-      readonly id: number;
-      readonly method: string;
-      readonly body: string;
-      readonly payload: Buffer;
-    }
-  | { readonly type: 'answer'; readonly id: number; readonly body: string; readonly payload: Buffer }
-  | { readonly type: 'failure'; readonly id: number; readonly error: ErrorReport }
-  | { readonly type: 'batch'; readonly frame: Frame }
-  | { readonly type: 'counters'; readonly verified: number; readonly refused: readonly number[] }
-  | { readonly type: 'failed'; readonly error: ErrorReport }
-  | { readonly type: 'detach' };
+import { SimReceivingSession } from './sim-receiving-session';
+import type { Wire } from './sim-wire';
 
 function lost(why: string): DwcpError {
   return new DwcpError('SESSION_LOST', `The control connection ended: ${why}`);
@@ -211,84 +194,6 @@ export class SimSendingSession {
     for (const { reject } of this.#pending.values()) reject(error);
     this.#pending.clear();
     this.listener?.failed(error);
-  }
-}
-
-export class SimReceivingSession {
-  readonly id: string;
-  readonly epoch: number;
-  readonly streamCount = 4;
-  readonly #end: LinkEnd;
-  readonly #handlers: ReceivingHandlers;
-  readonly #onEnd: () => void;
-  #ended = false;
-
-  constructor(
-    { id, epoch, connection }: { readonly id: string; readonly epoch: number; readonly connection: LinkEnd },
-    _slab: unknown,
-    handlers: ReceivingHandlers,
-    callbacks: { readonly ended: () => void },
-  ) {
-    this.id = id;
-    this.epoch = epoch;
-    this.#end = connection;
-    this.#handlers = handlers;
-    this.#onEnd = callbacks.ended;
-    connection.onMessage = (message) => this.#receive(message as Wire);
-    connection.onClosed = () => this.#over();
-  }
-
-  attach(): void {
-    throw new Error('sim: no data streams');
-  }
-
-  takeTrain(): { readonly bytes: number; readonly spanMs: number } {
-    return { bytes: 128 * 1024, spanMs: 30 };
-  }
-
-  end(error: DwcpError): void {
-    if (this.#ended) return;
-    this.#end.send({ type: 'refused', error: error.report() } satisfies Wire);
-    this.#end.close();
-    this.#over();
-  }
-
-  #receive(wire: Wire): void {
-    if (wire.type === 'request') this.#serve(wire);
-    else if (wire.type === 'batch') this.#batch(wire.frame);
-    else if (wire.type === 'detach') this.#over();
-  }
-
-  #serve({ id, method, body, payload }: Wire & { readonly type: 'request' }): void {
-    this.#handlers.request(method, { body: JSON.parse(body) as Message['body'], payload }).then(
-      (answer: Answer) =>
-        this.#end.send({
-          type: 'answer',
-          id,
-          body: JSON.stringify(answer.body),
-          payload: Buffer.from(answer.payload ?? Buffer.alloc(0)),
-        } satisfies Wire),
-      (error: unknown) =>
-        this.#end.send({ type: 'failure', id, error: toDwcpError(error, 'INTERNAL').report() } satisfies Wire),
-    );
-  }
-
-  #batch(frame: Frame): void {
-    if (this.#ended) return;
-    this.#handlers.batch(frame).then(
-      (refused) => this.#end.send({ type: 'counters', verified: frame.sequence, refused } satisfies Wire),
-      (error: unknown) => {
-        const reason = toDwcpError(error, 'INTERNAL', { side: 'destination' });
-        if (reason.spec.retry === 'operator') this.#end.send({ type: 'failed', error: reason.report() } satisfies Wire);
-        else this.end(reason);
-      },
-    );
-  }
-
-  #over(): void {
-    if (this.#ended) return;
-    this.#ended = true;
-    this.#onEnd();
   }
 }
 
