@@ -183,6 +183,7 @@ async function openParts(
   opened.push(() => sealer.close());
   store.guardWith(sealer);
   const dictionaries = new DictionaryStore(dataDir);
+  await dictionaries.removeFormer();
   const bases = new BaseStore(dataDir);
   const ownership = new OwnershipJournal(dataDir);
   const registry = new VmRegistry(dataDir);

@@ -21,7 +21,7 @@ import { selectLevelAndStreams } from '../model/tiers';
 import { GRANT_LIFETIME_MS } from '../model/timing';
 import { BaseStore } from '../store/base-disks';
 import { BaselineStore } from '../store/baselines';
-import { DictionaryStore, vmTypeOf } from '../store/dictionaries';
+import { DIRECT_DICTIONARY, DictionaryStore, vmTypeOf } from '../store/dictionaries';
 import { PathHistory } from '../store/path-history';
 import { CodecPool } from '../sync/codec/codec-pool';
 import { ScanFeed } from '../sync/feeds/block-feed';
@@ -204,7 +204,8 @@ export function createMigrationAdapter(config: AdapterConfig = {}): MigrationAda
       move('memory', vmId, memory, destination, onProgress, signal),
     migrateVmDisk: (vmId, blocks, destination, onProgress, signal) =>
       move('disk', vmId, blocks, destination, onProgress, signal),
-    trainDictionary: (vmType, samples) => trainDictionary(vmTypeOf(vmType), Buffer.concat(samples), dictionaries, pool),
+    trainDictionary: (vmType, samples) =>
+      trainDictionary({ ...DIRECT_DICTIONARY, vmType: vmTypeOf(vmType) }, Buffer.concat(samples), dictionaries, pool),
     close: async () => {
       peers.close();
       await pool.close();

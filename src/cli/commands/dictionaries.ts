@@ -14,6 +14,7 @@ import { type Flags, PLACE, placeOf } from './place';
 interface TrainResult {
   readonly trained: readonly {
     readonly hostId: string;
+    readonly of?: string;
     readonly kept: boolean;
     readonly reason: string;
     readonly version?: number;
@@ -42,8 +43,8 @@ export function addDictionaryCommands(program: Command): void {
     createOutput(command.optsWithGlobals().json === true).emit({ event: 'trained', vmType, ...result }, () =>
       [
         ...result.trained.map(
-          ({ hostId, kept, reason, version, samples }) =>
-            `${hostId}: ${kept ? `version ${version ?? 0}` : 'not kept'}: ${reason}; ${samples} samples`,
+          ({ hostId, of, kept, reason, version, samples }) =>
+            `${hostId}: ${of === undefined ? '' : `${of}: `}${kept ? `version ${version ?? 0}` : 'not kept'}: ${reason}; ${samples} samples`,
         ),
         ...result.away.map((line) => `left out: ${line}`),
         ...(result.trained.length + result.away.length === 0 ? ['no host is known yet; name them with --hosts'] : []),
@@ -89,9 +90,10 @@ export function addDictionaryCommands(program: Command): void {
       else
         output.say(
           table([
-            ['type', 'version', 'size', 'gain', 'samples', 'trained', 'hash'],
+            ['type', 'of', 'version', 'size', 'gain', 'samples', 'trained', 'hash'],
             ...versions.map((each) => [
               each.vmType,
+              each.of === 'tenants' ? each.name : `VM ${each.name}`,
               String(each.version),
               formatBytes(each.sizeBytes),
               `${(100 * each.gain).toFixed(1)} %`,
