@@ -11,6 +11,7 @@ import { DwcpError, toDwcpError } from '../src/model/errors';
 import type { GuestDefinition } from '../src/model/guest';
 import type { HandOver } from '../src/model/hand-over';
 import { type ImageProgress, imageProgressSchema } from '../src/model/migration';
+import { dictionaryKeyOf } from '../src/store/dictionaries';
 import { GuestHeadStart } from '../src/sync/guest/guest-head-start';
 import type { GuestMove } from '../src/sync/guest/guest-move';
 import { LiveMigration } from '../src/sync/guest/live-migration';
@@ -70,7 +71,7 @@ export function createGuestActivities({ connect, release, report, observe, ...pa
     const headStart =
       hub.takeHeadStart(migrationId) ?? new GuestHeadStart(vmId, images, guest.sharedFiles, hub.context);
     const live = new LiveMigration(
-      { vmId, vmType: (await registry.find(vmId))?.vmType, images, guest, headStart, options },
+      { vmId, dictionaryKey: dictionaryKeyOf(await registry.get(vmId)), images, guest, headStart, options },
       await port(),
     );
     await live.through(known);

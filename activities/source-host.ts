@@ -11,6 +11,7 @@ import { type ImageSpec, looksOf } from '../src/model/image';
 import type { LinkSurvey } from '../src/model/link-survey';
 import type { MigrationOptions } from '../src/model/options';
 import { type LinkMeasurement, selectLevelAndStreams } from '../src/model/tiers';
+import { dictionaryKeyOf } from '../src/store/dictionaries';
 import type { VmRecord } from '../src/store/vm-registry';
 import { GuestHeadStart } from '../src/sync/guest/guest-head-start';
 import { LiveMigration } from '../src/sync/guest/live-migration';
@@ -55,11 +56,12 @@ export function createSourceActivities(dependencies: SourceDependencies) {
   /** What a guest's move can begin with while the link is being established: from files, and, where no disk has to go first, its memory. */
   const beginAhead = async (
     migrationId: string,
-    { vmId, vmType, guest: definition }: VmRecord,
+    vm: VmRecord,
     images: readonly InspectedImage[],
     guest: GuestSpec,
     options: MigrationOptions,
   ): Promise<void> => {
+    const { vmId, guest: definition } = vm;
     if (
       guest.notUnderstood !== undefined ||
       !definition ||
@@ -70,7 +72,7 @@ export function createSourceActivities(dependencies: SourceDependencies) {
     const headStart = hub.takeHeadStart(migrationId);
     if (!headStart) return;
     const live = new LiveMigration(
-      { vmId, vmType, images, guest, headStart, options },
+      { vmId, dictionaryKey: dictionaryKeyOf(vm), images, guest, headStart, options },
       await connect(migrationId, vmId, definition),
     );
     hub.setAhead(migrationId, live);

@@ -9,6 +9,7 @@ import type { ImageSpec } from '../src/model/image';
 import { type ImageProgress, type ImageResult, imageProgressSchema } from '../src/model/migration';
 import { ownValue } from '../src/model/own-value';
 import { type MigrationPlan, planMigration } from '../src/model/plan';
+import { dictionaryKeyOf } from '../src/store/dictionaries';
 import type { VmRecord } from '../src/store/vm-registry';
 import { ScanFeed, type StillFeed } from '../src/sync/feeds/block-feed';
 import { imageResultOf, progressOf, standardProgressOf, standardResultOf } from '../src/sync/source/image-results';
@@ -91,7 +92,7 @@ export function createImageActivities({ serveStopped, report, observe, ...parts 
         const feed = await still(vm, located);
         const sender = new ImageSender(migration, {
           vmId: input.vmId,
-          vmType: vm.vmType,
+          dictionaryKey: dictionaryKeyOf(vm),
           image,
           path: located.path,
           feed,

@@ -1,6 +1,6 @@
 /**
  * Refreshes the dictionary of a VM type on hosts: of those listed, or of all that migrations have named. Each host trains on its
- * own VMs; a destination gets the version that a migration uses from its source. Started by a schedule for each type
+ * own VMs, each tenant's apart; a destination gets the version that a migration uses from its source. Started by a schedule for each type
  * (`dwcp dictionary schedule`), or by hand; a host that is away is left out and named.
  */
 import { z } from 'zod';
@@ -26,10 +26,16 @@ export async function trainDictionary(argument: TrainInput): Promise<TrainResult
           activityId: `train-${hostId}`,
           summary: `${hostId}: samples of its ${vmType} VMs, a dictionary, what it gains`,
         };
-        const { kept, reason, version, gain, samples } = await onDictionaries(hostId, call).refreshDictionary({
-          vmType,
-        });
-        return [{ hostId, kept, reason, version: version?.version, gain, samples }];
+        const trained = await onDictionaries(hostId, call).refreshDictionary({ vmType });
+        return trained.map(({ of, name, kept, reason, version, gain, samples }) => ({
+          hostId,
+          ...(name !== undefined && { of: of === 'tenants' ? `tenant ${name}` : `VM ${name}` }),
+          kept,
+          reason,
+          version: version?.version,
+          gain,
+          samples,
+        }));
       } catch (error) {
         const coded = toCoded(error);
         away.push(`${hostId}: ${coded.code}: ${coded.message}`);

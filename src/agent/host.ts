@@ -200,6 +200,7 @@ async function openParts(
   opened.push(() => sealer.close());
   store.guardWith(sealer);
   const dictionaries = new DictionaryStore(dataDir);
+  await dictionaries.removeFormer();
   const bases = new BaseStore(dataDir);
   const ownership = new OwnershipJournal(dataDir, (vmId, { state, migrationId, fence, note, movedTo }) =>
     audit.write('ownership', { vmId, state, migrationId, fence, note, movedTo }),

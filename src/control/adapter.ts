@@ -21,7 +21,7 @@ import { selectLevelAndStreams } from '../model/tiers';
 import { GRANT_LIFETIME_MS } from '../model/timing';
 import { BaseStore } from '../store/base-disks';
 import { BaselineStore } from '../store/baselines';
-import { DictionaryStore, vmTypeOf } from '../store/dictionaries';
+import { DIRECT_DICTIONARY, DictionaryStore, vmTypeOf } from '../store/dictionaries';
 import { PathHistory } from '../store/path-history';
 import { CodecPool } from '../sync/codec/codec-pool';
 import { ScanFeed } from '../sync/feeds/block-feed';
@@ -196,7 +196,8 @@ export function createMigrationAdapter(config: AdapterConfig = {}): MigrationAda
       move({ kind: 'memory', vmId, image, destination, hear, signal }),
     migrateVmDisk: (vmId, image, destination, hear = nobody, signal = never()) =>
       move({ kind: 'disk', vmId, image, destination, hear, signal }),
-    trainDictionary: (vmType, samples) => trainDictionary(vmTypeOf(vmType), Buffer.concat(samples), dictionaries, pool),
+    trainDictionary: (vmType, samples) =>
+      trainDictionary({ ...DIRECT_DICTIONARY, vmType: vmTypeOf(vmType) }, Buffer.concat(samples), dictionaries, pool),
     close: async () => {
       peers.close();
       await pool.close();

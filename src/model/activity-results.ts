@@ -8,7 +8,7 @@ import type { ActivityName } from './activity-inputs';
 import { destinationSchema } from './destination';
 import { guestResultSchema, guestSpecSchema, stoppedGuestSchema } from './guest';
 import { handOverSchema, rootSchema, rootsSchema, takenOverSchema } from './hand-over';
-import { hostIdSchema, imageIdSchema, tenantSchema, vmIdSchema, vmTypeSchema, vmUuidSchema } from './ids';
+import { hostIdSchema, imageIdSchema, nameSchema, tenantSchema, vmIdSchema, vmTypeSchema, vmUuidSchema } from './ids';
 import { countSchema, imageSpecSchema, MAX_VM_IMAGES } from './image';
 import { linkSurveySchema } from './link-survey';
 import { imageResultSchema } from './migration';
@@ -67,6 +67,8 @@ const preparedSource = z.object({
 
 const trainingReport = z.object({
   vmType: vmTypeSchema,
+  of: z.enum(['tenants', 'vms']).optional(),
+  name: nameSchema.optional(),
   kept: z.boolean(),
   reason: text,
   samples: z.number(),
@@ -94,7 +96,11 @@ export const ACTIVITY_RESULTS = {
   setBandwidthLimit: nothing,
   surveyLink: linkSurveySchema,
   connectPeer: z.object({ idle: z.number() }),
-  refreshDictionary: trainingReport,
+  /** An earlier agent has one for all. */
+  refreshDictionary: z.preprocess(
+    (given): unknown => (Array.isArray(given) ? given : [given]),
+    z.array(trainingReport).max(10_000),
+  ),
   prepareDestination: destination,
   checkBaseline: z.object({
     imageId: imageIdSchema,

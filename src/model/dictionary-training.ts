@@ -5,6 +5,8 @@
 export interface TrainResult {
   readonly trained: readonly {
     readonly hostId: string;
+    /** Whose VMs it is for. */
+    readonly of?: string;
     readonly kept: boolean;
     readonly reason: string;
     readonly version?: number | undefined;

@@ -51,7 +51,7 @@ export function ownerOf({ tenant, uuid }: BaselineOwner): BaselineOwner {
   return { ...(tenant !== undefined && { tenant }), ...(uuid !== undefined && { uuid }) };
 }
 
-function isOf(record: BaselineOwner, owner: BaselineOwner): boolean {
+export function isOf(record: BaselineOwner, owner: BaselineOwner): boolean {
   return record.uuid !== undefined && record.uuid === owner.uuid && (record.tenant ?? '') === (owner.tenant ?? '');
 }
 

@@ -2,11 +2,14 @@
  * Trained dictionaries on this host: those trained here, for VMs that leave, and those received, for VMs that arrive. A version
  * never changes; it is named by its BLAKE3, and taken only where it hashes to its name. What is old goes when nothing
  * needs it: frames name their dictionary, and live no longer than a migration.
+ * Pages of a VM lie in a dictionary in the clear, and it goes to hosts where its VMs go: so a tenant's VMs share one, and a VM
+ * without a tenant has its own.
  *
- *   <data>/dictionaries/trained/<vmType>/current.json        the version in use for VMs of this type that leave
- *   <data>/dictionaries/trained/<vmType>/<hash>.dict         versions, the last few
- *   <data>/dictionaries/trained/<vmType>/samples/<ms>.pages  what they were trained on, 4 KiB each; new ones replace old ones by age
- *   <data>/dictionaries/received/<hash>.dict                 from sources
+ *   <data>/dictionaries/tenants/<tenant>/<vmType>/   those of a tenant's VMs; vms/<uuid>/<vmType>/ that of a VM without one; in each:
+ *     current.json         the version in use for VMs that leave
+ *     <hash>.dict          versions, the last few
+ *     samples/<ms>.pages   what they were trained on, 4 KiB each; new ones replace old ones by age
+ *   <data>/dictionaries/received/<hash>.dict         from sources
  */
 import { rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -14,7 +17,8 @@ import { z } from 'zod';
 import { blockHash } from '../encoder/hash';
 import type { TrainedDictionary } from '../encoder/trained-dictionary';
 import { DwcpError } from '../model/errors';
-import { vmTypeSchema } from '../model/ids';
+import { nameSchema, vmTypeSchema } from '../model/ids';
+import type { VmLooks } from '../model/image';
 import { KIB } from '../model/units';
 import { readIfThere, writeDurably } from './durable-file';
 import { makeFolderDurably, removeDurably } from './durable-folder';
@@ -24,9 +28,14 @@ import { idPath, idsIn } from './id-path';
 export const MAX_DICTIONARY_BYTES = 60 * KIB;
 const KEPT_VERSIONS = 4;
 const KEPT_RECEIVED = 32;
+const RECEIVED = 'received';
+
+const OWNERS = ['tenants', 'vms'] as const;
 
 const versionSchema = z.strictObject({
   vmType: vmTypeSchema,
+  of: z.enum(OWNERS),
+  name: nameSchema,
   /** Counts from 1. */
   version: z.int().min(1),
   hash: z.string().regex(/^[0-9a-f]{32}$/),
@@ -37,6 +46,25 @@ const versionSchema = z.strictObject({
   trainedAtMs: z.number(),
 });
 export type DictionaryVersion = z.infer<typeof versionSchema>;
+
+/** Which VMs a dictionary is for: those of a type, of one tenant, or one VM alone. */
+export interface DictionaryKey {
+  readonly of: (typeof OWNERS)[number];
+  readonly name: string;
+  readonly vmType: string;
+}
+
+/** Of the library's adapter, whose samples are its caller's own. */
+export const DIRECT_DICTIONARY = { of: 'vms', name: 'direct' } as const;
+
+/** The dictionary that a VM goes with; none where it is of no type, or nothing tells it from others. */
+export function dictionaryKeyOf({ vmType, tenant, uuid }: VmLookedAt): DictionaryKey | undefined {
+  if (vmType === undefined) return undefined;
+  if (tenant) return { of: 'tenants', name: tenant, vmType };
+  return uuid === undefined ? undefined : { of: 'vms', name: uuid, vmType };
+}
+
+type VmLookedAt = { readonly [K in keyof VmLooks]?: VmLooks[K] | undefined };
 
 export interface ActiveDictionary extends TrainedDictionary {
   readonly hash: string;
@@ -60,41 +88,45 @@ export function dictionaryOf(bytes: Buffer): ActiveDictionary {
 }
 
 export class DictionaryStore {
-  /** Apart from each other: a VM type may be called anything. */
-  readonly #trained: string;
+  readonly #folder: string;
   readonly #received: string;
 
   constructor(dataDir: string) {
-    this.#trained = join(dataDir, 'dictionaries', 'trained');
-    this.#received = join(dataDir, 'dictionaries', 'received');
+    this.#folder = join(dataDir, 'dictionaries');
+    this.#received = join(this.#folder, RECEIVED);
   }
 
-  /** Folder of the samples of a type. */
-  samplesFolder(vmType: string): string {
-    return join(this.#folderOf(vmType), 'samples');
+  /** What releases before had trained from VMs of all tenants together goes, samples and all. */
+  async removeFormer(): Promise<void> {
+    const known: readonly string[] = [...OWNERS, RECEIVED];
+    for (const name of await idsIn(this.#folder))
+      if (!known.includes(name)) await removeDurably(idPath(this.#folder, name));
   }
 
-  /** The version in use for a type; undefined where there is none, or it is damaged: then frames go without. */
+  samplesFolder(key: DictionaryKey): string {
+    return join(this.#folderOf(key), 'samples');
+  }
+
+  /** The version in use; undefined where there is none, or it is damaged: then frames go without. */
   async current(
-    vmType: string,
+    key: DictionaryKey,
   ): Promise<{ readonly described: DictionaryVersion; readonly dictionary: ActiveDictionary } | undefined> {
-    const described = await this.#version(vmType);
-    const dictionary = described && (await read(this.#folderOf(vmType), described.hash));
+    const described = await this.#version(key);
+    const dictionary = described && (await read(this.#folderOf(key), described.hash));
     return described && dictionary && { described, dictionary };
   }
 
   async list(): Promise<DictionaryVersion[]> {
-    const types = await idsIn(this.#trained);
-    const versions = await Promise.all(types.map((vmType) => this.#version(vmType)));
+    const versions = await Promise.all((await this.#keys()).map((key) => this.#version(key)));
     return versions.filter((version) => version !== undefined);
   }
 
   /** Makes a new version the one in use. */
-  async put(vmType: string, bytes: Buffer, samples: number, gain: number): Promise<DictionaryVersion> {
+  async put(key: DictionaryKey, bytes: Buffer, samples: number, gain: number): Promise<DictionaryVersion> {
     const { hash } = dictionaryOf(bytes);
-    const known = await this.#version(vmType);
+    const known = await this.#version(key);
     const version = versionSchema.parse({
-      vmType,
+      ...key,
       version: (known?.version ?? 0) + 1,
       hash,
       sizeBytes: bytes.length,
@@ -102,7 +134,7 @@ export class DictionaryStore {
       gain,
       trainedAtMs: Date.now(),
     });
-    const folder = this.#folderOf(vmType);
+    const folder = this.#folderOf(key);
     await makeFolderDurably(folder);
     await writeDurably(pathOf(folder, hash), bytes);
     await writeDurably(join(folder, 'current.json'), JSON.stringify(version, null, 1));
@@ -129,20 +161,31 @@ export class DictionaryStore {
     return dictionary;
   }
 
+  /** Dictionaries and samples of a type, whoever's. */
   async forget(vmType: string): Promise<void> {
-    await removeDurably(this.#folderOf(vmType));
+    vmTypeOf(vmType);
+    for (const key of await this.#keys()) if (key.vmType === vmType) await removeDurably(this.#folderOf(key));
   }
 
-  #folderOf(vmType: string): string {
-    return idPath(this.#trained, vmType);
+  async #keys(): Promise<DictionaryKey[]> {
+    const keys: DictionaryKey[] = [];
+    for (const of of OWNERS)
+      for (const name of await idsIn(join(this.#folder, of)))
+        for (const vmType of await idsIn(join(this.#folder, of, name))) keys.push({ of, name, vmType });
+    return keys;
   }
 
-  async #version(vmType: string): Promise<DictionaryVersion | undefined> {
-    const text = await readIfThere(join(this.#folderOf(vmType), 'current.json'));
+  #folderOf({ of, name, vmType }: DictionaryKey): string {
+    return idPath(idPath(join(this.#folder, of), name), vmType);
+  }
+
+  async #version(key: DictionaryKey): Promise<DictionaryVersion | undefined> {
+    const text = await readIfThere(join(this.#folderOf(key), 'current.json'));
     if (!text) return undefined;
     try {
       const version = versionSchema.parse(JSON.parse(text.toString('utf8')));
-      return version.vmType === vmType ? version : undefined;
+      const isItsOwn = version.vmType === key.vmType && version.of === key.of && version.name === key.name;
+      return isItsOwn ? version : undefined;
     } catch {
       // Without it frames are larger, and never wrong.
       return undefined;

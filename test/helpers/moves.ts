@@ -6,6 +6,7 @@ import { type ImageSpec, looksOf } from '../../src/model/image';
 import { compileMigrationOptions, type MigrationOptions } from '../../src/model/options';
 import type { OwnershipState } from '../../src/model/ownership-machine';
 import { selectLevelAndStreams } from '../../src/model/tiers';
+import { dictionaryKeyOf } from '../../src/store/dictionaries';
 import { ScanFeed } from '../../src/sync/feeds/block-feed';
 import { ImageSender, type SendImageRequest, type SentImage } from '../../src/sync/source/image-sender';
 import { ReferenceSources } from '../../src/sync/source/reference-sources';
@@ -72,10 +73,10 @@ export async function sendImage(
       options,
       options.enableCompression,
     );
-    const vmType = (await move.source.registry.find(move.vmId))?.vmType;
+    const dictionaryKey = dictionaryKeyOf(await move.source.registry.get(move.vmId));
     return await new ImageSender(migration, {
       vmId: move.vmId,
-      vmType,
+      dictionaryKey,
       image,
       path,
       feed,

@@ -66,13 +66,13 @@ function stopped(command: readonly string[]): StoppedGuest {
   return { command: [...command], diskPaths: { vda: DISK }, rawDisks: ['vda'] };
 }
 
-async function refusalOf(work: Promise<unknown>): Promise<string> {
+async function refusalOf(work: Promise<unknown>, code = 'GUEST_REFUSED'): Promise<string> {
   const error = await work.then(
     () => undefined,
     (thrown: unknown) => thrown,
   );
   const { details, message } = error as { details?: readonly { readonly code?: string }[]; message: string };
-  expect(details?.[0]?.code).toBe('GUEST_REFUSED');
+  expect(details?.[0]?.code).toBe(code);
   expect(message).not.toContain('\n');
   return message;
 }
@@ -126,12 +126,12 @@ test.each([
 });
 
 test.each([
-  ['a machine that is a pattern', { machine: '(a+)+$' }],
-  ['a command that is none', { command: 'sh' as unknown as string[] }],
-  ['a key that is not a description’s', { machine: 'pc-q35-10.0', evil: 1 }],
-])('%s is refused', async (_what, extra) => {
+  ['a machine that is a pattern', 'GUEST_REFUSED', { machine: '(a+)+$' }],
+  ['a command that is none', 'INVALID_INPUT', { command: 'sh' as unknown as string[] }],
+  ['a key that is not a description’s', 'INVALID_INPUT', { machine: 'pc-q35-10.0', evil: 1 }],
+])('%s is refused', async (_what, code, extra) => {
   const { host, prepare } = await destination();
-  await refusalOf(prepare({ guest: running(COMMAND, extra) }));
+  await refusalOf(prepare({ guest: running(COMMAND, extra) }), code);
   expectUntouched(host);
 });
 

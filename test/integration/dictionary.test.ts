@@ -3,17 +3,29 @@
  * with one, and never in the way of an equal image. The receiver that has lost its dictionary is forced by a stub: the real
  * one is handed every dictionary before it may be used.
  */
-import { closeSync, mkdirSync, openSync, readdirSync, writeFileSync, writeSync } from 'node:fs';
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { join } from 'node:path';
-import { DictionaryStore } from '../../src/store/dictionaries';
+import { MockActivityEnvironment } from '@temporalio/testing';
+import { createDictionaryActivities } from '../../activities';
+import { type DictionaryKey, DictionaryStore } from '../../src/store/dictionaries';
 import { CodecPool } from '../../src/sync/codec/codec-pool';
 import { WorkingImage } from '../../src/sync/destination/working-image';
-import { trainDictionary } from '../../src/sync/upkeep/train-dictionary';
+import { type TrainingReport, trainDictionary } from '../../src/sync/upkeep/train-dictionary';
 import { randomBlock, sha256, temporaryFolder, writeImage } from '../helpers/data';
 import { startHost, type TestHost } from '../helpers/hosts';
 import { moveVm } from '../helpers/moves';
 import { describeWhere, needsProgram } from '../helpers/needs';
 
+const WEB: DictionaryKey = { of: 'tenants', name: 'acme', vmType: 'web' };
 const PAGE = 4096;
 const SIZE = 8 * 1024 * 1024;
 
@@ -40,17 +52,17 @@ describeWhere([needsProgram('zstd', 'zstd')])('a dictionary', () => {
 
   it('is kept where it makes held-out pages smaller, and replaced only by a better one', async () => {
     const store = new DictionaryStore(temporaryFolder());
-    const first = await trainDictionary('web', pages(600, recordPage), store, pool);
+    const first = await trainDictionary(WEB, pages(600, recordPage), store, pool);
     expect([first.kept, first.version?.version, first.gain > 0.05]).toEqual([true, 1, true]);
-    const again = await trainDictionary('web', Buffer.alloc(0), store, pool);
+    const again = await trainDictionary(WEB, Buffer.alloc(0), store, pool);
     expect([again.kept, (await store.list())[0]?.version]).toEqual([false, 1]);
-    expect((await store.current('web'))?.dictionary.hash).toBe(first.version?.hash);
+    expect((await store.current(WEB))?.dictionary.hash).toBe(first.version?.hash);
   }, 60_000);
 
   it('is not kept where it gains nothing, nor made of too little', async () => {
     const store = new DictionaryStore(temporaryFolder());
     const noise = await trainDictionary(
-      'noise',
+      { ...WEB, vmType: 'noise' },
       pages(600, (seed) => randomBlock(seed, 0, PAGE)),
       store,
       pool,
@@ -58,7 +70,7 @@ describeWhere([needsProgram('zstd', 'zstd')])('a dictionary', () => {
     // zstd itself may refuse to make one of noise.
     if ('code' in noise) expect(noise.code).toBe('ENCODER_FAILED');
     else expect([noise.kept, noise.reason]).toEqual([false, expect.stringContaining('less than 3 %')]);
-    expect(await trainDictionary('few', pages(10, recordPage), store, pool)).toMatchObject({
+    expect(await trainDictionary({ ...WEB, vmType: 'few' }, pages(10, recordPage), store, pool)).toMatchObject({
       kept: false,
       reason: '10 pages are too few to train on; 256 are needed',
     });
@@ -82,9 +94,10 @@ describeWhere([needsProgram('zstd', 'zstd')])('a dictionary', () => {
         images: [{ imageId: 'vda', kind: 'disk', path: disk }],
         presence: 'here',
         generation: 0,
+        tenant: 'acme',
       });
       await moveVm('m1', 'vm', a, b);
-      await trainDictionary('web', pages(600, recordPage), b.source.dictionaries, pool);
+      await trainDictionary(WEB, pages(600, recordPage), b.source.dictionaries, pool);
       await b.registry.put({ ...(await b.registry.get('vm')), vmType: 'web' });
       const file = openSync(onB(), 'r+');
       // Far apart: each frame has a single page.
@@ -102,7 +115,7 @@ describeWhere([needsProgram('zstd', 'zstd')])('a dictionary', () => {
     });
 
     it('that the destination holds damaged is sent anew', async () => {
-      const { dictionary } = (await b.source.dictionaries.current('web'))!;
+      const { dictionary } = (await b.source.dictionaries.current(WEB))!;
       mkdirSync(join(a.dataDir, 'dictionaries', 'received'), { recursive: true });
       writeFileSync(
         join(a.dataDir, 'dictionaries', 'received', `${dictionary.hash}.dict`),
@@ -125,6 +138,63 @@ describeWhere([needsProgram('zstd', 'zstd')])('a dictionary', () => {
         stub.mockRestore();
       }
     });
+
+    it.each([
+      ['of another tenant', { tenant: 'other' }],
+      ['of no tenant', { tenant: '' }],
+    ])('is not used for a VM %s: it has pages of others in it', async (_, look) => {
+      await b.registry.put({ ...(await b.registry.get('vm')), ...look });
+      const [back] = await moveVm('m2', 'vm', b, a);
+      expect(back!.counts.account.packings.dictionary).toBe(0);
+      expect(existsSync(join(a.dataDir, 'dictionaries', 'received'))).toBe(false);
+    });
+
+    it('is trained for each tenant from its own VMs, and for a VM without one from that VM', async () => {
+      const secrets = { first: 'of the first tenant', second: 'of the second one', alone: 'of nobody else' };
+      const folder = temporaryFolder();
+      const host = await startHost('c', join(folder, 'c'));
+      for (const [vmId, secret] of Object.entries(secrets)) {
+        const path = join(folder, `${vmId}.img`);
+        const marked = pages(600, (seed) =>
+          Buffer.from(recordPage(seed).toString('latin1').replaceAll('invoice', secret)).subarray(0, PAGE),
+        );
+        writeFileSync(path, marked);
+        await host.registry.put({
+          vmId,
+          vmType: 'web',
+          ...(vmId !== 'alone' && { tenant: vmId }),
+          images: [{ imageId: 'vda', kind: 'disk', path }],
+          presence: 'here',
+          generation: 0,
+        });
+      }
+      const { refreshDictionary } = createDictionaryActivities({
+        registry: host.registry,
+        store: host.store,
+        dictionaries: host.source.dictionaries,
+        pool,
+      });
+      const reports: readonly TrainingReport[] = await new MockActivityEnvironment().run(refreshDictionary, {
+        vmType: 'web',
+      });
+      const { uuid } = await host.registry.get('alone');
+      expect(reports.map(({ of, name }) => `${of}/${name}`).sort()).toEqual([
+        'tenants/first',
+        'tenants/second',
+        `vms/${uuid}`,
+      ]);
+      for (const [of, name, own] of [
+        ['tenants', 'first', secrets.first],
+        ['tenants', 'second', secrets.second],
+        ['vms', uuid!, secrets.alone],
+      ] as const) {
+        const key = { of, name, vmType: 'web' };
+        const samples = host.source.dictionaries.samplesFolder(key);
+        const kept = (await host.source.dictionaries.current(key))?.dictionary.bytes ?? Buffer.alloc(0);
+        const held = Buffer.concat([kept, ...readdirSync(samples).map((file) => readFileSync(join(samples, file)))]);
+        expect(Object.values(secrets).filter((secret) => held.includes(secret))).toEqual([own]);
+      }
+    }, 60_000);
 
     it('is left alone where enableDictionary is off', async () => {
       const [back] = await moveVm('m2', 'vm', b, a, { enableDictionary: false });

@@ -225,10 +225,10 @@ describe('is durable when the act is over:', () => {
     );
     expect(await after(() => bases.forget('debian'), join(folder, 'bases', 'debian.json'))).toEqual(['gone']);
     const dictionaries = new DictionaryStore(folder);
-    await dictionaries.put('web', Buffer.alloc(1000, 1), 1, 0.1);
-    expect(await after(() => dictionaries.forget('web'), join(folder, 'dictionaries', 'trained', 'web'))).toEqual([
-      'gone',
-    ]);
+    await dictionaries.put({ of: 'tenants', name: 'acme', vmType: 'web' }, Buffer.alloc(1000, 1), 1, 0.1);
+    expect(
+      await after(() => dictionaries.forget('web'), join(folder, 'dictionaries', 'tenants', 'acme', 'web')),
+    ).toEqual(['gone']);
     const registry = new VmRegistry(folder);
     await registry.put({ vmId: 'vm', images: [], presence: 'here', generation: 0 });
     expect(await after(() => registry.remove('vm'), join(folder, 'vms', 'vm.json'))).toEqual(['gone']);

@@ -53,7 +53,11 @@ describe.each(BAD)('what is asked for by the id %j is neither read, written nor 
     ['a baseline', (dataDir) => new BaselineStore(dataDir).open(id, 'vda')],
     ['an image of a baseline', (dataDir) => new BaselineStore(dataDir).open('vm', id)],
     ['a baseline to be forgotten', (dataDir) => new BaselineStore(dataDir).forget(id, 'vda')],
-    ['a dictionary', (dataDir) => new DictionaryStore(dataDir).current(id)],
+    ['a dictionary', (dataDir) => new DictionaryStore(dataDir).current({ of: 'vms', name: 'vm', vmType: id })],
+    [
+      'a dictionary of a tenant',
+      (dataDir) => new DictionaryStore(dataDir).current({ of: 'tenants', name: id, vmType: 'web' }),
+    ],
     ['a dictionary to be forgotten', (dataDir) => new DictionaryStore(dataDir).forget(id)],
     ['a received dictionary', (dataDir) => new DictionaryStore(dataDir).received(id)],
     ['a base', (dataDir) => new BaseStore(dataDir).forget(id)],
@@ -103,7 +107,7 @@ describe('a name of a folder', () => {
   it('is free for a VM type', async () => {
     const store = new DictionaryStore(temporaryFolder());
     const bytes = Buffer.from('a dictionary');
-    const { hash } = await store.put('received', bytes, 1, 0.1);
+    const { hash } = await store.put({ of: 'tenants', name: 'received', vmType: 'received' }, bytes, 1, 0.1);
     expect(await store.received(hash)).toBeUndefined();
     expect((await store.list()).map(({ vmType }) => vmType)).toEqual(['received']);
   });

@@ -33,8 +33,9 @@ test('also where `vm define` was there before an agent', async () => {
 test('samples of VMs’ pages, too', async () => {
   const dataDir = join(temporaryFolder(), 'dwcp');
   const pool = new CodecPool(1);
-  await trainDictionary('web', Buffer.alloc(8192, 7), new DictionaryStore(dataDir), pool);
+  const key = { of: 'tenants', name: 'acme', vmType: 'web' } as const;
+  await trainDictionary(key, Buffer.alloc(8192, 7), new DictionaryStore(dataDir), pool);
   await pool.close();
-  expect(readdirSync(new DictionaryStore(dataDir).samplesFolder('web'))).toHaveLength(1);
+  expect(readdirSync(new DictionaryStore(dataDir).samplesFolder(key))).toHaveLength(1);
   expect(open(dataDir)).toEqual([]);
 });

@@ -34,8 +34,8 @@ export function addDictionaryCommands(program: Command): void {
     outputOf(command).emit({ event: 'trained', vmType, ...result }, () =>
       [
         ...result.trained.map(
-          ({ hostId, kept, reason, version, samples }) =>
-            `${hostId}: ${kept ? `version ${version ?? 0}` : 'not kept'}: ${reason}; ${samples} samples`,
+          ({ hostId, of, kept, reason, version, samples }) =>
+            `${hostId}: ${of === undefined ? '' : `${of}: `}${kept ? `version ${version ?? 0}` : 'not kept'}: ${reason}; ${samples} samples`,
         ),
         ...result.away.map((line) => `left out: ${line}`),
         ...(result.trained.length + result.away.length === 0 ? ['no host is known yet; name them with --hosts'] : []),
@@ -78,9 +78,10 @@ export function addDictionaryCommands(program: Command): void {
       else
         output.say(
           table([
-            ['type', 'version', 'size', 'gain', 'samples', 'trained', 'hash'],
+            ['type', 'of', 'version', 'size', 'gain', 'samples', 'trained', 'hash'],
             ...versions.map((each) => [
               each.vmType,
+              each.of === 'tenants' ? each.name : `VM ${each.name}`,
               String(each.version),
               formatBytes(each.sizeBytes),
               `${(100 * each.gain).toFixed(1)} %`,

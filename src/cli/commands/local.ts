@@ -44,8 +44,11 @@ export function addLocalCommands(program: Command): void {
       .description('Make a VM known to this host: image files, or a guest by its QEMU command behind --')
       .argument('<vm>', 'its id')
       .argument('[command...]', 'behind --: the QEMU command that runs it')
-      .option('--type <type>', 'what it has in common with others that look alike: they share a dictionary')
-      .option('--tenant <tenant>', 'whose it is: its pages may refer to bases of the same tenant (`dwcp base`)')
+      .option(
+        '--type <type>',
+        'what it has in common with others that look alike: those of one tenant share a dictionary',
+      )
+      .option('--tenant <tenant>', 'whose it is: only VMs of one tenant share bases (`dwcp base`) and dictionaries')
       .option('--disk <[name=]path>', 'a disk image; may be given again', collect, [])
       .option('--memory <[name=]path>', 'a saved memory image', collect, [])
       .option('--gpu <[name=]path>', 'the saved state of an accelerator; may be given again', collect, []),

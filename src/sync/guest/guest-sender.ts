@@ -9,6 +9,7 @@ import { BLOCK_SIZE_BYTES, type ImageSpec } from '../../model/image';
 import type { MigrationOptions } from '../../model/options';
 import { ownValue } from '../../model/own-value';
 import type { LevelAndStreams } from '../../model/tiers';
+import type { DictionaryKey } from '../../store/dictionaries';
 import { Manifest } from '../../store/manifest';
 import type { SendingSession } from '../../transport/sending-session';
 import { PageTable } from '../codec/page-table';
@@ -30,7 +31,8 @@ export interface GuestImage {
 
 export interface GuestSendRequest {
   readonly vmId: string;
-  readonly vmType?: string | undefined;
+  /** What frames may be packed with. */
+  readonly dictionaryKey?: DictionaryKey | undefined;
   /** Of memory: versions sent before. */
   readonly versions: SharedVersions;
   /** Of the guest's disks, for a sample of what they hold. */
@@ -255,7 +257,7 @@ export class GuestSender {
     await (declared ?? references?.declare(session, (imageId) => this.#lane(imageId).imageNumber));
     const { bases, dictionary } = await learnShared(this.#migration, session, options, {
       compress: start.compress,
-      vmType: this.#request.vmType,
+      dictionaryKey: this.#request.dictionaryKey,
       paths: hasBases ? this.#request.diskPaths : undefined,
     });
     this.#passes += 1;

@@ -9,6 +9,7 @@ import { type GuestSpec, MEMORY_IMAGE_ID } from '../../model/guest';
 import type { ImageSpec, VmImage } from '../../model/image';
 import type { MigrationOptions } from '../../model/options';
 import type { LevelAndStreams } from '../../model/tiers';
+import type { DictionaryKey } from '../../store/dictionaries';
 import type { SendingSession } from '../../transport/sending-session';
 import type { SourceMigration } from '../source/source-migration';
 import type { GuestHeadStart } from './guest-head-start';
@@ -19,7 +20,7 @@ import type { MoveMode } from './move-mode';
 
 export interface LiveRequest {
   readonly vmId: string;
-  readonly vmType: string | undefined;
+  readonly dictionaryKey: DictionaryKey | undefined;
   readonly images: readonly (ImageSpec & VmImage)[];
   readonly guest: Pick<GuestSpec, 'ramBlocks'>;
   readonly headStart: GuestHeadStart;
@@ -84,7 +85,7 @@ export class LiveSending {
   /** @param failed hears what ends the sending */
   async begin({ migration, start, linkBytesPerSecond }: LinkKnown, failed: (error: DwcpError) => void): Promise<void> {
     const { request, guest, memory, memoryImage, disks, mode } = this.#parts;
-    const { images, vmId, vmType, headStart, options } = request;
+    const { images, vmId, dictionaryKey, headStart, options } = request;
     const ports = await guest.watchDisks(images.filter(({ kind }) => kind === 'disk'));
     mode.throwIfEnded();
     for (const image of images) {
@@ -93,7 +94,7 @@ export class LiveSending {
     }
     this.#sender = new GuestSender(migration, {
       vmId,
-      vmType,
+      dictionaryKey,
       versions: memory.settled.versions,
       references: options.enableDeltaSync ? headStart.references : undefined,
       diskPaths: images.filter(({ kind }) => kind === 'disk').map(({ path }) => path),

@@ -1,9 +1,10 @@
 /**
- * Brings the dictionary of a VM's type into use for a session: the destination has it, or is sent it once, and says that it is
+ * Brings the dictionary that a VM goes with into use for a session: the destination has it, or is sent it once, and says that it is
  * active before the first frame is packed with it. Without one, or where anything of this fails, frames go without.
  */
 import { type SharedDictionary, shareDictionary } from '../../encoder/trained-dictionary';
 import { toDwcpError } from '../../model/errors';
+import type { DictionaryKey } from '../../store/dictionaries';
 import type { SendingSession } from '../../transport/sending-session';
 import { dictionaryAnsweredSchema, readBody } from '../protocol';
 import type { SourceMigration } from './source-migration';
@@ -11,12 +12,12 @@ import type { SourceMigration } from './source-migration';
 export async function activeDictionary(
   migration: SourceMigration,
   session: SendingSession,
-  vmType: string | undefined,
+  key: DictionaryKey | undefined,
 ): Promise<SharedDictionary | undefined> {
-  if (vmType === undefined) return undefined;
+  if (key === undefined) return undefined;
   const { dictionaries, explain } = migration.context;
   try {
-    const current = await dictionaries.current(vmType);
+    const current = await dictionaries.current(key);
     if (!current) return undefined;
     const { hash, bytes } = current.dictionary;
     const ask = async (payload?: Buffer): Promise<boolean> =>
@@ -24,7 +25,7 @@ export async function activeDictionary(
     const active = (await ask()) || (await ask(bytes));
     explain?.(
       migration.migrationId,
-      `dictionary ${vmType} version ${current.described.version}: ${active ? 'active on both sides' : 'refused by the destination'}`,
+      `dictionary ${key.vmType} version ${current.described.version}: ${active ? 'active on both sides' : 'refused by the destination'}`,
     );
     return active ? shareDictionary(current.dictionary) : undefined;
   } catch (error) {

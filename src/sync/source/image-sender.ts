@@ -9,6 +9,7 @@ import type { ImageSpec } from '../../model/image';
 import type { MigrationOptions } from '../../model/options';
 import type { LevelAndStreams } from '../../model/tiers';
 import { type Baseline, type BaselineStore, baselinePathOf } from '../../store/baselines';
+import type { DictionaryKey } from '../../store/dictionaries';
 import { Manifest } from '../../store/manifest';
 import type { ContentCipher } from '../../store/sealing-key';
 import type { SendingSession } from '../../transport/sending-session';
@@ -25,7 +26,8 @@ import type { SourceMigration } from './source-migration';
 
 export interface SendImageRequest {
   readonly vmId: string;
-  readonly vmType?: string | undefined;
+  /** What frames may be packed with. */
+  readonly dictionaryKey?: DictionaryKey | undefined;
   readonly image: ImageSpec;
   readonly path: string;
   readonly feed: StillFeed;
@@ -172,7 +174,7 @@ export class ImageSender {
     await references?.sources.declare(session, references.numberOf);
     const { bases, dictionary } = await learnShared(this.#migration, session, options, {
       compress: start.compress,
-      vmType: this.#request.vmType,
+      dictionaryKey: this.#request.dictionaryKey,
       paths: held.bases ? [this.#request.path] : undefined,
     });
     this.#beginPass(feed);

@@ -7,6 +7,7 @@ import { onAbort } from '../../model/abort';
 import { toDwcpError } from '../../model/errors';
 import type { MigrationOptions } from '../../model/options';
 import type { LevelAndStreams } from '../../model/tiers';
+import type { DictionaryKey } from '../../store/dictionaries';
 import type { SendingSession } from '../../transport/sending-session';
 import type { SessionStats } from '../../transport/session-supplier';
 import type { TunerBounds } from '../../transport/stream-tuner';
@@ -87,10 +88,15 @@ export async function learnShared(
   migration: SourceMigration,
   session: SendingSession,
   { enableDeltaSync, enableDictionary }: Pick<MigrationOptions, 'enableDeltaSync' | 'enableDictionary'>,
-  { compress, vmType, paths }: { compress: boolean; vmType: string | undefined; paths: readonly string[] | undefined },
+  {
+    compress,
+    dictionaryKey,
+    paths,
+  }: { compress: boolean; dictionaryKey: DictionaryKey | undefined; paths: readonly string[] | undefined },
 ): Promise<KnownAtBothEnds> {
   const bases = enableDeltaSync && paths ? await learnBases(migration, session, paths) : undefined;
-  const dictionary = enableDictionary && compress ? await activeDictionary(migration, session, vmType) : undefined;
+  const dictionary =
+    enableDictionary && compress ? await activeDictionary(migration, session, dictionaryKey) : undefined;
   return { bases, dictionary };
 }
 

@@ -1,6 +1,6 @@
 /**
- * Trains a dictionary for VMs of one type from pages of their images, with `zstd --train`. Each refresh adds new samples and lets
- * the oldest go. Every eighth page is held out; a dictionary is kept only where frames of those become smaller by 3 % or
+ * Trains a dictionary for VMs of one type and tenant from pages of their images, with `zstd --train`. Each refresh adds new samples and
+ * lets the oldest go. Every eighth page is held out; a dictionary is kept only where frames of those become smaller by 3 % or
  * more. Frames are what dictionaries serve: a page or two, at a low level.
  */
 import { execFile } from 'node:child_process';
@@ -12,7 +12,12 @@ import { shareBytes } from '../../encoder/trained-dictionary';
 import { DwcpError, errnoOf, messageOf } from '../../model/errors';
 import { PAGE_SIZE_BYTES } from '../../model/image';
 import { MIB } from '../../model/units';
-import { type DictionaryStore, type DictionaryVersion, MAX_DICTIONARY_BYTES } from '../../store/dictionaries';
+import {
+  type DictionaryKey,
+  type DictionaryStore,
+  type DictionaryVersion,
+  MAX_DICTIONARY_BYTES,
+} from '../../store/dictionaries';
 import type { CodecPool } from '../codec/codec-pool';
 import { filledPages } from '../codec/file-sample';
 
@@ -28,8 +33,7 @@ const TRAINING_MS = 120_000;
 /** Magic number and id: without them zstd takes all that follows as content. */
 const HEADER_BYTES = 8;
 
-export interface TrainingReport {
-  readonly vmType: string;
+export interface TrainingReport extends DictionaryKey {
   readonly kept: boolean;
   readonly reason: string;
   readonly samples: number;
@@ -59,23 +63,23 @@ function* randomPlaces(pages: number, tries: number): Generator<number> {
 
 /** Adds samples of images to those of the type, and trains. @throws TOOL_MISSING where zstd is not installed */
 export async function refreshDictionary(
-  vmType: string,
+  key: DictionaryKey,
   paths: readonly string[],
   store: DictionaryStore,
   pool: CodecPool,
 ): Promise<TrainingReport> {
   const pages = await samplePages(paths, PAGES_A_REFRESH);
-  return trainDictionary(vmType, pages, store, pool);
+  return trainDictionary(key, pages, store, pool);
 }
 
 /** @param pages new samples of 4 KiB, one behind the other; a rest is left out */
 export async function trainDictionary(
-  vmType: string,
+  key: DictionaryKey,
   pages: Buffer,
   store: DictionaryStore,
   pool: CodecPool,
 ): Promise<TrainingReport> {
-  const folder = store.samplesFolder(vmType);
+  const folder = store.samplesFolder(key);
   await mkdir(folder, { recursive: true, mode: 0o700 });
   if (pages.length >= PAGE_SIZE_BYTES)
     await writeFile(
@@ -87,17 +91,17 @@ export async function trainDictionary(
   const samples = (training.length + heldOut.length) / PAGE_SIZE_BYTES;
   if (samples < LEAST_PAGES)
     return {
-      vmType,
+      ...key,
       kept: false,
       reason: `${samples} pages are too few to train on; ${LEAST_PAGES} are needed`,
       samples,
       gain: 0,
     };
   const { bytes, gain } = await best(await trained(training), heldOut, pool);
-  const current = await store.current(vmType);
+  const current = await store.current(key);
   if (gain < LEAST_GAIN)
     return {
-      vmType,
+      ...key,
       kept: false,
       reason: `gains ${(100 * gain).toFixed(1)} % on pages held out, less than ${100 * LEAST_GAIN} %`,
       samples,
@@ -106,7 +110,7 @@ export async function trainDictionary(
   const before = current && (await gainOf(current.dictionary.bytes, heldOut, pool));
   if (before !== undefined && before >= gain)
     return {
-      vmType,
+      ...key,
       kept: false,
       reason:
         `version ${current?.described.version ?? 0} gains ${(100 * before).toFixed(1)} % on the same pages, the new ` +
@@ -115,8 +119,8 @@ export async function trainDictionary(
       gain,
       version: current?.described,
     };
-  const version = await store.put(vmType, bytes, samples, gain);
-  return { vmType, kept: true, reason: `gains ${(100 * gain).toFixed(1)} % on pages held out`, samples, gain, version };
+  const version = await store.put(key, bytes, samples, gain);
+  return { ...key, kept: true, reason: `gains ${(100 * gain).toFixed(1)} % on pages held out`, samples, gain, version };
 }
 
 /** With its entropy tables, which serve pages that are alike, or as content alone, which serves mixed ones better. */
