@@ -86,14 +86,16 @@ describe('a baseline', () => {
     const record = {
       migrationId: 'd1',
       vmId: 'vm',
-      tenant,
-      uuid,
       mode: 'direct',
       fence: 0,
       generation: 0,
       sourceHost: 'c',
-      images: [{ imageId: 'vda', kind: 'disk', sizeBytes: SIZE, path: '/' }],
+      images: [{ imageId: 'vda', kind: 'disk', sizeBytes: SIZE }],
     };
+    for (const claimed of [{ tenant }, { uuid }])
+      await expect(control.request('prepare', { record: { ...record, ...claimed } })).rejects.toMatchObject({
+        code: 'PROTOCOL_VIOLATION',
+      });
     await control.request('prepare', { record });
     expect((await here.a.hub.incoming.get('d1')).record.tenant).toBeUndefined();
     const { body } = await control.request('open_image', { imageId: 'vda', useBaseline: true });
