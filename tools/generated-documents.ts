@@ -26,7 +26,8 @@ import {
   WORKFLOWS,
   warmWorkflowId,
 } from '../src/model/names';
-import { describe, MIGRATION_OPTIONS, type OptionSpec, PROCESS_OPTIONS } from '../src/model/options';
+import { describe } from '../src/model/option-text';
+import { MIGRATION_OPTIONS, type OptionSpec, PROCESS_OPTIONS } from '../src/model/options';
 import {
   DESTINATION_EVENTS,
   DESTINATION_TABLE,

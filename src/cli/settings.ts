@@ -7,14 +7,13 @@ import { resolve } from 'node:path';
 import { type Command, Option } from 'commander';
 import { parse } from 'yaml';
 import { DwcpError, messageOf } from '../model/errors';
+import { describe, parseOption } from '../model/option-text';
 import {
-  describe,
   MIGRATION_OPTIONS,
   type MigrationOptions,
   type OptionSpec,
   PROCESS_OPTIONS,
   type ProcessOptions,
-  parseOption,
   withDefaults,
 } from '../model/options';
 import { ownValue } from '../model/own-value';

@@ -1,6 +1,7 @@
 /** Names from outside find the rows of a table and nothing else that an object answers to. */
 import { toDwcpError } from '../../src/model/errors';
-import { compileMigrationOptions, PROCESS_OPTIONS, parseOption } from '../../src/model/options';
+import { parseOption } from '../../src/model/option-text';
+import { compileMigrationOptions, PROCESS_OPTIONS } from '../../src/model/options';
 import { ownValue } from '../../src/model/own-value';
 import { parseDurationMs, parseRateBytesPerSecond, parseSizeBytes } from '../../src/model/units';
 

@@ -43,13 +43,9 @@ export class DestinationMigration {
     this.images = new OpenImages(record, context);
     const { guest, vmId, images, mode } = record;
     // Nothing runs for a warm-up or a plan, nor for a session that a peer has made itself.
-    this.#guest =
-      mode === 'migrate' && guest
-        ? new DestinationGuest(
-            this.#folder(),
-            context.activator.receiveGuest(vmId, guest.command, guest.ramBlocks, images),
-          )
-        : undefined;
+    if (mode !== 'migrate' || !guest) return;
+    const receiver = context.activator.receiveGuest(vmId, guest.command, guest.ramBlocks, images);
+    this.#guest = new DestinationGuest(this.#folder(), receiver);
   }
 
   /** How the guest began to run here, where one did. */
