@@ -49,8 +49,11 @@ export class PeerPool {
         await greet(idle.connection, full, IDLE_PATIENCE_MS);
         return idle.connection;
       } catch (error) {
+        const { code } = toDwcpError(error, 'PEER_UNREACHABLE');
+        // What the other side had sent before it heard that the session was over: the connection is of no use, the peer is.
+        if (code === 'PROTOCOL_VIOLATION') continue;
         // An idle connection that has died says nothing about the peer; a refusal does.
-        if (toDwcpError(error, 'PEER_UNREACHABLE').code !== 'PEER_UNREACHABLE') throw error;
+        if (code !== 'PEER_UNREACHABLE') throw error;
         this.#forget(peer);
       }
     }

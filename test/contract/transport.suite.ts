@@ -195,6 +195,20 @@ export function transportSuite(name: string, tls?: () => TlsFiles): void {
       next.close();
     });
 
+    it('opens a session over another connection where what an earlier one had on its way still comes', async () => {
+      const session = await lab.open();
+      const [control] = [...lab.accepted];
+      // The other side has not heard yet that it is over.
+      control!.write(buildFrame('ping', 1));
+      session.close();
+      const next = await lab.open('s2');
+      await next.establish(2);
+      const supplier = new CountingSupplier(10, 1000);
+      await next.transfer(supplier, never);
+      expect(supplier.verifiedBatches).toBe(10);
+      next.close();
+    });
+
     it('lets nobody in without a grant of this agent, for this session, that has not expired', async () => {
       const peer = { address: '127.0.0.1', port: lab.port };
       const hello = { sessionId: 's1', epoch: 1, sourceHost: 'a', grant: mintGrant(KEY, 'session', 's1', 60_000) };
