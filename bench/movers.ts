@@ -4,6 +4,7 @@
  */
 import { spawn } from 'node:child_process';
 import type { Child, Children } from '../src/cli/demo/children';
+import { wait } from '../src/system/wait';
 import type { SendLine } from './transport-ends';
 import type { WanLink } from './wan-link';
 
@@ -42,10 +43,6 @@ export interface Mover {
   start(place: Place, seconds: number): Promise<Moving>;
 }
 
-export function pause(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms));
-}
-
 /** Nothing said: a mover that is no sender of ours. */
 export const SILENT = {
   lines: [],
@@ -76,7 +73,7 @@ export async function end(child: Child): Promise<void> {
 /** A server that listens and a client that is waited for; both end after the time. */
 export async function pair(server: () => Child, client: () => Child, seconds: number): Promise<Moving> {
   const receiver = server();
-  await pause(READY_MS);
+  await wait(READY_MS);
   const sender = client();
   const timer = setTimeout(() => sender.process.kill('SIGKILL'), seconds * 1000);
   return {

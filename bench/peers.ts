@@ -3,16 +3,13 @@
  * the other host, and is checked like everything else.
  */
 import { spawn } from 'node:child_process';
-import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Children } from '../src/cli/demo/children';
+import { wait } from '../src/system/wait';
+import { rsyncDaemon } from './rsync-daemon';
 import type { WanLink } from './wan-link';
 
 const READY_MS = 700;
-
-function pause(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms));
-}
 
 function finished(command: string, args: readonly string[]): Promise<void> {
   return new Promise((resolve, reject) => {
@@ -31,41 +28,17 @@ export async function rsyncOver(
   folder: string,
   source: string,
 ): Promise<{ seconds: number; path: string }> {
-  const arrivals = join(folder, 'rsync');
-  mkdirSync(arrivals, { recursive: true });
-  const config = join(folder, 'rsyncd.conf');
-  writeFileSync(
-    config,
-    `use chroot = no\nuid = root\ngid = root\npid file = ${join(folder, 'rsyncd.pid')}\n[in]\npath = ${arrivals}\nread only = no\n`,
-  );
+  const served = rsyncDaemon(folder, link.b.address, `pid file = ${join(folder, 'rsyncd.pid')}`);
   const [command = 'ip', ...prefix] = link.b.prefix;
-  const daemon = children.start('rsyncd', command, [
-    ...prefix,
-    'rsync',
-    '--daemon',
-    '--no-detach',
-    '--config',
-    config,
-    '--port',
-    '8730',
-    '--address',
-    link.b.address,
-  ]);
-  await pause(READY_MS);
+  const daemon = children.start('rsyncd', command, [...prefix, ...served.command]);
+  await wait(READY_MS);
   const startedAt = performance.now();
   const [client = 'ip', ...clientPrefix] = link.a.prefix;
-  await finished(client, [
-    ...clientPrefix,
-    'rsync',
-    '-z',
-    '--sparse',
-    source,
-    `rsync://${link.b.address}:8730/in/image`,
-  ]);
+  await finished(client, [...clientPrefix, 'rsync', '-z', '--sparse', source, served.target]);
   const seconds = (performance.now() - startedAt) / 1000;
   daemon.process.kill('SIGTERM');
   await daemon.ended;
-  return { seconds, path: join(arrivals, 'image') };
+  return { seconds, path: join(served.arrivals, 'image') };
 }
 
 /** `zstd -3` into one TCP connection, unpacked as it arrives. */
@@ -85,7 +58,7 @@ export async function zstdOver(
     `}).listen(8731,${JSON.stringify(link.b.address)})`,
   ].join('');
   const receiver = children.start('zstd-receiver', command, [...prefix, process.execPath, '-e', program]);
-  await pause(READY_MS);
+  await wait(READY_MS);
   const startedAt = performance.now();
   const [client = 'ip', ...clientPrefix] = link.a.prefix;
   const sender = [

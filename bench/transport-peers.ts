@@ -1,12 +1,13 @@
 /**
  * The peers of the transport's benches: iperf3, one Node stream, rsync, rclone. Installed where they can be.
  */
-import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Children } from '../src/cli/demo/children';
 import { findTool } from '../src/cli/demo/tools';
 import { type Mover, on, pair } from './movers';
 import { say } from './report';
+import { rsyncDaemon } from './rsync-daemon';
 
 /** Connections that rclone takes where nobody says how many. */
 const RCLONE_DEFAULT = 4;
@@ -41,30 +42,12 @@ export const nodeTcp: Mover = {
 export const rsync: Mover = {
   name: 'rsync',
   start: ({ children, link, folder, image }, seconds) => {
-    const arrivals = join(folder, 'rsync');
-    rmSync(arrivals, { recursive: true, force: true });
-    mkdirSync(arrivals, { recursive: true });
+    rmSync(join(folder, 'rsync'), { recursive: true, force: true });
     // The daemon's child for a connection outlives it, and would keep its file for as long as a link that is gone is silent.
-    const config = join(folder, 'rsyncd.conf');
-    writeFileSync(
-      config,
-      `use chroot = no\nuid = root\ngid = root\ntimeout = 10\n[in]\npath = ${arrivals}\nread only = no\n`,
-    );
+    const { command, target } = rsyncDaemon(folder, link.b.address, 'timeout = 10');
     return pair(
-      () =>
-        on(children, link.b, [
-          'rsync',
-          '--daemon',
-          '--no-detach',
-          '--config',
-          config,
-          '--port',
-          '8730',
-          '--address',
-          link.b.address,
-        ]),
-      () =>
-        on(children, link.a, ['rsync', '--inplace', '--whole-file', image, `rsync://${link.b.address}:8730/in/image`]),
+      () => on(children, link.b, command),
+      () => on(children, link.a, ['rsync', '--inplace', '--whole-file', image, target]),
       seconds,
     );
   },

@@ -9,9 +9,9 @@
  * crash cuts off is taken away at the next start, with a line that says so. A file is full at 8 MiB, and of 64 the oldest goes.
  */
 import { createHash } from 'node:crypto';
-import { open, readdir, readFile, rm, truncate } from 'node:fs/promises';
+import { open, readFile, rm, truncate } from 'node:fs/promises';
 import { join } from 'node:path';
-import { isMissing } from './durable-file';
+import { namesIn } from './durable-file';
 import { makeFolderDurably } from './durable-folder';
 
 export const AUDIT_EVENTS = [
@@ -45,12 +45,7 @@ export function auditFolder(dataDir: string): string {
 
 /** Names of the files, the oldest first. */
 export async function auditFiles(folder: string): Promise<string[]> {
-  try {
-    return (await readdir(folder)).filter((name) => FILE_NAME.test(name)).sort();
-  } catch (error) {
-    if (isMissing(error)) return [];
-    throw error;
-  }
+  return (await namesIn(folder)).filter((name) => FILE_NAME.test(name)).sort();
 }
 
 interface Limits {

@@ -5,7 +5,7 @@
  */
 import { PHASES, type Phase } from '../../src/model/phases';
 import type { Lab, LabProcess } from './lab';
-import { after } from './waiting';
+import { until } from './waiting';
 
 const EACH_MS = 30_000;
 const AGENTS: readonly LabProcess[] = ['source agent', 'destination agent'];
@@ -23,14 +23,6 @@ export const HELD_PHASES = (Object.keys(PHASES) as Phase[]).filter(
 
 function signal(lab: Lab, processes: readonly LabProcess[], name: 'SIGSTOP' | 'SIGCONT'): void {
   for (const each of processes) lab.processOf(each)?.process.kill(name);
-}
-
-async function until<T>(what: string, look: () => Promise<T | undefined>): Promise<T> {
-  for (const deadline = Date.now() + EACH_MS; ; await after(20)) {
-    const seen = await look();
-    if (seen !== undefined) return seen;
-    if (Date.now() > deadline) throw new Error(`${what} did not come about`);
-  }
 }
 
 /** Activities of a VM's workflow that have been asked for, and how many of them have been answered. */
@@ -58,9 +50,11 @@ export async function heldIn(
   try {
     const id = await lab.migrate(vmId, options);
     for (;;) {
-      const pending = await until('an activity that was asked for', async () => {
+      let pending = 0;
+      await until(EACH_MS, 'an activity that was asked for', async () => {
         const { asked, answered } = await activitiesOf(lab, vmId);
-        return asked > answered ? asked : undefined;
+        pending = asked;
+        return asked > answered;
       });
       const { progress, state } = await lab.orchestrator.getMigrationStatus(id);
       if (progress?.phase === phase) return { id, letGo };
@@ -68,8 +62,10 @@ export async function heldIn(
         throw new Error(`not to be led into ${phase}: ${progress?.phase ?? state}`);
       signal(lab, ['control worker'], 'SIGSTOP');
       signal(lab, AGENTS, 'SIGCONT');
-      await until(`the end of ${progress?.phase ?? 'a phase'}`, async () =>
-        (await activitiesOf(lab, vmId)).answered === pending ? true : undefined,
+      await until(
+        EACH_MS,
+        `the end of ${progress?.phase ?? 'a phase'}`,
+        async () => (await activitiesOf(lab, vmId)).answered === pending,
       );
       signal(lab, AGENTS, 'SIGSTOP');
       signal(lab, ['control worker'], 'SIGCONT');

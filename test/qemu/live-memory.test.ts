@@ -19,9 +19,11 @@ import {
   type RunningGuest,
   startGuest,
 } from '../helpers/qemu';
+import { until } from '../helpers/waiting';
 
 const PAGES = 2048;
 const MEMORY_MIB = 64;
+const SOON_MS = 10_000;
 
 /** The newest version of every page, as a destination's RAM image would hold it. */
 class RamImage implements MigrationStreamHandler {
@@ -78,16 +80,6 @@ class RamImage implements MigrationStreamHandler {
   }
 }
 
-async function until(what: string, holds: () => boolean | Promise<boolean>): Promise<void> {
-  for (
-    const deadline = Date.now() + 10_000;
-    !(await holds());
-    await new Promise((resolve) => setTimeout(resolve, 30))
-  ) {
-    if (Date.now() > deadline) throw new Error(`${what} did not come about`);
-  }
-}
-
 const firstCount = async (guest: RunningGuest): Promise<number> => (await countsOf(guest, 1))[0]!;
 const running = async ({ qmp }: RunningGuest): Promise<boolean> => (await qmp.execute('query-status')).running;
 
@@ -99,7 +91,7 @@ describeWhere([needsQemu(), needsAssembler()])('a running guest', () => {
     autoConverge = false,
   ): Promise<{ source: RunningGuest; ram: RamImage; outgoing: OutgoingMigration }> {
     const source = await startGuest(guest, MEMORY_MIB);
-    await until('the guest’s third pass', async () => (await firstCount(source)) >= 3);
+    await until(SOON_MS, 'the guest’s third pass', async () => (await firstCount(source)) >= 3);
     const ram = new RamImage();
     const outgoing = new OutgoingMigration(
       source.qmp,
@@ -108,7 +100,7 @@ describeWhere([needsQemu(), needsAssembler()])('a running guest', () => {
       { autoConverge },
     );
     await outgoing.start();
-    await until('the second round', () => ram.rounds >= 2);
+    await until(SOON_MS, 'the second round', () => ram.rounds >= 2);
     return { source, ram, outgoing };
   }
 
@@ -139,7 +131,7 @@ describeWhere([needsQemu(), needsAssembler()])('a running guest', () => {
 
     outgoing.hold();
     const before = await firstCount(source);
-    await until('passes while the stream is held', async () => (await firstCount(source)) >= before + 2);
+    await until(SOON_MS, 'passes while the stream is held', async () => (await firstCount(source)) >= before + 2);
     outgoing.release();
 
     let stoppedAtMs = 0;
@@ -147,7 +139,7 @@ describeWhere([needsQemu(), needsAssembler()])('a running guest', () => {
     expect(await source.qmp.execute('query-status')).toMatchObject({ running: false });
     expect(ram.ended).toBe(false);
     await outgoing.complete();
-    await until('the device state', () => ram.ended && ram.device.length > 0);
+    await until(SOON_MS, 'the device state', () => ram.ended && ram.device.length > 0);
 
     const path = join(temporaryFolder(), 'incoming');
     const destination = await startGuest(guest, MEMORY_MIB, `unix:${path}`);
@@ -160,7 +152,7 @@ describeWhere([needsQemu(), needsAssembler()])('a running guest', () => {
     const resumed = destination.qmp.event('RESUME', ({ name }) => name === 'RESUME', 5000);
     await destination.qmp.execute('cont');
     expect((await resumed).atMs).toBeGreaterThan(stoppedAtMs);
-    await until('passes at the destination', async () => (await firstCount(destination)) > counts[0]! + 1);
+    await until(SOON_MS, 'passes at the destination', async () => (await firstCount(destination)) > counts[0]! + 1);
     expect(await running(source)).toBe(false);
   });
 
@@ -169,9 +161,9 @@ describeWhere([needsQemu(), needsAssembler()])('a running guest', () => {
     await outgoing.letSwitchOver(() => undefined);
     expect(await running(source)).toBe(false);
     await outgoing.cancel();
-    await until('the guest running', () => running(source));
+    await until(SOON_MS, 'the guest running', () => running(source));
     const count = await firstCount(source);
-    await until('passes after the cancel', async () => (await firstCount(source)) > count + 1);
+    await until(SOON_MS, 'passes after the cancel', async () => (await firstCount(source)) > count + 1);
     expectOnePass(
       await (async () => {
         await source.qmp.execute('stop');
@@ -187,7 +179,7 @@ describeWhere([needsQemu(), needsAssembler()])('a running guest', () => {
       throw new Error('the disk of the RAM image is full');
     };
     expect(await failed).toBe('INTERNAL');
-    await until('QEMU’s own end of it', async () => (await outgoing.info()).status === 'failed');
+    await until(SOON_MS, 'QEMU’s own end of it', async () => (await outgoing.info()).status === 'failed');
     expect(await running(source)).toBe(true);
   });
 });

@@ -2,19 +2,9 @@
  * What of a guest leads out of it: networks, character streams, screens. Allowed is what QEMU does by itself, what a host makes
  * anew in the guest's run folder, and taps and bridges that the host's configuration names.
  */
+import { ownValue } from '../../model/own-value';
 import { type Allowance, type Objection, quoted } from './allowance';
-import {
-  all,
-  checkPairs,
-  type KeyRules,
-  keyed,
-  oneOf,
-  ownRule,
-  type Rule,
-  refused,
-  unreadable,
-  word,
-} from './allowed-keys';
+import { all, checkPairs, type KeyRules, keyed, oneOf, type Rule, refused, unreadable, word } from './allowed-keys';
 import { parseOptionText, valueIn } from './option-text';
 
 const network: Rule = (name, allowance) => word(name, allowance) ?? allowance.network(name);
@@ -51,20 +41,16 @@ function net(kinds: readonly string[], further: KeyRules): Rule {
     const parsed = parseOptionText(text, 'type');
     const type = parsed && valueIn(parsed, 'type');
     if (!parsed || type === undefined) return unreadable(text);
-    const rules = kinds.includes(type) ? ownRules(type) : undefined;
+    const rules = kinds.includes(type) ? ownValue(NETS, type) : undefined;
     if (!rules)
       return `${quoted(type)} is not among the networks that a guest may have; use ${kinds.filter((kind) => kind !== 'hubport').join(', ')}`;
     const ofAll: KeyRules = { ...rules, ...further, type: word, id: word };
-    const objection = checkPairs(parsed, (key) => ownRule(ofAll, key), allowance);
+    const objection = checkPairs(parsed, (key) => ownValue(ofAll, key), allowance);
     if (objection !== undefined || type !== 'tap') return objection;
     if (valueIn(parsed, 'ifname') === undefined) return 'tap names no ifname; name the tap that the host has made';
     const scripts = ['script', 'downscript'].find((key) => valueIn(parsed, key) === undefined);
     return scripts === undefined ? undefined : `tap without ${scripts}= ${RUNS}; say ${scripts}=no`;
   };
-}
-
-function ownRules(type: string): KeyRules | undefined {
-  return Object.hasOwn(NETS, type) ? NETS[type] : undefined;
 }
 
 export const netdev = net(['user', 'tap', 'bridge', 'hubport'], {});
@@ -93,9 +79,10 @@ export const chardev: Rule = (text, allowance) => {
   const parsed = parseOptionText(text, 'backend');
   if (!parsed || parsed.json) return unreadable(text);
   const backend = valueIn(parsed, 'backend') ?? '';
-  if (!Object.hasOwn(STREAMS, backend))
+  const rules = ownValue(STREAMS, backend);
+  if (!rules)
     return `${quoted(backend)} is not among the streams that a guest may have; use ${Object.keys(STREAMS).join(', ')}`;
-  const objection = checkPairs(parsed, (key) => ownRule(STREAMS[backend] ?? {}, key), allowance);
+  const objection = checkPairs(parsed, (key) => ownValue(rules, key), allowance);
   if (objection !== undefined || backend !== 'socket') return objection;
   if (valueIn(parsed, 'path') === undefined) return 'socket names no path; a guest’s sockets are UNIX sockets, path=';
   return valueIn(parsed, 'server') === undefined

@@ -2,19 +2,9 @@
  * The devices and objects that a guest may have: those that are QEMU's own work. What hands a device, a file system, a socket or a
  * key of the host to the guest is refused, and what is not known here too.
  */
+import { ownValue } from '../../model/own-value';
 import { quoted } from './allowance';
-import {
-  all,
-  checkPairs,
-  keyed,
-  oneOf,
-  ownRule,
-  propertyRule,
-  type Rule,
-  refused,
-  unreadable,
-  word,
-} from './allowed-keys';
+import { all, checkPairs, keyed, oneOf, propertyRule, type Rule, refused, unreadable, word } from './allowed-keys';
 import { parseOptionText, valueIn } from './option-text';
 
 const VIRTIO =
@@ -94,7 +84,7 @@ export const object: Rule = (text, allowance) => {
   const parsed = parseOptionText(text, 'qom-type');
   if (!parsed) return unreadable(text);
   const type = valueIn(parsed, 'qom-type') ?? '';
-  const rule = ownRule(OBJECTS, type);
+  const rule = ownValue(OBJECTS, type);
   if (rule) return rule(text, allowance);
   if (type === 'memory-backend-file') return `${quoted(type)} is a file of its host; use memory-backend-ram or -memfd`;
   if (type === 'secret')

@@ -2,8 +2,9 @@
  * How a guest's disks may be described: files by absolute path, as raw or qcow2, and always named as which. QEMU goes by a disk's
  * first bytes where nothing is named, and these are the guest's to write.
  */
+import { ownValue } from '../../model/own-value';
 import { quoted } from './allowance';
-import { all, checkPairs, type KeyRules, oneOf, ownRule, type Rule, refused, unreadable, word } from './allowed-keys';
+import { all, checkPairs, type KeyRules, oneOf, type Rule, refused, unreadable, word } from './allowed-keys';
 import { type OptionText, parseOptionText, valueIn } from './option-text';
 
 /** Keys with which a file is opened. */
@@ -46,7 +47,7 @@ const PATH_KEYS = ['filename', 'file.filename'];
 function nodeRule(rules: KeyRules, key: string): Rule | undefined {
   // The path is looked at as a whole.
   if (PATH_KEYS.includes(key)) return () => undefined;
-  return THROTTLE.test(key) ? word : ownRule(rules, key);
+  return THROTTLE.test(key) ? word : ownValue(rules, key);
 }
 
 export const drive: Rule = (text, allowance) => {

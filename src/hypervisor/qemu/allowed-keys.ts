@@ -2,6 +2,7 @@
  * Rules for the text behind an option: which keys may be there and what each may say. Whatever is not named is refused: QEMU gains
  * options with every release, and one that is not known here may name anything of the host.
  */
+import { ownValue } from '../../model/own-value';
 import { type Allowance, isPrintable, type Objection, quoted } from './allowance';
 import { type OptionText, parseOptionText } from './option-text';
 
@@ -58,13 +59,8 @@ export function checkPairs(
 export function keyed(rules: KeyRules, unsaid?: string): Rule {
   return (value, allowance) => {
     const parsed = parseOptionText(value, unsaid);
-    return parsed ? checkPairs(parsed, (key) => ownRule(rules, key), allowance) : unreadable(value);
+    return parsed ? checkPairs(parsed, (key) => ownValue(rules, key), allowance) : unreadable(value);
   };
-}
-
-/** Not what every object has by birth. */
-export function ownRule(rules: KeyRules, key: string): Rule | undefined {
-  return Object.hasOwn(rules, key) ? rules[key] : undefined;
 }
 
 /** Properties of a device: any but those that name something of a host. */

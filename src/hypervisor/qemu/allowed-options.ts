@@ -3,7 +3,9 @@
  * it, QEMU runs as the agent's user, so nothing in it may name a program, file, socket or network but the guest's own and
  * what this host makes for it. What is not in the table is refused, each with one line that says what to write instead.
  */
+
 import { DwcpError, type DwcpErrorFields } from '../../model/errors';
+import { ownValue } from '../../model/own-value';
 import { type Allowance, type Objection, quoted } from './allowance';
 import { chardev, display, netdev, nic, oldNet, stream, vnc } from './allowed-backends';
 import { audiodev, device, global, object } from './allowed-devices';
@@ -130,7 +132,7 @@ function objectionTo(flag: string, value: string | undefined, allowance: Allowan
   if (flag.startsWith('--')) return `${quoted(flag)} has two dashes; write it with one`;
   if (ALONE_ALLOWED.has(flag)) return undefined;
   if (standsAlone(flag)) return `${flag} is not among the options that a guest may have; leave it out`;
-  const rule = Object.hasOwn(RULES, flag) ? RULES[flag] : undefined;
+  const rule = ownValue(RULES, flag);
   if (!rule) return `${quoted(flag)} is not among the options that a guest may have; leave it out`;
   if (value === undefined) return `${flag} has no value; give it one`;
   if (value.startsWith('-')) return `${flag} has the value ${quoted(value)}, which looks like an option; leave it out`;
