@@ -5,7 +5,6 @@ const sandboxInjectedGlobals = [
     'ArrayBuffer',
     'Atomics',
     'BigInt',
-    'Boolean',
     'Buffer',
     'DataView',
     'Error',
@@ -13,19 +12,7 @@ const sandboxInjectedGlobals = [
     'Infinity',
     'Int32Array',
   ],
-  ...[
-    'JSON',
-    'Map',
-    'Math',
-    'Number',
-    'Object',
-    'Promise',
-    'Set',
-    'SharedArrayBuffer',
-    'String',
-    'Symbol',
-    'Uint16Array',
-  ],
+  ...['JSON', 'Map', 'Math', 'Number', 'Object', 'Promise', 'SharedArrayBuffer', 'String', 'Symbol', 'Uint16Array'],
   ...['Uint32Array', 'Uint8Array', 'WeakMap'],
 ];
 
@@ -45,6 +32,7 @@ const project = (name, extra = {}) => ({
 module.exports = {
   maxWorkers: 1,
   testTimeout: 30_000,
+  testSequencer: `${__dirname}/tools/longest-first.cjs`,
   projects: [
     project('unit'),
     project('contract'),

@@ -10,6 +10,7 @@ const FOLDERS = [
   'encoder',
   'transport',
   'store',
+  'trust',
   'sync',
   'hypervisor',
   'agent',
@@ -26,14 +27,15 @@ const WALLS = {
   // The frame's size limits and checksum are the encoder's: one table of them, read by the layer that enforces it.
   transport: ['model', 'system', 'encoder'],
   store: ['model', 'system', 'encoder'],
+  trust: ['model', 'system', 'store', 'transport'],
   // Of hypervisor its contract.
   sync: ['model', 'system', 'encoder', 'transport', 'store', 'hypervisor'],
   hypervisor: ['model', 'system'],
   telemetry: ['model'],
-  activities: ['model', 'sync', 'store', 'transport', 'hypervisor', 'telemetry'],
+  activities: ['model', 'sync', 'store', 'transport', 'trust', 'hypervisor', 'telemetry'],
   workflows: ['model', 'activities'],
-  control: ['model', 'system', 'activities', 'sync', 'store', 'transport', 'telemetry'],
-  agent: ['model', 'system', 'activities', 'sync', 'store', 'transport', 'hypervisor', 'telemetry', 'control'],
+  control: ['model', 'system', 'activities', 'sync', 'store', 'transport', 'trust', 'telemetry'],
+  agent: ['model', 'system', 'activities', 'sync', 'store', 'transport', 'trust', 'hypervisor', 'telemetry', 'control'],
 };
 
 const NODE = ['node:*', 'fs', 'net', 'path', 'os', 'crypto', 'child_process', 'worker_threads'];

@@ -15,19 +15,20 @@ import { GRANT_LIFETIME_MS } from '../src/model/timing';
 import { formatBytes } from '../src/model/units';
 import type { BaselineListing, BaselineStore } from '../src/store/baselines';
 import { inSlices } from '../src/store/in-slices';
-import type { OwnedVm, OwnershipJournal } from '../src/store/ownership-journal';
+import type { OwnedVm } from '../src/store/ownership-journal';
 import type { VmRegistry } from '../src/store/vm-registry';
 import type { CodecPool } from '../src/sync/codec/codec-pool';
 import { endIdleDirect } from '../src/sync/destination/direct-sessions';
 import type { DestinationHub } from '../src/sync/destination-hub';
 import { inDoubtUnlessRefused } from '../src/sync/hand-over/in-doubt';
 import { destinationStep } from '../src/sync/hand-over/own-step';
-import type { TakenOver } from '../src/sync/protocol';
 import type { Advertised, Destination } from '../src/sync/source/source-context';
 import { type KeptCopy, keepBaselineCopy } from '../src/sync/upkeep/baseline-copy';
 import { type GrantPurpose, mintGrant } from '../src/transport/grants';
-import { behindBorder } from './border';
+import type { WarrantJudge } from '../src/trust/warrant-judge';
+import { type AuditHeadNow, behindBorder } from './border';
 import { withHeartbeat } from './heartbeat';
+import type { SayWord } from './say-word';
 
 export interface DestinationDependencies {
   readonly hostId: string;
@@ -36,10 +37,14 @@ export interface DestinationDependencies {
   readonly advertised: Advertised;
   readonly hub: DestinationHub;
   readonly registry: VmRegistry;
-  readonly ownership: OwnershipJournal;
   readonly store: BaselineStore;
   readonly pool: CodecPool;
   readonly guestPolicy: GuestPolicy;
+  /** Signs what this host says of a hand-over. */
+  readonly say: SayWord | undefined;
+  /** Undefined where nobody proves anything (insecureDataPlane). */
+  readonly judge: WarrantJudge | undefined;
+  readonly auditHead?: AuditHeadNow | undefined;
   readonly keepBaselineCopy: string;
   readonly storeLimit: number;
   /** Settles at once what closed migrations have left of a VM, instead of waiting for the next sweep. */
@@ -50,11 +55,11 @@ export interface DestinationDependencies {
 const COUNTED_AT_ONCE = 65_536;
 
 export function createDestinationActivities(deps: DestinationDependencies) {
-  const { hub, registry, ownership, store, pool } = deps;
+  const { hub, registry, store, pool } = deps;
 
-  const grant = (purpose: GrantPurpose, subject: string): Destination => ({
+  const grant = (purpose: GrantPurpose, subject: string, holder: string): Destination => ({
     ...deps.advertised,
-    grant: mintGrant(deps.key, purpose, subject, GRANT_LIFETIME_MS),
+    grant: mintGrant(deps.key, { purpose, subject, holder }, GRANT_LIFETIME_MS),
   });
 
   /** Another migration that is still open and has the VM's place here. */
@@ -73,8 +78,11 @@ export function createDestinationActivities(deps: DestinationDependencies) {
   ): Promise<Destination> {
     const { migrationId, vmId, mode, fence, sourceHost } = input;
     const own = await destinationStep(vm, migrationId);
-    if (own.state === 'mine' || own.state === 'installed') return grant('session', migrationId);
+    if (own.state === 'mine' || own.state === 'installed') return grant('session', migrationId, sourceHost);
     own.assert('prepare');
+    const newest = (await hub.incoming.find(migrationId))?.record.fence ?? 0;
+    if (newest > fence)
+      throw new DwcpError('FENCED', `The source has claimed ${vmId} again for migration ${migrationId}`);
     // One that is still open may be about to leave: that is settled first.
     const holder = await holderOf(vm, migrationId);
     if (holder !== undefined)
@@ -84,11 +92,13 @@ export function createDestinationActivities(deps: DestinationDependencies) {
     if (mode === 'migrate' && (await vm.fence()) > fence)
       throw new DwcpError('FENCED', `Host ${deps.hostId} has seen a newer migration of ${vmId}`);
     const images = input.images.map((image) => ({ ...image, path: registry.imagePath(known, vmId, image.imageId) }));
+    registry.assertPlaces(images);
     await assertSpace(deps.dataDir, images, store, vmId);
     const generation = Math.max(input.generation, known?.generation ?? 0) + 1;
-    const here = { vmId, images, runFolder: registry.runFolder(vmId), policy: deps.guestPolicy };
+    const [runFolder, tryFolder] = [registry.runFolder(vmId), registry.tryFolder(vmId)];
+    const here = { vmId, images, runFolder, tryFolder, policy: deps.guestPolicy };
     const guest = input.guest && (await prepareGuest(input.guest, here, input.force));
-    const definition = input.stoppedGuest && prepareStoppedGuest(input.stoppedGuest, here);
+    const definition = input.stoppedGuest && (await prepareStoppedGuest(input.stoppedGuest, here, input.force));
     await hub.incoming.prepare({
       ...looksOf(input),
       ...(guest && { guest }),
@@ -103,7 +113,7 @@ export function createDestinationActivities(deps: DestinationDependencies) {
       images,
     });
     if (mode === 'migrate' && own.state === 'none') await own.happened('prepare', fence);
-    return grant('session', migrationId);
+    return grant('session', migrationId, sourceHost);
   }
 
   return behindBorder(
@@ -115,8 +125,7 @@ export function createDestinationActivities(deps: DestinationDependencies) {
           async () => {
             const workflowId = activityInfo().workflowExecution?.workflowId ?? '';
             await endIdleDirect(hub, input.vmId);
-            const prepare = (): Promise<Destination> =>
-              ownership.exclusively(input.vmId, (vm) => promise(vm, input, workflowId));
+            const prepare = (): Promise<Destination> => hub.promising(input, (vm) => promise(vm, input, workflowId));
             return prepare().catch(async (error: unknown) => {
               if (!hasCode(error, 'VM_BUSY')) throw error;
               await deps.settle(input.vmId);
@@ -151,7 +160,9 @@ export function createDestinationActivities(deps: DestinationDependencies) {
         ),
 
       /** Promises not to start the VM for this migration; keeps what arrived as baseline. @throws ALREADY_PAST_RETURN */
-      abandonDestination: async (input: ActivityInput<'abandonDestination'>): Promise<void> =>
+      abandonDestination: async (
+        input: ActivityInput<'abandonDestination'>,
+      ): Promise<ActivityResult<'abandonDestination'>> =>
         withHeartbeat(
           () => ({ doing: 'keeping what has arrived as baseline' }),
           async () => {
@@ -159,18 +170,24 @@ export function createDestinationActivities(deps: DestinationDependencies) {
               input.migrationId,
               new DwcpError('CANCELLED', `Migration ${input.migrationId} was given up`),
             );
-            if (input.mode === 'migrate') await hub.abandon(input.migrationId, input.vmId, input.fence);
-            else await hub.dismiss(input.migrationId);
+            if (input.mode === 'migrate') {
+              await hub.abandon(input.migrationId, input.vmId, input.fence);
+              return deps.say?.('abandoned', input);
+            }
+            await hub.dismiss(input.migrationId);
+            return undefined;
           },
         ),
 
       /** The destination's half of a hand-over that goes by Temporal instead of the data plane. */
-      takeOver: async (input: ActivityInput<'takeOver'>): Promise<TakenOver> =>
+      takeOver: async (input: ActivityInput<'takeOver'>): Promise<ActivityResult<'takeOver'>> =>
         withHeartbeat(
           () => ({ doing: 'taking over' }),
           async () => {
             try {
-              return await hub.takeOver(input.migrationId, input.vmId, input.roots);
+              const taken = await hub.takeOver(input.migrationId, input.vmId, input.roots);
+              const takenOver = deps.say?.('taken_over', input);
+              return { ...taken, ...(takenOver !== undefined && { takenOver }) };
             } catch (error) {
               throw inDoubtUnlessRefused(error, input.vmId);
             }
@@ -210,13 +227,13 @@ export function createDestinationActivities(deps: DestinationDependencies) {
 
       /** A grant for streams that a peer establishes ahead. */
       grantPeer: (input: ActivityInput<'grantPeer'>): Promise<Destination> =>
-        Promise.resolve(grant('peer', input.sourceHost)),
+        Promise.resolve(grant('peer', input.sourceHost, input.sourceHost)),
 
       /** A grant for a session that only measures the path. */
       grantLink: (input: ActivityInput<'grantLink'>): Promise<Destination> =>
-        Promise.resolve(grant('session', input.sessionId)),
+        Promise.resolve(grant('session', input.sessionId, input.sourceHost)),
     },
-    { side: 'destination' },
+    { side: 'destination', judge: deps.judge, auditHead: deps.auditHead },
   );
 }
 

@@ -8,7 +8,8 @@ import { type DictionaryKey, type DictionaryStore, dictionaryKeyOf } from '../sr
 import type { VmRecord, VmRegistry } from '../src/store/vm-registry';
 import type { CodecPool } from '../src/sync/codec/codec-pool';
 import { refreshDictionary, type TrainingReport } from '../src/sync/upkeep/train-dictionary';
-import { behindBorder } from './border';
+import type { WarrantJudge } from '../src/trust/warrant-judge';
+import { type AuditHeadNow, behindBorder } from './border';
 import { withHeartbeat } from './heartbeat';
 
 export interface DictionaryDependencies {
@@ -16,9 +17,19 @@ export interface DictionaryDependencies {
   readonly store: BaselineStore;
   readonly dictionaries: DictionaryStore;
   readonly pool: CodecPool;
+  /** Undefined where nobody proves anything (insecureDataPlane). */
+  readonly judge: WarrantJudge | undefined;
+  readonly auditHead?: AuditHeadNow | undefined;
 }
 
-export function createDictionaryActivities({ registry, store, dictionaries, pool }: DictionaryDependencies) {
+export function createDictionaryActivities({
+  registry,
+  store,
+  dictionaries,
+  pool,
+  judge,
+  auditHead,
+}: DictionaryDependencies) {
   return behindBorder(
     {
       /**
@@ -44,7 +55,7 @@ export function createDictionaryActivities({ registry, store, dictionaries, pool
           },
         ),
     },
-    { side: 'source' },
+    { side: 'source', judge, auditHead },
   );
 }
 

@@ -7,13 +7,14 @@ import { z } from 'zod';
 import type { GuestPort } from '../src/hypervisor/contract';
 import type { ActivityInput } from '../src/model/activity-inputs';
 import type { ActivityResult } from '../src/model/activity-results';
-import { DwcpError, toDwcpError } from '../src/model/errors';
+import { DwcpError, hasCode, toDwcpError } from '../src/model/errors';
 import type { GuestDefinition } from '../src/model/guest';
 import type { HandOver } from '../src/model/hand-over';
 import { type ImageProgress, imageProgressSchema } from '../src/model/migration';
 import { dictionaryKeyOf } from '../src/store/dictionaries';
 import { GuestHeadStart } from '../src/sync/guest/guest-head-start';
-import type { GuestMove } from '../src/sync/guest/guest-move';
+import { type GuestMove, reportOf } from '../src/sync/guest/guest-move';
+import { IS_GONE } from '../src/sync/guest/guest-pause';
 import { LiveMigration } from '../src/sync/guest/live-migration';
 import { WholeGuestMove } from '../src/sync/guest/standard-guest-move';
 import type { TakenOver } from '../src/sync/protocol';
@@ -44,15 +45,20 @@ export function createGuestActivities({ connect, release, report, observe, ...pa
   const vms = new SourceVms(parts);
   /** What operators see: each image, and the guest's own state with its memory. */
   const progress = (live: GuestMove | undefined, before: readonly ImageProgress[]): z.infer<typeof reportSchema> => {
-    const now = live?.progress(before);
-    const images = (now?.images ?? []).map((image, index, all) =>
-      now && index === all.length - 1 ? { ...image, guest: now.guest } : image,
-    );
+    const images = live ? reportOf(live, before) : before;
     for (const image of images) {
       observe({ kind: 'progress', progress: image });
       report(image);
     }
-    return { v: 1, images };
+    return { v: 1, images: [...images] };
+  };
+
+  /** What earlier attempts have come to, also those of an agent that is gone. */
+  const spentBefore = (migrationId: string): readonly ImageProgress[] => {
+    const heard = lastReport(reportSchema)?.images ?? [];
+    const known = hub.spent.of(migrationId, heard);
+    hub.spent.note(migrationId, known);
+    return known;
   };
 
   /** What was begun ahead, where that stands; else a fresh one. */
@@ -66,7 +72,10 @@ export function createGuestActivities({ connect, release, report, observe, ...pa
     const { migrationId, vmId, options } = input;
     const known = { migration, start, linkBytesPerSecond: link.bandwidthBytesPerSecond };
     if (ahead && (await ahead.through(known))) return ahead;
-    await ahead?.breakOff();
+    if (ahead) {
+      await ahead.breakOff();
+      hub.spent.note(migrationId, reportOf(ahead, hub.spent.of(migrationId)));
+    }
     const { images, guest } = await vms.guestOf(input, input.images);
     const headStart =
       hub.takeHeadStart(migrationId) ?? new GuestHeadStart(vmId, images, guest.sharedFiles, hub.context);
@@ -76,6 +85,15 @@ export function createGuestActivities({ connect, release, report, observe, ...pa
     );
     await live.through(known);
     return live;
+  };
+
+  /** Ends a move for a reason. What keeps the guest from running on is worth more than that, but where it is gone. */
+  const endLive = async (migrationId: string, reason: unknown): Promise<void> => {
+    try {
+      await hub.endLive(migrationId);
+    } catch (error) {
+      if (!hasCode(reason, ...IS_GONE)) throw error;
+    }
   };
 
   const takeOver = async (input: HandOverInput, handedOver: Handed, signal: AbortSignal): Promise<MovedGuest> => {
@@ -109,7 +127,7 @@ export function createGuestActivities({ connect, release, report, observe, ...pa
         throttle: 0,
         ...live?.guest,
         responds: responds ?? false,
-        ...(downtimeMs !== undefined && { downtimeMs }),
+        ...(downtimeMs !== undefined && { downtimeMs, pausedMs: (live?.guest.pausedMs ?? 0) + downtimeMs }),
       },
       images: live?.images ?? [],
     };
@@ -128,7 +146,7 @@ export function createGuestActivities({ connect, release, report, observe, ...pa
     live: GuestMove,
     signal: AbortSignal,
   ): Promise<HandOver> => {
-    const { images: moved, roots, pausedAtMs, guest } = await live.pauseGuest(signal);
+    const { images: moved, roots, pausedAtMs, guest } = await live.pauseGuest(signal, hub.spent.of(migrationId));
     const images = moved.map((image) => ({ ...image, attempts: activityInfo().attempt }));
     for (const result of images) observe({ kind: 'image', result });
     const handOver = { destinationHost, destination, roots, live: { pausedAtMs, guest, images } };
@@ -141,9 +159,9 @@ export function createGuestActivities({ connect, release, report, observe, ...pa
       /** Disks, then memory, until the guest's pause would be short enough. The guest runs all the while. */
       guestRounds: async (input: ActivityInput<'guestRounds'>): Promise<{ rounds: number; reason: string }> => {
         const { migrationId, vmId, images, options, dwcp } = input;
-        const before = lastReport(reportSchema)?.images ?? [];
+        spentBefore(migrationId);
         return withHeartbeat(
-          () => progress(hub.live(migrationId), before),
+          () => progress(hub.live(migrationId), hub.spent.of(migrationId)),
           (signal) =>
             hub.ownershipStep(migrationId, signal, async (attempt) => {
               await vms.assertClaimed(vmId, migrationId);
@@ -162,7 +180,7 @@ export function createGuestActivities({ connect, release, report, observe, ...pa
                 await live.rounds(attempt);
                 return { rounds: live.progress([]).guest.round, reason: live.reason };
               } catch (error) {
-                await hub.endLive(migrationId);
+                await endLive(migrationId, error);
                 throw error;
               }
             }),
@@ -170,9 +188,10 @@ export function createGuestActivities({ connect, release, report, observe, ...pa
       },
 
       /** Pauses the guest, brings the last of it over and hands it over. Past it this host never lets it run again. */
-      guestSwitchover: async (input: ActivityInput<'guestSwitchover'>): Promise<MovedGuest> =>
-        withHeartbeat(
-          () => progress(hub.live(input.migrationId), []),
+      guestSwitchover: async (input: ActivityInput<'guestSwitchover'>): Promise<MovedGuest> => {
+        spentBefore(input.migrationId);
+        return withHeartbeat(
+          () => progress(hub.live(input.migrationId), hub.spent.of(input.migrationId)),
           (signal) =>
             hub.ownershipStep(input.migrationId, signal, async (attempt) => {
               const { migrationId, vmId } = input;
@@ -193,12 +212,13 @@ export function createGuestActivities({ connect, release, report, observe, ...pa
               const handOver = await untilHandedOver(input, live, attempt).catch(async (error: unknown) => {
                 // Whatever it was: nothing is handed over before its line is written, so the guest runs on. Where the
                 // line is there, it does not.
-                await hub.endLive(migrationId);
+                await endLive(migrationId, error);
                 throw error;
               });
               return takeOver(input, handOver, attempt);
             }),
-        ),
+        );
+      },
 
       /** What was handed over, where it was; for a hand-over that goes on by way of Temporal. */
       handedOverRoots: async (input: ActivityInput<'handedOverRoots'>): Promise<Record<string, string> | undefined> => {
@@ -214,6 +234,6 @@ export function createGuestActivities({ connect, release, report, observe, ...pa
             hub.ownershipStep(input.migrationId, signal, async () => released(input, await handed(input), input.taken)),
         ),
     },
-    { side: 'source' },
+    { side: 'source', judge: parts.judge, auditHead: parts.auditHead },
   );
 }

@@ -5,11 +5,13 @@
 import { activityInfo } from '@temporalio/activity';
 import type { GuestPort, InspectedImage } from '../src/hypervisor/contract';
 import type { ActivityInput } from '../src/model/activity-inputs';
+import type { ActivityResult } from '../src/model/activity-results';
 import { hasCode } from '../src/model/errors';
 import type { GuestDefinition, GuestSpec } from '../src/model/guest';
 import { type ImageSpec, looksOf } from '../src/model/image';
 import type { LinkSurvey } from '../src/model/link-survey';
 import type { MigrationOptions } from '../src/model/options';
+import type { OwnershipState } from '../src/model/ownership-machine';
 import { type LinkMeasurement, selectLevelAndStreams } from '../src/model/tiers';
 import { dictionaryKeyOf } from '../src/store/dictionaries';
 import type { VmRecord } from '../src/store/vm-registry';
@@ -24,6 +26,9 @@ import { createGuestActivities } from './source-guest';
 import { createImageActivities } from './source-images';
 import type { HandOverInput, LinkInput, PreparedSource, SourceDependencies } from './source-inputs';
 import { SourceVms } from './source-vm';
+
+/** Handed over, and no way back. */
+const AWAY: ReadonlySet<OwnershipState> = new Set(['handed_over', 'releasing', 'released']);
 
 export function createSourceActivities(dependencies: SourceDependencies) {
   const { hub, ownership, settle } = dependencies;
@@ -183,6 +188,12 @@ export function createSourceActivities(dependencies: SourceDependencies) {
           (signal) => hub.ownershipStep(input.migrationId, signal, () => handOver(input)),
         ),
 
+      /** This host's word that it never starts the VM by itself again; nothing where it has not said so to itself. */
+      handedOverWord: async (input: ActivityInput<'handedOverWord'>): Promise<ActivityResult<'handedOverWord'>> => {
+        const last = await dependencies.journal.last(input.vmId, input.migrationId);
+        return last && AWAY.has(last.state) ? dependencies.say?.('handed_over', input) : undefined;
+      },
+
       release: async (input: ActivityInput<'release'>): Promise<void> =>
         withHeartbeat(
           () => ({ doing: 'releasing the VM' }),
@@ -257,7 +268,7 @@ export function createSourceActivities(dependencies: SourceDependencies) {
         );
       },
     },
-    { side: 'source' },
+    { side: 'source', judge: dependencies.judge, auditHead: dependencies.auditHead },
   );
   return { ...vmActivities, ...imageActivities, ...guestActivities };
 }

@@ -12,7 +12,13 @@ import { type MigrationPlan, planMigration } from '../src/model/plan';
 import { dictionaryKeyOf } from '../src/store/dictionaries';
 import type { VmRecord } from '../src/store/vm-registry';
 import { ScanFeed, type StillFeed } from '../src/sync/feeds/block-feed';
-import { imageResultOf, progressOf, standardProgressOf, standardResultOf } from '../src/sync/source/image-results';
+import {
+  imageResultOf,
+  progressOf,
+  spentOn,
+  standardProgressOf,
+  standardResultOf,
+} from '../src/sync/source/image-results';
 import { ImageSender, type SendImageRequest } from '../src/sync/source/image-sender';
 import { assumeImage, sampleImage } from '../src/sync/source/plan-sampler';
 import { ReferenceSources } from '../src/sync/source/reference-sources';
@@ -36,6 +42,10 @@ export function createImageActivities({ serveStopped, report, observe, ...parts 
     void sources.fillDisks(new Map(disks.map(({ imageId, path }) => [imageId, path])), hub.context.pool);
     return { sources, numberOf: (imageId) => disks.find((disk) => disk.imageId === imageId)?.number ?? 0 };
   };
+
+  /** What earlier attempts at an image have come to, by whatever way, also those of an agent that is gone. */
+  const spentBefore = ({ migrationId, image }: ActivityInput<'standardTransferImage'>): ImageProgress | undefined =>
+    spentOn(hub.spent.of(migrationId), image.imageId) ?? lastReport(imageProgressSchema);
 
   /** An image that nothing writes, whatever form it lies in. */
   const still = async (
@@ -88,7 +98,7 @@ export function createImageActivities({ serveStopped, report, observe, ...parts 
         const located = vms.locate(vm, image);
         const disks = vms.located(vm, input.disks ?? []);
         const migration = open(input);
-        const before = lastReport(imageProgressSchema);
+        const before = spentBefore(input);
         const feed = await still(vm, located);
         const sender = new ImageSender(migration, {
           vmId: input.vmId,
@@ -115,6 +125,7 @@ export function createImageActivities({ serveStopped, report, observe, ...parts 
           observe({ kind: 'image', result });
           return result;
         } finally {
+          hub.spent.note(input.migrationId, [progressOf(sender.progress, before)]);
           await feed.close();
         }
       },
@@ -124,12 +135,14 @@ export function createImageActivities({ serveStopped, report, observe, ...parts 
         const vm = await vms.readable(input);
         const located = vms.locate(vm, image);
         const migration = open(input);
-        const before = lastReport(imageProgressSchema);
+        const before = spentBefore(input);
         const feed = await still(vm, located);
         const sender = new StandardSender(migration, image, feed);
         const startedAt = performance.now();
+        const soFar = (): ImageProgress =>
+          standardProgressOf(sender.progress, before, (performance.now() - startedAt) / 1000);
         const progress = (): ImageProgress => {
-          const now = standardProgressOf(sender.progress, before, (performance.now() - startedAt) / 1000);
+          const now = soFar();
           report(now);
           return now;
         };
@@ -140,10 +153,11 @@ export function createImageActivities({ serveStopped, report, observe, ...parts 
           migration.sentManifests.set(image.imageId, sent.manifest);
           return standardResultOf(sent, image.kind, before, activityInfo().attempt);
         } finally {
+          hub.spent.note(input.migrationId, [soFar()]);
           await feed.close();
         }
       },
     },
-    { side: 'source' },
+    { side: 'source', judge: parts.judge, auditHead: parts.auditHead },
   );
 }

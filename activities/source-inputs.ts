@@ -9,7 +9,10 @@ import type { OwnershipJournal } from '../src/store/ownership-journal';
 import type { VmRegistry } from '../src/store/vm-registry';
 import type { SourceOwnership } from '../src/sync/hand-over/source-ownership';
 import type { SourceHub } from '../src/sync/source-hub';
+import type { WarrantJudge } from '../src/trust/warrant-judge';
+import type { AuditHeadNow } from './border';
 import type { ProgressReporter } from './progress-reporter';
+import type { SayWord } from './say-word';
 
 export interface SourceDependencies {
   readonly hub: SourceHub;
@@ -25,6 +28,11 @@ export interface SourceDependencies {
   /** Reads a disk of a guest that does not run; undefined where its file is its content. */
   readonly serveStopped: (vmId: string, definition: GuestDefinition, path: string) => Promise<StillDisk | undefined>;
   readonly report: ProgressReporter;
+  /** Signs what this host says of a hand-over. */
+  readonly say: SayWord | undefined;
+  /** Undefined where nobody proves anything (insecureDataPlane). */
+  readonly judge: WarrantJudge | undefined;
+  readonly auditHead?: AuditHeadNow | undefined;
   readonly observe: (event: SourceEvent) => void;
   /** Settles at once what closed migrations have left of a VM, instead of waiting for the next sweep. */
   readonly settle: (vmId: string) => Promise<void>;

@@ -15,6 +15,7 @@ import { ScanFeed } from '../src/sync/feeds/block-feed';
 import { ImageSender } from '../src/sync/source/image-sender';
 import { SourceMigration } from '../src/sync/source/source-migration';
 import { mintGrant } from '../src/transport/grants';
+import { TrustFolder } from '../src/trust/trust-folder';
 import { benchFolder } from './bench-folder';
 import { writeLogs } from './encoding-data';
 import { textOf } from './flags';
@@ -100,14 +101,25 @@ class LevelsBench {
     const agentKey = Buffer.from(await firstKey(receiver), 'hex');
     const dataDir = join(this.#folder, `a-${turn}`);
     const host = await openHost(
-      withDefaults(PROCESS_OPTIONS, { hostId: 'bench-a', dataDir, listenAddress: '127.0.0.1', port: await freePort() }),
+      withDefaults(PROCESS_OPTIONS, {
+        hostId: 'bench-a',
+        dataDir,
+        listenAddress: '127.0.0.1',
+        port: await freePort(),
+        trustDir: TrustFolder.make(join(this.#folder, 'trust')).path,
+      }),
     );
     try {
       const migrationId = `levels-${turn}`;
       const options = compileMigrationOptions({ bandwidthLimit: bytesPerSecond });
       const migration = new SourceMigration(
         migrationId,
-        { address: '127.0.0.1', port, grant: mintGrant(agentKey, 'session', migrationId, 3600e3) },
+        {
+          hostId: 'bench-b',
+          address: '127.0.0.1',
+          port,
+          grant: mintGrant(agentKey, { purpose: 'session', subject: migrationId, holder: 'bench-a' }, 3600e3),
+        },
         options,
         host.source,
       );

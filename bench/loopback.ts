@@ -20,13 +20,27 @@ const RUNS = 5;
 export async function benchLoopback(json: boolean, args: readonly string[]): Promise<void> {
   const sizeBytes = args.includes('--small') ? GIB / 4 : 2 * GIB;
   const rows: Row[] = [];
-  if (existsSync('/dev/shm')) rows.push(await measure('dwcp loopback tmpfs', '/dev/shm', sizeBytes));
-  rows.push(await measure('dwcp loopback disk', tmpdir(), sizeBytes), diskAlone(sizeBytes), ...(await iperf3Rows()));
-  report('loopback', rows, json, { runs: RUNS, image: `${sizeBytes} random bytes`, cores: 'as the host has' });
+  if (existsSync('/dev/shm')) {
+    rows.push(await measure('dwcp loopback tmpfs', '/dev/shm', sizeBytes));
+    // Beside it what the proof of who is there and the encryption cost.
+    rows.push(await measure('dwcp loopback tmpfs plain', '/dev/shm', sizeBytes, ['--insecure-data-plane']));
+  }
+  if (!args.includes('--memory-only'))
+    rows.push(await measure('dwcp loopback disk', tmpdir(), sizeBytes), diskAlone(sizeBytes), ...(await iperf3Rows()));
+  report('loopback', rows, json, facts(sizeBytes));
 }
 
-async function measure(name: string, parent: string, sizeBytes: number): Promise<Row> {
-  const stage = new Stage({ name: 'loopback', parent });
+function facts(sizeBytes: number): Readonly<Record<string, string | number>> {
+  return { runs: RUNS, image: `${sizeBytes} random bytes`, cores: 'as the host has' };
+}
+
+async function measure(
+  name: string,
+  parent: string,
+  sizeBytes: number,
+  agentArgs: readonly string[] = [],
+): Promise<Row> {
+  const stage = new Stage({ name: 'loopback', parent, agentArgs });
   try {
     await stage.start();
     const path = join(stage.folder, 'vms', 'disk.img');

@@ -5,6 +5,7 @@ import { benchAnchors } from './anchors';
 import { benchDraw } from './draw';
 import { benchEncoding } from './encoding';
 import { benchEventLoop } from './event-loop';
+import { benchFuzz } from './fuzz';
 import { benchKills } from './kills';
 import { benchLevels } from './levels';
 import { benchLive } from './live';
@@ -35,6 +36,7 @@ const BENCHES: Readonly<Record<string, (json: boolean, args: readonly string[]) 
   levels: benchLevels,
   model: benchModel,
   sim: benchSim,
+  fuzz: benchFuzz,
 };
 
 async function main([name = '', ...args]: readonly string[]): Promise<void> {

@@ -14,6 +14,7 @@ import { GuestMemory } from '../src/hypervisor/qemu/guest-memory';
 import { RamLayout } from '../src/model/guest';
 import { PAGE_SIZE_BYTES } from '../src/model/image';
 import { MIB } from '../src/model/units';
+import { HEARS_NOTHING } from '../test/helpers/heard-memory';
 import { numberOf } from './flags';
 import type { RunJob } from './ram-image-worker';
 import { type Row, report, say } from './report';
@@ -37,21 +38,12 @@ interface Way {
 }
 
 function onMainThread(path: string, sizeBytes: number): Way {
-  const nothing = (): void => undefined;
   const memory = new GuestMemory(
     path,
     new RamLayout([{ id: BLOCK, usedBytes: sizeBytes }]),
     () => new Uint8Array(sizeBytes / PAGE_SIZE_BYTES).fill(1),
     new Uint8Array(sizeBytes / MIB / 16),
-    {
-      setUp: nothing,
-      changed: nothing,
-      pagesWritten: nothing,
-      beforeFirstChange: nothing,
-      unchanged: nothing,
-      sectionEnded: nothing,
-      pagesEnded: nothing,
-    },
+    HEARS_NOTHING,
   );
   return {
     name: 'main thread',

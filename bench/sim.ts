@@ -2,6 +2,7 @@
  * The hand-over in a simulated world, seed after seed: `npm run bench -- sim [--seeds N] [--from SEED]`, one of them told from
  * its beginning `--seed X [--steps] [--mutant M]`, and whether it finds what is wrong with the product on purpose: `--mutants`.
  */
+import { arrivedOf, tooFewArrivals } from '../test/sim/arrivals';
 import { MUTANTS } from '../test/sim/mutants';
 import { type FoundSeed, runSeeds, tellSeed } from '../test/sim/seeds';
 import { numberOf } from './flags';
@@ -69,11 +70,13 @@ export async function benchSim(json: boolean, args: readonly string[]): Promise<
     ...(mutant !== undefined && { mutant }),
   });
   const seconds = (performance.now() - startedAt) / 1_000;
+  const { seeds, steps, cpuMs, outcomes, found } = report;
+  const few = tooFewArrivals(report.arrivals);
+  if (found.length + few.length > 0) process.exitCode = 1;
   if (json) {
-    process.stdout.write(`${JSON.stringify({ ...report, seconds })}\n`);
+    process.stdout.write(`${JSON.stringify({ ...report, few, seconds })}\n`);
     return;
   }
-  const { seeds, steps, cpuMs, outcomes, found } = report;
   const ended = Object.entries(outcomes).map(([name, times]) => `${name} ${times}`);
   const each = `${(cpuMs / seeds).toFixed(0)} ms of processor and ${Math.round(steps / seeds)} steps each`;
   process.stdout.write(`${seeds} seeds in ${seconds.toFixed(0)} s: ${each}; ${ended.join(', ')}\n`);
@@ -82,5 +85,5 @@ export async function benchSim(json: boolean, args: readonly string[]): Promise<
       ? 'Nothing was violated.\n'
       : `${found.length} seeds violate something:\n${kindsOf(found).join('\n')}\n`,
   );
-  if (found.length > 0) process.exitCode = 1;
+  process.stdout.write(`${[arrivedOf(report.arrivals), ...few].join('\n')}\n`);
 }

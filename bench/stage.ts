@@ -13,6 +13,7 @@ import { killGuestsNaming } from '../src/hypervisor/qemu/process-table';
 import type { ImageKind } from '../src/model/ids';
 import type { MigrationResult } from '../src/model/migration';
 import { VmRegistry } from '../src/store/vm-registry';
+import { TrustFolder } from '../src/trust/trust-folder';
 import { say } from './report';
 
 export interface StageHost {
@@ -59,7 +60,11 @@ export class Stage {
   constructor(options: StageOptions) {
     this.#options = options;
     this.folder = mkdtempSync(join(options.parent ?? tmpdir(), `dwcp-bench-${options.name}-`));
-    this.children = new Children(join(this.folder, 'logs'));
+    const trust = TrustFolder.make(join(this.folder, 'trust'));
+    this.children = new Children(join(this.folder, 'logs'), {
+      DWCP_TRUST_DIR: trust.path,
+      DWCP_CONTROL_AUDIT_DIR: join(this.folder, 'control'),
+    });
     this.a = { hostId: 'bench-a', dataDir: join(this.folder, 'a'), address: '127.0.0.1', prefix: [], ...options.a };
     this.b = { hostId: 'bench-b', dataDir: join(this.folder, 'b'), address: '127.0.0.2', prefix: [], ...options.b };
   }
@@ -80,7 +85,7 @@ export class Stage {
     this.startAgent(this.a);
     this.startAgent(this.b);
     this.#client = new Client({ connection: await Connection.connect({ address: this.#temporal }) });
-    this.#orchestrator = await createOrchestrator({ client: this.#client });
+    this.#orchestrator = await createOrchestrator({ client: this.#client, trustDir: join(this.folder, 'trust') });
   }
 
   async startServer(): Promise<void> {

@@ -4,6 +4,7 @@
  * host under one limit. They speak in lines of JSON on stdout.
  */
 import { statSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { openHost } from '../src/agent/host';
 import { createMigrationAdapter } from '../src/control/adapter';
 import { hasCode } from '../src/model/errors';
@@ -13,6 +14,7 @@ import { ScanFeed } from '../src/sync/feeds/block-feed';
 import { ImageSender, type SendProgress } from '../src/sync/source/image-sender';
 import { SourceMigration } from '../src/sync/source/source-migration';
 import { mintGrant } from '../src/transport/grants';
+import { TrustFolder } from '../src/trust/trust-folder';
 
 export interface ReceiveOrder {
   readonly dataDir: string;
@@ -55,13 +57,24 @@ export interface ShareLine {
   readonly linkBytes: readonly number[];
 }
 
+/** Beside the folders of all ends of a run. */
+function trustDirOf(dataDir: string): string {
+  return TrustFolder.make(join(dirname(dataDir), 'trust')).path;
+}
+
 function write(line: object): void {
   process.stdout.write(`${JSON.stringify(line)}\n`);
 }
 
 async function receive({ dataDir, port }: ReceiveOrder): Promise<void> {
   const host = await openHost(
-    withDefaults(PROCESS_OPTIONS, { hostId: 'bench-b', dataDir, listenAddress: '0.0.0.0', port }),
+    withDefaults(PROCESS_OPTIONS, {
+      hostId: 'bench-b',
+      dataDir,
+      listenAddress: '0.0.0.0',
+      port,
+      trustDir: trustDirOf(dataDir),
+    }),
   );
   process.on('SIGUSR2', () => host.dropConnections(2));
   write({ agentKey: host.key.toString('hex') });
@@ -77,6 +90,7 @@ async function send(order: SendOrder): Promise<void> {
   } = order;
   const adapter = createMigrationAdapter({
     dataDir: order.dataDir,
+    trustDir: trustDirOf(order.dataDir),
     dwcp: {
       minStreams,
       maxStreams,
@@ -91,6 +105,7 @@ async function send(order: SendOrder): Promise<void> {
   const say = ({ streams, linkBytes, doneBytes, rttMs }: SendProgress): void =>
     write({ atMs: Date.now(), streams, linkBytes, doneBytes, rttMs } satisfies SendLine);
   const destination = {
+    hostId: 'bench-b',
     address,
     port,
     furtherPaths: further.map((each) => ({ address: each, port })),
@@ -113,6 +128,7 @@ async function share(order: ShareOrder): Promise<void> {
       hostId: 'bench-a',
       dataDir: order.dataDir,
       listenAddress: '0.0.0.0',
+      trustDir: trustDirOf(order.dataDir),
       port: order.port,
       hostBandwidthLimit: order.hostBandwidthLimit,
     }),
@@ -121,10 +137,14 @@ async function share(order: ShareOrder): Promise<void> {
   const senders = await Promise.all(
     order.priorities.map(async (priority, index) => {
       const migrationId = `share-${index}`;
-      const grant = mintGrant(Buffer.from(order.agentKey, 'hex'), 'session', migrationId, 3600e3);
+      const grant = mintGrant(
+        Buffer.from(order.agentKey, 'hex'),
+        { purpose: 'session', subject: migrationId, holder: 'bench-a' },
+        3600e3,
+      );
       const migration = new SourceMigration(
         migrationId,
-        { address: order.address, port: order.port, grant },
+        { hostId: 'bench-b', address: order.address, port: order.port, grant },
         { bandwidthLimit: 0, priority },
         host.source,
       );

@@ -3,6 +3,5 @@
 set -eu
 
 POSTGRES_PWD="$(cat "$POSTGRES_PASSWORD_FILE")"
-: "${BIND_ON_IP:=$(getent hosts "$(hostname)" | awk '{print $1; exit}')}"
-export POSTGRES_PWD BIND_ON_IP
+export POSTGRES_PWD
 exec temporal-server start

@@ -17,6 +17,7 @@ export {
   type Orchestrator,
 } from './control/orchestrator';
 export { type OrchestratorMetrics } from './control/orchestrator-metrics';
+export { payloadConverter } from './control/payload-codec';
 export { ERROR_CODES, type ErrorCode, type RetryClass } from './model/error-codes';
 export { DwcpError, type ErrorReport } from './model/errors';
 export { EXIT } from './model/exit-codes';

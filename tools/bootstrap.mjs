@@ -83,8 +83,8 @@ async function locateServer() {
 }
 
 const PURE = ['unit', 'contract', 'integration', 'model', 'replay'];
-/** No test asserts a time, and most wait more than they compute. */
-const TWO_AT_A_TIME = ['--maxWorkers', '2'];
+/** No test asserts a time, and most wait as long as they compute: with as many as processors, those would wait too. */
+const AT_A_TIME = ['--maxWorkers', '3'];
 
 const JEST = join(root, 'node_modules', 'jest', 'bin', 'jest.js');
 const jest = (given, node = process.execPath) => run(node, ['--enable-source-maps', JEST, ...given]);
@@ -118,7 +118,7 @@ async function inTheBackground(project, others) {
 
 /** What one runs before each commit; types are checked by the build. On the newest Node the looks would say the same again. */
 async function check() {
-  const quick = ['--selectProjects', 'unit', 'contract', ...TWO_AT_A_TIME];
+  const quick = ['--selectProjects', 'unit', 'contract', ...AT_A_TIME];
   if (args.includes('--newest-node')) {
     const node = newestNode();
     say(node ? `the quick tests on ${node}` : `this is Node ${process.versions.node} already`);
@@ -138,9 +138,9 @@ const COMMANDS = {
     if (looked !== 0) return looked;
     if (args.length > 0) return jest(args);
     // What starts no program says in minutes whether the rest is worth its time.
-    const pure = await jest(['--selectProjects', ...PURE, ...TWO_AT_A_TIME]);
+    const pure = await jest(['--selectProjects', ...PURE, ...AT_A_TIME]);
     if (pure !== 0) return pure;
-    return inTheBackground('sim', () => jest(['--ignoreProjects', ...PURE, 'sim', ...TWO_AT_A_TIME]));
+    return inTheBackground('sim', () => jest(['--ignoreProjects', ...PURE, 'sim', ...AT_A_TIME]));
   },
   // Paths on the command line are relative to where it was given.
   dwcp: () => run(process.execPath, [...cli, ...args], { cwd: process.cwd() }),

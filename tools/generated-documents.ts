@@ -26,8 +26,9 @@ import {
   WORKFLOWS,
   warmWorkflowId,
 } from '../src/model/names';
+import type { OptionSpec } from '../src/model/option-spec';
 import { describe } from '../src/model/option-text';
-import { MIGRATION_OPTIONS, type OptionSpec, PROCESS_OPTIONS } from '../src/model/options';
+import { MIGRATION_OPTIONS, PROCESS_OPTIONS } from '../src/model/options';
 import {
   DESTINATION_EVENTS,
   DESTINATION_TABLE,
@@ -204,7 +205,8 @@ ${markdownTable(head, optionRows(PROCESS_OPTIONS))}
 ## The Temporal server
 
 Where it is comes from Temporal's own settings, the same for every command and for NovaCron's programs:
-\`TEMPORAL_ADDRESS\` (default \`localhost:7233\`), \`TEMPORAL_NAMESPACE\` (default \`default\`), \`TEMPORAL_API_KEY\`,
+\`TEMPORAL_ADDRESS\` (default \`localhost:7233\`), \`TEMPORAL_NAMESPACE\` (default \`default\`), \`TEMPORAL_API_KEY\`
+(or \`TEMPORAL_API_KEY_FILE\`, a file that its owner alone may read),
 \`TEMPORAL_TLS\` and its certificate files, or a profile in \`TEMPORAL_CONFIG_FILE\`.
 
 | variable | what it does |

@@ -12,12 +12,15 @@ import { DwcpError } from '../src/model/errors';
 import type { Side } from '../src/model/ids';
 import { CONTROL_QUEUE, hostQueue } from '../src/model/names';
 import { HEARTBEAT_TIMEOUT_MS, HOST_PATIENCE_MS } from '../src/model/timing';
-import { atHost, failWith } from './failures';
+import { atHost, failWith, toCoded } from './failures';
 
 const RETRY = { initialInterval: '1s', backoffCoefficient: 2, maximumInterval: '15s' } as const;
 
 const IN_DOUBT: ErrorCode = 'HANDOVER_IN_DOUBT';
 const UNLESS_IN_DOUBT: RetryPolicy = { ...RETRY, nonRetryableErrorTypes: [IN_DOUBT] };
+/** What a worker without the key answers, of which the SDK says that it may be tried again; only before anything is handed over. */
+const UNREADABLE: ErrorCode = 'PAYLOAD_UNREADABLE';
+const UNLESS_UNREADABLE: RetryPolicy = { ...RETRY, nonRetryableErrorTypes: [UNREADABLE] };
 
 const COMMON = {
   scheduleToStartTimeout: HOST_PATIENCE_MS,
@@ -29,7 +32,7 @@ const COMMON = {
 /** Exported for the test that checks what every preset must have. */
 export const PRESETS = {
   /** Seconds, with heartbeats. */
-  quick: { ...COMMON, startToCloseTimeout: '5m' },
+  quick: { ...COMMON, startToCloseTimeout: '5m', retry: UNLESS_UNREADABLE },
   /** Hours, with heartbeats throughout; tried again for as long as it may help. */
   long: { ...COMMON, startToCloseTimeout: '7d' },
   /** Too short for a heartbeat to be of use. */
@@ -95,8 +98,43 @@ function parseResult(side: Side, hostId: string, name: ActivityName, answer: unk
   );
 }
 
+/** By whose word hosts are asked: authority.ts. */
+export interface Authority {
+  readonly isInForce: boolean;
+  current(): Promise<string | undefined>;
+  expire(): void;
+}
+
+/** More would be clocks that are apart. */
+const MAX_RENEWALS = 3;
+
+/** Runs an activity by the authority that there is, with a new warrant where its time was over before the host began. */
+async function authorised(
+  run: (input: readonly unknown[]) => Promise<unknown>,
+  input: readonly unknown[],
+  authority: Authority | undefined,
+): Promise<unknown> {
+  if (authority?.isInForce !== true) return run(input);
+  for (let renewals = 0; ; renewals += 1) {
+    const warrant = await authority.current();
+    const [given, ...more] = input;
+    try {
+      return await run(warrant === undefined ? input : [{ ...(given as object), warrant }, ...more]);
+    } catch (error) {
+      if (toCoded(error).code !== 'WARRANT_EXPIRED' || renewals >= MAX_RENEWALS) throw error;
+      authority.expire();
+    }
+  }
+}
+
+interface Asking {
+  readonly side: Side;
+  readonly hostId: string;
+  readonly authority?: Authority | undefined;
+}
+
 /** Activities whose failures say on which host they were to run, and whose answers are read by their schemas. */
-function asked<A extends object>(side: Side, hostId: string, activities: object): Asked<A> {
+function asked<A extends object>({ side, hostId, authority }: Asking, activities: object): Asked<A> {
   return new Proxy(activities, {
     get: (all, name) => {
       const activity: unknown = Reflect.get(all, name);
@@ -106,27 +144,51 @@ function asked<A extends object>(side: Side, hostId: string, activities: object)
           side,
           hostId,
           name as ActivityName,
-          await atHost(hostId, Reflect.apply(activity, all, input) as Promise<unknown>),
+          await authorised(
+            (given) => atHost(hostId, Reflect.apply(activity, all, given) as Promise<unknown>),
+            input,
+            authority,
+          ),
         );
     },
   }) as Asked<A>;
 }
 
-export function onSource(hostId: string, preset: Preset, call: Call): Asked<SourceActivities> {
+/** @param authority by whose word; every host asks for it */
+export function onSource(
+  hostId: string,
+  preset: Preset,
+  call: Call,
+  authority: Authority | undefined,
+): Asked<SourceActivities> {
   const taskQueue = hostQueue(hostId);
-  return asked('source', hostId, proxyActivities<SourceActivities>({ ...options(preset, call), taskQueue }));
+  return asked(
+    { side: 'source', hostId, authority },
+    proxyActivities<SourceActivities>({ ...options(preset, call), taskQueue }),
+  );
 }
 
-export function onDestination(hostId: string, preset: Preset, call: Call): Asked<DestinationActivities> {
+export function onDestination(
+  hostId: string,
+  preset: Preset,
+  call: Call,
+  authority: Authority | undefined,
+): Asked<DestinationActivities> {
   const taskQueue = hostQueue(hostId);
-  return asked('destination', hostId, proxyActivities<DestinationActivities>({ ...options(preset, call), taskQueue }));
+  return asked(
+    { side: 'destination', hostId, authority },
+    proxyActivities<DestinationActivities>({ ...options(preset, call), taskQueue }),
+  );
 }
 
 /** Minutes of one thread, with heartbeats; a host that is away is not waited for, a host without zstd not asked again. */
-export function onDictionaries(hostId: string, call: Call): Asked<DictionaryActivities> {
+export function onDictionaries(
+  hostId: string,
+  call: Call,
+  authority: Authority | undefined,
+): Asked<DictionaryActivities> {
   return asked(
-    'source',
-    hostId,
+    { side: 'source', hostId, authority },
     proxyActivities<DictionaryActivities>({
       ...options('courtesy', call),
       retry: { ...RETRY, maximumAttempts: 2 },
@@ -137,8 +199,7 @@ export function onDictionaries(hostId: string, call: Call): Asked<DictionaryActi
 
 export function onControl(call: Call): Asked<ControlActivities> {
   return asked(
-    'control',
-    'of the control worker',
+    { side: 'control', hostId: 'of the control worker' },
     proxyActivities<ControlActivities>({
       startToCloseTimeout: '10s',
       retry: { ...RETRY, maximumAttempts: 5 },

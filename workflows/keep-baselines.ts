@@ -7,6 +7,7 @@ import type { ActivityResult } from '../src/model/activity-results';
 import { hostIdSchema, imageIdSchema, vmIdSchema } from '../src/model/ids';
 import { MAX_VM_IMAGES } from '../src/model/image';
 import { onDestination } from './activity-proxies';
+import { Authority } from './authority';
 import { parseArgument } from './failures';
 
 const inputSchema = z.strictObject({
@@ -18,8 +19,9 @@ export type KeepBaselinesInput = z.infer<typeof inputSchema>;
 
 export async function keepBaselines(argument: KeepBaselinesInput): Promise<ActivityResult<'keepBaselineCopies'>> {
   const { vmId, hostId, imageIds } = parseArgument(inputSchema, argument);
+  const authority = new Authority({ mode: 'upkeep', sourceHost: hostId });
   const call = { activityId: 'keep-copies', summary: `${hostId}: clone or copy the images of ${vmId}` };
-  return onDestination(hostId, 'courtesy', call).keepBaselineCopies({
+  return onDestination(hostId, 'courtesy', call, authority).keepBaselineCopies({
     vmId,
     images: imageIds.map((imageId) => ({ imageId })),
   });

@@ -14,6 +14,7 @@ export interface RetryStep {
 export interface AbortMigration {
   readonly reason?: string;
   readonly acceptTwoCopies?: boolean;
+  readonly authorisation?: string;
 }
 
 export const progressQuery = defineQuery<MigrationProgress>(MESSAGES.progressQuery);

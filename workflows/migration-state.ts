@@ -13,6 +13,7 @@ import {
   upsertSearchAttributes,
   workflowInfo,
 } from '@temporalio/workflow';
+import type { z } from 'zod';
 import { describeMigration } from '../src/model/describe';
 import { DwcpError } from '../src/model/errors';
 import {
@@ -63,7 +64,21 @@ export interface MigrationIdentity {
 
 export type OperatorDecision =
   | { readonly kind: 'retry' }
-  | { readonly kind: 'abort'; readonly reason: string; readonly acceptTwoCopies: boolean };
+  | {
+      readonly kind: 'abort';
+      readonly reason: string;
+      readonly acceptTwoCopies: boolean;
+    };
+
+/** What an operator's messages bring about beyond the state. */
+export interface OperatorMeans {
+  /** Hands a new bandwidth limit to the running transfer. */
+  readonly setLimit: (bytesPerSecond: number) => Promise<void>;
+  /** Takes other options for what is tried again. */
+  readonly change: (options: Partial<MigrationOptions>) => void;
+  /** @throws a failure NOT_AUTHORISED where nobody who may takes that risk */
+  readonly acceptTwoCopies: (authorisation: string | undefined) => Promise<void>;
+}
 
 export class MigrationState {
   readonly identity: MigrationIdentity;
@@ -76,15 +91,15 @@ export class MigrationState {
   #images = new Map<string, ImageProgress>();
   #parked: Parked | undefined;
   #decision: OperatorDecision | undefined;
+  readonly #acceptTwoCopies: OperatorMeans['acceptTwoCopies'];
 
-  /** @param setLimit hands a new bandwidth limit to the running transfer @param change takes other options for what is tried again */
   constructor(
     identity: MigrationIdentity,
     flow: CancellationScope,
-    setLimit: (bytesPerSecond: number) => Promise<void>,
-    change: (options: Partial<MigrationOptions>) => void,
+    { setLimit, change, acceptTwoCopies }: OperatorMeans,
   ) {
     this.identity = identity;
+    this.#acceptTwoCopies = acceptTwoCopies;
     setHandler(progressQuery, () => this.progress, {
       description: 'Phase, progress of each image, plan, and why it waits if it does',
     });
@@ -227,7 +242,11 @@ export class MigrationState {
     return note ? `${decision.kind}: ${note}` : decision.kind;
   }
 
-  #abort(input: { reason?: string | undefined; acceptTwoCopies?: boolean | undefined }): string {
+  async #abort(input: z.infer<typeof abortMigrationSchema>): Promise<string> {
+    if (input.acceptTwoCopies === true) {
+      await this.#acceptTwoCopies(input.authorisation);
+      this.#assertParked(true);
+    }
     return this.#decide(
       {
         kind: 'abort',

@@ -5,6 +5,7 @@
 import { z } from 'zod';
 import { hostIdSchema } from '../src/model/ids';
 import { onControl, onDestination } from './activity-proxies';
+import { Authority } from './authority';
 import { parseArgument, toCoded } from './failures';
 
 /** limitBytes 0: each host's own limit. */
@@ -26,8 +27,9 @@ export async function pruneBaselines(argument: PruneInput): Promise<PruneResult>
       : await onControl({ activityId: 'known-hosts', summary: 'Which hosts have migrations named?' }).knownHosts();
   for (const hostId of listed) {
     try {
+      const authority = new Authority({ mode: 'upkeep', sourceHost: hostId });
       const call = { activityId: `prune-${hostId}`, summary: `${hostId}: remove the least recently used baselines` };
-      const baselines = await onDestination(hostId, 'courtesy', call).pruneBaselines({ limitBytes });
+      const baselines = await onDestination(hostId, 'courtesy', call, authority).pruneBaselines({ limitBytes });
       removed.push({ hostId, baselines: baselines.map(({ vmId, imageId }) => `${vmId}/${imageId}`) });
     } catch (error) {
       away.push(`${hostId}: ${toCoded(error).code}`);

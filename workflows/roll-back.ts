@@ -33,10 +33,12 @@ export async function rollBack(
       migrationId,
       vmId,
       destinationAbandoned: flow.handedOver,
+      ...(flow.abandoned !== undefined && { abandoned: flow.abandoned }),
       ...(override && { note: 'an operator accepted the risk of two copies' }),
+      ...(override && flow.authority.isInForce && { acceptTwoCopies: true }),
     };
     try {
-      await untilRolledBack(flow, () => onSource(sourceHost, 'rollBack', call).rollBackSource(input));
+      await untilRolledBack(flow, () => onSource(sourceHost, 'rollBack', call, flow.authority).rollBackSource(input));
       break;
     } catch (failure) {
       const coded = toCoded(failure);
@@ -64,7 +66,7 @@ export async function rollBack(
       activityId: 'abandon-destination',
       summary: `${destinationHost}: keep what has arrived as baseline`,
     };
-    await onDestination(destinationHost, 'courtesy', abandon)
+    await onDestination(destinationHost, 'courtesy', abandon, flow.authority)
       .abandonDestination({ migrationId, vmId, fence: flow.prepared.fence, mode: 'migrate' })
       .catch(() => undefined);
   }

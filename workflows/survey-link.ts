@@ -8,6 +8,7 @@ import type { SurveyResult } from '../src/model/link-survey';
 import { compileMigrationOptions } from '../src/model/options';
 import { selectLevelAndStreams } from '../src/model/tiers';
 import { onDestination, onSource } from './activity-proxies';
+import { Authority } from './authority';
 import { failWith, parseArgument, toCoded } from './failures';
 
 const inputSchema = z.strictObject({
@@ -21,14 +22,19 @@ export type SurveyInput = z.infer<typeof inputSchema>;
 export async function surveyLink(argument: SurveyInput): Promise<SurveyResult> {
   const { sourceHost, destinationHost, streams, seconds } = parseArgument(inputSchema, argument);
   const sessionId = `link-${uuid4()}`;
+  const authority = new Authority({ mode: 'link', sourceHost, destinationHost });
   try {
     const grantCall = { activityId: 'grant-link', summary: `${destinationHost}: let ${sourceHost} in` };
-    const destination = await onDestination(destinationHost, 'brief', grantCall).grantLink({ sessionId });
+    const reachedAt = await onDestination(destinationHost, 'brief', grantCall, authority).grantLink({
+      sessionId,
+      sourceHost,
+    });
+    const destination = { ...reachedAt, hostId: destinationHost };
     const surveyCall = {
       activityId: 'survey-link',
       summary: `${sourceHost} → ${destinationHost}: one stream, then ${streams}`,
     };
-    const survey = await onSource(sourceHost, 'quick', surveyCall).surveyLink({
+    const survey = await onSource(sourceHost, 'quick', surveyCall, authority).surveyLink({
       sessionId,
       destination,
       streams,

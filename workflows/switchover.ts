@@ -3,15 +3,18 @@
  * begun, only the destination's durable promise (or an operator who accepts the risk) leads back.
  */
 import { sleep } from '@temporalio/workflow';
+import type { ActivityResult } from '../src/model/activity-results';
 import type { ErrorCode } from '../src/model/error-codes';
-import type { HandOver, TakenOver } from '../src/model/hand-over';
+import type { HandOver } from '../src/model/hand-over';
 import type { ImageResult } from '../src/model/migration';
 import { type MovedGuest, onDestination, onSource } from './activity-proxies';
 import { AbortedByOperator, toCoded } from './failures';
 import type { TransferFlow } from './transfer-flow';
 
 /** Said only before the source has handed over. Whatever else ends the step leads back with the destination's promise alone. */
-const NOT_HANDED_OVER: ReadonlySet<ErrorCode> = new Set(['GUEST_RUNS_ON', 'GUEST_LOST']);
+const NOT_HANDED_OVER: ReadonlySet<ErrorCode> = new Set(['GUEST_RUNS_ON', 'GUEST_LOST', 'GUEST_POWERED_OFF']);
+
+type Taken = ActivityResult<'takeOver'>;
 
 export function rootsOf(images: readonly ImageResult[]): Record<string, string> {
   return Object.fromEntries(images.map(({ imageId, root }) => [imageId, root]));
@@ -37,7 +40,10 @@ export async function switchover(flow: TransferFlow, roots: Record<string, strin
   const byTemporal = (): Promise<void> => byControlPlane(flow, roots);
   await untilDecided(flow, () =>
     flow.state.path === 'dwcp'
-      ? unlessInDoubt<unknown>(onSource(sourceHost, 'handOverByLink', call).switchover(input), byTemporal)
+      ? unlessInDoubt<unknown>(
+          onSource(sourceHost, 'handOverByLink', call, flow.authority).switchover(input),
+          byTemporal,
+        )
       : byTemporal(),
   );
 }
@@ -48,7 +54,7 @@ export async function guestSwitchover(flow: TransferFlow): Promise<MovedGuest> {
   const call = { activityId: 'guest-switchover', summary: `${vmId}: pause, and hand over to ${destinationHost}` };
   const input = { ...flow.linkInput, options: flow.options, destinationHost };
   return untilDecided(flow, () =>
-    unlessInDoubt(onSource(sourceHost, 'handOverByLink', call).guestSwitchover(input), (error) =>
+    unlessInDoubt(onSource(sourceHost, 'handOverByLink', call, flow.authority).guestSwitchover(input), (error) =>
       guestByControlPlane(flow, error),
     ),
   );
@@ -64,25 +70,36 @@ async function unlessInDoubt<T>(byLink: Promise<T>, otherwise: (error: unknown) 
   }
 }
 
-function takeOver(flow: TransferFlow, roots: Record<string, string>): Promise<TakenOver> {
-  const { destinationHost, vmId, migrationId } = flow.state.identity;
+/** By way of Temporal: the destination takes over on the source's signed word, and answers with its own. */
+async function takeOver(flow: TransferFlow, roots: Record<string, string>): Promise<Taken> {
+  const { sourceHost, destinationHost, vmId, migrationId } = flow.state.identity;
+  const ask = { activityId: 'handed-over-word', summary: `${sourceHost}: its word that ${vmId} is handed over` };
+  const handedOver = flow.authority.isInForce
+    ? await onSource(sourceHost, 'brief', ask, flow.authority).handedOverWord({ migrationId, vmId })
+    : undefined;
   const call = { activityId: 'take-over', summary: `${destinationHost}: take ${vmId} over` };
-  return onDestination(destinationHost, 'handOver', call).takeOver({ migrationId, vmId, roots });
+  return onDestination(destinationHost, 'handOver', call, flow.authority).takeOver({
+    migrationId,
+    vmId,
+    roots,
+    ...(handedOver !== undefined && { handedOver }),
+  });
 }
 
 /** The link does not answer: the same hand-over, asked of the destination by way of Temporal. A paused guest cannot wait long. */
 async function guestByControlPlane(flow: TransferFlow, cause: unknown): Promise<MovedGuest> {
   const { sourceHost, destinationHost, vmId, migrationId } = flow.state.identity;
   const ask = { activityId: 'hand-over-roots', summary: `${sourceHost}: what was handed over of ${vmId}?` };
-  const roots = await onSource(sourceHost, 'brief', ask).handedOverRoots({ migrationId, vmId });
+  const roots = await onSource(sourceHost, 'brief', ask, flow.authority).handedOverRoots({ migrationId, vmId });
   if (!roots) throw cause;
-  const taken = await takeOver(flow, roots);
+  const { takenOver, ...taken } = await takeOver(flow, roots);
   const release = { activityId: 'release-guest', summary: `${sourceHost}: release ${vmId}` };
-  return onSource(sourceHost, 'long', release).releaseGuest({
+  return onSource(sourceHost, 'long', release, flow.authority).releaseGuest({
     ...flow.linkInput,
     options: flow.options,
     destinationHost,
     taken,
+    ...(takenOver !== undefined && { takenOver }),
   });
 }
 
@@ -112,15 +129,25 @@ async function untilDecided<T>(flow: TransferFlow, handOver: () => Promise<T>): 
 async function byControlPlane(flow: TransferFlow, roots: Record<string, string>): Promise<void> {
   const { sourceHost, destinationHost, vmId } = flow.state.identity;
   const input = { ...flow.linkInput, destinationHost };
-  await onSource(sourceHost, 'brief', {
-    activityId: 'hand-over',
-    summary: `${sourceHost}: hand ${vmId} over`,
-  }).handOver({ ...input, roots });
-  const { generation } = await takeOver(flow, roots);
-  await onSource(sourceHost, 'long', {
-    activityId: 'release',
-    summary: `${sourceHost}: images become baselines`,
-  }).release({ ...input, generation });
+  await onSource(
+    sourceHost,
+    'brief',
+    {
+      activityId: 'hand-over',
+      summary: `${sourceHost}: hand ${vmId} over`,
+    },
+    flow.authority,
+  ).handOver({ ...input, roots });
+  const { generation, takenOver } = await takeOver(flow, roots);
+  await onSource(
+    sourceHost,
+    'long',
+    {
+      activityId: 'release',
+      summary: `${sourceHost}: images become baselines`,
+    },
+    flow.authority,
+  ).release({ ...input, generation, ...(takenOver !== undefined && { takenOver }) });
 }
 
 /** Whether the destination has durably promised not to start the VM. */
@@ -128,7 +155,7 @@ async function promisesNotToStart(flow: TransferFlow): Promise<boolean> {
   const { migrationId, vmId, destinationHost } = flow.state.identity;
   const call = { activityId: 'abandon-destination', summary: `${destinationHost}: promise not to start ${vmId}` };
   try {
-    await onDestination(destinationHost, 'courtesy', call).abandonDestination({
+    flow.abandoned = await onDestination(destinationHost, 'courtesy', call, flow.authority).abandonDestination({
       migrationId,
       vmId,
       fence: flow.prepared.fence,

@@ -7,6 +7,7 @@ import { z } from 'zod';
 import type { TrainResult } from '../src/model/dictionary-training';
 import { hostIdSchema, vmTypeSchema } from '../src/model/ids';
 import { onControl, onDictionaries } from './activity-proxies';
+import { Authority } from './authority';
 import { parseArgument, toCoded } from './failures';
 
 const inputSchema = z.strictObject({ vmType: vmTypeSchema, hosts: z.array(hostIdSchema).max(1000) });
@@ -22,11 +23,12 @@ export async function trainDictionary(argument: TrainInput): Promise<TrainResult
   const reports = await Promise.all(
     listed.map(async (hostId) => {
       try {
+        const authority = new Authority({ mode: 'upkeep', sourceHost: hostId });
         const call = {
           activityId: `train-${hostId}`,
           summary: `${hostId}: samples of its ${vmType} VMs, a dictionary, what it gains`,
         };
-        const trained = await onDictionaries(hostId, call).refreshDictionary({ vmType });
+        const trained = await onDictionaries(hostId, call, authority).refreshDictionary({ vmType });
         return trained.map(({ of, name, kept, reason, version, gain, samples }) => ({
           hostId,
           ...(name !== undefined && { of: of === 'tenants' ? `tenant ${name}` : `VM ${name}` }),

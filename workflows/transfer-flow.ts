@@ -2,6 +2,7 @@
  * The nodes that every flow shares, from `initialise AMST` to the verified images, each by its name of docs/migration-protocol.md. What
  * the images are for (a move, a warm-up, a plan) is decided by the workflows that call them.
  */
+import { patched } from '@temporalio/workflow';
 import type { LinkInput } from '../src/model/activity-inputs';
 import type { DwcpError } from '../src/model/errors';
 import type { HandOver } from '../src/model/hand-over';
@@ -12,6 +13,7 @@ import type { Phase } from '../src/model/phases';
 import type { MigrationPlan } from '../src/model/plan';
 import { type LevelAndStreams, type LinkMeasurement, selectLevelAndStreams } from '../src/model/tiers';
 import { onDestination, onSource, type PreparedSource } from './activity-proxies';
+import type { Authority } from './authority';
 import { AbortedByOperator, toCoded } from './failures';
 import type { MigrationState } from './migration-state';
 
@@ -22,16 +24,20 @@ const MAX_RENEWALS = 10;
 export class TransferFlow {
   readonly state: MigrationState;
   readonly options: MigrationOptions;
+  readonly authority: Authority;
   link: LinkMeasurement | undefined;
   /** Set before the source is asked to hand over: from then on nothing leads back without a promise. */
   handedOver = false;
+  /** The destination's signed word that it never starts the VM. */
+  abandoned: string | undefined;
   #input: LinkInput | undefined;
   #prepared: PreparedSource | undefined;
   #asked = false;
 
-  constructor(state: MigrationState, options: MigrationOptions) {
+  constructor(state: MigrationState, options: MigrationOptions, authority: Authority) {
     this.state = state;
     this.options = options;
+    this.authority = authority;
   }
 
   get prepared(): PreparedSource {
@@ -58,7 +64,7 @@ export class TransferFlow {
       summary: claim ? `${sourceHost}: claim ${vmId} for this migration` : `${sourceHost}: look at ${vmId}`,
     };
     this.#prepared = await this.step('start', () =>
-      onSource(sourceHost, 'quick', call).prepareSource({
+      onSource(sourceHost, 'quick', call, this.authority).prepareSource({
         migrationId,
         vmId,
         claim,
@@ -85,17 +91,24 @@ export class TransferFlow {
   async establishStreams(): Promise<void> {
     const { sourceHost, destinationHost } = this.state.identity;
     await this.step('establish_streams', () =>
-      onSource(sourceHost, 'quick', {
-        activityId: 'establish-streams',
-        summary: `${sourceHost} → ${destinationHost}: control connection and streams`,
-      }).establishStreams(this.linkInput),
+      onSource(
+        sourceHost,
+        'quick',
+        {
+          activityId: 'establish-streams',
+          summary: `${sourceHost} → ${destinationHost}: control connection and streams`,
+        },
+        this.authority,
+      ).establishStreams(this.linkInput),
     );
   }
 
   async detectTier(): Promise<LinkMeasurement> {
     const { sourceHost } = this.state.identity;
     const call = { activityId: 'detect-tier', summary: 'Measure round trip, bandwidth and loss' };
-    this.link = await this.step('detect_tier', () => onSource(sourceHost, 'quick', call).detectTier(this.linkInput));
+    this.link = await this.step('detect_tier', () =>
+      onSource(sourceHost, 'quick', call, this.authority).detectTier(this.linkInput),
+    );
     return this.link;
   }
 
@@ -122,9 +135,9 @@ export class TransferFlow {
     const detect = { activityId: 'detect-tier', summary: 'Measure round trip, bandwidth and loss' };
     this.link = await this.step('establish_streams', async () => {
       const [link, ...baselines] = await Promise.allSettled([
-        onSource(sourceHost, 'quick', establish)
+        onSource(sourceHost, 'quick', establish, this.authority)
           .establishStreams(this.linkInput)
-          .then(() => onSource(sourceHost, 'quick', detect).detectTier(this.linkInput)),
+          .then(() => onSource(sourceHost, 'quick', detect, this.authority).detectTier(this.linkInput)),
         ...this.prepared.images.map(({ imageId }) => this.#checkBaseline(imageId)),
       ]);
       const failed = baselines.find((result) => result.status === 'rejected');
@@ -140,7 +153,7 @@ export class TransferFlow {
     const call = { activityId: 'compute-plan', summary: 'Sample the images: delta or full, bytes and time expected' };
     const level = Math.min(3, start.maxLevel);
     const plan = await this.step('compute_plan', () =>
-      onSource(sourceHost, 'long', call).computePlan({
+      onSource(sourceHost, 'long', call, this.authority).computePlan({
         ...this.linkInput,
         images: this.prepared.images,
         link,
@@ -158,7 +171,7 @@ export class TransferFlow {
       .filter(({ kind }) => kind === 'disk');
     return this.#eachImage('transfer', 'HDE encode and AMST transfer', (image, call) => {
       const refersTo = image.kind !== 'disk' && this.options.enableDeltaSync && disks.length > 0;
-      return onSource(this.state.identity.sourceHost, 'long', call).transferImage({
+      return onSource(this.state.identity.sourceHost, 'long', call, this.authority).transferImage({
         ...this.linkInput,
         image,
         start,
@@ -178,7 +191,7 @@ export class TransferFlow {
       summary: `${vmId}: disks, then memory in rounds, while it runs${dwcp ? '' : '; by QEMU itself'}`,
     };
     await this.step(dwcp ? 'transfer' : 'standard_transfer', () =>
-      onSource(sourceHost, 'long', call).guestRounds({
+      onSource(sourceHost, 'long', call, this.authority).guestRounds({
         ...this.linkInput,
         options: this.options,
         images,
@@ -189,23 +202,27 @@ export class TransferFlow {
 
   async standardTransferImages(): Promise<ImageResult[]> {
     return this.#eachImage('standard_transfer', 'standard transfer, one TCP connection', (image, call) =>
-      onSource(this.state.identity.sourceHost, 'long', call).standardTransferImage({ ...this.linkInput, image }),
+      onSource(this.state.identity.sourceHost, 'long', call, this.authority).standardTransferImage({
+        ...this.linkInput,
+        image,
+      }),
     );
   }
 
   /**
    * Runs one step. What an operator must mend parks the workflow and is tried again; a grant that has run out is
-   * renewed; all else leaves with its code.
+   * renewed; where a host has a new key both are told it; all else leaves with its code.
    */
   async step<T>(phase: Phase, run: () => Promise<T>): Promise<T> {
     this.state.enter(phase);
-    for (let renewals = 0; ; ) {
+    for (let renewals = 0, untrusted = 0; ; ) {
       try {
         return await run();
       } catch (error) {
         if (error instanceof AbortedByOperator) throw error;
         const coded = toCoded(error);
         if (coded.code === 'GRANT_INVALID' && renewals++ < MAX_RENEWALS) await this.#prepareDestination();
+        else if (this.#mayTellKeys(coded)) await this.#tellKeys(coded, phase, untrusted++ > 0);
         else if (mayPark(coded)) await this.state.park(coded, phase, asksAgain(coded) ? ASK_AGAIN_MS : undefined);
         else throw coded;
       }
@@ -218,11 +235,32 @@ export class TransferFlow {
       activityId: `check-baseline-${imageId}`,
       summary: `${destinationHost}: what is held of ${imageId}?`,
     };
-    await onDestination(destinationHost, 'long', call).checkBaseline({
+    await onDestination(destinationHost, 'long', call, this.authority).checkBaseline({
       migrationId,
       imageId,
       useBaseline: this.options.enableDeltaSync,
     });
+  }
+
+  /** Behind the hand-over nothing is prepared any more: its own steps ask the hosts, each by a warrant. */
+  #mayTellKeys({ code }: DwcpError): boolean {
+    return code === 'PEER_UNTRUSTED' && this.#input !== undefined && !this.handedOver && patched('keys-anew');
+  }
+
+  /**
+   * Hosts of other machines know each other by the keys that warrants name. A new one for both lets them know a new key; what it does not
+   * mend, and a host that is revoked, waits for an operator.
+   */
+  async #tellKeys(untrusted: DwcpError, phase: Phase, wait: boolean): Promise<void> {
+    for (let parks = wait; ; parks = true) {
+      if (parks) await this.state.park(untrusted, phase);
+      try {
+        await this.#prepareDestination();
+        return;
+      } catch (error) {
+        if (error instanceof AbortedByOperator || toCoded(error).code !== 'NOT_AUTHORISED') throw error;
+      }
+    }
   }
 
   async #prepareDestination(): Promise<void> {
@@ -233,20 +271,30 @@ export class TransferFlow {
       activityId: 'prepare-destination',
       summary: `${destinationHost}: make room for ${vmId} and let ${sourceHost} in`,
     };
-    const destination = await onDestination(destinationHost, 'quick', call).prepareDestination({
-      migrationId,
-      vmId,
-      mode: mode === 'migrate' ? 'migrate' : 'warm',
-      fence,
+    const prepared = {
       generation,
-      sourceHost,
       images: images.map(({ imageId, kind, sizeBytes }) => ({ imageId, kind, sizeBytes })),
       ...looksOf(this.prepared),
       ...(guest && { guest }),
       ...(stoppedGuest && { stoppedGuest }),
+    };
+    this.authority.extend({ fence, prepared });
+    const destination = await onDestination(destinationHost, 'quick', call, this.authority).prepareDestination({
+      migrationId,
+      vmId,
+      mode: mode === 'migrate' ? 'migrate' : 'warm',
+      fence,
+      sourceHost,
+      ...prepared,
       force: this.options.force,
     });
-    this.#input = { migrationId, vmId, destination, options: this.options, mode };
+    this.#input = {
+      migrationId,
+      vmId,
+      destination: { ...destination, hostId: destinationHost },
+      options: this.options,
+      mode,
+    };
   }
 
   async #eachImage(

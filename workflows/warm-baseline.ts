@@ -42,7 +42,7 @@ async function warm(flow: TransferFlow): Promise<ImageResult[]> {
   const images = await flow.transferImages(link, start);
   const call = { activityId: 'keep-warm', summary: `${destinationHost}: record the baseline of ${vmId}` };
   await flow.step('complete', () =>
-    onSource(sourceHost, 'quick', call).keepWarm({ ...flow.linkInput, images: flow.prepared.images }),
+    onSource(sourceHost, 'quick', call, flow.authority).keepWarm({ ...flow.linkInput, images: flow.prepared.images }),
   );
   return images;
 }
@@ -51,7 +51,7 @@ async function warm(flow: TransferFlow): Promise<ImageResult[]> {
 export async function leave(flow: TransferFlow): Promise<void> {
   const { migrationId, vmId, sourceHost, destinationHost } = flow.state.identity;
   const close = { activityId: 'close-source', summary: `${sourceHost}: end the session` };
-  await onSource(sourceHost, 'courtesy', close)
+  await onSource(sourceHost, 'courtesy', close, flow.authority)
     .closeSource({ migrationId })
     .catch(() => undefined);
   if (flow.wasInitialised) {
@@ -59,7 +59,7 @@ export async function leave(flow: TransferFlow): Promise<void> {
       activityId: 'close-destination',
       summary: `${destinationHost}: keep what has arrived as baseline`,
     };
-    await onDestination(destinationHost, 'courtesy', abandon)
+    await onDestination(destinationHost, 'courtesy', abandon, flow.authority)
       .abandonDestination({ migrationId, vmId, fence: 0, mode: 'warm' })
       .catch(() => undefined);
   }

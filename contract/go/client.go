@@ -12,10 +12,22 @@ import (
 // Client moves VMs through a Temporal client that NovaCron owns.
 type Client struct {
 	temporal client.Client
+	signer   *Signer
 }
 
-// New returns a client over an open connection to Temporal.
-func New(temporalClient client.Client) *Client { return &Client{temporal: temporalClient} }
+// New returns a client over an open connection to Temporal. Its requests are signed with the operator's key of TrustDir().
+func New(temporalClient client.Client) (*Client, error) {
+	signer, err := LoadSigner(TrustDir())
+	if err != nil {
+		return nil, err
+	}
+	return NewSigning(temporalClient, signer), nil
+}
+
+// NewSigning returns a client whose requests are signed by signer; hosts refuse what nobody has signed.
+func NewSigning(temporalClient client.Client, signer *Signer) *Client {
+	return &Client{temporal: temporalClient, signer: signer}
+}
 
 // Migration is one that was started or found; it goes on when the caller is gone.
 type Migration struct {
@@ -48,19 +60,28 @@ func StartOptions(request Request) client.StartWorkflowOptions {
 
 // Migrate starts a migration. A second one of the same VM gets an *ErrorReport with MIGRATION_IN_PROGRESS.
 func (c *Client) Migrate(ctx context.Context, request Request) (*Migration, error) {
-	return c.start(ctx, WorkflowMigrateVM, StartOptions(request), request)
+	return c.start(ctx, WorkflowMigrateVM, request, func(request Request) client.StartWorkflowOptions {
+		return StartOptions(request)
+	})
 }
 
 // Warm brings the destination's baseline up to date without moving the VM.
 func (c *Client) Warm(ctx context.Context, request Request) (*Migration, error) {
-	options := StartOptions(request)
-	options.ID = WarmWorkflowID(request.VMID, request.DestinationHost)
-	return c.start(ctx, WorkflowWarmBaseline, options, request)
+	return c.start(ctx, WorkflowWarmBaseline, request, func(request Request) client.StartWorkflowOptions {
+		options := StartOptions(request)
+		options.ID = WarmWorkflowID(request.VMID, request.DestinationHost)
+		return options
+	})
 }
 
-func (c *Client) start(ctx context.Context, workflow string, options client.StartWorkflowOptions, request Request) (*Migration, error) {
+func (c *Client) start(ctx context.Context, workflow string, request Request, optionsOf func(Request) client.StartWorkflowOptions) (*Migration, error) {
 	request.SchemaVersion = 1
-	run, err := c.temporal.ExecuteWorkflow(ctx, options, workflow, request)
+	if c.signer != nil {
+		if err := c.signer.signRequest(workflow, &request); err != nil {
+			return nil, err
+		}
+	}
+	run, err := c.temporal.ExecuteWorkflow(ctx, optionsOf(request), workflow, request)
 	if err != nil {
 		return nil, coded(err)
 	}
@@ -91,7 +112,8 @@ func (m *Migration) Progress(ctx context.Context) (*Progress, error) {
 	return &progress, value.Get(&progress)
 }
 
-// Cancel asks for the roll-back; behind the point of no return the migration completes forward.
+// Cancel asks for the roll-back; behind the point of no return the migration completes forward. Of a migration that has ended
+// it says MIGRATION_UNKNOWN, as Retry, Abort and SetBandwidthLimit do.
 func (m *Migration) Cancel(ctx context.Context) error {
 	return coded(m.client.temporal.SignalWorkflow(ctx, m.WorkflowID, m.RunID, SignalCancel, nil))
 }

@@ -145,7 +145,7 @@ func TestNamesAreThoseOfTheContract(t *testing.T) {
 	for _, code := range names.ErrorCodes {
 		codes[code] = true
 	}
-	for _, code := range []string{CodeInvalidInput, CodeCancelled, CodeMigrationInProgress, CodeAlreadyPastReturn, CodeNotParked} {
+	for _, code := range []string{CodeInvalidInput, CodeCancelled, CodeMigrationInProgress, CodeAlreadyPastReturn, CodeNotParked, CodeMigrationUnknown} {
 		if !codes[code] {
 			t.Errorf("%s is no code of DWCP", code)
 		}

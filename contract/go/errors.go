@@ -14,6 +14,8 @@ type ErrorReport struct {
 	Phase   string `json:"phase,omitempty"`
 	Side    string `json:"side,omitempty"`
 	Hint    string `json:"hint,omitempty"`
+	// Because is the code of what it came of, where that has one.
+	Because string `json:"because,omitempty"`
 }
 
 // Error makes a report an error.
@@ -32,6 +34,8 @@ const (
 	CodeMigrationInProgress = "MIGRATION_IN_PROGRESS"
 	CodeAlreadyPastReturn   = "ALREADY_PAST_RETURN"
 	CodeNotParked           = "NOT_PARKED"
+	CodeMigrationUnknown    = "MIGRATION_UNKNOWN"
+	CodePayloadUnreadable   = "PAYLOAD_UNREADABLE"
 )
 
 // coded finds the report in what Temporal returned; other errors pass as they are.
@@ -46,6 +50,10 @@ func coded(err error) error {
 	var started *serviceerror.WorkflowExecutionAlreadyStarted
 	if errors.As(err, &started) {
 		return &ErrorReport{Code: CodeMigrationInProgress, Message: "a migration of this VM is open already", Hint: "follow or cancel it"}
+	}
+	var absent *serviceerror.NotFound
+	if errors.As(err, &absent) {
+		return &ErrorReport{Code: CodeMigrationUnknown, Message: "the migration has ended, or there is none: " + absent.Error()}
 	}
 	return err
 }

@@ -7,6 +7,7 @@ toolchain go1.24.6
 require (
 	go.temporal.io/api v1.62.12
 	go.temporal.io/sdk v1.45.0
+	google.golang.org/protobuf v1.36.11
 )
 
 require (
@@ -30,6 +31,5 @@ require (
 	google.golang.org/genproto/googleapis/api v0.0.0-20260120221211-b8f7ae30c516 // indirect
 	google.golang.org/genproto/googleapis/rpc v0.0.0-20260120221211-b8f7ae30c516 // indirect
 	google.golang.org/grpc v1.79.3 // indirect
-	google.golang.org/protobuf v1.36.11 // indirect
 	gopkg.in/yaml.v3 v3.0.1 // indirect
 )

@@ -16,7 +16,15 @@ func TestMovesAVM(t *testing.T) {
 	if address == "" {
 		t.Skip("SKIPPED: DWCP_GO_TEMPORAL is not set; the workflow tests of the project run this")
 	}
-	temporalClient, err := client.Dial(client.Options{HostPort: address})
+	options := client.Options{HostPort: address}
+	if path := os.Getenv("DWCP_GO_PAYLOAD_KEY_FILE"); path != "" {
+		keys, err := ReadPayloadKeys(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		options = keys.Apply(options)
+	}
+	temporalClient, err := client.Dial(options)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -24,7 +32,10 @@ func TestMovesAVM(t *testing.T) {
 	ctx, stop := context.WithTimeout(context.Background(), 4*time.Minute)
 	defer stop()
 
-	dwcp := New(temporalClient)
+	dwcp, err := New(temporalClient)
+	if err != nil {
+		t.Fatal(err)
+	}
 	limit := 4e6
 	request := Request{VMID: vm, SourceHost: os.Getenv("DWCP_GO_SOURCE"), DestinationHost: os.Getenv("DWCP_GO_DESTINATION"), Options: &Options{BandwidthLimit: &limit}}
 	migration, err := dwcp.Migrate(ctx, request)
@@ -51,6 +62,11 @@ func TestMovesAVM(t *testing.T) {
 	}
 	if result.Outcome != "completed" || len(result.Images) == 0 || !result.Images[0].Verified {
 		t.Errorf("unexpected result: %+v", result)
+	}
+	for what, err := range map[string]error{"a cancel": migration.Cancel(ctx), "a limit": migration.SetBandwidthLimit(ctx, 1), "a retry": migration.Retry(ctx, "")} {
+		if !errors.As(err, &report) || report.Code != CodeMigrationUnknown {
+			t.Errorf("%s of what has ended got %v", what, err)
+		}
 	}
 	if _, err := dwcp.Migrate(ctx, Request{VMID: vm, SourceHost: "no spaces please", DestinationHost: request.DestinationHost}); err != nil {
 		t.Fatal(err)

@@ -8,6 +8,8 @@ type Request struct {
 	DestinationHost string   `json:"destinationHost"`
 	MigrationID     string   `json:"migrationId,omitempty"`
 	Options         *Options `json:"options,omitempty"`
+	// Authorisation is set by the client: the same, signed.
+	Authorisation string `json:"authorisation,omitempty"`
 }
 
 // Options override the defaults of docs/configuration.md; nil leaves the default. Rates are bytes a second.
@@ -214,11 +216,17 @@ type GuestProgress struct {
 	RateBytesPerSecond  float64 `json:"rateBytesPerSecond"`
 	ExpectedDowntimeMs  float64 `json:"expectedDowntimeMs"`
 	Throttle            float64 `json:"throttle"`
+	// Pauses counts all of the migration so far; PausedMs is their length in all.
+	Pauses   *int     `json:"pauses,omitempty"`
+	PausedMs *float64 `json:"pausedMs,omitempty"`
 }
 
 // GuestResult is what was measured of a guest that moved while it ran.
 type GuestResult struct {
+	// DowntimeMs is of the last pause; Pauses and PausedMs count those that were broken off too.
 	DowntimeMs *float64 `json:"downtimeMs,omitempty"`
+	Pauses     *int     `json:"pauses,omitempty"`
+	PausedMs   *float64 `json:"pausedMs,omitempty"`
 	Rounds     int      `json:"rounds"`
 	Reason     string   `json:"reason"`
 	Responds   bool     `json:"responds"`

@@ -5,24 +5,33 @@
 import { Client } from '@temporalio/client';
 import { type NativeConnection, Runtime, Worker } from '@temporalio/worker';
 import {
+  type AuditHeadNow,
   createDestinationActivities,
   createDictionaryActivities,
   createProgressReporter,
   createSourceActivities,
+  type SayWord,
   type SourceEvent,
 } from '../../activities';
-import { connectWorker, temporalTarget } from '../control/connection';
+import { temporalTarget } from '../control/connection';
+import { clientConverter, workerConverter } from '../control/payload-codec';
+import { connectWorker } from '../control/worker-connection';
+import { GUEST_USER_MEND } from '../hypervisor/qemu/guest-user';
 import { onAbort } from '../model/abort';
 import { toDwcpError } from '../model/errors';
 import { hostQueue } from '../model/names';
 import type { ProcessOptions } from '../model/options';
 import { HEARTBEAT_THROTTLE_MS } from '../model/timing';
+import { PayloadKeys } from '../store/payload-keys';
 import { selfTest } from '../sync/codec/self-test';
 import { SourceOwnership } from '../sync/hand-over/source-ownership';
 import { SourceHub } from '../sync/source-hub';
 import { type Logger, temporalLogger } from '../telemetry/logger';
 import { agentMetrics, type MetricsServer, serveMetrics } from '../telemetry/metrics';
 import { RELEASE } from '../transport/hello';
+import { auditHeadSigner } from '../trust/audit-heads';
+import { sayWord } from '../trust/host-words';
+import { createWarrantJudge, type WarrantJudge } from '../trust/warrant-judge';
 import { type HostParts, openHost } from './host';
 import { assertAlone, identityOf } from './only-agent';
 import { recoverUntilDone } from './recovery';
@@ -42,6 +51,7 @@ export interface RunningAgent {
 }
 
 export async function startAgent(options: ProcessOptions, log: Logger): Promise<RunningAgent> {
+  const keys = PayloadKeys.read(options.payloadKeyFile);
   const host = await openHost(options, {
     explain: (migrationId, line) => log.info({ migrationId }, line),
     warn: (error) => log.warn(error.report(), 'the audit log is behind'),
@@ -77,11 +87,16 @@ export async function startAgent(options: ProcessOptions, log: Logger): Promise<
       advertised: `${host.advertised.address}:${host.advertised.port}`,
       queue: hostQueue(host.hostId),
       temporal: temporalTarget().address,
+      payloadKeys: keys.ids,
     },
     'agent started',
   );
+  const { user, asRoot } = host.guestPolicy;
+  if (asRoot !== undefined) log.warn({ mend: GUEST_USER_MEND }, `guests run as root: ${asRoot}`);
+  if (user) log.info({ uid: user.uid, gid: user.gid, ids: user.perVm }, `guests run as ${user.name}`);
   const ended = runWorker({
     host,
+    keys,
     options,
     sources,
     ownership,
@@ -100,6 +115,7 @@ export async function startAgent(options: ProcessOptions, log: Logger): Promise<
 
 interface WorkerParts {
   readonly host: HostParts;
+  readonly keys: PayloadKeys;
   readonly options: ProcessOptions;
   readonly sources: SourceHub;
   readonly ownership: SourceOwnership;
@@ -133,15 +149,40 @@ async function runWorker(parts: WorkerParts): Promise<void> {
   }
 }
 
+/** Whose word this host does things by; nobody's, where it has no trust folder. */
+function judgeOf(host: HostParts): WarrantJudge | undefined {
+  const { hostId, security, audit } = host;
+  return (
+    security &&
+    createWarrantJudge({
+      hostId,
+      controlKeys: () => security.folder.controlKeys(),
+      peers: security.peers,
+      refused: host.refused,
+      shown: (details) => audit.write('warrant', details),
+    })
+  );
+}
+
+function wordsOf({ hostId, security }: HostParts): SayWord | undefined {
+  return security && ((word, { migrationId, vmId }) => sayWord(security.peers, { word, hostId, migrationId, vmId }));
+}
+
+/** What anchors this host's audit log in the histories of migrations. */
+function auditHeadOf({ hostId, security, audit }: HostParts): AuditHeadNow | undefined {
+  return security && auditHeadSigner({ hostId, audit, credentials: () => security.peers.credentials() });
+}
+
 async function createWorker(
-  { host, options, sources, ownership, observe, log, signal, onReady }: WorkerParts,
+  { host, keys, options, sources, ownership, observe, log, signal, onReady }: WorkerParts,
   connection: NativeConnection,
 ): Promise<Worker> {
   const { namespace } = temporalTarget();
-  const client = new Client({ connection, namespace });
+  const client = new Client({ connection, namespace, dataConverter: clientConverter(keys) });
   await selfTest(host.source.pool, host.dataDir);
   const { registry, ownership: journal, store, driver, source, hub, dataDir } = host;
   await assertAlone(client, host);
+  const [judge, say, auditHead] = [judgeOf(host), wordsOf(host), auditHeadOf(host)];
   const sweeper = new Sweeper({ host, sources, ownership, client, log });
   const settle = (vmId: string): Promise<void> => sweeper.settle(vmId);
   const sweep = (): void =>
@@ -155,6 +196,7 @@ async function createWorker(
     namespace,
     identity: `${identityOf(host.hostId)} ${RELEASE} (${process.pid}) ${host.instance.instanceId}`,
     taskQueue: hostQueue(host.hostId),
+    dataConverter: workerConverter(keys, (error) => log.error(error.report(), 'a payload cannot be read')),
     activities: {
       ...createSourceActivities({
         hub: sources,
@@ -164,10 +206,20 @@ async function createWorker(
         connectGuest: (vmId, definition, ifMayRun) => driver.connectGuest(vmId, definition, ifMayRun),
         serveStopped: (vmId, definition, path) => driver.serveStopped(vmId, definition, path),
         report: createProgressReporter(client),
+        judge,
+        auditHead,
+        say,
         observe,
         settle,
       }),
-      ...createDictionaryActivities({ registry, store, dictionaries: source.dictionaries, pool: source.pool }),
+      ...createDictionaryActivities({
+        registry,
+        store,
+        dictionaries: source.dictionaries,
+        pool: source.pool,
+        judge,
+        auditHead,
+      }),
       ...createDestinationActivities({
         hostId: host.hostId,
         dataDir,
@@ -175,10 +227,12 @@ async function createWorker(
         advertised: host.advertised,
         hub,
         registry,
-        ownership: journal,
         store,
         pool: source.pool,
         guestPolicy: host.guestPolicy,
+        judge,
+        auditHead,
+        say,
         keepBaselineCopy: options.keepBaselineCopy,
         storeLimit: options.storeLimit,
         settle,

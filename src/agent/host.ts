@@ -3,18 +3,20 @@
  * and the library's adapter use a host as it is.
  */
 import { randomBytes } from 'node:crypto';
-import { readFileSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { homedir, hostname } from 'node:os';
 import { join } from 'node:path';
 import { HostDriver } from '../hypervisor/host-driver';
-import { type GuestPolicy, guestPolicyOf } from '../hypervisor/qemu/guest-policy';
+import { foldersOf, type GuestPolicy, guestPolicyOf } from '../hypervisor/qemu/guest-policy';
+import { clearRehearsals } from '../hypervisor/qemu/rehearse';
 import { limitAt, parseBandwidthSchedule, type ScheduleEntry } from '../model/bandwidth-schedule';
 import { DwcpError, toDwcpError } from '../model/errors';
 import { hostIdSchema } from '../model/ids';
+import { listOf } from '../model/option-text';
 import type { ProcessOptions } from '../model/options';
 import { AuditLog } from '../store/audit-log';
+import { refusalsOf, type WriteRefusal } from '../store/audit-refusals';
 import { BaseStore } from '../store/base-disks';
 import { BaselineStore } from '../store/baselines';
 import { DictionaryStore } from '../store/dictionaries';
@@ -24,18 +26,20 @@ import { beginInstance, epochsOf, type Instance } from '../store/instance';
 import { OwnershipJournal } from '../store/ownership-journal';
 import { PathHistory } from '../store/path-history';
 import { SealingKey } from '../store/sealing-key';
-import { VmRegistry } from '../store/vm-registry';
+import { RUN_FOLDER, TRY_FOLDER, VmRegistry } from '../store/vm-registry';
 import { CodecPool } from '../sync/codec/codec-pool';
 import { Bookkeeping } from '../sync/destination/bookkeeping';
 import { DestinationHub } from '../sync/destination-hub';
 import type { Advertised, SourceContext } from '../sync/source/source-context';
 import { copyPathOf } from '../sync/upkeep/baseline-copy';
 import { BaselineSealer } from '../sync/upkeep/baseline-sealer';
-import { DataPlaneListener, type TlsFiles } from '../transport/endpoint';
+import { addImageRoots } from '../system/image-roots';
+import { DataPlaneListener } from '../transport/endpoint';
 import { RELEASE } from '../transport/hello';
 import { PeerPool } from '../transport/peer-pool';
 import { SharedLimit } from '../transport/shared-limit';
 import { Slab } from '../transport/slab';
+import { type HostSecurity, openSecurity, trustOf } from '../trust/host-security';
 import { auditedAdmission } from './audited-admission';
 
 const SCHEDULE_EVERY_MS = 10_000;
@@ -51,10 +55,14 @@ export interface HostParts {
   readonly dataDir: string;
   readonly instance: Instance;
   readonly key: Buffer;
+  /** Undefined with insecureDataPlane. */
+  readonly security: HostSecurity | undefined;
   readonly advertised: Advertised;
   readonly registry: VmRegistry;
   readonly ownership: OwnershipJournal;
   readonly audit: AuditLog;
+  /** Writes down who was refused, by whichever door. */
+  readonly refused: WriteRefusal;
   readonly store: BaselineStore;
   readonly bases: BaseStore;
   readonly driver: HostDriver;
@@ -78,13 +86,6 @@ export function resolveDataDir(options: Pick<ProcessOptions, 'hostId' | 'dataDir
   return options.dataDir || join(homedir(), '.local', 'share', 'dwcp', resolveHostId(options));
 }
 
-function addressesOf(text: string): string[] {
-  return text
-    .split(',')
-    .map((part) => part.trim())
-    .filter((part) => part !== '');
-}
-
 /** @throws CONFIG_INVALID where one is not an address of this host: its path would never open, and nobody would know why */
 async function assertOwn(addresses: readonly string[]): Promise<void> {
   for (const address of addresses) {
@@ -101,9 +102,9 @@ async function assertOwn(addresses: readonly string[]): Promise<void> {
   }
 }
 
-function advertised({ advertiseAddress, listenAddress }: ProcessOptions, port: number): Advertised {
+function advertised({ advertiseAddress, listenAddress }: ProcessOptions, port: number): Omit<Advertised, 'hostId'> {
   const wildcard = ['0.0.0.0', '::', ''].includes(listenAddress);
-  const [address = '', ...further] = addressesOf(advertiseAddress);
+  const [address = '', ...further] = listOf(advertiseAddress);
   return {
     address: address || (wildcard ? hostname() : listenAddress),
     port,
@@ -139,22 +140,6 @@ async function agentKey(dataDir: string): Promise<Buffer> {
   return key;
 }
 
-/** @throws CONFIG_INVALID where only some of the three files are given, or one cannot be read */
-export function readTlsFiles({
-  tlsCert,
-  tlsKey,
-  tlsCa,
-}: Pick<ProcessOptions, 'tlsCert' | 'tlsKey' | 'tlsCa'>): TlsFiles | undefined {
-  const given = [tlsCert, tlsKey, tlsCa].filter((path) => path !== '');
-  if (given.length === 0) return undefined;
-  if (given.length < 3) throw new DwcpError('CONFIG_INVALID', 'TLS needs tlsCert, tlsKey and tlsCa, all three');
-  try {
-    return { cert: readFileSync(tlsCert), key: readFileSync(tlsKey), ca: readFileSync(tlsCa) };
-  } catch (error) {
-    throw toDwcpError(error, 'CONFIG_INVALID');
-  }
-}
-
 /** Opens a host's parts and starts listening. @throws CONFIG_INVALID where folder or port are taken; what had been opened is closed then */
 export async function openHost(options: ProcessOptions, says: HostSays = {}): Promise<HostParts> {
   const opened: (() => unknown)[] = [];
@@ -177,20 +162,23 @@ async function openParts(
 ): Promise<Omit<HostParts, 'close'>> {
   const hostId = resolveHostId(options);
   const dataDir = resolveDataDir(options);
-  const sourceAddresses = addressesOf(options.sourceAddresses);
+  const sourceAddresses = listOf(options.sourceAddresses);
   await assertOwn(sourceAddresses);
   const limit = new SharedLimit(options.hostBandwidthLimit);
   const sealingKey = SealingKey.read(options.baselineKeyFile);
   opened.push(followSchedule(limit, options));
   opened.push(lockFolder(dataDir));
-  await takeOverFolder(dataDir);
+  await clearRehearsals(join(dataDir, TRY_FOLDER));
+  await takeOverFolder(dataDir, [RUN_FOLDER]);
   const instance = await beginInstance(dataDir);
   const audit = await AuditLog.open(dataDir, (error) => warn(toDwcpError(error, 'INTERNAL')));
   opened.push(() => audit.close());
   audit.write('agent_started', { hostId, release: RELEASE, instance: instance.instanceId, start: instance.starts });
   opened.push(() => audit.write('agent_stopped'));
   const key = await agentKey(dataDir);
-  const tls = readTlsFiles(options);
+  const trust = trustOf(options);
+  const security = trust && (await openSecurity({ hostId, ownFolder: dataDir, folder: trust, tls: options }, warn));
+  opened.push(() => security?.close());
   const pool = new CodecPool(options.workerThreads);
   opened.push(() => pool.close());
   const sendingSlab = new Slab(options.bufferMemory);
@@ -205,12 +193,14 @@ async function openParts(
   const ownership = new OwnershipJournal(dataDir, (vmId, { state, migrationId, fence, note, movedTo }) =>
     audit.write('ownership', { vmId, state, migrationId, fence, note, movedTo }),
   );
-  const registry = new VmRegistry(dataDir);
+  const imageRoots = foldersOf(options.imageRoots);
+  const registry = new VmRegistry(dataDir, imageRoots);
+  addImageRoots([registry.imagesFolder, ...imageRoots]);
   const guestPolicy = guestPolicyOf(options, dataDir);
   const driver = new HostDriver((vmId) => registry.runFolder(vmId), guestPolicy);
   for (const { images } of await registry.list())
     for (const { path } of images) await rm(copyPathOf(path), { force: true });
-  const peers = new PeerPool(options.idleStreamTtl, tls);
+  const peers = new PeerPool(options.idleStreamTtl, security?.peers);
   const hub: DestinationHub = new DestinationHub(
     {
       hostId,
@@ -231,10 +221,9 @@ async function openParts(
       activator: driver,
     },
   );
-  const listener: DataPlaneListener = new DataPlaneListener(
-    auditedAdmission(audit, (hello, connection) => hub.admit(hello, connection)),
-    tls,
-  );
+  const refused = refusalsOf(audit);
+  const admission = auditedAdmission(audit, (hello, connection) => hub.admit(hello, connection), refused);
+  const listener: DataPlaneListener = new DataPlaneListener(admission.admit, security?.peers, admission.refused);
   opened.push(() => listener.close());
   opened.push(() => peers.close());
   opened.push(() => hub.close());
@@ -245,10 +234,12 @@ async function openParts(
     dataDir,
     instance,
     key,
-    advertised: advertised(options, port),
+    security,
+    advertised: { hostId, ...advertised(options, port) },
     registry,
     ownership,
     audit,
+    refused,
     store,
     bases,
     driver,

@@ -99,11 +99,20 @@ export function verifiedText({ verified }: Pick<ImageResult, 'verified'>): strin
   return verified ? 'by its root' : 'by QEMU alone';
 }
 
-function guestResultText({ downtimeMs, rounds, reason, responds, throttle }: GuestResult): string {
+function guestResultText({
+  downtimeMs,
+  pauses = 1,
+  pausedMs = 0,
+  rounds,
+  reason,
+  responds,
+  throttle,
+}: GuestResult): string {
   const downtime = downtimeMs === undefined ? 'downtime not measured' : `downtime ${formatDuration(downtimeMs)}`;
+  const paused = pauses > 1 ? `, paused ${pauses} times for ${formatDuration(pausedMs)} in all` : '';
   const slowed = throttle > 0.01 ? `, slowed down by ${(100 * throttle).toFixed(0)} % at the end` : '';
   return (
-    `the guest ${responds ? 'runs there' : 'DOES NOT RESPOND there'}: ${downtime}, ${rounds} memory round` +
+    `the guest ${responds ? 'runs there' : 'DOES NOT RESPOND there'}: ${downtime}${paused}, ${rounds} memory round` +
     `${rounds === 1 ? '' : 's'}${slowed}${reason ? ` (${reason})` : ''}`
   );
 }

@@ -7,9 +7,11 @@ import { RELEASE } from '../transport/hello';
 import { addAuditCommands } from './commands/audit';
 import { addBaselineCommands } from './commands/baselines';
 import { addBaseCommands } from './commands/bases';
+import { addCodecServerCommand } from './commands/codec-server';
 import { addDemoCommand } from './commands/demo';
 import { addDictionaryCommands } from './commands/dictionaries';
 import { addDoctorCommand } from './commands/doctor';
+import { addHostCommands } from './commands/hosts';
 import { addLocalCommands } from './commands/local';
 import { addMigrationCommands } from './commands/migrations';
 import { addProcessCommands } from './commands/processes';
@@ -21,12 +23,15 @@ async function main(): Promise<void> {
     .version(RELEASE)
     .option('--json', 'one JSON object a line')
     .option('--config <path>', 'configuration file (YAML); else DWCP_CONFIG, ./dwcp.yaml, /etc/dwcp/dwcp.yaml')
+    .option('--payload-key-file <path>', 'keys that what Temporal keeps is encrypted with (docs/configuration.md)')
     .showHelpAfterError('(`dwcp --help` lists the commands)')
     .exitOverride();
   addDemoCommand(program);
   addProcessCommands(program);
+  addCodecServerCommand(program);
   addLocalCommands(program);
   addAuditCommands(program);
+  addHostCommands(program);
   addBaselineCommands(program);
   addBaseCommands(program);
   addDictionaryCommands(program);

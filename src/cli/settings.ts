@@ -7,11 +7,11 @@ import { resolve } from 'node:path';
 import { type Command, Option } from 'commander';
 import { parse } from 'yaml';
 import { DwcpError, messageOf } from '../model/errors';
+import type { OptionSpec } from '../model/option-spec';
 import { describe, parseOption } from '../model/option-text';
 import {
   MIGRATION_OPTIONS,
   type MigrationOptions,
-  type OptionSpec,
   PROCESS_OPTIONS,
   type ProcessOptions,
   withDefaults,
@@ -50,7 +50,10 @@ interface FileSettings {
   readonly values: Readonly<Record<string, unknown>>;
 }
 
-/** A file that was named belongs to whomever it belongs to; one that was found is believed where nobody else can have written it. @throws CONFIG_INVALID */
+/**
+ * A file that was named belongs to whomever it belongs to; one that was found is believed where nobody else can have written it.
+ * @throws CONFIG_INVALID
+ */
 function judge(path: string, distrust: string, wasNamed: boolean): void {
   if (!wasNamed)
     throw new DwcpError('CONFIG_INVALID', `${resolve(path)} is not read: ${distrust}`, {

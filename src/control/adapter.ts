@@ -29,14 +29,17 @@ import { ImageSender, type SendProgress, type SentImage } from '../sync/source/i
 import type { SourceContext } from '../sync/source/source-context';
 import { SourceMigration } from '../sync/source/source-migration';
 import { type TrainingReport, trainDictionary } from '../sync/upkeep/train-dictionary';
-import type { TlsFiles } from '../transport/endpoint';
 import { mintGrant } from '../transport/grants';
 import { PeerPool } from '../transport/peer-pool';
 import { SharedLimit } from '../transport/shared-limit';
 import { Slab } from '../transport/slab';
+import { type HostSecurity, openSecurity } from '../trust/host-security';
+import { TrustFolder, trustFolderOf } from '../trust/trust-folder';
 
 /** Where to: an agent's data plane, and the agent's key (`<dataDir>/agent.key` on that host). */
 export interface AdapterDestination {
+  /** Which host has to answer there. */
+  readonly hostId: string;
   readonly address: string;
   readonly port?: number;
   /** Further addresses of the same agent, used at the same time. */
@@ -53,7 +56,10 @@ export interface AdapterConfig {
   readonly dwcp?: Partial<MigrationOptions>;
   readonly workerThreads?: number;
   readonly bufferMemory?: number;
-  readonly tls?: TlsFiles;
+  /** Folder of the keys by which hosts know one another. Without it the user's own, as agents have it. */
+  readonly trustDir?: string;
+  /** Plain TCP to agents that want it so, on loopback. */
+  readonly insecureDataPlane?: boolean;
   /** Folder for the sender's own baselines, which shorten what the destination has to tell. Without it one in the user's state folder. */
   readonly dataDir?: string;
   /** Hears one line for each decision about a transfer. */
@@ -95,40 +101,65 @@ export function createMigrationAdapter(config: AdapterConfig = {}): MigrationAda
     ...(config.bufferMemory !== undefined && { bufferMemory: config.bufferMemory }),
   });
   const pool = new CodecPool(process.workerThreads);
-  const peers = new PeerPool(process.idleStreamTtl, config.tls);
   const slab = new Slab(process.bufferMemory);
   const dataDir = config.dataDir ?? defaultDataDir();
   const store = new BaselineStore(dataDir);
   const dictionaries = new DictionaryStore(dataDir);
   const limit = new SharedLimit(process.hostBandwidthLimit);
   let epoch = 0;
-  const context: SourceContext = {
-    hostId: hostname().slice(0, 100),
-    peers,
-    pool,
-    slab,
-    store,
-    dictionaries,
-    bases: new BaseStore(dataDir),
-    limit,
-    history: new PathHistory(dataDir),
-    nextEpoch: () => (epoch = Math.max(Date.now(), epoch + 1)),
-    ...(config.explain && { explain: (_id, line) => unheard(() => config.explain?.(line)) }),
+  const hostId = `direct-${hostname()
+    .replace(/[^A-Za-z0-9._-]/g, '-')
+    .slice(0, 80)}`;
+  const open = async (): Promise<Opened> => {
+    const security = config.insecureDataPlane === true ? undefined : await securityOf(hostId, config);
+    const peers = new PeerPool(process.idleStreamTtl, security?.peers);
+    const context: SourceContext = {
+      hostId,
+      peers,
+      pool,
+      slab,
+      store,
+      dictionaries,
+      bases: new BaseStore(dataDir),
+      limit,
+      history: new PathHistory(dataDir),
+      nextEpoch: () => (epoch = Math.max(Date.now(), epoch + 1)),
+      ...(config.explain && { explain: (_id, line) => unheard(() => config.explain?.(line)) }),
+    };
+    return {
+      context,
+      close: () => {
+        peers.close();
+        security?.close();
+      },
+    };
+  };
+  let opened: Promise<Opened> | undefined;
+  const ready = async (): Promise<SourceContext> => {
+    opened ??= open();
+    // Another call may find what this one has missed.
+    opened.catch(() => (opened = undefined));
+    return (await opened).context;
   };
 
   async function move({ kind, vmId, image, destination, hear, signal }: Move): Promise<SentImage> {
     const sessionId = destination.sessionId ?? randomUUID();
-    const grant = mintGrant(destination.agentKey, 'session', sessionId, GRANT_LIFETIME_MS);
+    const grant = mintGrant(
+      destination.agentKey,
+      { purpose: 'session', subject: sessionId, holder: hostId },
+      GRANT_LIFETIME_MS,
+    );
     const migration = new SourceMigration(
       sessionId,
       {
+        hostId: destination.hostId,
         address: destination.address,
         port: destination.port ?? PROCESS_OPTIONS.port.default,
         grant,
         ...(destination.furtherPaths && { furtherPaths: destination.furtherPaths }),
       },
       options,
-      context,
+      await ready(),
     );
     const input = await asFile(image);
     let arrived = false;
@@ -161,7 +192,7 @@ export function createMigrationAdapter(config: AdapterConfig = {}): MigrationAda
         mode: 'direct',
         fence: 0,
         generation: 0,
-        sourceHost: context.hostId,
+        sourceHost: hostId,
         images: [image],
       },
     });
@@ -199,7 +230,7 @@ export function createMigrationAdapter(config: AdapterConfig = {}): MigrationAda
     trainDictionary: (vmType, samples) =>
       trainDictionary({ ...DIRECT_DICTIONARY, vmType: vmTypeOf(vmType) }, Buffer.concat(samples), dictionaries, pool),
     close: async () => {
-      peers.close();
+      await opened?.then((ends) => ends.close()).catch(() => undefined);
       await pool.close();
     },
   };
@@ -212,6 +243,19 @@ interface Move {
   readonly destination: AdapterDestination;
   readonly hear: (progress: SendProgress) => void;
   readonly signal: AbortSignal;
+}
+
+interface Opened {
+  readonly context: SourceContext;
+  close(): void;
+}
+
+/** As agents of this user have it; all adapters of a user are one host to others. */
+async function securityOf(hostId: string, { trustDir = '' }: AdapterConfig): Promise<HostSecurity> {
+  const folder = TrustFolder.make(trustFolderOf({ trustDir }));
+  const ownFolder = join(folder.path, 'direct');
+  const tls = { tlsCert: '', tlsKey: '', tlsCa: '', tlsCrl: '' };
+  return openSecurity({ hostId, ownFolder, folder, tls }, () => undefined);
 }
 
 const nobody = (): void => undefined;

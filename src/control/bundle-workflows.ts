@@ -1,10 +1,11 @@
 /**
- * Bundles the workflows once, at build time: `node dist/src/control/bundle-workflows.js`.
+ * Bundles the workflows once, at build time: `node dist/src/control/bundle-workflows.js`. Twice over, since how a workflow's failure
+ * becomes a payload is the bundle's: as plain text, or for the codec to encrypt.
  */
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { bundleWorkflowCode } from '@temporalio/worker';
-import { WORKFLOW_BUNDLE } from './control-worker';
+import { ENCODED_FAILURES_BUNDLE, WORKFLOW_BUNDLE } from './control-worker';
 
 async function main(): Promise<void> {
   const silent = {
@@ -15,11 +16,13 @@ async function main(): Promise<void> {
     warn: console.warn,
     error: console.error,
   };
-  const { code } = await bundleWorkflowCode({
-    workflowsPath: join(__dirname, '..', '..', 'workflows', 'index.js'),
-    logger: silent,
-  });
-  writeFileSync(WORKFLOW_BUNDLE, code);
+  const workflowsPath = join(__dirname, '..', '..', 'workflows', 'index.js');
+  const failureConverterPath = join(__dirname, 'failure-converter.js');
+  const plain = await bundleWorkflowCode({ workflowsPath, logger: silent });
+  const encoded = await bundleWorkflowCode({ workflowsPath, failureConverterPath, logger: silent });
+  writeFileSync(ENCODED_FAILURES_BUNDLE, encoded.code);
+  // Last: whether there is a build is told by it.
+  writeFileSync(WORKFLOW_BUNDLE, plain.code);
 }
 
 main().catch((error: unknown) => {

@@ -7,19 +7,26 @@ import { Client } from '@temporalio/client';
 import { type NativeConnection, Runtime, Worker } from '@temporalio/worker';
 import { createControlActivities } from '../../activities';
 import { onAbort } from '../model/abort';
-import { DwcpError, messageOf, toDwcpError } from '../model/errors';
+import { DwcpError, hasCode, messageOf, toDwcpError } from '../model/errors';
 import { CONTROL_QUEUE } from '../model/names';
 import type { ProcessOptions } from '../model/options';
+import { PayloadKeys } from '../store/payload-keys';
 import { type Logger, temporalLogger } from '../telemetry/logger';
 import { controlMetrics, type MetricsServer, serveMetrics } from '../telemetry/metrics';
 import { RELEASE } from '../transport/hello';
-import { connectClient, connectWorker, temporalTarget } from './connection';
+import { TrustFolder, trustFolderOf } from '../trust/trust-folder';
+import { connectClient, temporalTarget } from './connection';
+import { openDecisions } from './decisions';
+import { createIssuer } from './issuer';
 import { knownHosts } from './known-hosts';
+import { clientConverter, workerConverter } from './payload-codec';
 import { declaredSchedules, ensureSchedules } from './schedules';
 import { ensureSearchAttributes } from './search-attributes';
+import { connectWorker } from './worker-connection';
 
-/** Where the build puts the bundle: beside the compiled sources, dist/workflow-bundle.js. */
+/** Where the build puts the bundles, beside the compiled sources: failures of the second are payloads, for the codec. */
 export const WORKFLOW_BUNDLE = join(__dirname, '..', '..', 'workflow-bundle.js');
+export const ENCODED_FAILURES_BUNDLE = join(__dirname, '..', '..', 'workflow-bundle-encoded-failures.js');
 
 export interface RunningControl {
   readonly metrics: MetricsServer | undefined;
@@ -28,16 +35,27 @@ export interface RunningControl {
 }
 
 export async function startControl(options: ProcessOptions, log: Logger): Promise<RunningControl> {
+  const keys = PayloadKeys.read(options.payloadKeyFile);
   const stopping = new AbortController();
+  const trust = TrustFolder.make(trustFolderOf(options));
+  const decisions = await openDecisions(options, (error) =>
+    log.error(error.report(), 'a decision is not written down'),
+  );
   const { registry, record } = controlMetrics();
   let ready = false;
   const metrics =
     options.metricsPort > 0
       ? await serveMetrics(registry, options.metricsAddress, options.metricsPort, () => ready)
       : undefined;
-  log.info({ queue: CONTROL_QUEUE, temporal: temporalTarget().address }, 'control worker started');
+  log.info(
+    { queue: CONTROL_QUEUE, temporal: temporalTarget().address, payloadKeys: keys.ids, audit: decisions.folder },
+    'control worker started',
+  );
   // oxlint-disable-next-line typescript/no-misused-promises -- finally waits for it
-  const ended = run().finally(() => metrics?.close());
+  const ended = run().finally(async () => {
+    await metrics?.close();
+    await decisions.close();
+  });
   return { metrics, ended, stop: () => stopping.abort() };
 
   async function run(): Promise<void> {
@@ -52,15 +70,16 @@ export async function startControl(options: ProcessOptions, log: Logger): Promis
       throw toDwcpError(error, 'CONTROL_PLANE_UNREACHABLE');
     }
     const { namespace } = temporalTarget();
-    const client = new Client({ connection, namespace });
+    const client = new Client({ connection, namespace, dataConverter: clientConverter(keys) });
     await makeReady(options, log);
     const worker = await Worker.create({
       connection,
       namespace,
       identity: `control ${RELEASE} (${process.pid})`,
       taskQueue: CONTROL_QUEUE,
-      workflowBundle: { codePath: WORKFLOW_BUNDLE },
-      activities: createControlActivities(record, () => knownHosts(client)),
+      workflowBundle: { codePath: keys.ids.length > 0 ? ENCODED_FAILURES_BUNDLE : WORKFLOW_BUNDLE },
+      dataConverter: workerConverter(keys, (error) => log.error(error.report(), 'a payload cannot be read')),
+      activities: createControlActivities(record, () => knownHosts(client), createIssuer(trust, decisions)),
       shutdownGraceTime: '1s',
       shutdownForceTime: '10s',
     });
@@ -76,12 +95,13 @@ export async function startControl(options: ProcessOptions, log: Logger): Promis
 }
 
 async function makeReady(options: ProcessOptions, log: Logger): Promise<void> {
-  const client = await connectClient();
+  const client = await connectClient(options.payloadKeyFile);
   try {
     const added = await ensureSearchAttributes(client);
     const schedules = await ensureSchedules(client, declaredSchedules(options.pruneInterval));
     log.info({ searchAttributesAdded: added, schedules }, 'control plane prepared');
   } catch (cause) {
+    if (hasCode(cause, 'PAYLOAD_UNREADABLE')) throw cause;
     throw new DwcpError('CONTROL_PLANE_UNREACHABLE', `The Temporal server could not be prepared: ${messageOf(cause)}`, {
       cause,
     });

@@ -21,6 +21,8 @@ export interface EmbeddedServerOptions {
   readonly port?: number;
   /** 0 takes a free one; -1 shows no UI. */
   readonly uiPort?: number;
+  /** Where the UI has payloads decrypted, as a browser reaches it. */
+  readonly codecEndpoint?: string;
 }
 
 export interface EmbeddedServer {
@@ -81,6 +83,7 @@ export async function startEmbeddedServer(options: EmbeddedServerOptions, say: S
     'synchronous=1',
     '--ui-disable-news-fetch',
     ...(uiPort < 0 ? ['--headless'] : ['--ui-ip', host, '--ui-port', String(uiPort)]),
+    ...(options.codecEndpoint === undefined ? [] : ['--ui-codec-endpoint', options.codecEndpoint]),
     ...Object.entries(SEARCH_ATTRIBUTES).flatMap(([name, type]) => [
       '--search-attribute',
       `${name}=${{ KEYWORD: 'Keyword', BOOL: 'Bool', INT: 'Int' }[type]}`,

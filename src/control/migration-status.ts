@@ -1,8 +1,13 @@
 /**
  * What a migration is at, or came to, as its workflow and the heartbeats of its activities say. Which migration: orchestrator.ts.
  */
-import { WorkflowFailedError, type WorkflowHandle, WorkflowUpdateFailedError } from '@temporalio/client';
-import { ApplicationFailure } from '@temporalio/common';
+import {
+  type WorkflowClient,
+  WorkflowFailedError,
+  type WorkflowHandle,
+  WorkflowUpdateFailedError,
+} from '@temporalio/client';
+import { ApplicationFailure, type Payload } from '@temporalio/common';
 import { z } from 'zod';
 import { DwcpError, errorReportSchema, fromReport, toDwcpError } from '../model/errors';
 import {
@@ -33,11 +38,7 @@ export interface MigrationStatus {
 
 interface RawDescription {
   readonly pendingActivities?:
-    | readonly {
-        readonly heartbeatDetails?: {
-          readonly payloads?: readonly { readonly data?: Uint8Array | null }[] | null;
-        } | null;
-      }[]
+    | readonly { readonly heartbeatDetails?: { readonly payloads?: readonly Payload[] | null } | null }[]
     | null;
 }
 
@@ -48,11 +49,14 @@ const reportSchema = z.union([
 ]);
 
 /** The last heartbeats of running activities that report an image's progress. */
-function liveProgress(raw: unknown): ImageProgress[] {
-  return ((raw as RawDescription).pendingActivities ?? []).flatMap((activity) => {
-    const data = activity.heartbeatDetails?.payloads?.[0]?.data;
-    if (!data) return [];
+async function liveProgress(raw: unknown, client: WorkflowClient): Promise<ImageProgress[]> {
+  const codecs = client.options.loadedDataConverter.payloadCodecs;
+  const reports = ((raw as RawDescription).pendingActivities ?? []).map(async (activity): Promise<ImageProgress[]> => {
+    let payloads = [...(activity.heartbeatDetails?.payloads ?? [])].slice(0, 1);
     try {
+      for (const codec of codecs.toReversed()) payloads = await codec.decode(payloads);
+      const data = payloads[0]?.data;
+      if (!data) return [];
       const parsedProgress = reportSchema.safeParse(JSON.parse(Buffer.from(data).toString('utf8')));
       if (!parsedProgress.success) return [];
       return 'images' in parsedProgress.data ? parsedProgress.data.images : [parsedProgress.data];
@@ -60,6 +64,7 @@ function liveProgress(raw: unknown): ImageProgress[] {
       return [];
     }
   });
+  return (await Promise.all(reports)).flat();
 }
 
 /** The coded error that ended a workflow. */
@@ -82,7 +87,8 @@ export async function statusOf(handle: WorkflowHandle): Promise<MigrationStatus>
   const memo = described.memo?.migrationId;
   const migrationId =
     typeof memo === 'string' ? memo : (readAttribute(described.typedSearchAttributes, 'MigrationId') ?? workflowId);
-  const common = { migrationId, workflowId, runId, live: liveProgress(described.raw) };
+  const live = await liveProgress(described.raw, handle.client);
+  const common = { migrationId, workflowId, runId, live };
   if (status.name === 'RUNNING') {
     const progress = await handle.query<unknown>(MESSAGES.progressQuery).then(
       (value) => migrationProgressSchema.parse(value),

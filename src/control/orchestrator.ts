@@ -12,6 +12,7 @@ import {
 } from '@temporalio/client';
 import { ApplicationFailure, WorkflowIdConflictPolicy, WorkflowIdReusePolicy } from '@temporalio/common';
 import { DwcpError, messageOf } from '../model/errors';
+import { forgetOldest } from '../model/forget-oldest';
 import {
   type MigrationRequest,
   type MigrationResult,
@@ -27,13 +28,20 @@ import {
   warmWorkflowId,
 } from '../model/names';
 import { compileMigrationOptions, type MigrationOptions } from '../model/options';
+import { TrustFolder, trustFolderOf } from '../trust/trust-folder';
 import { connectClient, ofServer } from './connection';
+import { signRequest } from './issuer';
 import { failureOf, type MigrationStatus, statusOf } from './migration-status';
 import { collectMetrics, type OrchestratorMetrics } from './orchestrator-metrics';
 
 /** How the orchestrator reaches Temporal; without a client it connects by the TEMPORAL_* environment. */
 export interface MigrationConfig {
+  /** Has its own data converter: payloadConverter() makes the one that belongs to a payloadKeyFile. */
   readonly client?: Client;
+  /** Folder with the operator's key that requests are signed with. Without it DWCP_TRUST_DIR, or the user's own. */
+  readonly trustDir?: string;
+  /** Keys that what Temporal keeps is encrypted with, as the option of that name. */
+  readonly payloadKeyFile?: string;
 }
 
 /** Options of one migration; what is left out comes from the orchestrator's dwcpConfig, then from the defaults. */
@@ -46,18 +54,20 @@ export interface Orchestrator {
   warmBaseline(vmId: string, sourceHost: string, destinationHost: string, options?: MigrateOptions): Promise<string>;
   /** @throws MIGRATION_UNKNOWN */
   getMigrationStatus(migrationId: string): Promise<MigrationStatus>;
-  /** Rolls back before the point of no return; behind it the migration completes forward. */
+  /** Rolls back before the point of no return; behind it the migration completes forward. @throws MIGRATION_UNKNOWN where it has ended */
   cancelMigration(migrationId: string): Promise<void>;
-  /** Parked: tries the step again. @throws NOT_PARKED */
-  /** Tries a parked step again; a guest that does not converge may be allowed a longer pause, or to be slowed down. */
+  /**
+   * Tries a parked step again; a guest that does not converge may be allowed a longer pause, or to be slowed down.
+   * @throws NOT_PARKED; MIGRATION_UNKNOWN where it has ended
+   */
   retryMigration(
     migrationId: string,
     note?: string,
     changed?: Partial<Pick<MigrationOptions, 'maxDowntimeMs' | 'autoConverge'>>,
   ): Promise<void>;
-  /** Parked: gives up. @throws NOT_PARKED */
+  /** Parked: gives up. @throws NOT_PARKED; MIGRATION_UNKNOWN where it has ended */
   abortMigration(migrationId: string, reason?: string, acceptTwoCopies?: boolean): Promise<void>;
-  /** In bytes a second; 0 takes the limit off. */
+  /** In bytes a second; 0 takes the limit off. @throws MIGRATION_UNKNOWN where it has ended */
   setBandwidthLimit(migrationId: string, bytesPerSecond: number): Promise<void>;
   /** Waits for the end. @throws what it failed with */
   waitForResult(migrationId: string): Promise<MigrationResult>;
@@ -71,23 +81,39 @@ export async function createOrchestrator(
   migrationConfig: MigrationConfig = {},
   dwcpConfig: Partial<MigrationOptions> = {},
 ): Promise<Orchestrator> {
-  const client = migrationConfig.client ?? (await connectClient());
-  return new TemporalOrchestrator(client, checked(dwcpConfig), migrationConfig.client === undefined);
+  const client = migrationConfig.client ?? (await connectClient(migrationConfig.payloadKeyFile ?? ''));
+  const path = trustFolderOf({ trustDir: migrationConfig.trustDir ?? process.env.DWCP_TRUST_DIR ?? '' });
+  // Looked for at each request: whoever starts beside the control plane may be there before it has made the folder.
+  const trust = (): TrustFolder | undefined => TrustFolder.find(path);
+  trust();
+  return new TemporalOrchestrator(
+    { client, trust, ownsClient: migrationConfig.client === undefined },
+    checked(dwcpConfig),
+  );
 }
 
 const MAX_REMEMBERED = 500;
 /** Which workflows are migrations, as a query of the server's. */
 const OF_MIGRATIONS = `WorkflowType IN ("${WORKFLOWS.migrateVm}", "${WORKFLOWS.warmBaseline}")`;
 
+interface Means {
+  readonly client: Client;
+  /** Whose key signs what is asked for. */
+  readonly trust: () => TrustFolder | undefined;
+  readonly ownsClient: boolean;
+}
+
 class TemporalOrchestrator implements Orchestrator {
   readonly #client: Client;
   readonly #defaults: Partial<MigrationOptions>;
   readonly #ownsClient: boolean;
+  readonly #trust: Means['trust'];
   /** Runs started here: known at once, while visibility takes a moment. The last some hundred. */
   readonly #started = new Map<string, { readonly workflowId: string; readonly runId: string }>();
 
-  constructor(client: Client, defaults: Partial<MigrationOptions>, ownsClient: boolean) {
+  constructor({ client, trust, ownsClient }: Means, defaults: Partial<MigrationOptions>) {
     this.#client = client;
+    this.#trust = trust;
     this.#defaults = defaults;
     this.#ownsClient = ownsClient;
   }
@@ -112,7 +138,10 @@ class TemporalOrchestrator implements Orchestrator {
   }
 
   async cancelMigration(migrationId: string): Promise<void> {
-    await (await this.#find(migrationId)).signal(MESSAGES.cancelSignal).catch(ended(migrationId));
+    const handle = await this.#find(migrationId);
+    await handle.signal(MESSAGES.cancelSignal).catch((error: unknown) => {
+      throw hasEnded(migrationId, error);
+    });
   }
 
   async retryMigration(
@@ -127,6 +156,9 @@ class TemporalOrchestrator implements Orchestrator {
     await this.#update(migrationId, MESSAGES.abortMigration, {
       ...(reason !== undefined && { reason }),
       ...(acceptTwoCopies !== undefined && { acceptTwoCopies }),
+      ...(acceptTwoCopies === true && {
+        authorisation: signRequest(this.#trust(), { mode: 'accept-two-copies', migrationId }),
+      }),
     });
   }
 
@@ -166,7 +198,10 @@ class TemporalOrchestrator implements Orchestrator {
     { migrationId = randomUUID(), ...given }: MigrateOptions,
   ): Promise<string> {
     const options = checked({ ...this.#defaults, ...given });
-    const request = parsed({ schemaVersion: 1, vmId, sourceHost, destinationHost, migrationId, options });
+    const mode = workflowType === WORKFLOWS.migrateVm ? 'migrate' : 'warm';
+    const unsigned = parsed({ schemaVersion: 1, vmId, sourceHost, destinationHost, migrationId, options });
+    const authorisation = signRequest(this.#trust(), { mode, migrationId, vmId, sourceHost, destinationHost });
+    const request = { ...unsigned, ...(authorisation !== undefined && { authorisation }) };
     const priority = options.priority ?? 5;
     try {
       const handle = await this.#client.workflow.start(workflowType, {
@@ -199,8 +234,7 @@ class TemporalOrchestrator implements Orchestrator {
 
   #remember(migrationId: string, workflowId: string, runId: string): void {
     this.#started.set(migrationId, { workflowId, runId });
-    const oldest = this.#started.keys().next();
-    if (this.#started.size > MAX_REMEMBERED && !oldest.done) this.#started.delete(oldest.value);
+    forgetOldest(this.#started, MAX_REMEMBERED);
   }
 
   /** The run of a migration, by its id; a VM's id names its latest. After a reset it is the newest run. */
@@ -228,9 +262,7 @@ class TemporalOrchestrator implements Orchestrator {
     } catch (error) {
       if (error instanceof WorkflowUpdateFailedError && error.cause instanceof ApplicationFailure)
         throw failureOf(error);
-      if (error instanceof WorkflowNotFoundError)
-        throw new DwcpError('NOT_PARKED', `Migration ${migrationId} has ended`);
-      throw ofServer(error);
+      throw hasEnded(migrationId, error);
     }
   }
 }
@@ -253,10 +285,9 @@ function parsed(request: Record<string, unknown>): Record<string, unknown> {
   );
 }
 
-function ended(migrationId: string): (error: unknown) => never {
-  return (error) => {
-    if (error instanceof WorkflowNotFoundError)
-      throw new DwcpError('MIGRATION_UNKNOWN', `Migration ${migrationId} has ended already`);
-    throw ofServer(error);
-  };
+/** Whatever is asked of a migration that has ended is refused in the same words. */
+function hasEnded(migrationId: string, error: unknown): DwcpError {
+  return error instanceof WorkflowNotFoundError
+    ? new DwcpError('MIGRATION_UNKNOWN', `Migration ${migrationId} has ended already`)
+    : ofServer(error);
 }

@@ -16,6 +16,7 @@ import {
   writeBatchHead,
 } from './batch-format';
 import { ZERO_HASH } from './hash';
+import { differingPagesByKeyedHash } from './keyed-hash';
 import { PIECE_TABLE_BYTES } from './old-pages';
 import { OldPagesPacker } from './old-pages-packer';
 import { Packer } from './packer';
@@ -29,7 +30,8 @@ import { isZero } from './zero';
 /** The version of a block that the destination holds, as far as the source knows it. */
 export type HeldVersion =
   | { readonly hash: Buffer; readonly bytes: Buffer }
-  | { readonly hash: Buffer; readonly pageHashes: Buffer };
+  /** @property key where they are the destination's own, as it has told them */
+  | { readonly hash: Buffer; readonly pageHashes: Buffer; readonly key?: Buffer | undefined };
 
 export interface BlockToEncode {
   readonly block: number;
@@ -241,7 +243,10 @@ function onTheLink(
 }
 
 function changedPages(held: HeldVersion, bytes: Buffer): number {
-  if ('pageHashes' in held) return differingPagesByHash(held.pageHashes, 0, bytes);
+  if ('pageHashes' in held)
+    return held.key
+      ? differingPagesByKeyedHash(held.pageHashes, held.key, bytes)
+      : differingPagesByHash(held.pageHashes, 0, bytes);
   return held.bytes.length === bytes.length ? differingPages(held.bytes, bytes) : 0;
 }
 

@@ -1,10 +1,11 @@
 /**
  * What DWCP asks of a hypervisor's driver, and all that the rooms of src/sync may know of one. Types only: what it takes to
- * hold, look at, move and receive a VM, and nothing of links, baselines or Temporal. Every driver passes
- * test/contract/hypervisor-driver.suite.ts.
+ * hold, look at, move and receive a VM, and nothing of links, baselines or Temporal. Every driver passes the suites of test/contract:
+ * hypervisor-driver.suite.ts, and running-guest.suite.ts where it moves guests that run.
  */
 import type { DwcpError } from '../model/errors';
 import type { GuestDefinition, GuestSpec, RamBlock } from '../model/guest';
+import type { GuestHardware } from '../model/guest-hardware';
 import type { VmImage } from '../model/image';
 
 export interface InspectedImage extends VmImage {
@@ -67,12 +68,17 @@ export interface InspectedGuest {
 
 /** What makes a VM live at its destination. */
 export interface VmActivator extends Pick<HypervisorDriver, 'activate'> {
-  /** Receives a running guest. @param images the VM's own, at their places here: the only ones that its command may write */
+  /**
+   * Receives a running guest.
+   * @param images the VM's own, at their places here: the only ones that its command may write
+   * @param hardware what its QEMU here has to consist of; undefined where that is not asked
+   */
   receiveGuest(
     vmId: string,
     command: readonly string[],
     ramBlocks: readonly RamBlock[],
     images: readonly VmImage[],
+    hardware?: GuestHardware,
   ): GuestReceiver;
 }
 
@@ -212,9 +218,18 @@ export interface GuestReceiver {
   changed(blocks: readonly number[]): void;
   /** Bytes of the RAM image, zeros aside, that QEMU has not been given yet. */
   readonly leftBytes: number;
+  /**
+   * What has begun stands: it takes what comes.
+   * @throws QEMU_REFUSED with the reason where it never will
+   */
+  ready(): Promise<void>;
   load(state: DeviceState): Promise<void>;
-  /** QEMU receives the guest by its own means, at these places of this host. @param disks image ids by path */
-  receiveWhole(disks: ReadonlyMap<string, string>): Promise<WholePlaces>;
+  /**
+   * QEMU receives the guest by its own means, at these places of this host.
+   * @param disks image ids by path @param setUp how its stream will begin, where that is known
+   * @throws QEMU_REFUSED with the reason where it never will
+   */
+  receiveWhole(disks: ReadonlyMap<string, string>, setUp: GuestSetUp | undefined): Promise<WholePlaces>;
   loadWhole(): Promise<void>;
   /** The process that holds what was loaded. */
   readonly process: ProcessIdentity | undefined;

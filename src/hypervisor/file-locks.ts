@@ -3,13 +3,14 @@
  * A file is its file system's number and its inode; an inode's number alone is another file's on the next disk. The number is
  * the one of the mount (proc_pid_mountinfo(5)): what stat() says is another on btrfs and overlays.
  */
-import { type FileHandle, open, readFile } from 'node:fs/promises';
+import { type FileHandle, readFile } from 'node:fs/promises';
+import { openImage } from '../system/image-roots';
 
 const LOCK = /^\d+: \S+ +\S+ +\S+ (-?\d+) ([0-9a-f]+):([0-9a-f]+):(\d+) /;
 
 /** @returns the process that holds one; 0 where none is named (an open-file lock); undefined where the file is not locked */
 export async function lockHolder(path: string): Promise<number | undefined> {
-  const handle = await open(path, 'r');
+  const handle = await openImage(path);
   try {
     const [locks, { ino }, fileSystem] = await Promise.all([
       textOf('/proc/locks'),

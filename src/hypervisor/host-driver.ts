@@ -2,10 +2,10 @@
  * A host's driver: stopped VMs as image files, running guests through their QEMU. It knows where on this host a guest's
  * sockets and logs lie; what a migration does with a guest is decided elsewhere.
  */
-import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { DwcpError, toDwcpError } from '../model/errors';
 import { type GuestDefinition, type RamBlock, RamLayout } from '../model/guest';
+import type { GuestHardware } from '../model/guest-hardware';
 import type { VmImage } from '../model/image';
 import type { InspectedGuest, InspectedImage, VmActivator, VmHolder } from './contract';
 import { ImageFilesDriver } from './image-files';
@@ -14,11 +14,14 @@ import { assertAllowed } from './qemu/allowed-options';
 import { arrivingAllowance } from './qemu/arriving-allowance';
 import { layersOf, qcow2SizeBytes } from './qemu/disk-format';
 import { guestOwn } from './qemu/guest-command';
+import { lendDisks, settleGuest, settleRunning } from './qemu/guest-places';
 import type { GuestPolicy } from './qemu/guest-policy';
 import { quitGuest } from './qemu/guest-process';
 import { IncomingGuest } from './qemu/incoming-guest';
+import { whySilent } from './qemu/monitor-holder';
 import { askAhead } from './qemu/preflight';
 import { runPlaces } from './qemu/run-places';
+import { assertNoSecrets } from './qemu/secret-words';
 import { type MayRun, resumeGuest, SourceGuest } from './qemu/source-guest';
 import { StoppedDisk } from './qemu/stopped-disk';
 
@@ -54,9 +57,9 @@ export class HostDriver extends ImageFilesDriver implements VmHolder, VmActivato
       throw new DwcpError('GUEST_LOST', `The QEMU of ${vmId} has ended: nobody listens at ${definition.qmpPath}`, {
         side: 'source',
       });
-    const folder = this.#runFolder(vmId);
-    mkdirSync(folder, { recursive: true, mode: 0o700 });
-    return SourceGuest.connect(definition, runPlaces(folder), ifMayRun);
+    const places = runPlaces(this.#runFolder(vmId));
+    const peer = settleRunning(places, definition.qmpPath, this.#policy.user);
+    return SourceGuest.connect(definition, { ...places, peer }, ifMayRun);
   }
 
   async inspectGuest(
@@ -66,7 +69,11 @@ export class HostDriver extends ImageFilesDriver implements VmHolder, VmActivato
     force: boolean,
   ): Promise<InspectedGuest> {
     // A look lets nothing run and stops nothing.
-    const guest = await this.connectGuest(vmId, definition, () => Promise.resolve(false));
+    const guest = await this.connectGuest(vmId, definition, () => Promise.resolve(false)).catch(
+      async (error: unknown) => {
+        throw await whySilent(error, definition.qmpPath);
+      },
+    );
     try {
       return await guest.inspect(images, force);
     } finally {
@@ -79,6 +86,7 @@ export class HostDriver extends ImageFilesDriver implements VmHolder, VmActivato
     { command }: GuestDefinition,
     disks: readonly VmImage[],
   ): Promise<{ readonly images: readonly InspectedImage[]; readonly rawDisks: readonly string[] }> {
+    assertNoSecrets(guestOwn(command));
     assertAllowed(guestOwn(command), OWN_HOST, { side: 'source' });
     const files = await this.inspect(disks);
     const sizes = await Promise.all(disks.map(({ path }) => qcow2SizeBytes(command, path)));
@@ -98,10 +106,11 @@ export class HostDriver extends ImageFilesDriver implements VmHolder, VmActivato
     });
     if (sizeBytes === undefined) return undefined;
     this.#served += 1;
-    return StoppedDisk.serve(
-      await layersOf(path, this.#policy.folders),
-      join(this.#runFolder(vmId), `still-${this.#served}.sock`),
-    );
+    const layers = await layersOf(path, this.#policy.folders);
+    const [places, { user }] = [runPlaces(this.#runFolder(vmId)), this.#policy];
+    const ids = settleGuest(places, user);
+    if (ids && user) lendDisks([path], ids, user);
+    return StoppedDisk.serve(layers, join(places.folder, `still-${this.#served}.sock`), ids);
   }
 
   resumeGuest(definition: GuestDefinition): Promise<boolean> {
@@ -118,10 +127,11 @@ export class HostDriver extends ImageFilesDriver implements VmHolder, VmActivato
     command: readonly string[],
     ramBlocks: readonly RamBlock[],
     images: readonly VmImage[],
+    hardware?: GuestHardware,
   ): IncomingGuest {
     const runFolder = this.#runFolder(vmId);
     const disks = images.flatMap(({ kind, path }) => (kind === 'disk' ? [path] : []));
     const rules = { allowance: arrivingAllowance(this.#policy, disks, runFolder), policy: this.#policy };
-    return new IncomingGuest({ command, rules, runFolder, layout: new RamLayout(ramBlocks) });
+    return new IncomingGuest({ command, rules, runFolder, layout: new RamLayout(ramBlocks), hardware });
   }
 }

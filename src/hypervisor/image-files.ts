@@ -3,15 +3,15 @@
  * means making sure of that: a file that some process holds locked for writing (as QEMU does) is refused. A
  * writer without locks is found by the sync, which watches the file's times.
  */
-import { open } from 'node:fs/promises';
 import { DwcpError, toDwcpError } from '../model/errors';
 import type { VmImage } from '../model/image';
+import { openImage } from '../system/image-roots';
 import type { HypervisorDriver, InspectedImage } from './contract';
 import { lockHolder } from './file-locks';
 
 async function inspectImage({ imageId, kind, path }: VmImage): Promise<InspectedImage> {
   try {
-    const handle = await open(path, 'r');
+    const handle = await openImage(path);
     try {
       const { size } = await handle.stat();
       if (size === 0) throw new DwcpError('IMAGE_UNREADABLE', `${path} is empty`, { side: 'source' });

@@ -11,8 +11,9 @@
  *
  * Source: NetworkBlockDevice/nbd, doc/proto.md.
  */
-import { connect, type Socket } from 'node:net';
+import type { Socket } from 'node:net';
 import { DwcpError, messageOf } from '../model/errors';
+import { connectTo } from '../system/unix-socket';
 
 const INIT_MAGIC = Buffer.from('NBDMAGICIHAVEOPT', 'latin1');
 const OPTION_MAGIC = INIT_MAGIC.subarray(8);
@@ -72,7 +73,7 @@ export class NbdClient {
   }
 
   private constructor(path: string) {
-    this.#socket = connect(path);
+    this.#socket = connectTo(path);
     this.#socket.on('data', (chunk: Buffer) => {
       try {
         this.#take(chunk);

@@ -20,8 +20,10 @@ import {
   vmUuidSchema,
 } from './ids';
 import { countSchema, imageSpecSchema, MAX_VM_IMAGES } from './image';
-import { migrationOptionsSchema } from './options';
+import { migrationOptionsSchema } from './option-schemas';
+import { signedLineSchema } from './signed-line';
 import { levelAndStreamsSchema, linkMeasurementSchema, streamCountSchema } from './tiers';
+import { signedWordSchema } from './word';
 
 const bytes = z.number().min(0).max(Number.MAX_SAFE_INTEGER);
 /** A session that only measures a path: never that of a migration. */
@@ -87,12 +89,20 @@ const SOURCE_INPUTS = {
   ),
   guestSwitchover: handOver,
   handedOverRoots: ofVm,
-  releaseGuest: handOver.extend({ taken: takenOverSchema }),
+  handedOverWord: ofVm,
+  releaseGuest: handOver.extend({ taken: takenOverSchema, takenOver: signedWordSchema.optional() }),
   switchover: handOverRoots,
   handOver: handOverRoots,
-  release: handOver.extend({ generation: countSchema }),
+  release: handOver.extend({ generation: countSchema, takenOver: signedWordSchema.optional() }),
   keepWarm: link.extend({ images }),
-  rollBackSource: ofVm.extend({ destinationAbandoned: z.boolean(), note: z.string().max(1000).optional() }),
+  rollBackSource: ofVm.extend({
+    destinationAbandoned: z.boolean(),
+    /** The destination's word for that. */
+    abandoned: signedWordSchema.optional(),
+    /** An operator's instead, in the warrant. */
+    acceptTwoCopies: z.boolean().optional(),
+    note: z.string().max(1000).optional(),
+  }),
   closeSource: ofMigration,
   setBandwidthLimit: ofMigration.extend({ bytesPerSecond: bytes }),
   surveyLink: z.strictObject({
@@ -123,7 +133,7 @@ const DESTINATION_INPUTS = {
   }),
   checkBaseline: ofMigration.extend({ imageId: imageIdSchema, useBaseline: z.boolean() }),
   abandonDestination: ofVm.extend({ fence: countSchema, mode: z.enum(['migrate', 'warm']) }),
-  takeOver: ofVm.extend({ roots: rootsSchema }),
+  takeOver: ofVm.extend({ roots: rootsSchema, handedOver: signedWordSchema.optional() }),
   keepBaselineCopies: z.strictObject({
     vmId: vmIdSchema,
     images: z.array(z.strictObject({ imageId: imageIdSchema })).max(MAX_VM_IMAGES),
@@ -131,10 +141,31 @@ const DESTINATION_INPUTS = {
   /** 0 takes this host's own limit. */
   pruneBaselines: z.strictObject({ limitBytes: bytes }),
   grantPeer: z.strictObject({ sourceHost: hostIdSchema }),
-  grantLink: z.strictObject({ sessionId: linkSession }),
+  grantLink: z.strictObject({ sessionId: linkSession, sourceHost: hostIdSchema }),
 } as const;
 
+const WARRANT_MODES = ['migrate', 'warm', 'plan', 'link', 'upkeep'] as const;
+export type WarrantMode = (typeof WARRANT_MODES)[number];
+
 const CONTROL_INPUTS = {
+  /** What is wanted of hosts, and by whose word. */
+  authorise: z.strictObject({
+    mode: z.enum(WARRANT_MODES),
+    migrationId: migrationIdSchema.optional(),
+    vmId: vmIdSchema.optional(),
+    sourceHost: hostIdSchema.optional(),
+    destinationHost: hostIdSchema.optional(),
+    fence: countSchema.optional(),
+    /** What the destination is to prepare for. */
+    prepared: DESTINATION_INPUTS.prepareDestination
+      .pick({ vmType: true, tenant: true, uuid: true, generation: true, images: true, guest: true, stoppedGuest: true })
+      .optional(),
+    /** Signed by an operator. */
+    request: signedLineSchema.optional(),
+    twoCopies: signedLineSchema.optional(),
+    /** Of the same migration. */
+    previous: signedLineSchema.optional(),
+  }),
   /** All of it but the id becomes labels and values of metrics: words from lists, nothing else. */
   recordOutcome: ofMigration.extend({
     outcome: z.enum(['completed', 'cancelled', 'failed']),
@@ -149,6 +180,8 @@ const CONTROL_INPUTS = {
 export const ACTIVITY_INPUTS = { ...SOURCE_INPUTS, ...DESTINATION_INPUTS, ...CONTROL_INPUTS } as const;
 
 export type ActivityName = keyof typeof ACTIVITY_INPUTS;
+export const warrantModeSchema = z.enum(WARRANT_MODES);
+
 export type ActivityInput<N extends ActivityName> = z.infer<(typeof ACTIVITY_INPUTS)[N]>;
 
 export type LinkInput = z.infer<typeof link>;

@@ -5,7 +5,7 @@
  */
 import { z } from 'zod';
 import type { ActivityName } from './activity-inputs';
-import { destinationSchema } from './destination';
+import { grantSchema, reachedAtSchema } from './destination';
 import { guestResultSchema, guestSpecSchema, stoppedGuestSchema } from './guest';
 import { handOverSchema, rootSchema, rootsSchema, takenOverSchema } from './hand-over';
 import { hostIdSchema, imageIdSchema, nameSchema, tenantSchema, vmIdSchema, vmTypeSchema, vmUuidSchema } from './ids';
@@ -13,11 +13,17 @@ import { countSchema, imageSpecSchema, MAX_VM_IMAGES } from './image';
 import { linkSurveySchema } from './link-survey';
 import { imageResultSchema } from './migration';
 import { migrationPlanSchema } from './plan';
+import { signedLineSchema } from './signed-line';
 import { linkMeasurementSchema } from './tiers';
+import { signedWordSchema } from './word';
 
 const nothing = z.unknown().transform((): void => undefined);
 const text = z.string().max(4000);
-const destination = destinationSchema.strip();
+/** Nothing from hosts that sign none. */
+const word = signedWordSchema.nullish().transform((said) => said ?? undefined);
+/** Histories from before grants had one name none. */
+const grant = grantSchema.extend({ holder: hostIdSchema.default('unknown') });
+const reachedAt = reachedAtSchema.extend({ grant }).strip();
 
 /** Counts, of which an earlier agent may not have known some yet: those are 0. */
 function counts<S extends z.ZodObject>(schema: S): z.ZodPreprocess<S> {
@@ -62,7 +68,14 @@ const preparedSource = z.object({
   generation: countSchema,
   alreadyMoved: z.boolean(),
   /** Set where it was handed over already and nobody knows what came of it: a workflow was reset. */
-  handedOver: handOverSchema.extend({ destination, roots: rootsSchema }).strip().optional(),
+  handedOver: handOverSchema
+    .extend({ destination: reachedAt, roots: rootsSchema })
+    .strip()
+    .transform((handedOver) => ({
+      ...handedOver,
+      destination: { ...handedOver.destination, hostId: handedOver.destinationHost },
+    }))
+    .optional(),
 });
 
 const trainingReport = z.object({
@@ -85,6 +98,7 @@ export const ACTIVITY_RESULTS = {
   standardTransferImage: imageResult,
   guestRounds: z.object({ rounds: z.number(), reason: text }),
   guestSwitchover: movedGuest,
+  handedOverWord: word,
   handedOverRoots: rootsSchema.nullish().transform((roots) => roots ?? undefined),
   releaseGuest: movedGuest,
   switchover: generation,
@@ -101,21 +115,23 @@ export const ACTIVITY_RESULTS = {
     (given): unknown => (Array.isArray(given) ? given : [given]),
     z.array(trainingReport).max(10_000),
   ),
-  prepareDestination: destination,
+  prepareDestination: reachedAt,
   checkBaseline: z.object({
     imageId: imageIdSchema,
     state: z.enum(['empty', 'baseline', 'resumed']),
     /** Bytes of blocks with content that the host holds. */
     heldBytes: z.number().min(0),
   }),
-  abandonDestination: nothing,
-  takeOver: takenOverSchema,
+  abandonDestination: word,
+  takeOver: takenOverSchema.extend({ takenOver: signedWordSchema.optional() }),
   keepBaselineCopies: z
     .array(z.object({ imageId: imageIdSchema, kept: z.enum(['clone', 'copy', 'no']), reason: text }))
     .max(MAX_VM_IMAGES),
   pruneBaselines: z.array(z.object({ vmId: vmIdSchema, imageId: imageIdSchema })).max(100_000),
-  grantPeer: destination,
-  grantLink: destination,
+  grantPeer: reachedAt,
+  grantLink: reachedAt,
+  /** Without a warrant where the control plane signs none. */
+  authorise: z.object({ warrant: signedLineSchema.optional(), expiresAtMs: z.number() }),
   recordOutcome: nothing,
   /** They come from attributes that anybody may have set: what names no host is left out. */
   knownHosts: z
@@ -123,5 +139,10 @@ export const ACTIVITY_RESULTS = {
     .max(10_000)
     .transform((hosts) => hosts.flatMap((host) => hostIdSchema.safeParse(host).data ?? [])),
 } as const satisfies Readonly<Record<ActivityName, z.ZodType>>;
+
+/** Whether an answer may hold more than its schema knows: of an object that is dropped; among roots it would be taken for one. */
+export function maySayMore(name: ActivityName): boolean {
+  return ACTIVITY_RESULTS[name] instanceof z.ZodObject;
+}
 
 export type ActivityResult<N extends ActivityName> = z.infer<(typeof ACTIVITY_RESULTS)[N]>;

@@ -3,7 +3,7 @@
  * socket could be opened by, and the grant that lets a session in.
  */
 import { z } from 'zod';
-import { nameSchema } from './ids';
+import { hostIdSchema, nameSchema } from './ids';
 
 const LABEL = '[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?';
 const HOST_NAME = new RegExp(`^${LABEL}(?:\\.${LABEL})*\\.?$`);
@@ -24,11 +24,15 @@ const pathSchema = z.strictObject({ address: addressSchema, port: portSchema });
 export const grantSchema = z.strictObject({
   purpose: z.enum(['session', 'peer']),
   subject: nameSchema,
+  holder: hostIdSchema,
   expiresAtMs: z.number().min(0).max(Number.MAX_SAFE_INTEGER),
   token: z.string().max(200),
 });
 
-export const destinationSchema = pathSchema.extend({
+/** As the destination's agent says it; who it is is not its own to say. */
+export const reachedAtSchema = pathSchema.extend({
   furtherPaths: z.array(pathSchema).max(MAX_FURTHER_PATHS).readonly().optional(),
   grant: grantSchema,
 });
+
+export const destinationSchema = reachedAtSchema.extend({ hostId: hostIdSchema });

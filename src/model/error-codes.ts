@@ -38,7 +38,6 @@ export const ERROR_CODES = {
     'Correct it; docs/configuration.md lists all of them',
   ),
   INTERNAL: spec('transient', EXIT.internal, 'A fault of DWCP itself', 'Report it with the log of that time'),
-
   VM_UNKNOWN: spec(
     'permanent',
     EXIT.notFound,
@@ -73,7 +72,7 @@ export const ERROR_CODES = {
   MIGRATION_UNKNOWN: spec(
     'permanent',
     EXIT.notFound,
-    'No migration of that name is known',
+    'No migration of that name is known, or it has ended',
     'List them with `dwcp status`',
   ),
   MIGRATION_FAILED: spec(
@@ -95,7 +94,6 @@ export const ERROR_CODES = {
     'The migration is not waiting for an operator',
     'Nothing to do; look with `dwcp status`',
   ),
-
   IMAGE_UNREADABLE: spec(
     'operator',
     EXIT.failed,
@@ -156,7 +154,19 @@ export const ERROR_CODES = {
     'Source and destination differ after a transfer that claims to be complete',
     'It is measured and sent again by itself',
   ),
-
+  PEER_UNTRUSTED: spec(
+    'operator',
+    EXIT.refused,
+    'The other side of a connection shows no key, or not the one of the host that it has to be',
+    'Look which agent listens there; a host that has a new key or was revoked is let in again as docs/security.md says',
+  ),
+  NOT_AUTHORISED: spec(
+    'permanent',
+    EXIT.refused,
+    'A host was asked for what no signed word of the control plane, or of whoever may ask for it, says',
+    'Ask by `dwcp` as a user of this trust folder; look who else reaches Temporal. docs/security.md, warrants',
+  ),
+  WARRANT_EXPIRED: spec('permanent', EXIT.refused, 'The time of a warrant is over', 'Renewed by itself: check clocks'),
   GRANT_INVALID: spec(
     'transient',
     EXIT.refused,
@@ -197,7 +207,6 @@ export const ERROR_CODES = {
     'Report it; the standard transfer takes over',
     'fallback',
   ),
-
   PEER_UNREACHABLE: spec(
     'transient',
     EXIT.unreachable,
@@ -281,6 +290,12 @@ export const ERROR_CODES = {
     'The guest dirties memory faster than the link carries it; it runs on undisturbed',
     '`dwcp retry` with --max-downtime or --auto-converge, wait and retry, or `dwcp cancel`',
   ),
+  GUEST_POWERED_OFF: spec(
+    'permanent',
+    EXIT.refused,
+    'The guest has powered itself off, or its QEMU was told to end, while it was being moved: its disks are whole',
+    'Migrate it again: it moves as a stopped VM; or start it with `dwcp vm start`',
+  ),
   GUEST_LOST: spec(
     'permanent',
     EXIT.failed,
@@ -307,6 +322,12 @@ export const ERROR_CODES = {
     'It keeps asking; bring the destination agent back',
   ),
 
+  PAYLOAD_UNREADABLE: spec(
+    'operator',
+    EXIT.refused,
+    'What Temporal holds of a migration is encrypted with a key that this process has not been given, or was changed',
+    'Give it the key (payloadKeyFile) that the others have, start it again, then `dwcp retry`',
+  ),
   CONTROL_PLANE_UNREACHABLE: spec(
     'transient',
     EXIT.controlPlane,

@@ -23,7 +23,12 @@ export interface ErrorReport {
   readonly phase?: Phase;
   readonly side?: Side;
   readonly hint: string;
+  /** Of what it came of. */
+  readonly because?: ErrorCode;
 }
+
+/** Characters of a message, or a hint, that cross a border. */
+const MAX_TEXT = 4000;
 
 export class DwcpError extends Error {
   readonly code: ErrorCode;
@@ -44,13 +49,20 @@ export class DwcpError extends Error {
     return ERROR_CODES[this.code];
   }
 
+  /** The code of what it came of, where that has one. */
+  get because(): ErrorCode | undefined {
+    return this.cause instanceof DwcpError ? this.cause.code : undefined;
+  }
+
+  /** No longer than the other side reads. */
   report(): ErrorReport {
     return {
       code: this.code,
-      message: this.message,
-      hint: this.hint,
+      message: this.message.slice(0, MAX_TEXT),
+      hint: this.hint.slice(0, MAX_TEXT),
       ...(this.phase && { phase: this.phase }),
       ...(this.side && { side: this.side }),
+      ...(this.because && { because: this.because }),
     };
   }
 }
@@ -58,16 +70,25 @@ export class DwcpError extends Error {
 /** A report as it comes from elsewhere: bounded, and with codes that this release may not know. */
 export const errorReportSchema = z.object({
   code: z.string().max(60),
-  message: z.string().max(4000),
+  message: z.string().max(MAX_TEXT),
   side: z.enum(['source', 'destination', 'control']).optional(),
   phase: z.enum(PHASE_NAMES as [Phase, ...Phase[]]).optional(),
-  hint: z.string().max(4000).optional(),
+  hint: z.string().max(MAX_TEXT).optional(),
+  because: z.string().max(60).optional(),
 });
+
+/** What of a value did not fit its schema: one short line, whatever names and texts the value has. */
+export function misfitOf({ issues: [issue] }: z.ZodError): string {
+  const at = issue?.path.join('.').slice(0, 120) || '?';
+  return `${at}: ${issue?.message.slice(0, 300) ?? ''}`.replace(/[\p{Cc}\p{Cs}\u2028\u2029]/gu, ' ');
+}
 
 /** The error that a report from the other side of a border stands for. An unknown code becomes INTERNAL. */
 export function fromReport(report: z.infer<typeof errorReportSchema>): DwcpError {
   const code = isErrorCode(report.code) ? report.code : 'INTERNAL';
-  return new DwcpError(code, report.message, { side: report.side, phase: report.phase, hint: report.hint });
+  const { message, side, phase, hint, because } = report;
+  const cause = because !== undefined && isErrorCode(because) ? new DwcpError(because, message) : undefined;
+  return new DwcpError(code, message, { side, phase, hint, cause });
 }
 
 const CODE_BY_ERRNO: Readonly<Record<string, ErrorCode>> = {

@@ -3,6 +3,7 @@
  * moves. What a QEMU is asked is src/hypervisor's; when rounds end is convergence.ts.
  */
 import { z } from 'zod';
+import { guestHardwareSchema } from './guest-hardware';
 import { GUEST_STATE_NAMES, type GuestState } from './guest-states';
 import { imageIdSchema } from './ids';
 import { BLOCK_SIZE_BYTES, MAX_IMAGE_BYTES, MAX_VM_IMAGES } from './image';
@@ -61,6 +62,8 @@ export const guestSpecSchema = z.strictObject({
     ),
   /** Why only QEMU itself can move this guest. */
   notUnderstood: z.string().max(2000).optional(),
+  /** What its machine consists of while it runs. */
+  hardware: guestHardwareSchema,
   /** How its migration stream begins (base64), by which the destination's QEMU can be set up ahead. */
   setUp: z.strictObject({ prefix: z.string().max(2_000_000).regex(BASE64), sectionId: z.int().min(0) }).optional(),
   /** Its read-only drives. */
@@ -126,6 +129,9 @@ export class RamLayout {
   }
 }
 
+/** How often a guest has stood still for its migration, and how long in all: over all attempts, the last one included. */
+const pausesShape = { pauses: z.number().optional(), pausedMs: z.number().optional() };
+
 /** What is seen of a guest while it moves. */
 export const guestProgressSchema = z.object({
   state: z.enum(GUEST_STATE_NAMES as [GuestState, ...GuestState[]]),
@@ -136,13 +142,15 @@ export const guestProgressSchema = z.object({
   expectedDowntimeMs: z.number(),
   /** Share of its processor time that the guest is kept from using, 0 to 1. */
   throttle: z.number(),
+  ...pausesShape,
 });
 export type GuestProgress = z.infer<typeof guestProgressSchema>;
 
 /** What a live migration measured of the guest, for the result. */
 export const guestResultSchema = z.object({
-  /** From the source's STOP event to the destination's RESUME event; both hosts' clocks where these are two. */
+  /** Of the last pause: from the source's STOP event to the destination's RESUME event; both hosts' clocks where these are two. */
   downtimeMs: z.number().optional(),
+  ...pausesShape,
   rounds: z.number(),
   reason: z.string(),
   /** Whether the guest has been seen to run on the destination. */

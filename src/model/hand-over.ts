@@ -28,10 +28,12 @@ export type TakenOver = z.infer<typeof takenOverSchema>;
 export const handOverSchema = z.strictObject({
   destinationHost: hostIdSchema,
   destination: pathSchema.extend({
+    hostId: hostIdSchema,
     furtherPaths: z.array(pathSchema).readonly().optional(),
     grant: z.strictObject({
       purpose: z.enum(['session', 'peer']),
       subject: z.string(),
+      holder: hostIdSchema,
       expiresAtMs: z.number(),
       token: z.string(),
     }),
@@ -42,6 +44,7 @@ export const handOverSchema = z.strictObject({
   live: z
     .object({
       pausedAtMs: z.number(),
+      /** `pausedMs` is of the pauses before this one. */
       guest: guestResultSchema.omit({ downtimeMs: true, responds: true }),
       images: z.array(imageResultSchema),
     })

@@ -9,9 +9,11 @@ import { KIB } from './units';
 export const BLOCK_SIZE_BYTES = 64 * KIB;
 /** The second level of the manifest: what is looked at inside a block that differs. */
 export const PAGE_SIZE_BYTES = 4 * KIB;
+/** Of what a disk's size is a multiple, whatever its file's is. */
+export const SECTOR_BYTES = 512;
 export const PAGES_PER_BLOCK = BLOCK_SIZE_BYTES / PAGE_SIZE_BYTES;
 
-/** Of one VM. */
+/** Disks and saved states, as a VM is defined by them. */
 export const MAX_IMAGES = 64;
 
 /** 8 TiB: keeps block numbers in 27 bits and every byte offset exact in a double. */
@@ -23,8 +25,8 @@ export const countSchema = z
   .min(0)
   .max(2 ** 31 - 1);
 
-/** Disks and saved states, and a running guest's memory beside them. */
-export const MAX_VM_IMAGES = 65;
+/** Of a VM on its way: a running guest's memory goes beside what it is defined by. */
+export const MAX_VM_IMAGES = MAX_IMAGES + 1;
 
 export const imageSpecSchema = z.strictObject({
   imageId: imageIdSchema,

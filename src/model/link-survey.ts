@@ -15,6 +15,8 @@ export const linkSurveySchema = z.object({
   deliveryBytesPerSecond: z.number(),
   /** Share of the one stream's time that the destination's receive window held it; absent where the kernel does not tell. */
   windowLimitedShare: z.number().optional(),
+  /** How the data plane's keys were agreed on; absent where it is plain TCP. */
+  keyExchange: z.string().max(60).optional(),
 });
 export type LinkSurvey = z.infer<typeof linkSurveySchema>;
 

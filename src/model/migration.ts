@@ -6,9 +6,10 @@ import { z } from 'zod';
 import { errorReportSchema } from './errors';
 import { guestProgressSchema, guestResultSchema } from './guest';
 import { hostIdSchema, imageIdSchema, imageKindSchema, migrationIdSchema, vmIdSchema } from './ids';
-import { migrationOverridesSchema } from './options';
+import { migrationOverridesSchema } from './option-schemas';
 import { PHASE_NAMES, type Phase } from './phases';
 import { migrationPlanSchema } from './plan';
+import { signedLineSchema } from './signed-line';
 
 const phaseSchema = z.enum(PHASE_NAMES as [Phase, ...Phase[]]);
 
@@ -21,6 +22,8 @@ export const migrationRequestSchema = z.strictObject({
   /** Names this migration; asking again under the same one is the same request. Without it the run's id serves. */
   migrationId: migrationIdSchema.optional(),
   options: migrationOverridesSchema.optional(),
+  /** The same, signed by whoever asks: src/model/warrant.ts. */
+  authorisation: signedLineSchema.optional(),
 });
 export type MigrationRequest = z.input<typeof migrationRequestSchema>;
 export type ParsedMigrationRequest = z.infer<typeof migrationRequestSchema>;
@@ -183,6 +186,8 @@ export const abortMigrationSchema = z
     reason: z.string().max(1000).optional(),
     /** Only while a hand-over is in doubt: takes the VM back although the destination may run it. Two copies are the risk. */
     acceptTwoCopies: z.boolean().optional(),
+    /** acceptTwoCopies, signed by whoever says it. */
+    authorisation: signedLineSchema.optional(),
   })
   .default({});
 export const setBandwidthLimitSchema = z.object({ bytesPerSecond: z.number().min(0) });

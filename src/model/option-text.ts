@@ -2,7 +2,7 @@
  * An option's value as text: read from a flag, a variable or a file, and said in messages and documents. The table itself is
  * options.ts.
  */
-import type { OptionSpec, OptionType } from './options';
+import type { OptionSpec, OptionType } from './option-spec';
 import { ownValue } from './own-value';
 import { parseDurationMs, parseRateBytesPerSecond, parseSizeBytes } from './units';
 
@@ -31,6 +31,14 @@ export function parseOption(name: string, spec: OptionSpec, text: string): boole
   const value = parse(text);
   if (value === undefined) throw new RangeError(`${name} takes ${describe(spec)}, not "${text}"`);
   return checkRange(name, spec, value);
+}
+
+/** The parts of an option that takes several, separated by commas. */
+export function listOf(text: string): string[] {
+  return text
+    .split(',')
+    .map((part) => part.trim())
+    .filter((part) => part !== '');
 }
 
 function parsePlainNumber(text: string): number | undefined {

@@ -1,21 +1,10 @@
 /**
  * The one table of options: type, unit, range, default, help. Flags, DWCP_* variables, the configuration file, the
- * request's schema and docs/configuration.md are made from it; nothing of it is written twice.
+ * request's schema (option-schemas.ts) and docs/configuration.md are made from it; nothing of it is written twice.
  */
-import { z } from 'zod';
+import type { OptionSpec } from './option-spec';
 import { ownValue } from './own-value';
 import { GIB, MEGABYTE, MIB } from './units';
-
-export type OptionType = 'boolean' | 'integer' | 'number' | 'bytes' | 'rate' | 'duration' | 'text';
-
-export interface OptionSpec {
-  readonly type: OptionType;
-  readonly unit?: string;
-  readonly min?: number;
-  readonly max?: number;
-  readonly default: boolean | number | string;
-  readonly help: string;
-}
 
 /** What one migration takes; every name may stand in a request. */
 export const MIGRATION_OPTIONS = {
@@ -215,6 +204,14 @@ export const PROCESS_OPTIONS = {
       'File of 32 bytes or 64 hexadecimal digits, readable by its owner alone: what is kept of VMs that are away, ' +
       'and copies for deltas, are encrypted with it. Empty: not encrypted',
   },
+  payloadKeyFile: {
+    type: 'text',
+    default: '',
+    help:
+      'File of keys, readable by its owner alone, that what Temporal keeps is encrypted with: 32 bytes, or a line for each key ' +
+      '(64 hexadecimal digits, or base64). The first encrypts, all of them decrypt; agents, control worker and clients need the ' +
+      'same. Empty: not encrypted',
+  },
   keepBaselineCopy: {
     type: 'text',
     default: 'auto',
@@ -223,12 +220,30 @@ export const PROCESS_OPTIONS = {
   qemuFolder: {
     type: 'text',
     default: '',
-    help: 'Folder of the QEMU programs that run guests here; a guest’s command says only which, qemu-system-ARCH. Empty: looked for in PATH',
+    help:
+      'Folder of the QEMU programs that run guests here; a guest’s command says only which, qemu-system-ARCH. ' +
+      'Empty: looked for in PATH',
+  },
+  guestUser: {
+    type: 'text',
+    default: '',
+    help:
+      'User as whom guests’ QEMUs run where the agent is root (docs/security.md). Empty: dwcp-guest where there ' +
+      'is one; root says that they run as root',
+  },
+  imageRoots: {
+    type: 'text',
+    default: '',
+    help:
+      'Folders, separated by commas, below which images of VMs may lie, besides those in dataDir; any other ' +
+      'path is refused. Empty: wherever `dwcp vm define` and `adopt` say on this host',
   },
   guestFolders: {
     type: 'text',
     default: '',
-    help: 'Folders, separated by commas, whose files a guest from another host may read (kernels, ISO images, bases of QCOW2 disks), besides dataDir and the firmware below /usr/share',
+    help:
+      'Folders, separated by commas, whose files a guest from another host may read (kernels, ISO images, bases ' +
+      'of QCOW2 disks), besides the firmware below /usr/share; never those of dataDir',
   },
   guestNetworks: {
     type: 'text',
@@ -261,19 +276,42 @@ export const PROCESS_OPTIONS = {
     default: 600_000,
     help: 'How long streams established ahead are kept',
   },
+  trustDir: {
+    type: 'text',
+    default: '',
+    help: 'Folder of the keys by which hosts, the control plane and operators know one another. Empty: ~/.local/share/dwcp/trust',
+  },
+  controlAuditDir: {
+    type: 'text',
+    default: '',
+    help:
+      'Folder of the control worker’s audit log: what it has authorised for whom, and what not; each of several workers has a ' +
+      'folder of its own in it. Empty: ~/.local/share/dwcp/control',
+  },
+  insecureDataPlane: {
+    type: 'boolean',
+    default: false,
+    help: 'Plain TCP, where nobody proves anything: for measurements on a loopback address, and refused on any other',
+  },
   tlsCert: {
     type: 'text',
     default: '',
-    help: 'Certificate file (PEM) of this agent; with tlsKey and tlsCa the data plane is TLS 1.3, both sides proven',
+    help:
+      'Certificate file (PEM) of this agent in place of the one it makes for itself, with the alternative name ' +
+      'URI:spiffe://dwcp/host/HOSTID; with tlsKey and tlsCa',
   },
-  tlsKey: { type: 'text', default: '', help: 'Private key file (PEM)' },
-  tlsCa: { type: 'text', default: '', help: 'Certificate authority file (PEM) that signed every agent’s certificate' },
+  tlsKey: { type: 'text', default: '', help: 'Private key file (PEM), readable by its owner alone' },
+  tlsCa: {
+    type: 'text',
+    default: '',
+    help: 'Certificate authority file (PEM), one or several: hosts are those that it has certified, in place of pinned keys',
+  },
+  tlsCrl: { type: 'text', default: '', help: 'File of the authority’s lists of revoked certificates (PEM)' },
   debug: { type: 'boolean', default: false, help: 'Debug logs' },
 } as const satisfies Record<string, OptionSpec>;
 
 type ValueOf<S extends OptionSpec> = S['type'] extends 'boolean' ? boolean : S['type'] extends 'text' ? string : number;
 export type Values<T extends Record<string, OptionSpec>> = { -readonly [K in keyof T]: ValueOf<T[K]> };
-
 export type MigrationOptions = Values<typeof MIGRATION_OPTIONS>;
 export type ProcessOptions = Values<typeof PROCESS_OPTIONS>;
 
@@ -286,27 +324,6 @@ export function withDefaults<T extends Record<string, OptionSpec>>(table: T, giv
   }
   return values as Values<T>;
 }
-
-function optionSchema(spec: OptionSpec): z.ZodType {
-  const described = (schema: z.ZodType): z.ZodType =>
-    schema.describe(spec.unit ? `${spec.help} (${spec.unit})` : spec.help);
-  if (spec.type === 'boolean') return described(z.boolean());
-  if (spec.type === 'text') return described(z.string().max(4096));
-  let schema = spec.type === 'integer' ? z.int() : z.number();
-  if (spec.min !== undefined) schema = schema.min(spec.min);
-  if (spec.max !== undefined) schema = schema.max(spec.max);
-  return described(schema);
-}
-
-/** Schema of the overrides a request may carry: every option optional, unknown names refused. */
-export const migrationOverridesSchema = z.strictObject(
-  Object.fromEntries(Object.entries(MIGRATION_OPTIONS).map(([name, spec]) => [name, optionSchema(spec).optional()])),
-) as unknown as z.ZodType<Partial<MigrationOptions>>;
-
-/** All options of a migration, as a workflow hands them to activities. */
-export const migrationOptionsSchema = z.strictObject(
-  Object.fromEntries(Object.entries(MIGRATION_OPTIONS).map(([name, spec]) => [name, optionSchema(spec)])),
-) as unknown as z.ZodType<MigrationOptions>;
 
 /** Defaults filled and conflicts refused (RangeError, for the border to turn into INVALID_INPUT). */
 export function compileMigrationOptions(given: Partial<MigrationOptions>): MigrationOptions {

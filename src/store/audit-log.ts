@@ -19,6 +19,8 @@ export const AUDIT_EVENTS = [
   'agent_stopped',
   'let_in',
   'refused',
+  'warrant',
+  'authorised',
   'more_refused',
   'ownership',
   'cut_off',
@@ -48,6 +50,13 @@ export async function auditFiles(folder: string): Promise<string[]> {
   return (await namesIn(folder)).filter((name) => FILE_NAME.test(name)).sort();
 }
 
+export interface Head {
+  /** Number of the line. */
+  readonly seq: number;
+  /** Its hash. */
+  readonly head: string;
+}
+
 interface Limits {
   readonly fileBytes: number;
   readonly maxFiles: number;
@@ -60,6 +69,7 @@ export class AuditLog {
   readonly #onFailure: (error: unknown) => void;
   #seq: number;
   #head: string;
+  #written: Head | undefined;
   #files: string[];
   #sizeBytes: number;
   #notWritten = 0;
@@ -71,6 +81,7 @@ export class AuditLog {
     this.#onFailure = onFailure;
     this.#seq = end.seq;
     this.#head = end.head;
+    this.#written = end.seq > 0 ? { seq: end.seq, head: end.head } : undefined;
     this.#files = end.files;
     this.#sizeBytes = end.sizeBytes;
   }
@@ -89,9 +100,9 @@ export class AuditLog {
     return log;
   }
 
-  /** Hash of the last line: whoever notes it elsewhere can have everything up to it checked. */
-  get head(): string {
-    return this.#head;
+  /** The last line that is on the disk: no crash takes it back, so it may be told to others, who can have all up to it checked. */
+  get written(): Head | undefined {
+    return this.#written;
   }
 
   /** Never throws and never waits: what cannot be written is counted, and the next line that can says so. */
@@ -143,6 +154,8 @@ export class AuditLog {
         return;
       }
       this.#waiting.splice(0, lines.length);
+      const last = lines.at(-1) ?? '';
+      this.#written = { seq: seqOf(last), head: hashOf(last) };
     }
   }
 

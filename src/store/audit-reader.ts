@@ -1,11 +1,11 @@
 /**
  * Reads a host's audit log and says whether its chain holds: every line names the hash of the one before, and is counted. Taking away
- * the newest lines is seen only against a head that was noted elsewhere. Writing is audit-log.ts's.
+ * the newest lines, or writing all of them anew, is seen only against heads that were noted elsewhere. Writing is audit-log.ts's.
  */
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
-import { auditFiles, auditFolder, FIRST_BEFORE, hashOf } from './audit-log';
+import { auditFiles, auditFolder, FIRST_BEFORE, type Head, hashOf } from './audit-log';
 
 const lineSchema = z.looseObject({
   seq: z.int().min(1),
@@ -21,6 +21,9 @@ export interface AuditVerdict {
   readonly firstSeq: number | undefined;
   /** Hash of the newest line. */
   readonly head: string | undefined;
+  /** Of the signed heads: how many are there, and how many are of lines that have been rotated away. */
+  readonly anchored: number;
+  readonly tooOld: number;
   /** The first place where the chain does not hold. */
   readonly fault: string | undefined;
 }
@@ -61,26 +64,54 @@ function parsed(text: string): AuditLine | undefined {
   }
 }
 
-/** @param noted a head that was noted elsewhere: it has to be there */
-export async function verifyAudit(dataDir: string, noted?: string): Promise<AuditVerdict> {
-  let [lines, firstSeq, head, seen]: [number, number | undefined, string | undefined, boolean] = [
+/** A head that the host has signed, and when. */
+export interface Anchor extends Head {
+  readonly at: string;
+}
+
+/**
+ * @param noted a head that was noted elsewhere: it has to be there
+ * @param anchors what the host has signed: so has each that is not too old
+ */
+export async function verifyAudit(
+  dataDir: string,
+  noted?: string,
+  anchors: readonly Anchor[] = [],
+): Promise<AuditVerdict> {
+  let [lines, firstSeq, lastSeq, head, seen]: [number, number | undefined, number, string | undefined, boolean] = [
     0,
     undefined,
+    0,
     undefined,
     false,
   ];
+  const signedAt = new Map<number, Anchor[]>();
+  for (const anchor of anchors) signedAt.set(anchor.seq, [...(signedAt.get(anchor.seq) ?? []), anchor]);
   let fault: string | undefined;
+  let anchored = 0;
   try {
     for await (const { line, hash } of readAudit(dataDir)) {
       firstSeq ??= line.seq;
+      lastSeq = line.seq;
       lines += 1;
       head = hash;
       seen ||= hash === noted;
+      const signed = signedAt.get(line.seq) ?? [];
+      const other = signed.find((anchor) => anchor.head !== hash);
+      if (other)
+        throw new Error(
+          `line number ${line.seq} is not the one that was signed at ${other.at}: the log was written anew`,
+        );
+      anchored += signed.length;
     }
   } catch (error) {
     fault = error instanceof Error ? error.message : String(error);
   }
+  const newer = anchors.find(({ seq }) => seq > lastSeq);
+  if (fault === undefined && newer)
+    fault = `line number ${newer.seq}, signed at ${newer.at}, is not there: newer lines were taken away`;
   if (fault === undefined && noted !== undefined && !seen)
     fault = `the line ${noted.slice(0, 16)}… is not there: newer lines were taken away, or it was rotated away`;
-  return { lines, firstSeq, head, fault };
+  const tooOld = anchors.filter(({ seq }) => seq < (firstSeq ?? 0)).length;
+  return { lines, firstSeq, head, anchored, tooOld, fault };
 }

@@ -55,6 +55,12 @@ export function isOf(record: BaselineOwner, owner: BaselineOwner): boolean {
   return record.uuid !== undefined && record.uuid === owner.uuid && (record.tenant ?? '') === (owner.tenant ?? '');
 }
 
+/** Not how it is kept, nor when it was used. */
+function isSame(record: BaselineRecord, wanted: Omit<BaselineRecord, 'lastUsedAtMs' | 'seal'>): boolean {
+  const names = ['kind', 'sizeBytes', 'tenant', 'uuid', 'generation', 'root', 'complete', 'contentPath'] as const;
+  return names.every((name) => record[name] === wanted[name]);
+}
+
 export interface Baseline {
   readonly record: BaselineRecord;
   readonly manifest: Manifest;
@@ -150,6 +156,11 @@ export class BaselineStore {
   async openContent(vmId: string, imageId: string): Promise<boolean> {
     if (this.#guard) return this.#guard.open(vmId, imageId);
     return (await this.#read(vmId, imageId))?.seal === undefined;
+  }
+
+  /** Its content, which was opened to be used, lies where it lay. */
+  givenBack(vmId: string, imageId: string): void {
+    this.#guard?.kept(vmId, imageId);
   }
 
   /** How the content of a baseline is read where it lies; undefined where that takes a key that is not here. */
@@ -252,7 +263,7 @@ export class BaselineStore {
     );
   }
 
-  /** Turns a file into the content of a baseline: renames it into place, then records it. */
+  /** Turns a file into the content of a baseline: renames it into place, then records it. Idempotent. */
   async adopt(
     from: string,
     imagePath: string,
@@ -260,10 +271,14 @@ export class BaselineStore {
     manifest: Manifest,
   ): Promise<void> {
     const contentPath = baselinePathOf(imagePath);
-    // An earlier try may have come as far as the rename: what lies there then is what was to be kept.
+    // An earlier try may have come as far as the rename, or to its end: what lies there then is what was to be kept.
     const isThere = from === contentPath || !(await exists(from));
-    if (isThere) await this.forget(record.vmId, record.imageId);
-    else {
+    if (isThere) {
+      const before = await this.#read(record.vmId, record.imageId);
+      const isKept = before !== undefined && isSame(before, { ...record, contentPath, root: manifest.root() });
+      if (isKept && (await exists(contentPath))) return this.#guard?.kept(record.vmId, record.imageId);
+      await this.forget(record.vmId, record.imageId);
+    } else {
       await this.#forgetRecord(record.vmId, record.imageId);
       await renameDurably(from, contentPath);
     }

@@ -74,9 +74,16 @@ async function replace(path: string, content: string | Buffer): Promise<void> {
  * Takes over a folder as an earlier process has left it: what a crash in the middle of writeDurably() has left below it goes, and
  * what its names say is durable. Before anything is done on the strength of that: it can be read, and may be gone after a crash
  * of the host, since the process may have died in front of its sync. Only while nothing else writes there.
+ * @param passedOver folders in it where others may write
  */
-export async function takeOverFolder(folder: string): Promise<void> {
-  const entries = await readdir(folder, { recursive: true, withFileTypes: true });
+export async function takeOverFolder(folder: string, passedOver: readonly string[] = []): Promise<void> {
+  const top = (await readdir(folder, { withFileTypes: true })).filter(({ name }) => !passedOver.includes(name));
+  const below = await Promise.all(
+    top
+      .filter((entry) => entry.isDirectory())
+      .map(({ name }) => readdir(join(folder, name), { recursive: true, withFileTypes: true })),
+  );
+  const entries = [...top, ...below.flat()];
   for (const { parentPath, name } of entries.filter((entry) => entry.isFile() && TEMPORARY.test(entry.name)))
     await rm(join(parentPath, name), { force: true });
   await syncFolder(folder);

@@ -6,15 +6,21 @@ import { join } from 'node:path';
 import { DwcpError } from '../model/errors';
 import { tryLockFile } from './system-calls';
 
+/** What unlocks it before this process ends. */
+export type Unlock = () => void;
+
+function lockFileOf(path: string): string {
+  return join(path, 'agent.lock');
+}
+
 /**
- * Locks a data folder.
- * @returns what unlocks it before this process ends
- * @throws CONFIG_INVALID where another process has it, or nothing can be locked
+ * Locks a data folder, which is made where it is not there.
+ * @returns undefined where another process has it
+ * @throws CONFIG_INVALID where nothing can be locked
  */
-export function lockFolder(path: string): () => void {
+export function tryLockFolder(path: string): Unlock | undefined {
   mkdirSync(path, { recursive: true, mode: 0o700 });
-  const file = join(path, 'agent.lock');
-  const fd = openSync(file, 'a+', 0o600);
+  const fd = openSync(lockFileOf(path), 'a+', 0o600);
   const locked = tryLockFile(fd);
   if (locked === 'unable') {
     closeSync(fd);
@@ -25,13 +31,20 @@ export function lockFolder(path: string): () => void {
     );
   }
   if (locked === 'busy') {
-    const holder = readFileSync(file, 'utf8').trim();
     closeSync(fd);
-    throw new DwcpError('CONFIG_INVALID', `The data folder ${path} is in use by process ${holder || '?'}`, {
-      hint: 'Stop that agent, or give this one another --data-dir',
-    });
+    return undefined;
   }
   ftruncateSync(fd, 0);
   writeSync(fd, String(process.pid));
   return () => closeSync(fd);
+}
+
+/** As tryLockFolder(). @throws CONFIG_INVALID also where another process has it */
+export function lockFolder(path: string): Unlock {
+  const unlock = tryLockFolder(path);
+  if (unlock) return unlock;
+  const holder = readFileSync(lockFileOf(path), 'utf8').trim();
+  throw new DwcpError('CONFIG_INVALID', `The data folder ${path} is in use by process ${holder || '?'}`, {
+    hint: 'Stop that agent, or give this one another --data-dir',
+  });
 }

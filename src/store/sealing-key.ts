@@ -5,15 +5,13 @@
  * is baseline-sealer.ts's.
  */
 import { createCipheriv, createHash, hkdfSync, randomBytes } from 'node:crypto';
-import { readFileSync, statSync } from 'node:fs';
 import { z } from 'zod';
 import { isZero } from '../encoder/zero';
-import { DwcpError, toDwcpError } from '../model/errors';
+import { DwcpError } from '../model/errors';
 import { BLOCK_SIZE_BYTES } from '../model/image';
+import { KEY_SIZE_BYTES, keyOfText, readSecretFile } from './secret-file';
 
-const KEY_BYTES = 32;
 const AES_BLOCK_BYTES = 16;
-const OTHERS_MAY_READ = 0o077;
 
 export const sealSchema = z.strictObject({
   /** Tells keys apart; says nothing of the key. */
@@ -36,22 +34,14 @@ export class SealingKey {
   /** @param path a file of 32 bytes, or of 64 hexadecimal digits @throws CONFIG_INVALID where it is anything else, or others may read it */
   static read(path: string): SealingKey | undefined {
     if (path === '') return undefined;
-    try {
-      if ((statSync(path).mode & OTHERS_MAY_READ) !== 0)
-        throw new DwcpError('CONFIG_INVALID', `baselineKeyFile ${path} may be read by others: chmod 600 ${path}`);
-      const bytes = readFileSync(path);
-      const text = bytes.toString('latin1').trim();
-      const key =
-        bytes.length === KEY_BYTES ? bytes : /^[0-9a-fA-F]{64}$/.test(text) ? Buffer.from(text, 'hex') : undefined;
-      if (!key)
-        throw new DwcpError(
-          'CONFIG_INVALID',
-          `baselineKeyFile ${path} holds neither 32 bytes nor 64 hexadecimal digits; openssl rand -hex 32 makes one`,
-        );
-      return new SealingKey(key);
-    } catch (error) {
-      throw toDwcpError(error, 'CONFIG_INVALID');
-    }
+    const bytes = readSecretFile('baselineKeyFile', path);
+    const key = bytes.length === KEY_SIZE_BYTES ? bytes : keyOfText(bytes.toString('latin1').trim());
+    if (!key)
+      throw new DwcpError(
+        'CONFIG_INVALID',
+        `baselineKeyFile ${path} holds neither 32 bytes nor 64 hexadecimal digits; openssl rand -hex 32 makes one`,
+      );
+    return new SealingKey(key);
   }
 
   private constructor(key: Buffer) {
@@ -66,7 +56,9 @@ export class SealingKey {
   /** Undefined where it was sealed with another key. */
   cipherOf({ keyId, salt }: Seal): ContentCipher | undefined {
     if (keyId !== this.id) return undefined;
-    return { key: new Uint8Array(hkdfSync('sha256', this.#key, Buffer.from(salt, 'hex'), 'dwcp baseline', KEY_BYTES)) };
+    return {
+      key: new Uint8Array(hkdfSync('sha256', this.#key, Buffer.from(salt, 'hex'), 'dwcp baseline', KEY_SIZE_BYTES)),
+    };
   }
 }
 

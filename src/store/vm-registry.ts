@@ -10,6 +10,7 @@ import { DwcpError } from '../model/errors';
 import { guestDefinitionSchema } from '../model/guest';
 import { hostIdSchema, tenantSchema, vmIdSchema, vmTypeSchema, vmUuidSchema } from '../model/ids';
 import { type VmImage, vmImageSchema } from '../model/image';
+import { liesBelow } from '../system/open-beneath';
 import { readIfThere, writeDurably } from './durable-file';
 import { removeDurably } from './durable-folder';
 import { assertSameId, idPath, idsIn } from './id-path';
@@ -32,14 +33,24 @@ const recordSchema = z.strictObject({
 });
 export type VmRecord = z.infer<typeof recordSchema>;
 
+/** In a data folder: where QEMUs make their sockets. */
+export const RUN_FOLDER = 'run';
+/** Beside the run folders, and no longer than they: sockets lie in both. */
+export const TRY_FOLDER = 'try';
+
 export class VmRegistry {
   readonly #folder: string;
   readonly #imagesFolder: string;
 
   readonly #runFolder: string;
+  readonly #tryFolder: string;
+  readonly #imageRoots: readonly string[];
 
-  constructor(dataDir: string) {
-    this.#runFolder = join(dataDir, 'run');
+  /** @param imageRoots folders that images may lie below, besides the data folder's; without any, wherever they were said to */
+  constructor(dataDir: string, imageRoots: readonly string[] = []) {
+    this.#imageRoots = imageRoots;
+    this.#runFolder = join(dataDir, RUN_FOLDER);
+    this.#tryFolder = join(dataDir, TRY_FOLDER);
     this.#folder = join(dataDir, 'vms');
     this.#imagesFolder = join(dataDir, 'images');
   }
@@ -60,10 +71,13 @@ export class VmRegistry {
     return record;
   }
 
-  /** @throws VM_UNKNOWN, VM_NOT_HERE */
+  /** @throws VM_UNKNOWN, VM_NOT_HERE; CONFIG_INVALID as assertPlaces() */
   async getHere(vmId: string): Promise<VmRecord> {
     const record = await this.get(vmId);
-    if (record.presence === 'here') return record;
+    if (record.presence === 'here') {
+      this.assertPlaces(record.images);
+      return record;
+    }
     throw new DwcpError('VM_NOT_HERE', `VM ${vmId} has moved to ${record.movedTo ?? 'another host'}`);
   }
 
@@ -91,9 +105,29 @@ export class VmRegistry {
     return records.flatMap((record) => record ?? []);
   }
 
+  /** Before an image is read or made there. @throws CONFIG_INVALID where one lies below none of this host's image roots */
+  assertPlaces(images: readonly Pick<VmImage, 'path'>[]): void {
+    if (this.#imageRoots.length === 0) return;
+    const outside = images.find(({ path }) => !liesBelow(path, [this.#imagesFolder, ...this.#imageRoots]));
+    if (outside)
+      throw new DwcpError('CONFIG_INVALID', `${outside.path} lies below none of this host’s imageRoots`, {
+        hint: 'Put the image there, or name its folder',
+      });
+  }
+
+  /** Where images lie that nobody has said a place of. */
+  get imagesFolder(): string {
+    return this.#imagesFolder;
+  }
+
   /** Where the sockets and logs of a VM's QEMU lie on this host. */
   runFolder(vmId: string): string {
     return idPath(this.#runFolder, vmId);
+  }
+
+  /** Where it is tried whether a VM would start here. */
+  tryFolder(vmId: string): string {
+    return idPath(this.#tryFolder, vmId);
   }
 
   /** Where an image lives on this host: its own place if the VM has been here, else one in this host's image folder. */

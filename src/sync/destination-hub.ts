@@ -2,9 +2,11 @@
  * The receiving half of an agent: lets connections in, keeps one session per migration, answers the source's requests.
  * The migration's own state is destination-migration.ts; the standard transfer's is standard-receiver.ts.
  */
-import { connect } from 'node:net';
 import { DwcpError, hasCode, toDwcpError } from '../model/errors';
+import { forgetOldest } from '../model/forget-oldest';
 import { DESTINATION_TABLE, destinationState, isRefused } from '../model/ownership-machine';
+import type { OwnedVm } from '../store/ownership-journal';
+import { connectTo } from '../system/unix-socket';
 import type { Connection } from '../transport/connection';
 import type { Answer, Message } from '../transport/control-channel';
 import type { Admitted } from '../transport/endpoint';
@@ -15,7 +17,7 @@ import { ReceivingSession } from '../transport/receiving-session';
 import type { Slab } from '../transport/slab';
 import { Tunnel } from '../transport/tunnel';
 import type { DestinationMigration } from './destination/destination-migration';
-import type { DestinationContext } from './destination/destination-record';
+import type { DestinationContext, DestinationRecord } from './destination/destination-record';
 import {
   destinationRequests,
   type Handler,
@@ -101,10 +103,7 @@ export class DestinationHub implements Requested {
     }
     assertOwnVm(migration.record, vmId);
     try {
-      await migration.takeOver(roots, async () => {
-        await this.#standard.get(migrationId)?.yield();
-        await this.#works.get(migrationId)?.idle();
-      });
+      await migration.takeOver(roots, () => this.#dataEnded(migrationId));
     } catch (error) {
       if (hasCode(error, 'ABANDONED')) await this.incoming.done(migrationId, migration);
       throw error;
@@ -116,15 +115,14 @@ export class DestinationHub implements Requested {
   /**
    * Promises durably not to start the VM for a migration, also one this host has never heard of or has forgotten; what
    * has arrived stays as baseline.
-   * @throws ALREADY_PAST_RETURN; PROTOCOL_VIOLATION where the migration is not of that VM with that fence
+   * @throws ALREADY_PAST_RETURN; PROTOCOL_VIOLATION where the migration is of another VM, or of a newer claim
    */
   async abandon(migrationId: string, vmId: string, fence: number): Promise<void> {
     const migration = await this.incoming.find(migrationId);
     if (migration) assertOwnVm(migration.record, vmId, fence);
     else this.#asked.assertOneVm(migrationId, vmId);
-    await this.#standard.get(migrationId)?.yield();
     if (migration) {
-      await migration.abandon();
+      await migration.abandon(() => this.#dataEnded(migrationId));
       await this.incoming.done(migrationId, migration);
       return;
     }
@@ -135,6 +133,22 @@ export class DestinationHub implements Requested {
       const known = own.entry?.fence ?? Math.min(fence, await vm.fence());
       if (own.state === 'none' || own.state === 'promised') await own.happened('abandon', known);
     });
+  }
+
+  /**
+   * Runs `promise` inside the VM's lock. An older claim of the same migration gives way first: its source has rolled it back before it
+   * handed anything over, or this host would have promised not to start it.
+   */
+  async promising<T>(
+    { migrationId, vmId, fence }: Pick<DestinationRecord, 'migrationId' | 'vmId' | 'fence'>,
+    promise: (vm: OwnedVm) => Promise<T>,
+  ): Promise<T> {
+    const older = await this.incoming.find(migrationId);
+    if (!older || older.record.fence >= fence) return this.#context.ownership.exclusively(vmId, promise);
+    assertOwnVm(older.record, vmId);
+    this.endSession(migrationId, new DwcpError('SUPERSEDED', `The source has claimed ${vmId} again`));
+    await this.#dataEnded(migrationId);
+    return older.giveWay(promise);
   }
 
   /** The standard transfer of a migration, where one runs, gives its files up. */
@@ -150,9 +164,8 @@ export class DestinationHub implements Requested {
 
   /** Ends a warm-up or a plan: what has arrived stays as baseline, nobody owned anything. */
   async dismiss(migrationId: string): Promise<void> {
-    await this.#standard.get(migrationId)?.yield();
     const migration = await this.incoming.find(migrationId);
-    await migration?.abandon();
+    await migration?.abandon(() => this.#dataEnded(migrationId));
     if (migration) await this.incoming.done(migrationId, migration);
   }
 
@@ -161,8 +174,18 @@ export class DestinationHub implements Requested {
     const { key, hostId, acceptDwcp } = this.#options;
     // What settles a hand-over is about a migration that was let in for it, however long ago.
     checkGrant(key, hello.grant, hello.role === 'settle');
+    const proven = connection.peer?.hostId ?? hello.sourceHost;
+    if (proven !== hello.sourceHost)
+      throw new DwcpError('PEER_UNTRUSTED', `Host ${proven} speaks in the name of host ${hello.sourceHost}`, {
+        side: 'source',
+      });
     const ofSession = hello.grant.purpose === 'session' && hello.grant.subject === hello.sessionId;
     const ofPeer = hello.grant.purpose === 'peer' && hello.role === 'idle' && hello.grant.subject === hello.sourceHost;
+    if (hello.grant.holder !== hello.sourceHost)
+      throw new DwcpError(
+        'GRANT_INVALID',
+        `The token is host ${hello.grant.holder}’s, and host ${hello.sourceHost} shows it`,
+      );
     if (!ofSession && !ofPeer) throw new DwcpError('GRANT_INVALID', 'The token is for another session');
     const record = hello.role === 'idle' ? undefined : this.incoming.known(hello.sessionId)?.record;
     if (record) assertSource(record, hello.sourceHost);
@@ -206,6 +229,12 @@ export class DestinationHub implements Requested {
     await this.incoming.close();
   }
 
+  /** What is being taken in of a migration has ended. */
+  async #dataEnded(migrationId: string): Promise<void> {
+    await this.#standard.get(migrationId)?.yield();
+    await this.#works.get(migrationId)?.idle();
+  }
+
   #assertNewest(hello: Hello): void {
     const newest = this.#newestEpochs.get(hello.sessionId) ?? 0;
     if (newest > hello.epoch)
@@ -216,10 +245,7 @@ export class DestinationHub implements Requested {
     const { sessionId, epoch } = hello;
     this.#newestEpochs.delete(sessionId);
     this.#newestEpochs.set(sessionId, epoch);
-    for (const oldest of this.#newestEpochs.keys()) {
-      if (this.#newestEpochs.size <= MAX_EPOCHS_KNOWN) break;
-      this.#newestEpochs.delete(oldest);
-    }
+    forgetOldest(this.#newestEpochs, MAX_EPOCHS_KNOWN);
     this.#sessions
       .get(sessionId)
       ?.end(new DwcpError('SUPERSEDED', 'A newer attempt of the source took the session over'));
@@ -267,7 +293,7 @@ export class DestinationHub implements Requested {
     const tunnel = new Tunnel(connection, () => undefined);
     this.#migrationOf(hello)
       .then(({ wholePlaces }) =>
-        tunnel.join(connect(hello.stream === 1 ? wholePlaces.memoryPath : wholePlaces.disksPath)),
+        tunnel.join(connectTo(hello.stream === 1 ? wholePlaces.memoryPath : wholePlaces.disksPath)),
       )
       .catch((error: unknown) => tunnel.destroy(toDwcpError(error, 'INTERNAL')));
   }

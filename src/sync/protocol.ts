@@ -2,14 +2,16 @@
  * The requests of a session's control connection, as schemas: what the source asks, what the destination answers.
  * Framing is src/transport's; the order of things is docs/migration-protocol.md's.
  *
- *   open_image    {imageId, useBaseline}      -> {image, state, root, zero}     opens the working image
+ *   open_image    {imageId, useBaseline} (+ a proof)  -> {image, state, root, zero, bases, pageKey}   opens the working image;
+ *                                             or {prove: {nonce, blocks}}: not before its baseline is proven
  *   manifest      {image, first, count}       -> payload: packed hashes of those blocks
- *   page_hashes   {image} + u32 list          -> payload: 16 x 8 bytes a block
- *   references    {disks, files}              -> {accepted}   what pages may be referred to, by their addresses
+ *   page_hashes   {image} + u32 list          -> payload: 16 x 8 bytes a block, keyed
+ *   references    {key, disks, files}         -> {accepted}   what pages may be referred to, by their addresses
  *   bases         {} + page hashes, a sample   -> {bases}      bases of the destination that are like it
- *   base_pages    {name, first, count}        -> page hashes
+ *   base_pages    {name, first, count}        -> page hashes, keyed
  *   dictionary    {hash} (+ it)               -> {active}   frames may be packed with it from now on; false: it is to be sent along
  *   finish_image  {image, root}               -> {}    all durable, roots equal
+ *   guest_ready   {}                       -> {}    its QEMU stands and has taken the set-up that `prepare` brought; else GUEST_REFUSED
  *   guest_begin   {sectionId} + set-up        -> {}    a running guest's QEMU is started and fed from here on
  *   guest_left    {}                          -> {bytes}   of the RAM image, that its QEMU has not been given yet
  *   guest_load    {commandBytes, totalBytes} + zstd  -> {}    its device state; all images are finished
@@ -21,7 +23,10 @@
  *   abandon       {vmId, fence}               -> {}    promises not to start the VM; ALREADY_PAST_RETURN where it is too late
  */
 import { z } from 'zod';
-import { DwcpError } from '../model/errors';
+import { HASH_BYTES } from '../encoder/hash';
+import { keyedHash } from '../encoder/keyed-hash';
+import { DwcpError, misfitOf } from '../model/errors';
+import { rootsSchema } from '../model/hand-over';
 import { baseNameSchema, hostIdSchema, imageIdSchema, migrationIdSchema, vmIdSchema } from '../model/ids';
 import { imageSpecSchema, MAX_IMAGE_BYTES, MAX_IMAGES } from '../model/image';
 import type { Message } from '../transport/control-channel';
@@ -34,6 +39,7 @@ export const MAX_PAGE_HASH_BLOCKS = 64;
 export const MAX_DEVICE_STATE_BYTES = 64 * 1024 * 1024;
 
 const imageNumber = z.int().min(0).max(65_535);
+const hashKey = z.string().regex(/^[0-9a-f]{64}$/);
 
 export const openImageSchema = z.looseObject({ imageId: imageIdSchema, useBaseline: z.boolean() });
 /** What a working image began with. */
@@ -47,7 +53,43 @@ export const openedImageSchema = z.looseObject({
   zero: z.boolean(),
   /** True where there are bases that the VM may refer to: only then is it worth asking which. */
   bases: z.boolean(),
+  /** Page hashes that cross for this migration are made with it. */
+  pageKey: hashKey,
 });
+/** Blocks that a baseline is proven by, at most. */
+export const MAX_PROOF_BLOCKS = 64;
+export const challengeSchema = z.strictObject({
+  nonce: hashKey,
+  blocks: z
+    .array(
+      z
+        .int()
+        .min(0)
+        .max(2 ** 31 - 1),
+    )
+    .min(1)
+    .max(MAX_PROOF_BLOCKS),
+});
+export type Challenge = z.infer<typeof challengeSchema>;
+export type OpenedImage = z.infer<typeof openedImageSchema>;
+export const openAnswerSchema = z.union([
+  z.looseObject({ prove: challengeSchema }).transform(({ prove }) => ({ challenge: prove })),
+  openedImageSchema.transform((opened) => ({ opened })),
+]);
+
+/**
+ * What answers a challenge: of each block a hash of its number (u32) and its hash, 16 bytes, with the nonce as key.
+ * @param hashes of these blocks, one behind the other
+ */
+export function proofOf(nonce: Buffer, blocks: readonly number[], hashes: Buffer): Buffer {
+  const number = Buffer.alloc(4);
+  return Buffer.concat(
+    blocks.map((block, index) => {
+      number.writeUInt32BE(block);
+      return keyedHash(nonce, number, hashes.subarray(index * HASH_BYTES, (index + 1) * HASH_BYTES));
+    }),
+  );
+}
 export const manifestRequestSchema = z.looseObject({
   image: imageNumber,
   first: z.int().min(0),
@@ -59,7 +101,9 @@ const address = z
   .min(0)
   .max(2 ** 45);
 export const referencesSchema = z.looseObject({
-  disks: z.array(z.strictObject({ image: imageNumber, from: address })).max(64),
+  /** Samples of files are made with it. */
+  key: hashKey,
+  disks: z.array(z.strictObject({ image: imageNumber, from: address })).max(MAX_IMAGES),
   files: z
     .array(
       z.strictObject({
@@ -82,7 +126,8 @@ export const basesOfferedSchema = z.looseObject({
     .array(
       z.strictObject({
         name: baseNameSchema,
-        root: z.string().max(64),
+        /** A keyed hash of its root. */
+        mark: z.string().max(64),
         sizeBytes: z.int().min(1).max(MAX_IMAGE_BYTES),
         from: address,
       }),
@@ -97,9 +142,6 @@ export const basePagesSchema = z.looseObject({
 export const dictionarySchema = z.looseObject({ hash: z.string().regex(/^[0-9a-f]{32}$/) });
 export const dictionaryAnsweredSchema = z.looseObject({ active: z.boolean() });
 export const finishImageSchema = z.looseObject({ image: imageNumber, root: z.string().min(1).max(64) });
-const rootsSchema = z
-  .record(imageIdSchema, z.string().max(64))
-  .refine((roots) => Object.keys(roots).length <= MAX_IMAGES, `a VM has at most ${MAX_IMAGES} images`);
 export const takeOverSchema = z.looseObject({ vmId: vmIdSchema, roots: rootsSchema });
 export { type TakenOver, takenOverSchema } from '../model/hand-over';
 export const guestBeginSchema = z.looseObject({ sectionId: z.int().min(0) });
@@ -136,9 +178,5 @@ export const abandonSchema = z.looseObject({ vmId: vmIdSchema, fence: z.int().mi
 export function readBody<T>(schema: z.ZodType<T>, message: Message): T {
   const parsed = schema.safeParse(message.body);
   if (parsed.success) return parsed.data;
-  const issue = parsed.error.issues[0];
-  throw new DwcpError(
-    'PROTOCOL_VIOLATION',
-    `A message is malformed at ${issue?.path.join('.') ?? '?'}: ${issue?.message ?? ''}`,
-  );
+  throw new DwcpError('PROTOCOL_VIOLATION', `A message is malformed at ${misfitOf(parsed.error)}`);
 }

@@ -5,12 +5,14 @@
  */
 import { onAbort } from '../model/abort';
 import { DwcpError } from '../model/errors';
+import { forgetOldest } from '../model/forget-oldest';
 import type { GuestHeadStart } from './guest/guest-head-start';
-import type { GuestMove } from './guest/guest-move';
+import { type GuestMove, reportOf } from './guest/guest-move';
 import type { LiveMigration } from './guest/live-migration';
 import type { ClaimedVm } from './hand-over/source-ownership';
 import type { Destination, SourceContext, TransferLimits } from './source/source-context';
 import { SourceMigration } from './source/source-migration';
+import { Spent } from './source/spent';
 
 /** What this host has found of a VM for a migration; what workflows say of it is not taken instead. */
 export type FoundVm = Pick<ClaimedVm, 'images' | 'guest'> & { readonly vmId: string };
@@ -25,6 +27,7 @@ interface Attempt {
 
 export class SourceHub {
   readonly context: SourceContext;
+  readonly spent = new Spent();
   readonly #migrations = new Map<string, SourceMigration>();
   readonly #attempts = new Map<string, Attempt>();
   readonly #lives = new Map<string, GuestMove>();
@@ -62,6 +65,7 @@ export class SourceHub {
     await this.endLive(migrationId);
     this.#headStarts.delete(migrationId);
     this.#found.delete(migrationId);
+    this.spent.forget(migrationId);
     this.#migrations.get(migrationId)?.close();
     this.#migrations.delete(migrationId);
   }
@@ -113,10 +117,7 @@ export class SourceHub {
   noteFound(migrationId: string, found: FoundVm): void {
     this.#found.delete(migrationId);
     this.#found.set(migrationId, found);
-    for (const oldest of this.#found.keys()) {
-      if (this.#found.size <= MAX_FOUND) break;
-      this.#found.delete(oldest);
-    }
+    forgetOldest(this.#found, MAX_FOUND);
   }
 
   found(migrationId: string, vmId: string): FoundVm | undefined {
@@ -179,6 +180,7 @@ export class SourceHub {
     try {
       for (const move of moves) await move.breakOff();
     } finally {
+      for (const move of moves) this.spent.note(migrationId, reportOf(move, this.spent.of(migrationId)));
       this.#migrations.get(migrationId)?.endSession();
     }
   }

@@ -41,6 +41,11 @@ export function libcFunction(prototype: string): () => unknown {
   };
 }
 
+/** What the last call on this thread failed with, as a number of the C library. */
+export function lastErrno(): number {
+  return libc()?.koffi.errno() ?? 0;
+}
+
 /** What the last call on this thread failed with: one of those that are told apart. */
 export function lastFailure(): 'ENXIO' | 'EAGAIN' | 'other' {
   const koffi = libc()?.koffi;

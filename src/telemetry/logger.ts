@@ -4,6 +4,7 @@
  */
 import type { LogLevel, LogMetadata, Logger as TemporalLogger } from '@temporalio/worker';
 import pino, { type Logger } from 'pino';
+import type { ErrorCode } from '../model/error-codes';
 
 export type { Logger } from 'pino';
 
@@ -31,9 +32,18 @@ const LEVELS: Readonly<Record<LogLevel, 'trace' | 'debug' | 'info' | 'warn' | 'e
 /** The SDK warns of things that are right here: agents serve no workflows. */
 const EXPECTED = /No workflows registered/;
 
+/** Said once, with its code, where payloads are read; the SDK says it with each try, and the whole task beside it. */
+const TOLD: ErrorCode = 'PAYLOAD_UNREADABLE';
+
+function isTold(meta: LogMetadata | undefined): boolean {
+  const error: unknown = meta?.error;
+  return typeof error === 'object' && error !== null && 'type' in error && error.type === TOLD;
+}
+
 export function temporalLogger(logger: Logger): TemporalLogger {
   const log = (level: LogLevel, message: string, meta?: LogMetadata): void => {
-    const quieter = level === 'INFO' || EXPECTED.test(message) ? 'debug' : LEVELS[level];
+    const quiet = level === 'INFO' || EXPECTED.test(message) || isTold(meta);
+    const quieter = quiet ? 'debug' : LEVELS[level];
     logger[quieter](withError(meta), message);
   };
   return {

@@ -8,6 +8,7 @@ import { KIB } from '../model/units';
 import { type Frame, type FrameHeader, type FrameType, HEADER_BYTES } from './frame';
 import { FrameReader } from './frame-reader';
 import { readAnswer, refusedFrame } from './hello';
+import type { Proven } from './peer-security';
 import type { Run, Slab } from './slab';
 
 /** A received frame and, where its memory is the slab's, the run to give back. */
@@ -37,6 +38,8 @@ const ASIDE = Buffer.allocUnsafeSlow(64 * KIB);
 
 export class Connection {
   readonly socket: Socket;
+  /** Who is at the other end, as TLS has proven it; undefined on a plain connection, where nobody has. */
+  peer: Proven | undefined;
   #slab: Slab | undefined;
   #reader: FrameReader;
   #run: Run | undefined;

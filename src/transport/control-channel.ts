@@ -201,8 +201,9 @@ export class ControlChannel {
   #settle(frame: Frame): void {
     const pending = this.#pending.get(frame.sequence);
     if (!pending) return;
-    this.#pending.delete(frame.sequence);
+    // First: what cannot be read ends the channel, and with it the question.
     const body = readMeta(responseSchema, frame);
+    this.#pending.delete(frame.sequence);
     if (body.ok) pending.resolve({ body, payload: frame.payload });
     else pending.reject(fromReport({ side: 'destination', ...body.error }));
   }

@@ -1,17 +1,21 @@
 /**
  * Both ends of opening a connection: the dialler with its hello, and the listener that refuses whoever does not show a
- * grant before anything else is read. TCP, or TLS 1.3 with both sides' certificates where files are given.
+ * grant before anything else is read. TLS 1.3, each side's key held against the host it calls itself before a hello is written or
+ * read; plain TCP where nobody is asked for (insecureDataPlane, on loopback).
  */
 import { connect, createServer, type Server, type Socket } from 'node:net';
-import { connect as tlsConnect, createServer as tlsCreateServer } from 'node:tls';
+import { TLSSocket, type TLSSocketOptions, connect as tlsConnect } from 'node:tls';
 import { DwcpError, toDwcpError } from '../model/errors';
-import { Connection, type SocketOrMaker } from './connection';
-import { directSocket } from './direct-socket';
+import { Connection } from './connection';
+import { directSocket, directTlsSocket } from './direct-socket';
 import type { FrameType } from './frame';
 import { type Hello, helloSchema, jsonFrame, readAnswer, readMeta, refusedFrame, type Welcome } from './hello';
+import { assertDialled, contextOf, type PeerSecurity, type Proven, provenPeer, TLS_RULES } from './peer-security';
 import { type Unproven, UnprovenConnections } from './unproven';
 
 export interface PeerAddress {
+  /** Who has to answer there. */
+  readonly hostId: string;
   readonly address: string;
   readonly port: number;
   /** Of this host: where connections go out from. */
@@ -19,29 +23,34 @@ export interface PeerAddress {
 }
 
 /** Names a path: the destination's address as it is dialled, and from where, where that is chosen. */
-export function pathName({ address, port, localAddress }: PeerAddress): string {
+export function pathName({ address, port, localAddress }: Omit<PeerAddress, 'hostId'>): string {
   return `${localAddress === undefined ? '' : `${localAddress} to `}${address}:${port}`;
-}
-
-/** PEM contents. With them the data plane is TLS 1.3 and both sides prove who they are. */
-export interface TlsFiles {
-  readonly cert: Buffer;
-  readonly key: Buffer;
-  readonly ca: Buffer;
 }
 
 const DIAL_TIMEOUT_MS = 10_000;
 const DIAL_AGAIN_MS = 2_000;
 const HELLO_TIMEOUT_MS = 5_000;
 const HANDSHAKE_TIMEOUT_MS = 5_000;
+/** The time is documented for servers, and missing in the types of a socket. */
+const SERVING: TLSSocketOptions & { readonly handshakeTimeout: number } = {
+  requestCert: true,
+  rejectUnauthorized: false,
+  handshakeTimeout: HANDSHAKE_TIMEOUT_MS,
+};
 const ONLY_HELLO: ReadonlySet<FrameType> = new Set(['hello']);
 const ONLY_ANSWER: ReadonlySet<FrameType> = new Set(['welcome', 'refused']);
 
+interface Opened {
+  readonly socket: Socket;
+  /** Undefined on a plain one. */
+  readonly proven: Proven | undefined;
+}
+
 /**
- * Opens a socket. While there is no answer a further attempt goes out every two seconds: the kernel's own come ever more
- * rarely, and a path that is back would be noticed late.
+ * Opens a socket, and makes sure of who is there. While there is no answer a further attempt goes out every two seconds: the
+ * kernel's own come ever more rarely, and a path that is back would be noticed late.
  */
-function openSocket(peer: PeerAddress, tls: TlsFiles | undefined, patienceMs: number): Promise<Socket> {
+function openSocket(peer: PeerAddress, security: PeerSecurity | undefined, patienceMs: number): Promise<Opened> {
   return new Promise((resolve, reject) => {
     const target = {
       host: peer.address,
@@ -62,19 +71,34 @@ function openSocket(peer: PeerAddress, tls: TlsFiles | undefined, patienceMs: nu
     const fail = (error: Error): void =>
       settle(() =>
         reject(
-          new DwcpError('PEER_UNREACHABLE', `${peer.address}:${peer.port}: ${error.message}`, {
-            side: 'destination',
-            cause: error,
-          }),
+          error instanceof DwcpError
+            ? error
+            : new DwcpError('PEER_UNREACHABLE', `${peer.address}:${peer.port}: ${error.message}`, {
+                side: 'destination',
+                cause: error,
+              }),
         ),
       );
     const begin = (): void => {
-      const socket = tls
-        ? tlsConnect({ ...target, ...tls, minVersion: 'TLSv1.3', checkServerIdentity: () => undefined })
+      const socket = security
+        ? tlsConnect({
+            ...target,
+            ...TLS_RULES,
+            secureContext: contextOf(security.credentials()),
+            checkServerIdentity: () => undefined,
+          })
         : connect(target);
       attempts.push(socket);
       socket.once('error', fail);
-      socket.once(tls ? 'secureConnect' : 'connect', () => settle(() => resolve(socket), socket));
+      socket.once(security ? 'secureConnect' : 'connect', () => {
+        try {
+          const proven = security && socket instanceof TLSSocket ? provenPeer(security, socket) : undefined;
+          if (proven) assertDialled(peer.hostId, proven.hostId, `${peer.address}:${peer.port}`);
+          settle(() => resolve({ socket, proven }), socket);
+        } catch (error) {
+          fail(toDwcpError(error, 'PEER_UNTRUSTED', { side: 'destination' }));
+        }
+      });
     };
     const again = setInterval(begin, DIAL_AGAIN_MS);
     const timer = setTimeout(() => fail(new Error(`no connection within ${patienceMs / 1000} s`)), patienceMs);
@@ -117,11 +141,14 @@ export function greet(connection: Connection, hello: Hello, patienceMs = DIAL_TI
 export async function dial(
   peer: PeerAddress,
   hello: Hello,
-  tls?: TlsFiles,
+  security?: PeerSecurity,
   patienceMs = DIAL_TIMEOUT_MS,
-): Promise<{ connection: Connection; welcome: Welcome }> {
-  const connection = new Connection(await openSocket(peer, tls, patienceMs), ONLY_ANSWER);
-  return { connection, welcome: await greet(connection, hello, patienceMs) };
+): Promise<Connection> {
+  const { socket, proven } = await openSocket(peer, security, patienceMs);
+  const connection = new Connection(socket, ONLY_ANSWER);
+  connection.peer = proven;
+  await greet(connection, hello, patienceMs);
+  return connection;
 }
 
 /** What follows an accepted hello: the welcome, and what takes the connection over (with use()) once it is written. */
@@ -129,6 +156,9 @@ export interface Admitted {
   readonly welcome: Welcome;
   readonly attach: () => void;
 }
+
+/** @param address of whoever is sent away */
+export type Refused = (error: DwcpError, address: string) => void;
 
 /** Judges a hello: throws the refusal, or lets it in. */
 export type Admission = (hello: Hello, connection: Connection) => Admitted;
@@ -138,24 +168,28 @@ interface Counted {
   readonly proven: () => void;
 }
 
-/** Of the other end: the same for a socket and for the TLS that is spoken over it. */
-function nameOf({ remoteAddress, remotePort }: Socket): string {
-  return `${remoteAddress} ${remotePort}`;
-}
-
 export class DataPlaneListener {
   readonly #server: Server;
   readonly #admit: Admission;
+  readonly #security: PeerSecurity | undefined;
+  readonly #refused: Refused | undefined;
+  readonly #unwatch: (() => void) | undefined;
   readonly #open = new Set<Connection>();
   readonly #unproven = new UnprovenConnections();
   /** What ends the counting of a connection that has come in. */
   readonly #proven = new WeakMap<Connection, () => void>();
 
-  constructor(admit: Admission, tls?: TlsFiles) {
+  /** @param refused hears of those who were sent away before they could say anything */
+  constructor(admit: Admission, security?: PeerSecurity, refused?: Refused) {
     this.#admit = admit;
-    const options = { highWaterMark: 256 * 1024, noDelay: true };
-    this.#server = tls ? this.#tlsServer(options, tls) : this.#plainServer(options);
-    this.#server.on('tlsClientError', (_error: Error, socket: Socket) => socket.destroy());
+    this.#security = security;
+    this.#refused = refused;
+    this.#unwatch = security?.watch(() => endUntrusted(this.#open, security));
+    this.#server = createServer({ highWaterMark: 256 * 1024, noDelay: true, pauseOnConnect: true }, (socket) => {
+      // Counted before the handshake begins: it costs more than anything that follows.
+      const counted = this.#count(socket);
+      if (counted) this.#accept(socket, counted);
+    });
   }
 
   /** @returns the port listened on. @throws CONFIG_INVALID where the address cannot be taken */
@@ -183,6 +217,7 @@ export class DataPlaneListener {
 
   /** Stops listening and ends every connection. */
   async close(): Promise<void> {
+    this.#unwatch?.();
     const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
     this.dropConnections();
     await closed;
@@ -211,38 +246,6 @@ export class DataPlaneListener {
     );
   }
 
-  #plainServer(options: object): Server {
-    return createServer({ ...options, pauseOnConnect: true }, (socket) => {
-      const counted = this.#count(socket);
-      if (counted) this.#accept(socket, counted, directSocket);
-    });
-  }
-
-  /** Counted before the handshake begins: it costs more than anything that follows. */
-  #tlsServer(options: object, tls: TlsFiles): Server {
-    const handshaking = new Map<string, Counted>();
-    const proofs = { minVersion: 'TLSv1.3', requestCert: true, rejectUnauthorized: true } as const;
-    const server = tlsCreateServer(
-      { ...options, ...tls, ...proofs, handshakeTimeout: HANDSHAKE_TIMEOUT_MS },
-      (socket) => {
-        const counted = handshaking.get(nameOf(socket));
-        if (counted) this.#accept(socket, counted);
-        else socket.destroy();
-      },
-    );
-    // In front of the server's own: it takes the socket over.
-    return server.prependListener('connection', (socket: Socket) => {
-      const name = nameOf(socket);
-      const counted = this.#count(socket);
-      if (!counted) return;
-      handshaking.set(name, counted);
-      socket.once('close', () => {
-        if (handshaking.get(name) === counted) handshaking.delete(name);
-        counted.proven();
-      });
-    });
-  }
-
   /** @returns undefined where it has ended already */
   #count(socket: Socket): Counted | undefined {
     const { remoteAddress } = socket;
@@ -254,14 +257,14 @@ export class DataPlaneListener {
     return { unproven, proven: () => this.#unproven.remove(remoteAddress, unproven) };
   }
 
-  #accept(
-    socket: Socket,
-    { unproven, proven }: Counted,
-    opened: (accepted: Socket) => SocketOrMaker = () => socket,
-  ): void {
+  #accept(socket: Socket, { unproven, proven }: Counted): void {
+    const security = this.#security;
     let connection: Connection;
     try {
-      connection = new Connection(opened(socket), ONLY_HELLO);
+      const opened = security
+        ? directTlsSocket(socket, { ...SERVING, secureContext: contextOf(security.credentials()) })
+        : directSocket(socket);
+      connection = new Connection(opened, ONLY_HELLO);
     } catch {
       // It ended before it could be taken over.
       socket.destroy();
@@ -275,7 +278,27 @@ export class DataPlaneListener {
       this.#open.delete(connection);
       proven();
     });
-    this.awaitHello(connection, HELLO_TIMEOUT_MS);
+    const greet = (): void => {
+      if (this.#isWhoItSays(connection)) this.awaitHello(connection, HELLO_TIMEOUT_MS);
+    };
+    if (security) connection.socket.once('secure', greet);
+    else greet();
+  }
+
+  /** Before anything of what it says is read. */
+  #isWhoItSays(connection: Connection): boolean {
+    const { socket } = connection;
+    if (!this.#security) return true;
+    try {
+      if (!(socket instanceof TLSSocket)) throw new DwcpError('PEER_UNTRUSTED', 'The connection is not TLS');
+      connection.peer = provenPeer(this.#security, socket);
+      return true;
+    } catch (error) {
+      const refusal = toDwcpError(error, 'PEER_UNTRUSTED');
+      this.#refused?.(refusal, socket.remoteAddress ?? '');
+      connection.endWith(refusedFrame(refusal), refusal);
+      return false;
+    }
   }
 
   #judge(connection: Connection, admit: () => Admitted): void {
@@ -288,5 +311,18 @@ export class DataPlaneListener {
       const refusal = toDwcpError(error, 'PROTOCOL_VIOLATION');
       connection.endWith(refusedFrame(refusal), refusal);
     }
+  }
+}
+
+/**
+ * Ends the connections of those who are not believed any more to be who they said. As a loss: a host that has a new key, or a
+ * certificate of a new authority, opens the next with that; one that was revoked is refused there, and told why.
+ */
+export function endUntrusted(connections: Iterable<Connection>, security: PeerSecurity): void {
+  for (const connection of connections) {
+    const { peer } = connection;
+    if (!peer || security.stillIs(peer.shown, peer.hostId)) continue;
+    const reason = new DwcpError('PEER_UNREACHABLE', `Host ${peer.hostId} is not believed any more to be who it says`);
+    connection.endWith(refusedFrame(reason), reason);
   }
 }

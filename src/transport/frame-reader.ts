@@ -39,6 +39,11 @@ export class FrameReader {
 
   /** Takes the next bytes of the stream. @returns false where the reader is blocked and wants no more */
   push(chunk: Buffer): boolean {
+    if (this.#waiting) {
+      // TLS hands over what it has decrypted in pieces, also behind a socket's pause.
+      this.#waiting = Buffer.concat([this.#waiting, chunk]);
+      return false;
+    }
     for (let at = 0; at < chunk.length; ) {
       const space = this.space();
       if (!space) {

@@ -9,8 +9,9 @@
  * `epoch` numbers the source's attempts: a newer one takes over, an older one is refused.
  */
 import { z } from 'zod';
-import { DwcpError, errorReportSchema, fromReport } from '../model/errors';
+import { DwcpError, errorReportSchema, fromReport, misfitOf } from '../model/errors';
 import { hostIdSchema, migrationIdSchema } from '../model/ids';
+import { isDeep } from '../model/json-depth';
 import { buildFrame, type Frame } from './frame';
 
 export const RELEASE = '0.1.0';
@@ -18,17 +19,18 @@ export const RELEASE = '0.1.0';
  * Version of what a session says behind the hello: requests, events, batches. Both sides must have the same. The standard
  * transfer does not depend on it, so that it can take over where two releases do not understand each other.
  */
-export const SESSION_PROTOCOL = 2;
+export const SESSION_PROTOCOL = 3;
 
 export const ROLES = ['control', 'data', 'standard', 'settle', 'idle'] as const;
 export type Role = (typeof ROLES)[number];
 
-/** A source numbers its attempts from 2^32 times its starts on, or by a clock's milliseconds: a million starts. Nothing outranks every one of them. */
+/** A source numbers its attempts from 2^32 times its starts on, or by a clock's milliseconds. Nothing outranks every one of them. */
 const MAX_EPOCH = 2 ** 52;
 
 const grantSchema = z.strictObject({
   purpose: z.enum(['session', 'peer']),
   subject: z.string().min(1).max(300),
+  holder: hostIdSchema,
   expiresAtMs: z.int().min(0),
   token: z.string().min(1).max(100),
 });
@@ -51,33 +53,44 @@ export type SessionHello = Omit<Hello, 'release' | 'protocol' | 'role' | 'stream
 const welcomeSchema = z.strictObject({ hostId: hostIdSchema, release: z.string().max(40) });
 export type Welcome = z.infer<typeof welcomeSchema>;
 
+/** No message has half of it. What is nested by the thousand ends whoever walks through it, or writes it down again. */
+const MAX_DEPTH = 32;
+
 /** The JSON of a frame's meta, checked. @throws PROTOCOL_VIOLATION */
 export function readMeta<T>(schema: z.ZodType<T>, frame: Frame): T {
   let value: unknown;
+  const text = frame.meta.toString('utf8');
+  if (isDeep(text, MAX_DEPTH))
+    throw new DwcpError('PROTOCOL_VIOLATION', `A ${frame.type} frame is nested more than ${MAX_DEPTH} deep`);
   try {
-    value = JSON.parse(frame.meta.toString('utf8'));
+    value = JSON.parse(text);
   } catch (cause) {
     throw new DwcpError('PROTOCOL_VIOLATION', `A ${frame.type} frame holds no JSON`, { cause });
   }
   const parsed = schema.safeParse(value);
   if (parsed.success) return parsed.data;
-  const issue = parsed.error.issues[0];
-  throw new DwcpError(
-    'PROTOCOL_VIOLATION',
-    `A ${frame.type} frame is malformed at ${issue?.path.join('.') ?? '?'}: ${issue?.message ?? ''}`,
-  );
+  throw new DwcpError('PROTOCOL_VIOLATION', `A ${frame.type} frame is malformed at ${misfitOf(parsed.error)}`);
 }
 
 export function jsonFrame(type: 'hello' | 'welcome' | 'refused', value: unknown): Buffer {
   return buildFrame(type, 0, Buffer.from(JSON.stringify(value), 'utf8'));
 }
 
+/** Of each text of a refusal, so that with what is around them both fit a frame. */
+const REFUSED_TEXT_BYTES = 1800;
+
+/** Never throws: it is said where a connection ends, also of what the other side has said. */
 export function refusedFrame(error: DwcpError): Buffer {
-  return jsonFrame('refused', {
-    ...error.report(),
-    message: error.message.slice(0, 1000),
-    hint: error.hint.slice(0, 1000),
-  });
+  const { message, hint, ...report } = error.report();
+  return jsonFrame('refused', { ...report, message: inBytes(message), hint: inBytes(hint) });
+}
+
+/** As much of a text as its JSON has room for: a character may take six bytes there. */
+function inBytes(text: string): string {
+  let kept = text.slice(0, REFUSED_TEXT_BYTES);
+  while (Buffer.byteLength(JSON.stringify(kept)) > REFUSED_TEXT_BYTES)
+    kept = kept.slice(0, -Math.ceil(kept.length / 8));
+  return kept;
 }
 
 /** What the answer to a hello says. @throws the refusal, as the error that the other side had */

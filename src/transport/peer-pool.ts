@@ -5,9 +5,10 @@
  */
 import { DwcpError, toDwcpError } from '../model/errors';
 import type { Connection } from './connection';
-import { dial, greet, type PeerAddress, pathName, type TlsFiles } from './endpoint';
+import { dial, endUntrusted, greet, type PeerAddress, pathName } from './endpoint';
 import { buildFrame, type FrameType } from './frame';
 import { type Hello, RELEASE, SESSION_PROTOCOL } from './hello';
+import type { PeerSecurity } from './peer-security';
 
 /** Handshakes under way at a time: more of them trip firewalls and listen queues. */
 export const HANDSHAKES_AT_ONCE = 8;
@@ -22,13 +23,17 @@ interface Idle {
 }
 
 export class PeerPool {
-  readonly #tls: TlsFiles | undefined;
+  readonly #security: PeerSecurity | undefined;
   readonly #idleTtlMs: number;
   readonly #idle = new Map<string, Idle[]>();
+  /** All that were dialled and have not ended. */
+  readonly #open = new Set<Connection>();
+  readonly #unwatch: (() => void) | undefined;
 
-  constructor(idleTtlMs: number, tls?: TlsFiles) {
+  constructor(idleTtlMs: number, security?: PeerSecurity) {
     this.#idleTtlMs = idleTtlMs;
-    this.#tls = tls;
+    this.#security = security;
+    this.#unwatch = security?.watch(() => endUntrusted(this.#open, security));
   }
 
   idleCount(peer: PeerAddress): number {
@@ -57,7 +62,7 @@ export class PeerPool {
         this.#forget(peer);
       }
     }
-    return (await dial(peer, full, this.#tls, patienceMs)).connection;
+    return this.#dial(peer, full, patienceMs);
   }
 
   /** Establishes connections ahead until `count` are idle. @returns how many are idle then */
@@ -67,8 +72,7 @@ export class PeerPool {
     const lane = async (): Promise<void> => {
       while (started < missing) {
         started += 1;
-        const { connection } = await dial(peer, { ...hello, release: RELEASE, protocol: SESSION_PROTOCOL }, this.#tls);
-        this.#keep(peer, connection);
+        this.#keep(peer, await this.#dial(peer, { ...hello, release: RELEASE, protocol: SESSION_PROTOCOL }));
       }
     };
     await Promise.all(Array.from({ length: Math.min(HANDSHAKES_AT_ONCE, missing) }, lane));
@@ -87,8 +91,16 @@ export class PeerPool {
   }
 
   close(): void {
+    this.#unwatch?.();
     for (const list of this.#idle.values()) destroyAll(list, 'The agent stops');
     this.#idle.clear();
+  }
+
+  async #dial(peer: PeerAddress, hello: Hello, patienceMs?: number): Promise<Connection> {
+    const connection = await dial(peer, hello, this.#security, patienceMs);
+    this.#open.add(connection);
+    connection.socket.once('close', () => this.#open.delete(connection));
+    return connection;
   }
 
   #forget(peer: PeerAddress): void {
@@ -96,7 +108,7 @@ export class PeerPool {
   }
 
   #list(peer: PeerAddress): Idle[] {
-    const key = pathName(peer);
+    const key = `${peer.hostId} ${pathName(peer)}`;
     const list = this.#idle.get(key) ?? [];
     this.#idle.set(key, list);
     return list;

@@ -117,6 +117,11 @@ export class SendingSession implements PathOwner {
     return congestionControlOf(this.#controlConnection.socket);
   }
 
+  /** How the keys of its control connection were agreed on; undefined where it is plain. */
+  get keyExchange(): string | undefined {
+    return this.#controlConnection.peer?.keyExchange;
+  }
+
   /** What the session has put on the link so far, both ways: frames of all streams and all of the control connection. */
   get linkBytes(): number {
     const { bytesRead, bytesWritten } = this.#controlConnection.socket;

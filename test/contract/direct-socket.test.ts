@@ -1,10 +1,12 @@
 /** Sockets that read straight into batch memory: all arrives, and nothing is written to memory that is no longer theirs. */
 import { connect, createServer, type Server, type Socket } from 'node:net';
+import { createSecureContext, type SecureContext, connect as tlsConnect } from 'node:tls';
 import { DwcpError } from '../../src/model/errors';
 import { Connection, type Received } from '../../src/transport/connection';
-import { directSocket } from '../../src/transport/direct-socket';
+import { directSocket, directTlsSocket } from '../../src/transport/direct-socket';
 import { type FrameType, HEADER_BYTES, sealFrame } from '../../src/transport/frame';
 import { Slab } from '../../src/transport/slab';
+import { makeHostCertificate, makeHostKey } from '../../src/trust/host-certificate';
 
 const BATCHES = new Set<FrameType>(['batch']);
 const META_BYTES = 48;
@@ -19,7 +21,17 @@ const until = async (holds: () => boolean): Promise<void> => {
   while (!holds()) await new Promise((resolve) => setTimeout(resolve, 5));
 };
 
-describe('a socket that reads into batch memory', () => {
+describe.each([
+  ['plain', false],
+  ['TLS', true],
+])('a socket that reads into batch memory: %s', (_kind, secure) => {
+  const dialTo = (port: number): Socket =>
+    secure ? tlsConnect({ port, host: '127.0.0.1', rejectUnauthorized: false }) : connect(port, '127.0.0.1');
+  let secureContext: SecureContext;
+  beforeAll(async () => {
+    const key = await makeHostKey();
+    secureContext = createSecureContext({ key, cert: await makeHostCertificate('a', key) });
+  });
   let server: Server;
   let client: Socket;
   let connection: Connection;
@@ -33,7 +45,10 @@ describe('a socket that reads into batch memory', () => {
     ended = undefined;
     const accepted = new Promise<void>((resolve) => {
       server = createServer({ pauseOnConnect: true }, (socket) => {
-        connection = new Connection(directSocket(socket), BATCHES);
+        connection = new Connection(
+          secure ? directTlsSocket(socket, { secureContext }) : directSocket(socket),
+          BATCHES,
+        );
         connection.use(
           BATCHES,
           (frame) => received.push(frame),
@@ -44,7 +59,7 @@ describe('a socket that reads into batch memory', () => {
       });
     });
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-    client = connect((server.address() as { port: number }).port, '127.0.0.1').on('error', () => undefined);
+    client = dialTo((server.address() as { port: number }).port).on('error', () => undefined);
     await accepted;
   });
 
@@ -101,7 +116,11 @@ describe('a socket that reads into batch memory', () => {
       const accepted = new Promise<void>((resolve) => {
         server.once('connection', (socket) => {
           connection.destroy(new DwcpError('SESSION_LOST', 'not this one'));
-          connection = new Connection(socket.resume(), BATCHES, 300);
+          connection = new Connection(
+            secure ? directTlsSocket(socket, { secureContext }) : socket.resume(),
+            BATCHES,
+            300,
+          );
           connection.use(
             BATCHES,
             (frame) => received.push(frame),
@@ -111,7 +130,7 @@ describe('a socket that reads into batch memory', () => {
           resolve();
         });
       });
-      const other = connect((server.address() as { port: number }).port, '127.0.0.1').on('error', () => undefined);
+      const other = dialTo((server.address() as { port: number }).port).on('error', () => undefined);
       await accepted;
       return { client: other, ended: () => reason };
     };

@@ -5,10 +5,11 @@
 import type { Socket } from 'node:net';
 import { DwcpError } from '../../src/model/errors';
 import type { Answer } from '../../src/transport/control-channel';
-import { DataPlaneListener, type TlsFiles } from '../../src/transport/endpoint';
+import { DataPlaneListener, type PeerAddress } from '../../src/transport/endpoint';
 import { HEADER_BYTES, sealFrame } from '../../src/transport/frame';
 import { checkGrant, mintGrant } from '../../src/transport/grants';
 import { PeerPool } from '../../src/transport/peer-pool';
+import type { PeerSecurity } from '../../src/transport/peer-security';
 import { ReceivingSession } from '../../src/transport/receiving-session';
 import { SendingSession } from '../../src/transport/sending-session';
 import type { OutgoingBatch } from '../../src/transport/sending-stream';
@@ -28,8 +29,13 @@ export interface Lab {
   close(): Promise<void>;
 }
 
+/** The lab's listener, as it is dialled. */
+export function at(port: number): PeerAddress {
+  return { hostId: 'lab', address: '127.0.0.1', port };
+}
+
 /** Both sides of a session over real sockets of this machine; batches are counted, not decoded. */
-export async function openLab(tls?: TlsFiles): Promise<Lab> {
+export async function openLab(security: { readonly a?: PeerSecurity; readonly lab?: PeerSecurity } = {}): Promise<Lab> {
   const received = new Map<number, number>();
   const accepted = new Set<Socket>();
   const slab = new Slab(8 * 1024 * 1024);
@@ -62,9 +68,9 @@ export async function openLab(tls?: TlsFiles): Promise<Lab> {
       };
     }
     return { welcome, attach: () => session?.attach(hello.stream, connection) };
-  }, tls);
+  }, security.lab);
   const port = await listener.listen('127.0.0.1', 0);
-  const pool = new PeerPool(60_000, tls);
+  const pool = new PeerPool(60_000, security.a);
   return {
     port,
     pool,
@@ -72,11 +78,12 @@ export async function openLab(tls?: TlsFiles): Promise<Lab> {
     listener,
     accepted,
     open: (sessionId = 's1', further = []) =>
-      SendingSession.open(
-        pool,
-        [{ address: '127.0.0.1', port }, ...further.map((each) => ({ address: '127.0.0.1', port: each }))],
-        { sessionId, epoch: Date.now(), sourceHost: 'a', grant: mintGrant(KEY, 'session', sessionId, 60_000) },
-      ),
+      SendingSession.open(pool, [at(port), ...further.map(at)], {
+        sessionId,
+        epoch: Date.now(),
+        sourceHost: 'a',
+        grant: mintGrant(KEY, { purpose: 'session', subject: sessionId, holder: 'a' }, 60_000),
+      }),
     current: () => session,
     close: async () => {
       pool.close();

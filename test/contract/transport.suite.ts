@@ -5,25 +5,24 @@
 import { connect, type Socket } from 'node:net';
 import { freePort } from '../../src/control/embedded-server';
 import { DwcpError } from '../../src/model/errors';
-import type { TlsFiles } from '../../src/transport/endpoint';
 import { buildFrame } from '../../src/transport/frame';
 import { mintGrant } from '../../src/transport/grants';
 import { SendingSession } from '../../src/transport/sending-session';
 import { TokenBucket } from '../../src/transport/token-bucket';
 import { Relay } from '../helpers/proxy';
 import { until } from '../helpers/waiting';
-import { CountingSupplier, KEY, type Lab, openLab } from './transport-lab';
+import { at, CountingSupplier, KEY, type Lab, openLab } from './transport-lab';
 
 /** By the other side. */
 function ended(socket: Socket): boolean {
   return socket.readableEnded || socket.destroyed;
 }
 
-export function transportSuite(name: string, tls?: () => TlsFiles): void {
+export function transportSuite(name: string, security?: () => Promise<Parameters<typeof openLab>[0]>): void {
   describe(`transport contract: ${name}`, () => {
     let lab: Lab;
     beforeEach(async () => {
-      lab = await openLab(tls?.());
+      lab = await openLab(await security?.());
     });
     afterEach(() => lab.close());
     const never = new AbortController().signal;
@@ -120,14 +119,14 @@ export function transportSuite(name: string, tls?: () => TlsFiles): void {
 
     it('goes out from the address of this host that the path names', async () => {
       const connection = await lab.pool.connect(
-        { address: '127.0.0.1', port: lab.port, localAddress: '127.0.0.9' },
+        { ...at(lab.port), localAddress: '127.0.0.9' },
         {
           role: 'control',
           stream: 0,
           sessionId: 's1',
           epoch: 1,
           sourceHost: 'a',
-          grant: mintGrant(KEY, 'session', 's1', 60_000),
+          grant: mintGrant(KEY, { purpose: 'session', subject: 's1', holder: 'a' }, 60_000),
         },
       );
       expect([...lab.accepted].map(({ remoteAddress }) => remoteAddress)).toEqual(['127.0.0.9']);
@@ -171,8 +170,8 @@ export function transportSuite(name: string, tls?: () => TlsFiles): void {
     });
 
     it('uses streams again that an earlier session or connect has left in the pool', async () => {
-      const peer = { address: '127.0.0.1', port: lab.port };
-      const grant = mintGrant(KEY, 'peer', 'a', 60_000);
+      const peer = at(lab.port);
+      const grant = mintGrant(KEY, { purpose: 'peer', subject: 'a', holder: 'a' }, 60_000);
       expect(
         await lab.pool.establish(
           peer,
@@ -210,10 +209,15 @@ export function transportSuite(name: string, tls?: () => TlsFiles): void {
     });
 
     it('lets nobody in without a grant of this agent, for this session, that has not expired', async () => {
-      const peer = { address: '127.0.0.1', port: lab.port };
-      const hello = { sessionId: 's1', epoch: 1, sourceHost: 'a', grant: mintGrant(KEY, 'session', 's1', 60_000) };
-      const wrongKey = mintGrant(Buffer.alloc(32, 8), 'session', 's1', 60_000);
-      const expired = mintGrant(KEY, 'session', 's1', -1);
+      const peer = at(lab.port);
+      const hello = {
+        sessionId: 's1',
+        epoch: 1,
+        sourceHost: 'a',
+        grant: mintGrant(KEY, { purpose: 'session', subject: 's1', holder: 'a' }, 60_000),
+      };
+      const wrongKey = mintGrant(Buffer.alloc(32, 8), { purpose: 'session', subject: 's1', holder: 'a' }, 60_000);
+      const expired = mintGrant(KEY, { purpose: 'session', subject: 's1', holder: 'a' }, -1);
       const stretched = { ...expired, expiresAtMs: Date.now() + 60_000 };
       for (const grant of [wrongKey, expired, stretched]) {
         await expect(SendingSession.open(lab.pool, [peer], { ...hello, grant })).rejects.toMatchObject({
@@ -265,17 +269,14 @@ export function transportSuite(name: string, tls?: () => TlsFiles): void {
       const supplier = new CountingSupplier(1000, 100_000);
       session.setBucket(new TokenBucket(2e6));
       const done = session.transfer(supplier, never);
-      const connection = await lab.pool.connect(
-        { address: '127.0.0.1', port: lab.port },
-        {
-          role: 'data',
-          stream: 99,
-          sessionId: 's1',
-          epoch: 0,
-          sourceHost: 'a',
-          grant: mintGrant(KEY, 'session', 's1', 60_000),
-        },
-      );
+      const connection = await lab.pool.connect(at(lab.port), {
+        role: 'data',
+        stream: 99,
+        sessionId: 's1',
+        epoch: 0,
+        sourceHost: 'a',
+        grant: mintGrant(KEY, { purpose: 'session', subject: 's1', holder: 'a' }, 60_000),
+      });
       void connection.write(buildFrame('request', 1, Buffer.from('{"method":"echo"}')));
       await expect(done).rejects.toMatchObject({ code: 'PROTOCOL_VIOLATION' });
       expect(lab.current()).toBeUndefined();

@@ -2,197 +2,18 @@
  * What docker-compose.yml runs, run here without containers: each service's own command, environment and secrets, in
  * the order of its dependencies, on PostgreSQL; then a migration between its two agents over TLS.
  */
-import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process';
-import {
-  chmodSync,
-  chownSync,
-  closeSync,
-  copyFileSync,
-  cpSync,
-  mkdirSync,
-  openSync,
-  readFileSync,
-  statSync,
-  symlinkSync,
-} from 'node:fs';
+import { generateKeyPairSync, sign } from 'node:crypto';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { Client, Connection } from '@temporalio/client';
-import { parse } from 'yaml';
+import { Connection, type ConnectionOptions } from '@temporalio/client';
+import type { TLSConfig } from '@temporalio/common/lib/internal-non-workflow';
 import { freePort } from '../../src/control/embedded-server';
 import { createOrchestrator } from '../../src/control/orchestrator';
-import { findTemporalBinary } from '../../src/control/temporal-binary';
 import { VmRegistry } from '../../src/store/vm-registry';
-import { sha256, temporaryFolder, writeImage } from '../helpers/data';
+import { sha256, writeImage } from '../helpers/data';
 import { describeWhere, needsProgram, needsRoot, postgresFolder } from '../helpers/needs';
-import { needsGo, temporalPrograms } from '../helpers/temporal-programs';
-
-const root = join(__dirname, '..', '..', '..');
-const DWCP = ['node', '--enable-source-maps', join(root, 'dist', 'src', 'cli', 'main.js')];
-
-interface Service {
-  readonly entrypoint?: readonly string[];
-  readonly command?: readonly string[];
-  readonly environment?: Readonly<Record<string, string>>;
-  readonly secrets?: readonly (string | { readonly source: string; readonly target: string })[];
-  readonly healthcheck?: { readonly test: readonly string[] };
-}
-
-interface ComposeFile {
-  readonly services: Readonly<Record<string, Service>>;
-  readonly secrets: Readonly<Record<string, { readonly file: string }>>;
-}
-
-const file = parse(readFileSync(join(root, 'docker-compose.yml'), 'utf8'), { merge: true }) as ComposeFile;
-
-function serviceOf(name: string): Service {
-  const service = file.services[name];
-  if (!service) throw new Error(`docker-compose.yml has no service ${name}`);
-  return service;
-}
-
-/** One deployment on this machine: a folder for what containers would mount, ports of its own. */
-class Deployment {
-  readonly folder = temporaryFolder();
-  readonly deploy = join(this.folder, 'deploy');
-  readonly running: ChildProcess[] = [];
-  ports: Record<string, number> = {};
-  binaries = '';
-
-  async prepare(): Promise<void> {
-    chmodSync(this.folder, 0o755);
-    cpSync(join(root, 'deploy'), this.deploy, { recursive: true, filter: (path) => !path.includes('secrets/') });
-    execFileSync('/bin/sh', [join(this.deploy, 'make-secrets.sh')]);
-    this.binaries = join(this.folder, 'bin');
-    mkdirSync(this.binaries);
-    const { path: temporal } = await findTemporalBinary((line) => process.stderr.write(`${line}\n`));
-    symlinkSync(temporal, join(this.binaries, 'temporal'));
-    for (const name of ['temporal-server', 'temporal-sql-tool'])
-      symlinkSync(join(temporalPrograms(), name), join(this.binaries, name));
-    for (const name of ['postgresql', 'temporal', 'agent-a', 'agent-b', 'metrics-a', 'metrics-b', 'metrics-control'])
-      this.ports[name] = await freePort();
-  }
-
-  port(name: string): number {
-    return this.ports[name] ?? 0;
-  }
-
-  /** A path or address as it is inside a container, as it is here. */
-  here(text: string, service: Service): string {
-    const secret = /^\/run\/secrets\/(.+)$/.exec(text)?.[1];
-    if (secret !== undefined) {
-      const entry = (service.secrets ?? []).find((each) => (typeof each === 'string' ? each : each.target) === secret);
-      if (entry === undefined) throw new Error(`${text} is no secret of the service`);
-      return join(this.folder, file.secrets[typeof entry === 'string' ? entry : entry.source]?.file ?? '');
-    }
-    return text
-      .replace(/^\/deploy\b/, this.deploy)
-      .replace('/opt/dwcp', root)
-      .replace(/\btemporal:7233\b/, `127.0.0.1:${this.port('temporal')}`)
-      .replace(/^postgresql$/, '127.0.0.1');
-  }
-
-  environment(name: string, extra: Readonly<Record<string, string>>): Record<string, string> {
-    const service = serviceOf(name);
-    const own = Object.fromEntries(
-      Object.entries(service.environment ?? {}).map(([key, value]) => [key, this.here(value, service)]),
-    );
-    return { PATH: `${this.binaries}:${process.env.PATH ?? ''}`, HOME: this.folder, ...own, ...extra };
-  }
-
-  commandOf(name: string): string[] {
-    const service = serviceOf(name);
-    return [...(service.entrypoint ?? DWCP), ...(service.command ?? [])].map((word) => this.here(word, service));
-  }
-
-  /** A one-shot, to its end. */
-  run(name: string, extra: Readonly<Record<string, string>> = {}): string {
-    const [command = '', ...args] = this.commandOf(name);
-    const { status, stdout, stderr } = spawnSync(command, args, {
-      env: this.environment(name, extra),
-      encoding: 'utf8',
-      timeout: 120_000,
-    });
-    if (status !== 0) throw new Error(`${name} ended with ${String(status)}: ${stderr.slice(-2000)}`);
-    return stdout;
-  }
-
-  start(name: string, extra: Readonly<Record<string, string>> = {}): void {
-    const [command = '', ...args] = this.commandOf(name);
-    const log = openSync(join(this.folder, `${name}.log`), 'a');
-    this.running.push(spawn(command, args, { env: this.environment(name, extra), stdio: ['ignore', log, log] }));
-    closeSync(log);
-  }
-
-  /** Runs a service's health check until it is content, as Compose does. */
-  async untilHealthy(name: string, extra: Readonly<Record<string, string>> = {}): Promise<void> {
-    const [kind, ...words] = serviceOf(name).healthcheck?.test ?? [];
-    expect(kind).toBe('CMD');
-    const [command = '', ...args] = words.map(
-      (word) =>
-        ({ temporal: '127.0.0.1', 7233: String(this.port('temporal')) })[word] ?? this.here(word, serviceOf(name)),
-    );
-    for (const deadline = Date.now() + 90_000; ; await new Promise((resolve) => setTimeout(resolve, 500))) {
-      if (spawnSync(command, args, { env: this.environment(name, extra) }).status === 0) return;
-      if (Date.now() > deadline)
-        throw new Error(
-          `${name} does not become healthy: ${readFileSync(join(this.folder, `${name}.log`), 'utf8').slice(-2000)}`,
-        );
-    }
-  }
-
-  /** PostgreSQL refuses root, so it runs as the user of Debian's package. */
-  startPostgres(): void {
-    const service = serviceOf('postgresql');
-    const data = join(this.folder, 'postgresql-data');
-    const [uid, gid] = ['-u', '-g'].map((flag) =>
-      Number(execFileSync('id', [flag, 'postgres'], { encoding: 'utf8' })),
-    ) as [number, number];
-    mkdirSync(data);
-    chownSync(data, uid, gid);
-    const password = this.here(service.environment?.POSTGRES_PASSWORD_FILE ?? '', service);
-    expect(statSync(password).size).toBeGreaterThan(20);
-    // The image's entry point reads it as root, before it becomes the database's user.
-    const handedOn = join(this.folder, 'password-for-initdb');
-    copyFileSync(password, handedOn);
-    chownSync(handedOn, uid, gid);
-    const as = { uid, gid, cwd: data };
-    execFileSync(
-      join(postgresFolder(), 'initdb'),
-      ['-D', data, '-U', service.environment?.POSTGRES_USER ?? '', '--pwfile', handedOn, '-A', 'scram-sha-256'],
-      { ...as, stdio: 'ignore' },
-    );
-    const log = openSync(join(this.folder, 'postgresql.log'), 'a');
-    this.running.push(
-      spawn(
-        join(postgresFolder(), 'postgres'),
-        [
-          '-D',
-          data,
-          '-p',
-          String(this.port('postgresql')),
-          '-c',
-          'listen_addresses=127.0.0.1',
-          '-c',
-          `unix_socket_directories=${data}`,
-        ],
-        { ...as, stdio: ['ignore', log, log] },
-      ),
-    );
-    closeSync(log);
-  }
-
-  async stop(): Promise<void> {
-    for (const child of this.running.reverse()) {
-      const ended = new Promise((resolve) => child.once('close', resolve));
-      // PostgreSQL waits for its clients on SIGTERM.
-      if (child.exitCode === null) child.kill(child.spawnfile.endsWith('postgres') ? 'SIGINT' : 'SIGTERM');
-      else continue;
-      const timer = setTimeout(() => child.kill('SIGKILL'), 8000);
-      await ended;
-      clearTimeout(timer);
-    }
-  }
-}
+import { needsGo } from '../helpers/temporal-programs';
+import { Deployment } from './deployment';
 
 const missing = [
   needsRoot(),
@@ -219,13 +40,17 @@ describeWhere(missing)('the deployment of docker-compose.yml, run natively', () 
     expect(deployment.run('temporal-schema', database)).toContain('temporal is at the schema of this release');
 
     const own = async (): Promise<string> => String(await freePort());
+    const keys = { JWKS_PORT: String(deployment.port('token-keys')), JWKS_ADDRESS: '127.0.0.1' };
+    deployment.start('token-keys', keys);
+    await deployment.untilHealthy('token-keys', keys);
     const server = {
       ...database,
       BIND_ON_IP: '127.0.0.1',
       FRONTEND_GRPC_PORT: String(deployment.port('temporal')),
-      FRONTEND_HTTP_PORT: await own(),
+      INTERNAL_FRONTEND_GRPC_PORT: String(deployment.port('inner-frontend')),
+      INTERNAL_FRONTEND_MEMBERSHIP_PORT: await own(),
       NUM_HISTORY_SHARDS: '4',
-      HISTORY_GRPC_PORT: await own(),
+      HISTORY_GRPC_PORT: String(deployment.port('history')),
       MATCHING_GRPC_PORT: await own(),
       WORKER_GRPC_PORT: await own(),
       FRONTEND_MEMBERSHIP_PORT: await own(),
@@ -265,12 +90,107 @@ describeWhere(missing)('the deployment of docker-compose.yml, run natively', () 
       presence: 'here',
       generation: 0,
     });
-    const { TEMPORAL_ADDRESS: address, TEMPORAL_NAMESPACE: namespace } = deployment.environment('control', {});
-    const connection = await Connection.connect({ address: address! });
-    const orchestrator = await createOrchestrator({ client: new Client({ connection, namespace: namespace! }) });
-    const result = await orchestrator.waitForResult(await orchestrator.migrateVm('deployed', 'host-a', 'host-b'));
-    await connection.close();
-    expect(result).toMatchObject({ outcome: 'completed', path: 'dwcp' });
+    await deployment.asClient('control', async () => {
+      const { DWCP_PAYLOAD_KEY_FILE, DWCP_TRUST_DIR } = deployment.environment('control', {});
+      const orchestrator = await createOrchestrator({
+        payloadKeyFile: DWCP_PAYLOAD_KEY_FILE!,
+        trustDir: DWCP_TRUST_DIR!,
+      });
+      const result = await orchestrator.waitForResult(await orchestrator.migrateVm('deployed', 'agent-a', 'agent-b'));
+      await orchestrator.close();
+      expect(result).toMatchObject({ outcome: 'completed', path: 'dwcp' });
+    });
     expect(sha256(join(deployment.folder, 'b', 'images', 'deployed', 'vda.img'))).toBe(hash);
   }, 1_200_000);
+
+  const secret = (name: string): Buffer => readFileSync(join(deployment.deploy, 'secrets', name));
+  const tls = (client?: string): TLSConfig => ({
+    serverNameOverride: 'temporal',
+    serverRootCACertificate: secret('temporal-ca.pem'),
+    ...(client !== undefined && {
+      clientCertPair: { crt: secret(`client-${client}.pem`), key: secret(`client-${client}.key`) },
+    }),
+  });
+  const tokenOf = (client: string): string => secret(`token-${client}`).toString().trim();
+
+  /** What a server's port says to one that asks for all migrations. */
+  async function answer(to: string, options: Pick<ConnectionOptions, 'tls' | 'apiKey'>): Promise<string> {
+    try {
+      const address = `127.0.0.1:${deployment.port(to)}`;
+      const connection = await Connection.connect({ address, connectTimeout: 3000, ...options });
+      try {
+        await connection.workflowService.listWorkflowExecutions({ namespace: 'dwcp' });
+        return 'listed';
+      } finally {
+        await connection.close();
+      }
+    } catch (error) {
+      const { message, cause } = error as Error;
+      return `${message}: ${cause instanceof Error ? cause.message : ''}`;
+    }
+  }
+
+  test('lets in who has a certificate and a token, and nobody else', async () => {
+    expect(await answer('temporal', { tls: tls('agent-a'), apiKey: tokenOf('agent-a') })).toBe('listed');
+    expect(await answer('temporal', {})).not.toBe('listed');
+    const noCertificate = await answer('temporal', { tls: tls(), apiKey: tokenOf('operator') });
+    expect(noCertificate).toMatch(/connect|UNAVAILABLE|certificate|deadline/i);
+    // Another authority's: that of the agents among themselves, and of the server's own parts.
+    for (const stranger of ['agent-a', 'temporal']) {
+      const clientCertPair = { crt: secret(`${stranger}.pem`), key: secret(`${stranger}.key`) };
+      const said = await answer('temporal', { tls: { ...tls(), clientCertPair }, apiKey: tokenOf('agent-a') });
+      expect(said).toMatch(/connect|UNAVAILABLE|certificate|deadline/i);
+    }
+    expect(await answer('temporal', { tls: tls('agent-a') })).toMatch(/PERMISSION_DENIED|unauthorized/i);
+    const [head, body, signature] = tokenOf('agent-a').split('.') as [string, string, string];
+    const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 });
+    const forged = `${head}.${body}.${sign('sha256', Buffer.from(`${head}.${body}`), privateKey).toString('base64url')}`;
+    const json = (value: object): string => Buffer.from(JSON.stringify(value)).toString('base64url');
+    const unsigned = `${json({ alg: 'none', typ: 'JWT' })}.${body}.`;
+    const raised = `${head}.${json({ sub: 'agent-a', permissions: ['temporal-system:admin'] })}.${signature}`;
+    const signedBy = (claims: object): string => {
+      const text = `${head}.${json(claims)}`;
+      return `${text}.${sign('sha256', Buffer.from(text), secret('jwt.key')).toString('base64url')}`;
+    };
+    const nowSeconds = Math.floor(Date.now() / 1000);
+    const over = signedBy({ sub: 'agent-a', permissions: ['dwcp:write'], exp: nowSeconds - 60 });
+    const elsewhere = signedBy({ sub: 'agent-a', permissions: ['other:admin'], exp: nowSeconds + 600 });
+    const wrong = { forged, unsigned, raised, over, elsewhere, nonsense: 'nonsense' };
+    for (const [name, apiKey] of Object.entries(wrong))
+      expect([name, await answer('temporal', { tls: tls('agent-a'), apiKey })]).toEqual([
+        name,
+        expect.stringMatching(/PERMISSION_DENIED|UNAUTHENTICATED|unauthorized/i),
+      ]);
+    await deployment.asClient('control', async () => {
+      const path = join(deployment.folder, 'wrong-token');
+      writeFileSync(path, forged, { mode: 0o600 });
+      process.env.TEMPORAL_API_KEY_FILE = path;
+      await expect(createOrchestrator()).rejects.toMatchObject({
+        code: 'CONTROL_PLANE_UNREACHABLE',
+        message: expect.stringContaining('does not let this client in') as string,
+      });
+    });
+    // As it was: what is refused is refused for what is wrong with it.
+    expect(await answer('temporal', { tls: tls('operator'), apiKey: tokenOf('operator') })).toBe('listed');
+  }, 120_000);
+
+  test('lets no client at the server’s inner ports, and an agent no further than its namespace', async () => {
+    for (const port of ['inner-frontend', 'history'])
+      for (const client of ['agent-a', 'setup'])
+        expect(await answer(port, { tls: tls(client), apiKey: tokenOf(client) })).toMatch(
+          /connect|UNAVAILABLE|certificate|deadline/i,
+        );
+    const connection = await Connection.connect({
+      address: `127.0.0.1:${deployment.port('temporal')}`,
+      tls: tls('agent-a'),
+      apiKey: tokenOf('agent-a'),
+    });
+    const { workflowService, operatorService } = connection;
+    await expect(workflowService.listNamespaces({})).rejects.toMatchObject({ code: 7 });
+    await expect(
+      operatorService.removeSearchAttributes({ namespace: 'dwcp', searchAttributes: ['VmId'] }),
+    ).rejects.toMatchObject({ code: 7 });
+    await expect(operatorService.deleteNamespace({ namespace: 'dwcp' })).rejects.toMatchObject({ code: 7 });
+    await connection.close();
+  }, 60_000);
 });

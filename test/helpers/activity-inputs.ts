@@ -1,12 +1,14 @@
 /** An input of each activity as workflows give it: of a migration m1 of the VM vm, from host a to host b. */
 import type { ActivityName } from '../../src/model/activity-inputs';
 import { MIGRATION_OPTIONS, withDefaults } from '../../src/model/options';
+import { NO_HARDWARE } from './hardware';
 
 const options = withDefaults(MIGRATION_OPTIONS, {});
 export const destination = {
+  hostId: 'b',
   address: 'b.example',
   port: 9876,
-  grant: { purpose: 'session', subject: 'm1', expiresAtMs: 1, token: 'x' },
+  grant: { purpose: 'session', subject: 'm1', holder: 'a', expiresAtMs: 1, token: 'x' },
 };
 export const link = { migrationId: 'm1', vmId: 'vm', destination, options, mode: 'migrate' };
 export const image = { imageId: 'vda', kind: 'disk', sizeBytes: 65_536 };
@@ -23,6 +25,7 @@ const start = {
 export const guest = {
   command: ['qemu-system-x86_64'],
   qemuVersion: '10.0.0',
+  hardware: NO_HARDWARE,
   machine: 'pc-q35-10.0',
   needsFiles: [],
   ramBlocks: [{ id: 'pc.ram', usedBytes: 4096 }],
@@ -41,6 +44,7 @@ export const GOOD: Readonly<Record<ActivityName, unknown>> = {
   guestRounds: { ...link, images: [image], dwcp: { start, link: measured } },
   guestSwitchover: handOver,
   handedOverRoots: { migrationId: 'm1', vmId: 'vm' },
+  handedOverWord: { migrationId: 'm1', vmId: 'vm' },
   releaseGuest: { ...handOver, taken: { generation: 1, responds: true } },
   switchover: { ...handOver, roots: { vda: 'ab12' } },
   handOver: { ...handOver, roots: {} },
@@ -72,7 +76,8 @@ export const GOOD: Readonly<Record<ActivityName, unknown>> = {
   keepBaselineCopies: { vmId: 'vm', images: [{ imageId: 'vda' }] },
   pruneBaselines: { limitBytes: 0 },
   grantPeer: { sourceHost: 'a' },
-  grantLink: { sessionId: 'link-1' },
+  grantLink: { sessionId: 'link-1', sourceHost: 'a' },
+  authorise: { mode: 'migrate', migrationId: 'm1', vmId: 'vm', sourceHost: 'a', destinationHost: 'b' },
   recordOutcome: { migrationId: 'm1', outcome: 'completed', path: 'dwcp', speedup: 2, totalSeconds: 1 },
   knownHosts: undefined,
 };

@@ -18,7 +18,7 @@ export const GUEST_MEMORY_MIB = 64;
 
 /** As `dwcp vm start` starts a guest. */
 export const AS_OWN: StartRules = {
-  incoming: false,
+  purpose: 'run',
   allowance: OWN_HOST,
   policy: { qemuFolder: '', folders: [], networks: [] },
 };

@@ -1,6 +1,8 @@
 /**
  * Hosts in this process: all of an agent but Temporal, with data folders of their own, closed and gone after the test.
  */
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
 import { type HostParts, openHost } from '../../src/agent/host';
 import { freePort } from '../../src/control/embedded-server';
 import { PROCESS_OPTIONS, type ProcessOptions, withDefaults } from '../../src/model/options';
@@ -8,13 +10,14 @@ import { SourceOwnership } from '../../src/sync/hand-over/source-ownership';
 import type { Destination } from '../../src/sync/source/source-context';
 import { SourceHub } from '../../src/sync/source-hub';
 import { mintGrant } from '../../src/transport/grants';
+import { sharedTrust } from './identities';
 
 export interface TestHost extends HostParts {
   readonly sources: SourceHub;
   readonly sourceOwnership: SourceOwnership;
   readonly options: ProcessOptions;
   /** How the other side reaches it for a migration. */
-  destinationFor(migrationId: string): Destination;
+  destinationFor(migrationId: string, sourceHost: string): Destination;
 }
 
 const open = new Set<TestHost>();
@@ -28,11 +31,14 @@ export async function startHost(
     hostId,
     dataDir,
     listenAddress: '127.0.0.1',
+    trustDir: sharedTrust().path,
     port: await freePort(),
     workerThreads: 2,
     bufferMemory: 32 * 1024 * 1024,
     ...extra,
   });
+  // One of this name that an earlier test has had is another host.
+  if (!existsSync(join(dataDir, 'host.key'))) sharedTrust().forget(hostId);
   const parts = await openHost(options);
   const sources = new SourceHub(parts.source);
   const { registry, ownership, store, driver, source } = parts;
@@ -41,10 +47,11 @@ export async function startHost(
     sources,
     options,
     sourceOwnership: new SourceOwnership({ registry, ownership, store, pool: source.pool, holder: driver }),
-    destinationFor: (migrationId) => ({
+    destinationFor: (migrationId, holder) => ({
+      hostId,
       address: '127.0.0.1',
       port: options.port,
-      grant: mintGrant(parts.key, 'session', migrationId, 3600e3),
+      grant: mintGrant(parts.key, { purpose: 'session', subject: migrationId, holder }, 3600e3),
     }),
     close: async () => {
       open.delete(host);

@@ -2,6 +2,7 @@
  * The whole system as processes of its own: a Temporal server, the control worker, two agents with their data folders.
  * For tests that kill, cut and fill. Everything is ended and removed after the test, and nothing may be left lying.
  */
+import { randomBytes } from 'node:crypto';
 import { existsSync, mkdirSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { Client, Connection } from '@temporalio/client';
@@ -9,9 +10,11 @@ import { type Child, Children, lastLine } from '../../src/cli/demo/children';
 import { type EmbeddedServer, freePort, startEmbeddedServer } from '../../src/control/embedded-server';
 import type { MigrationStatus } from '../../src/control/migration-status';
 import { createOrchestrator, type MigrateOptions, type Orchestrator } from '../../src/control/orchestrator';
+import { payloadConverter } from '../../src/control/payload-codec';
 import { errnoOf } from '../../src/model/errors';
 import type { MigrationResult } from '../../src/model/migration';
 import { VmRegistry } from '../../src/store/vm-registry';
+import { TrustFolder } from '../../src/trust/trust-folder';
 import { endBehindAll } from './children-check';
 import { sha256, temporaryFolder, writeImage } from './data';
 
@@ -33,18 +36,20 @@ export interface LabOptions {
   readonly bDataDir?: string | undefined;
   /** Where the disks of VMs of host a lie. */
   readonly vmsFolder?: string | undefined;
+  /** As the option of that name, for all processes and the client. */
+  readonly payloadKeyFile?: string;
   /** It outlives its test, for the next; who has started it stops it. */
   readonly keep?: boolean;
 }
 
 export type LabProcess = 'source agent' | 'destination agent' | 'control worker' | 'Temporal server';
 
-let labs = 0;
 const open = new Set<Lab>();
 
 export class Lab {
   readonly folder: string;
   readonly children: Children;
+  readonly trust: TrustFolder;
   readonly a: LabHost;
   readonly b: LabHost;
   #server: EmbeddedServer | undefined;
@@ -59,22 +64,29 @@ export class Lab {
   private constructor(
     folder: string,
     ports: readonly [number, number],
-    { agentArgs = [], bArgs = [], aDataDir, bDataDir, vmsFolder, keep = false }: LabOptions,
+    { own = false, agentArgs = [], bArgs = [], aDataDir, bDataDir, vmsFolder, keep = false }: LabOptions,
   ) {
-    labs += 1;
+    // Of no other lab of the server, in whatever file: a trust folder holds a host id against the first one's key.
+    const name = randomBytes(4).toString('hex');
     this.folder = folder;
     this.kept = keep;
-    this.children = new Children(join(folder, 'logs'));
+    // Control workers of all labs on one server take one another's work.
+    const shared = own ? undefined : process.env.DWCP_TRUST_DIR;
+    this.trust = TrustFolder.make(shared ?? join(folder, 'trust'));
+    this.children = new Children(join(folder, 'logs'), {
+      DWCP_TRUST_DIR: this.trust.path,
+      DWCP_CONTROL_AUDIT_DIR: join(folder, 'control'),
+    });
     this.#vmsFolder = vmsFolder ?? join(folder, 'vms');
     this.a = {
-      hostId: `a-${process.pid}-${labs}`,
+      hostId: `a-${name}`,
       dataDir: aDataDir ?? join(folder, 'a'),
       port: ports[0],
       args: agentArgs,
       agent: undefined,
     };
     this.b = {
-      hostId: `b-${process.pid}-${labs}`,
+      hostId: `b-${name}`,
       dataDir: bDataDir ?? join(folder, 'b'),
       port: ports[1],
       args: [...agentArgs, ...bArgs],
@@ -87,8 +99,13 @@ export class Lab {
     open.add(lab);
     if (options.own ?? false) await lab.startServer();
     else lab.#env.TEMPORAL_ADDRESS = process.env.DWCP_TEST_TEMPORAL ?? '';
-    lab.#client = new Client({ connection: await Connection.connect({ address: lab.#env.TEMPORAL_ADDRESS ?? '' }) });
-    lab.#orchestrator = await createOrchestrator({ client: lab.#client });
+    const keyFile = options.payloadKeyFile ?? '';
+    lab.#env.DWCP_PAYLOAD_KEY_FILE = keyFile;
+    lab.#client = new Client({
+      connection: await Connection.connect({ address: lab.#env.TEMPORAL_ADDRESS ?? '' }),
+      dataConverter: payloadConverter(keyFile),
+    });
+    lab.#orchestrator = await createOrchestrator({ client: lab.#client, trustDir: lab.trust.path });
     lab.startControl();
     lab.startAgent(lab.a);
     lab.startAgent(lab.b);
@@ -119,6 +136,7 @@ export class Lab {
 
   startControl(): void {
     this.#control = this.children.startDwcp('control', ['control'], this.#env);
+    void tellIfItFails(this.#control);
   }
 
   startAgent(host: LabHost): void {
@@ -140,6 +158,7 @@ export class Lab {
       '2',
     ];
     host.agent = this.children.startDwcp(host.hostId, [...args, ...host.args], this.#env);
+    void tellIfItFails(host.agent);
   }
 
   /** SIGKILL, and the same process started again a moment later. */
@@ -288,6 +307,12 @@ export class Lab {
     await this.#client?.connection.close();
     await this.children.stopAll();
   }
+}
+
+/** A process that ends by itself would else be waited for in silence until the test's time is up. */
+async function tellIfItFails({ name, ended, process: child, logFile }: Child): Promise<void> {
+  await ended;
+  if (child.exitCode) process.stderr.write(`${name} ended with ${child.exitCode}: ${lastLine(logFile)}\n`);
 }
 
 /** All paths below a folder; agents may remove some of it meanwhile. */

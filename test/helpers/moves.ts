@@ -61,7 +61,7 @@ export async function sendImage(
   const { path, ...image } = move.images.find((each) => each.imageId === imageId)!;
   const migration = move.source.sources.open(
     move.migrationId,
-    move.destination.destinationFor(move.migrationId),
+    move.destination.destinationFor(move.migrationId, move.source.hostId),
     options,
   );
   const feed = await ScanFeed.open(path, image.sizeBytes);
@@ -110,8 +110,13 @@ export async function writeLine(
   await ownership.exclusively(vmId, (vm) => vm.append(state, migrationId, fence));
 }
 
-export function handOverTo({ migrationId, destination }: Pick<Move, 'migrationId' | 'destination'>): HandOver {
-  return { destinationHost: destination.hostId, destination: destination.destinationFor(migrationId), roots: {} };
+export function handOverTo({
+  migrationId,
+  source,
+  destination,
+}: Pick<Move, 'migrationId' | 'source' | 'destination'>): HandOver {
+  const reached = destination.destinationFor(migrationId, source.hostId);
+  return { destinationHost: destination.hostId, destination: reached, roots: {} };
 }
 
 /** All images, then the hand-over. */
@@ -132,7 +137,7 @@ export async function moveVm(
 export async function handOver(move: Move, sent: readonly SentImage[]): Promise<void> {
   const { source, destination, vmId, migrationId } = move;
   await source.sourceOwnership.handOver(vmId, migrationId, handOverTo(move));
-  const migration = source.sources.open(migrationId, destination.destinationFor(migrationId), UNLIMITED);
+  const migration = source.sources.open(migrationId, destination.destinationFor(migrationId, source.hostId), UNLIMITED);
   const { generation } = await migration.takeOver(
     vmId,
     Object.fromEntries(sent.map(({ imageId, root }) => [imageId, root])),

@@ -8,7 +8,8 @@ import { closeSync, existsSync, openSync, readFileSync, readSync, writeFileSync 
 import { join } from 'node:path';
 import { ensureQemu, hasQemu, QEMU_INSTALL_LINE } from '../../src/cli/demo/qemu-package';
 import { whichTool } from '../../src/cli/demo/tools';
-import { QmpClient } from '../../src/hypervisor/qemu/qmp-client';
+import { connectSoon } from '../../src/hypervisor/qemu/guest-process';
+import type { QmpClient } from '../../src/hypervisor/qemu/qmp-client';
 import { temporaryFolder } from './data';
 
 const GUESTS = join(__dirname, '..', '..', '..', 'test', 'guests');
@@ -74,6 +75,15 @@ export function buildCountingGuest(
   return { image: binary, pages, writesDisk };
 }
 
+/** A guest that does what the key says that is pressed at it (test/guests/keys.S). @returns its boot sector */
+export function buildKeyGuest(): Buffer {
+  const folder = temporaryFolder();
+  const [object, binary] = [join(folder, 'keys.o'), join(folder, 'keys.img')];
+  execFileSync('as', ['--32', '-o', object, join(GUESTS, 'keys.S')]);
+  execFileSync('ld', ['-m', 'elf_i386', '-Ttext', '0x7c00', '--oformat', 'binary', '-o', binary, object]);
+  return readFileSync(binary);
+}
+
 export interface RunningGuest {
   readonly process: ChildProcess;
   readonly qmp: QmpClient;
@@ -119,7 +129,7 @@ export async function startGuest(guest: CountingGuest, memoryMiB: number, incomi
     if (child.exitCode !== null || Date.now() > deadline)
       throw new Error(`QEMU does not start: ${readFileSync(join(folder, 'log'), 'utf8')}`);
   }
-  return { process: child, qmp: await QmpClient.connect(qmpPath), serialFile };
+  return { process: child, qmp: await connectSoon(qmpPath), serialFile };
 }
 
 /** The first word of each page that the guest counts in, read through the monitor. */

@@ -18,6 +18,7 @@ declare global {
 
 export default async function serverUp(): Promise<void> {
   const folder = mkdtempSync(join(tmpdir(), 'dwcp-server-'));
+  process.env.DWCP_TRUST_DIR = join(folder, 'trust');
   if (process.env.TEMPORAL_ADDRESS) {
     process.env.DWCP_TEST_TEMPORAL = process.env.TEMPORAL_ADDRESS;
     globalThis.dwcpTestServer = { server: undefined, folder };

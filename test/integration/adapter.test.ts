@@ -5,6 +5,7 @@ import { type AdapterDestination, createMigrationAdapter, type MigrationAdapter 
 import { endIdleDirect, endOldDirect } from '../../src/sync/destination/direct-sessions';
 import { sha256, temporaryFolder, writeImage } from '../helpers/data';
 import { startHost, type TestHost } from '../helpers/hosts';
+import { sharedTrust } from '../helpers/identities';
 import { until } from '../helpers/waiting';
 
 const SIZE = 12 * 1024 * 1024;
@@ -21,12 +22,13 @@ beforeEach(async () => {
   adapter = createMigrationAdapter({
     dwcp: { bandwidthLimit: 0 },
     dataDir: join(folder, 'adapter'),
+    trustDir: sharedTrust().path,
     explain: () => {
       throw new Error('the caller’s own affair');
     },
   });
-  const { address, port } = host.destinationFor('any');
-  destination = { address, port, agentKey: host.key };
+  const { address, port } = host.destinationFor('any', 'any');
+  destination = { hostId: host.hostId, address, port, agentKey: host.key };
 });
 
 afterEach(() => adapter.close());
@@ -47,7 +49,7 @@ it('brings a disk and a memory image to their places at once and forgets both, w
 
 async function breakOff(sessionId?: string): Promise<void> {
   const abort = new AbortController();
-  const slow = createMigrationAdapter({ dwcp: { bandwidthLimit: 8_000_000 } });
+  const slow = createMigrationAdapter({ dwcp: { bandwidthLimit: 8_000_000 }, trustDir: sharedTrust().path });
   const sending = slow.migrateVmDisk(
     'vm',
     image,

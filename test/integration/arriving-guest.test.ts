@@ -2,7 +2,7 @@
  * A guest that another host describes, as its agent may have been made to: the activity that makes room for it refuses what would
  * run, open or write anything of this host, before anything here has changed.
  */
-import { existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { MockActivityEnvironment } from '@temporalio/testing';
 import { DefaultLogger } from '@temporalio/worker';
@@ -11,8 +11,9 @@ import { defineGuest } from '../../src/cli/commands/guests';
 import { createOutput } from '../../src/cli/output';
 import type { ActivityInput } from '../../src/model/activity-inputs';
 import type { GuestSpec, StoppedGuest } from '../../src/model/guest';
-import type { ProcessOptions } from '../../src/model/options';
+import { PROCESS_OPTIONS, type ProcessOptions, withDefaults } from '../../src/model/options';
 import { temporaryFolder } from '../helpers/data';
+import { NO_HARDWARE } from '../helpers/hardware';
 import { startHost, type TestHost } from '../helpers/hosts';
 
 /** What is refused here is what is looked for. */
@@ -25,16 +26,18 @@ async function destination(extra: Partial<ProcessOptions> = {}): Promise<{
   readonly host: TestHost;
   readonly folder: string;
   prepare(
-    guest: Partial<Pick<ActivityInput<'prepareDestination'>, 'guest' | 'stoppedGuest' | 'force'>>,
+    given: Partial<Pick<ActivityInput<'prepareDestination'>, 'guest' | 'stoppedGuest' | 'force' | 'fence'>>,
   ): Promise<unknown>;
 }> {
   const folder = temporaryFolder();
   const host = await startHost('b', join(folder, 'b'), { guestFolders: join(folder, 'guests'), ...extra });
-  const { hostId, dataDir, key, advertised, hub, registry, ownership, store, source, guestPolicy } = host;
+  const { hostId, dataDir, key, advertised, hub, registry, store, source, guestPolicy } = host;
   const activities = createDestinationActivities({
-    ...{ hostId, dataDir, key, advertised, hub, registry, ownership, store, pool: source.pool, guestPolicy },
+    ...{ hostId, dataDir, key, advertised, hub, registry, store, pool: source.pool, guestPolicy },
     keepBaselineCopy: 'never',
     storeLimit: 0,
+    judge: undefined,
+    say: undefined,
     settle: () => Promise.resolve(),
   });
   const input: ActivityInput<'prepareDestination'> = {
@@ -44,8 +47,8 @@ async function destination(extra: Partial<ProcessOptions> = {}): Promise<{
   return {
     host,
     folder,
-    prepare: (guest) =>
-      new MockActivityEnvironment({}, { logger: QUIET }).run(activities.prepareDestination, { ...input, ...guest }),
+    prepare: (given) =>
+      new MockActivityEnvironment({}, { logger: QUIET }).run(activities.prepareDestination, { ...input, ...given }),
   };
 }
 
@@ -53,6 +56,7 @@ function running(command: readonly string[], extra: Partial<GuestSpec> = {}): Gu
   return {
     command: [...command],
     qemuVersion: '10.0.0',
+    hardware: NO_HARDWARE,
     machine: 'pc-q35-10.0',
     needsFiles: [],
     ramBlocks: [{ id: 'pc.ram', usedBytes: 65_536 }],
@@ -81,6 +85,31 @@ function expectUntouched({ dataDir }: TestHost): void {
   const there = (name: string): string[] => (existsSync(join(dataDir, name)) ? readdirSync(join(dataDir, name)) : []);
   expect([...there('incoming'), ...there('run'), ...there('images'), ...there('vms')]).toEqual([]);
 }
+
+describe('the source claims the VM again for the same migration', () => {
+  test('what was promised to the older claim gives way: the newer one’s record is what counts, and the older one is refused', async () => {
+    const { host, prepare } = await destination();
+    await prepare({ guest: running(COMMAND), fence: 1 });
+    const older = await host.hub.incoming.get('m-1');
+    await prepare({ stoppedGuest: stopped(COMMAND), fence: 2 });
+    const newer = await host.hub.incoming.get('m-1');
+    expect(newer.record).toMatchObject({ fence: 2, definition: { command: expect.anything() as unknown } });
+    expect(newer.record.guest).toBeUndefined();
+    await expect(older.assertTakesData()).rejects.toMatchObject({ code: 'ABANDONED' });
+    await newer.assertTakesData();
+    await refusalOf(prepare({ guest: running(COMMAND), fence: 1 }), 'FENCED');
+    expect(await host.hub.incoming.get('m-1')).toBe(newer);
+  });
+
+  test('given up before it has asked for a promise: what the older claim was promised is given up with it', async () => {
+    const { host, prepare } = await destination();
+    await prepare({ guest: running(COMMAND), fence: 1 });
+    await host.hub.abandon('m-1', 'vm', 2);
+    expect(await host.ownership.last('vm', 'm-1')).toMatchObject({ state: 'abandoned', fence: 1 });
+    expect(await host.hub.incoming.list()).toEqual([]);
+    await refusalOf(prepare({ stoppedGuest: stopped(COMMAND), fence: 2 }), 'ABANDONED');
+  });
+});
 
 test.each([true, false])('a program that is no QEMU is not executed, forced: %s', async (force) => {
   const { host, folder, prepare } = await destination();
@@ -158,6 +187,27 @@ test('what may run is taken: its disk raw and here, a kernel of this host’s fo
   expect(record?.guest?.sharedFiles.map(({ path }) => path)).toEqual([kernel]);
 });
 
+test('no file of the data folder is read for a guest from elsewhere, also where guestFolders holds that folder', async () => {
+  const around = temporaryFolder();
+  const { host, prepare } = await destination({ dataDir: join(around, 'data'), guestFolders: around });
+  symlinkSync(join(host.dataDir, 'agent.key'), join(around, 'link'));
+  for (const path of [
+    join(host.dataDir, 'agent.key'),
+    join(host.dataDir, 'images', 'other', 'vda.img'),
+    join(around, 'link'),
+  ])
+    for (const args of [
+      ['-kernel', path],
+      ['-drive', `file=${path},format=raw,readonly=on`],
+    ]) {
+      expect(await refusalOf(prepare({ guest: running([...COMMAND, ...args]), force: true }))).toContain(
+        'guestFolders',
+      );
+      expect(await refusalOf(prepare({ stoppedGuest: stopped([...COMMAND, ...args]) }))).toContain('guestFolders');
+    }
+  expectUntouched(host);
+});
+
 test.each([
   [['/bin/sh', '-c', 'true'], 'no QEMU'],
   [['qemu-system-x86_64', '-netdev', 'tap,id=n,ifname=x'], 'script='],
@@ -165,7 +215,9 @@ test.each([
   [['qemu-system-x86_64', '-spice', 'port=5900'], '-spice'],
 ])('%j is refused where its operator defines it', async (command, names) => {
   const dataDir = temporaryFolder();
-  await expect(defineGuest(dataDir, 'vm', command, {}, createOutput(true))).rejects.toMatchObject({
+  const options = withDefaults(PROCESS_OPTIONS, {});
+  const place = { dataDir, options, output: createOutput(true) };
+  await expect(defineGuest(place, 'vm', command, {})).rejects.toMatchObject({
     code: 'GUEST_REFUSED',
     message: expect.stringContaining(names) as unknown,
   });

@@ -23,7 +23,7 @@ const image = { imageId: 'vda', kind: 'disk' as const, sizeBytes: SIZE };
 async function ready(): Promise<{ migration: SourceMigration; disk: string }> {
   const here = await diskLab();
   await prepareMove('m1', 'vm', here.a, here.b);
-  const migration = here.a.sources.open('m1', here.b.destinationFor('m1'), UNLIMITED);
+  const migration = here.a.sources.open('m1', here.b.destinationFor('m1', here.a.hostId), UNLIMITED);
   await (await migration.session()).establish(2);
   return { migration, disk: here.disk };
 }
@@ -72,6 +72,7 @@ describe('a transfer that is cancelled while it is being set up', () => {
         abort.abort(cancelled);
         return Promise.resolve();
       },
+      ready: () => Promise.resolve(),
       begun: () => Promise.resolve(),
     });
     await expect(sender.run(abort.signal)).rejects.toBe(cancelled);
@@ -83,7 +84,7 @@ describe('a migration that is closed here while it is being sent', () => {
   it('ends the transfer at once, and what was asked of the destination too', async () => {
     const here = await diskLab();
     await prepareMove('m1', 'vm', here.a, here.b);
-    const migration = here.a.sources.open('m1', here.b.destinationFor('m1'), {
+    const migration = here.a.sources.open('m1', here.b.destinationFor('m1', here.a.hostId), {
       ...UNLIMITED,
       bandwidthLimit: 1_000_000,
     });

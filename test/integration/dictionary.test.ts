@@ -169,6 +169,7 @@ describeWhere([needsProgram('zstd', 'zstd')])('a dictionary', () => {
         });
       }
       const { refreshDictionary } = createDictionaryActivities({
+        judge: undefined,
         registry: host.registry,
         store: host.store,
         dictionaries: host.source.dictionaries,

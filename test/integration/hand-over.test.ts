@@ -86,7 +86,7 @@ describe('the source', () => {
     const a = await restart(here.a);
     await expect(a.sourceOwnership.rollBack('vm', 'm1')).rejects.toMatchObject({ code: 'HANDOVER_IN_DOUBT' });
     await here.b.hub.abandon('m1', 'vm', move.fence);
-    const migration = a.sources.open('m1', here.b.destinationFor('m1'), UNLIMITED);
+    const migration = a.sources.open('m1', here.b.destinationFor('m1', a.hostId), UNLIMITED);
     await expect(migration.takeOver('vm', rootsOf(sent))).rejects.toMatchObject({ code: 'ABANDONED' });
     await a.sourceOwnership.rollBack('vm', 'm1', { destinationAbandoned: true });
     expect(await mayRun(a)).toBe(true);
@@ -108,7 +108,7 @@ describe('the source', () => {
     const content = sha256(here.disk);
     const { move, sent } = await ready(here);
     await here.a.sourceOwnership.handOver('vm', 'm1', handOverTo(move));
-    const reach = here.b.destinationFor('m1');
+    const reach = here.b.destinationFor('m1', 'a');
     await here.a.sources.close('m1');
     await here.b.close();
     const migration = here.a.sources.open('m1', reach, UNLIMITED);
@@ -126,7 +126,7 @@ describe('the destination', () => {
   it('takes over only what it has verified itself, under the root that the source names', async () => {
     const here = await lab();
     const { sent } = await ready(here);
-    const migration = here.a.sources.open('m1', here.b.destinationFor('m1'), UNLIMITED);
+    const migration = here.a.sources.open('m1', here.b.destinationFor('m1', here.a.hostId), UNLIMITED);
     await expect(migration.takeOver('vm', { vda: 'f'.repeat(64) })).rejects.toMatchObject({ code: 'ABANDONED' });
     await expect(migration.takeOver('vm', {})).rejects.toMatchObject({ code: 'ABANDONED' });
     expect(await mayRun(here.b)).toBe(false);
@@ -161,7 +161,7 @@ describe('the destination', () => {
     const here = await lab();
     const { sent } = await ready(here);
     await writeLine(here.b, 'vm', 'promised', 'm9', 9);
-    const migration = here.a.sources.open('m1', here.b.destinationFor('m1'), UNLIMITED);
+    const migration = here.a.sources.open('m1', here.b.destinationFor('m1', here.a.hostId), UNLIMITED);
     await expect(migration.takeOver('vm', rootsOf(sent))).rejects.toMatchObject({ code: 'FENCED' });
     expect(await mayRun(here.b)).toBe(false);
   });
@@ -238,7 +238,7 @@ class Story {
   async act(action: Action): Promise<void> {
     const { a, b } = this;
     const ownership = a.sourceOwnership;
-    const migration = a.sources.open('m1', b.destinationFor('m1'), UNLIMITED);
+    const migration = a.sources.open('m1', b.destinationFor('m1', a.hostId), UNLIMITED);
     if (action === 'handOver') await ownership.handOver('vm', 'm1', handOverTo({ ...this.#move, destination: b }));
     else if (action === 'takeOver') this.#taken = (await migration.takeOver('vm', rootsOf(this.#sent))).generation;
     else if (action === 'release') await ownership.release('vm', 'm1', 'b', this.#taken ?? 0, new Map());

@@ -1,7 +1,7 @@
 /** What a peer with a grant may make a destination do, and what not: everything else is refused with a code, and nothing has happened. */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { MAX_IMAGE_BYTES } from '../../src/model/image';
+import { MAX_IMAGE_BYTES, MAX_IMAGES } from '../../src/model/image';
 import { destinationRecordSchema } from '../../src/sync/destination/destination-record';
 import { temporaryFolder } from '../helpers/data';
 import { startHost, type TestHost } from '../helpers/hosts';
@@ -46,6 +46,24 @@ test.each(['constructor', 'toString', 'hasOwnProperty', '__defineGetter__', '__l
   },
 );
 
+describe('a grant that was seen on its way', () => {
+  test('is worth nothing to another host', async () => {
+    await promised();
+    for (const said of [
+      { sourceHost: 'c', holder: 'a' },
+      { sourceHost: 'c', holder: 'c' },
+    ])
+      await expect(connectPeer(host, 'm', said).then((peer) => peer.ask('open_image', {}))).rejects.toMatchObject({
+        code: said.holder === 'a' ? 'GRANT_INVALID' : 'PROTOCOL_VIOLATION',
+      });
+  });
+
+  test('is worth nothing to a host that speaks in the name of its holder', async () => {
+    await promised();
+    await expect(connectPeer(host, 'm', { proven: 'c' })).rejects.toMatchObject({ code: 'PEER_UNTRUSTED' });
+  });
+});
+
 describe('a session that a peer makes itself', () => {
   const disk = { imageId: 'vda', kind: 'disk', sizeBytes: 65_536 };
   const memory = { imageId: 'memory', kind: 'memory', sizeBytes: 65_536 };
@@ -88,7 +106,7 @@ describe('a session that a peer makes itself', () => {
     expect(await host.hub.incoming.list()).toEqual([]);
   });
 
-  test.each(['guest_begin', 'guest_left', 'guest_load', 'keep'])('has no %s', async (method) => {
+  test.each(['guest_ready', 'guest_begin', 'guest_left', 'guest_load', 'keep'])('has no %s', async (method) => {
     const peer = await connectPeer(host, 'm');
     await peer.ask('prepare', { record: { ...record, images: [disk] } });
     const body = { sectionId: 1, commandBytes: 1, totalBytes: 64 * 1024 * 1024 };
@@ -130,20 +148,19 @@ describe('a session speaks for its own migration', () => {
     expect((await host.ownership.last('vm', 'm'))?.state).toBe('promised');
   });
 
-  test('of no other VM, and with no other fence', async () => {
+  test('of no other VM, for no older claim, and raises no fence', async () => {
     await promised();
     await writeLine(host, 'other', 'promised', 'm2', 1);
     const peer = await connectPeer(host, 'm', { role: 'settle' });
     for (const body of [
       { vmId: 'other', fence: 3 },
-      { vmId: 'vm', fence: 4 },
-      { vmId: 'vm', fence: 2 ** 50 },
+      { vmId: 'vm', fence: 2 },
     ])
       await expect(peer.ask('abandon', body)).rejects.toMatchObject(refused);
     await expect(peer.ask('take_over', { vmId: 'other', roots: {} })).rejects.toMatchObject(refused);
     expect([await host.ownership.fence('vm'), await host.ownership.fence('other')]).toEqual([3, 1]);
     expect(await host.ownership.last('other')).toMatchObject({ migrationId: 'm2', state: 'promised' });
-    await peer.ask('abandon', { vmId: 'vm', fence: 3 });
+    await peer.ask('abandon', { vmId: 'vm', fence: 2 ** 50 });
     expect(await host.ownership.last('vm', 'm')).toMatchObject({ state: 'abandoned', fence: 3 });
   });
 
@@ -216,6 +233,21 @@ describe('memory', () => {
       expect(error).toMatchObject({ ...refused, message: expect.stringContaining('no guest_load') as string });
     expect(process.memoryUsage().external - before).toBeLessThan(64 * 1024 * 1024);
   });
+});
+
+test('a record has the disks that a VM may have and a running guest’s memory, and no more', () => {
+  const { images } = destinationRecordSchema.shape;
+  const of = (disks: number): unknown[] => [
+    ...Array.from({ length: disks }, (_, at) => ({
+      imageId: `d${at}`,
+      kind: 'disk',
+      sizeBytes: SIZE,
+      path: `/d${at}`,
+    })),
+    { imageId: 'memory', kind: 'memory', sizeBytes: SIZE, path: '/memory' },
+  ];
+  expect(images.safeParse(of(MAX_IMAGES)).success).toBe(true);
+  expect(images.safeParse(of(MAX_IMAGES + 1)).success).toBe(false);
 });
 
 test('a record’s RAM is bounded', () => {

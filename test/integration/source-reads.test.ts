@@ -33,6 +33,8 @@ async function lab(): Promise<Lab & { readonly ask: Ask; readonly secret: string
     serveStopped: () => Promise.resolve(undefined),
     report: () => undefined,
     observe: () => undefined,
+    judge: undefined,
+    say: undefined,
     settle: () => Promise.resolve(),
   }) as unknown as Readonly<Record<string, (input: unknown) => Promise<unknown>>>;
   const secret = join(folder, 'secret');
@@ -41,7 +43,7 @@ async function lab(): Promise<Lab & { readonly ask: Ask; readonly secret: string
     ...here,
     secret,
     ask: (name, input) => new MockActivityEnvironment({}, { logger }).run(activities[name]!, input),
-    common: { migrationId: 'm1', vmId: 'vm', destination: b.destinationFor('m1'), options },
+    common: { migrationId: 'm1', vmId: 'vm', destination: b.destinationFor('m1', 'a'), options },
   };
 }
 

@@ -52,7 +52,10 @@ describe('a baseline', () => {
   ])('serves no other VM that is called the same, %s', async (_, tenant, otherTenant) => {
     const here = await lab(tenant, otherTenant);
     const move = await prepareMove('m2', 'vm', here.c, here.a);
-    const migration = here.c.sources.open('m2', here.a.destinationFor('m2'), { bandwidthLimit: 0, priority: 5 });
+    const migration = here.c.sources.open('m2', here.a.destinationFor('m2', here.c.hostId), {
+      bandwidthLimit: 0,
+      priority: 5,
+    });
     const { control } = await migration.session();
     const { body } = await control.request('open_image', { imageId: 'vda', useBaseline: true });
     expect(body).toMatchObject({ state: 'empty', zero: true });
@@ -80,7 +83,10 @@ describe('a baseline', () => {
 
   it('serves no direct session that names the VM', async () => {
     const here = await lab('acme', 'acme');
-    const migration = here.c.sources.open('d1', here.a.destinationFor('d1'), { bandwidthLimit: 0, priority: 5 });
+    const migration = here.c.sources.open('d1', here.a.destinationFor('d1', here.c.hostId), {
+      bandwidthLimit: 0,
+      priority: 5,
+    });
     const { control } = await migration.session();
     const { tenant, uuid } = await here.b.registry.get('vm');
     const record = {

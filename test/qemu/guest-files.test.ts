@@ -3,7 +3,7 @@
  * out of a disk's own folder. And what QEMU may ask of the kernel.
  */
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { HostDriver } from '../../src/hypervisor/host-driver';
 import { startGuestProcess } from '../../src/hypervisor/qemu/guest-process';
@@ -12,7 +12,7 @@ import type { QmpClient } from '../../src/hypervisor/qemu/qmp-client';
 import { relocate } from '../../src/hypervisor/qemu/relocate';
 import { temporaryFolder } from '../helpers/data';
 import { AS_OWN } from '../helpers/guest-lab';
-import { describeWhere } from '../helpers/needs';
+import { describeWhere, needsRoot } from '../helpers/needs';
 import { needsQemu } from '../helpers/qemu';
 
 const COMMAND = ['qemu-system-x86_64', '-accel', 'tcg', '-m', '16', '-display', 'none', '-nic', 'none', '-no-shutdown'];
@@ -131,5 +131,23 @@ describeWhere([needsQemu()])('the files of a guest', () => {
     expect(argv[argv.indexOf('-sandbox') + 1]).toBe(
       'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny',
     );
+  });
+});
+
+describeWhere([needsRoot(), needsQemu()])('the files of a guest with a user of its own', () => {
+  test('a guest’s user reads a stopped disk: a base that is root’s alone stays so', async () => {
+    chmodSync(folder, 0o711);
+    const base = image('base', '1M');
+    const disk = image('disk', '-b', base, '-F', 'qcow2', '1M');
+    const user = { name: 'guests', uid: 61_001, gid: 61_001, perVm: undefined, dataDir: folder };
+    const driver = new HostDriver((vmId) => join(folder, 'run', vmId), { ...POLICY, user });
+    const definition = { command: [...COMMAND, '-drive', `file=${disk},format=qcow2`], qmpPath: join(folder, 'qmp') };
+    chmodSync(base, 0o600);
+    await expect(driver.serveStopped('vm', definition, disk)).rejects.toMatchObject({ code: 'IMAGE_UNREADABLE' });
+    chmodSync(base, 0o644);
+    const served = await driver.serveStopped('vm', definition, disk);
+    await served!.read(0, Buffer.alloc(65_536));
+    served!.close();
+    expect([statSync(disk).uid, statSync(base).uid]).toEqual([61_001, 0]);
   });
 });

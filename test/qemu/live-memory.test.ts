@@ -68,7 +68,12 @@ class RamImage implements MigrationStreamHandler {
 
   /** All of it, into a fresh QEMU: what a destination does after a crash, and here at the end. */
   async replay(destination: RunningGuest, path: string): Promise<void> {
-    const incoming = await IncomingMigration.open(destination.qmp, path, this.prefix!, this.sectionId);
+    const incoming = await IncomingMigration.open(
+      { qmp: destination.qmp, said: () => '' },
+      path,
+      this.prefix!,
+      this.sectionId,
+    );
     let given = 0;
     for (const { block, offset, content } of this.pages.values()) {
       if (typeof content === 'number') incoming.filledPage(block, offset, content);

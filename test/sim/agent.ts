@@ -2,6 +2,7 @@
  * An agent of a simulated host: the product's own startAgent() in a life of its own, over the simulated file system, sockets,
  * link, processes and Temporal. A supervisor starts it again when it has ended, as systemd would.
  */
+import { constants } from 'node:fs';
 import { PROCESS_OPTIONS, type ProcessOptions } from '../../src/model/options';
 import { createFsModules, type Module } from './fs-modules';
 import { createGlobals, cryptoModule, osModule } from './globals';
@@ -13,6 +14,8 @@ import { netModule, ProcessSockets } from './sim-net';
 import { senderModules } from './sim-senders';
 import { transportModules } from './sim-transport';
 import type { Activities, SimTemporal } from './temporal/sim-temporal';
+
+type Open = (path: string, flags: number) => unknown;
 
 const FREE_BYTES = 2 ** 36;
 const SWEEP_EVERY_MS = 20_000;
@@ -98,6 +101,11 @@ function replacementsFor(host: SimHost, life: Life, program: Program, temporal: 
     'node:child_process': childProcessModule(host, life, files),
     'node:worker_threads': workerThreadsModule(life, program, { fs: fs.fs, systemCalls: fs.systemCalls }),
     'src/store/system-calls': fs.systemCalls,
+    'src/system/image-roots': {
+      addImageRoots: () => undefined,
+      openImage: (path: string, flags = constants.O_RDONLY) => (fs.promises.open as Open)(path, flags),
+      openImageSync: (path: string, flags: number) => (fs.fs.openSync as Open)(path, flags),
+    },
     'src/hypervisor/nbd-client': nbdClientModule(host, life),
     ...transportModules(network, life),
     ...temporalModules(life, temporal),
@@ -155,10 +163,10 @@ function temporalModules(life: Life, temporal: SimTemporal): Readonly<Record<str
       Worker: { create },
       NativeConnection: { connect: () => Promise.resolve({ close: () => Promise.resolve() }) },
     },
-    'src/control/connection': {
-      connectWorker: () => Promise.resolve({ close: () => Promise.resolve() }),
-      temporalTarget: () => ({ address: 'temporal', namespace: 'default' }),
-    },
+    // Nothing is encrypted here.
+    'src/control/payload-codec': { clientConverter: () => ({}), workerConverter: () => ({}) },
+    'src/control/connection': { temporalTarget: () => ({ address: 'temporal', namespace: 'default' }) },
+    'src/control/worker-connection': { connectWorker: () => Promise.resolve({ close: () => Promise.resolve() }) },
   };
 }
 
@@ -180,4 +188,6 @@ const STUBS: Readonly<Record<string, Module>> = {
     AuditLog: { open: () => Promise.resolve({ head: '', write: () => undefined, close: () => Promise.resolve() }) },
   },
   'src/transport/slab': { Slab: SimSlab },
+  // Who is who, and by whose word: the link and Temporal of this world carry what they are given.
+  'src/trust/host-security': { trustOf: () => undefined, openSecurity: () => undefined },
 };

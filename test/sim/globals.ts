@@ -123,6 +123,8 @@ export function createGlobals(life: Life, scheduler: Scheduler, powers: ProcessP
     uptime: { value: () => performance.now() / 1_000 },
     cpuUsage: { value: () => ({ user: 0, system: 0 }) },
     env: { value: {} },
+    // Users and owners are not simulated: an agent that is not root leaves them alone.
+    getuid: { value: () => 10_001 },
   }) as typeof process;
   return {
     setTimeout,

@@ -49,8 +49,8 @@ export const ATTEMPTS: readonly Mutant[] = [
       ),
       edit(
         'src/hypervisor/qemu/incoming-guest',
-        'if (sameState(this.#loaded, state) && (await this.#alive()))',
-        'if (await this.#alive())',
+        'if ((0, loaded_guest_1.sameState)(this.#loaded, state) && (await (0, loaded_guest_1.answers)(this.#qmp)))',
+        'if (await (0, loaded_guest_1.answers)(this.#qmp))',
       ),
     ],
   },

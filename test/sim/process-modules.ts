@@ -17,7 +17,7 @@ const BLOCK_BYTES = 64 * 1024;
 function saysOfItself(args: readonly string[]): string {
   if (args.includes('--version')) return 'QEMU emulator version 10.0.2 (sim)\n';
   if (args.includes('-machine'))
-    return 'Supported machines are:\npc-q35-10.0          Standard PC (Q35 + ICH9, 2009)\n';
+    return 'Supported machines are:\npc-q35-10.0          Standard PC (Q35 + ICH9, 2009)\nq35                  (alias of pc-q35-10.0)\n';
   return 'Available CPUs:\n  max\n  qemu64\n';
 }
 

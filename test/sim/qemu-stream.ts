@@ -265,6 +265,9 @@ export class OutgoingStream {
   }
 }
 
+const PING = 2;
+/** On the return path: what comes, and how long it is. */
+const PONG_HEAD = Buffer.from([0, 2, 0, 4]);
 const ZERO = Buffer.alloc(PAGE_BYTES);
 
 /** Takes a stream in. @throws what is wrong with it */
@@ -275,7 +278,8 @@ export class IncomingStream {
   #device = Buffer.alloc(0);
   #ended = false;
 
-  constructor({ ram, rom }: Guest) {
+  /** @param say what goes back to the source */
+  constructor({ ram, rom }: Guest, say: (bytes: Buffer) => void) {
     this.ram = Buffer.alloc(ram.length);
     this.rom = Buffer.alloc(rom.length);
     const memoryOf = (block: string): Buffer => (block === RAM_ID ? this.ram : this.rom);
@@ -283,7 +287,9 @@ export class IncomingStream {
       setUp: () => undefined,
       page: (block, offset, content) => void content.copy(memoryOf(block), offset),
       filledPage: (block, offset, fill) => void memoryOf(block).fill(fill, offset, offset + PAGE_BYTES),
-      command: () => undefined,
+      command: (bytes) => {
+        if (bytes.readUInt16BE(1) === PING) say(Buffer.concat([PONG_HEAD, bytes.subarray(5, 9)]));
+      },
       sectionEnded: (kind) => (this.#ended ||= kind === 'end'),
       deviceState: (bytes) => (this.#device = Buffer.concat([this.#device, bytes])),
     });

@@ -205,7 +205,7 @@ export class SimQemu {
       socket.destroy();
       return;
     }
-    const stream = new IncomingStream(this.guest);
+    const stream = new IncomingStream(this.guest, (bytes) => void socket.write(bytes));
     const say = (status: string): void => {
       this.#incomingStatus = status;
       if (this.#capabilities.get('events')) this.#monitors.event('MIGRATION', { status });
@@ -283,9 +283,17 @@ export class SimQemu {
     },
     migrate_cancel: () => this.#outgoing?.cancel(),
     'query-block': () => (this.disk ? [this.#blockDevice(this.disk)] : []),
-    'query-named-block-nodes': () => (this.disk ? [{ 'node-name': 'disk0' }] : []),
+    'query-named-block-nodes': () => (this.disk ? [this.#blockDevice(this.disk).inserted] : []),
     'query-block-jobs': () => [],
+    'query-jobs': () => [],
+    'query-block-exports': () =>
+      [...this.exports.keys()].map((id) => ({ id, type: 'nbd', 'node-name': 'disk0', 'shutting-down': false })),
     'qom-get': () => 'pc-q35-10.0-machine',
+    'qom-list': () => [],
+    'query-cpus-fast': () => [{ 'cpu-index': 0, 'qom-path': '/machine/unattached/device[0]' }],
+    'query-kvm': () => ({ enabled: false, present: true }),
+    'query-memory-devices': () => [],
+    'human-monitor-command': () => '',
     'nbd-server-start': ({ addr }) => {
       if (this.#stopNbd) throw new QmpRefusal('NBD server already running');
       const { path } = (addr as { data: { path: string } }).data;
@@ -325,6 +333,7 @@ export class SimQemu {
       }
     },
     'announce-self': () => ({}),
+    'blockdev-set-active': () => ({}),
     stop: () => {
       if (this.state !== 'running') return;
       this.#set('paused', 'is stopped by its operator');
@@ -374,7 +383,7 @@ export class SimQemu {
     };
   }
 
-  #blockDevice({ path, sizeBytes }: QemuDisk): Record<string, unknown> {
+  #blockDevice({ path, sizeBytes }: QemuDisk): Readonly<Record<'device' | 'inserted', unknown>> {
     return {
       device: 'ide0-hd0',
       inserted: {

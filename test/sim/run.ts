@@ -16,6 +16,7 @@ export interface SimResult {
   readonly plan: Plan;
   /** How the workflow ended, for those who count. */
   readonly outcome: string;
+  readonly arrived: boolean;
   readonly story: readonly string[];
 }
 
@@ -92,6 +93,7 @@ export function runSeed(
     simulatedSeconds: (scheduler.nowMs - START_MS) / 1_000,
     plan,
     story: scheduler.story,
+    arrived: world.hasArrived,
     outcome: `${world.workflow?.status ?? 'none'}${world.truth.lost ? ', lost' : ''}`,
     violation:
       violation ?? (problem === undefined ? undefined : { kind: 'the workflow’s code is wrong', text: problem }),

@@ -5,6 +5,7 @@
 import { spawn } from 'node:child_process';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
+import { type ArrivalsOf, addArrivals, NO_ARRIVALS } from './arrivals';
 
 export interface FoundSeed {
   readonly seed: number;
@@ -22,6 +23,7 @@ export interface SeedsReport {
   readonly steps: number;
   readonly cpuMs: number;
   readonly outcomes: Readonly<Record<string, number>>;
+  readonly arrivals: ArrivalsOf;
   readonly found: readonly FoundSeed[];
 }
 
@@ -66,6 +68,7 @@ export async function runSeeds({
     steps: sum(({ steps }) => steps),
     cpuMs: sum(({ cpuMs }) => cpuMs),
     outcomes,
+    arrivals: addArrivals(reports.map(({ arrivals }) => arrivals)),
     found: reports.flatMap(({ found }) => found).sort((a, b) => a.seed - b.seed),
   };
 }
@@ -107,7 +110,7 @@ function runWorker(args: readonly string[], until: SeedsRequest['until']): Promi
     child.once('close', (code) => {
       clearTimeout(hangs);
       if (report) resolve({ ...report, found });
-      else if (enough) resolve({ seeds: begun, steps: 0, cpuMs: 0, outcomes: {}, found });
+      else if (enough) resolve({ seeds: begun, steps: 0, cpuMs: 0, outcomes: {}, arrivals: NO_ARRIVALS, found });
       else reject(new Error(`A worker of the simulation ended with ${code ?? 'a signal'}`));
     });
   });

@@ -15,6 +15,8 @@ export interface LinkListener {
 const NOTICED_WITHIN_MS = 8_000;
 
 export class LinkEnd {
+  /** Who is let in from where is written down. */
+  readonly socket = { remoteAddress: '192.0.2.1' };
   readonly life: Life;
   readonly #network: Network;
   other: LinkEnd | undefined;

@@ -187,7 +187,8 @@ export function senderModules(parts: Parts): Readonly<Record<string, Module>> {
       for (const lane of this.#lanes) {
         const baseline =
           this.#passes === 0 ? await this.#migration.context.store.open(vmId, lane.image.imageId) : undefined;
-        const held = await learnHeld(this.#migration, session, lane.image, options.enableDeltaSync, baseline);
+        const known = { useBaseline: options.enableDeltaSync, baseline, feed: lane.feed };
+        const held = await learnHeld(this.#migration, session, lane.image, known);
         lane.held = held.manifest;
         lane.number = held.imageNumber;
         if (this.#passes === 0) lane.began = held.state;
@@ -250,7 +251,8 @@ export function senderModules(parts: Parts): Readonly<Record<string, Module>> {
     async #pass(session: SimSendingSession, baseline: unknown, signal: AbortSignal): Promise<SentImage> {
       const { image, feed, options } = this.#request;
       const lane = this.#lane;
-      const held = await learnHeld(this.#migration, session, image, options.enableDeltaSync, baseline);
+      const known = { useBaseline: options.enableDeltaSync, baseline, feed };
+      const held = await learnHeld(this.#migration, session, image, known);
       lane.held = held.manifest;
       lane.number = held.imageNumber;
       lane.began = held.state;

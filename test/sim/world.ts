@@ -121,6 +121,11 @@ export class World {
     return this.temporal.find(migrationWorkflowId(VM_ID));
   }
 
+  /** Whether a migration of the VM has arrived, whatever became of the next one. */
+  get hasArrived(): boolean {
+    return this.temporal.runsOf(migrationWorkflowId(VM_ID)).some(({ status }) => status === 'COMPLETED');
+  }
+
   restartControl(): void {
     const old = this.control;
     this.control = this.#startControl();
@@ -129,7 +134,7 @@ export class World {
 
   /** A QEMU that the guest may be lost with: it has it, or is about to start it. */
   #holdsTheGuest(qemu: SimQemu): boolean {
-    return qemu.state === 'prelaunch' ? !qemu.command.includes('-incoming') : qemu.state !== 'inmigrate';
+    return qemu.state === 'prelaunch' ? !qemu.command.includes('-S') : qemu.state !== 'inmigrate';
   }
 
   #qemuChanged(qemu: SimQemu, how: string): void {
@@ -150,6 +155,7 @@ export class World {
       createControlActivities(
         () => undefined,
         () => Promise.resolve(['a', 'b']),
+        () => Promise.resolve({ expiresAtMs: Number.MAX_SAFE_INTEGER }),
       ),
     );
     return life;

@@ -62,6 +62,7 @@ const IMPLEMENTED: Readonly<Record<Queue, Readonly<Record<string, Activity>>>> =
   onControl: createControlActivities(
     () => undefined,
     () => Promise.resolve([]),
+    () => Promise.resolve({ expiresAtMs: 0 }),
   ) as unknown as Record<string, Activity>,
 };
 

@@ -3,6 +3,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { ACTIVITY_INPUTS, type ActivityName } from '../../src/model/activity-inputs';
 import { ACTIVITY_RESULTS } from '../../src/model/activity-results';
+import { NO_HARDWARE } from '../helpers/hardware';
 
 const HISTORIES = join(__dirname, '..', '..', '..', 'test', 'fixtures', 'histories');
 
@@ -43,6 +44,7 @@ it('the set-up of a guest is read where there is no atob: a workflow has none', 
     const guest = {
       command: ['qemu'],
       qemuVersion: '10.0.0',
+      hardware: NO_HARDWARE,
       machine: 'q35',
       needsFiles: [],
       ramBlocks: [{ id: 'pc.ram', usedBytes: 4096 }],

@@ -163,7 +163,7 @@ const HOSTILE: readonly (readonly [readonly string[], string])[] = [
   // Ways of writing.
   [['-cpu', '(a+)+$'], '-cpu'],
   [['-cpu', '[', '-M', 'q35'], '-cpu'],
-  [['--drive', 'file=/etc/shadow,format=raw'], '--drive'],
+  [['--drive', 'file=/etc/shadow,format=raw'], '-drive "/etc/shadow"'],
   [['-drive=file=/etc/shadow'], '-drive=file'],
   [['@/etc/shadow'], '@/etc/shadow'],
   [['/etc/shadow'], '/etc/shadow'],
@@ -236,12 +236,16 @@ test.each(LEGAL)('%s %s … is a guest’s to have', (...args) => {
 
 test('the operator of a host may name any file, tap and place of it, and still no program, socket or guessed format', () => {
   expect(
-    objection(['-vnc', '127.0.0.1:1', '-drive', 'file=/dev/vg0/web,format=raw', '-kernel', '/boot/k'], OWN_HOST),
+    objection(['-vnc', '127.0.0.1:1', '-drive', 'file=/vms/web.img,format=raw', '-kernel', '/boot/k'], OWN_HOST),
   ).toBe(undefined);
   for (const [args] of HOSTILE.filter(([[flag = '']]) =>
     /netdev|plugin|incoming|hda|virtfs|set|readconfig|device/.test(flag),
   ))
     if (!/eth0|br-secret|"filename"/.test(args.join())) expect(objection(args, OWN_HOST)).toBeDefined();
+});
+
+test('a block device is refused to the operator too, with the mend: it has no file to move', () => {
+  expect(objection(['-drive', 'file=/dev/vg0/web,format=raw'], OWN_HOST)).toMatch(/block device.*qemu-img convert/);
 });
 
 test.each([

@@ -50,7 +50,12 @@ test('goes on behind its last line when it is opened again, and holds', async ()
   const again = await AuditLog.open(dataDir, fail);
   again.write('agent_stopped');
   await again.close();
-  expect(await verifyAudit(dataDir)).toEqual({ lines: 6, firstSeq: 1, head: again.head, fault: undefined });
+  expect(await verifyAudit(dataDir)).toMatchObject({
+    lines: 6,
+    firstSeq: 1,
+    head: again.written?.head,
+    fault: undefined,
+  });
   expect((await linesOf(dataDir)).map(({ seq, event }) => [seq, event]).at(-1)).toEqual([6, 'agent_stopped']);
   expect(statSync(filesOf(dataDir)[0]!).mode & 0o077).toBe(0);
 });
@@ -127,7 +132,7 @@ test('lines that could not be written come later, in their order, and nothing of
 test('who is let in is one line a session, who is refused one with its code; a flood of refusals is counted, not written', () => {
   const lines: unknown[][] = [];
   let refusing = false;
-  const admit = auditedAdmission({ write: (event, details) => void lines.push([event, details]) }, () => {
+  const { admit } = auditedAdmission({ write: (event, details) => void lines.push([event, details]) }, () => {
     if (refusing) throw new DwcpError('GRANT_INVALID', 'no');
     return { welcome: { hostId: 'b', release: '0' }, attach: () => undefined };
   });

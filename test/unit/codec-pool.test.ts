@@ -46,3 +46,7 @@ test('a thread that dies takes the job with it that it was at, once a second thr
   await pool.close();
   await file.close();
 });
+
+test('a pool that is closed at once, while its threads still load what they run, takes nothing else with it', async () => {
+  for (let time = 0; time < 20; time += 1) await new CodecPool(2).close();
+});

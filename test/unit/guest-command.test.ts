@@ -106,6 +106,12 @@ test.each([
     ['-serial', 'mon:stdio'],
     ['-serial', 'file:/run/serial.log'],
   ],
+  // A console never goes nowhere, and one serial line stays one: another device would be another machine.
+  [['-nographic'], ['-display', 'none', '-serial', 'file:/run/serial.log']],
+  [
+    ['-nographic', '-serial', 'file:/a/console.log'],
+    ['-display', 'none', '-serial', 'file:/run/console.log'],
+  ],
   [
     ['-chardev', 'socket,id=s,path=/tmp/s.sock,server=on'],
     ['-chardev', 'socket,id=s,path=/run/s.sock,server=on,wait=off'],
@@ -244,4 +250,11 @@ test('goes by what the command names, never by what a file begins with: a guest 
   header.writeUInt32BE(1, 60);
   writeFileSync(path, header);
   expect(await qcow2SizeBytes(['qemu', '-drive', `file=${path},format=qcow2`], path)).toBeUndefined();
+});
+
+test('two dashes are one, and a word alone is the first disk, as QEMU has it', () => {
+  const own = guestOwn(['qemu', '--drive', 'file=/a.img,format=raw', '--qmp', 'unix:/q', '--machine', 'q35', '/b.img']);
+  expect(own).toEqual(['qemu', '-drive', 'file=/a.img,format=raw', '-machine', 'q35', '-hda', '/b.img']);
+  expect(diskPathsOf(own)).toEqual(['/a.img', '/b.img']);
+  expect(pinMachine(own, 'pc-q35-10.0').filter((word) => word.endsWith('machine'))).toEqual(['-machine']);
 });

@@ -100,7 +100,7 @@ it('a feed that fails when it has more ends its transfer', async () => {
       slab: new Slab(2 ** 20),
       settings: () => ({ compress: false, level: 0, delta: false, deltaThreshold: 1 }),
       batchBlocks: () => 1,
-      askPageHashes: () => Promise.resolve(new Uint8Array()),
+      askPageHashes: () => Promise.resolve({ hashes: new Uint8Array(), key: new Uint8Array() }),
       encoded: () => undefined,
     },
     1,

@@ -16,6 +16,7 @@ import { beginInstance, epochsOf } from '../../src/store/instance';
 import { OwnershipJournal } from '../../src/store/ownership-journal';
 import { SessionWork } from '../../src/sync/destination/session-work';
 import { PauseBudget } from '../../src/sync/guest/guest-pause';
+import { GuestPauses } from '../../src/sync/guest/guest-pauses';
 import { temporaryFolder } from '../helpers/data';
 import { describeWhere, needsProgram, needsRoot } from '../helpers/needs';
 
@@ -97,9 +98,10 @@ describe('ownership journal', () => {
     const handOver = {
       destinationHost: 'b',
       destination: {
+        hostId: 'b',
         address: 'x',
         port: 1,
-        grant: { purpose: 'session' as const, subject: 'm1', expiresAtMs: 1, token: 't' },
+        grant: { purpose: 'session' as const, subject: 'm1', holder: 'a', expiresAtMs: 1, token: 't' },
       },
       roots: { vda: 'r' },
     };
@@ -119,9 +121,10 @@ describe('ownership journal', () => {
     const handOver = {
       destinationHost: 'b',
       destination: {
+        hostId: 'b',
         address: 'x',
         port: 1,
-        grant: { purpose: 'session' as const, subject: 'm1', expiresAtMs: 1, token: 't' },
+        grant: { purpose: 'session' as const, subject: 'm1', holder: 'a', expiresAtMs: 1, token: 't' },
       },
       roots: {},
     };
@@ -204,13 +207,15 @@ describe('the pause of a guest', () => {
   const never = new Promise<never>(() => undefined);
 
   it('counts from its stop, however late that is heard of', async () => {
-    const budget = new PauseBudget(1_000);
+    const budget = new PauseBudget(1_000, new GuestPauses());
     budget.begin(Date.now() - 5_000);
     await expect(budget.within(never, new AbortController().signal)).rejects.toMatchObject({ code: 'REQUEST_TIMEOUT' });
   });
 
   it('ends at once where it is broken off, also before it is waited for', async () => {
-    await expect(new PauseBudget(60_000).within(never, AbortSignal.abort(new Error('stop')))).rejects.toMatchObject({
+    await expect(
+      new PauseBudget(60_000, new GuestPauses()).within(never, AbortSignal.abort(new Error('stop'))),
+    ).rejects.toMatchObject({
       message: 'stop',
     });
   });

@@ -1,5 +1,14 @@
 /** What a host keeps, across crashes: journals, manifests, baselines, ownership. */
-import { appendFileSync, existsSync, openSync, readFileSync, truncateSync, writeFileSync, writeSync } from 'node:fs';
+import {
+  appendFileSync,
+  existsSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  truncateSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { blockHash } from '../../src/encoder/hash';
 import { BaselineStore } from '../../src/store/baselines';
@@ -95,6 +104,45 @@ describe('baseline store', () => {
     bytes[3] = 1;
     writeFileSync(manifest, bytes);
     expect(await store.open('a', 'vda')).toBeUndefined();
+  });
+
+  describe('that is told once more to keep a file', () => {
+    const manifest = new Manifest(IMAGE.sizeBytes);
+    const content = Buffer.from('what is kept');
+    let [work, image, kept] = ['', '', ''];
+    let store: BaselineStore;
+    const adopt = (generation = 1): Promise<void> => store.adopt(work, image, { ...record('a'), generation }, manifest);
+
+    beforeEach(() => {
+      const folder = temporaryFolder();
+      [work, image, kept] = [join(folder, 'work'), join(folder, 'disk.img'), join(folder, 'disk.img.dwcp-baseline')];
+      store = new BaselineStore(folder);
+      writeFileSync(work, content);
+    });
+
+    it('has it as it was, and knows how it is sealed', async () => {
+      await adopt();
+      const { record: first } = (await store.open('a', 'vda'))!;
+      await store.setSeal(first, { keyId: '0'.repeat(16), salt: '0'.repeat(32), complete: true });
+      const sealed = (await store.open('a', 'vda'))?.record;
+      await adopt();
+      expect(readFileSync(kept).equals(content)).toBe(true);
+      expect(sealed?.seal).toBeDefined();
+      expect((await store.open('a', 'vda'))?.record).toEqual(sealed);
+    });
+
+    it('records what an earlier try has put in its place', async () => {
+      renameSync(work, kept);
+      await adopt();
+      expect(readFileSync(kept).equals(content)).toBe(true);
+      expect((await store.open('a', 'vda'))?.record).toMatchObject({ generation: 1, contentPath: kept });
+    });
+
+    it('takes no older baseline for it', async () => {
+      await adopt(1);
+      await adopt(2);
+      expect([existsSync(kept), await store.open('a', 'vda')]).toEqual([false, undefined]);
+    });
   });
 
   it('removes the least recently used first, and only until the rest fits', async () => {

@@ -4,8 +4,12 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { freePort } from '../../src/control/embedded-server';
 import { EXIT } from '../../src/model/exit-codes';
+import { AuditLog } from '../../src/store/audit-log';
 import { temporaryFolder, writeImage } from '../helpers/data';
 import { Lab } from '../helpers/lab';
+
+/** Each command is a process of its own, and a busy machine starts them slowly. */
+jest.setTimeout(300_000);
 
 const MAIN = join(__dirname, '..', '..', 'src', 'cli', 'main.js');
 
@@ -40,6 +44,29 @@ function expectOneLine(ended: Ended, code: number, text: RegExp): void {
   expect(ended.stderr.trim()).toMatch(text);
   expect(ended.stderr.trim().split('\n')).toHaveLength(1);
   expect(ended.code).toBe(code);
+}
+
+/** A host’s log is held against what the history has of them; one that was written anew does not pass. */
+async function expectAnchored(lab: Lab, migration: string, server: Record<string, string>): Promise<void> {
+  const verify = (...args: string[]): Promise<Ended> =>
+    dwcp(['audit', 'verify', '--migration', migration, '--trust-dir', lab.trust.path, ...args], server);
+  const [verified] = objects(await verify('--data-dir', lab.b.dataDir, '--json'));
+  expect(verified).toMatchObject({ event: 'audit-verified', tooOld: 0, keyKnown: true, refused: [] });
+  expect(verified?.anchored).toBeGreaterThan(0);
+  const rewritten = temporaryFolder();
+  const log = await AuditLog.open(rewritten, () => undefined);
+  for (let line = 0; line < 100; line += 1) log.write('warrant', { line });
+  await log.close();
+  expectOneLine(
+    await verify('--data-dir', rewritten, '--host-id', lab.a.hostId),
+    EXIT.integrity,
+    /the log was written anew/,
+  );
+  expectOneLine(
+    await verify('--data-dir', rewritten, '--host-id', 'other'),
+    EXIT.notFound,
+    /no signed head of host other/,
+  );
 }
 
 describe('bad input', () => {
@@ -149,6 +176,7 @@ describe('against a server', () => {
     expect(objects(await dwcp(['baseline', 'list', ...place, '--json']))).toEqual([
       expect.objectContaining({ event: 'baseline', vmId: 'cli' }),
     ]);
+    await expectAnchored(lab, 'by-cli', server);
     expect(objects(await dwcp(['metrics', '--json'], server)).at(-1)).toHaveProperty('dwcp_speedup');
     expect(objects(await dwcp(['connect', ...hosts(), '--json'], server)).at(-1)).toMatchObject({ event: 'connect' });
     const link = objects(await dwcp(['link', ...hosts(), '--streams', '4', '--seconds', '2', '--json'], server)).at(-1);

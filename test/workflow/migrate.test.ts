@@ -33,7 +33,9 @@ describe('migrateVm', () => {
       (event) => event.activityTaskScheduledEventAttributes?.activityType?.name ?? [],
     );
     expect(activities).toEqual([
+      'authorise',
       'prepareSource',
+      'authorise',
       'prepareDestination',
       'establishStreams',
       'detectTier',
@@ -120,6 +122,24 @@ describe('migrateVm', () => {
     await lab.result(id);
     expect(lab.hashesOnB('limit')).toEqual(hashes);
     await expect(lab.orchestrator.setBandwidthLimit(id, 1)).rejects.toThrow('has ended');
+  });
+
+  it('refuses whatever is asked of a migration that has ended by one code', async () => {
+    const lab = await shared();
+    await lab.defineVm('ended', 1024 * 1024);
+    const id = await lab.migrate('ended');
+    await lab.result(id);
+    const { orchestrator } = lab;
+    for (const ask of [
+      () => orchestrator.cancelMigration(id),
+      () => orchestrator.setBandwidthLimit(id, 1),
+      () => orchestrator.retryMigration(id),
+      () => orchestrator.abortMigration(id),
+    ])
+      await expect(ask()).rejects.toMatchObject({
+        code: 'MIGRATION_UNKNOWN',
+        message: expect.stringContaining('has ended') as string,
+      });
   });
 
   it('shows its phase, progress and plan to whoever asks', async () => {

@@ -2,7 +2,8 @@
 import type { Command } from 'commander';
 import { DwcpError, messageOf } from '../../model/errors';
 import { PROCESS_OPTIONS } from '../../model/options';
-import { type AuditLine, readAudit, verifyAudit } from '../../store/audit-reader';
+import { type AuditLine, type AuditVerdict, readAudit, verifyAudit } from '../../store/audit-reader';
+import { anchorsText, type SignedHeads, signedHeads, tellOf } from '../audit-anchors';
 import type { Flags } from '../flags';
 import { addOptions } from '../settings';
 import { PLACE, placeOf } from './place';
@@ -46,18 +47,19 @@ export function addAuditCommands(program: Command): void {
       .option(
         '--head <hash>',
         'hash of a line that was noted before, by an earlier `dwcp audit verify`: it has to be there',
-      ),
+      )
+      .option('--migration <id>', 'a migration of this host: the heads that it has signed meanwhile have to be there'),
     PROCESS_OPTIONS,
-    PLACE,
+    [...PLACE, 'trustDir'],
   ).action(async (flags: Flags, command: Command) => {
-    const { dataDir, output } = placeOf(flags, command);
-    const verdict = await verifyAudit(dataDir, textIn(flags, 'head'));
-    if (verdict.fault !== undefined) throw broken(verdict.fault);
-    const { lines, firstSeq, head } = verdict;
-    output.emit({ event: 'audit-verified', lines, firstSeq, head }, () =>
-      head === undefined
-        ? `no audit log under ${dataDir}`
-        : `${lines} lines from number ${firstSeq ?? 1} on, each behind the one before; the last is ${head}: note it elsewhere, and give it to --head next time`,
+    const { dataDir, output, options } = placeOf(flags, command);
+    const migrationId = textIn(flags, 'migration');
+    const signed =
+      migrationId === undefined ? undefined : await signedHeads(command, migrationId, { dataDir, options });
+    const verdict = await verifyAudit(dataDir, textIn(flags, 'head'), signed?.heads);
+    if (verdict.fault !== undefined) throw broken(verdict.fault, signed);
+    output.emit({ event: 'audit-verified', ...verdict, fault: undefined, ...tellOf(signed) }, () =>
+      [verdictText(verdict, dataDir), ...(signed ? [anchorsText(verdict, signed)] : [])].join('\n'),
     );
   });
 }
@@ -86,8 +88,17 @@ function textOf(line: AuditLine): string {
   ].join(' ');
 }
 
-function broken(what: string): DwcpError {
-  return new DwcpError('JOURNAL_CORRUPT', `The audit log does not hold: ${what}`, {
+function verdictText({ head, lines, firstSeq }: AuditVerdict, dataDir: string): string {
+  return head === undefined
+    ? `no audit log under ${dataDir}`
+    : `${lines} lines from number ${firstSeq ?? 1} on, each behind the one before; ` +
+        `the last is ${head}: note it elsewhere, and give it to --head next time`;
+}
+
+function broken(what: string, signed?: SignedHeads): DwcpError {
+  const doubt =
+    signed && signed.heads.length > 0 && !signed.keyKnown ? '; the key of the signed heads is not known here' : '';
+  return new DwcpError('JOURNAL_CORRUPT', `The audit log does not hold: ${what}${doubt}`, {
     hint: 'Keep the files as they are. What comes before that place is as it was written; who can write them is whom to ask',
   });
 }

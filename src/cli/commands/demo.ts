@@ -5,6 +5,7 @@ import type { Command } from 'commander';
 import { DwcpError } from '../../model/errors';
 import { MIB, parseSizeBytes } from '../../model/units';
 import { runDemo } from '../demo/demo';
+import { payloadKeyFileOf } from '../execute-workflow';
 import { outputOf } from '../flags';
 import { onSignalOnce } from '../signals';
 
@@ -25,6 +26,7 @@ export function addDemoCommand(program: Command): void {
         output: outputOf(command),
         signal: stopping.signal,
         diskBytes,
+        payloadKeyFile: payloadKeyFileOf(command),
       });
     });
 }

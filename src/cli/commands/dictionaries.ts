@@ -27,7 +27,7 @@ export function addDictionaryCommands(program: Command): void {
 
   ofHosts('train', 'Take new samples and train now').action(async (type: string, flags: Flags, command: Command) => {
     const vmType = vmTypeOf(type);
-    const result = await executeWorkflow<TrainResult>(WORKFLOWS.trainDictionary, trainWorkflowId(vmType), {
+    const result = await executeWorkflow<TrainResult>(command, WORKFLOWS.trainDictionary, trainWorkflowId(vmType), {
       vmType,
       hosts: hostsOf(flags),
     });
@@ -35,7 +35,8 @@ export function addDictionaryCommands(program: Command): void {
       [
         ...result.trained.map(
           ({ hostId, of, kept, reason, version, samples }) =>
-            `${hostId}: ${of === undefined ? '' : `${of}: `}${kept ? `version ${version ?? 0}` : 'not kept'}: ${reason}; ${samples} samples`,
+            `${hostId}: ${of === undefined ? '' : `${of}: `}` +
+            `${kept ? `version ${version ?? 0}` : 'not kept'}: ${reason}; ${samples} samples`,
         ),
         ...result.away.map((line) => `left out: ${line}`),
         ...(result.trained.length + result.away.length === 0 ? ['no host is known yet; name them with --hosts'] : []),
@@ -48,7 +49,7 @@ export function addDictionaryCommands(program: Command): void {
     .action(async (type: string, flags: Flags, command: Command) => {
       const vmType = vmTypeOf(type);
       const everyMs = scheduledEveryMs('--every', flags.every);
-      await withClient(async (client) => {
+      await withClient(command, async (client) => {
         const done = await ensureSchedules(client, [dictionarySchedule(vmType, hostsOf(flags), everyMs)]);
         outputOf(command).emit(
           { event: 'schedule', ...done },
@@ -64,7 +65,7 @@ export function addDictionaryCommands(program: Command): void {
     .argument('<type>', 'VM type')
     .action(async (type: string, _flags: Flags, command: Command) => {
       const id = dictionaryScheduleId(vmTypeOf(type));
-      await withClient((client) => removeSchedule(client, id));
+      await withClient(command, (client) => removeSchedule(client, id));
       outputOf(command).emit({ event: 'unscheduled', schedule: id }, () => `${id} is gone`);
     });
 

@@ -9,8 +9,8 @@ import { assertAllowed } from '../../hypervisor/qemu/allowed-options';
 import { guestDiskOf } from '../../hypervisor/qemu/disk-export';
 import { guestOwn } from '../../hypervisor/qemu/guest-command';
 import { diskPathsOf, nameFormats } from '../../hypervisor/qemu/guest-disks';
-import { formatsIn } from '../../hypervisor/qemu/guest-inspection';
-import { guestPolicyOf } from '../../hypervisor/qemu/guest-policy';
+import { assertNamedOnce, formatsIn } from '../../hypervisor/qemu/guest-inspection';
+import { foldersOf, guestPolicyOf } from '../../hypervisor/qemu/guest-policy';
 import { quitGuest, startGuestProcess } from '../../hypervisor/qemu/guest-process';
 import { findListener } from '../../hypervisor/qemu/process-table';
 import { QmpClient } from '../../hypervisor/qemu/qmp-client';
@@ -23,9 +23,8 @@ import { isOpenState } from '../../model/ownership-machine';
 import { OwnershipJournal } from '../../store/ownership-journal';
 import { type VmRecord, VmRegistry } from '../../store/vm-registry';
 import type { Flags } from '../flags';
-import type { Output } from '../output';
 import { addOptions } from '../settings';
-import { PLACE, placeOf } from './place';
+import { PLACE, type Place, placeOf } from './place';
 
 const POWERDOWN_MS = 60_000;
 
@@ -33,10 +32,10 @@ export function addGuestCommands(vm: Command): void {
   addOptions(
     vm.command('start').description('Start a guest that was defined with its QEMU command').argument('<vm>', 'its id'),
     PROCESS_OPTIONS,
-    [...PLACE, 'qemuFolder', 'guestFolders'],
+    [...PLACE, 'qemuFolder', 'guestUser', 'guestFolders', 'imageRoots'],
   ).action(async (vmId: string, flags: Flags, command: Command) => {
     const { dataDir, output, options } = placeOf(flags, command);
-    const registry = new VmRegistry(dataDir);
+    const registry = new VmRegistry(dataDir, foldersOf(options.imageRoots));
     const record = await guestHere(registry, vmId);
     await assertNotInMigration(dataDir, vmId);
     if (SourceGuest.isUp(record.guest))
@@ -46,7 +45,7 @@ export function addGuestCommands(vm: Command): void {
       qmp,
       process: { pid },
     } = await startGuestProcess(guestOwn(record.guest.command), registry.runFolder(vmId), {
-      incoming: false,
+      purpose: 'run',
       allowance: OWN_HOST,
       policy: guestPolicyOf(options, dataDir),
     });
@@ -82,9 +81,10 @@ export function addGuestCommands(vm: Command): void {
       .argument('<vm>', 'the id it gets')
       .requiredOption('--qmp <socket>', 'its QMP monitor, a UNIX socket that no other client holds'),
     PROCESS_OPTIONS,
-    PLACE,
+    [...PLACE, 'imageRoots'],
   ).action(async (vmId: string, flags: Flags, command: Command) => {
-    const { dataDir, output } = placeOf(flags, command);
+    const { dataDir, output, options } = placeOf(flags, command);
+    const registry = new VmRegistry(dataDir, foldersOf(options.imageRoots));
     const qmpPath = resolve(String(flags.qmp));
     const found = findListener(qmpPath) ?? findListener(String(flags.qmp));
     if (!found)
@@ -97,11 +97,13 @@ export function addGuestCommands(vm: Command): void {
     try {
       own = nameFormats(guestOwn(found.command), await formatsIn(qmp));
       assertAllowed(own, OWN_HOST);
-      paths = (await qmp.execute('query-block')).flatMap((device) => guestDiskOf(device)?.path ?? []);
+      const disks = (await qmp.execute('query-block')).flatMap((device) => guestDiskOf(device) ?? []);
+      assertNamedOnce(own, disks);
+      paths = disks.map(({ path }) => path);
     } finally {
       qmp.close();
     }
-    await putGuest(dataDir, { vmId, command: own, paths, qmpPath, looks: {} });
+    await putGuest(dataDir, registry, { vmId, command: own, paths, qmpPath, looks: {} });
     output.emit(
       { event: 'vm', vmId, pid: found.pid, disks: paths, qmpPath },
       () => `${vmId}: process ${found.pid}, ${disksText(paths)}; it can be moved while it runs`,
@@ -111,18 +113,17 @@ export function addGuestCommands(vm: Command): void {
 
 /** `dwcp vm define NAME -- COMMAND...`. */
 export async function defineGuest(
-  dataDir: string,
+  { dataDir, options, output }: Place,
   vmId: string,
   command: readonly string[],
   looks: VmLooks,
-  output: Output,
 ): Promise<void> {
   const own = nameFormats(guestOwn(command), () => undefined);
   assertAllowed(own, OWN_HOST);
   const paths = diskPathsOf(own);
-  const registry = new VmRegistry(dataDir);
+  const registry = new VmRegistry(dataDir, foldersOf(options.imageRoots));
   const { qmpPath } = runPlaces(registry.runFolder(vmId));
-  await putGuest(dataDir, { vmId, command: own, paths, qmpPath, looks });
+  await putGuest(dataDir, registry, { vmId, command: own, paths, qmpPath, looks });
   output.emit(
     { event: 'vm', vmId, disks: paths },
     () => `${vmId}: ${disksText(paths)}; \`dwcp vm start ${vmId}\` runs it`,
@@ -138,8 +139,11 @@ interface NewGuest {
   readonly looks: VmLooks;
 }
 
-async function putGuest(dataDir: string, { vmId, command, paths, qmpPath, looks }: NewGuest): Promise<void> {
-  const registry = new VmRegistry(dataDir);
+async function putGuest(
+  dataDir: string,
+  registry: VmRegistry,
+  { vmId, command, paths, qmpPath, looks }: NewGuest,
+): Promise<void> {
   await assertNotInMigration(dataDir, vmId);
   const known = await registry.find(vmId);
   if (known?.presence === 'away')
@@ -152,6 +156,7 @@ async function putGuest(dataDir: string, { vmId, command, paths, qmpPath, looks 
   const parsed = vmDefinitionSchema.safeParse({ vmId, images, ...looks });
   if (!parsed.success) throw new DwcpError('INVALID_INPUT', `VM ${vmId}: ${parsed.error.issues[0]?.message ?? ''}`);
   const definition: VmDefinition = parsed.data;
+  registry.assertPlaces(definition.images);
   await registry.put({
     ...definition,
     presence: 'here',

@@ -5,6 +5,7 @@
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { ImageFilesDriver } from '../../hypervisor/image-files';
+import { foldersOf } from '../../hypervisor/qemu/guest-policy';
 import { DwcpError } from '../../model/errors';
 import type { ImageKind } from '../../model/ids';
 import { type VmLooks, vmDefinitionSchema } from '../../model/image';
@@ -53,10 +54,11 @@ export function addLocalCommands(program: Command): void {
       .option('--memory <[name=]path>', 'a saved memory image', collect, [])
       .option('--gpu <[name=]path>', 'the saved state of an accelerator; may be given again', collect, []),
     PROCESS_OPTIONS,
-    PLACE,
+    [...PLACE, 'imageRoots'],
   ).action(async (vmId: string, guest: string[], flags: Flags, command: Command) => {
-    const { dataDir, output } = placeOf(flags, command);
-    if (guest.length > 0) return defineGuest(dataDir, vmId, guest, looksOf(flags), output);
+    const place = placeOf(flags, command);
+    if (guest.length > 0) return defineGuest(place, vmId, guest, looksOf(flags));
+    const { dataDir, output, options } = place;
     const images = (['disk', 'memory', 'gpu'] as const).flatMap((kind) =>
       (flags[kind] as string[]).map((text, index) => parseImage(kind, text, index)),
     );
@@ -66,7 +68,8 @@ export function addLocalCommands(program: Command): void {
         images.length === 0 ? 'give at least one --disk, --memory or --gpu' : (parsed.error?.issues[0]?.message ?? '');
       throw new DwcpError('INVALID_INPUT', `VM ${vmId}: ${missing}`);
     }
-    const registry = new VmRegistry(dataDir);
+    const registry = new VmRegistry(dataDir, foldersOf(options.imageRoots));
+    registry.assertPlaces(parsed.data.images);
     const known = await registry.find(vmId);
     await assertNotInMigration(dataDir, vmId);
     if (known?.presence === 'away')

@@ -3,10 +3,11 @@
  */
 import { randomUUID } from 'node:crypto';
 import type { Command } from 'commander';
+import { signRequest } from '../../control/issuer';
 import { createOrchestrator, type Orchestrator } from '../../control/orchestrator';
 import { ensureSchedules, removeSchedule, warmSchedule, warmScheduleId } from '../../control/schedules';
 import { DwcpError } from '../../model/errors';
-import type { LinkSurvey, SurveyResult } from '../../model/link-survey';
+import type { SurveyResult } from '../../model/link-survey';
 import { type MigrationRequest, migrationRequestSchema } from '../../model/migration';
 import { connectWorkflowId, OWN_WORKFLOWS, planWorkflowId, surveyWorkflowId } from '../../model/names';
 import { MIGRATION_OPTIONS } from '../../model/options';
@@ -18,15 +19,25 @@ import {
   parseDurationMs,
   parseRateBytesPerSecond,
 } from '../../model/units';
+import { TrustFolder, trustFolderOf } from '../../trust/trust-folder';
 import { encodingsText } from '../encodings';
-import { executeWorkflow, withClient } from '../execute-workflow';
+import { executeWorkflow, payloadKeyFileOf, withClient } from '../execute-workflow';
 import { type Flags, outputOf, withGlobals } from '../flags';
 import { follow, levelLines, resultText, statusLines } from '../follow';
-import { type Output, table } from '../output';
-import { addOptions, migrationOptions, scheduledEveryMs } from '../settings';
+import { table } from '../output';
+import { planText, surveyText } from '../plan-text';
+import { addOptions, migrationOptions, processOptions, scheduledEveryMs } from '../settings';
 
-async function withOrchestrator<T>(run: (orchestrator: Orchestrator) => Promise<T>): Promise<T> {
-  const orchestrator = await createOrchestrator();
+/** Whose key signs what is asked for. */
+function trustDirOf(command: Command): string {
+  return trustFolderOf(processOptions(withGlobals({}, command)));
+}
+
+async function withOrchestrator<T>(command: Command, run: (orchestrator: Orchestrator) => Promise<T>): Promise<T> {
+  const orchestrator = await createOrchestrator({
+    trustDir: trustDirOf(command),
+    payloadKeyFile: payloadKeyFileOf(command),
+  });
   try {
     return await run(orchestrator);
   } finally {
@@ -56,7 +67,7 @@ export function addMigrationCommands(program: Command): void {
         ...migrationOptions(withGlobals(flags, command)),
         ...(typeof flags.migrationId === 'string' && { migrationId: flags.migrationId }),
       };
-      await withOrchestrator(async (orchestrator) => {
+      await withOrchestrator(command, async (orchestrator) => {
         const migrationId = await orchestrator.migrateVm(vm, source, destination, options);
         output.emit({ event: 'started', migrationId }, () => `migration ${migrationId}`);
         if (flags.detach === true) return;
@@ -75,9 +86,9 @@ export function addMigrationCommands(program: Command): void {
         return scheduleWarmUps(
           { schemaVersion: 1, vmId: vm, sourceHost: source, destinationHost: destination, options },
           flags,
-          output,
+          command,
         );
-      await withOrchestrator(async (orchestrator) => {
+      await withOrchestrator(command, async (orchestrator) => {
         const migrationId = await orchestrator.warmBaseline(vm, source, destination, options);
         output.emit({ event: 'started', migrationId }, () => `warm-up ${migrationId}`);
         const result = await follow(orchestrator, migrationId, output);
@@ -92,14 +103,17 @@ export function addMigrationCommands(program: Command): void {
 
   moving('plan', 'Say what a migration would send and take, without sending content').action(
     async (vm: string, source: string, destination: string, flags: Flags, command: Command) => {
+      const identity = { vmId: vm, sourceHost: source, destinationHost: destination, migrationId: randomUUID() };
+      const trust = TrustFolder.find(trustDirOf(command));
+      const authorisation = signRequest(trust, { mode: 'plan', ...identity });
       const request = {
         schemaVersion: 1,
-        vmId: vm,
-        sourceHost: source,
-        destinationHost: destination,
+        ...identity,
         options: migrationOptions(withGlobals(flags, command)),
+        ...(authorisation !== undefined && { authorisation }),
       };
       const result = await executeWorkflow<PlanResult>(
+        command,
         OWN_WORKFLOWS.planMigration,
         planWorkflowId(vm, randomUUID()),
         request,
@@ -116,7 +130,7 @@ export function addMigrationCommands(program: Command): void {
     .option('--encodings', 'where the bytes went, by encoding; while it runs, why the level is what it is')
     .action(async (migration: string | undefined, flags: Flags, command: Command) => {
       const output = outputOf(command);
-      await withOrchestrator(async (orchestrator) => {
+      await withOrchestrator(command, async (orchestrator) => {
         if (migration === undefined) {
           for (const status of await orchestrator.listMigrations()) {
             const { result, error } = status;
@@ -158,7 +172,7 @@ export function addMigrationCommands(program: Command): void {
       'only where a hand-over is in doubt: take the VM back although the destination may run it',
     )
     .action(async (migration: string, flags: Flags, command: Command) => {
-      await withOrchestrator(async (orchestrator) => {
+      await withOrchestrator(command, async (orchestrator) => {
         const { progress } = await orchestrator.getMigrationStatus(migration);
         if (progress?.parked)
           await orchestrator.abortMigration(migration, 'dwcp cancel', flags.acceptTwoCopies === true);
@@ -183,7 +197,7 @@ export function addMigrationCommands(program: Command): void {
         ...(maxDowntimeMs !== undefined && { maxDowntimeMs }),
         ...(flags.autoConverge === true && { autoConverge: true }),
       };
-      await withOrchestrator((orchestrator) =>
+      await withOrchestrator(command, (orchestrator) =>
         orchestrator.retryMigration(migration, typeof flags.note === 'string' ? flags.note : undefined, changed),
       );
       outputOf(command).emit({ event: 'retry', migration }, () => `${migration} tries again`);
@@ -195,7 +209,7 @@ export function addMigrationCommands(program: Command): void {
       const bytesPerSecond = parseRateBytesPerSecond(rate);
       if (bytesPerSecond === undefined)
         throw new DwcpError('INVALID_INPUT', `A rate is such as 50MB/s or 400mbit, not "${rate}"`);
-      await withOrchestrator((orchestrator) => orchestrator.setBandwidthLimit(migration, bytesPerSecond));
+      await withOrchestrator(command, (orchestrator) => orchestrator.setBandwidthLimit(migration, bytesPerSecond));
       outputOf(command).emit(
         { event: 'limit', migration, bytesPerSecond },
         () => `${migration}: ${bytesPerSecond === 0 ? 'no limit' : formatBitRate(bytesPerSecond)}`,
@@ -206,7 +220,7 @@ export function addMigrationCommands(program: Command): void {
     .command('metrics')
     .description('Speedup, fallback rate, streams, ratio and delta hits of recent migrations')
     .action(async (_flags: Flags, command: Command) => {
-      const metrics = await withOrchestrator((orchestrator) => orchestrator.getMetrics());
+      const metrics = await withOrchestrator(command, (orchestrator) => orchestrator.getMetrics());
       outputOf(command).emit({ event: 'metrics', ...metrics }, () =>
         table([
           ['migrations', `${metrics.migrations_total} (${metrics.migrations_running} running)`],
@@ -237,6 +251,7 @@ export function addMigrationCommands(program: Command): void {
     .option('--seconds <count>', 'time for each measurement', '5')
     .action(async (source: string, destination: string, flags: Flags, command: Command) => {
       const survey = await executeWorkflow<SurveyResult>(
+        command,
         OWN_WORKFLOWS.surveyLink,
         surveyWorkflowId(source, destination),
         {
@@ -253,6 +268,7 @@ export function addMigrationCommands(program: Command): void {
     .option('--streams <count>', 'streams to have ready', '17')
     .action(async (source: string, destination: string, flags: Flags, command: Command) => {
       const { idle } = await executeWorkflow<{ idle: number }>(
+        command,
         OWN_WORKFLOWS.connectHosts,
         connectWorkflowId(source, destination),
         { sourceHost: source, destinationHost: destination, streams: Number(flags.streams) },
@@ -264,73 +280,17 @@ export function addMigrationCommands(program: Command): void {
     });
 }
 
-async function scheduleWarmUps(request: MigrationRequest, flags: Flags, output: Output): Promise<void> {
+async function scheduleWarmUps(request: MigrationRequest, flags: Flags, command: Command): Promise<void> {
+  const output = outputOf(command);
   const id = warmScheduleId(request.vmId, request.destinationHost);
   if (flags.unschedule === true) {
-    await withClient((client) => removeSchedule(client, id));
+    await withClient(command, (client) => removeSchedule(client, id));
     output.emit({ event: 'schedule', schedule: id, everyMs: 0 }, () => `${id} is gone`);
     return;
   }
   const everyMs = scheduledEveryMs('--schedule', flags.schedule);
-  await withClient((client) => ensureSchedules(client, [warmSchedule(migrationRequestSchema.parse(request), everyMs)]));
+  await withClient(command, (client) =>
+    ensureSchedules(client, [warmSchedule(migrationRequestSchema.parse(request), everyMs)]),
+  );
   output.emit({ event: 'schedule', schedule: id, everyMs }, () => `${id}: every ${formatDuration(everyMs)}`);
-}
-
-/** Below it a receive window costs nothing worth an operator's time. */
-const WINDOW_WORTH_ADVICE = 0.2;
-
-function windowAdvice({ link, manyStreamsBytesPerSecond, windowLimitedShare }: LinkSurvey): string {
-  if (windowLimitedShare === undefined) return 'the kernel does not tell';
-  const share = `one stream waited for it ${(100 * windowLimitedShare).toFixed(0)} % of the time`;
-  const wantedBytes = 2 * manyStreamsBytesPerSecond * (link.rttMs / 1000);
-  return windowLimitedShare < WINDOW_WORTH_ADVICE
-    ? share
-    : `${share}: raise the third number of net.ipv4.tcp_rmem at the destination to ${formatBytes(wantedBytes)} or more`;
-}
-
-function surveyText(survey: SurveyResult): string {
-  const { link, jitterMs, streams, oneStreamBytesPerSecond, manyStreamsBytesPerSecond, deliveryBytesPerSecond, start } =
-    survey;
-  return table([
-    ['round trip', `${link.rttMs.toFixed(1)} ms, ±${jitterMs.toFixed(1)} ms from one to the next`],
-    [
-      'loss',
-      link.lossRatio === undefined
-        ? 'the kernel does not tell'
-        : `${(100 * link.lossRatio).toFixed(3)} % of segments sent again`,
-    ],
-    ['congestion control', link.congestionControl ?? 'unknown'],
-    ['one stream', formatBitRate(oneStreamBytesPerSecond)],
-    [
-      `${streams} streams`,
-      formatBitRate(manyStreamsBytesPerSecond) +
-        (deliveryBytesPerSecond > 0 ? `, ${formatBitRate(deliveryBytesPerSecond)} by the kernel's own count` : ''),
-    ],
-    ['receive window', windowAdvice(survey)],
-    [
-      'a migration starts with',
-      `${start.tier} tier, ${start.initialStreams} streams, level up to ${start.maxLevel} (${start.reason})`,
-    ],
-  ]);
-}
-
-function planText({ plan, link, start }: PlanResult): string {
-  const rows = [['image', 'size', 'kind', 'zero', 'held there', 'to send']];
-  for (const image of plan.images)
-    rows.push([
-      image.imageId,
-      formatBytes(image.sizeBytes),
-      image.kind,
-      `${(100 * image.zeroShare).toFixed(0)} %`,
-      `${(100 * image.heldShare).toFixed(0)} %`,
-      formatBytes(image.expectedLinkBytes),
-    ]);
-  const loss = link.lossRatio === undefined ? 'loss not seen yet' : `${(100 * link.lossRatio).toFixed(3)} % sent again`;
-  return [
-    table(rows),
-    `link: ${link.rttMs.toFixed(1)} ms, ${formatBitRate(link.bandwidthBytesPerSecond)}, ${loss}: ${start.tier} ` +
-      `tier, ${start.initialStreams} streams, level up to ${start.maxLevel}`,
-    `expected: ${formatBytes(plan.expectedLinkBytes)} in ${formatDuration(plan.expectedSeconds * 1000)}; standard ` +
-      `transfer ${formatDuration(plan.standardSeconds * 1000)}: ${plan.expectedSpeedup.toFixed(1)} times faster`,
-  ].join('\n');
 }

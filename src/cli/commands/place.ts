@@ -9,10 +9,13 @@ import { processOptions } from '../settings';
 /** The options that name it. */
 export const PLACE = ['hostId', 'dataDir'];
 
-export function placeOf(
-  flags: Flags,
-  command: Command,
-): { readonly dataDir: string; readonly output: Output; readonly options: ProcessOptions } {
+export interface Place {
+  readonly dataDir: string;
+  readonly output: Output;
+  readonly options: ProcessOptions;
+}
+
+export function placeOf(flags: Flags, command: Command): Place {
   const options = processOptions(withGlobals(flags, command));
   return { dataDir: resolveDataDir(options), options, output: outputOf(command) };
 }

@@ -18,12 +18,15 @@ export interface Child {
 
 export class Children {
   readonly #logFolder: string;
+  readonly #env: Readonly<Record<string, string>>;
   readonly #all = new Set<Child>();
   #closing = false;
   readonly #atExit = (): void => this.killAll();
 
-  constructor(logFolder: string) {
+  /** @param env for all of them, beside this process's own */
+  constructor(logFolder: string, env: Readonly<Record<string, string>> = {}) {
     this.#logFolder = logFolder;
+    this.#env = env;
     mkdirSync(logFolder, { recursive: true, mode: 0o700 });
     process.once('exit', this.#atExit);
   }
@@ -35,7 +38,7 @@ export class Children {
     env: Readonly<Record<string, string>>,
     prefix: readonly string[] = [],
   ): Child {
-    const [command, ...rest] = [...prefix, process.execPath, '--enable-source-maps', MAIN, ...args];
+    const [command, ...rest] = [...prefix, process.execPath, MAIN, ...args];
     return this.start(name, command ?? process.execPath, rest, env);
   }
 
@@ -44,7 +47,10 @@ export class Children {
     const logFile = join(this.#logFolder, `${name}.log`);
     mkdirSync(dirname(logFile), { recursive: true });
     const log = openSync(logFile, 'a');
-    const child = spawn(command, [...args], { stdio: ['ignore', log, log], env: { ...process.env, ...env } });
+    const child = spawn(command, [...args], {
+      stdio: ['ignore', log, log],
+      env: { ...process.env, ...this.#env, ...env },
+    });
     closeSync(log);
     return this.adopt(name, child, logFile);
   }

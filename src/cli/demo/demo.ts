@@ -9,6 +9,7 @@ import { join } from 'node:path';
 import { Client, Connection } from '@temporalio/client';
 import { freePort, isFreePort, startEmbeddedServer } from '../../control/embedded-server';
 import { createOrchestrator, type Orchestrator } from '../../control/orchestrator';
+import { payloadConverter } from '../../control/payload-codec';
 import { killGuestsNaming } from '../../hypervisor/qemu/process-table';
 import { onAbort } from '../../model/abort';
 import { DwcpError } from '../../model/errors';
@@ -16,6 +17,7 @@ import type { MigrationResult } from '../../model/migration';
 import { keepBaselinesWorkflowId, migrationWorkflowId } from '../../model/names';
 import { formatBitRate, formatBytes, formatDuration, MIB } from '../../model/units';
 import { wait } from '../../system/wait';
+import { TrustFolder } from '../../trust/trust-folder';
 import type { Output } from '../output';
 import { Children } from './children';
 import { type Leg, legsText } from './legs';
@@ -29,6 +31,7 @@ export interface DemoOptions {
   readonly output: Output;
   readonly signal: AbortSignal;
   readonly diskBytes: number;
+  readonly payloadKeyFile: string;
 }
 
 const VM = 'demo';
@@ -44,10 +47,15 @@ interface Site {
   readonly port: number;
 }
 
-export async function runDemo({ keep, output, signal, diskBytes }: DemoOptions): Promise<void> {
+export async function runDemo(options: DemoOptions): Promise<void> {
+  const { keep, output, signal } = options;
   const startedAt = Date.now();
   const folder = await mkdtemp(join(tmpdir(), 'dwcp-demo-'));
-  const children = new Children(join(folder, 'logs'));
+  const trust = TrustFolder.make(join(folder, 'trust'));
+  const children = new Children(join(folder, 'logs'), {
+    DWCP_TRUST_DIR: trust.path,
+    DWCP_CONTROL_AUDIT_DIR: join(folder, 'control'),
+  });
   let kept = false;
   const stopping = async (): Promise<void> => {
     await children.stopAll();
@@ -59,7 +67,7 @@ export async function runDemo({ keep, output, signal, diskBytes }: DemoOptions):
   );
   interrupted.catch(() => undefined);
   try {
-    const demo = new Demo(folder, children, output, diskBytes);
+    const demo = new Demo(folder, children, options);
     const { legs, guest } = await Promise.race([demo.run(), interrupted]);
     const ok = legs.every((leg) => leg.equal) && guest.every(({ bad }) => bad.length === 0);
     kept = keep && ok;
@@ -98,14 +106,16 @@ class Demo {
   readonly #children: Children;
   readonly #output: Output;
   readonly #diskBytes: number;
+  readonly #payloadKeyFile: string;
   #control: ControlPlane | undefined;
   uiAddress: string | undefined;
 
-  constructor(folder: string, children: Children, output: Output, diskBytes: number) {
+  constructor(folder: string, children: Children, { output, diskBytes, payloadKeyFile }: DemoOptions) {
     this.#folder = folder;
     this.#children = children;
     this.#output = output;
     this.#diskBytes = diskBytes;
+    this.#payloadKeyFile = payloadKeyFile;
   }
 
   async run(): Promise<{ legs: Leg[]; guest: GuestLeg[] }> {
@@ -181,11 +191,16 @@ class Demo {
   }
 
   async #startControlPlane(): Promise<ControlPlane> {
-    const address = process.env.TEMPORAL_ADDRESS ?? (await this.#startServer());
-    const env = { TEMPORAL_ADDRESS: address, DWCP_GUEST_FOLDERS: this.#folder };
+    const address = process.env.TEMPORAL_ADDRESS || (await this.#startServer());
+    const env = {
+      TEMPORAL_ADDRESS: address,
+      DWCP_GUEST_FOLDERS: this.#folder,
+      DWCP_PAYLOAD_KEY_FILE: this.#payloadKeyFile,
+    };
     this.#children.startDwcp('control', ['control'], env);
-    const client = new Client({ connection: await Connection.connect({ address }) });
-    return { env, client, orchestrator: await createOrchestrator({ client }) };
+    const dataConverter = payloadConverter(this.#payloadKeyFile);
+    const client = new Client({ connection: await Connection.connect({ address }), dataConverter });
+    return { env, client, orchestrator: await createOrchestrator({ client, trustDir: join(this.#folder, 'trust') }) };
   }
 
   async #startServer(): Promise<string> {

@@ -2,14 +2,19 @@
  * The doctor's checks: what was found, whether that will do, and the mend. Each looks at this machine as it is.
  */
 import { execFile } from 'node:child_process';
-import { mkdirSync } from 'node:fs';
+import { X509Certificate } from 'node:crypto';
+import { existsSync, mkdirSync } from 'node:fs';
 import { readFile, statfs } from 'node:fs/promises';
 import { connect } from 'node:net';
+import { userInfo } from 'node:os';
 import { promisify } from 'node:util';
 import { connectClient, temporalTarget } from '../../control/connection';
+import { chooseGuestUser, GUEST_USER_MEND, mayUse } from '../../hypervisor/qemu/guest-user';
 import { messageOf } from '../../model/errors';
 import { PROCESS_OPTIONS } from '../../model/options';
 import { formatBytes, formatDuration, GIB, MIB } from '../../model/units';
+import { hostOf } from '../../trust/host-certificate';
+import { TrustFolder } from '../../trust/trust-folder';
 import { whichTool } from '../demo/tools';
 
 export interface Finding {
@@ -22,7 +27,12 @@ export interface Finding {
 export interface CheckInput {
   readonly dataDir: string;
   readonly port: number;
+  /** File of what this host shows others, and the folder of whom it believes. */
+  readonly certificate: string;
+  readonly trustDir: string;
+  readonly guestUser: string;
   readonly peer: string | undefined;
+  readonly payloadKeyFile: string;
 }
 
 /** 256 streams, their control connection, image files, and room for everything else. */
@@ -31,6 +41,7 @@ const WANTED_BUFFER_BYTES = 4 * MIB;
 const WANTED_FREE_BYTES = 10 * GIB;
 const MAX_CLOCK_OFFSET_MS = 2_000;
 const CONNECT_TIMEOUT_MS = 3_000;
+const CERTIFICATE_WARN_MS = 30 * 86_400_000;
 
 export async function runChecks(input: CheckInput): Promise<Finding[]> {
   const [host, port] = (input.peer ?? '').split(':');
@@ -41,11 +52,15 @@ export async function runChecks(input: CheckInput): Promise<Finding[]> {
     await checkBuffers('tcp_wmem', 'net.ipv4.tcp_wmem="4096 65536 16777216"'),
     await checkCongestionControl(),
     await checkDisk(input.dataDir),
+    checkGuestUser(input),
+    ...(await checkLinks()),
     checkTools(),
+    await checkCertificate(input.certificate),
+    checkTrust(input.trustDir),
     await checkPort('this agent', '127.0.0.1', input.port, 'warn'),
   ];
   if (host) findings.push(await checkPort('peer', host, Number(port ?? PROCESS_OPTIONS.port.default), 'fail'));
-  return [...findings, ...(await checkTemporal())];
+  return [...findings, ...(await checkTemporal(input.payloadKeyFile))];
 }
 
 function checkNode(): Finding {
@@ -57,6 +72,47 @@ function checkNode(): Finding {
     found: process.versions.node,
     mend: 'Install Node 24, or 20.3 or newer',
   };
+}
+
+async function checkCertificate(path: string): Promise<Finding> {
+  const finding = (state: Finding['state'], found: string, mend: string): Finding => ({
+    check: 'certificate',
+    state,
+    found,
+    mend,
+  });
+  const pem = await readFile(path).catch(() => undefined);
+  if (!pem)
+    return finding('warn', `none at ${path}`, 'An agent makes one at its first start, or name one with --tls-cert');
+  let certificate: X509Certificate;
+  try {
+    certificate = new X509Certificate(pem);
+  } catch {
+    return finding(
+      'fail',
+      `${path} is no certificate`,
+      'Put a PEM certificate there, or remove the file: an agent makes one',
+    );
+  }
+  const leftMs = Date.parse(certificate.validTo) - Date.now();
+  const found = `${hostOf(certificate) ?? 'names no host'}, valid to ${certificate.validTo}`;
+  const mend =
+    'Replace it; a running agent takes changed files up. One that an agent has made it makes anew at its next start';
+  return finding(leftMs <= 0 ? 'fail' : leftMs < CERTIFICATE_WARN_MS ? 'warn' : 'ok', found, mend);
+}
+
+function checkTrust(path: string): Finding {
+  const check = 'trust folder';
+  const mend =
+    'Start `dwcp control` on this machine, or join by `dwcp host invite` there and `dwcp agent --join CODE` here';
+  try {
+    const folder = TrustFolder.find(path);
+    if (!folder) return { check, state: 'warn', found: `none at ${path}`, mend };
+    const signs = folder.controlKey() === undefined ? 'believes a control plane' : 'control plane';
+    return { check, state: 'ok', found: `${path}: ${signs}, ${folder.hosts().length} hosts`, mend };
+  } catch (error) {
+    return { check, state: 'fail', found: messageOf(error), mend: `chmod -R go= ${path}` };
+  }
 }
 
 async function checkDescriptors(): Promise<Finding> {
@@ -120,6 +176,42 @@ async function checkDisk(dataDir: string): Promise<Finding> {
   }
 }
 
+/** As whom guests run, and whether that user has what QEMU needs. */
+function checkGuestUser({ guestUser, dataDir }: CheckInput): Finding {
+  const check = 'guests’ user';
+  try {
+    const { user, asRoot } = chooseGuestUser(guestUser, dataDir);
+    if (asRoot !== undefined)
+      return { check, state: 'warn', found: `guests run as root: ${asRoot}`, mend: GUEST_USER_MEND };
+    if (!user) return { check, state: 'ok', found: userInfo().username, mend: '' };
+    const found = `${user.name}, ${user.perVm ? 'each VM with an id of its own' : 'one id for all VMs'}`;
+    const lacksKvm = existsSync('/dev/kvm') && !mayUse('/dev/kvm', 'write', user);
+    if (!lacksKvm) return { check, state: 'ok', found, mend: '' };
+    return {
+      check,
+      state: 'warn',
+      found: `${found}; it may not use /dev/kvm`,
+      mend: `usermod --gid kvm ${user.name}, where /dev/kvm belongs to that group`,
+    };
+  } catch (error) {
+    return { check, state: 'fail', found: messageOf(error), mend: GUEST_USER_MEND };
+  }
+}
+
+/** The kernel keeps one user from giving another’s files a second name where root would find it. */
+async function checkLinks(): Promise<Finding[]> {
+  const text = await readFile('/proc/sys/fs/protected_hardlinks', 'utf8').catch(() => '');
+  if (text.trim() !== '0') return [];
+  return [
+    {
+      check: 'hard links',
+      state: 'warn',
+      found: 'fs.protected_hardlinks is off',
+      mend: 'sysctl -w fs.protected_hardlinks=1 fs.protected_symlinks=1',
+    },
+  ];
+}
+
 function checkTools(): Finding {
   const missing = [
     ['mkfs.ext4', 'e2fsprogs'],
@@ -154,10 +246,10 @@ function checkPort(who: string, address: string, port: number, otherwise: Findin
 }
 
 /** The server, and with it the clock: workflows and agents compare times. */
-async function checkTemporal(): Promise<Finding[]> {
+async function checkTemporal(payloadKeyFile: string): Promise<Finding[]> {
   const { address, namespace } = temporalTarget();
   try {
-    const client = await connectClient();
+    const client = await connectClient(payloadKeyFile);
     await client.workflowService.describeNamespace({ namespace });
     await client.connection.close();
     return [

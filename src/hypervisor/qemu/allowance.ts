@@ -51,9 +51,16 @@ export function readablePath(path: string): Objection {
   );
 }
 
+/** @returns an objection to a block device: it has no file that could be measured, and put aside once its guest has moved */
+function diskFile(path: string): Objection {
+  const plain = plainPath(path);
+  if (plain !== undefined || !path.startsWith('/dev/')) return plain;
+  return `${quoted(path)} is a block device, which cannot be moved yet; copy it into a file (qemu-img convert -O raw)`;
+}
+
 /** For a command that this host's operator has given: anything here that can also be made at another host. */
 export const OWN_HOST: Allowance = {
-  disk: plainPath,
+  disk: diskFile,
   file: readablePath,
   stream: (path) => (path.startsWith('/dev/') ? readablePath(path) : plainPath(path)),
   network: () => undefined,

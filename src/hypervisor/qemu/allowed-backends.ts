@@ -43,7 +43,10 @@ function net(kinds: readonly string[], further: KeyRules): Rule {
     if (!parsed || type === undefined) return unreadable(text);
     const rules = kinds.includes(type) ? ownValue(NETS, type) : undefined;
     if (!rules)
-      return `${quoted(type)} is not among the networks that a guest may have; use ${kinds.filter((kind) => kind !== 'hubport').join(', ')}`;
+      return (
+        `${quoted(type)} is not among the networks that a guest may have; ` +
+        `use ${kinds.filter((kind) => kind !== 'hubport').join(', ')}`
+      );
     const ofAll: KeyRules = { ...rules, ...further, type: word, id: word };
     const objection = checkPairs(parsed, (key) => ownValue(ofAll, key), allowance);
     if (objection !== undefined || type !== 'tap') return objection;

@@ -1,6 +1,6 @@
 /**
  * The table of what a guest's QEMU command may hold. A command comes from another host, or from its operator; whoever has written
- * it, QEMU runs as the agent's user, so nothing in it may name a program, file, socket or network but the guest's own and
+ * it, QEMU opens what it names, so nothing in it may name a program, file, socket or network but the guest's own and
  * what this host makes for it. What is not in the table is refused, each with one line that says what to write instead.
  */
 

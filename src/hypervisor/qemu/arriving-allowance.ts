@@ -2,8 +2,8 @@
  * What of this host a command may name that has come from another: the places that this host has given the VM's disks, streams in the
  * guest's run folder, and files and networks that this host's configuration names.
  */
-import { realpathSync } from 'node:fs';
-import { basename, dirname, normalize, sep } from 'node:path';
+import { basename, dirname, normalize } from 'node:path';
+import { isWithin, liesBelow, realOf } from '../../system/open-beneath';
 import { type Allowance, type Objection, plainPath, quoted, readablePath } from './allowance';
 import type { GuestPolicy } from './guest-policy';
 import { RESERVED_NAMES } from './run-places';
@@ -12,7 +12,7 @@ import { RESERVED_NAMES } from './run-places';
 export function arrivingAllowance(policy: GuestPolicy, disks: readonly string[], runFolder: string): Allowance {
   return {
     disk: (path) => (disks.includes(path) ? undefined : `${quoted(path)} is none of the VM’s own disks`),
-    file: (path) => readablePath(path) ?? insideOf(path, policy.folders),
+    file: (path) => readablePath(path) ?? insideOf(path, policy),
     stream: (path) =>
       dirname(path) === normalize(runFolder) && !RESERVED_NAMES.test(basename(path))
         ? plainPath(path)
@@ -25,17 +25,9 @@ export function arrivingAllowance(policy: GuestPolicy, disks: readonly string[],
   };
 }
 
-/** Nothing is looked for outside of the folders: whether it is there is nobody's business. */
-function insideOf(path: string, folders: readonly string[]): Objection {
-  const within = (file: string, folder: string): boolean =>
-    file.startsWith(folder.endsWith(sep) ? folder : `${folder}${sep}`);
-  const folder = folders.find((each) => within(path, each));
-  const objection = `${quoted(path)} lies in none of this host’s guestFolders; put it there, or name its folder`;
-  if (folder === undefined) return objection;
-  try {
-    return within(realpathSync(path), realpathSync(folder)) ? undefined : objection;
-  } catch {
-    // What is missing is said by who needs it.
-    return undefined;
-  }
+/** Nothing is looked for outside of the folders: whether it is there is nobody's business. What is missing is said by who needs it. */
+function insideOf(path: string, { folders, dataDir }: GuestPolicy): Objection {
+  return liesBelow(path, folders) && (dataDir === undefined || !isWithin(realOf(path), realOf(dataDir)))
+    ? undefined
+    : `${quoted(path)} lies in none of this host’s guestFolders; put it there, or name its folder`;
 }

@@ -7,10 +7,11 @@
 import { rmSync } from 'node:fs';
 import { DwcpError } from '../../model/errors';
 import { NbdClient, type NbdExtent, zeroExtents } from '../nbd-client';
+import { OWN_PREFIX } from './others-at-work';
+import { isListenedAt } from './process-table';
 import type { QmpClient } from './qmp-client';
 import type { BlockDevice } from './qmp-schemas';
 
-const PREFIX = 'dwcp-';
 /** Readers of one disk at a time: NBD answers each connection in order, more or less. */
 const READERS = 2;
 const DIRTY = 1;
@@ -50,7 +51,7 @@ export class DiskExports {
     const known = this.#disks.get(imageId);
     if (known) return known;
     if (!this.#serving) {
-      await clearExports(this.#qmp);
+      await clearExports(this.#qmp, this.#nbdPath);
       rmSync(this.#nbdPath, { force: true });
       await this.#qmp.execute('nbd-server-start', { addr: { type: 'unix', data: { path: this.#nbdPath } } });
       this.#serving = true;
@@ -64,20 +65,26 @@ export class DiskExports {
   async close(): Promise<void> {
     for (const reader of this.#disks.values()) reader.close();
     this.#disks.clear();
-    if (!this.#qmp.ended) await clearExports(this.#qmp).catch(() => undefined);
+    if (!this.#qmp.ended) await clearExports(this.#qmp, this.#nbdPath).catch(() => undefined);
     rmSync(this.#nbdPath, { force: true });
   }
 }
 
-/** Takes away every export and bitmap of ours. */
-export async function clearExports(qmp: QmpClient): Promise<void> {
-  await qmp.execute('nbd-server-stop').catch(() => undefined);
-  for (const { inserted } of await qmp.execute('query-block')) {
-    for (const bitmap of inserted?.['dirty-bitmaps'] ?? []) {
-      if (bitmap.name?.startsWith(PREFIX))
-        await qmp
-          .execute('block-dirty-bitmap-remove', { node: inserted?.['node-name'], name: bitmap.name })
-          .catch(() => undefined);
+/**
+ * Takes away every export and bitmap of ours, and the NBD server where that is ours: it is at our place, or has our exports. What others
+ * have there is theirs to end.
+ */
+export async function clearExports(qmp: QmpClient, nbdPath?: string): Promise<void> {
+  const all = await qmp.execute('query-block-exports');
+  const own = all.filter(({ id }) => id.startsWith(OWN_PREFIX));
+  const isOurs = own.length > 0 || (nbdPath !== undefined && isListenedAt(nbdPath));
+  if (isOurs && own.length === all.length) await qmp.execute('nbd-server-stop').catch(() => undefined);
+  else for (const { id } of own) await qmp.execute('block-export-del', { id, mode: 'hard' }).catch(() => undefined);
+  // Of all nodes: a snapshot has put a layer over the disk that had them.
+  for (const node of await qmp.execute('query-named-block-nodes', { flat: true })) {
+    for (const { name } of node['dirty-bitmaps'] ?? []) {
+      if (name?.startsWith(OWN_PREFIX))
+        await qmp.execute('block-dirty-bitmap-remove', { node: node['node-name'], name }).catch(() => undefined);
     }
   }
 }
@@ -94,11 +101,13 @@ export class DiskReader {
 
   static async open(qmp: QmpClient, nbdPath: string, imageId: string, disk: GuestDisk): Promise<DiskReader> {
     await qmp.execute('transaction', {
-      actions: [{ type: 'block-dirty-bitmap-add', data: { node: disk.node, name: `${PREFIX}1`, granularity: 65_536 } }],
+      actions: [
+        { type: 'block-dirty-bitmap-add', data: { node: disk.node, name: `${OWN_PREFIX}1`, granularity: 65_536 } },
+      ],
     });
     await qmp.execute('block-export-add', {
       type: 'nbd',
-      id: `${PREFIX}${imageId}`,
+      id: `${OWN_PREFIX}${imageId}`,
       'node-name': disk.node,
       name: imageId,
       writable: false,
@@ -132,9 +141,10 @@ export class DiskReader {
     return zeroExtents(this.#nbdPath, this.#exportName);
   }
 
-  /** What the guest has written since the round before. */
+  /** What the guest has written since the round before. @throws GUEST_REFUSED where it writes to another layer meanwhile */
   async nextRound(): Promise<NbdExtent[]> {
-    const [last, next] = [`${PREFIX}${this.#round}`, `${PREFIX}${this.#round + 1}`];
+    await this.#assertWrittenTo();
+    const [last, next] = [`${OWN_PREFIX}${this.#round}`, `${OWN_PREFIX}${this.#round + 1}`];
     const { node } = this.#disk;
     await this.#qmp.execute('transaction', {
       actions: [
@@ -143,7 +153,7 @@ export class DiskReader {
       ],
     });
     this.#round += 1;
-    const id = `${PREFIX}${this.#exportName}-${this.#round}`;
+    const id = `${OWN_PREFIX}${this.#exportName}-${this.#round}`;
     const name = `${this.#exportName}-${this.#round}`;
     await this.#qmp.execute('block-export-add', {
       type: 'nbd',
@@ -167,6 +177,17 @@ export class DiskReader {
 
   close(): void {
     for (const reader of this.#readers) reader.close();
+  }
+
+  /** A snapshot puts a layer over the disk: what the guest writes from then on is in none of our bitmaps. */
+  async #assertWrittenTo(): Promise<void> {
+    const devices = await this.#qmp.execute('query-block');
+    if (devices.some(({ inserted }) => inserted?.['node-name'] === this.#disk.node)) return;
+    throw new DwcpError(
+      'GUEST_REFUSED',
+      `Disk ${this.#exportName} got another layer, or was taken away, while it was on its way (a snapshot, a backup, a change of media)`,
+      { side: 'source', hint: 'Nothing is lost: the guest goes on where it is. Migrate it again when that has ended' },
+    );
   }
 
   /** The export ends a moment after it was told to, and holds its bitmap until then. */

@@ -9,9 +9,9 @@
  * Source: QEMU, docs/interop/qcow2.rst.
  */
 import { realpathSync } from 'node:fs';
-import { open } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { DwcpError } from '../../model/errors';
+import { openImage } from '../../system/image-roots';
 import { quoted } from './allowance';
 import { filesOf } from './allowed-options';
 import { namedFormat } from './guest-disks';
@@ -76,7 +76,8 @@ export async function layersOf(path: string, folders: readonly string[]): Promis
     const base = /^[^/]*:/.test(name) ? undefined : realOf(resolve(dirname(at), name));
     if (base === undefined || !allowed.some((folder) => base.startsWith(join(folder, '/'))))
       throw refused(
-        `${quoted(at)} builds on ${quoted(name)}, neither in the disk’s own folder nor in this host’s guestFolders; put it there, or name its folder`,
+        `${quoted(at)} builds on ${quoted(name)}, neither in the disk’s own folder nor in this host’s guestFolders; ` +
+          'put it there, or name its folder',
       );
     if (layers.length >= MAX_LAYERS) throw refused(`${quoted(path)} builds on more than ${MAX_LAYERS} files`);
     layers.push({ path: base, format });
@@ -104,7 +105,7 @@ export function nodeOfLayers([layer, ...below]: readonly DiskLayer[]): Record<st
 }
 
 async function readHeader(path: string): Promise<Qcow2Header | undefined> {
-  const handle = await open(path, 'r');
+  const handle = await openImage(path);
   try {
     const bytes = Buffer.alloc(HEADER_BYTES);
     const { bytesRead } = await handle.read(bytes, 0, HEADER_BYTES, 0);

@@ -21,21 +21,18 @@ export function guestOwn(command: readonly string[]): string[] {
   const own = options.filter((option) => !DROPPED.has(option.flag) && !isMonitor(option));
   return [
     program,
-    ...printWords(
-      own.flatMap((option) =>
-        option.flag === '-nographic'
-          ? [
-              { flag: '-display', value: 'none' },
-              { flag: '-serial', value: 'null' },
-            ]
-          : [option],
-      ),
-    ),
+    ...printWords(own.flatMap((option) => (option.flag === '-nographic' ? withoutGraphics(own) : [option]))),
   ];
 }
 
-/** What a QEMU is started for: to run its guest, or to wait for one that a migration brings. */
-export type GuestPurpose = 'run' | 'incoming';
+/** What `-nographic` means: its first serial line, where none is named, is where its QEMU prints. */
+function withoutGraphics(own: readonly OptionWord[]): OptionWord[] {
+  const hasSerial = own.some(({ flag }) => flag === '-serial');
+  return [{ flag: '-display', value: 'none' }, ...(hasSerial ? [] : [{ flag: '-serial', value: 'stdio' }])];
+}
+
+/** What a QEMU is started for: to run its guest, to wait for one that a migration brings, or to see whether it starts. */
+export type GuestPurpose = 'run' | 'incoming' | 'try';
 
 /** The arguments that DWCP adds to run a guest on this host. */
 export function ownArguments(places: RunPlaces, purpose: GuestPurpose): string[] {
@@ -47,7 +44,8 @@ export function ownArguments(places: RunPlaces, purpose: GuestPurpose): string[]
     '-qmp',
     `unix:${places.monitorPath},server=on,wait=off`,
   ];
-  return purpose === 'incoming' ? [...monitors, '-S', '-incoming', `unix:${places.incomingPath}`] : monitors;
+  if (purpose === 'run') return monitors;
+  return [...monitors, '-S', ...(purpose === 'incoming' ? ['-incoming', `unix:${places.incomingPath}`] : [])];
 }
 
 /** The command with its machine named by version: an alias means another machine to another QEMU. */

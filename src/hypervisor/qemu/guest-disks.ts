@@ -51,6 +51,15 @@ export function diskPathsOf(command: readonly string[]): string[] {
   });
 }
 
+/** How often a command names a file as a drive or a node. */
+export function timesNamed(command: readonly string[], path: string): number {
+  const named = optionWords(command.slice(1)).map((option) => {
+    const [drive, node] = [driveOf(asDrive(option)), nodeOf(option)];
+    return drive ? pathOfDrive(drive) : node && pathOfNode(node);
+  });
+  return named.filter((each) => each === path).length;
+}
+
 /** The format that a command names for the file at `path`; undefined where QEMU is left to find out. */
 export function namedFormat(command: readonly string[], path: string): string | undefined {
   const options = optionWords(command.slice(1));

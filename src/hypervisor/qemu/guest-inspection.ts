@@ -5,20 +5,35 @@
 import { existsSync, statSync } from 'node:fs';
 import { DwcpError, hasCode, messageOf } from '../../model/errors';
 import type { DiskFormat, GuestSpec, SharedFile } from '../../model/guest';
-import type { VmImage } from '../../model/image';
+import { cannotBeMovedLive } from '../../model/guest-refusals';
+import { SECTOR_BYTES, type VmImage } from '../../model/image';
 import type { InspectedGuest } from '../contract';
 import { OWN_HOST } from './allowance';
 import { assertAllowed, filesOf } from './allowed-options';
 import { guestDiskOf } from './disk-export';
 import { guestOwn, pinMachine } from './guest-command';
-import { nameFormats } from './guest-disks';
+import { nameFormats, timesNamed } from './guest-disks';
+import { standsIn } from './guest-news';
+import type { GuestIds } from './guest-user';
 import { MigrationStreamReader } from './migration-stream-reader';
+import { assertNobodyAtWork } from './others-at-work';
 import { OutgoingMigration } from './outgoing-migration';
 import type { QmpClient } from './qmp-client';
+import { assertStreams } from './ram-blocks';
+import { hardwareOf } from './running-hardware';
+import { assertNoSecrets } from './secret-words';
 
 const OLDEST_QEMU = [7, 2] as const;
 const MAX_SHARED_FILES = 16;
 const PROBE_TIMEOUT_MS = 10_000;
+
+export interface OutgoingPlace {
+  readonly outgoingPath: string;
+  /** Where its QEMU serves its disks. */
+  readonly nbdPath: string;
+  /** As whom the guest's QEMU runs, where that is another than the agent. */
+  readonly peer: GuestIds | undefined;
+}
 
 /**
  * What the guest consists of. Looks at the beginning of its migration stream, which is cancelled at once.
@@ -27,22 +42,28 @@ const PROBE_TIMEOUT_MS = 10_000;
 export async function inspectRunningGuest(
   qmp: QmpClient,
   guestCommand: readonly string[],
-  outgoingPath: string,
+  places: OutgoingPlace,
   { images, force }: { readonly images: readonly VmImage[]; readonly force: boolean },
 ): Promise<InspectedGuest> {
   const { qemu } = await qmp.execute('query-version');
   const tooOld = qemu.major < OLDEST_QEMU[0] || (qemu.major === OLDEST_QEMU[0] && qemu.minor < OLDEST_QEMU[1]);
   if (tooOld && !force)
-    throw refused(
+    throw cannotBeMovedLive(
       `QEMU ${qemu.major}.${qemu.minor} is older than ${OLDEST_QEMU.join('.')}; --force tries all the same`,
     );
   await assertRunning(qmp);
+  await assertNobodyAtWork(qmp, places.nbdPath, { withDisks: images.some(({ kind }) => kind === 'disk'), force });
   const named = nameFormats(guestOwn(guestCommand), await formatsIn(qmp));
+  assertNoSecrets(named);
   assertAllowed(named, OWN_HOST, { side: 'source' });
   const found = await findDisks(qmp, images, force ? 'leave them' : 'refuse');
+  assertNamedOnce(named, found);
+  assertWholeSectors(found);
   const machine = String(await qmp.execute('qom-get', { path: '/machine', property: 'type' })).replace(/-machine$/, '');
   const command = pinMachine(named, machine);
-  const memory = await probeMemory(qmp, outgoingPath).catch((error: unknown) => {
+  await assertStreams(qmp);
+  const hardware = await hardwareOf(qmp);
+  const memory = await probeMemory(qmp, places).catch((error: unknown) => {
     if (!hasCode(error, 'STREAM_NOT_UNDERSTOOD')) throw error;
     return { ramBlocks: [], notUnderstood: messageOf(error) };
   });
@@ -62,20 +83,21 @@ export async function inspectRunningGuest(
       needsFiles,
       diskPaths,
       sharedFiles: await sharedFilesOf(qmp),
+      hardware,
       ...memory,
     },
   };
 }
 
-/** @throws GUEST_PAUSED; GUEST_REFUSED where QEMU is in the midst of another migration, or says that it cannot */
+/** @throws GUEST_PAUSED, GUEST_POWERED_OFF; GUEST_REFUSED where QEMU is in the midst of another migration, or says that it cannot */
 export async function assertRunning(qmp: QmpClient): Promise<void> {
   const { status, running } = await qmp.execute('query-status');
-  if (!running) throw new DwcpError('GUEST_PAUSED', `The guest is in state "${status}"`, { side: 'source' });
+  if (!running) throw standsIn(status);
   const migration = await qmp.execute('query-migrate');
   if (migration.status !== undefined && !['none', 'cancelled', 'failed', 'completed'].includes(migration.status))
-    throw refused(`another migration of it is ${migration.status} in QEMU; cancel that first`);
+    throw cannotBeMovedLive(`another migration of it is ${migration.status} in QEMU; cancel that first`);
   const blocked = migration['blocked-reasons'];
-  if (blocked && blocked.length > 0) throw refused(`QEMU says: ${blocked.join('; ')}`);
+  if (blocked && blocked.length > 0) throw cannotBeMovedLive(`QEMU says: ${blocked.join('; ')}`);
 }
 
 export async function findDisks(
@@ -90,14 +112,17 @@ export async function findDisks(
     if (!disk) continue;
     const image = disks.find(({ path }) => path === disk.path);
     if (!image)
-      throw refused(
-        `its disk ${disk.path} (${device.device || disk.node}) is none of the VM’s images; adopt or define it anew`,
+      throw cannotBeMovedLive(
+        `its disk ${disk.path} (${device.device || disk.node}) is none of the VM’s images: unplug it where it was plugged in while the ` +
+          'guest ran, else adopt or define the VM anew',
       );
     if (disk.format !== 'raw' && disk.format !== 'qcow2')
-      throw refused(`disk ${image.imageId} is ${disk.format}; raw and qcow2 can be moved`);
-    if (device.inserted?.encrypted) throw refused(`disk ${image.imageId} is encrypted`);
+      throw cannotBeMovedLive(`disk ${image.imageId} is ${disk.format}; raw and qcow2 can be moved`);
+    if (device.inserted?.encrypted) throw cannotBeMovedLive(`disk ${image.imageId} is encrypted`);
     if ((device.inserted?.image.snapshots?.length ?? 0) > 0 && internalSnapshots === 'refuse')
-      throw refused(`disk ${image.imageId} has internal snapshots, which would stay behind; --force leaves them`);
+      throw cannotBeMovedLive(
+        `disk ${image.imageId} has internal snapshots, which would stay behind; --force leaves them`,
+      );
     found.push({
       imageId: image.imageId,
       node: disk.node,
@@ -107,8 +132,44 @@ export async function findDisks(
     });
   }
   const missing = disks.find(({ imageId }) => !found.some((disk) => disk.imageId === imageId));
-  if (missing) throw refused(`its disk ${missing.imageId} (${missing.path}) is not among the guest’s drives`);
+  if (missing)
+    throw cannotBeMovedLive(
+      `its disk ${missing.imageId} (${missing.path}) is not among the guest’s drives: plug it in again, or define the VM anew without it`,
+    );
   return found;
+}
+
+/**
+ * The destination's command is made of this one, each disk's path exchanged for its place there: where a disk goes by another, the
+ * guest would go on with what lies there. @throws GUEST_REFUSED
+ */
+export function assertNamedOnce(
+  command: readonly string[],
+  disks: readonly { readonly node: string; readonly path: string }[],
+): void {
+  for (const { node, path } of disks) {
+    const times = timesNamed(command, path);
+    if (times === 0)
+      throw cannotBeMovedLive(
+        `it writes to ${path} (${node}), which its command line does not name, as behind an external snapshot: merge the ` +
+          'layers (block-commit), or start it anew on that file',
+      );
+    if (times > 1) throw cannotBeMovedLive(`its command line names ${path} ${times} times: name each disk once`);
+  }
+}
+
+/** QEMU rounds a raw file's size up, and the file and the disk would never be equal. @throws GUEST_REFUSED with the mend */
+function assertWholeSectors(
+  disks: readonly { readonly imageId: string; readonly path: string; readonly format: DiskFormat }[],
+): void {
+  for (const { imageId, path, format } of disks) {
+    const size = statSync(path, { throwIfNoEntry: false })?.size ?? 0;
+    if (format === 'raw' && size % SECTOR_BYTES !== 0)
+      throw cannotBeMovedLive(
+        `disk ${imageId} (${path}) has ${size} bytes, which is no multiple of ${SECTOR_BYTES}; ` +
+          `\`truncate -s %${SECTOR_BYTES}\` pads it with zeros, also while the guest runs`,
+      );
+  }
 }
 
 /** As what a running QEMU reads the files of its drives: what a command leaves unsaid, it has decided. */
@@ -134,7 +195,10 @@ async function sharedFilesOf(qmp: QmpClient): Promise<SharedFile[]> {
 }
 
 /** How the stream begins, and the RAM blocks that it names there. */
-async function probeMemory(qmp: QmpClient, outgoingPath: string): Promise<Pick<GuestSpec, 'ramBlocks' | 'setUp'>> {
+async function probeMemory(
+  qmp: QmpClient,
+  { outgoingPath, peer }: OutgoingPlace,
+): Promise<Pick<GuestSpec, 'ramBlocks' | 'setUp'>> {
   let seen: (memory: Pick<GuestSpec, 'ramBlocks' | 'setUp'>) => void = () => undefined;
   let failed: (error: DwcpError) => void = () => undefined;
   const memory = new Promise<Pick<GuestSpec, 'ramBlocks' | 'setUp'>>((resolve, reject) => {
@@ -154,7 +218,7 @@ async function probeMemory(qmp: QmpClient, outgoingPath: string): Promise<Pick<G
     sectionEnded: nothing,
     deviceState: nothing,
   });
-  const probe = new OutgoingMigration(qmp, outgoingPath, reader);
+  const probe = new OutgoingMigration(qmp, outgoingPath, reader, { peer });
   probe.onFailure(failed);
   const timer = setTimeout(
     () => failed(new DwcpError('QEMU_TIMEOUT', 'QEMU did not begin its migration stream in time', { side: 'source' })),
@@ -167,8 +231,4 @@ async function probeMemory(qmp: QmpClient, outgoingPath: string): Promise<Pick<G
     clearTimeout(timer);
     await probe.cancel();
   }
-}
-
-function refused(reason: string): DwcpError {
-  return new DwcpError('GUEST_REFUSED', `The guest cannot be moved live: ${reason}`, { side: 'source' });
 }

@@ -4,17 +4,17 @@
  */
 import { spawn } from 'node:child_process';
 import { closeSync, existsSync, openSync, readFileSync, rmSync } from 'node:fs';
-import { mkdir } from 'node:fs/promises';
 import { DwcpError, hasCode, messageOf } from '../../model/errors';
 import { until, wait } from '../../system/wait';
 import type { ProcessIdentity } from '../contract';
 import type { Allowance } from './allowance';
-import { assertAllowed } from './allowed-options';
+import { assertAllowed, filesOf } from './allowed-options';
 import { assertLayers } from './disk-format';
-import { ownArguments } from './guest-command';
+import { type GuestPurpose, ownArguments } from './guest-command';
+import { lendDisks, settleGuest } from './guest-places';
 import type { GuestPolicy } from './guest-policy';
 import { findListener, isAlive, killProcess, startTicksOf } from './process-table';
-import { programPath, sandboxArguments } from './qemu-program';
+import { harmless, programPath, sandboxArguments } from './qemu-program';
 import { QmpClient } from './qmp-client';
 import { type RunPlaces, runPlaces } from './run-places';
 
@@ -22,74 +22,110 @@ import { type RunPlaces, runPlaces } from './run-places';
 const MAX_SOCKET_PATH_BYTES = 107;
 const START_TIMEOUT_MS = 20_000;
 const QUIT_TIMEOUT_MS = 10_000;
+/** From the end of its monitor to that of the process. */
+const EXIT_PATIENCE_MS = 2_000;
+/** QEMU says what is wrong, in what, and that therefore it does not load. */
+const REASON_LINES = 3;
+const MAX_SAID = 500;
 
 export interface StartedGuest {
   readonly places: RunPlaces;
   readonly qmp: QmpClient;
   readonly process: ProcessIdentity;
+  /** The last that it has printed: why it does not go on, where it does not. */
+  readonly said: () => string;
 }
 
 /** On whose word a QEMU is started. */
 export interface StartRules {
-  /** It waits for a migration, paused. */
-  readonly incoming: boolean;
+  readonly purpose: GuestPurpose;
   readonly allowance: Allowance;
   readonly policy: GuestPolicy;
 }
 
 /**
  * Starts a guest's QEMU and connects to its monitor; nothing of a command that may not run here comes as far as that.
- * @throws GUEST_REFUSED with what may not be in the command; QEMU_REFUSED with what QEMU printed
+ * @throws GUEST_REFUSED with what may not be in the command; QEMU_REFUSED with what QEMU printed; QEMU_UNREACHABLE where it was
+ * killed, or is not ready in time
  */
 export async function startGuestProcess(
   command: readonly string[],
   runFolder: string,
-  { incoming, allowance, policy }: StartRules,
+  { purpose, allowance, policy }: StartRules,
 ): Promise<StartedGuest> {
   assertAllowed(command, allowance);
   await assertLayers(command, policy.folders);
-  await mkdir(runFolder, { recursive: true, mode: 0o700 });
   const places = runPlaces(runFolder);
-  if (Buffer.byteLength(places.incomingPath) > MAX_SOCKET_PATH_BYTES)
+  if (Buffer.byteLength(places.outgoingPath) > MAX_SOCKET_PATH_BYTES)
     throw new DwcpError(
       'CONFIG_INVALID',
-      `${places.incomingPath} is too long for a socket (${MAX_SOCKET_PATH_BYTES} bytes)`,
+      `${places.outgoingPath} is too long for a socket (${MAX_SOCKET_PATH_BYTES} bytes)`,
       { hint: 'Take a shorter dataDir or VM id' },
     );
   const program = programPath(command, policy.qemuFolder);
   const sandbox = await sandboxArguments(program, command);
+  const ids = settleGuest(places, policy.user);
+  if (ids && policy.user) lendDisks(filesOf(command).written, ids, policy.user);
   for (const path of [places.qmpPath, places.monitorPath, places.incomingPath]) rmSync(path, { force: true });
   const log = openSync(places.logPath, 'w', 0o600);
-  const child = spawn(
-    program,
-    [...command.slice(1), ...sandbox, ...ownArguments(places, incoming ? 'incoming' : 'run')],
-    {
-      detached: true,
-      stdio: ['ignore', log, log],
-    },
-  );
+  const child = spawn(program, [...command.slice(1), ...sandbox, ...ownArguments(places, purpose)], {
+    detached: true,
+    stdio: ['ignore', log, log],
+    env: harmless(process.env),
+    ...ids,
+  });
   closeSync(log);
-  let failed: string | undefined;
-  child.once('error', (error) => (failed = messageOf(error)));
-  child.once('exit', (code, signal) => (failed ??= `it ended with ${code ?? signal ?? '?'}`));
+  let failed: { readonly why: string; readonly code: 'QEMU_REFUSED' | 'QEMU_UNREACHABLE' } | undefined;
+  child.once('error', (error) => (failed = { why: messageOf(error), code: 'QEMU_REFUSED' }));
+  child.once(
+    'exit',
+    (code, signal) =>
+      (failed ??= {
+        why: `it ended with ${code ?? signal ?? '?'}`,
+        code: signal === null ? 'QEMU_REFUSED' : 'QEMU_UNREACHABLE',
+      }),
+  );
   child.unref();
+  const endedBecause = (): DwcpError => {
+    const { why, code } = failed ?? { why: 'it is not ready in time', code: 'QEMU_UNREACHABLE' };
+    return doesNotStart(code, `${program} does not start: ${why}: ${lastLines(places.logPath, 1)}`, policy);
+  };
   const deadline = performance.now() + START_TIMEOUT_MS;
-  while (!existsSync(places.qmpPath) || (incoming && !existsSync(places.incomingPath))) {
+  while (!existsSync(places.qmpPath) || (purpose === 'incoming' && !existsSync(places.incomingPath))) {
     if (failed !== undefined || performance.now() > deadline) {
       if (child.pid !== undefined && failed === undefined) child.kill('SIGKILL');
-      throw new DwcpError(
-        'QEMU_REFUSED',
-        `${program} does not start: ${failed ?? 'it is not ready in time'}: ${lastLine(places.logPath)}`,
-      );
+      throw endedBecause();
     }
     await wait(15);
   }
+  // Its monitor is there before its devices are: it may yet end over one of them.
+  const qmp = await connectSoon(places.qmpPath).catch(async (error: unknown) => {
+    await until(() => failed !== undefined, { everyMs: 15, withinMs: EXIT_PATIENCE_MS });
+    throw failed === undefined ? error : endedBecause();
+  });
   const pid = child.pid ?? 0;
-  return { places, qmp: await connectSoon(places.qmpPath), process: { pid, startTicks: startTicksOf(pid) ?? -1 } };
+  return {
+    places,
+    qmp,
+    process: { pid, startTicks: startTicksOf(pid) ?? -1 },
+    said: () => lastLines(places.logPath, REASON_LINES),
+  };
+}
+
+function doesNotStart(code: 'QEMU_REFUSED' | 'QEMU_UNREACHABLE', what: string, { user }: GuestPolicy): DwcpError {
+  const hint =
+    user && what.endsWith('Permission denied')
+      ? {
+          hint:
+            `It runs as ${user.name}: let that user read the file and pass the folders above it, ` +
+            'and write its disks (docs/security.md)',
+        }
+      : {};
+  return new DwcpError(code, what, hint);
 }
 
 /** The socket is there a moment before QEMU listens on it. */
-async function connectSoon(path: string): Promise<QmpClient> {
+export async function connectSoon(path: string): Promise<QmpClient> {
   for (let attempt = 1; ; attempt += 1) {
     try {
       return await QmpClient.connect(path);
@@ -100,8 +136,12 @@ async function connectSoon(path: string): Promise<QmpClient> {
   }
 }
 
-function lastLine(path: string): string {
-  return readFileSync(path, 'utf8').trim().split('\n').at(-1)?.slice(0, 500) ?? '';
+function lastLines(path: string, count: number): string {
+  const lines = readFileSync(path, 'utf8').trim().split('\n').slice(-count);
+  return lines
+    .map((line) => line.replace(/^\S*qemu-system-\w+: /, ''))
+    .join('; ')
+    .slice(0, MAX_SAID);
 }
 
 /**

@@ -9,9 +9,12 @@
 import { unlessAborted } from '../../model/abort';
 import { DwcpError, hasCode, toDwcpError } from '../../model/errors';
 import type { RamLayout } from '../../model/guest';
+import { type Signal, signal } from '../../system/signal';
 import type { DeviceState, GuestReceiver, GuestSetUp, ProcessIdentity, WholePlaces } from '../contract';
-import { endIncoming, quitGuest, type StartRules, startGuestProcess } from './guest-process';
-import { IncomingMigration } from './incoming-migration';
+import { type IncomingCommand, startFedQemu } from './fed-qemu';
+import { endIncoming, quitGuest } from './guest-process';
+import type { IncomingMigration } from './incoming-migration';
+import { answers, endedBefore, letRun, ownDisks, sameState } from './loaded-guest';
 import { isAlive } from './process-table';
 import { QmpClient } from './qmp-client';
 import { runPlaces } from './run-places';
@@ -21,12 +24,10 @@ import { startWholeReceiver, untilWholeLoaded } from './whole-receiver';
 /** Blocks fed between two looks at everything else: some milliseconds of work. */
 const FEED_BLOCKS = 16;
 const MAX_RESTARTS = 3;
-const RESUME_TIMEOUT_MS = 10_000;
+/** The next QEMU would say the same. */
+const FINAL = ['QEMU_PROTOCOL', 'QEMU_REFUSED', 'GUEST_REFUSED', 'CONFIG_INVALID'] as const;
 
-export interface IncomingGuestOptions {
-  readonly command: readonly string[];
-  readonly rules: Omit<StartRules, 'incoming'>;
-  readonly runFolder: string;
+export interface IncomingGuestOptions extends IncomingCommand {
   readonly layout: RamLayout;
 }
 
@@ -37,6 +38,8 @@ export class IncomingGuest implements GuestReceiver {
   #qmp: QmpClient | undefined;
   #incoming: IncomingMigration | undefined;
   #feeding: Promise<void> = Promise.resolve();
+  /** Resolves when the QEMU that is being started has taken the set-up. */
+  #opened: Signal = signal();
   #active = false;
   #process: ProcessIdentity | undefined;
   /** What its QEMU has loaded, whole; it is of one pause, as the state is. */
@@ -65,6 +68,7 @@ export class IncomingGuest implements GuestReceiver {
    * @param isZero whether a block of the file is known to be zeros: reading a hole costs memory and time
    */
   begin(setUp: GuestSetUp, fd: number, isZero: (block: number) => boolean): void {
+    this.#closed = false;
     this.#unfed.readFrom(fd, isZero);
     const known = this.#setUp;
     this.#setUp = setUp;
@@ -78,6 +82,19 @@ export class IncomingGuest implements GuestReceiver {
   changed(blocks: readonly number[]): void {
     this.#unfed.mark(blocks);
     this.#kick();
+  }
+
+  /**
+   * A QEMU stands here that has taken the set-up, or one that has loaded the guest.
+   * @throws QEMU_REFUSED with QEMU's reason where it never will; SUPERSEDED where it was given up
+   */
+  async ready(): Promise<void> {
+    while (!this.#incoming && this.#loaded === undefined) {
+      if (this.#failed) throw this.#failed;
+      if (this.#closed) throw superseded();
+      this.#kick();
+      await Promise.race([this.#opened.promise, this.#feeding.catch(() => undefined)]);
+    }
   }
 
   /** Bytes of the image, zeros aside, that QEMU has not been given yet. */
@@ -96,7 +113,7 @@ export class IncomingGuest implements GuestReceiver {
    */
   async load(state: DeviceState): Promise<void> {
     if (this.#loaded !== undefined) {
-      if (sameState(this.#loaded, state) && (await this.#alive())) return;
+      if (sameState(this.#loaded, state) && (await answers(this.#qmp))) return;
       this.#supersede();
     }
     const attempt = this.#attempt;
@@ -118,26 +135,35 @@ export class IncomingGuest implements GuestReceiver {
 
   async #loadOnce(state: DeviceState): Promise<void> {
     await this.#drain();
-    const incoming = this.#incoming;
-    if (!incoming) throw new DwcpError('QEMU_UNREACHABLE', 'The QEMU that was fed is gone', { side: 'destination' });
-    await unlessAborted(incoming.finish([state.commands], [state.devices]), this.#givenUp.signal);
+    const [incoming, qmp] = [this.#incoming, this.#qmp];
+    if (!incoming || !qmp)
+      throw new DwcpError('QEMU_UNREACHABLE', 'The QEMU that was fed is gone', { side: 'destination' });
+    const finished = incoming.finish([state.commands], [state.devices]).then(() => ownDisks(qmp));
+    await unlessAborted(finished, this.#givenUp.signal);
     if (this.#incoming === incoming) this.#incoming = undefined;
   }
 
   /**
    * QEMU receives the guest itself: it waits for its memory at `memoryPath`, and serves its disks for writing at `disksPath`.
    * @param disks image ids by the paths at which the guest has them here
+   * @param setUp its memory comes behind its disks: that it will be taken is tried before, with a QEMU that ends again
    */
-  async receiveWhole(disks: ReadonlyMap<string, string>): Promise<WholePlaces> {
-    const { command, runFolder, rules } = this.#options;
+  async receiveWhole(disks: ReadonlyMap<string, string>, setUp: GuestSetUp | undefined): Promise<WholePlaces> {
+    const { runFolder } = this.#options;
     this.#setUp = undefined;
     this.#supersede();
     this.#qmp?.close();
     const places = runPlaces(runFolder);
     await this.#endQemu();
-    const { qmp, process } = await startWholeReceiver(command, runFolder, rules, disks);
+    const began = (process: ProcessIdentity): void => void (this.#process = process);
+    if (setUp) {
+      const { qmp, process, incoming } = await startFedQemu(this.#options, setUp, began);
+      incoming.abort();
+      qmp.close();
+      await endIncoming(process);
+    }
+    const { qmp } = await startWholeReceiver(this.#options, disks, began);
     this.#qmp = qmp;
-    this.#process = process;
     return { memoryPath: places.incomingPath, disksPath: places.nbdPath };
   }
 
@@ -145,7 +171,8 @@ export class IncomingGuest implements GuestReceiver {
   async loadWhole(): Promise<void> {
     const [qmp, attempt] = [this.#qmp, this.#attempt];
     if (!qmp) throw new DwcpError('GUEST_LOST', 'No QEMU receives the guest', { side: 'destination' });
-    await unlessAborted(untilWholeLoaded(qmp), this.#givenUp.signal);
+    const loaded = untilWholeLoaded(qmp).then(() => ownDisks(qmp));
+    await unlessAborted(loaded, this.#givenUp.signal);
     if (attempt !== this.#attempt) throw superseded();
     this.#isLoaded('whole');
   }
@@ -184,12 +211,7 @@ export class IncomingGuest implements GuestReceiver {
     const qmp = this.#holdsGuest;
     if (!qmp || qmp.ended) throw endedBefore();
     const before = await this.#beforeIsToldToRun(qmp);
-    if (before.running) return { resumedAtMs: Date.now(), responds: true };
-    const resumed = qmp.event('RESUME', ({ name }) => name === 'RESUME', RESUME_TIMEOUT_MS);
-    const [{ atMs }] = await Promise.all([resumed, qmp.execute('cont')]);
-    await qmp.execute('announce-self', { initial: 50, max: 550, rounds: 5, step: 100 }).catch(() => undefined);
-    const { running } = await qmp.execute('query-status');
-    return { resumedAtMs: atMs, responds: running };
+    return before.running ? { resumedAtMs: Date.now(), responds: true } : letRun(qmp);
   }
 
   async #beforeIsToldToRun(qmp: QmpClient): Promise<{ readonly running: boolean }> {
@@ -216,7 +238,7 @@ export class IncomingGuest implements GuestReceiver {
     if (this.#loading || this.#loaded !== undefined) this.#supersede();
   }
 
-  /** Ends the guest's QEMU, which has not run. */
+  /** Ends the guest's QEMU, which has not run. Another may be begun. */
   async discard(): Promise<void> {
     this.#closed = true;
     this.#supersede();
@@ -263,26 +285,27 @@ export class IncomingGuest implements GuestReceiver {
       this.#kick();
       await unlessAborted(this.#feeding, this.#givenUp.signal);
       if (this.#failed) throw this.#failed;
+      if (this.#closed) throw superseded();
     } while (this.#unfed.some || !this.#incoming);
   }
 
   async #ensureIncoming(): Promise<void> {
     if (this.#incoming) return;
-    const { command, runFolder, rules } = this.#options;
+    if (!this.#setUp)
+      throw new DwcpError('QEMU_PROTOCOL', 'The set-up of the guest’s stream has not come', { side: 'destination' });
     this.#qmp?.close();
     await this.#endQemu();
-    const { qmp, places, process } = await startGuestProcess(command, runFolder, { ...rules, incoming: true });
+    const { qmp, incoming } = await startFedQemu(this.#options, this.#setUp, (process) => (this.#process = process));
     this.#qmp = qmp;
-    this.#process = process;
+    this.#unfed.markAll();
+    this.#incoming = incoming;
     qmp.onEnd(() => {
       if (this.#qmp !== qmp || this.#closed || this.#toldToRun) return;
       this.#startOver();
       this.#kick();
     });
-    if (!this.#setUp)
-      throw new DwcpError('QEMU_PROTOCOL', 'The set-up of the guest’s stream has not come', { side: 'destination' });
-    this.#unfed.markAll();
-    this.#incoming = await IncomingMigration.open(qmp, places.incomingPath, this.#setUp.prefix, this.#setUp.sectionId);
+    this.#opened.resolve();
+    this.#opened = signal();
   }
 
   /** What is being loaded, or is loaded, is of the past: whoever waits for it hears so, and the next is given everything. */
@@ -307,29 +330,11 @@ export class IncomingGuest implements GuestReceiver {
     if (this.#closed) throw error;
     this.#startOver();
     this.#restarts += 1;
-    if (this.#restarts > MAX_RESTARTS || hasCode(error, 'QEMU_PROTOCOL')) {
+    if (this.#restarts > MAX_RESTARTS || hasCode(error, ...FINAL)) {
       this.#failed = error;
       throw error;
     }
   }
-
-  async #alive(): Promise<boolean> {
-    if (!this.#qmp || this.#qmp.ended) return false;
-    return this.#qmp.execute('query-status').then(
-      () => true,
-      () => false,
-    );
-  }
-}
-
-function sameState(known: DeviceState | 'whole', { commands, devices }: DeviceState): boolean {
-  return known !== 'whole' && known.commands.equals(commands) && known.devices.equals(devices);
-}
-
-function endedBefore(): DwcpError {
-  return new DwcpError('QEMU_REFUSED', 'The QEMU that had loaded the guest has ended before it was told to run it', {
-    side: 'destination',
-  });
 }
 
 function superseded(): DwcpError {

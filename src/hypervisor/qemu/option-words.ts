@@ -4,7 +4,7 @@
  */
 
 export interface OptionWord {
-  /** The option with its dash, or a word that is none. */
+  /** The option with its one dash; of a word that is none, which QEMU takes for a disk, -hda. */
   readonly flag: string;
   readonly value?: string;
 }
@@ -31,11 +31,23 @@ function words(text: string): ReadonlySet<string> {
   );
 }
 
+/** QEMU takes two dashes for one, before any option that it has. */
+function oneDash(word: string): string {
+  const single = word.slice(1);
+  return word.startsWith('--') && (WITH_VALUE.has(single) || ALONE.has(single)) ? single : word;
+}
+
 /** @param args a command without its program */
 export function optionWords(args: readonly string[]): OptionWord[] {
   const found: OptionWord[] = [];
   for (let at = 0; at < args.length; at += 1) {
-    const flag = args[at] ?? '';
+    const word = args[at] ?? '';
+    if (!word.startsWith('-')) {
+      // As QEMU takes it: the first disk.
+      found.push({ flag: '-hda', value: word });
+      continue;
+    }
+    const flag = oneDash(word);
     const value = args[at + 1];
     if (!WITH_VALUE.has(flag) || value === undefined) found.push({ flag });
     else {

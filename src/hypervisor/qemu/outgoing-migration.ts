@@ -11,7 +11,11 @@
 import { rmSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import { DwcpError, toDwcpError } from '../../model/errors';
+import { cannotBeMovedLive } from '../../model/guest-refusals';
 import type { Convergence } from '../contract';
+import { GuestNews } from './guest-news';
+import { giveSocket } from './guest-places';
+import type { GuestIds } from './guest-user';
 import type { QmpClient } from './qmp-client';
 import type { MigrationInfo, QmpEvent } from './qmp-schemas';
 
@@ -61,6 +65,8 @@ export class OutgoingMigration {
   #holdTimer: NodeJS.Timeout | undefined;
   #trickling = false;
   #acknowledges = false;
+  /** When QEMU was told that it may stop the guest; by the clock of its events, which is this host's. */
+  #mayStopFromMs = Infinity;
   #status = 'none';
   #stopped: QmpEvent | undefined;
   /** A stop has been heard of, and QEMU is asked what for. */
@@ -68,17 +74,29 @@ export class OutgoingMigration {
   #onStopped: ((atMs: number) => void) | undefined;
   #failed: ((error: DwcpError) => void) | undefined;
   #stopListening: (() => void) | undefined;
+  readonly #news: GuestNews;
   readonly #autoConverge: boolean;
+  readonly #peer: GuestIds | undefined;
   /** Resolves when QEMU has closed its stream: everything it sent has been read. */
   readonly #streamEnded: Promise<void>;
   #endStream: () => void = () => undefined;
 
-  /** @param path a place for the socket, in a folder that only this user may enter */
-  constructor(qmp: QmpClient, path: string, stream: StreamTaker, { autoConverge = false }: Partial<Convergence> = {}) {
+  /**
+   * @param path a place for the socket, in a folder where nobody else can put anything
+   * @param peer as whom QEMU runs, where that is another than this process
+   */
+  constructor(
+    qmp: QmpClient,
+    path: string,
+    stream: StreamTaker,
+    { autoConverge = false, peer }: Partial<Convergence> & { readonly peer?: GuestIds | undefined } = {},
+  ) {
+    this.#peer = peer;
     this.#qmp = qmp;
     this.#path = path;
     this.#stream = stream;
     this.#autoConverge = autoConverge;
+    this.#news = new GuestNews(qmp, (asleep) => this.#fail(asleep));
     this.#streamEnded = new Promise((resolve) => (this.#endStream = resolve));
   }
 
@@ -91,7 +109,7 @@ export class OutgoingMigration {
   async start(): Promise<void> {
     await this.#listen();
     this.#stopListening = this.#qmp.onEvent((event) => {
-      if (event.name === 'MIGRATION') this.#status = String(event.data.status);
+      if (event.name === 'MIGRATION') this.#noteStatus(String(event.data.status));
       if (event.name === 'STOP') this.#lookingAtStop = this.#noteStop(event);
     });
     const present = await this.#qmp.execute('query-migrate-capabilities');
@@ -151,6 +169,7 @@ export class OutgoingMigration {
    */
   async letSwitchOver(stopped: (atMs: number) => void): Promise<void> {
     this.#onStopped = stopped;
+    this.#mayStopFromMs = Date.now();
     if (this.#stopped) stopped(this.#stopped.atMs);
     if (this.#status !== 'pre-switchover') {
       const reached = this.#reaches('pre-switchover');
@@ -159,21 +178,46 @@ export class OutgoingMigration {
     }
     await this.#lookingAtStop;
     // QEMU says nothing of the stop of a guest that stands still already.
-    if (!this.#stopped) throw pausedByOthers();
+    if (!this.#stopped) throw this.#whyStopped();
   }
 
-  /** QEMU stops the guest for its migration, or an operator does: then the migration ends, and the guest stays as it is. */
+  /**
+   * QEMU stops the guest for its migration, or an operator does: then the migration ends, and the guest stays as it is. Which one
+   * it was the run state says too late: a guest that was stopped needs no acknowledgement, and is at its switchover in a moment
+   * (migration.c, migration_can_switchover). Where that is held back, QEMU stops none by itself before it is told that it may.
+   */
   async #noteStop(event: QmpEvent): Promise<void> {
+    const mayBeOurs = !this.#acknowledges || event.atMs >= this.#mayStopFromMs;
     const status = await this.#qmp.execute('query-status').then(
       (answer) => answer.status,
       () => undefined,
     );
-    if (status === undefined || STOPPED_FOR_MIGRATION.has(status)) {
+    const wasStopped = this.#news.stopped;
+    if (status === undefined || (mayBeOurs && !wasStopped && STOPPED_FOR_MIGRATION.has(status))) {
       this.#stopped = event;
       this.#onStopped?.(event.atMs);
       return;
     }
-    this.#failed?.(pausedByOthers());
+    this.#fail(this.#whyStopped());
+  }
+
+  /** QEMU has not come as far as its stream: what it says of that is said at once, and nobody waits for it. */
+  #noteStatus(status: string): void {
+    this.#status = status;
+    if (status !== 'failed' || this.#socket) return;
+    const reason = this.info().then(
+      (info) => info['error-desc'],
+      () => undefined,
+    );
+    void reason.then((why) => this.#fail(notReached(why ?? 'it gives no reason')));
+  }
+
+  #whyStopped(): DwcpError {
+    return this.#news.stopped ?? pausedByOthers();
+  }
+
+  #fail(error: DwcpError): void {
+    this.#failed?.(error);
     this.#failed = undefined;
   }
 
@@ -190,14 +234,18 @@ export class OutgoingMigration {
 
   /** Ends it before `complete`: the guest runs on at the source. Idempotent. */
   async cancel(): Promise<void> {
-    const { status } = await this.info();
-    if (status !== undefined && !['none', 'cancelled', 'failed', 'completed'].includes(status)) {
-      // In its last moments, with the device state on its way, a migration is through before a cancel reaches it.
-      const cancelled = this.#reaches('cancelled', 'failed', 'completed');
-      this.release();
-      await Promise.all([cancelled, this.#qmp.execute('migrate_cancel')]);
+    try {
+      const { status } = await this.info();
+      if (status !== undefined && !['none', 'cancelled', 'failed', 'completed'].includes(status)) {
+        // In its last moments, with the device state on its way, a migration is through before a cancel reaches it.
+        const cancelled = this.#reaches('cancelled', 'failed', 'completed');
+        this.release();
+        await Promise.all([cancelled, this.#qmp.execute('migrate_cancel')]);
+      }
+    } finally {
+      // Nobody listens any more for a QEMU that has ended either.
+      this.#close();
     }
-    this.#close();
   }
 
   /** Waits for one of these states. @throws QEMU_REFUSED where QEMU's migration fails instead, with its reason */
@@ -228,6 +276,7 @@ export class OutgoingMigration {
     const server = createServer((socket) => this.#accept(socket));
     this.#server = server;
     await new Promise<void>((resolve, reject) => server.once('error', reject).listen(this.#path, resolve));
+    giveSocket(this.#path, this.#peer);
   }
 
   #accept(socket: Socket): void {
@@ -253,13 +302,13 @@ export class OutgoingMigration {
   /** QEMU sees its stream break, and the guest runs on. */
   #giveUp(error: DwcpError): void {
     this.#close();
-    this.#failed?.(error);
-    this.#failed = undefined;
+    this.#fail(error);
   }
 
   #close(): void {
     clearTimeout(this.#holdTimer);
     this.#stopListening?.();
+    this.#news.close();
     this.#socket?.destroy();
     this.#server?.close();
     this.#server = undefined;
@@ -270,5 +319,12 @@ export class OutgoingMigration {
 function pausedByOthers(): DwcpError {
   return new DwcpError('GUEST_PAUSED', 'Somebody has paused the guest while it was being moved; it stays as it is', {
     side: 'source',
+  });
+}
+
+/** A QEMU that runs as another, or sees other folders, does not come to a socket of the agent's. */
+function notReached(why: string): DwcpError {
+  return cannotBeMovedLive(`its QEMU cannot connect to the agent: ${why}`, {
+    hint: 'Start it with `dwcp vm start`, or as the agent’s user and without -runas, -chroot or namespaces of its own',
   });
 }

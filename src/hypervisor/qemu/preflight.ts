@@ -5,11 +5,14 @@
 import { execFile } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { promisify } from 'node:util';
-import { DwcpError, messageOf } from '../../model/errors';
+import { messageOf } from '../../model/errors';
 import type { GuestSpec } from '../../model/guest';
+import { cannotRunHere } from '../../model/guest-refusals';
 import { formatBytes } from '../../model/units';
 import { filesOf } from './allowed-options';
 import type { GuestPolicy } from './guest-policy';
+import { mayUse } from './guest-user';
+import { assertKvm } from './kvm-use';
 import { programPath, sandboxArguments } from './qemu-program';
 
 const run = promisify(execFile);
@@ -17,30 +20,55 @@ const HELP_TIMEOUT_MS = 20_000;
 /** Besides its memory a QEMU takes this for itself, about. */
 const QEMU_ITSELF_BYTES = 64 * 1024 * 1024;
 
-/** @throws GUEST_REFUSED with what is missing */
+/** A guest that runs elsewhere. @throws GUEST_REFUSED with what is missing */
 export async function assertCanRun(
   vmId: string,
   command: readonly string[],
   { qemuVersion, machine, ramBlocks }: GuestSpec,
-  { qemuFolder }: Pick<GuestPolicy, 'qemuFolder'>,
+  policy: Pick<GuestPolicy, 'qemuFolder' | 'user'>,
 ): Promise<void> {
-  const program = programPath(command, qemuFolder);
-  const { versionText, machines, model, models } = await abilitiesOf(program, command);
+  const program = programPath(command, policy.qemuFolder);
+  const { versionText } = await abilitiesOf(program, command);
   const version = /version (\d+\.\d+(?:\.\d+)?)/.exec(versionText)?.[1] ?? '';
-  if (version === '') throw refused(`${program} does not say its version`);
+  if (version === '') throw cannotRunHere(`${program} does not say its version`);
   if (olderThan(version, qemuVersion))
-    throw refused(
+    throw cannotRunHere(
       `${program} is version ${version} here and ${qemuVersion} at the source: a guest moves to the same version or a newer one`,
     );
-  if (!machines.split('\n').some((line) => line.split(/\s/, 1)[0] === machine))
-    throw refused(`${program} has no machine ${machine} here`);
-  if (model !== undefined && !models.split(/\s+/).includes(model))
-    throw refused(`${program} has no processor model ${model} here`);
-  const missing = filesOf(command).read.find((path) => !existsSync(path));
-  if (missing !== undefined) throw refused(`${vmId} needs ${missing}, which this host does not have`);
+  await assertHas(vmId, command, machine, policy);
   const wanted = ramBlocks.reduce((sum, { usedBytes }) => sum + usedBytes, QEMU_ITSELF_BYTES);
   const free = availableMemoryBytes();
-  if (wanted > free) throw refused(`its memory takes ${formatBytes(wanted)} and ${formatBytes(free)} are free here`);
+  if (wanted > free)
+    throw cannotRunHere(`its memory takes ${formatBytes(wanted)} and ${formatBytes(free)} are free here`);
+}
+
+/** A guest that does not run: it begins anew, in any version, when there is memory for it. @throws GUEST_REFUSED with what is missing */
+export async function assertCanStart(
+  vmId: string,
+  command: readonly string[],
+  policy: Pick<GuestPolicy, 'qemuFolder' | 'user'>,
+): Promise<void> {
+  await assertHas(vmId, command, machineOf(command), policy);
+}
+
+async function assertHas(
+  vmId: string,
+  command: readonly string[],
+  machine: string | undefined,
+  { qemuFolder, user }: Pick<GuestPolicy, 'qemuFolder' | 'user'>,
+): Promise<void> {
+  const program = programPath(command, qemuFolder);
+  const { machines, model, models } = await abilitiesOf(program, command);
+  assertKvm(command, { user });
+  if (machine !== undefined && !machines.split('\n').some((line) => line.split(/\s/, 1)[0] === machine))
+    throw cannotRunHere(`${program} has no machine ${machine} here`);
+  if (model !== undefined && !models.split(/\s+/).includes(model))
+    throw cannotRunHere(`${program} has no processor model ${model} here`);
+  const missing = filesOf(command).read.find((path) => !existsSync(path));
+  if (missing !== undefined) throw cannotRunHere(`${vmId} needs ${missing}, which this host does not have`);
+  const closed = user && filesOf(command).read.find((path) => !mayUse(path, 'read', user));
+  if (closed !== undefined)
+    throw cannotRunHere(`${vmId} needs ${closed}, which ${user?.name ?? ''} may not read here (chmod o+r)`);
 }
 
 /** Asks ahead what assertCanRun() will want to know of a command: nobody should have to wait for it when a guest comes. */
@@ -77,6 +105,14 @@ function valueOf(command: readonly string[], flag: string): string | undefined {
   return at < 0 ? undefined : command[at + 1];
 }
 
+/** As the command names it: a version, or an alias that this host's QEMU has. */
+function machineOf(command: readonly string[]): string | undefined {
+  const value = valueOf(command, '-M') ?? valueOf(command, '-machine');
+  const [first = '', ...rest] = (value ?? '').split(',');
+  if (first !== '' && !first.includes('=')) return first;
+  return [first, ...rest].find((part) => part.startsWith('type='))?.slice('type='.length);
+}
+
 function acceleratorOf(command: readonly string[]): string[] {
   const value = valueOf(command, '-accel');
   return value === undefined ? [] : ['-accel', value];
@@ -92,11 +128,7 @@ async function help(program: string, ...args: readonly string[]): Promise<string
     if (answers.size < MAX_ANSWERS) answers.set(question, stdout);
     return stdout;
   } catch (cause) {
-    throw new DwcpError(
-      'GUEST_REFUSED',
-      `The guest cannot run here: ${program} ${args.join(' ')} fails: ${messageOf(cause).split('\n')[0] ?? ''}`,
-      { side: 'destination', cause },
-    );
+    throw cannotRunHere(`${program} ${args.join(' ')} fails: ${messageOf(cause).split('\n')[0] ?? ''}`, { cause });
   }
 }
 
@@ -111,8 +143,4 @@ function olderThan(version: string, other: string): boolean {
 function availableMemoryBytes(): number {
   const kib = /^MemAvailable:\s+(\d+)/m.exec(readFileSync('/proc/meminfo', 'utf8'))?.[1];
   return kib === undefined ? Infinity : Number(kib) * 1024;
-}
-
-function refused(reason: string): DwcpError {
-  return new DwcpError('GUEST_REFUSED', `The guest cannot run here: ${reason}`, { side: 'destination' });
 }

@@ -2,7 +2,6 @@
  * A guest that comes from another host, as its agent describes it, made one that may run here. Nothing is started, written or looked
  * for before every word of its command has been found allowed: whoever speaks for the source would choose what this host runs.
  */
-import { DwcpError } from '../../model/errors';
 import {
   type GuestDefinition,
   type GuestSpec,
@@ -11,12 +10,15 @@ import {
   type StoppedGuest,
   stoppedGuestSchema,
 } from '../../model/guest';
-import type { VmImage } from '../../model/image';
+import type { GuestHardware } from '../../model/guest-hardware';
+import { cannotRunHere } from '../../model/guest-refusals';
+import type { ImageSpec, VmImage } from '../../model/image';
 import type { Allowance } from './allowance';
 import { assertAllowed } from './allowed-options';
 import { arrivingAllowance } from './arriving-allowance';
 import type { GuestPolicy } from './guest-policy';
-import { assertCanRun } from './preflight';
+import { assertCanRun, assertCanStart } from './preflight';
+import { rehearse, scratchDisks } from './rehearse';
 import { type RelocatedDisk, relocate } from './relocate';
 import { runPlaces } from './run-places';
 
@@ -28,7 +30,15 @@ export interface GuestPlace {
   readonly policy: GuestPolicy;
 }
 
+export interface StoppedPlace extends GuestPlace {
+  readonly images: readonly (VmImage & ImageSpec)[];
+  /** Where the VM is tried out. */
+  readonly tryFolder: string;
+}
+
 export interface PreparedGuest extends GuestDefinition, Pick<GuestSpec, 'ramBlocks' | 'setUp'> {
+  /** What its QEMU here has to have; undefined where that is not asked. */
+  readonly hardware?: GuestHardware;
   readonly sharedFiles: SharedFile[];
 }
 
@@ -48,15 +58,31 @@ export async function prepareGuest(given: GuestSpec, place: GuestPlace, force: b
     ramBlocks: guest.ramBlocks,
     // A reference to one that may not be read here is sent as content.
     sharedFiles: guest.sharedFiles.filter(({ path }) => allowance.file(path) === undefined),
+    ...(!force && { hardware: guest.hardware }),
     ...(guest.setUp && { setUp: guest.setUp }),
     qmpPath: runPlaces(place.runFolder).qmpPath,
   };
 }
 
-/** How a guest that does not run is started here. @throws GUEST_REFUSED with the reason */
-export function prepareStoppedGuest(given: StoppedGuest, place: GuestPlace): GuestDefinition {
+/**
+ * How a guest that does not run is started here, once it has been seen that it would be.
+ * @param force leaves the trying out; what may not run is refused all the same
+ * @throws GUEST_REFUSED with the reason; QEMU_UNREACHABLE where its QEMU was killed, or is not ready in time
+ */
+export async function prepareStoppedGuest(
+  given: StoppedGuest,
+  place: StoppedPlace,
+  force: boolean,
+): Promise<GuestDefinition> {
   const guest = understood(stoppedGuestSchema.safeParse(given));
-  const { command } = commandHere(guest, place, (imageId) => guest.rawDisks.includes(imageId));
+  const isRaw = (imageId: string): boolean => guest.rawDisks.includes(imageId);
+  const { command } = commandHere(guest, place, isRaw);
+  if (!force) {
+    await assertCanStart(place.vmId, command, place.policy);
+    const disks = scratchDisks(place.images, place.tryFolder, isRaw);
+    const tried = commandHere(guest, { ...place, images: disks, runFolder: place.tryFolder }, isRaw);
+    await rehearse(tried.command, disks, place.tryFolder, { allowance: tried.allowance, policy: place.policy });
+  }
   return { command, qmpPath: runPlaces(place.runFolder).qmpPath };
 }
 
@@ -83,12 +109,5 @@ function understood<T>(
   parsed: { readonly success: true; readonly data: T } | { readonly success: false; readonly error: Error },
 ): T {
   if (parsed.success) return parsed.data;
-  throw new DwcpError(
-    'GUEST_REFUSED',
-    'The guest cannot run here: its description is not one that this release understands',
-    {
-      ...SIDE,
-      cause: parsed.error,
-    },
-  );
+  throw cannotRunHere('its description is not one that this release understands', { cause: parsed.error });
 }

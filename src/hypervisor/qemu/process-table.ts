@@ -36,29 +36,31 @@ export function killProcess(process_: ProcessIdentity): void {
   }
 }
 
-/** Ends every QEMU whose command names one of these folders, whatever it is doing: for demos, benches and tests. */
-export function killGuestsNaming(folders: readonly string[]): void {
-  for (const pid of readdirSync('/proc').filter((name) => /^\d+$/.test(name))) {
+/** Every QEMU whose command names one of these folders. */
+export function guestsNaming(folders: readonly string[]): ProcessIdentity[] {
+  return readdirSync('/proc').flatMap((pid) => {
+    if (!/^\d+$/.test(pid)) return [];
     try {
       const command = readFileSync(`/proc/${pid}/cmdline`, 'utf8');
-      if ((command.split('\0')[0] ?? '').includes('qemu-system') && folders.some((folder) => command.includes(folder)))
-        process.kill(Number(pid), 'SIGKILL');
+      if (!/qemu-system|kvm/.test(command.split('\0')[0] ?? '')) return [];
+      const startTicks = startTicksOf(Number(pid));
+      return startTicks !== undefined && folders.some((folder) => command.includes(folder))
+        ? [{ pid: Number(pid), startTicks }]
+        : [];
     } catch {
-      continue; // It has ended meanwhile.
+      return []; // It has ended meanwhile.
     }
-  }
+  });
+}
+
+/** Ends every QEMU whose command names one of these folders, whatever it is doing: for demos, benches and tests. */
+export function killGuestsNaming(folders: readonly string[]): void {
+  for (const process of guestsNaming(folders)) killProcess(process);
 }
 
 /** The process that listens on a UNIX socket, and its command line; undefined where there is none that may be seen. */
 export function findListener(socketPath: string): FoundGuest | undefined {
-  const inodes = new Set(
-    readFileSync('/proc/net/unix', 'utf8')
-      .split('\n')
-      .flatMap((line) => {
-        const fields = line.trim().split(/\s+/);
-        return fields[7] === socketPath && fields[3] === '00010000' ? [fields[6] ?? ''] : [];
-      }),
-  );
+  const inodes = new Set(listenersAt(socketPath));
   if (inodes.size === 0) return undefined;
   for (const name of readdirSync('/proc')) {
     if (!/^\d+$/.test(name)) continue;
@@ -75,4 +77,18 @@ export function findListener(socketPath: string): FoundGuest | undefined {
     }
   }
   return undefined;
+}
+
+/** Whether anybody listens on a UNIX socket, also one whose process may not be seen. */
+export function isListenedAt(socketPath: string): boolean {
+  return listenersAt(socketPath).length > 0;
+}
+
+function listenersAt(socketPath: string): string[] {
+  return readFileSync('/proc/net/unix', 'utf8')
+    .split('\n')
+    .flatMap((line) => {
+      const fields = line.trim().split(/\s+/);
+      return fields[7] === socketPath && fields[3] === '00010000' ? [fields[6] ?? ''] : [];
+    });
 }

@@ -12,6 +12,8 @@ import { optionWords } from './option-words';
 const run = promisify(execFile);
 const PROBE_TIMEOUT_MS = 20_000;
 const MAX_PROGRAMS = 100;
+/** What a QEMU is told of its surroundings: keys of the agent's may stand beside it. */
+const TOLD = ['PATH', 'LANG', 'LC_ALL', 'TZ', 'TMPDIR', 'LD_LIBRARY_PATH'];
 const caged = new Map<string, Promise<boolean>>();
 
 /** @throws GUEST_REFUSED where the command starts no QEMU */
@@ -31,6 +33,10 @@ export async function sandboxArguments(program: string, command: readonly string
   );
   const denied = ['obsolete', ...(helps ? [] : ['elevateprivileges', 'spawn']), 'resourcecontrol'];
   return ['-sandbox', ['on', ...denied.map((what) => `${what}=deny`)].join(',')];
+}
+
+export function harmless(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
+  return Object.fromEntries(Object.entries(env).filter(([name]) => TOLD.includes(name)));
 }
 
 /** Asked once for as long as this process lives. */

@@ -5,8 +5,9 @@
  *   QEMU: {"QMP": greeting}    we: qmp_capabilities    then   we: {"execute", "arguments", "id"}   QEMU: {"return", "id"}
  *                                                                          or {"error", "id"};  {"event"} at any time
  */
-import { connect, type Socket } from 'node:net';
+import type { Socket } from 'node:net';
 import { DwcpError, messageOf } from '../../model/errors';
+import { connectTo } from '../../system/unix-socket';
 import {
   greetingSchema,
   messageSchema,
@@ -43,11 +44,11 @@ export class QmpClient {
   #onEnd: ((error: DwcpError) => void) | undefined;
 
   /** @throws QEMU_UNREACHABLE, QEMU_TIMEOUT, QEMU_PROTOCOL */
-  static async connect(path: string): Promise<QmpClient> {
+  static async connect(path: string, timeoutMs = CONNECT_TIMEOUT_MS): Promise<QmpClient> {
     const client = new QmpClient(path);
     try {
-      await client.#greeting();
-      await client.execute('qmp_capabilities');
+      await client.#greeting(timeoutMs);
+      await client.execute('qmp_capabilities', {}, timeoutMs);
       return client;
     } catch (error) {
       client.close();
@@ -57,7 +58,7 @@ export class QmpClient {
 
   private constructor(path: string) {
     this.path = path;
-    this.#socket = connect(path);
+    this.#socket = connectTo(path);
     this.#socket.on('data', (chunk: Buffer) => this.#take(chunk));
     this.#socket.on('error', (cause) =>
       this.#end(new DwcpError('QEMU_UNREACHABLE', `QEMU's monitor at ${path}: ${messageOf(cause)}`, { cause })),
@@ -126,7 +127,7 @@ export class QmpClient {
     this.#end(new DwcpError('QEMU_UNREACHABLE', `The connection to ${this.path} was closed on this side`));
   }
 
-  #greeting(): Promise<void> {
+  #greeting(timeoutMs: number): Promise<void> {
     return new Promise((resolve, reject) => {
       const timer = setTimeout(
         () =>
@@ -136,7 +137,7 @@ export class QmpClient {
               `Nothing greets at ${this.path}: is another client connected to this monitor?`,
             ),
           ),
-        CONNECT_TIMEOUT_MS,
+        timeoutMs,
       );
       const ended = (error: DwcpError): void => {
         clearTimeout(timer);

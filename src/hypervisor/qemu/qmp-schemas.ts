@@ -26,7 +26,12 @@ export const migrationInfoSchema = z.object({
 });
 export type MigrationInfo = z.infer<typeof migrationInfoSchema>;
 
-const bitmapSchema = z.object({ name: z.string().optional(), recording: z.boolean(), busy: z.boolean() });
+const bitmapSchema = z.object({
+  name: z.string().optional(),
+  recording: z.boolean(),
+  busy: z.boolean(),
+  persistent: z.boolean().optional(),
+});
 
 /** A drive of the guest and what is in it. */
 export const blockDeviceSchema = z.object({
@@ -68,15 +73,36 @@ export const QMP_RETURNS = {
   migrate_cancel: nothing,
   'query-block': z.array(blockDeviceSchema),
   'query-named-block-nodes': z.array(
-    z.object({ 'node-name': z.string().optional(), drv: z.string().optional(), file: z.string().optional() }),
+    z.object({
+      'node-name': z.string().optional(),
+      drv: z.string().optional(),
+      file: z.string().optional(),
+      ro: z.boolean().optional(),
+      'dirty-bitmaps': z.array(bitmapSchema).optional(),
+    }),
   ),
   'query-block-jobs': z.array(
     z.object({ device: z.string(), len: z.number(), offset: z.number(), ready: z.boolean(), status: z.string() }),
   ),
+  'query-jobs': z.array(z.object({ id: z.string(), type: z.string(), status: z.string() })),
+  'query-block-exports': z.array(z.object({ id: z.string(), type: z.string(), 'node-name': z.string() })),
   'blockdev-add': nothing,
   'blockdev-del': nothing,
   'blockdev-mirror': nothing,
   'qom-get': z.unknown(),
+  'qom-list': z.array(z.object({ name: z.string(), type: z.string() })),
+  'query-cpus-fast': z.array(
+    z.object({
+      'cpu-index': z.number(),
+      'qom-path': z.string(),
+      props: z.record(z.string(), z.number()).optional(),
+    }),
+  ),
+  'query-kvm': z.object({ enabled: z.boolean() }),
+  'query-memory-devices': z.array(
+    z.object({ type: z.string(), data: z.looseObject({ id: z.string().optional(), memdev: z.string().optional() }) }),
+  ),
+  'human-monitor-command': z.string(),
   'nbd-server-start': nothing,
   'nbd-server-stop': nothing,
   'block-export-add': nothing,
@@ -84,6 +110,7 @@ export const QMP_RETURNS = {
   'block-dirty-bitmap-remove': nothing,
   transaction: nothing,
   'announce-self': nothing,
+  'blockdev-set-active': nothing,
   'migrate-incoming': nothing,
   'nbd-server-add': nothing,
   'drive-mirror': nothing,

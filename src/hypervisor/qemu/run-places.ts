@@ -1,10 +1,15 @@
 /**
  * Where a guest's sockets and logs lie on a host: one of the monitors is the agent's, the other anybody's. A guest's own streams lie
- * beside them under other names: a serial line that spoke to a monitor would hand its host to the guest.
+ * beside them under other names: a serial line that spoke to a monitor would hand its host to the guest. What the agent makes lies in
+ * a folder of its own: in QEMU's, QEMU could put anything in its place.
  */
-import { basename, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 
 export interface RunPlaces {
+  /** QEMU's, which makes its sockets and the guest's streams there. */
+  readonly folder: string;
+  /** The agent's: no VM has a name that begins with a dot. */
+  readonly agentFolder: string;
   readonly qmpPath: string;
   readonly monitorPath: string;
   readonly incomingPath: string;
@@ -19,15 +24,19 @@ export interface RunPlaces {
 export const RESERVED_NAMES = /^(qmp|monitor|incoming|outgoing|nbd|mirror|still-\d+)\.sock$|^qemu\.log$|^\.*$/;
 
 export function runPlaces(runFolder: string): RunPlaces {
+  const agentFolder = join(dirname(runFolder), `.${basename(runFolder)}`);
   const at = (name: string): string => join(runFolder, name);
+  const beside = (name: string): string => join(agentFolder, name);
   return {
+    folder: runFolder,
+    agentFolder,
     qmpPath: at('qmp.sock'),
     monitorPath: at('monitor.sock'),
     incomingPath: at('incoming.sock'),
-    outgoingPath: at('outgoing.sock'),
+    outgoingPath: beside('outgoing.sock'),
     nbdPath: at('nbd.sock'),
-    mirrorPath: at('mirror.sock'),
-    logPath: at('qemu.log'),
+    mirrorPath: beside('mirror.sock'),
+    logPath: beside('qemu.log'),
   };
 }
 

@@ -12,9 +12,13 @@ import { wait } from '../../system/wait';
 import type { Convergence, GuestPort, InspectedGuest, MemoryInfo, MemoryStart } from '../contract';
 import { clearExports, DiskExports, type DiskReader } from './disk-export';
 import { clearMirrors, DiskMirrors } from './disk-mirror';
-import { assertRunning, findDisks, inspectRunningGuest } from './guest-inspection';
+import { assertRunning, findDisks, inspectRunningGuest, type OutgoingPlace } from './guest-inspection';
 import { GuestMemory } from './guest-memory';
+import { GuestNews } from './guest-news';
+import { giveSocket } from './guest-places';
 import { MigrationStreamReader } from './migration-stream-reader';
+import { whyNoAnswer } from './monitor-holder';
+import { assertNoJobs, watchForJobs } from './others-at-work';
 import { OutgoingMigration } from './outgoing-migration';
 import { findListener } from './process-table';
 import { QmpClient } from './qmp-client';
@@ -22,13 +26,14 @@ import { QmpClient } from './qmp-client';
 /** States in which a guest stands still because a migration had stopped it. */
 const STOPPED_BY_MIGRATION: ReadonlySet<string> = new Set(['postmigrate', 'finish-migrate']);
 const LOOK_TIMEOUT_MS = 5_000;
+/** A monitor that is free greets at once. */
+const GREETING_TIMEOUT_MS = 3_000;
 
 /** Runs what it is given where the guest may run here, and nobody can change that meanwhile. @returns whether it was run */
 export type MayRun = (letRunOn: () => Promise<void>) => Promise<boolean>;
 
-export interface GuestPlaces {
+export interface GuestPlaces extends OutgoingPlace {
   readonly nbdPath: string;
-  readonly outgoingPath: string;
   readonly mirrorPath: string;
 }
 
@@ -36,6 +41,7 @@ export class SourceGuest implements GuestPort {
   readonly #definition: GuestDefinition;
   readonly #places: GuestPlaces;
   readonly #qmp: QmpClient;
+  readonly #news: GuestNews;
   #exports: DiskExports | undefined;
   #memory: GuestMemory | undefined;
   #outgoing: OutgoingMigration | undefined;
@@ -43,9 +49,16 @@ export class SourceGuest implements GuestPort {
   readonly #ifMayRun: MayRun;
   #failed: (error: DwcpError) => void = () => undefined;
 
-  /** @param ifMayRun lets the guest go on only where the journal says that it is this host's @throws QEMU_UNREACHABLE */
+  /**
+   * @param ifMayRun lets the guest go on only where the journal says that it is this host's
+   * @throws GUEST_REFUSED where another program holds its monitor; QEMU_UNREACHABLE, QEMU_TIMEOUT
+   */
   static async connect(definition: GuestDefinition, places: GuestPlaces, ifMayRun: MayRun): Promise<SourceGuest> {
-    return new SourceGuest(definition, places, await QmpClient.connect(definition.qmpPath), ifMayRun);
+    const connecting = QmpClient.connect(definition.qmpPath, GREETING_TIMEOUT_MS);
+    const qmp = await connecting.catch(async (error: unknown) => {
+      throw await whyNoAnswer(error, definition.qmpPath);
+    });
+    return new SourceGuest(definition, places, qmp, ifMayRun);
   }
 
   /** Whether the guest's QEMU is there, in whatever state. */
@@ -58,6 +71,8 @@ export class SourceGuest implements GuestPort {
     this.#definition = definition;
     this.#places = places;
     this.#qmp = qmp;
+    this.#news = new GuestNews(qmp);
+    watchForJobs(qmp, (error) => this.#failed(error));
   }
 
   get mirrorPath(): string {
@@ -72,14 +87,17 @@ export class SourceGuest implements GuestPort {
   onFailure(handler: (error: DwcpError) => void): void {
     this.#failed = handler;
     this.#qmp.onEnd((cause) =>
-      handler(new DwcpError('GUEST_LOST', `The guest’s QEMU has ended: ${cause.message}`, { side: 'source', cause })),
+      handler(
+        this.#news.poweredOff ??
+          new DwcpError('GUEST_LOST', `The guest’s QEMU has ended: ${cause.message}`, { side: 'source', cause }),
+      ),
     );
     this.#outgoing?.onFailure(handler);
   }
 
   /** As inspectRunningGuest(). */
   inspect(images: readonly VmImage[], force: boolean): Promise<InspectedGuest> {
-    return inspectRunningGuest(this.#qmp, this.#definition.command, this.#places.outgoingPath, { images, force });
+    return inspectRunningGuest(this.#qmp, this.#definition.command, this.#places, { images, force });
   }
 
   /** Serves the disks and records what the guest writes to them from now on. */
@@ -100,7 +118,7 @@ export class SourceGuest implements GuestPort {
       this.#qmp,
       this.#places.outgoingPath,
       new MigrationStreamReader(this.#memory),
-      { autoConverge },
+      { autoConverge, peer: this.#places.peer },
     );
     this.#outgoing.onFailure((error) => this.#failed(error));
     await this.#outgoing.start();
@@ -129,7 +147,7 @@ export class SourceGuest implements GuestPort {
           );
         },
       },
-      { autoConverge },
+      { autoConverge, peer: this.#places.peer },
     );
     this.#outgoing = outgoing;
     outgoing.onFailure((error) => this.#failed(error));
@@ -138,6 +156,7 @@ export class SourceGuest implements GuestPort {
 
   /** QEMU copies its disks itself, to whoever answers at `mirrorPath`. */
   async mirrorDisks(images: readonly VmImage[]): Promise<void> {
+    giveSocket(this.#places.mirrorPath, this.#places.peer);
     this.#mirrors = new DiskMirrors(this.#qmp, this.#places.mirrorPath, (error) => this.#failed(error));
     await this.#mirrors.start(await findDisks(this.#qmp, images, 'leave them'));
   }
@@ -182,6 +201,7 @@ export class SourceGuest implements GuestPort {
   /** Lets QEMU stop the guest. @param stopped hears when it did, by QEMU's clock @throws GUEST_PAUSED */
   async pause(stopped: (atMs: number) => void): Promise<void> {
     if (!this.#outgoing) throw new DwcpError('INTERNAL', 'the guest’s memory has not been started');
+    await assertNoJobs(this.#qmp);
     await this.#outgoing.letSwitchOver(stopped);
   }
 
@@ -238,9 +258,10 @@ async function letRunOn(qmp: QmpClient): Promise<void> {
   }
   for (let attempt = 0; attempt < 100; attempt += 1) {
     const { status, running } = await qmp.execute('query-status');
-    if (running || !STOPPED_BY_MIGRATION.has(status)) return;
-    // A failed migration lets the guest go on by itself a moment later; one that completed does not.
-    if (status === 'postmigrate' || attempt > 20) await qmp.execute('cont').catch(() => undefined);
+    const wasReset = status === 'prelaunch' && migration === 'completed';
+    if (running || (!STOPPED_BY_MIGRATION.has(status) && !wasReset)) return;
+    // A failed migration lets the guest go on by itself a moment later; one that completed does not, nor where it was reset since.
+    if (status === 'postmigrate' || wasReset || attempt > 20) await qmp.execute('cont').catch(() => undefined);
     await wait(20);
   }
   throw new DwcpError('QEMU_TIMEOUT', 'The guest stands still after its migration, and QEMU does not let it go on', {

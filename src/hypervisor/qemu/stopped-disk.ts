@@ -3,12 +3,13 @@
  * no lock on the file, so the guest can be started at any time, and ends with its last reader, so with the agent too.
  */
 import { spawn } from 'node:child_process';
-import { mkdirSync, rmSync } from 'node:fs';
-import { dirname } from 'node:path';
+import { rmSync } from 'node:fs';
 import { DwcpError, errnoOf, messageOf } from '../../model/errors';
 import { wait } from '../../system/wait';
 import { NbdClient, type NbdExtent, zeroExtents } from '../nbd-client';
 import { type DiskLayer, nodeOfLayers } from './disk-format';
+import type { GuestIds } from './guest-user';
+import { harmless } from './qemu-program';
 
 const PROGRAM = 'qemu-nbd';
 const EXPORT_NAME = 'disk';
@@ -26,17 +27,21 @@ export class StoppedDisk {
 
   /**
    * @param layers what the disk is made of: no header is asked for more
+   * @param ids as whom: a guest has written what is read; undefined: as this process
    * @throws IMAGE_UNREADABLE with what qemu-nbd says of the file, or where there is no qemu-nbd
    */
-  static async serve(layers: readonly DiskLayer[], socketPath: string): Promise<StoppedDisk> {
-    mkdirSync(dirname(socketPath), { recursive: true, mode: 0o700 });
+  static async serve(
+    layers: readonly DiskLayer[],
+    socketPath: string,
+    ids: GuestIds | undefined,
+  ): Promise<StoppedDisk> {
     rmSync(socketPath, { force: true });
     const path = layers[0]?.path ?? '';
     const node = JSON.stringify({ ...nodeOfLayers(layers), 'force-share': true });
     const server = spawn(
       PROGRAM,
       ['-r', '-e', String(MAX_CLIENTS), '-k', socketPath, '-x', EXPORT_NAME, `json:${node}`],
-      { stdio: ['ignore', 'ignore', 'pipe'] },
+      { stdio: ['ignore', 'ignore', 'pipe'], env: harmless(process.env), ...ids },
     );
     let said = '';
     let failed: Error | undefined;

@@ -5,25 +5,27 @@
 import { rmSync } from 'node:fs';
 import { DwcpError } from '../../model/errors';
 import { until } from '../../system/wait';
+import type { ProcessIdentity } from '../contract';
 import { guestDiskOf } from './disk-export';
-import { type StartedGuest, type StartRules, startGuestProcess } from './guest-process';
+import { type IncomingCommand, startWaiting } from './fed-qemu';
+import type { StartedGuest } from './guest-process';
+import { OWN_PREFIX } from './others-at-work';
 import type { QmpClient } from './qmp-client';
 import { runPlaces } from './run-places';
 
 const LOAD_TIMEOUT_MS = 120_000;
 const LOOK_EVERY_MS = 20;
 
-/** @param disks image ids by path @throws QEMU_REFUSED */
+/** @param disks image ids by path @param started hears of the process at once @throws GUEST_REFUSED, QEMU_REFUSED */
 export async function startWholeReceiver(
-  command: readonly string[],
-  runFolder: string,
-  rules: Omit<StartRules, 'incoming'>,
+  incoming: IncomingCommand,
   disks: ReadonlyMap<string, string>,
+  started: (process: ProcessIdentity) => void,
 ): Promise<StartedGuest> {
-  const { nbdPath } = runPlaces(runFolder);
+  const { nbdPath } = runPlaces(incoming.runFolder);
   rmSync(nbdPath, { force: true });
-  const started = await startGuestProcess(command, runFolder, { ...rules, incoming: true });
-  const { qmp } = started;
+  const qemu = await startWaiting(incoming, started);
+  const { qmp } = qemu;
   try {
     await qmp.execute('nbd-server-start', { addr: { type: 'unix', data: { path: nbdPath } } });
     for (const device of await qmp.execute('query-block')) {
@@ -32,13 +34,13 @@ export async function startWholeReceiver(
       if (imageId !== undefined)
         await qmp.execute('block-export-add', {
           type: 'nbd',
-          id: `dwcp-${imageId}`,
+          id: `${OWN_PREFIX}${imageId}`,
           'node-name': disk?.node,
           name: imageId,
           writable: true,
         });
     }
-    return started;
+    return qemu;
   } catch (error) {
     qmp.close();
     throw error;

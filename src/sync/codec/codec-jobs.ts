@@ -18,6 +18,12 @@ export interface ImageFile {
   readonly cipher?: ContentCipher | undefined;
 }
 
+/** Page hashes that the destination has told, and the key that it has made them with. */
+export interface ToldPages {
+  readonly hashes: Uint8Array;
+  readonly key: Uint8Array;
+}
+
 export interface EncodeJob {
   readonly kind: 'encode';
   readonly file: ImageFile;
@@ -33,7 +39,7 @@ export interface EncodeJob {
     | { readonly fd: number; readonly cipher?: ContentCipher | undefined; readonly hashes: SharedArrayBuffer }
     | undefined;
   /** What to do with a block that the destination holds in another version, whose bytes are not at the source. */
-  readonly pages: 'ask' | 'send' | { readonly hashes: Uint8Array };
+  readonly pages: 'ask' | 'send' | ToldPages;
   /** Page hashes of held versions: read where known, and written for every block sent. */
   readonly pageTable?: SharedPageTable | undefined;
   /** Versions sent before: old bytes where one is what the destination holds; those of blocks that change again are kept there. */
@@ -114,9 +120,20 @@ export interface MeasureJob {
   readonly skip?: SharedArrayBuffer | undefined;
 }
 
-export interface PageHashJob {
-  readonly kind: 'pageHashes';
+/** BLAKE3 of each page, 16 bytes of it: what is kept of a base, and what page hashes that are told are made of. */
+export interface PageDigestJob {
+  readonly kind: 'pageDigests';
   readonly file: ImageFile;
+  readonly list: readonly number[];
+}
+
+/** Hashes of a few blocks, 16 bytes each, as a manifest has them. */
+export interface BlockHashJob {
+  readonly kind: 'blockHashes';
+  readonly file: ImageFile;
+  /** The blocks' bytes, one behind the other, where they are not read from the file. */
+  readonly input?: SharedArrayBuffer | undefined;
+  /** At most a batch of them. */
   readonly list: readonly number[];
 }
 
@@ -215,7 +232,8 @@ export interface CodecJobs {
   decode: { job: DecodeJob; result: DecodeResult };
   dictionaryGain: { job: DictionaryGainJob; result: { readonly plainBytes: number; readonly withBytes: number } };
   measure: { job: MeasureJob; result: { readonly dataBlocks: number } };
-  pageHashes: { job: PageHashJob; result: Uint8Array };
+  pageDigests: { job: PageDigestJob; result: Uint8Array };
+  blockHashes: { job: BlockHashJob; result: Uint8Array };
   recall: { job: RecallJob; result: { readonly equal: number } };
   copy: { job: CopyJob; result: { readonly copied: number; readonly differing: number } };
   sample: { job: SampleJob; result: SampleResult };
@@ -228,3 +246,6 @@ export interface CodecJobs {
 
 export type CodecJob = CodecJobs[keyof CodecJobs]['job'];
 export type CodecResult = CodecJobs[keyof CodecJobs]['result'];
+
+/** What a thread says first: from here on it loads nothing more. */
+export const LOADED = 'loaded';

@@ -7,7 +7,8 @@ import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { DwcpError, type ErrorReport, fromReport, messageOf, toDwcpError } from '../../model/errors';
-import type { CodecJob, CodecJobs, CodecResult } from './codec-jobs';
+import { wait } from '../../system/wait';
+import { type CodecJob, type CodecJobs, type CodecResult, LOADED } from './codec-jobs';
 
 interface Pending {
   readonly job: CodecJob;
@@ -20,6 +21,8 @@ interface Pending {
 interface Lane {
   /** Started when there is something to do: one that dies at once must not be started over and over. */
   worker: Worker | undefined;
+  /** Resolves once its thread has loaded all that it runs, or has ended. */
+  loaded: Promise<void>;
   /** In the order in which the thread does them. */
   readonly jobs: Map<number, Pending>;
 }
@@ -29,6 +32,8 @@ const JOBS_PER_LANE = 2;
 const MOST_DEATHS = 2;
 
 const WORKER = join(__dirname, 'codec-worker.js');
+
+const LOADED_WITHIN_MS = 5_000;
 
 type Reply = { readonly id: number } & ({ readonly result: CodecResult } | { readonly error: ErrorReport });
 
@@ -42,7 +47,8 @@ export class CodecPool {
   /** @param threads 0 takes one a processor */
   constructor(threads: number) {
     this.threads = threads > 0 ? threads : availableParallelism();
-    for (let lane = 0; lane < this.threads; lane += 1) this.#lanes.push({ worker: undefined, jobs: new Map() });
+    for (let lane = 0; lane < this.threads; lane += 1)
+      this.#lanes.push({ worker: undefined, loaded: Promise.resolve(), jobs: new Map() });
     for (const lane of this.#lanes) this.#start(lane);
   }
 
@@ -57,6 +63,11 @@ export class CodecPool {
 
   async close(): Promise<void> {
     this.#closed = true;
+    // A thread that is ended while it loads an add-on takes the whole process with it (napi_throw in koffi).
+    const late = new AbortController();
+    const patience = wait(LOADED_WITHIN_MS, late.signal).catch(() => undefined);
+    await Promise.race([patience, Promise.all(this.#lanes.map(({ loaded }) => loaded))]);
+    late.abort();
     await Promise.all(this.#lanes.map(async (lane) => lane.worker?.terminate()));
     const error = new DwcpError('SUPERSEDED', 'The agent stops');
     for (const pending of [...this.#waiting.splice(0), ...this.#lanes.flatMap((lane) => [...lane.jobs.values()])])
@@ -67,10 +78,15 @@ export class CodecPool {
     const worker = new Worker(WORKER, { resourceLimits: { maxYoungGenerationSizeMb: 8, maxOldGenerationSizeMb: 128 } });
     worker.unref();
     let reason: unknown = 'it ended';
-    worker.on('message', (reply: Reply) => this.#settle(lane, reply));
+    let isLoaded = (): void => undefined;
+    lane.loaded = new Promise((resolve) => (isLoaded = resolve));
+    worker.on('message', (reply: Reply | typeof LOADED) => (reply === LOADED ? isLoaded() : this.#settle(lane, reply)));
     worker.on('error', (error) => (reason = error));
     // Behind the error: by then every reply that it still gave has been heard.
-    worker.on('exit', () => this.#buried(lane, reason));
+    worker.on('exit', () => {
+      isLoaded();
+      this.#buried(lane, reason);
+    });
     lane.worker = worker;
     return worker;
   }

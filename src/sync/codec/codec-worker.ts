@@ -6,11 +6,11 @@
 import { parentPort } from 'node:worker_threads';
 import { errnoOf, toDwcpError } from '../../model/errors';
 import { yieldToOtherThreads } from '../../store/system-calls';
-import type { CodecJob, CodecResult } from './codec-jobs';
+import { type CodecJob, type CodecResult, LOADED } from './codec-jobs';
 import { decode } from './decode-job';
 import { encode, index } from './encode-job';
 import { readExtent, writeExtent } from './extent-jobs';
-import { copy, dictionaryGain, measure, pageHashes, recall, root, sample, seal } from './file-jobs';
+import { blockHashes, copy, dictionaryGain, measure, pageDigests, recall, root, sample, seal } from './file-jobs';
 
 function run(job: CodecJob): CodecResult {
   switch (job.kind) {
@@ -22,8 +22,10 @@ function run(job: CodecJob): CodecResult {
       return dictionaryGain(job);
     case 'measure':
       return measure(job);
-    case 'pageHashes':
-      return pageHashes(job);
+    case 'pageDigests':
+      return pageDigests(job);
+    case 'blockHashes':
+      return blockHashes(job);
     case 'recall':
       return recall(job);
     case 'copy':
@@ -45,6 +47,8 @@ function run(job: CodecJob): CodecResult {
 
 /** The main thread has sockets and heartbeats to serve: with all processors busy it goes first. */
 yieldToOtherThreads(5);
+
+parentPort?.postMessage(LOADED);
 
 const WRITING: ReadonlySet<CodecJob['kind']> = new Set(['decode', 'copy', 'writeExtent', 'seal']);
 

@@ -6,6 +6,7 @@ import { emptyAccount, NO_TIMES } from '../../encoder/account';
 import { BatchEncoder, type BlockToEncode, type HeldVersion } from '../../encoder/batch-encoder';
 import { batchMetaBytes } from '../../encoder/batch-format';
 import { HASH_BYTES, PAGE_HASH_BYTES, writeBlockHash, ZERO_HASH } from '../../encoder/hash';
+import { keyedHashesOf } from '../../encoder/keyed-hash';
 import { writePageHashes } from '../../encoder/page-patch';
 import { NOT_REFERRED } from '../../encoder/references';
 import { fromShared } from '../../encoder/trained-dictionary';
@@ -35,15 +36,16 @@ function addPages(references: ReferenceIndex, from: number, block: number, bytes
 function findIn(
   { plain, references: named, bases }: EncodeJob,
   references: ReferenceIndex | undefined,
-): ((hashes: Buffer) => number[] | undefined) | undefined {
+): ((hashes: Buffer, bytes: Buffer) => number[] | undefined) | undefined {
   const own = named?.from === undefined ? references : undefined;
-  const others = bases && { index: new ReferenceIndex(bases.shared), from: bases.from };
+  const others = bases && { index: new ReferenceIndex(bases.shared), from: bases.from, key: Buffer.from(bases.key) };
   if (plain || (!own && !others)) return undefined;
-  return (hashes) => {
+  return (hashes, bytes) => {
+    const keyed = others && keyedHashesOf(others.key, bytes);
     const addresses = Array.from({ length: PAGES_PER_BLOCK }, (_, page) => {
       const address = own?.find(hashes, page * PAGE_HASH_BYTES) ?? NOT_REFERRED;
-      if (address !== NOT_REFERRED || !others) return address;
-      const inBase = others.index.find(hashes, page * PAGE_HASH_BYTES);
+      if (address !== NOT_REFERRED || !others || !keyed) return address;
+      const inBase = others.index.find(keyed, page * PAGE_HASH_BYTES);
       return inBase === NOT_REFERRED ? NOT_REFERRED : others.from + inBase;
     });
     return addresses.some((address) => address !== NOT_REFERRED) ? addresses : undefined;
@@ -94,8 +96,9 @@ function heldVersion(
     return { hash, pageHashes: Buffer.from(job.pageTable.held, block * PAGE_HASHES_PER_BLOCK, PAGE_HASHES_PER_BLOCK) };
   if (job.pages === 'ask') return 'ask';
   if (job.pages === 'send') return undefined;
-  const hashes = job.pages.hashes.subarray(index * PAGE_HASHES_PER_BLOCK, (index + 1) * PAGE_HASHES_PER_BLOCK);
-  return { hash, pageHashes: Buffer.from(hashes.buffer, hashes.byteOffset, hashes.length) };
+  const { hashes, key } = job.pages;
+  const told = hashes.subarray(index * PAGE_HASHES_PER_BLOCK, (index + 1) * PAGE_HASHES_PER_BLOCK);
+  return { hash, pageHashes: Buffer.from(told.buffer, told.byteOffset, told.length), key: Buffer.from(key) };
 }
 
 export function encode(job: EncodeJob): EncodeResult {
@@ -141,8 +144,8 @@ export function encode(job: EncodeJob): EncodeResult {
     const pages = job.pageTable
       ? Buffer.from(job.pageTable.sent, block * PAGE_HASHES_PER_BLOCK, PAGE_HASHES_PER_BLOCK)
       : ownPageHashes;
-    if (job.pageTable ?? references ?? found) writePageHashes(bytes, pages, 0);
-    toEncode.push({ block, bytes, hash, held: version, references: found?.(pages) });
+    if (job.pageTable ?? references) writePageHashes(bytes, pages, 0);
+    toEncode.push({ block, bytes, hash, held: version, references: found?.(pages, bytes) });
   }
   const common = { sent: toEncode.map((block) => block.block), needPages, zeroBlocks, unchangedBlocks, replacedBlocks };
   if (toEncode.length === 0) {

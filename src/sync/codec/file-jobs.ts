@@ -2,17 +2,18 @@
  * What is asked of a file's blocks otherwise: their hashes, a copy, sealing, a sample of what they would take on the wire.
  */
 import { HASH_BYTES, manifestRoot, writeBlockHash, ZERO_HASH } from '../../encoder/hash';
+import { PAGE_DIGESTS_BYTES, writePageDigests } from '../../encoder/keyed-hash';
 import { compressBound, Packer } from '../../encoder/packer';
-import { writePageHashes } from '../../encoder/page-patch';
 import { BLOCK_SIZE_BYTES, PAGE_SIZE_BYTES } from '../../model/image';
 import { Manifest } from '../../store/manifest';
 import { applyCipher } from '../../store/sealing-key';
 import { BlockWriter, blocksInMemory, readBlocks, writeFully } from './block-io';
 import type {
+  BlockHashJob,
   CopyJob,
   DictionaryGainJob,
   MeasureJob,
-  PageHashJob,
+  PageDigestJob,
   RecallJob,
   RootJob,
   SampleJob,
@@ -21,7 +22,7 @@ import type {
   SealResult,
 } from './codec-jobs';
 import { slicesOf } from './pieces';
-import { PAGE_HASHES_PER_BLOCK, REGION_BYTES, region } from './thread-memory';
+import { REGION_BYTES, region } from './thread-memory';
 
 /** Frames that dictionaries serve: a page or two of the last round, packed fast. */
 const SERVED_BYTES = PAGE_SIZE_BYTES;
@@ -42,14 +43,23 @@ export function measure(job: MeasureJob): { dataBlocks: number } {
   return { dataBlocks };
 }
 
-export function pageHashes(job: PageHashJob): Uint8Array {
-  const out = Buffer.alloc(job.list.length * PAGE_HASHES_PER_BLOCK);
+export function pageDigests(job: PageDigestJob): Uint8Array {
+  const out = Buffer.alloc(job.list.length * PAGE_DIGESTS_BYTES);
   let at = 0;
   for (const list of slicesOf(job.list))
     for (const { bytes } of readBlocks(job.file, { list }, region)) {
-      writePageHashes(bytes, out, at);
-      at += PAGE_HASHES_PER_BLOCK;
+      writePageDigests(bytes, out, at);
+      at += PAGE_DIGESTS_BYTES;
     }
+  return out;
+}
+
+export function blockHashes({ file, input, list }: BlockHashJob): Uint8Array {
+  const out = Buffer.alloc(list.length * HASH_BYTES);
+  const blocks = input
+    ? blocksInMemory(file.sizeBytes, { list }, Buffer.from(input))
+    : readBlocks(file, { list }, region);
+  for (const [index, { bytes }] of blocks.entries()) writeBlockHash(bytes, out, index * HASH_BYTES);
   return out;
 }
 

@@ -3,15 +3,15 @@
  * pages that are not zeros, from all over it.
  */
 import { type FileHandle, open } from 'node:fs/promises';
-import { quickHash } from '../../encoder/hash';
+import { keyedHash } from '../../encoder/keyed-hash';
 import { isZero } from '../../encoder/zero';
 import { BLOCK_SIZE_BYTES, PAGE_SIZE_BYTES } from '../../model/image';
 import { isHole } from '../../store/data-runs';
 
 const SAMPLE_PAGES = 64;
 
-/** A hash over pages from all over a file: enough to tell a copy from something else, every block being checked anyway. */
-export async function sampleOf(handle: FileHandle, sizeBytes: number): Promise<string> {
+/** A keyed hash over pages from all over a file: enough to tell a copy from something else, every block being checked anyway. */
+export async function sampleOf(handle: FileHandle, sizeBytes: number, key: Buffer): Promise<string> {
   const pages = Array.from({ length: SAMPLE_PAGES }, () => Buffer.alloc(PAGE_SIZE_BYTES));
   await Promise.all(
     pages.map((page, index) =>
@@ -23,7 +23,7 @@ export async function sampleOf(handle: FileHandle, sizeBytes: number): Promise<s
       ),
     ),
   );
-  return quickHash(Buffer.concat(pages)).toString('hex');
+  return keyedHash(key, ...pages).toString('hex');
 }
 
 /**

@@ -1,11 +1,11 @@
 /**
  * The hashes of what a file really holds, learnt by reading it on the worker threads; holes are not read.
  */
-import { open } from 'node:fs/promises';
 import { HASH_BYTES } from '../../encoder/hash';
 import { BLOCK_SIZE_BYTES } from '../../model/image';
 import { dataRuns } from '../../store/data-runs';
 import { Manifest } from '../../store/manifest';
+import { openImage } from '../../system/image-roots';
 import type { CodecPool } from './codec-pool';
 import { inLanes, type Piece, piecesOf } from './pieces';
 
@@ -15,7 +15,7 @@ const HOLE_BLOCKS = 65_536;
 
 /** The hashes of a file as it is. */
 export async function measureFile(path: string, sizeBytes: number, pool: CodecPool): Promise<Manifest> {
-  const handle = await open(path, 'r');
+  const handle = await openImage(path);
   try {
     const held = new Manifest(sizeBytes);
     await measure(handle.fd, held, pool);

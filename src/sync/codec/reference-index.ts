@@ -1,7 +1,8 @@
 /**
  * Which pages the destination has somewhere: an index from page hashes to addresses, in shared memory, filled and asked by the
  * worker threads. An address is a page's number in all sources one behind the other, in the order in which the source
- * named them to the destination. XXH3-64 finds; the block's BLAKE3, checked by the destination, decides.
+ * named them to the destination. Of this host's own files XXH3-64 finds, of bases what the destination has told; the block's
+ * BLAKE3, checked by the destination, decides.
  *
  * Memory: 16 bytes a page (4 MiB for each GiB of a source), at most MAX_PAGES of them (64 MiB); what lies behind is not found.
  */
@@ -16,6 +17,11 @@ const PROBES = 16;
 
 const ZERO_PAGE = quickHash(Buffer.alloc(PAGE_SIZE_BYTES));
 const [ZERO_HIGH, ZERO_LOW] = [ZERO_PAGE.readInt32LE(0), ZERO_PAGE.readInt32LE(4)];
+
+/** Zeros, as either kind of hash has them, are not looked for. */
+function isOfZeros(high: number, low: number): boolean {
+  return (high === ZERO_HIGH && low === ZERO_LOW) || (high === 0 && low === 0);
+}
 
 export interface SharedReferences {
   /** The hash of the page at each address, as two words. */
@@ -47,7 +53,7 @@ export class ReferenceIndex {
     if (2 * address >= this.#hashes.length) return;
     this.#hashes[2 * address] = high;
     this.#hashes[2 * address + 1] = low;
-    if (high === ZERO_HIGH && low === ZERO_LOW) return;
+    if (isOfZeros(high, low)) return;
     for (let probe = 0; probe < PROBES; probe += 1) {
       const slot = (low + probe) & this.#mask;
       const taken = Atomics.compareExchange(this.#slots, slot, 0, address + 1);
@@ -55,10 +61,10 @@ export class ReferenceIndex {
     }
   }
 
-  /** Where a page with this hash is, or NOT_REFERRED. Zeros are not looked for. */
+  /** Where a page with this hash is, or NOT_REFERRED. */
   find(hashes: Buffer, offset: number): number {
     const [high, low] = [hashes.readInt32LE(offset), hashes.readInt32LE(offset + 4)];
-    if (high === ZERO_HIGH && low === ZERO_LOW) return NOT_REFERRED;
+    if (isOfZeros(high, low)) return NOT_REFERRED;
     for (let probe = 0; probe < PROBES; probe += 1) {
       const taken = this.#slots[(low + probe) & this.#mask] ?? 0;
       if (taken === 0) return NOT_REFERRED;
@@ -72,8 +78,12 @@ export class ReferenceIndex {
   }
 }
 
-/** @property from address of the first page that is found in it */
+/**
+ * @property from address of the first page that is found in it
+ * @property key that the destination has made their hashes with
+ */
 export interface BasePages {
   readonly shared: SharedReferences;
+  readonly key: Uint8Array;
   readonly from: number;
 }

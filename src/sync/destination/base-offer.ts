@@ -2,10 +2,13 @@
  * The destination's half of references to bases: which of this host's bases look like what is going to come, judged by a
  * sample of its pages, and where in the space of addresses their pages lie. The source's half is base-pages.ts.
  */
+import { randomBytes } from 'node:crypto';
 import { type FileHandle, open } from 'node:fs/promises';
-import { PAGE_HASH_BYTES } from '../../encoder/hash';
+import { HASH_BYTES, PAGE_HASH_BYTES } from '../../encoder/hash';
+import { HASH_KEY_BYTES, keyedPageHashes } from '../../encoder/keyed-hash';
 import { pagesOfBlocks } from '../../model/image';
 import type { BaseDisk, BaseStore } from '../../store/base-disks';
+import { inSlices } from '../../store/in-slices';
 import type { ReferenceSource } from '../codec/codec-jobs';
 import { MAX_PAGES } from '../codec/reference-index';
 
@@ -15,6 +18,7 @@ const BASES_FROM = 2 ** 40;
 const LEAST_SHARE = 0.05;
 const MAX_BASES = 16;
 const PREFILTER_BITS = 16;
+const PAGES_AT_ONCE = 65_536;
 
 export interface OfferedBase {
   readonly base: BaseDisk;
@@ -22,6 +26,8 @@ export interface OfferedBase {
 }
 
 export class BaseOffer {
+  /** Page hashes that cross for this migration are made with it. Another agent has another: then they are asked for again. */
+  readonly pageKey: Buffer = randomBytes(HASH_KEY_BYTES);
   readonly #store: BaseStore;
   readonly #tenant: string | undefined;
   readonly #handles: FileHandle[] = [];
@@ -41,12 +47,13 @@ export class BaseOffer {
     return (await this.#ofTenant()).length > 0;
   }
 
-  /** @param sample page hashes of what comes; asked again, it is the same offer */
+  /** @param sample keyed page hashes of what comes; asked again, it is the same offer */
   async offer(sample: Buffer): Promise<readonly OfferedBase[]> {
     this.#offered ??= await this.#choose(sample);
     return this.#offered;
   }
 
+  /** The digests of its pages, for keyedPageHashes(). */
   pagesOf(name: string): Promise<Buffer | undefined> {
     const known = this.offered.find(({ base }) => base.name === name);
     return known ? this.#store.pagesOf(known.base) : Promise.resolve(undefined);
@@ -67,8 +74,8 @@ export class BaseOffer {
     for (const base of await this.#ofTenant()) {
       const theirs = pagesOfBlocks(base.sizeBytes);
       if (offered.length >= MAX_BASES || pages + theirs > MAX_PAGES || !(await this.#store.isWhole(base))) continue;
-      const hashes = await this.#store.pagesOf(base);
-      const hits = hashes ? countHits(hashes, sample) : 0;
+      const digests = await this.#store.pagesOf(base);
+      const hits = digests ? await this.#hitsIn(digests, sample) : 0;
       const handle = hits < wanted ? undefined : await open(base.path, 'r').catch(() => undefined);
       if (!handle) continue;
       this.#handles.push(handle);
@@ -77,10 +84,19 @@ export class BaseOffer {
     }
     return offered;
   }
+
+  async #hitsIn(digests: Buffer, sample: Buffer): Promise<number> {
+    const count = hitCounter(sample);
+    let hits = 0;
+    await inSlices(digests.length / HASH_BYTES, PAGES_AT_ONCE, (first, end) => {
+      hits += count(keyedPageHashes(this.pageKey, digests.subarray(first * HASH_BYTES, end * HASH_BYTES)));
+    });
+    return hits;
+  }
 }
 
-/** How many pages of a sample are among these. */
-function countHits(hashes: Buffer, sample: Buffer): number {
+/** Counts how many pages of a sample are among some; one that was found is not counted again. */
+function hitCounter(sample: Buffer): (hashes: Buffer) => number {
   const keyAt = (bytes: Buffer, at: number): string => bytes.toString('latin1', at, at + PAGE_HASH_BYTES);
   const left = new Map<string, number>();
   const mayBe = new Uint8Array(2 ** PREFILTER_BITS);
@@ -88,12 +104,14 @@ function countHits(hashes: Buffer, sample: Buffer): number {
     left.set(keyAt(sample, at), (left.get(keyAt(sample, at)) ?? 0) + 1);
     mayBe[sample.readUInt16LE(at)] = 1;
   }
-  let hits = 0;
-  for (let at = 0; at < hashes.length && left.size > 0; at += PAGE_HASH_BYTES) {
-    if (mayBe[hashes.readUInt16LE(at)] === 0) continue;
-    const key = keyAt(hashes, at);
-    hits += left.get(key) ?? 0;
-    left.delete(key);
-  }
-  return hits;
+  return (hashes) => {
+    let hits = 0;
+    for (let at = 0; at < hashes.length && left.size > 0; at += PAGE_HASH_BYTES) {
+      if (mayBe[hashes.readUInt16LE(at)] === 0) continue;
+      const key = keyAt(hashes, at);
+      hits += left.get(key) ?? 0;
+      left.delete(key);
+    }
+    return hits;
+  };
 }

@@ -37,7 +37,8 @@ export class Bookkeeping {
     if (this.#takenBytes + bytes > this.#limitBytes)
       throw new DwcpError(
         'MEMORY_LIMIT',
-        `${what} needs ${formatBytes(bytes)} of memory for bookkeeping, and ${formatBytes(this.#limitBytes - this.#takenBytes)} of ${formatBytes(this.#limitBytes)} are free`,
+        `${what} needs ${formatBytes(bytes)} of memory for bookkeeping, ` +
+          `and ${formatBytes(this.#limitBytes - this.#takenBytes)} of ${formatBytes(this.#limitBytes)} are free`,
         { side: 'destination' },
       );
     this.#takenBytes += bytes;

@@ -11,8 +11,9 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { quickHash } from '../../encoder/hash';
-import type { GuestReceiver, ProcessIdentity, WholePlaces } from '../../hypervisor/contract';
+import type { GuestReceiver, GuestSetUp, ProcessIdentity, WholePlaces } from '../../hypervisor/contract';
 import { DwcpError, hasCode, toDwcpError } from '../../model/errors';
+import { throwCannotRun } from '../../model/guest-refusals';
 import { readIfThere, writeDurably } from '../../store/durable-file';
 import { removeDurably } from '../../store/durable-folder';
 import type { WorkingImage } from './working-image';
@@ -37,7 +38,7 @@ const startedSchema = z.strictObject({ resumedAtMs: z.number().optional(), respo
 export class DestinationGuest {
   readonly #folder: string;
   readonly #receiver: GuestReceiver;
-  #setUp: { readonly prefix: Buffer; readonly sectionId: number } | undefined;
+  #setUp: GuestSetUp | undefined;
   #places: WholePlaces | undefined;
 
   constructor(folder: string, receiver: GuestReceiver) {
@@ -53,6 +54,11 @@ export class DestinationGuest {
     this.#setUp = { prefix, sectionId };
     memory.onAccepted((blocks) => this.#receiver.changed(blocks));
     this.#receiver.begin(this.#setUp, memory.fd, (block) => memory.held.isZero(block));
+  }
+
+  /** Its QEMU takes what comes. @throws GUEST_REFUSED with QEMU's reason where it never will */
+  async ready(): Promise<void> {
+    if (this.begun) await this.#receiver.ready().catch(throwCannotRun);
   }
 
   get leftBytes(): number {
@@ -75,15 +81,18 @@ export class DestinationGuest {
       commands: commands.toString('base64'),
       devices: devices.toString('base64'),
     });
-    await Promise.all([writeDurably(this.#statePath, text), this.#receiver.load({ commands, devices })]);
+    await Promise.all([
+      writeDurably(this.#statePath, text),
+      this.#receiver.load({ commands, devices }).catch(throwCannotRun),
+    ]);
     await this.#rememberLoaded(text);
   }
 
   /** QEMU receives it by its own means from now on; whatever came before is of no use any more. */
-  async receiveWhole(disks: ReadonlyMap<string, string>): Promise<WholePlaces> {
+  async receiveWhole(disks: ReadonlyMap<string, string>, setUp: GuestSetUp | undefined): Promise<WholePlaces> {
     this.#setUp = undefined;
     await removeDurably(this.#statePath);
-    this.#places = await this.#receiver.receiveWhole(disks);
+    this.#places = await this.#receiver.receiveWhole(disks, setUp).catch(throwCannotRun);
     return this.#places;
   }
 
@@ -170,6 +179,7 @@ export class DestinationGuest {
   }
 
   async discard(): Promise<void> {
+    this.#setUp = undefined;
     await this.#receiver.discard();
     await removeDurably(this.#startedPath, this.#loadedPath, this.#statePath);
   }

@@ -3,49 +3,53 @@
  * happen here. Every step may be asked for again and gives the same answer. Carries out DESTINATION_TABLE of
  * src/model/ownership-machine.ts: what changes who owns the VM happens inside the VM's lock.
  */
-import { stat } from 'node:fs/promises';
-import { join } from 'node:path';
 import type { WholePlaces } from '../../hypervisor/contract';
 import { onAbort } from '../../model/abort';
 import { DwcpError } from '../../model/errors';
 import { MEMORY_IMAGE_ID } from '../../model/guest';
-import { looksOf } from '../../model/image';
 import { ownValue } from '../../model/own-value';
 import { DESTINATION_TABLE, destinationState } from '../../model/ownership-machine';
-import { readIfThere, writeDurably } from '../../store/durable-file';
-import { assertSameId } from '../../store/id-path';
+import type { OwnedVm } from '../../store/ownership-journal';
 import { type DestinationStep, destinationStep } from '../hand-over/own-step';
 import { DestinationGuest, NeverRan, type StartedGuest } from './destination-guest';
 import {
   type DestinationContext,
   type DestinationRecord,
-  destinationRecordSchema,
+  livingHere,
+  readRecord,
   recordFolder,
+  recordWrittenAtMs,
   removeRecord,
+  setUpOf,
+  writeRecord,
 } from './destination-record';
-import { installImage, installLinked, linkInPlace, makeWorkFile, unlinkFromPlace } from './image-places';
+import { unlinkFromPlace } from './image-places';
 import { OpenImages } from './open-images';
+import { refusal } from './permitted';
+import type { WorkingImage } from './working-image';
 
 export class DestinationMigration {
   readonly record: DestinationRecord;
   readonly images: OpenImages;
+  readonly #folder: string;
   readonly #context: DestinationContext;
   readonly #guest: DestinationGuest | undefined;
   #step: Promise<unknown> = Promise.resolve();
   #started: StartedGuest | undefined;
   /** No data is taken in any more: the VM has been taken over, or given up. */
   #closedToData = false;
-  #takingOver = 0;
+  #settlements = 0;
 
   constructor(record: DestinationRecord, context: DestinationContext) {
     this.record = record;
     this.#context = context;
+    this.#folder = recordFolder(context.dataDir, record.migrationId);
     this.images = new OpenImages(record, context);
     const { guest, vmId, images, mode } = record;
     // Nothing runs for a warm-up or a plan, nor for a session that a peer has made itself.
     if (mode !== 'migrate' || !guest) return;
-    const receiver = context.activator.receiveGuest(vmId, guest.command, guest.ramBlocks, images);
-    this.#guest = new DestinationGuest(this.#folder(), receiver);
+    const receiver = context.activator.receiveGuest(vmId, guest.command, guest.ramBlocks, images, guest.hardware);
+    this.#guest = new DestinationGuest(this.#folder, receiver);
   }
 
   /** How the guest began to run here, where one did. */
@@ -54,22 +58,13 @@ export class DestinationMigration {
   }
 
   static async load(migrationId: string, context: DestinationContext): Promise<DestinationMigration | undefined> {
-    const path = join(recordFolder(context.dataDir, migrationId), 'record.json');
-    const text = await readIfThere(path);
-    if (!text) return undefined;
-    const record = destinationRecordSchema.parse(JSON.parse(text.toString('utf8')));
-    assertSameId(path, migrationId, record.migrationId);
-    return new DestinationMigration(record, context);
+    const record = await readRecord(context.dataDir, migrationId);
+    return record && new DestinationMigration(record, context);
   }
 
-  async save(): Promise<void> {
-    await writeDurably(join(this.#folder(), 'record.json'), JSON.stringify(this.record, null, 1));
-  }
+  readonly save = (): Promise<void> => writeRecord(this.#context.dataDir, this.record);
 
-  /** When it was begun here; the Unix time. */
-  async savedAtMs(): Promise<number> {
-    return (await stat(join(this.#folder(), 'record.json'))).mtimeMs;
-  }
+  readonly savedAtMs = (): Promise<number> => recordWrittenAtMs(this.#context.dataDir, this.record);
 
   /** Before anything that a source sends is taken in. @throws ABANDONED where the VM is not promised any more */
   async assertTakesData(): Promise<void> {
@@ -95,15 +90,20 @@ export class DestinationMigration {
   }
 
   get takesData(): boolean {
-    return !this.#closedToData && this.#takingOver === 0;
+    return !this.#closedToData && this.#settlements === 0;
   }
 
   /** All images are open: the guest's QEMU is started and fed what is held of its memory before anything is sent. Idempotent. */
   async beginGuestAhead(): Promise<void> {
-    const setUp = this.record.guest?.setUp;
-    if (!setUp || !this.#guest || this.#guest.begun) return;
-    if (!(await this.images.allOpen())) return;
-    await this.#beginGuest(Buffer.from(setUp.prefix, 'base64'), setUp.sectionId, 'ahead');
+    const setUp = setUpOf(this.record);
+    if (!setUp || !this.#guest || this.#guest.begun || !(await this.images.allOpen())) return;
+    await this.#beginGuest(setUp.prefix, setUp.sectionId, 'ahead');
+  }
+
+  /** Before anything is sent: its QEMU has started here and taken the set-up. @throws GUEST_REFUSED with QEMU's reason */
+  async guestReady(): Promise<void> {
+    await this.beginGuestAhead();
+    await this.#theGuest.ready();
   }
 
   /** The set-up of a running guest: its QEMU is started and fed from now on. All its images are open. */
@@ -116,8 +116,20 @@ export class DestinationMigration {
     return this.takeIn(async () => {
       if (when === 'ahead' && this.#theGuest.begun) return;
       await this.#theGuest.forgetState();
-      for (const { imageId, path } of this.record.images) if (imageId !== MEMORY_IMAGE_ID) await linkInPlace(path);
+      await this.images.linkDisks();
       this.#theGuest.begin(prefix, sectionId, await this.images.image(MEMORY_IMAGE_ID));
+    });
+  }
+
+  /** The source does not know what an image was begun from: that goes back to where it lay, and the image begins empty. */
+  withoutBaseline(imageId: string): Promise<WorkingImage> {
+    return this.takeIn(async () => {
+      if (!(await this.images.image(imageId, 'empty')).proof.isGiven) {
+        if (this.#guest?.begun) await this.#guest.discard();
+        await unlinkFromPlace(this.images.parametersOf(imageId).imagePath);
+        await this.images.yieldImage(imageId);
+      }
+      return this.images.image(imageId, 'empty');
     });
   }
 
@@ -146,17 +158,8 @@ export class DestinationMigration {
   receiveWholeGuest(): Promise<void> {
     return this.#inTurn(async () => {
       await this.assertTakesData();
-      const disks = new Map<string, string>();
       await this.#theGuest.discard();
-      for (const { path } of this.record.images) await unlinkFromPlace(path);
-      await this.images.keepAll();
-      for (const { imageId, kind, path, sizeBytes } of this.record.images) {
-        if (kind !== 'disk') continue;
-        await makeWorkFile(path, sizeBytes);
-        await linkInPlace(path);
-        disks.set(path, imageId);
-      }
-      await this.#theGuest.receiveWhole(disks);
+      await this.#theGuest.receiveWhole(await this.images.emptyDisks(), setUpOf(this.record));
     });
   }
 
@@ -168,10 +171,7 @@ export class DestinationMigration {
   /** Where a guest that comes by QEMU's own means is let in. @throws PROTOCOL_VIOLATION where none does */
   get wholePlaces(): WholePlaces {
     const places = this.#theGuest.wholePlaces;
-    if (!places)
-      throw new DwcpError('PROTOCOL_VIOLATION', `No QEMU waits for the guest of migration ${this.record.migrationId}`, {
-        side: 'destination',
-      });
+    if (!places) throw refusal(`No QEMU waits for the guest of migration ${this.record.migrationId}`);
     return places;
   }
 
@@ -181,19 +181,12 @@ export class DestinationMigration {
    * @throws FENCED, INTEGRITY_MISMATCH, and then nothing has changed; ABANDONED where it will never be started here
    */
   async takeOver(roots: Readonly<Record<string, string>>, dataEnded: () => Promise<void>): Promise<void> {
-    // What is looked at stays as it is: nothing new is taken in from here on, unless the look says no.
-    this.#takingOver += 1;
-    try {
-      await dataEnded();
-      await this.#exclusively(async (own) => {
-        own.assert('take_over');
-        if (own.state === 'installed') return;
-        if (own.state === 'promised') await this.#becomeMine(own, roots);
-        await this.#install(own);
-      });
-    } finally {
-      this.#takingOver -= 1;
-    }
+    await this.#settling(dataEnded, async (own) => {
+      own.assert('take_over');
+      if (own.state === 'installed') return;
+      if (own.state === 'promised') await this.#becomeMine(own, roots);
+      await this.#install(own);
+    });
   }
 
   async #becomeMine(own: DestinationStep, roots: Readonly<Record<string, string>>): Promise<void> {
@@ -235,10 +228,10 @@ export class DestinationMigration {
 
   /**
    * Promises durably not to start the VM for this migration; keeps what has arrived as baseline.
-   * @throws ALREADY_PAST_RETURN where the VM is this host's already
+   * @param dataEnded waits for what is being taken in @throws ALREADY_PAST_RETURN where the VM is this host's already
    */
-  abandon(): Promise<void> {
-    return this.#exclusively(async (own) => {
+  abandon(dataEnded: () => Promise<void>): Promise<void> {
+    return this.#settling(dataEnded, async (own) => {
       if (this.record.mode === 'migrate') {
         own.assert('abandon');
         this.#closedToData = true;
@@ -248,12 +241,31 @@ export class DestinationMigration {
     });
   }
 
+  /**
+   * The source has rolled its claim back and claimed the VM again, for the same migration: what has arrived is kept as baseline, and
+   * `promise` puts the newer claim's record in the place of this one before anybody else has a turn.
+   */
+  giveWay<T>(promise: (vm: OwnedVm) => Promise<T>): Promise<T> {
+    return this.#exclusively(async (own) => {
+      own.assert('prepare');
+      if (own.state === 'promised') {
+        await this.#keepWhatArrived();
+        await this.images.end();
+      }
+      return promise(own.vm);
+    });
+  }
+
   async #giveUp(): Promise<void> {
+    await this.#keepWhatArrived();
+    await this.#forget();
+  }
+
+  async #keepWhatArrived(): Promise<void> {
     this.#closedToData = true;
     await this.#guest?.discard();
-    if (this.#guest) for (const { path } of this.record.images) await unlinkFromPlace(path);
+    if (this.#guest) await this.images.leavePlaces();
     await this.images.keepAll();
-    await this.#forget();
   }
 
   /** Closes files; nothing is decided. */
@@ -263,34 +275,18 @@ export class DestinationMigration {
   }
 
   async #install(own: DestinationStep): Promise<void> {
-    const { vmId, fence, generation, guest } = this.record;
-    const { store, pool, registry, activator } = this.#context;
+    const { fence, guest } = this.record;
+    const { registry, activator } = this.#context;
     this.#closedToData = true;
     const whole = await this.#guest?.cameWhole();
     // What QEMU brings by itself has no RAM image.
     const images = this.record.images.filter(({ kind }) => !whole || kind === 'disk');
     // A guest waits for nothing but its own start; what is left to do concerns files only.
     this.#started = await this.#start(own);
-    for (const { imageId } of images) {
-      const parameters = this.images.parametersOf(imageId);
-      const image = await this.images.ifOpen(imageId);
-      await image?.close();
-      const held = image?.verifiedRoot === undefined ? undefined : image.held;
-      if (whole) await installLinked(parameters, store);
-      else if ((await readIfThere(parameters.journalPath)) !== undefined)
-        await installImage(parameters, generation, store, pool, held);
-    }
+    await this.images.putInPlace(images, whole ? 'brought by QEMU' : 'journalled');
     // A guest's RAM image is of no more use for it here, whatever a crash has made of it.
     await activator.activate(guest ? images.filter(({ kind }) => kind === 'disk') : images);
-    const definition = guest ? { command: guest.command, qmpPath: guest.qmpPath } : this.record.definition;
-    await registry.put({
-      vmId,
-      images: images.map(({ imageId, kind, path }) => ({ imageId, kind, path })),
-      presence: 'here',
-      generation,
-      ...looksOf(this.record),
-      ...(definition && { guest: definition }),
-    });
+    await registry.put(livingHere(this.record, images));
     await own.happened('installed', fence, this.#started && { note: JSON.stringify(this.#started) });
     this.#guest?.release();
     await this.#forget();
@@ -320,10 +316,7 @@ export class DestinationMigration {
   }
 
   get #theGuest(): DestinationGuest {
-    if (!this.#guest)
-      throw new DwcpError('PROTOCOL_VIOLATION', `Migration ${this.record.migrationId} moves no running guest`, {
-        side: 'destination',
-      });
+    if (!this.#guest) throw refusal(`Migration ${this.record.migrationId} moves no running guest`);
     return this.#guest;
   }
 
@@ -334,15 +327,22 @@ export class DestinationMigration {
     return next;
   }
 
+  /** What is looked at stays as it is: nothing new is taken in from here on, unless the look says no. */
+  async #settling<T>(dataEnded: () => Promise<void>, settle: (own: DestinationStep) => Promise<T>): Promise<T> {
+    this.#settlements += 1;
+    try {
+      await dataEnded();
+      return await this.#exclusively(settle);
+    } finally {
+      this.#settlements -= 1;
+    }
+  }
+
   /** As inTurn(), and inside the VM's lock. */
   #exclusively<T>(step: (own: DestinationStep) => Promise<T>): Promise<T> {
     const { vmId, migrationId } = this.record;
     return this.#inTurn(() =>
       this.#context.ownership.exclusively(vmId, async (vm) => step(await destinationStep(vm, migrationId))),
     );
-  }
-
-  #folder(): string {
-    return recordFolder(this.#context.dataDir, this.record.migrationId);
   }
 }

@@ -1,19 +1,21 @@
 /**
  * What a destination has on record of a migration, where that lies, and what the migration works with on its host.
  */
+import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
-import type { VmActivator } from '../../hypervisor/contract';
+import type { GuestSetUp, VmActivator } from '../../hypervisor/contract';
 import { guestDefinitionSchema, guestSpecSchema } from '../../model/guest';
 import { hostIdSchema, migrationIdSchema, tenantSchema, vmIdSchema, vmTypeSchema, vmUuidSchema } from '../../model/ids';
-import { imageSpecSchema, MAX_IMAGES } from '../../model/image';
+import { imageSpecSchema, looksOf, MAX_VM_IMAGES } from '../../model/image';
 import type { BaseStore } from '../../store/base-disks';
 import type { BaselineStore } from '../../store/baselines';
 import type { DictionaryStore } from '../../store/dictionaries';
+import { readIfThere, writeDurably } from '../../store/durable-file';
 import { removeDurably } from '../../store/durable-folder';
-import { idPath } from '../../store/id-path';
+import { assertSameId, idPath } from '../../store/id-path';
 import type { OwnershipJournal } from '../../store/ownership-journal';
-import type { VmRegistry } from '../../store/vm-registry';
+import type { VmRecord, VmRegistry } from '../../store/vm-registry';
 import type { CodecPool } from '../codec/codec-pool';
 import type { Bookkeeping } from './bookkeeping';
 
@@ -39,7 +41,7 @@ export const destinationRecordSchema = z.strictObject({
   images: z
     .array(imageSpecSchema.extend({ path: z.string().min(1) }))
     .min(1)
-    .max(MAX_IMAGES),
+    .max(MAX_VM_IMAGES),
   /** A guest that does not run: how it is started here. */
   definition: guestDefinitionSchema.optional(),
   /** A running guest: how its QEMU is started here, and how its memory lies in its image. */
@@ -50,6 +52,7 @@ export const destinationRecordSchema = z.strictObject({
       qmpPath: z.string().min(1),
       sharedFiles: guestSpecSchema.shape.sharedFiles,
       setUp: guestSpecSchema.shape.setUp,
+      hardware: guestSpecSchema.shape.hardware.optional(),
     })
     .optional(),
 });
@@ -80,4 +83,46 @@ export function recordFolder(dataDir: string, migrationId: string): string {
 /** The record and what lies beside it; not there again after a crash. */
 export async function removeRecord(dataDir: string, migrationId: string): Promise<void> {
   await removeDurably(recordFolder(dataDir, migrationId));
+}
+
+export async function writeRecord(dataDir: string, record: DestinationRecord): Promise<void> {
+  await writeDurably(recordFile(dataDir, record.migrationId), JSON.stringify(record, null, 1));
+}
+
+/** Unix time. */
+export async function recordWrittenAtMs(dataDir: string, { migrationId }: DestinationRecord): Promise<number> {
+  return (await stat(recordFile(dataDir, migrationId))).mtimeMs;
+}
+
+function recordFile(dataDir: string, migrationId: string): string {
+  return join(recordFolder(dataDir, migrationId), 'record.json');
+}
+
+/** @returns undefined where there is none @throws what does not fit in it */
+export async function readRecord(dataDir: string, migrationId: string): Promise<DestinationRecord | undefined> {
+  const path = recordFile(dataDir, migrationId);
+  const text = await readIfThere(path);
+  if (!text) return undefined;
+  const record = destinationRecordSchema.parse(JSON.parse(text.toString('utf8')));
+  assertSameId(path, migrationId, record.migrationId);
+  return record;
+}
+
+/** The VM as it is from now on. @param images those that it has here */
+export function livingHere(record: DestinationRecord, images: DestinationRecord['images']): VmRecord {
+  const { vmId, generation, guest } = record;
+  const definition = guest ? { command: guest.command, qmpPath: guest.qmpPath } : record.definition;
+  return {
+    vmId,
+    images: images.map(({ imageId, kind, path }) => ({ imageId, kind, path })),
+    presence: 'here',
+    generation,
+    ...looksOf(record),
+    ...(definition && { guest: definition }),
+  };
+}
+
+/** How the guest's stream began when it was looked at; undefined where that was not understood, or there is no running guest. */
+export function setUpOf({ guest }: DestinationRecord): GuestSetUp | undefined {
+  return guest?.setUp && { prefix: Buffer.from(guest.setUp.prefix, 'base64'), sectionId: guest.setUp.sectionId };
 }

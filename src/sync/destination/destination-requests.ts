@@ -2,10 +2,12 @@
  * What a source asks over a session, and how the destination answers: one handler for each request of protocol.ts. What is
  * asked of a migration goes to its own object; who owns the VM is settled by the hub, whoever asks.
  */
-import { HASH_BYTES, PAGE_HASH_BYTES } from '../../encoder/hash';
+import { HASH_BYTES } from '../../encoder/hash';
+import { keyedPageHashes } from '../../encoder/keyed-hash';
 import { compressBound, Packer } from '../../encoder/packer';
 import { shareDictionary } from '../../encoder/trained-dictionary';
 import { DwcpError } from '../../model/errors';
+import { baseMark } from '../../store/base-disks';
 import type { Answer, Message } from '../../transport/control-channel';
 import type { ReceivingSession } from '../../transport/receiving-session';
 import {
@@ -82,7 +84,12 @@ export function destinationRequests(hub: Requested, context: DestinationContext)
       const { imageId, useBaseline } = readBody(openImageSchema, message);
       const migration = await incoming.get(session.id);
       await hub.yieldStandard(session.id);
-      const image = await migration.images.image(imageId, useBaseline ? 'baseline' : 'empty');
+      let image = await migration.images.image(imageId, useBaseline ? 'baseline' : 'empty');
+      if (!image.proof.isGiven) {
+        const next = useBaseline ? await image.proof.next(session, message.payload) : undefined;
+        if (typeof next === 'object') return { body: { prove: next } };
+        if (next === undefined) image = await migration.withoutBaseline(imageId);
+      }
       await image.beginPass();
       const root = await context.pool.run({
         kind: 'root',
@@ -97,6 +104,7 @@ export function destinationRequests(hub: Requested, context: DestinationContext)
           root,
           zero,
           bases: await migration.images.hasBases(),
+          pageKey: migration.images.pageKey.toString('hex'),
         },
       };
     },
@@ -118,14 +126,14 @@ export function destinationRequests(hub: Requested, context: DestinationContext)
     page_hashes: async (message, session) => {
       const { image } = readBody(pageHashesSchema, message);
       const working = await imageOf(incoming, session, image);
+      const { pageKey } = (await incoming.get(session.id)).images;
       const count = message.payload.length / 4;
       if (!Number.isInteger(count) || count > MAX_PAGE_HASH_BLOCKS)
         throw new DwcpError('PROTOCOL_VIOLATION', `${count} blocks are too many to ask for`, { side: 'destination' });
       const list = Array.from({ length: count }, (_, index) => message.payload.readUInt32BE(index * 4));
       if (list.some((block) => block >= working.held.blocks))
         throw new DwcpError('PROTOCOL_VIOLATION', 'The image has no such blocks', { side: 'destination' });
-      const hashes = await working.pageHashes(list);
-      return { body: {}, payload: Buffer.from(hashes.buffer, hashes.byteOffset, hashes.length) };
+      return { body: {}, payload: keyedPageHashes(pageKey, Buffer.from(await working.pageDigests(list))) };
     },
 
     references: async (message, session) => {
@@ -135,12 +143,13 @@ export function destinationRequests(hub: Requested, context: DestinationContext)
 
     bases: async (message, session) => {
       const sample = message.payload.subarray(0, MAX_SAMPLE_BYTES);
-      const offered = await (await incoming.get(session.id)).images.offerBases(Buffer.from(sample));
+      const { images } = await incoming.get(session.id);
+      const offered = await images.offerBases(Buffer.from(sample));
       return {
         body: {
           bases: offered.map(({ base: { name, root, sizeBytes }, source: { from } }) => ({
             name,
-            root,
+            mark: baseMark(root, images.pageKey),
             sizeBytes,
             from,
           })),
@@ -150,12 +159,14 @@ export function destinationRequests(hub: Requested, context: DestinationContext)
 
     base_pages: async (message, session) => {
       const { name, first, count } = readBody(basePagesSchema, message);
-      const pages = await (await incoming.get(session.id)).images.basePages(name);
-      if (!pages || (first + count) * PAGE_HASH_BYTES > pages.length)
+      const { images } = await incoming.get(session.id);
+      const digests = await images.basePages(name);
+      if (!digests || (first + count) * HASH_BYTES > digests.length)
         throw new DwcpError('PROTOCOL_VIOLATION', `No such pages of a base ${name} were offered`, {
           side: 'destination',
         });
-      return { body: {}, payload: pages.subarray(first * PAGE_HASH_BYTES, (first + count) * PAGE_HASH_BYTES) };
+      const asked = digests.subarray(first * HASH_BYTES, (first + count) * HASH_BYTES);
+      return { body: {}, payload: keyedPageHashes(images.pageKey, asked) };
     },
 
     dictionary: async (message, session) => {
@@ -184,6 +195,11 @@ export function destinationRequests(hub: Requested, context: DestinationContext)
     guest_begin: async (message, session) => {
       const { sectionId } = readBody(guestBeginSchema, message);
       await (await incoming.get(session.id)).beginGuest(Buffer.from(message.payload), sectionId);
+      return { body: {} };
+    },
+
+    guest_ready: async (_message, session) => {
+      await (await incoming.get(session.id)).guestReady();
       return { body: {} };
     },
 
@@ -251,6 +267,9 @@ export function destinationRequests(hub: Requested, context: DestinationContext)
 
 async function imageOf(incoming: IncomingMigrations, session: ReceivingSession, number: number): Promise<WorkingImage> {
   const image = await (await incoming.get(session.id)).images.byNumber(number);
-  if (!image) throw new DwcpError('PROTOCOL_VIOLATION', `Image ${number} is not open`, { side: 'destination' });
+  if (!image)
+    throw new DwcpError('PROTOCOL_VIOLATION', `Image ${number} is not open, or what it began from is not proven`, {
+      side: 'destination',
+    });
   return image;
 }

@@ -2,7 +2,7 @@
  * What becomes of an image's files where they are not being received: put at the image's own place, kept as baseline, given
  * both names while a guest's QEMU has it open, taken away. Receiving is working-image.ts's.
  */
-import { constants, link, open, rm, stat } from 'node:fs/promises';
+import { constants, link, rm, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { DwcpError } from '../../model/errors';
 import { type BaselineStore, baselinePathOf, workPathOf } from '../../store/baselines';
@@ -11,6 +11,7 @@ import { exists, renameDurably, writeDurably } from '../../store/durable-file';
 import { makeFolderDurably, removeDurably, syncFolder } from '../../store/durable-folder';
 import type { Manifest } from '../../store/manifest';
 import { setSparseSize } from '../../store/system-calls';
+import { openImage } from '../../system/image-roots';
 import type { CodecPool } from '../codec/codec-pool';
 import { measureFile } from '../codec/measure-file';
 import { removeJournal, verifiedPath, type WorkingImageParameters } from './work-files';
@@ -93,7 +94,7 @@ export async function keepUnjournaled(
 export async function makeWorkFile(imagePath: string, sizeBytes: number): Promise<void> {
   await makeFolderDurably(dirname(imagePath));
   await rm(workPathOf(imagePath), { force: true });
-  const handle = await open(workPathOf(imagePath), constants.O_RDWR | constants.O_CREAT, 0o600);
+  const handle = await openImage(workPathOf(imagePath), constants.O_RDWR | constants.O_CREAT);
   try {
     setSparseSize(handle.fd, sizeBytes);
     await handle.sync();

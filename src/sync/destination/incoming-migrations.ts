@@ -17,13 +17,23 @@ export class IncomingMigrations {
     this.#context = context;
   }
 
-  /** Makes a migration known; asking again for the same one changes nothing. One object for each, whoever asks. */
+  /**
+   * Makes a migration known; asking again for the same one changes nothing. One object for each, whoever asks. A newer claim of its
+   * source takes the older one's record, which has given way (DestinationMigration.giveWay).
+   */
   async prepare(record: DestinationRecord): Promise<DestinationMigration> {
-    const known = await this.find(record.migrationId);
-    if (known) return known;
-    if (this.#migrations.has(record.migrationId)) return this.prepare(record);
+    const { migrationId, fence } = record;
+    const known = await this.find(migrationId);
+    if (known && known.record.fence >= fence) return known;
     const migration = new DestinationMigration(record, this.#context);
-    await this.#keep(record.migrationId, this.#save(migration));
+    // There is a record at every moment: a promise without one would never be swept up.
+    if (known)
+      await this.#keep(
+        migrationId,
+        migration.save().then(() => migration),
+      );
+    else if (this.#migrations.has(migrationId)) return this.prepare(record);
+    else await this.#keep(migrationId, this.#save(migration));
     return migration;
   }
 

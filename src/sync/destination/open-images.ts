@@ -16,9 +16,15 @@ import type { referencesSchema } from '../protocol';
 import { BaseOffer, type OfferedBase } from './base-offer';
 import { bookkeepingBytes } from './bookkeeping';
 import { type DestinationContext, type DestinationRecord, recordFolder } from './destination-record';
-import { installImage, keepUnjournaled } from './image-places';
-import type { StartFrom } from './work-files';
-import { removeJournal, type WorkingImageParameters } from './work-files';
+import {
+  installImage,
+  installLinked,
+  keepUnjournaled,
+  linkInPlace,
+  makeWorkFile,
+  unlinkFromPlace,
+} from './image-places';
+import { giveBackUnproven, removeJournal, type StartFrom, type WorkingImageParameters } from './work-files';
 import { WorkingImage } from './working-image';
 
 /** Of one migration at a time. */
@@ -84,10 +90,11 @@ export class OpenImages {
     return this.#open.get(imageId)?.catch(() => undefined);
   }
 
-  /** The image of a number that the source uses in batches; undefined while it is not open. */
+  /** The image of a number that the source uses in batches; undefined while it is not open, or what it began from not proven. */
   async byNumber(number: number): Promise<WorkingImage | undefined> {
     const spec = this.#record.images[number];
-    return spec && this.#open.get(spec.imageId);
+    const image = spec && (await this.#open.get(spec.imageId));
+    return image?.proof.isGiven ? image : undefined;
   }
 
   async allOpen(): Promise<boolean> {
@@ -112,10 +119,11 @@ export class OpenImages {
    * What the source may refer to from now on: images that are open, and files that this migration names and that are the same here.
    * @returns for each file whether it is
    */
-  async referTo({ disks, files }: z.infer<typeof referencesSchema>): Promise<boolean[]> {
+  async referTo({ key, disks, files }: z.infer<typeof referencesSchema>): Promise<boolean[]> {
+    const { sharedFiles = [] } = this.#record.guest ?? {};
     const found = await Promise.all(
       files.map(async (file) =>
-        this.#record.guest?.sharedFiles.some(({ path }) => path === file.path) ? this.#sameFile(file) : undefined,
+        sharedFiles.some(({ path }) => path === file.path) ? this.#sameFile(file, Buffer.from(key, 'hex')) : undefined,
       ),
     );
     const sources: ReferenceSource[] = found.filter((source) => source !== undefined);
@@ -134,6 +142,11 @@ export class OpenImages {
     return offered;
   }
 
+  /** Page hashes that the source is told, or tells, are made with it. */
+  get pageKey(): Buffer {
+    return this.#bases.pageKey;
+  }
+
   hasBases(): Promise<boolean> {
     return this.#bases.hasAny();
   }
@@ -149,11 +162,15 @@ export class OpenImages {
     for (const opening of this.#open.values()) (await opening).unpacksWith(this.#dictionaries);
   }
 
-  /** Closes a working image so that another can write its file. */
+  /**
+   * Closes a working image so that another can write its file, or it begins anew: what it began from and nobody has proven to know
+   * goes back.
+   */
   async yieldImage(imageId: string): Promise<void> {
     const image = await this.ifOpen(imageId);
     this.#open.delete(imageId);
     await image?.close();
+    await giveBackUnproven(this.parametersOf(imageId), this.#context.store);
   }
 
   /** @throws INTEGRITY_MISMATCH */
@@ -192,6 +209,48 @@ export class OpenImages {
     }
   }
 
+  /** A guest's disks under the names that it has for them. A source may begin it before it has asked for one of its images. */
+  async linkDisks(): Promise<void> {
+    for (const { imageId, kind, path } of this.#record.images) {
+      if (kind !== 'disk') continue;
+      await this.image(imageId);
+      await linkInPlace(path);
+    }
+  }
+
+  /** No QEMU that waits for a guest finds them any more; the content stays. */
+  async leavePlaces(): Promise<void> {
+    for (const { path } of this.#record.images) await unlinkFromPlace(path);
+  }
+
+  /** Past the point of no return: complete, and at their own places. */
+  async putInPlace(images: DestinationRecord['images'], how: 'journalled' | 'brought by QEMU'): Promise<void> {
+    const { store, pool } = this.#context;
+    for (const { imageId } of images) {
+      const parameters = this.parametersOf(imageId);
+      const image = await this.ifOpen(imageId);
+      await image?.close();
+      const held = image?.verifiedRoot === undefined ? undefined : image.held;
+      if (how === 'brought by QEMU') await installLinked(parameters, store);
+      else if ((await readIfThere(parameters.journalPath)) !== undefined)
+        await installImage(parameters, this.#record.generation, store, pool, held);
+    }
+  }
+
+  /** Empty files in the places of all disks, for a QEMU that brings their content itself. @returns image ids by path */
+  async emptyDisks(): Promise<Map<string, string>> {
+    const disks = new Map<string, string>();
+    await this.leavePlaces();
+    await this.keepAll();
+    for (const { imageId, kind, path, sizeBytes } of this.#record.images) {
+      if (kind !== 'disk') continue;
+      await makeWorkFile(path, sizeBytes);
+      await linkInPlace(path);
+      disks.set(path, imageId);
+    }
+    return disks;
+  }
+
   /** The migration is over here: what is being opened is waited for, nothing is opened afterwards, and the journals go. */
   async end(): Promise<void> {
     this.#over = true;
@@ -215,16 +274,14 @@ export class OpenImages {
     for (const opening of this.#open.values()) (await opening).refersTo(this.#references);
   }
 
-  async #sameFile({
-    path,
-    sizeBytes,
-    from,
-    sample,
-  }: z.infer<typeof referencesSchema>['files'][number]): Promise<ReferenceSource | undefined> {
+  async #sameFile(
+    { path, sizeBytes, from, sample }: z.infer<typeof referencesSchema>['files'][number],
+    key: Buffer,
+  ): Promise<ReferenceSource | undefined> {
     try {
       const handle = this.#sharedFiles.get(path) ?? (await open(path, 'r'));
       this.#sharedFiles.set(path, handle);
-      const same = (await handle.stat()).size === sizeBytes && (await sampleOf(handle, sizeBytes)) === sample;
+      const same = (await handle.stat()).size === sizeBytes && (await sampleOf(handle, sizeBytes, key)) === sample;
       return same ? { fd: handle.fd, sizeBytes, from } : undefined;
     } catch {
       return undefined;

@@ -3,6 +3,7 @@
  * migration does, for another VM, or in another source's name. Asked before anything of the request takes memory or time.
  */
 import { DwcpError } from '../../model/errors';
+import { forgetOldest } from '../../model/forget-oldest';
 import type { DestinationRecord, Mode } from './destination-record';
 
 /** Requests that belong to one mode alone; all others that need a record go with each. */
@@ -11,11 +12,19 @@ const MODE_OF: ReadonlyMap<string, Mode> = new Map([
   ['install_image', 'direct'],
 ]);
 /** Requests about a guest that runs, of a session and of the standard transfer. */
-const OF_A_GUEST: ReadonlySet<string> = new Set(['guest_begin', 'guest_left', 'guest_load', 'guest', 'guest_loaded']);
+const OF_A_GUEST: ReadonlySet<string> = new Set([
+  'guest_ready',
+  'guest_begin',
+  'guest_left',
+  'guest_load',
+  'guest',
+  'guest_loaded',
+]);
 
 const MOST_REMEMBERED = 4096;
 
-function refusal(what: string): DwcpError {
+/** Of what a peer has asked for. */
+export function refusal(what: string): DwcpError {
   return new DwcpError('PROTOCOL_VIOLATION', what, { side: 'destination' });
 }
 
@@ -32,9 +41,13 @@ export function assertSource({ migrationId, sourceHost }: DestinationRecord, nam
   if (named !== sourceHost) throw refusal(`Migration ${migrationId} is not of source ${named.slice(0, 120)}`);
 }
 
-/** What a session says of the hand-over is about its own VM. @param fence left out where it is not said @throws PROTOCOL_VIOLATION */
+/**
+ * What a session says of the hand-over is about its own VM.
+ * @param fence left out where it is not said; a newer one is of a claim that has not asked for a promise yet, an older one of nobody
+ * @throws PROTOCOL_VIOLATION
+ */
 export function assertOwnVm(record: DestinationRecord, vmId: string, fence = record.fence): void {
-  if (vmId !== record.vmId || fence !== record.fence)
+  if (vmId !== record.vmId || fence < record.fence)
     throw refusal(`Migration ${record.migrationId} is not of VM ${vmId} with fence ${fence}`);
 }
 
@@ -50,10 +63,6 @@ export class AskedWithoutRecord {
     const before = this.#vmOf.get(migrationId);
     if (before !== undefined && before !== vmId) throw refusal(`Migration ${migrationId} is of VM ${before}`);
     this.#vmOf.set(migrationId, vmId);
-    if (this.#vmOf.size <= MOST_REMEMBERED) return;
-    for (const oldest of this.#vmOf.keys()) {
-      this.#vmOf.delete(oldest);
-      break;
-    }
+    forgetOldest(this.#vmOf, MOST_REMEMBERED);
   }
 }

@@ -6,7 +6,7 @@
  *   REQUEST begin {imageId} -> {offset}    EXTENT ... EXTENT    EVENT written {offset}    REQUEST finish {root} -> {}
  *   a running guest:    REQUEST guest -> {}    (tunnels: destination-hub.ts)    REQUEST guest_loaded -> {}
  */
-import { constants, type FileHandle, open } from 'node:fs/promises';
+import { constants, type FileHandle } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { z } from 'zod';
 import { DwcpError, toDwcpError } from '../../model/errors';
@@ -15,6 +15,7 @@ import { workPathOf } from '../../store/baselines';
 import { readIfThere, writeDurably } from '../../store/durable-file';
 import { makeFolderDurably, removeDurably, syncFolder } from '../../store/durable-folder';
 import { setSparseSize } from '../../store/system-calls';
+import { openImage } from '../../system/image-roots';
 import type { Connection, Received } from '../../transport/connection';
 import { buildFrame, type Frame, type FrameType } from '../../transport/frame';
 import { readMeta } from '../../transport/hello';
@@ -138,7 +139,7 @@ export class StandardReceiver {
     const parameters = migration.images.parametersOf(imageId, 'empty');
     await removeJournal(parameters.journalPath);
     await makeFolderDurably(dirname(parameters.imagePath));
-    const handle = await open(workPathOf(parameters.imagePath), constants.O_RDWR | constants.O_CREAT, 0o600);
+    const handle = await openImage(workPathOf(parameters.imagePath), constants.O_RDWR | constants.O_CREAT);
     try {
       setSparseSize(handle.fd, parameters.image.sizeBytes);
       await syncFolder(dirname(parameters.imagePath));

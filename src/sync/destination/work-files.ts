@@ -1,7 +1,7 @@
 /**
  * The files of a working image: where it is received, what its journal and its verified root are called, how both begin anew.
  */
-import { constants, type FileHandle, open, rm } from 'node:fs/promises';
+import { constants, type FileHandle } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { toDwcpError } from '../../model/errors';
 import { blockCount, type ImageSpec } from '../../model/image';
@@ -12,6 +12,7 @@ import { makeFolderDurably, removeDurably, syncFolder } from '../../store/durabl
 import { fillInSlices } from '../../store/in-slices';
 import { Manifest } from '../../store/manifest';
 import { setSparseSize } from '../../store/system-calls';
+import { openImage } from '../../system/image-roots';
 import type { CodecPool } from '../codec/codec-pool';
 import { measure } from '../codec/measure-file';
 
@@ -39,8 +40,13 @@ export function verifiedPath(journalPath: string): string {
   return `${journalPath}.verified`;
 }
 
+/** Noted here: the source has proven that it knows the baseline which the image began from. */
+export function provenPath(journalPath: string): string {
+  return `${journalPath}.proven`;
+}
+
 export async function removeJournal(journalPath: string): Promise<void> {
-  await removeDurably(verifiedPath(journalPath), journalPath);
+  await removeDurably(verifiedPath(journalPath), provenPath(journalPath), journalPath);
 }
 
 /** What a working image consists of, open, and what it held then. */
@@ -52,6 +58,8 @@ export interface WorkFiles {
   readonly promised: Uint8Array;
   /** The journal and its file were there. */
   readonly resumed: boolean;
+  /** It began empty, or its source has proven to know what it began from. */
+  readonly proven: boolean;
 }
 
 /**
@@ -86,11 +94,12 @@ export async function openWorkFiles(
       journal = undefined;
       journal = await beginAnew(parameters, store);
     }
-    handle = await open(workPathOf(imagePath), constants.O_RDWR | constants.O_CREAT, 0o600);
+    handle = await openImage(workPathOf(imagePath), constants.O_RDWR | constants.O_CREAT);
     setSparseSize(handle.fd, image.sizeBytes);
     await syncFolder(dirname(imagePath));
     await measure(handle.fd, held, pool, durable);
-    return { handle, journal, held, promised, resumed };
+    const proven = journal.head.base === 'empty' || (await exists(provenPath(journalPath)));
+    return { handle, journal, held, promised, resumed, proven };
   } catch (error) {
     await journal?.close().catch(() => undefined);
     await handle?.close().catch(() => undefined);
@@ -108,6 +117,8 @@ async function beginAnew(
 ): Promise<BlockJournal> {
   await makeFolderDurably(dirname(imagePath));
   await removeJournal(journalPath);
+  // Before the journal: a crash in between must not leave another's file to it.
+  await removeDurably(workPathOf(imagePath));
   const fromBaseline =
     startFrom === 'baseline' &&
     (await store.isOf(vmId, image.imageId, owner)) &&
@@ -118,7 +129,19 @@ async function beginAnew(
     image,
     base: fromBaseline ? 'baseline' : 'empty',
   });
-  await rm(workPathOf(imagePath), { force: true });
   if (fromBaseline) await renameDurably(baselinePathOf(imagePath), workPathOf(imagePath));
   return journal;
+}
+
+/** What began from a baseline that its source has not proven to know is that baseline again; all else stays. Nothing has it open. */
+export async function giveBackUnproven(
+  { vmId, image, imagePath, journalPath }: WorkingImageParameters,
+  store: BaselineStore,
+): Promise<void> {
+  const journal = await BlockJournal.open(journalPath, () => undefined);
+  await journal?.close();
+  if (journal?.head.base !== 'baseline' || (await exists(provenPath(journalPath)))) return;
+  if (await exists(workPathOf(imagePath))) await renameDurably(workPathOf(imagePath), baselinePathOf(imagePath));
+  await removeJournal(journalPath);
+  store.givenBack(vmId, image.imageId);
 }

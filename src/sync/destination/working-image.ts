@@ -27,9 +27,17 @@ import type { ReferenceSource } from '../codec/codec-jobs';
 import type { CodecPool } from '../codec/codec-pool';
 import { measure } from '../codec/measure-file';
 import type { WorkingState } from '../protocol';
+import { BaselineProof } from './baseline-proof';
 import { ImageMode } from './image-mode';
 import { NewestBatch } from './newest-batch';
-import { openWorkFiles, removeJournal, verifiedPath, type WorkFiles, type WorkingImageParameters } from './work-files';
+import {
+  openWorkFiles,
+  provenPath,
+  removeJournal,
+  verifiedPath,
+  type WorkFiles,
+  type WorkingImageParameters,
+} from './work-files';
 
 /** Data that may wait for its sync: bounds what a crash of this agent can cost. */
 export const COMMIT_AFTER_BLOCKS = 1024;
@@ -39,6 +47,7 @@ export class WorkingImage {
   readonly parameters: WorkingImageParameters;
   readonly #opened: WorkingState;
   readonly held: Manifest;
+  readonly proof: BaselineProof;
   readonly #store: BaselineStore;
   readonly #pool: CodecPool;
   readonly #handle: FileHandle;
@@ -59,10 +68,11 @@ export class WorkingImage {
   #dictionaries: readonly SharedDictionary[] = [];
 
   private constructor(parameters: WorkingImageParameters, files: WorkFiles, store: BaselineStore, pool: CodecPool) {
-    const { handle, journal, held, promised, resumed } = files;
+    const { handle, journal, held, promised, resumed, proven } = files;
     this.parameters = parameters;
     this.#opened = resumed ? 'resumed' : journal.head.base;
     this.held = held;
+    this.proof = new BaselineProof(held, provenPath(parameters.journalPath), proven);
     this.#promised = promised;
     this.#store = store;
     this.#pool = pool;
@@ -236,8 +246,8 @@ export class WorkingImage {
     await until(() => this.#decoding === 0, { everyMs: 2 });
   }
 
-  async pageHashes(list: readonly number[]): Promise<Uint8Array> {
-    return this.#pool.run({ kind: 'pageHashes', file: this.#file(), list });
+  async pageDigests(list: readonly number[]): Promise<Uint8Array> {
+    return this.#pool.run({ kind: 'pageDigests', file: this.#file(), list });
   }
 
   /**

@@ -4,11 +4,12 @@
  * candidate) is the first; `bitmap` (a running guest's disk) and `stream` (its memory) take the same place.
  */
 import { fstatSync } from 'node:fs';
-import { type FileHandle, open } from 'node:fs/promises';
+import type { FileHandle } from 'node:fs/promises';
 import type { StillDisk } from '../../hypervisor/contract';
 import { DwcpError, toDwcpError } from '../../model/errors';
 import { BLOCK_SIZE_BYTES, blockCount } from '../../model/image';
 import { holeRuns } from '../../store/data-runs';
+import { openImage } from '../../system/image-roots';
 import { type BlockSelection, runsOf } from '../codec/block-selection';
 import type { ImageFile } from '../codec/codec-jobs';
 
@@ -101,7 +102,7 @@ export class ScanFeed implements StillFeed {
   static async open(path: string, sizeBytes: number, disk?: StillDisk): Promise<ScanFeed> {
     let handle: FileHandle | undefined;
     try {
-      handle = await open(path, 'r');
+      handle = await openImage(path);
       const size = disk ? disk.sizeBytes : (await handle.stat()).size;
       if (size !== sizeBytes)
         throw new DwcpError('IMAGE_CHANGED', `${path} is ${size} bytes long now and was ${sizeBytes}`, {

@@ -4,24 +4,33 @@
  */
 import type { GuestPort } from '../../hypervisor/contract';
 import { unlessAborted } from '../../model/abort';
+import type { ErrorCode } from '../../model/error-codes';
 import { DwcpError, type DwcpErrorFields, hasCode, toDwcpError } from '../../model/errors';
 import { clamp } from '../../model/units';
 import type { GuestMove } from './guest-move';
+import type { GuestPauses } from './guest-pauses';
 
 const LEAST_BUDGET_MS = 1000;
+/** The guest does not run any more, and no step here brings it back. */
+export const IS_GONE: ReadonlySet<ErrorCode> = new Set(['GUEST_LOST', 'GUEST_POWERED_OFF']);
+/** Further rounds would end as these have. */
+const ENDS_THE_MOVE: ReadonlySet<ErrorCode> = new Set(['GUEST_PAUSED', 'GUEST_REFUSED']);
 
 /** How long a guest is kept waiting, from its stop on, whatever is waited for: then it runs on, and is tried again. */
 export class PauseBudget {
   readonly #maxDowntimeMs: number;
+  readonly #pauses: GuestPauses;
   #timer: NodeJS.Timeout | undefined;
   #over: (error: DwcpError) => void = () => undefined;
 
-  constructor(maxDowntimeMs: number) {
+  constructor(maxDowntimeMs: number, pauses: GuestPauses) {
     this.#maxDowntimeMs = maxDowntimeMs;
+    this.#pauses = pauses;
   }
 
   /** The guest has stopped. @param atMs by this host's clock */
   begin(atMs: number): void {
+    this.#pauses.begin(atMs);
     // A clock that is set meanwhile neither shortens nor lengthens a pause by more than the pause.
     const wholeMs = Math.max(LEAST_BUDGET_MS, this.#maxDowntimeMs);
     const leftMs = wholeMs - clamp(Date.now() - atMs, 0, wholeMs);
@@ -69,11 +78,14 @@ export async function letRunOn(guest: GuestPort): Promise<void> {
 async function brokenOff(move: GuestMove, reason: DwcpError): Promise<DwcpError> {
   try {
     await move.breakOff();
+    move.pauses.end();
   } catch (error) {
+    // Of a guest that is gone nothing stands still.
+    if (IS_GONE.has(reason.code)) return reason;
     // It may stand still yet: not said to run on, and tried again.
     return toDwcpError(error, 'QEMU_UNREACHABLE', { phase: 'switchover', side: 'source' });
   }
-  return reason.code === 'GUEST_LOST' || reason.code === 'GUEST_PAUSED' || reason.spec.retry === 'operator'
+  return IS_GONE.has(reason.code) || ENDS_THE_MOVE.has(reason.code) || reason.spec.retry === 'operator'
     ? reason
     : runsOn(reason.message, { cause: reason });
 }
@@ -89,7 +101,7 @@ export async function pauseWithin<T>(
   failed: () => DwcpError | undefined,
   pauseAndSend: (budget: PauseBudget) => Promise<T>,
 ): Promise<T> {
-  const budget = new PauseBudget(maxDowntimeMs);
+  const budget = new PauseBudget(maxDowntimeMs, move.pauses);
   try {
     return await budget.within(pauseAndSend(budget), signal);
   } catch (error) {

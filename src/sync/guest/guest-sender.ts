@@ -13,6 +13,7 @@ import type { DictionaryKey } from '../../store/dictionaries';
 import { Manifest } from '../../store/manifest';
 import type { SendingSession } from '../../transport/sending-session';
 import { PageTable } from '../codec/page-table';
+import { inLanes } from '../codec/pieces';
 import type { SharedVersions } from '../codec/version-cache';
 import type { LiveFeed } from '../feeds/live-feed';
 import { type BatchCounts, noCounts } from '../source/batch-counts';
@@ -48,6 +49,8 @@ export interface GuestSendRequest {
   readonly linkBytesPerSecond: number;
   /** A session stands and what is held of an image is known: what lies in holes on both sides can be left out. */
   readonly opened: (imageId: string, held: Manifest, source: Manifest, pages: PageTable | undefined) => Promise<void>;
+  /** All images are open: a guest that cannot run there is refused before any of it is sent. @throws GUEST_REFUSED */
+  readonly ready: (session: SendingSession) => Promise<unknown>;
   /** A session stands, all images are open: what else the destination has to know of the guest. Batches do not wait for it. */
   readonly begun: (session: SendingSession) => Promise<void>;
 }
@@ -65,6 +68,8 @@ interface SentLane {
 }
 
 const LEAST_BATCH_BLOCKS = 8;
+/** A control connection takes 64 requests at a time, and a VM may have more images. */
+const ASKED_AT_A_TIME = 32;
 
 export class GuestSender {
   readonly #migration: SourceMigration;
@@ -217,7 +222,7 @@ export class GuestSender {
     const packed = Buffer.allocUnsafe(compressBound(state.length));
     const packedBytes = new Packer().packedSize(state, packed, 3);
     await Promise.all([
-      ...this.#lanes.map(({ image, imageNumber }) =>
+      inLanes(ASKED_AT_A_TIME, this.#lanes, ({ image, imageNumber }) =>
         control.request('finish_image', { image: imageNumber, root: ownValue(roots, image.imageId) }),
       ),
       control.request(
@@ -242,11 +247,17 @@ export class GuestSender {
       ? references?.declare(session, () => 0)
       : undefined;
     declared?.catch(() => undefined);
-    let hasBases = false;
-    for (const lane of this.#lanes) {
+    // Side by side: what is asked and proven of one image does not wait for another's.
+    const opened = new Map<SentLane, Awaited<ReturnType<typeof learnHeld>>>();
+    await inLanes(ASKED_AT_A_TIME, this.#lanes, async (lane) => {
       const baseline = this.#passes === 0 ? await store.open(this.#request.vmId, lane.image.imageId) : undefined;
-      const held = await learnHeld(this.#migration, session, lane.image, options.enableDeltaSync, baseline);
-      hasBases ||= held.bases;
+      const known = { useBaseline: options.enableDeltaSync, baseline, feed: lane.feed };
+      opened.set(lane, await learnHeld(this.#migration, session, lane.image, known));
+    });
+    const [first] = opened.values();
+    if (!first) throw new DwcpError('INTERNAL', 'A guest without images');
+    const { bases, pageKey } = first;
+    for (const [lane, held] of opened) {
       lane.held = held.manifest;
       lane.imageNumber = held.imageNumber;
       lane.began ??= held.state;
@@ -255,11 +266,14 @@ export class GuestSender {
       lane.feed.restart((block) => lane.source.hashOf(block).equals(lane.held.hashOf(block)));
     }
     await (declared ?? references?.declare(session, (imageId) => this.#lane(imageId).imageNumber));
-    const { bases, dictionary } = await learnShared(this.#migration, session, options, {
-      compress: start.compress,
-      dictionaryKey: this.#request.dictionaryKey,
-      paths: hasBases ? this.#request.diskPaths : undefined,
-    });
+    const [shared] = await Promise.all([
+      learnShared(this.#migration, session, options, {
+        compress: start.compress,
+        dictionaryKey: this.#request.dictionaryKey,
+        bases: bases ? { paths: this.#request.diskPaths, pageKey } : undefined,
+      }),
+      this.#request.ready(session),
+    ]);
     this.#passes += 1;
     const source = new BatchSource(
       this.#lanes.map((lane) => ({
@@ -269,7 +283,7 @@ export class GuestSender {
         held: lane.held,
         pages: lane.pages,
         references: references?.of(lane.image.imageId),
-        bases,
+        bases: shared.bases,
         versions: lane.versions,
         counts: lane.counts,
         scanned: () => undefined,
@@ -277,9 +291,9 @@ export class GuestSender {
       {
         pool,
         slab,
-        settings: () => packedBy(this.#pacing, start, options, dictionary),
+        settings: () => packedBy(this.#pacing, start, options, shared.dictionary),
         batchBlocks: () => this.#batchBlocks(session),
-        askPageHashes: (image, blocks) => askPageHashes(session, image, blocks),
+        askPageHashes: (image, blocks) => askPageHashes(session, image, blocks, pageKey),
         encoded: (result, level) => {
           this.#maxStreams = Math.max(this.#maxStreams, session.stats.activeStreams);
           this.#pacing.encoded(result, level);

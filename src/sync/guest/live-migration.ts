@@ -13,14 +13,13 @@ import { DwcpError, toDwcpError } from '../../model/errors';
 import { MEMORY_IMAGE_ID } from '../../model/guest';
 import type { ImageSpec, VmImage } from '../../model/image';
 import type { ImageProgress } from '../../model/migration';
-import { ownValue } from '../../model/own-value';
 import { KIB, MIB } from '../../model/units';
 import { type Looking, until, wait } from '../../system/wait';
 import { blankPagesOf } from '../codec/blank-pages';
-import { imageResultOf, progressOf } from '../source/image-results';
 import { FeedLag } from './destination-lag';
 import type { GuestMove, ReadyToHandOver } from './guest-move';
 import { letRunOn, type PauseBudget, pauseWithin, runsOn } from './guest-pause';
+import { GuestPauses } from './guest-pauses';
 import type { GuestSender } from './guest-sender';
 import { LiveBacklog } from './live-backlog';
 import { LiveDisks } from './live-disks';
@@ -49,6 +48,7 @@ const DRAIN_PATIENCE_MS = 200;
 const AHEAD_PATIENCE_MS = 30_000;
 
 export class LiveMigration implements GuestMove {
+  readonly pauses = new GuestPauses();
   readonly #request: LiveRequest;
   readonly #guest: GuestPort;
   readonly #memoryImage: ImageSpec & VmImage;
@@ -90,15 +90,6 @@ export class LiveMigration implements GuestMove {
   }
 
   progress(before: readonly ImageProgress[]): ReturnType<GuestMove['progress']> {
-    const sender = this.#sending.sender;
-    const images = sender
-      ? this.#request.images.map(({ imageId }) =>
-          progressOf(
-            sender.progress(imageId),
-            before.find((image) => image.imageId === imageId),
-          ),
-        )
-      : [];
     const { dirtyBytesPerSecond, throttle } = this.#backlog.info;
     return {
       guest: {
@@ -107,10 +98,11 @@ export class LiveMigration implements GuestMove {
         remainingBytes: this.#backlog.remainingBytes,
         dirtyBytesPerSecond,
         throttle,
-        rateBytesPerSecond: Math.round(sender?.session?.stats.goodputBytesPerSecond ?? 0),
+        rateBytesPerSecond: Math.round(this.#sending.sender?.session?.stats.goodputBytesPerSecond ?? 0),
         expectedDowntimeMs: Math.round(this.#judge.decision?.expectedDowntimeMs ?? 0),
+        ...this.pauses.soFar(before),
       },
-      images,
+      images: this.#sending.progress(before),
     };
   }
 
@@ -148,7 +140,7 @@ export class LiveMigration implements GuestMove {
     this.#mode.enter('converged');
   }
 
-  async pauseGuest(signal: AbortSignal): Promise<ReadyToHandOver> {
+  async pauseGuest(signal: AbortSignal, before: readonly ImageProgress[] = []): Promise<ReadyToHandOver> {
     const { sender, sent } = this.#sending;
     if (this.#mode.step !== 'converged' || !sender || !sent) throw runsOn('the rounds were not at their end here');
     const { roots, pausedAtMs } = await pauseWithin(
@@ -169,10 +161,11 @@ export class LiveMigration implements GuestMove {
     return {
       roots,
       pausedAtMs,
-      guest: { rounds: this.#judge.round, reason: this.reason, throttle: this.#backlog.info.throttle },
-      images: this.#request.images.map(({ imageId, kind }) =>
-        imageResultOf(sender.result(imageId, ownValue(roots, imageId) ?? ''), kind, undefined, 1),
-      ),
+      guest: {
+        ...{ rounds: this.#judge.round, reason: this.reason, throttle: this.#backlog.info.throttle },
+        ...this.pauses.beforeThis(before),
+      },
+      images: this.#sending.results(roots, before),
     };
   }
 

@@ -7,10 +7,13 @@ import type { GuestPort, GuestSetUp } from '../../hypervisor/contract';
 import { type DwcpError, toDwcpError } from '../../model/errors';
 import { type GuestSpec, MEMORY_IMAGE_ID } from '../../model/guest';
 import type { ImageSpec, VmImage } from '../../model/image';
+import type { ImageProgress, ImageResult } from '../../model/migration';
 import type { MigrationOptions } from '../../model/options';
+import { ownValue } from '../../model/own-value';
 import type { LevelAndStreams } from '../../model/tiers';
 import type { DictionaryKey } from '../../store/dictionaries';
 import type { SendingSession } from '../../transport/sending-session';
+import { imageResultOf, progressOf, spentOn } from '../source/image-results';
 import type { SourceMigration } from '../source/source-migration';
 import type { GuestHeadStart } from './guest-head-start';
 import { GuestSender } from './guest-sender';
@@ -65,6 +68,23 @@ export class LiveSending {
     return this.#sent;
   }
 
+  /** @param before what the attempts before this one have come to */
+  progress(before: readonly ImageProgress[]): readonly ImageProgress[] {
+    const sender = this.#sender;
+    if (!sender) return before;
+    return this.#parts.request.images.map(({ imageId }) =>
+      progressOf(sender.progress(imageId), spentOn(before, imageId)),
+    );
+  }
+
+  results(roots: Readonly<Record<string, string>>, before: readonly ImageProgress[]): readonly ImageResult[] {
+    const sender = this.#sender;
+    if (!sender) return [];
+    return this.#parts.request.images.map(({ imageId, kind }) =>
+      imageResultOf(sender.result(imageId, ownValue(roots, imageId) ?? ''), kind, spentOn(before, imageId), 1),
+    );
+  }
+
   get setUpSent(): Promise<void> | undefined {
     return this.#setUpSent;
   }
@@ -110,6 +130,7 @@ export class LiveSending {
         if (imageId === MEMORY_IMAGE_ID && pages) await memory.settled.meet(held, source, pages);
         this.#opened.add(imageId);
       },
+      ready: (session) => session.control.request('guest_ready', {}),
       begun: (session) => this.#sendSetUp(session),
     });
     this.#sent = this.#sender.run(this.#stopping.signal);

@@ -14,11 +14,12 @@ import type { ImageProgress, ImageResult } from '../../model/migration';
 import type { MigrationOptions } from '../../model/options';
 import { until, wait } from '../../system/wait';
 import { listenForTunnels, type Tunnel } from '../../transport/tunnel';
-import { standardProgressOf, standardResultOf } from '../source/image-results';
+import { spentOn, standardProgressOf, standardResultOf } from '../source/image-results';
 import type { SourceMigration } from '../source/source-migration';
 import { openTunnel, StandardChannel } from '../source/standard-channel';
 import type { GuestMove, ReadyToHandOver } from './guest-move';
-import { letRunOn, type PauseBudget, pauseWithin, runsOn } from './guest-pause';
+import { IS_GONE, letRunOn, type PauseBudget, pauseWithin, runsOn } from './guest-pause';
+import { GuestPauses } from './guest-pauses';
 import { MoveMode } from './move-mode';
 import { RoundJudge } from './round-judge';
 
@@ -32,6 +33,7 @@ const LOOK_EVERY_MS = 200;
 const RATE_SPAN_MS = 3_000;
 
 export class WholeGuestMove implements GuestMove {
+  readonly pauses = new GuestPauses();
   readonly #migration: SourceMigration;
   readonly #request: WholeGuestRequest;
   readonly #guest: GuestPort;
@@ -80,7 +82,7 @@ export class WholeGuestMove implements GuestMove {
           doneBytes: Math.min(doneBytes, sizeBytes),
           linkBytes: this.#linkBytes(imageId),
         },
-        before.find((image) => image.imageId === imageId),
+        spentOn(before, imageId),
         seconds,
       );
     });
@@ -92,6 +94,7 @@ export class WholeGuestMove implements GuestMove {
       throttle,
       rateBytesPerSecond: Math.round(this.#rate),
       expectedDowntimeMs: Math.round(this.#judge.decision?.expectedDowntimeMs ?? 0),
+      ...this.pauses.soFar(before),
     };
     return { guest, images };
   }
@@ -115,7 +118,7 @@ export class WholeGuestMove implements GuestMove {
     this.#mode.enter('converged');
   }
 
-  async pauseGuest(signal: AbortSignal): Promise<ReadyToHandOver> {
+  async pauseGuest(signal: AbortSignal, before: readonly ImageProgress[] = []): Promise<ReadyToHandOver> {
     if (this.#mode.step !== 'converged') throw runsOn('the rounds were not at their end here');
     const pausedAtMs = await pauseWithin(
       this,
@@ -127,8 +130,11 @@ export class WholeGuestMove implements GuestMove {
     return {
       roots: {},
       pausedAtMs,
-      guest: { rounds: this.#judge.round, reason: this.reason, throttle: this.#info.throttle },
-      images: this.#request.images.map((image) => this.#resultOf(image)),
+      guest: {
+        ...{ rounds: this.#judge.round, reason: this.reason, throttle: this.#info.throttle },
+        ...this.pauses.beforeThis(before),
+      },
+      images: this.#request.images.map((image) => this.#resultOf(image, before)),
     };
   }
 
@@ -238,7 +244,7 @@ export class WholeGuestMove implements GuestMove {
     );
   }
 
-  #resultOf({ imageId, kind, sizeBytes }: ImageSpec): ImageResult {
+  #resultOf({ imageId, kind, sizeBytes }: ImageSpec, before: readonly ImageProgress[]): ImageResult {
     const seconds = (performance.now() - this.#startedAt) / 1000;
     return standardResultOf(
       {
@@ -251,7 +257,7 @@ export class WholeGuestMove implements GuestMove {
         seconds,
       },
       kind,
-      undefined,
+      spentOn(before, imageId),
       1,
     );
   }
@@ -273,6 +279,6 @@ export class WholeGuestMove implements GuestMove {
     if (this.#mode.ended || this.#mode.step === 'loaded') return;
     this.#failure ??= error;
     // Whoever waits with the guest stopped hears of it at once; once it has completed, its QEMU is not needed any more.
-    if (error.code === 'GUEST_LOST' && this.#mode.step === 'paused') this.#lost.abort(error);
+    if (IS_GONE.has(error.code) && this.#mode.step === 'paused') this.#lost.abort(error);
   }
 }

@@ -1,11 +1,14 @@
 /**
  * The source's half of references to bases, disks of the destination that are public within the VM's tenant: a sample of the
- * images' pages finds out which are alike, the hashes of those bases' pages are fetched once (or taken from this host's copy
- * of the same base), and pages with these hashes need not cross. Anything that goes wrong costs the references alone.
+ * images' pages finds out which are alike, the hashes of those bases' pages are fetched once (or made from this host's copy
+ * of the same base), and pages with these hashes need not cross. All hashes are made with the destination's key. Anything that
+ * goes wrong costs the references alone.
  */
-import { PAGE_HASH_BYTES, quickHash } from '../../encoder/hash';
+import { HASH_BYTES, PAGE_HASH_BYTES } from '../../encoder/hash';
+import { keyedPageHashes, pageDigest } from '../../encoder/keyed-hash';
 import { DwcpError, toDwcpError } from '../../model/errors';
 import { pagesOfBlocks } from '../../model/image';
+import { baseMark } from '../../store/base-disks';
 import type { SendingSession } from '../../transport/sending-session';
 import { filledPages } from '../codec/file-sample';
 import { piecesOf } from '../codec/pieces';
@@ -19,7 +22,7 @@ const LOOKED_AT = 1024;
 
 interface Offered {
   readonly name: string;
-  readonly root: string;
+  readonly mark: string;
   readonly sizeBytes: number;
   readonly from: number;
 }
@@ -29,22 +32,23 @@ export async function learnBases(
   migration: SourceMigration,
   session: SendingSession,
   paths: readonly string[],
+  pageKey: Buffer,
 ): Promise<BasePages | undefined> {
   const { explain } = migration.context;
   try {
-    const sample = await sampleOfImages(paths);
+    const sample = keyedPageHashes(pageKey, await sampleOfImages(paths));
     if (sample.length === 0) return undefined;
     const { bases } = readBody(basesOfferedSchema, await session.control.request('bases', {}, sample));
     const [first] = bases;
     if (!first) return undefined;
-    const key = bases.map(({ root, from }) => `${root} ${from}`).join();
+    const key = bases.map(({ mark, from }) => `${mark} ${from}`).join();
     if (migration.bases?.key === key) return migration.bases.pages;
     const count = bases.reduce((sum, { sizeBytes }) => sum + pagesOfBlocks(sizeBytes), 0);
     if (count > MAX_PAGES)
       throw new DwcpError('PROTOCOL_VIOLATION', `${count} pages of bases are offered, more than ${MAX_PAGES}`, {
         side: 'source',
       });
-    const pages = { shared: shareReferences(count), from: first.from };
+    const pages = { shared: shareReferences(count), from: first.from, key: Uint8Array.from(pageKey) };
     for (const base of bases) await addBase(migration, session, base, pages);
     migration.bases = { key, pages };
     explain?.(migration.migrationId, `pages may refer to bases there: ${bases.map(({ name }) => name).join(', ')}`);
@@ -61,20 +65,21 @@ async function addBase(
   { context }: SourceMigration,
   session: SendingSession,
   base: Offered,
-  { shared, from }: BasePages,
+  { shared, from, key }: BasePages,
 ): Promise<void> {
   const index = new ReferenceIndex(shared);
   const add = (hashes: Buffer, first: number): void => {
     for (let at = 0; at < hashes.length; at += PAGE_HASH_BYTES)
       index.add(base.from - from + first + at / PAGE_HASH_BYTES, hashes, at);
   };
+  const pageKey = Buffer.from(key);
   const here = (await context.bases.list()).find(
-    ({ root, sizeBytes }) => root === base.root && sizeBytes === base.sizeBytes,
+    ({ root, sizeBytes }) => baseMark(root, pageKey) === base.mark && sizeBytes === base.sizeBytes,
   );
   const known = here && (await context.bases.pagesOf(here));
   const pages = pagesOfBlocks(base.sizeBytes);
   for (const { first, count } of piecesOf(pages, MAX_BASE_PAGES)) {
-    if (known) add(known.subarray(first * PAGE_HASH_BYTES, (first + count) * PAGE_HASH_BYTES), first);
+    if (known) add(keyedPageHashes(pageKey, known.subarray(first * HASH_BYTES, (first + count) * HASH_BYTES)), first);
     else {
       const asked = basePagesSchema.parse({ name: base.name, first, count });
       const { payload } = await session.control.request('base_pages', asked);
@@ -89,13 +94,13 @@ async function addBase(
   }
 }
 
-/** Page hashes from all over the images, none of zeros. */
+/** Digests of pages from all over the images, none of zeros. */
 async function sampleOfImages(paths: readonly string[]): Promise<Buffer> {
-  const hashes: Buffer[] = [];
+  const digests: Buffer[] = [];
   for (const path of paths)
-    for (const page of await filledPages(path, spreadPlaces, SAMPLE_PAGES - hashes.length))
-      hashes.push(Buffer.from(quickHash(page)));
-  return Buffer.concat(hashes);
+    for (const page of await filledPages(path, spreadPlaces, SAMPLE_PAGES - digests.length))
+      digests.push(pageDigest(page));
+  return Buffer.concat(digests);
 }
 
 /** In an order that spreads a part of the places over all of the image as well. */

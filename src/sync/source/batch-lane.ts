@@ -5,7 +5,7 @@ import type { Manifest } from '../../store/manifest';
 import type { ContentCipher } from '../../store/sealing-key';
 import type { Slab } from '../../transport/slab';
 import type { BlockSelection } from '../codec/block-selection';
-import type { EncodeJob, EncodeResult } from '../codec/codec-jobs';
+import type { EncodeJob, EncodeResult, ToldPages } from '../codec/codec-jobs';
 import type { CodecPool } from '../codec/codec-pool';
 import type { PageTable } from '../codec/page-table';
 import type { BlockFeed } from '../feeds/block-feed';
@@ -36,7 +36,7 @@ export interface BatchSourceContext {
   /** Settings for the next batch; asked anew for each. */
   readonly settings: () => EncodeJob['settings'];
   readonly batchBlocks: () => number;
-  readonly askPageHashes: (imageNumber: number, blocks: readonly number[]) => Promise<Uint8Array>;
+  readonly askPageHashes: (imageNumber: number, blocks: readonly number[]) => Promise<ToldPages>;
   readonly encoded: (result: EncodeResult, level: number) => void;
 }
 

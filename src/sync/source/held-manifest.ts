@@ -9,8 +9,11 @@ import type { ImageSpec } from '../../model/image';
 import type { Baseline } from '../../store/baselines';
 import { Manifest } from '../../store/manifest';
 import type { SendingSession } from '../../transport/sending-session';
+import type { ToldPages } from '../codec/codec-jobs';
 import { piecesOf } from '../codec/pieces';
-import { MANIFEST_BLOCKS, openedImageSchema, readBody, type WorkingState } from '../protocol';
+import type { BlockFeed } from '../feeds/block-feed';
+import { MANIFEST_BLOCKS, type WorkingState } from '../protocol';
+import { type HashesOf, hashesIn, hashesNow, openProven, tryProofs } from './proven-image';
 import type { SourceMigration } from './source-migration';
 
 export interface HeldImageState {
@@ -18,6 +21,17 @@ export interface HeldImageState {
   readonly state: WorkingState;
   readonly manifest: Manifest;
   readonly bases: boolean;
+  /** The destination's, for page hashes. */
+  readonly pageKey: Buffer;
+}
+
+/** What this host knows of an image before it asks. */
+export interface KnownHere {
+  /** Whether the destination may begin from what it holds. */
+  readonly useBaseline: boolean;
+  readonly baseline: Baseline | undefined;
+  /** The image as it is, where it can be read. */
+  readonly feed?: Pick<BlockFeed, 'file' | 'load'> | undefined;
 }
 
 const packer = new Packer();
@@ -26,15 +40,14 @@ export async function learnHeld(
   migration: SourceMigration,
   session: SendingSession,
   image: ImageSpec,
-  useBaseline: boolean,
-  baseline: Baseline | undefined,
+  { useBaseline, baseline, feed }: KnownHere,
 ): Promise<HeldImageState> {
-  const opened = readBody(
-    openedImageSchema,
-    await session.control.request('open_image', { imageId: image.imageId, useBaseline }),
-  );
+  const now = feed && hashesNow(feed, migration.context.pool);
+  const proofs = [...proofsIn(image, baseline), ...(now ? [now] : [])];
+  const opened = await openProven(session, image, useBaseline ? proofs : undefined);
   const manifest = new Manifest(image.sizeBytes);
-  const learned = { imageNumber: opened.image, state: opened.state, manifest, bases: opened.bases };
+  const pageKey = Buffer.from(opened.pageKey, 'hex');
+  const learned = { imageNumber: opened.image, state: opened.state, manifest, bases: opened.bases, pageKey };
   if (opened.zero) return learned;
   const before = migration.heldBefore.get(image.imageId);
   const known = [before, baseline && { root: baseline.record.root, manifest: baseline.manifest }].find(
@@ -49,16 +62,31 @@ export async function learnHeld(
   return learned;
 }
 
+/** What the destination holds of an image that cannot be looked at yet, for a guess: nothing is decided, and nothing learnt but that. */
+export async function assumeHeld(
+  session: SendingSession,
+  image: ImageSpec,
+  { useBaseline, baseline }: Omit<KnownHere, 'feed'>,
+): Promise<WorkingState> {
+  if (!useBaseline) return (await openProven(session, image, undefined)).state;
+  return (await tryProofs(session, image, proofsIn(image, baseline)))?.state ?? 'empty';
+}
+
+function proofsIn({ sizeBytes }: ImageSpec, baseline: Baseline | undefined): HashesOf[] {
+  return baseline?.record.sizeBytes === sizeBytes ? [hashesIn(baseline.manifest)] : [];
+}
+
 /** Hashes of the pages of blocks that the destination holds in another version: 16 x 8 bytes a block. */
 export async function askPageHashes(
-  session: SendingSession,
+  { control }: SendingSession,
   image: number,
   blocks: readonly number[],
-): Promise<Uint8Array> {
+  pageKey: Buffer,
+): Promise<ToldPages> {
   const payload = Buffer.alloc(4 * blocks.length);
   for (const [index, block] of blocks.entries()) payload.writeUInt32BE(block, 4 * index);
-  const answer = await session.control.request('page_hashes', { image }, payload);
-  return Uint8Array.from(answer.payload);
+  const answer = await control.request('page_hashes', { image }, payload);
+  return { hashes: Uint8Array.from(answer.payload), key: Uint8Array.from(pageKey) };
 }
 
 async function fetchManifest(session: SendingSession, image: number, manifest: Manifest): Promise<void> {

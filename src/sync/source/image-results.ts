@@ -9,6 +9,11 @@ import type { BatchCounts } from './batch-counts';
 import type { SendProgress, SentImage } from './image-sender';
 import type { StandardProgress, StandardResult } from './standard-sender';
 
+/** What the attempts before have come to, of one image. */
+export function spentOn(before: readonly ImageProgress[], imageId: string): ImageProgress | undefined {
+  return before.find((image) => image.imageId === imageId);
+}
+
 /** @param before the last report of the attempt before, if there was one */
 export function progressOf(now: SendProgress, before: ImageProgress | undefined): ImageProgress {
   const payloadPerByte = now.linkBytes / Math.max(1, now.doneBytes);

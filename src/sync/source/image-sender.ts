@@ -167,15 +167,19 @@ export class ImageSender {
     const { pool, slab } = this.#migration.context;
     this.#link.follow(session, this.#resumes < 0);
     this.#pacing.open(session);
-    const held = await learnHeld(this.#migration, session, image, options.enableDeltaSync, baseline);
+    const held = await learnHeld(this.#migration, session, image, {
+      useBaseline: options.enableDeltaSync,
+      baseline,
+      feed,
+    });
     this.#held = held.manifest;
     this.#began ??= held.state;
-    const { imageNumber } = held;
+    const { imageNumber, pageKey } = held;
     await references?.sources.declare(session, references.numberOf);
     const { bases, dictionary } = await learnShared(this.#migration, session, options, {
       compress: start.compress,
       dictionaryKey: this.#request.dictionaryKey,
-      paths: held.bases ? [this.#request.path] : undefined,
+      bases: held.bases ? { paths: [this.#request.path], pageKey } : undefined,
     });
     this.#beginPass(feed);
     const source = new BatchSource(
@@ -197,7 +201,7 @@ export class ImageSender {
         slab,
         settings: () => ({ ...packedBy(this.#pacing, start, options, dictionary), numeric: image.kind === 'gpu' }),
         batchBlocks: () => Math.max(this.#pacing.batchBlocks, this.#worthPacking(feed, session)),
-        askPageHashes: (number, blocks) => askPageHashes(session, number, blocks),
+        askPageHashes: (number, blocks) => askPageHashes(session, number, blocks, pageKey),
         encoded: (result, level) => this.#encoded(result, level),
       },
       this.#nextBatch,

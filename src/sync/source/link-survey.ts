@@ -35,6 +35,7 @@ export async function surveyLink(
     manyStreamsBytesPerSecond,
     deliveryBytesPerSecond: paths.reduce((sum, path) => sum + path.deliveryBytesPerSecond, 0),
     ...(windowLimitedShare !== undefined && { windowLimitedShare }),
+    ...(session.keyExchange !== undefined && { keyExchange: session.keyExchange }),
   };
 }
 

@@ -33,9 +33,9 @@ export class PageQuestions {
       const list = needPages.splice(0, BLOCKS_A_QUESTION).sort((a, b) => a - b);
       this.#open += 1;
       this.#ask(imageNumber, list).then(
-        (hashes) => {
+        (pages) => {
           this.#open -= 1;
-          answered({ lane, blocks: { list }, plain: false, pages: { hashes }, again: true });
+          answered({ lane, blocks: { list }, plain: false, pages, again: true });
         },
         (error: unknown) => {
           this.#open -= 1;

@@ -82,7 +82,7 @@ export interface KnownAtBothEnds {
 
 /**
  * What the destination has that pages may refer to, and what they are packed with.
- * @param paths of the disks; undefined where it has no bases
+ * @param bases of the disks that may be like them, the paths, and the destination's key; undefined where it has none
  */
 export async function learnShared(
   migration: SourceMigration,
@@ -91,10 +91,14 @@ export async function learnShared(
   {
     compress,
     dictionaryKey,
-    paths,
-  }: { compress: boolean; dictionaryKey: DictionaryKey | undefined; paths: readonly string[] | undefined },
+    bases: alike,
+  }: {
+    compress: boolean;
+    dictionaryKey: DictionaryKey | undefined;
+    bases: { readonly paths: readonly string[]; readonly pageKey: Buffer } | undefined;
+  },
 ): Promise<KnownAtBothEnds> {
-  const bases = enableDeltaSync && paths ? await learnBases(migration, session, paths) : undefined;
+  const bases = enableDeltaSync && alike ? await learnBases(migration, session, alike.paths, alike.pageKey) : undefined;
   const dictionary =
     enableDictionary && compress ? await activeDictionary(migration, session, dictionaryKey) : undefined;
   return { bases, dictionary };

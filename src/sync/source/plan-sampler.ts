@@ -7,7 +7,7 @@ import { BLOCK_SIZE_BYTES, blockCount, type ImageSpec } from '../../model/image'
 import type { ImageSample } from '../../model/plan';
 import { slicesOf } from '../codec/pieces';
 import type { StillFeed } from '../feeds/block-feed';
-import { learnHeld } from './held-manifest';
+import { assumeHeld, learnHeld } from './held-manifest';
 import type { SourceMigration } from './source-migration';
 
 /** Stretches of four neighbours, spread evenly: 16 MiB of reading, whatever the size of the image. */
@@ -42,13 +42,8 @@ export async function assumeImage(
   { vmId, image, useBaseline }: SampledImage,
 ): Promise<ImageSample> {
   const session = await migration.session();
-  const { state } = await learnHeld(
-    migration,
-    session,
-    image,
-    useBaseline,
-    await migration.context.store.open(vmId, image.imageId),
-  );
+  const baseline = await migration.context.store.open(vmId, image.imageId);
+  const state = await assumeHeld(session, image, { useBaseline, baseline });
   const changed = MEMORY_CHANGED_SHARE[state];
   return {
     imageId: image.imageId,
@@ -72,7 +67,7 @@ export async function sampleImage(
   const { store, pool } = migration.context;
   const session = await migration.session();
   const baseline = await store.open(vmId, image.imageId);
-  const held = await learnHeld(migration, session, image, useBaseline, baseline);
+  const held = await learnHeld(migration, session, image, { useBaseline, baseline, feed });
   const list = sampleBlocks(blockCount(image.sizeBytes));
   const input = feed.load && new SharedArrayBuffer(MAX_BATCH_BLOCKS * BLOCK_SIZE_BYTES);
   const sum = { zeroBlocks: 0, unchangedBlocks: 0, changedBlocks: 0, changedBytes: 0, packedBytes: 0 };

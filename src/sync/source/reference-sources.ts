@@ -3,9 +3,11 @@
  * drives of the guest). The source names them to the destination; a file is used only where a sample of it is equal there.
  * Disks of a running guest become findable while they are read to be sent; those of a stopped VM from their files.
  */
-import { open } from 'node:fs/promises';
+import { randomBytes } from 'node:crypto';
+import { HASH_KEY_BYTES } from '../../encoder/keyed-hash';
 import type { SharedFile } from '../../model/guest';
 import { blockCount, type ImageSpec, PAGES_PER_BLOCK, pagesOfBlocks } from '../../model/image';
+import { openImage } from '../../system/image-roots';
 import type { SendingSession } from '../../transport/sending-session';
 import type { CodecPool } from '../codec/codec-pool';
 import { sampleOf } from '../codec/file-sample';
@@ -72,18 +74,19 @@ export class ReferenceSources {
   /** Names everything to the destination, once a session. */
   async declare(session: SendingSession, imageNumber: (imageId: string) => number): Promise<void> {
     if (this.#pages === 0) return;
+    const key = randomBytes(HASH_KEY_BYTES);
     const disks = this.#disks.map(({ what, from }) => ({ image: imageNumber(what.imageId), from }));
     const files = await Promise.all(
       this.#files.map(async ({ what, from }) => ({
         path: what.path,
         sizeBytes: what.sizeBytes,
         from,
-        sample: await sampleOfFile(what),
+        sample: await sampleOfFile(what, key),
       })),
     );
     const { accepted } = readBody(
       referencesAnsweredSchema,
-      await session.control.request('references', referencesSchema.parse({ disks, files })),
+      await session.control.request('references', referencesSchema.parse({ key: key.toString('hex'), disks, files })),
     );
     await this.#filled;
     // Of what is not equal there nothing is referred to: the index begins anew, with the disks alone.
@@ -98,7 +101,7 @@ async function indexFile(
   shared: SharedReferences,
   pool: CodecPool,
 ): Promise<void> {
-  const handle = await open(path, 'r');
+  const handle = await openImage(path);
   try {
     const blocks = Math.min(blockCount(sizeBytes), Math.floor((MAX_PAGES - from) / PAGES_PER_BLOCK));
     const file = { fd: handle.fd, sizeBytes };
@@ -110,10 +113,10 @@ async function indexFile(
   }
 }
 
-async function sampleOfFile({ path, sizeBytes }: SharedFile): Promise<string> {
-  const handle = await open(path, 'r');
+async function sampleOfFile({ path, sizeBytes }: SharedFile, key: Buffer): Promise<string> {
+  const handle = await openImage(path);
   try {
-    return await sampleOf(handle, sizeBytes);
+    return await sampleOf(handle, sizeBytes, key);
   } finally {
     await handle.close();
   }

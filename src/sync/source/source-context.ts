@@ -35,7 +35,7 @@ export interface SourceContext {
 /** How other agents reach one. */
 export interface Advertised extends PeerAddress {
   /** Further addresses of the same agent, each a path of its own. */
-  readonly furtherPaths?: readonly PeerAddress[] | undefined;
+  readonly furtherPaths?: readonly Pick<PeerAddress, 'address' | 'port'>[] | undefined;
 }
 
 export interface Destination extends Advertised {

@@ -20,6 +20,8 @@ import type { Destination, SourceContext, TransferLimits } from './source-contex
 
 /** How long a lost session is opened again and again before the activity gives up and leaves it to Temporal. */
 const OUTAGE_PATIENCE_MS = 60_000;
+/** Each host looks every two seconds at its own keys and at those it believes: while they are being replaced one is behind. */
+const UNTRUSTED_PATIENCE_MS = 5_000;
 const MAX_BACKOFF_MS = 1_000;
 /** Within one initial congestion window a stream sends at once, so the train shows the bottleneck, not the ramp. */
 const MAX_TRAIN_BYTES_PER_STREAM = 14_000;
@@ -88,20 +90,14 @@ export class SourceMigration {
 
   /** The session, waiting out a path that is down. @throws what ended the patience, permanent refusals at once */
   async sessionPatiently(signal: AbortSignal): Promise<SendingSession> {
-    const giveUpAt = performance.now() + OUTAGE_PATIENCE_MS;
+    const beganAt = performance.now();
     for (let attempt = 0; ; attempt += 1) {
       signal.throwIfAborted();
       try {
         return await this.session();
       } catch (error) {
         const reason = toDwcpError(error, 'PEER_UNREACHABLE');
-        if (
-          this.isClosed ||
-          reason.spec.retry !== 'transient' ||
-          reason.code === 'GRANT_INVALID' ||
-          performance.now() > giveUpAt
-        )
-          throw reason;
+        if (this.isClosed || performance.now() - beganAt >= patienceMs(reason)) throw reason;
         await wait(Math.min(MAX_BACKOFF_MS, 250 * 2 ** attempt), signal);
       }
     }
@@ -177,10 +173,11 @@ export class SourceMigration {
   async #open(role: 'control' | 'settle'): Promise<SendingSession> {
     if (this.#closed) throw new DwcpError('SUPERSEDED', `Migration ${this.migrationId} is closed on this host`);
     const epoch = this.context.nextEpoch();
-    const { grant, furtherPaths = [] } = this.#destination;
+    const { hostId, grant, furtherPaths = [] } = this.#destination;
     const { sourceAddresses = [] } = this.context;
     const paths = [this.#destination, ...furtherPaths].map(
       ({ address, port }, index): PeerAddress => ({
+        hostId,
         address,
         port,
         localAddress: sourceAddresses[index % sourceAddresses.length],
@@ -223,4 +220,10 @@ export class SourceMigration {
     }
     return { bytes: 0, spanMs: 0 };
   }
+}
+
+/** How long it may help to try again by itself. */
+function patienceMs({ code, spec }: DwcpError): number {
+  if (code === 'PEER_UNTRUSTED') return UNTRUSTED_PATIENCE_MS;
+  return spec.retry === 'transient' && code !== 'GRANT_INVALID' ? OUTAGE_PATIENCE_MS : 0;
 }

@@ -1,4 +1,4 @@
-/** Makes an image file known as a base: reads all of it on the worker threads, for its root and the hashes of its pages. */
+/** Makes an image file known as a base: reads all of it on the worker threads, for its root and the digests of its pages. */
 import { open } from 'node:fs/promises';
 import { DwcpError, toDwcpError } from '../../model/errors';
 import type { BaseDisk, BaseStore } from '../../store/base-disks';
@@ -26,7 +26,7 @@ export async function registerBase(
     await measure(handle.fd, manifest, pool);
     const pages: Uint8Array[] = [];
     for (const piece of piecesOf(manifest.blocks, JOB_BLOCKS))
-      pages.push(await pool.run({ kind: 'pageHashes', file: { fd: handle.fd, sizeBytes }, list: blocksOf(piece) }));
+      pages.push(await pool.run({ kind: 'pageDigests', file: { fd: handle.fd, sizeBytes }, list: blocksOf(piece) }));
     const registered = { ...base, sizeBytes, modifiedAtMs, root: manifest.root() };
     await store.put(registered, Buffer.concat(pages));
     return registered;

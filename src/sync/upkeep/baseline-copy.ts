@@ -8,6 +8,7 @@ import { dirname } from 'node:path';
 import { type Baseline, type BaselineStore, baselinePathOf, ownerOf } from '../../store/baselines';
 import { renameDurably } from '../../store/durable-file';
 import { cloneFile, setSparseSize } from '../../store/system-calls';
+import { openImage } from '../../system/image-roots';
 import type { CodecPool } from '../codec/codec-pool';
 import { piecesOf } from '../codec/pieces';
 
@@ -70,7 +71,7 @@ async function copy(
   signal: AbortSignal,
 ): Promise<void> {
   const { sizeBytes, memory: hashes, blocks } = manifest;
-  const from = await open(imagePath, 'r');
+  const from = await openImage(imagePath);
   let target: FileHandle | undefined;
   try {
     target = await open(temporary, 'w', 0o600);

@@ -13,6 +13,7 @@ import type { ErrorCode } from '../../../src/model/error-codes';
 import { DwcpError } from '../../../src/model/errors';
 import { CONTROL_QUEUE, hostQueue } from '../../../src/model/names';
 import { HEARTBEAT_TICK_MS } from '../../../src/model/timing';
+import { NO_HARDWARE } from '../../helpers/hardware';
 import { type SchedulerOptions, SimScheduler } from '../scheduler';
 import { createSimTemporal, type SimTemporal, type SimWorkflowHandle } from './sim-temporal';
 
@@ -117,7 +118,10 @@ export class Lab {
 
   startControl(): Host {
     this.control = { name: 'control', alive: true };
-    this.temporal.registerWorker(this.control, CONTROL_QUEUE, { recordOutcome: () => Promise.resolve() });
+    this.temporal.registerWorker(this.control, CONTROL_QUEUE, {
+      recordOutcome: () => Promise.resolve(),
+      authorise: () => Promise.resolve({ expiresAtMs: Number.MAX_SAFE_INTEGER }),
+    });
     return this.control;
   }
 
@@ -242,6 +246,7 @@ export class Lab {
           guest: {
             command: ['qemu'],
             qemuVersion: '10.0.0',
+            hardware: NO_HARDWARE,
             machine: 'q35',
             needsFiles: [],
             ramBlocks: [],
@@ -253,7 +258,7 @@ export class Lab {
       prepareDestination: () => ({
         address: '10.0.0.2',
         port: 9876,
-        grant: { purpose: 'session', subject: 'm1', expiresAtMs: 1, token: 'x' },
+        grant: { purpose: 'session', subject: 'm1', holder: 'a', expiresAtMs: 1, token: 'x' },
       }),
       establishStreams: () => ({ streams: 4, fromPool: 0 }),
       detectTier: () => ({ rttMs: 20, bandwidthBytesPerSecond: 1e8 }),
@@ -272,6 +277,7 @@ export class Lab {
       guestRounds: () => ({ rounds: 2, reason: '' }),
       guestSwitchover: () => ({ guest: { rounds: 2, reason: '', responds: true, throttle: 0 }, images: [] }),
       handOver: nothing,
+      handedOverWord: nothing,
       handedOverRoots: nothing,
       releaseGuest: nothing,
       takeOver: () => ({ generation: 1 }),

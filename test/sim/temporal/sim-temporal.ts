@@ -65,6 +65,8 @@ export interface SimTemporal {
   startWorkflow(type: WorkflowType, workflowId: string, args: readonly unknown[]): WorkflowRun;
   /** The newest run of that id. */
   find(workflowId: string): WorkflowRun | undefined;
+  /** All of one id, the oldest first. */
+  runsOf(workflowId: string): readonly WorkflowRun[];
   /** Told of every attempt that begins. */
   onAttempt(listener: (attempt: ActivityAttempt) => void): void;
 }
@@ -153,6 +155,10 @@ class Server implements SimTemporal, RunHost {
 
   find(workflowId: string): WorkflowRun | undefined {
     return this.#runs.get(workflowId)?.at(-1);
+  }
+
+  runsOf(workflowId: string): readonly WorkflowRun[] {
+    return this.#runs.get(workflowId) ?? [];
   }
 
   onAttempt(listener: (attempt: ActivityAttempt) => void): void {

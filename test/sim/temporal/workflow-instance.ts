@@ -21,6 +21,7 @@ export interface InstanceOptions {
 
 export class WorkflowInstance {
   readonly #activator: Activator;
+  readonly #patches: string[] = [];
   readonly warnings: string[] = [];
 
   constructor({ code, type, workflowId, runId, taskQueue, seed, startedAtMs }: InstanceOptions) {
@@ -70,6 +71,12 @@ export class WorkflowInstance {
     this.#activator.addKnownFlags(KNOWN_FLAGS);
   }
 
+  /** The history has its marker: before anything is replayed. */
+  knowPatch(marker: Command['setPatchMarker']): void {
+    const patchId = marker?.patchId;
+    if (patchId) this.#patches.push(patchId);
+  }
+
   get searchAttributes(): commonSdk.TypedSearchAttributes {
     return this.#activator.info.typedSearchAttributes;
   }
@@ -86,6 +93,7 @@ export class WorkflowInstance {
       ...info,
       unsafe: { ...info.unsafe, now: () => atMs, isReplaying: replaying, isReplayingHistoryEvents: replaying },
     }));
+    if (replaying) for (const patchId of this.#patches.splice(0)) activator.notifyHasPatch({ patchId });
     const jobs = inputs
       .filter(({ kind }) => kind !== 'seed')
       .map((input) => jobOf(input, this.#activator.info.workflowType, replaying))

@@ -267,6 +267,8 @@ export class WorkflowRun implements ActivityOwner, QueuedTask {
       seed,
       startedAtMs: this.#startedAtMs,
     });
+    for (const { setPatchMarker } of this.#batches.flatMap(({ commands }) => commands))
+      instance.knowPatch(setPatchMarker);
     if (this.#batches.length > 0) this.#host.surroundings.scheduler.trace(`temporal: ${this.label} is replayed`);
     for (const { inputs, commands, atMs } of this.#batches)
       assertSame(
@@ -360,7 +362,7 @@ export class WorkflowRun implements ActivityOwner, QueuedTask {
     } else if (command.cancelWorkflowExecution) {
       this.#failure = { canceledFailureInfo: {} };
       this.#close('CANCELLED');
-    } else if (!command.upsertWorkflowSearchAttributes)
+    } else if (!command.upsertWorkflowSearchAttributes && !command.setPatchMarker)
       throw new Error(`The simulated Temporal has no ${Object.keys(command).join(', ')}`);
   }
 
