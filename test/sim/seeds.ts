@@ -3,6 +3,7 @@
  * puts together what they found.
  */
 import { spawn } from 'node:child_process';
+import { readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { type ArrivalsOf, addArrivals, NO_ARRIVALS } from './arrivals';
@@ -38,8 +39,11 @@ export interface SeedsRequest {
 }
 
 const GC = ['--max-semi-space-size=32'];
-/** Most that one seed takes by far. */
-const SEED_MS = 60_000;
+/** Of the processor's time, most that one seed takes by far: a machine that has none left for us is no seed that hangs. */
+const SEED_CPU_MS = 60_000;
+const LOOK_EVERY_MS = 5_000;
+/** Of /proc/PID/stat, on every Linux that Node runs on. */
+const MS_A_TICK = 10;
 const WORKER = join(__dirname, 'seeds-worker.js');
 
 /** Runs seeds in processes of their own, so that they use all processors and leave nothing behind. */
@@ -80,19 +84,21 @@ function runWorker(args: readonly string[], until: SeedsRequest['until']): Promi
     let report: SeedsReport | undefined;
     let rest = '';
     let enough = false;
-    let [begun, at] = [0, -1];
+    let [begun, at, cpuMsBefore] = [0, -1, 0];
     // Some promise that begets the next one for ever: no step of the simulation ends it.
-    const hangs = setTimeout(() => {
+    const hangs = setInterval(() => {
+      if (cpuMsOf(child.pid) - cpuMsBefore < SEED_CPU_MS) return;
+      clearInterval(hangs);
       found.push({ seed: at, kind: 'it hangs', text: 'a step does not end', plan: '' });
       enough = true;
       child.kill('SIGKILL');
-    }, SEED_MS);
+    }, LOOK_EVERY_MS);
     child.stdout.on('data', (chunk: Buffer) => {
       const lines = (rest + chunk.toString('utf8')).split('\n');
       rest = lines.pop() ?? '';
       for (const line of lines) {
         const value = JSON.parse(line) as FoundSeed | SeedsReport | BegunSeed;
-        hangs.refresh();
+        cpuMsBefore = cpuMsOf(child.pid);
         if ('seeds' in value) report = value;
         else if ('begins' in value) {
           begun += 1;
@@ -108,12 +114,28 @@ function runWorker(args: readonly string[], until: SeedsRequest['until']): Promi
     });
     child.once('error', reject);
     child.once('close', (code) => {
-      clearTimeout(hangs);
+      clearInterval(hangs);
       if (report) resolve({ ...report, found });
       else if (enough) resolve({ seeds: begun, steps: 0, cpuMs: 0, outcomes: {}, arrivals: NO_ARRIVALS, found });
       else reject(new Error(`A worker of the simulation ended with ${code ?? 'a signal'}`));
     });
   });
+}
+
+/** User and system time of a process; 0 where it is gone. */
+function cpuMsOf(pid: number | undefined): number {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
+    // Behind the name, which may hold anything: proc(5), fields 14 and 15.
+    const [user = 0, system = 0] = stat
+      .slice(stat.lastIndexOf(')') + 2)
+      .split(' ')
+      .slice(11, 13)
+      .map(Number);
+    return (user + system) * MS_A_TICK;
+  } catch {
+    return 0;
+  }
 }
 
 /** One seed from its beginning, told on standard output. @returns the exit code: 1 where something is violated */
