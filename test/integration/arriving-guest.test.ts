@@ -15,6 +15,8 @@ import { PROCESS_OPTIONS, type ProcessOptions, withDefaults } from '../../src/mo
 import { temporaryFolder } from '../helpers/data';
 import { NO_HARDWARE } from '../helpers/hardware';
 import { startHost, type TestHost } from '../helpers/hosts';
+import { describeWhere } from '../helpers/needs';
+import { needsQemu } from '../helpers/qemu';
 
 /** What is refused here is what is looked for. */
 const QUIET = new DefaultLogger('ERROR');
@@ -86,7 +88,7 @@ function expectUntouched({ dataDir }: TestHost): void {
   expect([...there('incoming'), ...there('run'), ...there('images'), ...there('vms')]).toEqual([]);
 }
 
-describe('the source claims the VM again for the same migration', () => {
+describeWhere([needsQemu()])('the source claims the VM again for the same migration', () => {
   test('what was promised to the older claim gives way: the newer one’s record is what counts, and the older one is refused', async () => {
     const { host, prepare } = await destination();
     await prepare({ guest: running(COMMAND), fence: 1 });
@@ -124,13 +126,15 @@ test.each([true, false])('a program that is no QEMU is not executed, forced: %s'
   expectUntouched(host);
 });
 
-test('a QEMU that the other host names by its place is this host’s own', async () => {
-  const { folder, prepare } = await destination({ qemuFolder: '/usr/bin' });
-  const made = join(folder, 'made');
-  const program = join(folder, 'qemu-system-x86_64');
-  writeFileSync(program, `#!/bin/sh\ntouch ${made}\n`, { mode: 0o755 });
-  await prepare({ guest: running([program, ...COMMAND.slice(1)]) });
-  expect(existsSync(made)).toBe(false);
+describeWhere([needsQemu()])('a QEMU that is there', () => {
+  test('is, where the other host names one by its place, this host’s own', async () => {
+    const { folder, prepare } = await destination({ qemuFolder: '/usr/bin' });
+    const made = join(folder, 'made');
+    const program = join(folder, 'qemu-system-x86_64');
+    writeFileSync(program, `#!/bin/sh\ntouch ${made}\n`, { mode: 0o755 });
+    await prepare({ guest: running([program, ...COMMAND.slice(1)]) });
+    expect(existsSync(made)).toBe(false);
+  });
 });
 
 test.each([
