@@ -216,6 +216,8 @@ type GuestProgress struct {
 	RateBytesPerSecond  float64 `json:"rateBytesPerSecond"`
 	ExpectedDowntimeMs  float64 `json:"expectedDowntimeMs"`
 	Throttle            float64 `json:"throttle"`
+	// WriteLimitBytesPerSecond is what its disk writes are held to; nil where nothing holds them.
+	WriteLimitBytesPerSecond *float64 `json:"writeLimitBytesPerSecond,omitempty"`
 	// Pauses counts all of the migration so far; PausedMs is their length in all.
 	Pauses   *int     `json:"pauses,omitempty"`
 	PausedMs *float64 `json:"pausedMs,omitempty"`
@@ -231,6 +233,8 @@ type GuestResult struct {
 	Reason     string   `json:"reason"`
 	Responds   bool     `json:"responds"`
 	Throttle   float64  `json:"throttle"`
+	// WriteLimitBytesPerSecond is what its disk writes were held to until its last pause.
+	WriteLimitBytesPerSecond *float64 `json:"writeLimitBytesPerSecond,omitempty"`
 }
 
 // Parked says what a migration that waits for an operator waits for.

@@ -107,10 +107,13 @@ function guestResultText({
   reason,
   responds,
   throttle,
+  writeLimitBytesPerSecond: limit,
 }: GuestResult): string {
   const downtime = downtimeMs === undefined ? 'downtime not measured' : `downtime ${formatDuration(downtimeMs)}`;
   const paused = pauses > 1 ? `, paused ${pauses} times for ${formatDuration(pausedMs)} in all` : '';
-  const slowed = throttle > 0.01 ? `, slowed down by ${(100 * throttle).toFixed(0)} % at the end` : '';
+  const slowed =
+    (throttle > 0.01 ? `, slowed down by ${(100 * throttle).toFixed(0)} % at the end` : '') +
+    (limit === undefined ? '' : `, its disk writes held to ${formatBitRate(limit)} until then`);
   return (
     `the guest ${responds ? 'runs there' : 'DOES NOT RESPOND there'}: ${downtime}${paused}, ${rounds} memory round` +
     `${rounds === 1 ? '' : 's'}${slowed}${reason ? ` (${reason})` : ''}`

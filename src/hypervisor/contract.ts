@@ -102,6 +102,13 @@ export interface DiskPort {
   holes(): Promise<readonly Extent[]>;
   /** What the guest has written since the round before. */
   nextRound(): Promise<readonly Extent[]>;
+  /** How much of that there is so far. */
+  dirtyBytes(): Promise<number>;
+  /**
+   * The guest writes to it no faster than this, until it runs on as before anything.
+   * @returns false where that is not to be had, and nothing has changed
+   */
+  limitWrites(bytesPerSecond: number): Promise<boolean>;
 }
 
 export interface GuestMemoryEvents {

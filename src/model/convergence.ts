@@ -61,6 +61,11 @@ export function expectedDowntimeMs({
   return SWITCHOVER_MS + SWITCHOVER_ROUND_TRIPS * rttMs + sending;
 }
 
+/** The pause is about as long as one with nothing left: a further round would take longer than what it saves. */
+export function isHardlyLonger(measured: Parameters<typeof expectedDowntimeMs>[0]): boolean {
+  return expectedDowntimeMs(measured) <= (1 + HARDLY_LONGER) * expectedDowntimeMs({ ...measured, remainingBytes: 0 });
+}
+
 export function decideRound(measured: RoundMeasurement, options: ConvergenceOptions): ConvergenceDecision {
   const downtimeMs = expectedDowntimeMs(measured);
   const decide = (next: ConvergenceDecision['next'], why: string): ConvergenceDecision => ({
@@ -83,8 +88,7 @@ export function decideRound(measured: RoundMeasurement, options: ConvergenceOpti
   const shrinks = remainingBytesBefore === undefined || remainingBytes <= SHRINKS_BELOW * remainingBytesBefore;
   if (downtimeMs <= options.maxDowntimeMs) {
     if (remainingPages < options.dirtyPageThreshold) return decide('switch over', 'few pages are left');
-    if (downtimeMs <= (1 + HARDLY_LONGER) * expectedDowntimeMs({ ...measured, remainingBytes: 0 }))
-      return decide('switch over', 'the pause is hardly longer than with nothing left');
+    if (isHardlyLonger(measured)) return decide('switch over', 'the pause is hardly longer than with nothing left');
     if (round >= options.memoryIterations) return decide('switch over', 'the last round allowed is done');
     if (!shrinks && !outrun) return decide('switch over', 'rounds no longer shrink');
     return decide('another round', 'a further round shortens the pause');

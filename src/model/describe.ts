@@ -57,11 +57,14 @@ export function guestText({
   dirtyBytesPerSecond,
   expectedDowntimeMs,
   throttle,
+  writeLimitBytesPerSecond: limit,
 }: GuestProgress): string {
   const { title, runsAt } = GUEST_STATES[state];
   const where = runsAt === 'nowhere' ? 'the guest stands still' : `the guest runs at the ${runsAt}`;
   if (state === 'disks' || runsAt !== 'source') return `${where}: ${title}`;
-  const slowed = throttle > 0.01 ? `, slowed down by ${(100 * throttle).toFixed(0)} %` : '';
+  const slowed =
+    (throttle > 0.01 ? `, slowed down by ${(100 * throttle).toFixed(0)} %` : '') +
+    (limit === undefined ? '' : `, its disk writes held to ${formatBitRate(limit)}`);
   const pause = expectedDowntimeMs > 0 ? `, pause expected ${formatDuration(expectedDowntimeMs)}` : '';
   return (
     `${where}: ${title}, round ${round + 1}, ${formatBytes(remainingBytes)} left, dirtied at ` +

@@ -287,7 +287,7 @@ export const ERROR_CODES = {
   GUEST_NOT_CONVERGING: spec(
     'operator',
     EXIT.parked,
-    'The guest dirties memory faster than the link carries it; it runs on undisturbed',
+    'The guest changes its memory or its disks faster than the link carries them; it runs on undisturbed',
     '`dwcp retry` with --max-downtime or --auto-converge, wait and retry, or `dwcp cancel`',
   ),
   GUEST_POWERED_OFF: spec(

@@ -132,6 +132,9 @@ export class RamLayout {
 /** How often a guest has stood still for its migration, and how long in all: over all attempts, the last one included. */
 const pausesShape = { pauses: z.number().optional(), pausedMs: z.number().optional() };
 
+/** What it was held to in writing to its disks, all of them together; undefined where nothing held it. */
+const writeLimitShape = { writeLimitBytesPerSecond: z.number().optional() };
+
 /** What is seen of a guest while it moves. */
 export const guestProgressSchema = z.object({
   state: z.enum(GUEST_STATE_NAMES as [GuestState, ...GuestState[]]),
@@ -142,6 +145,7 @@ export const guestProgressSchema = z.object({
   expectedDowntimeMs: z.number(),
   /** Share of its processor time that the guest is kept from using, 0 to 1. */
   throttle: z.number(),
+  ...writeLimitShape,
   ...pausesShape,
 });
 export type GuestProgress = z.infer<typeof guestProgressSchema>;
@@ -156,5 +160,6 @@ export const guestResultSchema = z.object({
   /** Whether the guest has been seen to run on the destination. */
   responds: z.boolean(),
   throttle: z.number(),
+  ...writeLimitShape,
 });
 export type GuestResult = z.infer<typeof guestResultSchema>;

@@ -93,7 +93,7 @@ export const MIGRATION_OPTIONS = {
   autoConverge: {
     type: 'boolean',
     default: true,
-    help: 'Slow a guest down that dirties memory faster than the link carries it',
+    help: 'Slow a guest down that changes memory or disks faster than the link carries it',
   },
   dirtyPageThreshold: {
     type: 'integer',

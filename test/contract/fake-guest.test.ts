@@ -51,6 +51,7 @@ runningGuestSuite('fake', () => {
       const start = WRITES.first * PAGE_SIZE_BYTES;
       return Promise.resolve(Buffer.from(guestOf(side)!.ram.subarray(start, start + WRITES.count * PAGE_SIZE_BYTES)));
     },
+    writeLimit: () => Promise.resolve(source.writesLimitedTo),
     stop: () => Promise.resolve().then(() => source.operatorStops()),
     kill: () => Promise.resolve().then(() => source.end()),
   };

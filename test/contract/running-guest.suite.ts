@@ -30,6 +30,8 @@ export interface GuestUnderTest {
   written(side: Side): Promise<void>;
   /** What those pages hold, of a guest that stands still. */
   memoryOf(side: Side): Promise<Buffer>;
+  /** What it may write to its disk a second; undefined where nothing holds it. */
+  writeLimit(): Promise<number | undefined>;
   /** As its operator does, by another way than the port. */
   stop(): Promise<void>;
   kill(): Promise<void>;
@@ -250,6 +252,32 @@ export function runningGuestSuite(name: string, create: () => Promise<GuestUnder
       expect(holes).not.toEqual([]);
       for (const { offset, length } of holes)
         expect(file.subarray(offset, offset + length).every((byte) => byte === 0)).toBe(true);
+    });
+
+    it('says how much of its disk is of no round yet: what it writes, and nothing behind a round of one that stands still', async () => {
+      const port = await connected();
+      const reader = (await port.watchDisks([guest.disk])).get(guest.disk.imageId)!;
+      await guest.written('source');
+      const dirtyBytes = await reader.dirtyBytes();
+      expect(dirtyBytes).toBeGreaterThanOrEqual(BLOCK_SIZE_BYTES);
+      expect(dirtyBytes).toBeLessThanOrEqual(guest.disk.sizeBytes);
+      await guest.stop();
+      await reader.nextRound();
+      expect(await reader.dirtyBytes()).toBe(0);
+    });
+
+    it('is held to so many bytes a second to its disk, lower and lower, until it runs on as before', async () => {
+      const port = await connected();
+      const reader = (await port.watchDisks([guest.disk])).get(guest.disk.imageId)!;
+      expect(await guest.writeLimit()).toBeUndefined();
+      for (const limit of [1_000_000, 200_000]) {
+        expect(await reader.limitWrites(limit)).toBe(true);
+        expect(await guest.writeLimit()).toBe(limit);
+      }
+      await guest.written('source');
+      await port.runOn();
+      expect(await guest.writeLimit()).toBeUndefined();
+      await guest.written('source');
     });
 
     describe('at its destination', () => {

@@ -28,6 +28,8 @@ export class FakeGuest {
   writes = 0;
   readonly dirtyPages = new Set<number>();
   readonly dirtyBlocks = new Set<number>();
+  /** Bytes a second to its disk. */
+  writesLimitedTo: number | undefined;
   /** Hears of the end of whatever watches it: its operator has stopped it, or it has ended. */
   stopped: (error: DwcpError) => void = () => undefined;
 
@@ -193,6 +195,7 @@ export class FakeGuestPort implements GuestPort {
     const guest = this.#guest;
     const mayRun = await this.#ifMayRun(() => {
       this.#streaming = false;
+      guest.writesLimitedTo = undefined;
       if (guest.state === 'ended')
         return Promise.reject(new DwcpError('GUEST_LOST', 'The guest has ended', { side: 'source' }));
       if (guest.state !== 'stopped by its operator') guest.state = 'running';
@@ -220,6 +223,11 @@ export class FakeGuestPort implements GuestPort {
       read: (offset, into) => Promise.resolve().then(() => read(offset, into)),
       holes: () => Promise.resolve(zeroBlocks(path)),
       nextRound: () => Promise.resolve(path === diskPath ? take(dirtyBlocks).map(blockExtent) : []),
+      dirtyBytes: () => Promise.resolve(path === diskPath ? dirtyBlocks.size * BLOCK_SIZE_BYTES : 0),
+      limitWrites: (bytesPerSecond) => {
+        this.#guest.writesLimitedTo = bytesPerSecond;
+        return Promise.resolve(true);
+      },
     };
   }
 

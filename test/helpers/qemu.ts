@@ -10,6 +10,7 @@ import { ensureQemu, hasQemu, QEMU_INSTALL_LINE } from '../../src/cli/demo/qemu-
 import { whichTool } from '../../src/cli/demo/tools';
 import { connectSoon } from '../../src/hypervisor/qemu/guest-process';
 import type { QmpClient } from '../../src/hypervisor/qemu/qmp-client';
+import { MIB } from '../../src/model/units';
 import { temporaryFolder } from './data';
 
 const GUESTS = join(__dirname, '..', '..', '..', 'test', 'guests');
@@ -60,26 +61,41 @@ export function buildCountingGuest(
   diskBytes = 1024 * 1024,
   writesDisk = false,
 ): CountingGuest {
-  const folder = temporaryFolder();
-  const [object, binary] = [join(folder, 'counter.o'), join(folder, 'counter.img')];
-  execFileSync('as', ['--32', '-o', object, join(GUESTS, 'counter.S')]);
-  execFileSync('ld', ['-m', 'elf_i386', '-Ttext', '0x7c00', '--oformat', 'binary', '-o', binary, object]);
-  const sector = readFileSync(binary);
+  const sector = bootSector('counter');
+  const image = join(temporaryFolder(), 'counter.img');
   sector.writeUInt32LE(pagesPerTick, 0x1e8);
   sector.writeUInt32LE(writesDisk ? COUNT_SECTOR : 0, 0x1ec);
   sector.writeUInt32LE(pages, 0x1f0);
   sector.writeUInt32LE(idleTurns, 0x1f4);
   // The firmware passes over a disk of one sector; what is behind it is random, so that it takes its time on a link.
   const rest = diskBytes - sector.length;
-  writeFileSync(binary, Buffer.concat([sector, diskBytes > 1024 * 1024 ? randomBytes(rest) : Buffer.alloc(rest)]));
-  return { image: binary, pages, writesDisk };
+  writeFileSync(image, Buffer.concat([sector, diskBytes > 1024 * 1024 ? randomBytes(rest) : Buffer.alloc(rest)]));
+  return { image, pages, writesDisk };
 }
 
 /** A guest that does what the key says that is pressed at it (test/guests/keys.S). @returns its boot sector */
 export function buildKeyGuest(): Buffer {
+  return bootSector('keys');
+}
+
+/**
+ * A guest that writes over a range of its disk, round and round (test/guests/writer.S); it needs a machine with IDE.
+ * @param piecesPerTick of 128 KiB each, at a tick of 1/18.2 s
+ */
+export function buildWritingGuest(rangeMiB: number, piecesPerTick: number): CountingGuest {
+  const sector = bootSector('writer');
+  sector.writeUInt32LE(piecesPerTick, 0x1e8);
+  sector.writeUInt32LE(MIB / 512, 0x1ec);
+  sector.writeUInt32LE(rangeMiB * 8, 0x1f0);
+  const image = join(temporaryFolder(), 'writer.img');
+  writeFileSync(image, Buffer.concat([sector, randomBytes((1 + rangeMiB) * MIB - sector.length)]));
+  return { image, pages: 0, writesDisk: true };
+}
+
+function bootSector(name: string): Buffer {
   const folder = temporaryFolder();
-  const [object, binary] = [join(folder, 'keys.o'), join(folder, 'keys.img')];
-  execFileSync('as', ['--32', '-o', object, join(GUESTS, 'keys.S')]);
+  const [object, binary] = [join(folder, 'sector.o'), join(folder, 'sector')];
+  execFileSync('as', ['--32', '-o', object, join(GUESTS, `${name}.S`)]);
   execFileSync('ld', ['-m', 'elf_i386', '-Ttext', '0x7c00', '--oformat', 'binary', '-o', binary, object]);
   return readFileSync(binary);
 }

@@ -99,6 +99,9 @@ describeWhere([needsQemu(), needsAssembler()])('a QEMU', () => {
     const disk = { imageId: 'vda', kind: 'disk' as const, path, sizeBytes: statSync(path).size };
     const { spec } = await atSource.inspectGuest('vm', definition, [disk], false);
     const ramStart = new RamLayout(spec.ramBlocks).startOf('pc.ram');
+    const limitsOf = async (): Promise<{ readonly bps_wr?: number | undefined }> =>
+      (await ask('source', (monitor) => monitor.execute('query-block'))).find(({ inserted }) => inserted?.file === path)
+        ?.inserted ?? {};
     const guest: GuestUnderTest = {
       ramBlocks: spec.ramBlocks,
       disk,
@@ -121,6 +124,7 @@ describeWhere([needsQemu(), needsAssembler()])('a QEMU', () => {
         (await ask(side, (monitor) => monitor.execute('query-status'))).running,
       written: async (side) => countsTo(side, (await countOf(side)) + 2),
       memoryOf: (side) => memoryOf(side),
+      writeLimit: async () => (await limitsOf()).bps_wr || undefined,
       stop: () => ask('source', (monitor) => monitor.execute('stop')).then(() => undefined),
       kill: () => Promise.resolve(void process.kill(qemu.pid, 'SIGKILL')),
     };

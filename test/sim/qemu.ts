@@ -332,6 +332,7 @@ export class SimQemu {
         else known.recording = false;
       }
     },
+    block_set_io_throttle: () => ({}),
     'announce-self': () => ({}),
     'blockdev-set-active': () => ({}),
     stop: () => {
@@ -392,7 +393,10 @@ export class SimQemu {
         ro: false,
         drv: 'raw',
         image: { 'virtual-size': sizeBytes, filename: path, format: 'raw' },
-        'dirty-bitmaps': [...this.#bitmaps].map(([name, { recording }]) => ({ name, recording, busy: false })),
+        'dirty-bitmaps': [...this.#bitmaps].map(([name, { recording, blocks }]) => ({
+          ...{ name, recording, busy: false },
+          count: blocks.size * BLOCK_BYTES,
+        })),
       },
     };
   }

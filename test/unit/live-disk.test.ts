@@ -13,6 +13,8 @@ const disk = (port: Partial<DiskPort>): LiveDisk =>
       read: () => Promise.resolve(),
       holes: () => Promise.resolve([]),
       nextRound: () => Promise.resolve([]),
+      dirtyBytes: () => Promise.resolve(0),
+      limitWrites: () => Promise.resolve(false),
       ...port,
     },
   );

@@ -11,6 +11,7 @@ import { OWN_PREFIX } from './others-at-work';
 import { isListenedAt } from './process-table';
 import type { QmpClient } from './qmp-client';
 import type { BlockDevice } from './qmp-schemas';
+import { limitWrites } from './write-limit';
 
 /** Readers of one disk at a time: NBD answers each connection in order, more or less. */
 const READERS = 2;
@@ -173,6 +174,17 @@ export class DiskReader {
     } finally {
       await this.#remove(id, node, last);
     }
+  }
+
+  async dirtyBytes(): Promise<number> {
+    const { node } = this.#disk;
+    const nodes = await this.#qmp.execute('query-named-block-nodes', { flat: true });
+    const bitmaps = nodes.find((known) => known['node-name'] === node)?.['dirty-bitmaps'] ?? [];
+    return bitmaps.find(({ name }) => name === `${OWN_PREFIX}${this.#round}`)?.count ?? 0;
+  }
+
+  limitWrites(bytesPerSecond: number): Promise<boolean> {
+    return limitWrites(this.#qmp, this.#disk.node, bytesPerSecond);
   }
 
   close(): void {

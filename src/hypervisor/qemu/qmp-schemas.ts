@@ -30,6 +30,8 @@ const bitmapSchema = z.object({
   name: z.string().optional(),
   recording: z.boolean(),
   busy: z.boolean(),
+  /** Bytes that it has marked. */
+  count: z.number(),
   persistent: z.boolean().optional(),
 });
 
@@ -52,6 +54,10 @@ export const blockDeviceSchema = z.object({
         snapshots: z.array(z.unknown()).optional(),
       }),
       'dirty-bitmaps': z.array(bitmapSchema).optional(),
+      /** Of limits on what goes through. */
+      group: z.string().optional(),
+      ...{ bps: z.number().optional(), bps_rd: z.number().optional(), bps_wr: z.number().optional() },
+      ...{ iops: z.number().optional(), iops_rd: z.number().optional(), iops_wr: z.number().optional() },
     })
     .optional(),
 });
@@ -71,6 +77,7 @@ export const QMP_RETURNS = {
   migrate: nothing,
   'migrate-continue': nothing,
   migrate_cancel: nothing,
+  'query-blockstats': z.array(z.object({ stats: z.object({ wr_bytes: z.number() }) })),
   'query-block': z.array(blockDeviceSchema),
   'query-named-block-nodes': z.array(
     z.object({
@@ -109,6 +116,7 @@ export const QMP_RETURNS = {
   'block-export-del': nothing,
   'block-dirty-bitmap-remove': nothing,
   transaction: nothing,
+  block_set_io_throttle: nothing,
   'announce-self': nothing,
   'blockdev-set-active': nothing,
   'migrate-incoming': nothing,

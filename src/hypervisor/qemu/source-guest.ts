@@ -22,6 +22,7 @@ import { assertNoJobs, watchForJobs } from './others-at-work';
 import { OutgoingMigration } from './outgoing-migration';
 import { findListener } from './process-table';
 import { QmpClient } from './qmp-client';
+import { clearWriteLimits } from './write-limit';
 
 /** States in which a guest stands still because a migration had stopped it. */
 const STOPPED_BY_MIGRATION: ReadonlySet<string> = new Set(['postmigrate', 'finish-migrate']);
@@ -247,6 +248,7 @@ export class SourceGuest implements GuestPort {
 async function letRunOn(qmp: QmpClient): Promise<void> {
   await clearExports(qmp);
   await clearMirrors(qmp);
+  await clearWriteLimits(qmp);
   const { status: migration } = await qmp.execute('query-migrate');
   if (migration !== undefined && ['setup', 'active', 'pre-switchover', 'device', 'cancelling'].includes(migration)) {
     const ended = qmp.event(

@@ -3,9 +3,11 @@
  * enough to stop the guest for. What follows from that is the judge's and live-migration.ts's.
  */
 import type { GuestPort, MemoryInfo } from '../../hypervisor/contract';
+import { expectedDowntimeMs } from '../../model/convergence';
 import { MEMORY_IMAGE_ID } from '../../model/guest';
 import { PAGE_SIZE_BYTES } from '../../model/image';
 import { clamp } from '../../model/units';
+import type { DiskRounds } from './disk-rounds';
 import type { LiveDisks } from './live-disks';
 import type { LiveSending } from './live-sending';
 import type { MemoryStream } from './memory-stream';
@@ -18,13 +20,20 @@ export class LiveBacklog {
   readonly #guest: GuestPort;
   readonly #memory: MemoryStream;
   readonly #disks: LiveDisks;
+  readonly #rounds: DiskRounds;
   readonly #sending: LiveSending;
   #info: MemoryInfo = { rounds: 0, remainingBytes: 0, dirtyBytesPerSecond: 0, throttle: 0 };
 
-  constructor(guest: GuestPort, memory: MemoryStream, disks: LiveDisks, sending: LiveSending) {
+  constructor(
+    guest: GuestPort,
+    memory: MemoryStream,
+    { disks, rounds }: { readonly disks: LiveDisks; readonly rounds: DiskRounds },
+    sending: LiveSending,
+  ) {
     this.#guest = guest;
     this.#memory = memory;
     this.#disks = disks;
+    this.#rounds = rounds;
     this.#sending = sending;
   }
 
@@ -38,34 +47,39 @@ export class LiveBacklog {
     this.#memory.brake.remains(this.#info.remainingBytes, this.#sending.sender, this.#wireShare);
   }
 
-  /** As it will travel: after encoding. */
+  /** As it will travel, after encoding; what the disks have to name yet is not in it. */
   get remainingBytes(): number {
-    return Math.round(this.#leftBytes * this.#wireShare);
+    return Math.round(this.#memoryBytes * this.#wireShare + this.#rounds.wireBytesOf(this.#disks.backlog));
   }
 
-  measured(linkBytesPerSecond: number): RoundMeasured {
-    const { dirtyBytesPerSecond, throttle, remainingBytes } = this.#info;
-    const stats = this.#sending.sender?.session?.stats;
+  /** Of all that is left, the disks too. */
+  async measured(): Promise<RoundMeasured> {
+    const { dirtyBytesPerSecond, throttle } = this.#info;
+    const { rateBytesPerSecond, rttMs } = this.#sending.ofLate;
     return {
-      remainingBytes: this.remainingBytes,
-      remainingPages: Math.ceil((remainingBytes + this.#memory.feed.backlogBytes) / PAGE_SIZE_BYTES),
+      remainingBytes: Math.round(this.#memoryBytes * this.#wireShare + (await this.#rounds.leftWireBytes())),
+      remainingPages: Math.ceil(this.#memoryBytes / PAGE_SIZE_BYTES),
       dirtyBytesPerSecond: dirtyBytesPerSecond * this.#wireShare,
-      rateBytesPerSecond: Math.max(stats?.goodputBytesPerSecond ?? 0, linkBytesPerSecond / 4),
-      rttMs: stats?.rttMs ?? 1,
-      throttle,
+      ...{ rateBytesPerSecond, rttMs, throttle },
     };
   }
 
-  /** It goes over in the time that a switchover takes anyway, about. */
-  isWorthPausing(linkBytesPerSecond: number): boolean {
-    const share = Math.max(0.1, this.#wireShare);
-    const inPassing = (linkBytesPerSecond * SENT_IN_PASSING_SECONDS) / share;
-    return this.#leftBytes <= clamp(inPassing, AHEAD_AT_THE_END_BYTES, 2 * AHEAD_AT_THE_END_BYTES);
+  /** How long the guest would stand still for what is left now. */
+  async expectedDowntimeMs(): Promise<number> {
+    return expectedDowntimeMs(await this.measured());
   }
 
-  /** At QEMU and on the way, before encoding. */
-  get #leftBytes(): number {
-    return this.#info.remainingBytes + this.#memory.feed.backlogBytes + this.#disks.backlogBytes;
+  /** It goes over in the time that a switchover takes anyway, about. */
+  get isWorthPausing(): boolean {
+    const share = Math.max(0.1, this.#wireShare);
+    const inPassing = (this.#sending.linkBytesPerSecond * SENT_IN_PASSING_SECONDS) / share;
+    const left = this.#memoryBytes + this.#disks.backlogBytes;
+    return left <= clamp(inPassing, AHEAD_AT_THE_END_BYTES, 2 * AHEAD_AT_THE_END_BYTES);
+  }
+
+  /** Of memory, at QEMU and on the way, before encoding. */
+  get #memoryBytes(): number {
+    return this.#info.remainingBytes + this.#memory.feed.backlogBytes;
   }
 
   get #wireShare(): number {

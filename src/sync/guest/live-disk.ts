@@ -48,6 +48,14 @@ export class LiveDisk {
     this.begun = true;
   }
 
+  async dirtyBytes(): Promise<number> {
+    return this.begun ? this.#port.dirtyBytes() : 0;
+  }
+
+  limitWrites(bytesPerSecond: number): Promise<boolean> {
+    return this.#port.limitWrites(bytesPerSecond);
+  }
+
   /** Names what the guest has written since the round before. @returns its bytes */
   async nextRound(): Promise<number> {
     if (!this.begun) return 0;

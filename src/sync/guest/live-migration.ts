@@ -13,10 +13,11 @@ import { DwcpError, toDwcpError } from '../../model/errors';
 import { MEMORY_IMAGE_ID } from '../../model/guest';
 import type { ImageSpec, VmImage } from '../../model/image';
 import type { ImageProgress } from '../../model/migration';
-import { KIB, MIB } from '../../model/units';
+import { formatDuration, KIB } from '../../model/units';
 import { type Looking, until, wait } from '../../system/wait';
 import { blankPagesOf } from '../codec/blank-pages';
 import { FeedLag } from './destination-lag';
+import { DiskRounds } from './disk-rounds';
 import type { GuestMove, ReadyToHandOver } from './guest-move';
 import { letRunOn, type PauseBudget, pauseWithin, runsOn } from './guest-pause';
 import { GuestPauses } from './guest-pauses';
@@ -33,10 +34,6 @@ const LOOK_EVERY_MS = 100;
 const LOOK_OFTEN_MS = 20;
 /** At what comes within moments. */
 const LOOK_CLOSELY_MS = 10;
-const DISK_ROUND_EVERY_MS = 1_000;
-/** A disk round below this is left to the last one, with the guest stopped. */
-const SMALL_DISK_ROUND_BYTES = 2 * MIB;
-const MAX_DISK_ROUNDS = 30;
 /** Batches larger than this were packed before the end came into sight. */
 const SMALL_BATCH_BYTES = 96 * KIB;
 /** How long rounds go on for the destination's QEMU to be given what has arrived. */
@@ -44,6 +41,8 @@ const FEED_PATIENCE_MS = 20_000;
 /** Behind this much patience what is still on the way goes over with the guest stopped. */
 const DRAIN_ROUND_TRIPS = 4;
 const DRAIN_PATIENCE_MS = 200;
+/** What has come up since the rounds ended, and would make the pause too long, is sent before it, or the rounds begin anew. */
+const FIT_PATIENCE_MS = 20_000;
 /** A stream begun ahead does not wait longer for its link: QEMU keeps a log of what the guest writes meanwhile. */
 const AHEAD_PATIENCE_MS = 30_000;
 
@@ -63,6 +62,7 @@ export class LiveMigration implements GuestMove {
   #failure: DwcpError | undefined;
   readonly #mode = new MoveMode();
   readonly #judge: RoundJudge;
+  readonly #diskRounds: DiskRounds;
   readonly #backlog: LiveBacklog;
   #breakingOff: Promise<void> | undefined;
 
@@ -82,7 +82,9 @@ export class LiveMigration implements GuestMove {
       disks: this.#disks,
       mode: this.#mode,
     });
-    this.#backlog = new LiveBacklog(guest, this.#memory, this.#disks, this.#sending);
+    this.#diskRounds = new DiskRounds(request.options, this.#disks, this.#sending);
+    const disks = { disks: this.#disks, rounds: this.#diskRounds };
+    this.#backlog = new LiveBacklog(guest, this.#memory, disks, this.#sending);
   }
 
   get reason(): string {
@@ -98,6 +100,7 @@ export class LiveMigration implements GuestMove {
         remainingBytes: this.#backlog.remainingBytes,
         dirtyBytesPerSecond,
         throttle,
+        ...this.#writeLimit,
         rateBytesPerSecond: Math.round(this.#sending.sender?.session?.stats.goodputBytesPerSecond ?? 0),
         expectedDowntimeMs: Math.round(this.#judge.decision?.expectedDowntimeMs ?? 0),
         ...this.pauses.soFar(before),
@@ -134,7 +137,7 @@ export class LiveMigration implements GuestMove {
     if (!this.#ahead) await this.#prepare();
     await (this.#begun ??= this.#begin());
     await until(() => this.#sending.allOpened, this.#looking(signal));
-    await this.#diskRounds(signal);
+    await this.#diskRounds.beforeMemory(this.#looking(signal));
     if (!this.#ahead) await this.#startMemory();
     await this.#memoryRounds(signal);
     this.#mode.enter('converged');
@@ -163,10 +166,16 @@ export class LiveMigration implements GuestMove {
       pausedAtMs,
       guest: {
         ...{ rounds: this.#judge.round, reason: this.reason, throttle: this.#backlog.info.throttle },
+        ...this.#writeLimit,
         ...this.pauses.beforeThis(before),
       },
       images: this.#sending.results(roots, before),
     };
+  }
+
+  get #writeLimit(): { readonly writeLimitBytesPerSecond?: number } {
+    const limit = this.#diskRounds.limitBytesPerSecond;
+    return limit === undefined ? {} : { writeLimitBytesPerSecond: limit };
   }
 
   standsStill(): Promise<boolean> {
@@ -213,16 +222,6 @@ export class LiveMigration implements GuestMove {
     await this.#sending.begin(this.#link, (error) => this.#fail(error));
   }
 
-  async #diskRounds(signal: AbortSignal): Promise<void> {
-    let before = Infinity;
-    for (let round = 0; round < MAX_DISK_ROUNDS; round += 1) {
-      await until(() => this.#disks.areThere, this.#looking(signal));
-      const bytes = await this.#disks.nextRound();
-      if (bytes <= SMALL_DISK_ROUND_BYTES || bytes > 0.8 * before) return;
-      before = bytes;
-    }
-  }
-
   async #startMemory(): Promise<void> {
     const {
       guest: { ramBlocks },
@@ -246,7 +245,6 @@ export class LiveMigration implements GuestMove {
   }
 
   async #memoryRounds(signal: AbortSignal): Promise<void> {
-    let diskRoundAt = performance.now() + DISK_ROUND_EVERY_MS;
     let convergedAt: number | undefined;
     for (;;) {
       await wait(this.#memory.brake.isNearlyThrough ? LOOK_OFTEN_MS : LOOK_EVERY_MS, signal);
@@ -255,15 +253,13 @@ export class LiveMigration implements GuestMove {
       await this.#backlog.look();
       if (convergedAt !== undefined && (this.#feedLag.isSmall || performance.now() > convergedAt + FEED_PATIENCE_MS))
         return;
-      if (performance.now() > diskRoundAt && this.#disks.backlogBytes === 0) {
-        await this.#disks.nextRound();
-        diskRoundAt = performance.now() + DISK_ROUND_EVERY_MS;
-      }
+      await this.#diskRounds.besideMemory();
       const isOver = this.#judge.isOver(this.#backlog.info.rounds) && this.#memory.brake.isThrough;
       if (
         convergedAt !== undefined ||
         !isOver ||
-        !(await this.#judge.judge(this.#backlog.info.rounds, this.#backlog.measured(this.#linkBytesPerSecond)))
+        !(await this.#diskRounds.areSmall()) ||
+        !(await this.#judge.judge(this.#backlog.info.rounds, await this.#backlog.measured()))
       )
         continue;
       this.#comeToAnEnd();
@@ -282,19 +278,25 @@ export class LiveMigration implements GuestMove {
 
   /** With the guest still running: what can be sent before the pause does not count as downtime. */
   async #lastLook(signal: AbortSignal): Promise<void> {
+    const begunAt = performance.now();
     await this.#disks.nextRound();
-    const giveUpAt =
-      performance.now() + DRAIN_PATIENCE_MS + DRAIN_ROUND_TRIPS * (this.#sending.sender?.session?.stats.rttMs ?? 0);
-    while (performance.now() < giveUpAt) {
+    const giveUpAt = begunAt + DRAIN_PATIENCE_MS + DRAIN_ROUND_TRIPS * this.#sending.ofLate.rttMs;
+    for (;;) {
       await this.#backlog.look();
-      if (
-        this.#backlog.isWorthPausing(this.#linkBytesPerSecond) &&
-        (this.#sending.sender?.largestOnTheWay ?? 0) <= SMALL_BATCH_BYTES
-      )
-        return;
+      if (this.#backlog.isWorthPausing && (this.#sending.sender?.largestOnTheWay ?? 0) <= SMALL_BATCH_BYTES) return;
+      const now = performance.now();
+      if (now >= giveUpAt && (await this.#fitsAPause(now < begunAt + FIT_PATIENCE_MS ? 'wait' : 'break off'))) return;
       await wait(LOOK_CLOSELY_MS, signal);
       this.#throwIfFailed();
     }
+  }
+
+  async #fitsAPause(orElse: 'wait' | 'break off'): Promise<boolean> {
+    const [expectedMs, mostMs] = [await this.#backlog.expectedDowntimeMs(), this.#request.options.maxDowntimeMs];
+    if (expectedMs <= mostMs) return true;
+    if (orElse === 'wait') return false;
+    const pause = `${formatDuration(expectedMs)}, of at most ${formatDuration(mostMs)}`;
+    throw runsOn(`what the guest has changed since its rounds ended would make it stand still for ${pause}`);
   }
 
   async #pauseAndSend(
@@ -320,10 +322,6 @@ export class LiveMigration implements GuestMove {
     await sender.finish(session, roots, commands, devices);
     this.#mode.enter('loaded');
     return { roots, pausedAtMs };
-  }
-
-  get #linkBytesPerSecond(): number {
-    return this.#link?.linkBytesPerSecond ?? 0;
   }
 
   #looking(signal: AbortSignal): Looking {

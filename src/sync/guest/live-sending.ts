@@ -37,6 +37,15 @@ export interface LinkKnown {
   readonly linkBytesPerSecond: number;
 }
 
+/** How what is sent has gone of late. */
+export interface SentOfLate {
+  /** As it is confirmed; no less than a quarter of what the link is known to carry, since the end of a round sends little. */
+  readonly rateBytesPerSecond: number;
+  readonly rttMs: number;
+  /** Bytes on the wire for each byte of an image that had to be sent. */
+  readonly wireShare: (imageId: string) => number;
+}
+
 export interface LiveSendingParts {
   readonly request: LiveRequest;
   readonly guest: GuestPort;
@@ -51,6 +60,7 @@ export class LiveSending {
   readonly #stopping = new AbortController();
   readonly #opened = new Set<string>();
   #sender: GuestSender | undefined;
+  #linkBytesPerSecond = 0;
   #sent: Promise<void> | undefined;
   #setUp: GuestSetUp | undefined;
   #setUpSent: Promise<void> | undefined;
@@ -61,6 +71,19 @@ export class LiveSending {
 
   get sender(): GuestSender | undefined {
     return this.#sender;
+  }
+
+  get linkBytesPerSecond(): number {
+    return this.#linkBytesPerSecond;
+  }
+
+  get ofLate(): SentOfLate {
+    const stats = this.#sender?.session?.stats;
+    return {
+      rateBytesPerSecond: Math.max(stats?.goodputBytesPerSecond ?? 0, this.#linkBytesPerSecond / 4),
+      rttMs: stats?.rttMs ?? 1,
+      wireShare: (imageId) => this.#sender?.wireShare(imageId) ?? 1,
+    };
   }
 
   /** When all there will be has been sent and confirmed. */
@@ -106,6 +129,7 @@ export class LiveSending {
   async begin({ migration, start, linkBytesPerSecond }: LinkKnown, failed: (error: DwcpError) => void): Promise<void> {
     const { request, guest, memory, memoryImage, disks, mode } = this.#parts;
     const { images, vmId, dictionaryKey, headStart, options } = request;
+    this.#linkBytesPerSecond = linkBytesPerSecond;
     const ports = await guest.watchDisks(images.filter(({ kind }) => kind === 'disk'));
     mode.throwIfEnded();
     for (const image of images) {
