@@ -79,7 +79,11 @@ describeWhere([needsQemu()])('a disc that is not in its drive any more', () => {
   const WAYS: readonly (readonly [string, readonly string[], Readonly<Record<string, string>>])[] = [
     ['-cdrom', ['-cdrom', 'ISO'], { device: 'ide1-cd0' }],
     ['-cdrom on q35', ['-M', 'q35', '-cdrom', 'ISO'], { device: 'ide2-cd0' }],
-    ['-drive', ['-drive', 'file=ISO,format=raw,media=cdrom,cache=writeback,aio=threads,readonly=on'], { device: 'ide1-cd0' }],
+    [
+      '-drive',
+      ['-drive', 'file=ISO,format=raw,media=cdrom,cache=writeback,aio=threads,readonly=on'],
+      { device: 'ide0-cd0' },
+    ],
     [
       '-drive and -device',
       ['-drive', 'if=none,id=cd0,file=ISO,format=raw,media=cdrom', '-device', 'ide-cd,drive=cd0,id=cd'],
