@@ -2,23 +2,23 @@
  * Activities of the destination's agent: one call into the domain each. The idempotency key is the migration's id with
  * the image's.
  */
-import { statfs } from 'node:fs/promises';
 import { activityInfo } from '@temporalio/activity';
 import type { GuestPolicy } from '../src/hypervisor/qemu/guest-policy';
 import { prepareGuest, prepareStoppedGuest } from '../src/hypervisor/qemu/prepare-guest';
 import type { ActivityInput } from '../src/model/activity-inputs';
 import type { ActivityResult } from '../src/model/activity-results';
 import { DwcpError, hasCode, messageOf } from '../src/model/errors';
-import { BLOCK_SIZE_BYTES, type ImageSpec, looksOf, type VmImage } from '../src/model/image';
+import { BLOCK_SIZE_BYTES, looksOf, type VmImage } from '../src/model/image';
 import { isOpenState } from '../src/model/ownership-machine';
 import { GRANT_LIFETIME_MS } from '../src/model/timing';
-import { formatBytes } from '../src/model/units';
 import type { BaselineListing, BaselineStore } from '../src/store/baselines';
 import { inSlices } from '../src/store/in-slices';
 import type { OwnedVm } from '../src/store/ownership-journal';
 import type { VmRegistry } from '../src/store/vm-registry';
 import type { CodecPool } from '../src/sync/codec/codec-pool';
 import { endIdleDirect } from '../src/sync/destination/direct-sessions';
+import { assertRoom } from '../src/sync/destination/room';
+import { assertSameFiles } from '../src/sync/destination/same-files';
 import type { DestinationHub } from '../src/sync/destination-hub';
 import { inDoubtUnlessRefused } from '../src/sync/hand-over/in-doubt';
 import { destinationStep } from '../src/sync/hand-over/own-step';
@@ -80,8 +80,8 @@ export function createDestinationActivities(deps: DestinationDependencies) {
     const own = await destinationStep(vm, migrationId);
     if (own.state === 'mine' || own.state === 'installed') return grant('session', migrationId, sourceHost);
     own.assert('prepare');
-    const newest = (await hub.incoming.find(migrationId))?.record.fence ?? 0;
-    if (newest > fence)
+    const promised = await hub.incoming.find(migrationId);
+    if ((promised?.record.fence ?? 0) > fence)
       throw new DwcpError('FENCED', `The source has claimed ${vmId} again for migration ${migrationId}`);
     // One that is still open may be about to leave: that is settled first.
     const holder = await holderOf(vm, migrationId);
@@ -93,16 +93,18 @@ export function createDestinationActivities(deps: DestinationDependencies) {
       throw new DwcpError('FENCED', `Host ${deps.hostId} has seen a newer migration of ${vmId}`);
     const images = input.images.map((image) => ({ ...image, path: registry.imagePath(known, vmId, image.imageId) }));
     registry.assertPlaces(images);
-    await assertSpace(deps.dataDir, images, store, vmId);
+    // What has arrived meanwhile takes its room already.
+    if (!promised && !input.force) await assertRoom(images, input.allocatedBytes ?? {}, await store.list(), vmId);
     const generation = Math.max(input.generation, known?.generation ?? 0) + 1;
     const [runFolder, tryFolder] = [registry.runFolder(vmId), registry.tryFolder(vmId)];
     const here = { vmId, images, runFolder, tryFolder, policy: deps.guestPolicy };
-    const guest = input.guest && (await prepareGuest(input.guest, here, input.force));
-    const definition = input.stoppedGuest && (await prepareStoppedGuest(input.stoppedGuest, here, input.force));
+    const running = input.guest && (await prepareGuest(input.guest, here, input.force));
+    const stopped = input.stoppedGuest && (await prepareStoppedGuest(input.stoppedGuest, here, input.force));
+    await assertSameFiles(vmId, [...(running?.files ?? []), ...(stopped?.files ?? [])], pool);
     await hub.incoming.prepare({
       ...looksOf(input),
-      ...(guest && { guest }),
-      ...(definition && { definition }),
+      ...(running && { guest: running.guest }),
+      ...(stopped && { definition: stopped.definition }),
       migrationId,
       vmId,
       mode,
@@ -238,26 +240,3 @@ export function createDestinationActivities(deps: DestinationDependencies) {
 }
 
 export type DestinationActivities = ReturnType<typeof createDestinationActivities>;
-
-/** Refuses early what a full disk would refuse late: counts what the baseline in place gives back. */
-async function assertSpace(
-  dataDir: string,
-  images: readonly ImageSpec[],
-  store: BaselineStore,
-  vmId: string,
-): Promise<void> {
-  const disk = await statfs(dataDir);
-  const held = (await store.list())
-    .filter((record) => record.vmId === vmId)
-    .reduce((sum, record) => sum + record.allocatedBytes, 0);
-  const smallest = images.reduce((sum, image) => sum + image.sizeBytes, 0) * ASSUMED_USED_SHARE - held;
-  const free = disk.bavail * disk.bsize;
-  if (smallest > free)
-    throw new DwcpError(
-      'DISK_FULL',
-      `The images take about ${formatBytes(smallest)} and ${formatBytes(free)} are free under ${dataDir}`,
-    );
-}
-
-/** Images are sparse: only what is certain to be needed is asked for ahead; the rest is found out by writing. */
-const ASSUMED_USED_SHARE = 0.05;

@@ -8,7 +8,7 @@ import type { ActivityInput } from '../src/model/activity-inputs';
 import type { ActivityResult } from '../src/model/activity-results';
 import { hasCode } from '../src/model/errors';
 import type { GuestDefinition, GuestSpec } from '../src/model/guest';
-import { type ImageSpec, looksOf } from '../src/model/image';
+import { type AllocatedBytes, type ImageSpec, looksOf } from '../src/model/image';
 import type { LinkSurvey } from '../src/model/link-survey';
 import type { MigrationOptions } from '../src/model/options';
 import type { OwnershipState } from '../src/model/ownership-machine';
@@ -108,6 +108,7 @@ export function createSourceActivities(dependencies: SourceDependencies) {
               hub.noteFound(migrationId, { vmId, images, guest });
               return {
                 images: images.map(specOf),
+                allocatedBytes: allocatedIn(images),
                 fence: 0,
                 alreadyMoved: false,
                 generation: vm.generation,
@@ -130,6 +131,7 @@ export function createSourceActivities(dependencies: SourceDependencies) {
                 if (guest && input.ahead) await beginAhead(migrationId, vm, images, guest, input.ahead);
                 return {
                   images: images.map(specOf),
+                  allocatedBytes: allocatedIn(images),
                   fence,
                   alreadyMoved,
                   generation: vm.generation,
@@ -276,6 +278,12 @@ export function createSourceActivities(dependencies: SourceDependencies) {
 /** Where an image lies is nobody else's business. */
 function specOf({ imageId, kind, sizeBytes }: ImageSpec): ImageSpec {
   return { imageId, kind, sizeBytes };
+}
+
+function allocatedIn(images: readonly InspectedImage[]): AllocatedBytes {
+  return Object.fromEntries(
+    images.flatMap(({ imageId, allocatedBytes }) => (allocatedBytes === undefined ? [] : [[imageId, allocatedBytes]])),
+  );
 }
 
 export type SourceActivities = ReturnType<typeof createSourceActivities>;

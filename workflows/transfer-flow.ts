@@ -265,7 +265,7 @@ export class TransferFlow {
 
   async #prepareDestination(): Promise<void> {
     const { migrationId, vmId, sourceHost, destinationHost, mode } = this.state.identity;
-    const { images, fence, generation, guest, stoppedGuest } = this.prepared;
+    const { images, allocatedBytes, fence, generation, guest, stoppedGuest } = this.prepared;
     this.#asked = true;
     const call = {
       activityId: 'prepare-destination',
@@ -274,6 +274,7 @@ export class TransferFlow {
     const prepared = {
       generation,
       images: images.map(({ imageId, kind, sizeBytes }) => ({ imageId, kind, sizeBytes })),
+      ...(allocatedBytes && { allocatedBytes }),
       ...looksOf(this.prepared),
       ...(guest && { guest }),
       ...(stoppedGuest && { stoppedGuest }),

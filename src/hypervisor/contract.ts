@@ -4,12 +4,20 @@
  * hypervisor-driver.suite.ts, and running-guest.suite.ts where it moves guests that run.
  */
 import type { DwcpError } from '../model/errors';
-import type { GuestDefinition, GuestSpec, RamBlock } from '../model/guest';
+import type { GuestDefinition, GuestSpec, MarkedFile, RamBlock } from '../model/guest';
 import type { GuestHardware } from '../model/guest-hardware';
 import type { VmImage } from '../model/image';
 
 export interface InspectedImage extends VmImage {
   readonly sizeBytes: number;
+  /** What it takes where it lies, without its holes, where that is known. */
+  readonly allocatedBytes?: number;
+}
+
+/** A file that a guest's command names and that does not move with it. */
+export interface GuestFile extends Pick<MarkedFile, 'path' | 'use'> {
+  /** What its QEMU has open in place of it: what lies at the path now was put there since. */
+  readonly heldAt?: string;
 }
 
 /** A stopped VM. */
@@ -45,10 +53,7 @@ export interface VmHolder extends Pick<HypervisorDriver, 'inspect' | 'hold' | 'r
   /** Whether the guest's QEMU is there, in whatever state. */
   isGuestUp(definition: GuestDefinition): boolean;
   /** The disks of a guest that does not run, by their content where the hypervisor's tools have to read it. */
-  inspectStopped(
-    definition: GuestDefinition,
-    disks: readonly VmImage[],
-  ): Promise<{ readonly images: readonly InspectedImage[]; readonly rawDisks: readonly string[] }>;
+  inspectStopped(definition: GuestDefinition, disks: readonly VmImage[]): Promise<StoppedVm>;
   inspectGuest(
     vmId: string,
     definition: GuestDefinition,
@@ -62,8 +67,17 @@ export interface VmHolder extends Pick<HypervisorDriver, 'inspect' | 'hold' | 'r
 }
 
 export interface InspectedGuest {
-  readonly spec: GuestSpec;
-  readonly disks: readonly { readonly imageId: string; readonly sizeBytes: number }[];
+  /** What its files hold is read elsewhere. */
+  readonly spec: Omit<GuestSpec, 'needsFiles'>;
+  readonly files: readonly GuestFile[];
+  readonly disks: readonly Pick<InspectedImage, 'imageId' | 'sizeBytes' | 'allocatedBytes'>[];
+}
+
+/** A guest that does not run. */
+export interface StoppedVm {
+  readonly images: readonly InspectedImage[];
+  readonly rawDisks: readonly string[];
+  readonly files: readonly GuestFile[];
 }
 
 /** What makes a VM live at its destination. */

@@ -2,12 +2,14 @@
  * A host's driver: stopped VMs as image files, running guests through their QEMU. It knows where on this host a guest's
  * sockets and logs lie; what a migration does with a guest is decided elsewhere.
  */
+import { existsSync } from 'node:fs';
+import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { DwcpError, toDwcpError } from '../model/errors';
 import { type GuestDefinition, type RamBlock, RamLayout } from '../model/guest';
 import type { GuestHardware } from '../model/guest-hardware';
 import type { VmImage } from '../model/image';
-import type { InspectedGuest, InspectedImage, VmActivator, VmHolder } from './contract';
+import type { InspectedGuest, StoppedVm, VmActivator, VmHolder } from './contract';
 import { ImageFilesDriver } from './image-files';
 import { OWN_HOST } from './qemu/allowance';
 import { assertAllowed } from './qemu/allowed-options';
@@ -19,12 +21,15 @@ import type { GuestPolicy } from './qemu/guest-policy';
 import { quitGuest } from './qemu/guest-process';
 import { IncomingGuest } from './qemu/incoming-guest';
 import { whySilent } from './qemu/monitor-holder';
+import { filesLeftBehind, withBases } from './qemu/named-files';
 import { askAhead } from './qemu/preflight';
 import { runPlaces } from './qemu/run-places';
 import { assertNoSecrets } from './qemu/secret-words';
 import { type MayRun, resumeGuest, SourceGuest } from './qemu/source-guest';
 import { StoppedDisk } from './qemu/stopped-disk';
 
+/** In what stat(2) counts. */
+const STAT_BLOCK_BYTES = 512;
 /** What QEMU calls the processors that Node calls otherwise. */
 const QEMU_NAMES: Readonly<Record<string, string>> = { x64: 'x86_64', arm64: 'aarch64' };
 
@@ -82,20 +87,28 @@ export class HostDriver extends ImageFilesDriver implements VmHolder, VmActivato
   }
 
   /** The disks of a guest that does not run, by their content where QEMU's tools have to read it. */
-  async inspectStopped(
-    { command }: GuestDefinition,
-    disks: readonly VmImage[],
-  ): Promise<{ readonly images: readonly InspectedImage[]; readonly rawDisks: readonly string[] }> {
-    assertNoSecrets(guestOwn(command));
-    assertAllowed(guestOwn(command), OWN_HOST, { side: 'source' });
+  async inspectStopped({ command }: GuestDefinition, disks: readonly VmImage[]): Promise<StoppedVm> {
+    const own = guestOwn(command);
+    assertNoSecrets(own);
+    assertAllowed(own, OWN_HOST, { side: 'source' });
     const files = await this.inspect(disks);
     const sizes = await Promise.all(disks.map(({ path }) => qcow2SizeBytes(command, path)));
     // What cannot be served later is refused before anything is sent.
-    for (const [index, { path }] of disks.entries())
-      if (sizes[index] !== undefined) await layersOf(path, this.#policy.folders);
+    const images = files.map(async (image, index) => {
+      const sizeBytes = sizes[index];
+      if (sizeBytes === undefined) return image;
+      const layers = await layersOf(image.path, this.#policy.folders);
+      return { ...image, sizeBytes, allocatedBytes: Math.min(sizeBytes, await allocatedIn(layers)) };
+    });
+    // One that is gone has not been read for a while: what it is started with there is the destination's.
+    const left = filesLeftBehind(
+      own,
+      disks.map(({ path }, index) => ({ path, raw: sizes[index] !== undefined })),
+    ).filter(({ path }) => existsSync(path));
     return {
-      images: files.map((image, index) => ({ ...image, sizeBytes: sizes[index] ?? image.sizeBytes })),
+      images: await Promise.all(images),
       rawDisks: disks.flatMap(({ imageId }, index) => (sizes[index] === undefined ? [] : [imageId])),
+      files: await withBases(left, own, this.#policy.folders),
     };
   }
 
@@ -134,4 +147,10 @@ export class HostDriver extends ImageFilesDriver implements VmHolder, VmActivato
     const rules = { allowance: arrivingAllowance(this.#policy, disks, runFolder), policy: this.#policy };
     return new IncomingGuest({ command, rules, runFolder, layout: new RamLayout(ramBlocks), hardware });
   }
+}
+
+/** What these files take. */
+async function allocatedIn(layers: readonly { readonly path: string }[]): Promise<number> {
+  const found = await Promise.all(layers.map(({ path }) => stat(path)));
+  return found.reduce((sum, { blocks }) => sum + blocks * STAT_BLOCK_BYTES, 0);
 }

@@ -19,7 +19,7 @@ import {
   vmTypeSchema,
   vmUuidSchema,
 } from './ids';
-import { countSchema, imageSpecSchema, MAX_VM_IMAGES } from './image';
+import { allocatedBytesSchema, countSchema, imageSpecSchema, MAX_VM_IMAGES } from './image';
 import { migrationOptionsSchema } from './option-schemas';
 import { signedLineSchema } from './signed-line';
 import { levelAndStreamsSchema, linkMeasurementSchema, streamCountSchema } from './tiers';
@@ -125,6 +125,7 @@ const DESTINATION_INPUTS = {
     generation: countSchema,
     sourceHost: hostIdSchema,
     images: z.array(imageSpecSchema).max(MAX_VM_IMAGES),
+    allocatedBytes: allocatedBytesSchema.optional(),
     /** Set where the VM is moved while it runs. */
     guest: guestSpecSchema.optional(),
     /** Set where the VM is a guest that does not run. */
@@ -158,7 +159,16 @@ const CONTROL_INPUTS = {
     fence: countSchema.optional(),
     /** What the destination is to prepare for. */
     prepared: DESTINATION_INPUTS.prepareDestination
-      .pick({ vmType: true, tenant: true, uuid: true, generation: true, images: true, guest: true, stoppedGuest: true })
+      .pick({
+        vmType: true,
+        tenant: true,
+        uuid: true,
+        generation: true,
+        images: true,
+        allocatedBytes: true,
+        guest: true,
+        stoppedGuest: true,
+      })
       .optional(),
     /** Signed by an operator. */
     request: signedLineSchema.optional(),

@@ -9,7 +9,7 @@ import { grantSchema, reachedAtSchema } from './destination';
 import { guestResultSchema, guestSpecSchema, stoppedGuestSchema } from './guest';
 import { handOverSchema, rootSchema, rootsSchema, takenOverSchema } from './hand-over';
 import { hostIdSchema, imageIdSchema, nameSchema, tenantSchema, vmIdSchema, vmTypeSchema, vmUuidSchema } from './ids';
-import { countSchema, imageSpecSchema, MAX_VM_IMAGES } from './image';
+import { allocatedBytesSchema, countSchema, imageSpecSchema, MAX_VM_IMAGES } from './image';
 import { linkSurveySchema } from './link-survey';
 import { imageResultSchema } from './migration';
 import { migrationPlanSchema } from './plan';
@@ -60,6 +60,7 @@ const preparedSource = z.object({
     .array(imageSpecSchema.strip())
     .max(MAX_VM_IMAGES)
     .refine((images) => new Set(images.map(({ imageId }) => imageId)).size === images.length, 'two images have one id'),
+  allocatedBytes: allocatedBytesSchema.optional(),
   /** Set where a QEMU runs the VM. */
   guest: guestSpecSchema.strip().optional(),
   /** Set where the VM is a guest that does not run. */

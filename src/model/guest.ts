@@ -39,6 +39,22 @@ export const sharedFileSchema = z.strictObject({
 });
 export type SharedFile = z.infer<typeof sharedFileSchema>;
 
+/**
+ * A file that a guest's command names and that stays where it is, as its source has it: a disc, a base that many start from, a kernel. Its
+ * destination has to have the same there. How the mark is made: src/sync/codec/content-mark.ts.
+ */
+export const guestFileSchema = z.strictObject({
+  path: z.string().min(1).max(4096),
+  /** Read while the guest runs, or by its QEMU when it begins anew. */
+  use: z.enum(['drive', 'start']),
+  sizeBytes: z.int().min(0),
+  /** Drawn for this file and this look at it. */
+  key: z.string().regex(/^[0-9a-f]{64}$/),
+  mark: z.string().regex(/^[0-9a-f]{32}$/),
+});
+export type MarkedFile = z.infer<typeof guestFileSchema>;
+const guestFilesSchema = z.array(guestFileSchema).max(200);
+
 const diskPathsSchema = z
   .record(imageIdSchema, z.string().min(1).max(4096))
   .refine((paths) => Object.keys(paths).length <= MAX_VM_IMAGES, 'more disks than a VM has');
@@ -50,8 +66,8 @@ export const guestSpecSchema = z.strictObject({
   formats: z.record(imageIdSchema, diskFormatSchema).optional(),
   qemuVersion: z.string().max(60),
   machine: z.string().max(200),
-  /** Files besides the disks that the command names; they have to be there on the destination too. */
-  needsFiles: z.array(z.string().max(4096)).max(200),
+  /** Files besides the disks that the command names. */
+  needsFiles: guestFilesSchema,
   /** None where the stream is not understood. */
   ramBlocks: z
     .array(ramBlockSchema)
@@ -79,6 +95,7 @@ export const stoppedGuestSchema = z.strictObject({
   diskPaths: diskPathsSchema,
   /** Disks, by image id, of which the content travels and not the file that holds it. */
   rawDisks: z.array(imageIdSchema).max(MAX_VM_IMAGES),
+  needsFiles: guestFilesSchema,
 });
 export type StoppedGuest = z.infer<typeof stoppedGuestSchema>;
 

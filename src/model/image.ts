@@ -35,6 +35,12 @@ export const imageSpecSchema = z.strictObject({
 });
 export type ImageSpec = z.infer<typeof imageSpecSchema>;
 
+/** What each image takes where it lies, without its holes; of some it is not known. */
+export const allocatedBytesSchema = z
+  .record(imageIdSchema, z.int().min(0).max(MAX_IMAGE_BYTES))
+  .refine((images) => Object.keys(images).length <= MAX_VM_IMAGES, 'more images than a VM has');
+export type AllocatedBytes = z.infer<typeof allocatedBytesSchema>;
+
 export function blockCount(sizeBytes: number): number {
   return Math.ceil(sizeBytes / BLOCK_SIZE_BYTES);
 }

@@ -69,7 +69,7 @@ function running(command: readonly string[], extra: Partial<GuestSpec> = {}): Gu
 }
 
 function stopped(command: readonly string[]): StoppedGuest {
-  return { command: [...command], diskPaths: { vda: DISK }, rawDisks: ['vda'] };
+  return { command: [...command], diskPaths: { vda: DISK }, rawDisks: ['vda'], needsFiles: [] };
 }
 
 async function refusalOf(work: Promise<unknown>, code = 'GUEST_REFUSED'): Promise<string> {

@@ -74,7 +74,7 @@ describeWhere([needsQemu(), needsAssembler()])('the machine of a running guest',
     copyFileSync(image, disk);
     const policy = { qemuFolder, folders: [folder, firmware], networks: [] };
     const images = [{ imageId: 'vda', kind: 'disk' as const, path: disk }];
-    const guest = await prepareGuest(spec, { vmId: 'vm', images, runFolder, policy }, force);
+    const { guest } = await prepareGuest({ ...spec, needsFiles: [] }, { vmId: 'vm', images, runFolder, policy }, force);
     return { ...guest, runFolder, rules: { ...AS_OWN, policy } };
   }
 

@@ -46,7 +46,12 @@ function tryOut(
   args: readonly string[],
   { raw = true, force = false, at = place('vm') }: Tried = {},
 ): Promise<unknown> {
-  const guest = { command: [...COMMAND, ...args], diskPaths: { vda: FROM }, rawDisks: raw ? ['vda'] : [] };
+  const guest = {
+    command: [...COMMAND, ...args],
+    diskPaths: { vda: FROM },
+    rawDisks: raw ? ['vda'] : [],
+    needsFiles: [],
+  };
   return prepareStoppedGuest(guest, at, force);
 }
 

@@ -15,8 +15,8 @@ import { identityOf } from '../helpers/identities';
 
 const IDENTITY = { migrationId: 'm1', vmId: 'vm', sourceHost: 'a', destinationHost: 'b' };
 const { fence: _fence, ...WITHOUT_FENCE } = GOOD.prepareDestination as ActivityInput<'prepareDestination'>;
-const { generation, images, guest, stoppedGuest, vmType, tenant } = WITHOUT_FENCE;
-const PREPARED = { generation, images, guest, stoppedGuest, vmType, tenant };
+const { generation, images, allocatedBytes, guest, stoppedGuest, vmType, tenant } = WITHOUT_FENCE;
+const PREPARED = { generation, images, allocatedBytes, guest, stoppedGuest, vmType, tenant };
 
 let trust: TrustFolder;
 let a: PeerTrust;
@@ -156,8 +156,9 @@ describe('a host does', () => {
       { generation: 7 },
       { tenant: 'other' },
       { images: [] },
-      { stoppedGuest: { command: ['sh'], diskPaths: {}, rawDisks: [] } },
+      { stoppedGuest: { command: ['sh'], diskPaths: {}, rawDisks: [], needsFiles: [] } },
       { guest: undefined },
+      { allocatedBytes: { vda: 1 } },
       { sourceHost: 'c' },
     ];
     for (const change of changes)

@@ -9,9 +9,12 @@ import { assertAllowed } from '../../hypervisor/qemu/allowed-options';
 import { guestDiskOf } from '../../hypervisor/qemu/disk-export';
 import { guestOwn } from '../../hypervisor/qemu/guest-command';
 import { diskPathsOf, nameFormats } from '../../hypervisor/qemu/guest-disks';
-import { assertNamedOnce, formatsIn } from '../../hypervisor/qemu/guest-inspection';
+import { drivesOf, formatsIn } from '../../hypervisor/qemu/guest-drives';
+import { assertNamedOnce } from '../../hypervisor/qemu/guest-inspection';
 import { foldersOf, guestPolicyOf } from '../../hypervisor/qemu/guest-policy';
 import { quitGuest, startGuestProcess } from '../../hypervisor/qemu/guest-process';
+import { withHostPaths } from '../../hypervisor/qemu/host-paths';
+import { ProcessPaths } from '../../hypervisor/qemu/process-paths';
 import { findListener } from '../../hypervisor/qemu/process-table';
 import { QmpClient } from '../../hypervisor/qemu/qmp-client';
 import { runPlaces } from '../../hypervisor/qemu/run-places';
@@ -82,33 +85,39 @@ export function addGuestCommands(vm: Command): void {
       .requiredOption('--qmp <socket>', 'its QMP monitor, a UNIX socket that no other client holds'),
     PROCESS_OPTIONS,
     [...PLACE, 'imageRoots'],
-  ).action(async (vmId: string, flags: Flags, command: Command) => {
-    const { dataDir, output, options } = placeOf(flags, command);
-    const registry = new VmRegistry(dataDir, foldersOf(options.imageRoots));
-    const qmpPath = resolve(String(flags.qmp));
-    const found = findListener(qmpPath) ?? findListener(String(flags.qmp));
-    if (!found)
-      throw new DwcpError('QEMU_UNREACHABLE', `No process that can be seen from here listens at ${qmpPath}`, {
-        hint: 'Name the socket of the guest’s -qmp option, as a user who may see that process',
-      });
-    const qmp = await QmpClient.connect(qmpPath);
-    let paths: string[];
-    let own: string[];
-    try {
-      own = nameFormats(guestOwn(found.command), await formatsIn(qmp));
-      assertAllowed(own, OWN_HOST);
-      const disks = (await qmp.execute('query-block')).flatMap((device) => guestDiskOf(device) ?? []);
-      assertNamedOnce(own, disks);
-      paths = disks.map(({ path }) => path);
-    } finally {
-      qmp.close();
-    }
-    await putGuest(dataDir, registry, { vmId, command: own, paths, qmpPath, looks: {} });
-    output.emit(
-      { event: 'vm', vmId, pid: found.pid, disks: paths, qmpPath },
-      () => `${vmId}: process ${found.pid}, ${disksText(paths)}; it can be moved while it runs`,
-    );
-  });
+  ).action((vmId: string, flags: Flags, command: Command) =>
+    adoptGuest(placeOf(flags, command), vmId, resolve(String(flags.qmp))),
+  );
+}
+
+/** `dwcp vm adopt NAME --qmp SOCKET`. What it names is named from here on by its path on this host. */
+export async function adoptGuest({ dataDir, options, output }: Place, vmId: string, qmpPath: string): Promise<void> {
+  const registry = new VmRegistry(dataDir, foldersOf(options.imageRoots));
+  const found = findListener(qmpPath);
+  if (!found)
+    throw new DwcpError('QEMU_UNREACHABLE', `No process that can be seen from here listens at ${qmpPath}`, {
+      hint: 'Name the socket of the guest’s -qmp option, as a user who may see that process',
+    });
+  const qmp = await QmpClient.connect(qmpPath);
+  let paths: string[];
+  let own: string[];
+  try {
+    const files = new ProcessPaths(found.pid);
+    const drives = await drivesOf(qmp, files);
+    const command = withHostPaths(guestOwn(found.command), (path) => files.onHost(path));
+    own = nameFormats(command, formatsIn(drives));
+    assertAllowed(own, OWN_HOST);
+    const disks = drives.flatMap((device) => guestDiskOf(device) ?? []);
+    assertNamedOnce(own, disks);
+    paths = disks.map(({ path }) => path);
+  } finally {
+    qmp.close();
+  }
+  await putGuest(dataDir, registry, { vmId, command: own, paths, qmpPath, looks: {} });
+  output.emit(
+    { event: 'vm', vmId, pid: found.pid, disks: paths, qmpPath },
+    () => `${vmId}: process ${found.pid}, ${disksText(paths)}; it can be moved while it runs`,
+  );
 }
 
 /** `dwcp vm define NAME -- COMMAND...`. */

@@ -2,23 +2,28 @@
  * What a running guest consists of, and whether it can be moved: its disks, its machine, how its memory lies. A look lets nothing
  * run and stops nothing.
  */
-import { existsSync, statSync } from 'node:fs';
+import { statSync } from 'node:fs';
 import { DwcpError, hasCode, messageOf } from '../../model/errors';
 import type { DiskFormat, GuestSpec, SharedFile } from '../../model/guest';
 import { cannotBeMovedLive } from '../../model/guest-refusals';
 import { SECTOR_BYTES, type VmImage } from '../../model/image';
 import type { InspectedGuest } from '../contract';
 import { OWN_HOST } from './allowance';
-import { assertAllowed, filesOf } from './allowed-options';
+import { assertAllowed } from './allowed-options';
 import { guestDiskOf } from './disk-export';
 import { guestOwn, pinMachine } from './guest-command';
 import { nameFormats, timesNamed } from './guest-disks';
+import { allocatedIn, basesOf, drivesOf, formatsIn } from './guest-drives';
+import { withMedia } from './guest-media';
 import { standsIn } from './guest-news';
 import type { GuestIds } from './guest-user';
 import { MigrationStreamReader } from './migration-stream-reader';
+import { filesHeld, filesLeftBehind } from './named-files';
 import { assertNobodyAtWork } from './others-at-work';
 import { OutgoingMigration } from './outgoing-migration';
+import type { ProcessPaths } from './process-paths';
 import type { QmpClient } from './qmp-client';
+import type { BlockDevice } from './qmp-schemas';
 import { assertStreams } from './ram-blocks';
 import { hardwareOf } from './running-hardware';
 import { assertNoSecrets } from './secret-words';
@@ -43,7 +48,11 @@ export async function inspectRunningGuest(
   qmp: QmpClient,
   guestCommand: readonly string[],
   places: OutgoingPlace,
-  { images, force }: { readonly images: readonly VmImage[]; readonly force: boolean },
+  {
+    images,
+    force,
+    paths,
+  }: { readonly images: readonly VmImage[]; readonly force: boolean; readonly paths: ProcessPaths },
 ): Promise<InspectedGuest> {
   const { qemu } = await qmp.execute('query-version');
   const tooOld = qemu.major < OLDEST_QEMU[0] || (qemu.major === OLDEST_QEMU[0] && qemu.minor < OLDEST_QEMU[1]);
@@ -53,36 +62,48 @@ export async function inspectRunningGuest(
     );
   await assertRunning(qmp);
   await assertNobodyAtWork(qmp, places.nbdPath, { withDisks: images.some(({ kind }) => kind === 'disk'), force });
-  const named = nameFormats(guestOwn(guestCommand), await formatsIn(qmp));
+  const drives = await drivesOf(qmp, paths);
+  const named = withMedia(nameFormats(guestOwn(guestCommand), formatsIn(drives)), drives);
   assertNoSecrets(named);
   assertAllowed(named, OWN_HOST, { side: 'source' });
-  const found = await findDisks(qmp, images, force ? 'leave them' : 'refuse');
+  const found = findDisks(drives, images, force ? 'leave them' : 'refuse');
   assertNamedOnce(named, found);
+  assertStillThere(found, paths);
   assertWholeSectors(found);
   const machine = String(await qmp.execute('qom-get', { path: '/machine', property: 'type' })).replace(/-machine$/, '');
   const command = pinMachine(named, machine);
+  const left = filesLeftBehind(
+    command,
+    found.map(({ path }) => ({ path, raw: true })),
+  );
+  const known = new Set(left.map(({ path }) => path));
+  const bases = basesOf(drives, paths).filter((path) => !known.has(path) && known.add(path));
+  const files = filesHeld([...left, ...bases.map((path) => ({ path, use: 'drive' as const }))], paths, { force });
   await assertStreams(qmp);
   const hardware = await hardwareOf(qmp);
   const memory = await probeMemory(qmp, places).catch((error: unknown) => {
     if (!hasCode(error, 'STREAM_NOT_UNDERSTOOD')) throw error;
     return { ramBlocks: [], notUnderstood: messageOf(error) };
   });
-  const disks = found.map(({ imageId, sizeBytes }) => ({ imageId, sizeBytes }));
+  const disks = found.map(({ imageId, sizeBytes, allocatedBytes }) => ({
+    imageId,
+    sizeBytes,
+    ...(allocatedBytes !== undefined && { allocatedBytes: Math.min(sizeBytes, allocatedBytes) }),
+  }));
   const formats = Object.fromEntries(
     found.flatMap(({ imageId, format }) => (format === 'raw' ? [] : [[imageId, format]])),
   );
   const diskPaths = Object.fromEntries(found.map(({ imageId, path }) => [imageId, path]));
-  const needsFiles = filesOf(command).read.filter((path) => existsSync(path));
   return {
     disks,
+    files,
     spec: {
       command,
       formats,
       qemuVersion: `${qemu.major}.${qemu.minor}.${qemu.micro}`,
       machine,
-      needsFiles,
       diskPaths,
-      sharedFiles: await sharedFilesOf(qmp),
+      sharedFiles: sharedFilesIn(drives),
       hardware,
       ...memory,
     },
@@ -100,14 +121,25 @@ export async function assertRunning(qmp: QmpClient): Promise<void> {
   if (blocked && blocked.length > 0) throw cannotBeMovedLive(`QEMU says: ${blocked.join('; ')}`);
 }
 
-export async function findDisks(
-  qmp: QmpClient,
+export interface FoundDisk {
+  readonly imageId: string;
+  readonly node: string;
+  readonly sizeBytes: number;
+  readonly path: string;
+  readonly format: DiskFormat;
+  /** Where it lies in layers: a file's own holes are looked for in that. */
+  readonly allocatedBytes?: number | undefined;
+}
+
+/** @param devices by paths of this host */
+export function findDisks(
+  devices: readonly BlockDevice[],
   images: readonly VmImage[],
   internalSnapshots: 'refuse' | 'leave them',
-): Promise<{ imageId: string; node: string; sizeBytes: number; path: string; format: DiskFormat }[]> {
+): FoundDisk[] {
   const disks = images.filter(({ kind }) => kind === 'disk');
-  const found: { imageId: string; node: string; sizeBytes: number; path: string; format: DiskFormat }[] = [];
-  for (const device of await qmp.execute('query-block')) {
+  const found: FoundDisk[] = [];
+  for (const device of devices) {
     const disk = guestDiskOf(device);
     if (!disk) continue;
     const image = disks.find(({ path }) => path === disk.path);
@@ -129,6 +161,7 @@ export async function findDisks(
       sizeBytes: disk.sizeBytes,
       path: disk.path,
       format: disk.format,
+      ...(disk.format === 'qcow2' && { allocatedBytes: allocatedIn(device) }),
     });
   }
   const missing = disks.find(({ imageId }) => !found.some((disk) => disk.imageId === imageId));
@@ -158,6 +191,16 @@ export function assertNamedOnce(
   }
 }
 
+/** What lies at a disk's path when it has moved becomes a baseline: it may be nothing by then, but nothing else. @throws GUEST_REFUSED */
+function assertStillThere(disks: readonly Pick<FoundDisk, 'imageId' | 'path'>[], paths: ProcessPaths): void {
+  for (const { imageId, path } of disks)
+    if (paths.heldAs(path).now === 'another')
+      throw cannotBeMovedLive(
+        `disk ${imageId} was ${path} when the guest was started, and another file lies there now: put that elsewhere, or the ` +
+          'former one back',
+      );
+}
+
 /** QEMU rounds a raw file's size up, and the file and the disk would never be equal. @throws GUEST_REFUSED with the mend */
 function assertWholeSectors(
   disks: readonly { readonly imageId: string; readonly path: string; readonly format: DiskFormat }[],
@@ -172,21 +215,9 @@ function assertWholeSectors(
   }
 }
 
-/** As what a running QEMU reads the files of its drives: what a command leaves unsaid, it has decided. */
-export async function formatsIn(qmp: QmpClient): Promise<(path: string) => string | undefined> {
-  const formats = new Map(
-    (await qmp.execute('query-block')).flatMap(({ inserted }) =>
-      inserted ? [[inserted.image.filename, inserted.drv] as const] : [],
-    ),
-  );
-  return (path) => formats.get(path);
-}
-
 /** Read-only drives that lie in files: what the guest has read of them is in its memory, and in the file on both hosts. */
-async function sharedFilesOf(qmp: QmpClient): Promise<SharedFile[]> {
-  const paths = (await qmp.execute('query-block')).flatMap(({ inserted }) =>
-    inserted?.ro ? [inserted.image.filename] : [],
-  );
+function sharedFilesIn(devices: readonly BlockDevice[]): SharedFile[] {
+  const paths = devices.flatMap(({ inserted }) => (inserted?.ro ? [inserted.image.filename] : []));
   const sized = [...new Set(paths)].map((path) => ({
     path,
     sizeBytes: statSync(path, { throwIfNoEntry: false })?.size ?? 0,

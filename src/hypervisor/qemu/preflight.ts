@@ -13,6 +13,7 @@ import { filesOf } from './allowed-options';
 import type { GuestPolicy } from './guest-policy';
 import { mayUse } from './guest-user';
 import { assertKvm } from './kvm-use';
+import { filesThatStay } from './named-files';
 import { programPath, sandboxArguments } from './qemu-program';
 
 const run = promisify(execFile);
@@ -65,7 +66,11 @@ async function assertHas(
   if (model !== undefined && !models.split(/\s+/).includes(model))
     throw cannotRunHere(`${program} has no processor model ${model} here`);
   const missing = filesOf(command).read.find((path) => !existsSync(path));
-  if (missing !== undefined) throw cannotRunHere(`${vmId} needs ${missing}, which this host does not have`);
+  if (missing !== undefined) {
+    const isDrive = filesThatStay(command).some(({ path, use }) => path === missing && use === 'drive');
+    const mend = isDrive ? 'put it there, or eject it at the source' : 'put it there';
+    throw cannotRunHere(`${vmId} needs ${missing}, which this host does not have: ${mend}`);
+  }
   const closed = user && filesOf(command).read.find((path) => !mayUse(path, 'read', user));
   if (closed !== undefined)
     throw cannotRunHere(`${vmId} needs ${closed}, which ${user?.name ?? ''} may not read here (chmod o+r)`);

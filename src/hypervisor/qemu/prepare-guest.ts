@@ -2,10 +2,13 @@
  * A guest that comes from another host, as its agent describes it, made one that may run here. Nothing is started, written or looked
  * for before every word of its command has been found allowed: whoever speaks for the source would choose what this host runs.
  */
+import { existsSync } from 'node:fs';
+import { hasCode, messageOf } from '../../model/errors';
 import {
   type GuestDefinition,
   type GuestSpec,
   guestSpecSchema,
+  type MarkedFile,
   type SharedFile,
   type StoppedGuest,
   stoppedGuestSchema,
@@ -13,10 +16,12 @@ import {
 import type { GuestHardware } from '../../model/guest-hardware';
 import { cannotRunHere } from '../../model/guest-refusals';
 import type { ImageSpec, VmImage } from '../../model/image';
+import { realOf } from '../../system/open-beneath';
 import type { Allowance } from './allowance';
 import { assertAllowed } from './allowed-options';
 import { arrivingAllowance } from './arriving-allowance';
 import type { GuestPolicy } from './guest-policy';
+import { filesThatStay, withBases } from './named-files';
 import { assertCanRun, assertCanStart } from './preflight';
 import { rehearse, scratchDisks } from './rehearse';
 import { type RelocatedDisk, relocate } from './relocate';
@@ -42,6 +47,11 @@ export interface PreparedGuest extends GuestDefinition, Pick<GuestSpec, 'ramBloc
   readonly sharedFiles: SharedFile[];
 }
 
+/** Of what its command reads here, that which has to be as its source has it. */
+interface ToCompare {
+  readonly files: readonly MarkedFile[];
+}
+
 const SIDE = { side: 'destination' } as const;
 
 /**
@@ -49,11 +59,15 @@ const SIDE = { side: 'destination' } as const;
  * @param force lets QEMU itself say what is missing; what may not run is refused all the same
  * @throws GUEST_REFUSED with the reason
  */
-export async function prepareGuest(given: GuestSpec, place: GuestPlace, force: boolean): Promise<PreparedGuest> {
+export async function prepareGuest(
+  given: GuestSpec,
+  place: GuestPlace,
+  force: boolean,
+): Promise<ToCompare & { readonly guest: PreparedGuest }> {
   const guest = understood(guestSpecSchema.safeParse(given));
   const { command, allowance } = commandHere(guest, place, () => true);
   if (!force) await assertCanRun(place.vmId, command, guest, place.policy);
-  return {
+  const prepared = {
     command,
     ramBlocks: guest.ramBlocks,
     // A reference to one that may not be read here is sent as content.
@@ -62,6 +76,10 @@ export async function prepareGuest(given: GuestSpec, place: GuestPlace, force: b
     ...(guest.setUp && { setUp: guest.setUp }),
     qmpPath: runPlaces(place.runFolder).qmpPath,
   };
+  // A drive is read while its guest goes on: no word of an operator makes that right.
+  const compared = await toCompare(guest, command, place.policy);
+  const files = compared.filter(({ use }) => use === 'drive' || !force);
+  return { guest: prepared, files };
 }
 
 /**
@@ -73,7 +91,7 @@ export async function prepareStoppedGuest(
   given: StoppedGuest,
   place: StoppedPlace,
   force: boolean,
-): Promise<GuestDefinition> {
+): Promise<ToCompare & { readonly definition: GuestDefinition }> {
   const guest = understood(stoppedGuestSchema.safeParse(given));
   const isRaw = (imageId: string): boolean => guest.rawDisks.includes(imageId);
   const { command } = commandHere(guest, place, isRaw);
@@ -83,7 +101,23 @@ export async function prepareStoppedGuest(
     const tried = commandHere(guest, { ...place, images: disks, runFolder: place.tryFolder }, isRaw);
     await rehearse(tried.command, disks, place.tryFolder, { allowance: tried.allowance, policy: place.policy });
   }
-  return { command, qmpPath: runPlaces(place.runFolder).qmpPath };
+  const files = force ? [] : await toCompare(guest, command, place.policy);
+  return { definition: { command, qmpPath: runPlaces(place.runFolder).qmpPath }, files };
+}
+
+/** Of no file is anything said that its command does not read here. */
+async function toCompare(
+  { needsFiles }: Pick<GuestSpec, 'needsFiles'>,
+  command: readonly string[],
+  { folders }: GuestPolicy,
+): Promise<MarkedFile[]> {
+  const named = filesThatStay(command).filter(({ path }) => existsSync(path));
+  const all = await withBases(named, command, folders).catch((error: unknown) => {
+    throw hasCode(error, 'GUEST_REFUSED') ? error : cannotRunHere(messageOf(error), { cause: error });
+  });
+  const read = new Set(all.map(({ path }) => path));
+  // The files that a QCOW2 file builds on are known by where they really are.
+  return needsFiles.filter(({ path }) => read.has(path) || read.has(realOf(path)));
 }
 
 function commandHere(

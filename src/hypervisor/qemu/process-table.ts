@@ -4,6 +4,7 @@
  */
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import type { ProcessIdentity } from '../contract';
+import { identityOf, ProcessPaths } from './process-paths';
 
 export interface FoundGuest extends ProcessIdentity {
   readonly command: string[];
@@ -61,13 +62,16 @@ export function killGuestsNaming(folders: readonly string[]): void {
 /** The process that listens on a UNIX socket, and its command line; undefined where there is none that may be seen. */
 export function findListener(socketPath: string): FoundGuest | undefined {
   const inodes = new Set(listenersAt(socketPath));
-  if (inodes.size === 0) return undefined;
+  const asNamed = listenersNamed(socketPath);
+  if (inodes.size === 0 && asNamed.size === 0) return undefined;
   for (const name of readdirSync('/proc')) {
     if (!/^\d+$/.test(name)) continue;
     try {
       for (const fd of readdirSync(`/proc/${name}/fd`)) {
         const inode = /^socket:\[(\d+)\]$/.exec(readlinkSync(`/proc/${name}/fd/${fd}`))?.[1];
-        if (inode === undefined || !inodes.has(inode)) continue;
+        if (inode === undefined) continue;
+        const named = asNamed.get(inode);
+        if (!inodes.has(inode) && (named === undefined || !isAt(Number(name), named, socketPath))) continue;
         const command = readFileSync(`/proc/${name}/cmdline`, 'utf8').split('\0');
         const startTicks = startTicksOf(Number(name));
         if (startTicks !== undefined) return { pid: Number(name), startTicks, command: command.slice(0, -1) };
@@ -85,10 +89,33 @@ export function isListenedAt(socketPath: string): boolean {
 }
 
 function listenersAt(socketPath: string): string[] {
+  return listening().flatMap(({ inode, name }) => (name === socketPath ? [inode] : []));
+}
+
+/** Sockets that may be the one at this path, by a name that only whoever made them can read: its folder or its root is another. */
+function listenersNamed(socketPath: string): ReadonlyMap<string, string> {
+  const mayBe = listening().filter(({ name }) => {
+    const end = name.replace(/^(\.{0,2}\/)+/, '');
+    return end !== '' && name !== socketPath && !name.startsWith('@') && socketPath.endsWith(`/${end}`);
+  });
+  return new Map(mayBe.map(({ inode, name }) => [inode, name]));
+}
+
+function isAt(pid: number, named: string, socketPath: string): boolean {
+  const path = new ProcessPaths(pid).onHost(named);
+  const found = path === undefined ? undefined : identityOf(path);
+  return found !== undefined && found === identityOf(socketPath);
+}
+
+/** A row of /proc/net/unix: flags, inode, and the name, which may hold spaces. */
+const ROW = /^\S+\s+\S+\s+\S+\s+(\S+)\s+\S+\s+\S+\s+(\d+)(?: (.*))?$/;
+const LISTENS = '00010000';
+
+function listening(): { readonly inode: string; readonly name: string }[] {
   return readFileSync('/proc/net/unix', 'utf8')
     .split('\n')
     .flatMap((line) => {
-      const fields = line.trim().split(/\s+/);
-      return fields[7] === socketPath && fields[3] === '00010000' ? [fields[6] ?? ''] : [];
+      const [, flags, inode = '', name = ''] = ROW.exec(line.trim()) ?? [];
+      return flags === LISTENS ? [{ inode, name }] : [];
     });
 }

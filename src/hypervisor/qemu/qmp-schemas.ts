@@ -39,6 +39,7 @@ const bitmapSchema = z.object({
 export const blockDeviceSchema = z.object({
   device: z.string(),
   qdev: z.string().optional(),
+  removable: z.boolean().optional(),
   inserted: z
     .object({
       'node-name': z.string().optional(),

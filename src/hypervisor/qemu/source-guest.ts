@@ -12,7 +12,8 @@ import { wait } from '../../system/wait';
 import type { Convergence, GuestPort, InspectedGuest, MemoryInfo, MemoryStart } from '../contract';
 import { clearExports, DiskExports, type DiskReader } from './disk-export';
 import { clearMirrors, DiskMirrors } from './disk-mirror';
-import { assertRunning, findDisks, inspectRunningGuest, type OutgoingPlace } from './guest-inspection';
+import { drivesOf } from './guest-drives';
+import { assertRunning, type FoundDisk, findDisks, inspectRunningGuest, type OutgoingPlace } from './guest-inspection';
 import { GuestMemory } from './guest-memory';
 import { GuestNews } from './guest-news';
 import { giveSocket } from './guest-places';
@@ -20,6 +21,7 @@ import { MigrationStreamReader } from './migration-stream-reader';
 import { whyNoAnswer } from './monitor-holder';
 import { assertNoJobs, watchForJobs } from './others-at-work';
 import { OutgoingMigration } from './outgoing-migration';
+import { ProcessPaths } from './process-paths';
 import { findListener } from './process-table';
 import { QmpClient } from './qmp-client';
 import { clearWriteLimits } from './write-limit';
@@ -43,6 +45,7 @@ export class SourceGuest implements GuestPort {
   readonly #places: GuestPlaces;
   readonly #qmp: QmpClient;
   readonly #news: GuestNews;
+  readonly #paths: ProcessPaths;
   #exports: DiskExports | undefined;
   #memory: GuestMemory | undefined;
   #outgoing: OutgoingMigration | undefined;
@@ -73,6 +76,7 @@ export class SourceGuest implements GuestPort {
     this.#places = places;
     this.#qmp = qmp;
     this.#news = new GuestNews(qmp);
+    this.#paths = new ProcessPaths(() => findListener(definition.qmpPath)?.pid);
     watchForJobs(qmp, (error) => this.#failed(error));
   }
 
@@ -98,7 +102,8 @@ export class SourceGuest implements GuestPort {
 
   /** As inspectRunningGuest(). */
   inspect(images: readonly VmImage[], force: boolean): Promise<InspectedGuest> {
-    return inspectRunningGuest(this.#qmp, this.#definition.command, this.#places, { images, force });
+    const given = { images, force, paths: this.#paths };
+    return inspectRunningGuest(this.#qmp, this.#definition.command, this.#places, given);
   }
 
   /** Serves the disks and records what the guest writes to them from now on. */
@@ -106,8 +111,7 @@ export class SourceGuest implements GuestPort {
     const exports = new DiskExports(this.#qmp, this.#places.nbdPath);
     this.#exports = exports;
     const readers = new Map<string, DiskReader>();
-    for (const disk of await findDisks(this.#qmp, images, 'leave them'))
-      readers.set(disk.imageId, await exports.watch(disk.imageId, disk));
+    for (const disk of await this.#disks(images)) readers.set(disk.imageId, await exports.watch(disk.imageId, disk));
     return readers;
   }
 
@@ -159,7 +163,11 @@ export class SourceGuest implements GuestPort {
   async mirrorDisks(images: readonly VmImage[]): Promise<void> {
     giveSocket(this.#places.mirrorPath, this.#places.peer);
     this.#mirrors = new DiskMirrors(this.#qmp, this.#places.mirrorPath, (error) => this.#failed(error));
-    await this.#mirrors.start(await findDisks(this.#qmp, images, 'leave them'));
+    await this.#mirrors.start(await this.#disks(images));
+  }
+
+  async #disks(images: readonly VmImage[]): Promise<FoundDisk[]> {
+    return findDisks(await drivesOf(this.#qmp, this.#paths), images, 'leave them');
   }
 
   async mirrors(): Promise<Awaited<ReturnType<DiskMirrors['progress']>>> {

@@ -11,11 +11,13 @@ import { isOpenState, SOURCE_TABLE } from '../../model/ownership-machine';
 import { type BaselineStore, ownerOf } from '../../store/baselines';
 import { exists } from '../../store/durable-file';
 import { removeDurably } from '../../store/durable-folder';
+import { heldBytesOf } from '../../store/held-bytes';
 import type { Manifest } from '../../store/manifest';
 import type { OwnershipEntry, OwnershipJournal } from '../../store/ownership-journal';
 import type { VmRecord, VmRegistry } from '../../store/vm-registry';
 import type { CodecPool } from '../codec/codec-pool';
 import { measureFile } from '../codec/measure-file';
+import { markFiles } from './marked-files';
 import { type SourceStep, sourceStep } from './own-step';
 
 export interface ClaimedVm {
@@ -57,34 +59,36 @@ export class SourceOwnership {
     guest?: GuestSpec | undefined;
     stoppedGuest?: StoppedGuest | undefined;
   }> {
-    const { registry, holder } = this.#context;
+    const { registry, holder, pool } = this.#context;
     const vm = await registry.identify(vmId);
     const disks = vm.images.filter(({ kind }) => kind === 'disk');
-    if (!vm.guest) return { vm, images: await holder.inspect(vm.images) };
+    if (!vm.guest) return { vm, images: await withHeldBytes(await holder.inspect(vm.images)) };
     // What memory a stopped guest had is of the past.
     if (!holder.isGuestUp(vm.guest)) {
       const diskPaths = Object.fromEntries(disks.map(({ imageId, path }) => [imageId, path]));
-      const { images, rawDisks } = await holder.inspectStopped(vm.guest, disks);
+      const { images, rawDisks, files } = await holder.inspectStopped(vm.guest, disks);
       if (images.length === 0)
         throw new DwcpError(
           'GUEST_LOST',
           `The guest of ${vmId} has ended, and it has no disk: there is nothing to move`,
           { side: 'source' },
         );
-      return { vm, images, stoppedGuest: { command: vm.guest.command, diskPaths, rawDisks: [...rawDisks] } };
+      const needsFiles = await markFiles(files, pool);
+      const stoppedGuest = { command: vm.guest.command, diskPaths, rawDisks: [...rawDisks], needsFiles };
+      return { vm, images: await withHeldBytes(images), stoppedGuest };
     }
-    const { spec, disks: sizes } = await holder.inspectGuest(vmId, vm.guest, disks, force);
+    const { spec, files, disks: sizes } = await holder.inspectGuest(vmId, vm.guest, disks, force);
     const memory = {
       imageId: MEMORY_IMAGE_ID,
       kind: 'memory' as const,
       path: registry.imagePath(vm, vmId, MEMORY_IMAGE_ID),
       sizeBytes: new RamLayout(spec.ramBlocks).sizeBytes,
     };
-    const sized = disks.map((image) => ({
-      ...image,
-      sizeBytes: sizes.find(({ imageId }) => imageId === image.imageId)?.sizeBytes ?? 0,
-    }));
-    return { vm, images: spec.notUnderstood === undefined ? [...sized, memory] : sized, guest: spec };
+    const sized = await withHeldBytes(
+      disks.map((image) => ({ sizeBytes: 0, ...sizes.find(({ imageId }) => imageId === image.imageId), ...image })),
+    );
+    const guest = { ...spec, needsFiles: await markFiles(files, pool) };
+    return { vm, images: spec.notUnderstood === undefined ? [...sized, memory] : sized, guest };
   }
 
   /**
@@ -292,6 +296,16 @@ export class SourceOwnership {
   #exclusively<T>(vmId: string, migrationId: string, work: (own: SourceStep) => Promise<T>): Promise<T> {
     return this.#context.ownership.exclusively(vmId, async (vm) => work(await sourceStep(vm, migrationId)));
   }
+}
+
+/** Where the driver has not said it: of files as they are. */
+function withHeldBytes(images: readonly InspectedImage[]): Promise<InspectedImage[]> {
+  return Promise.all(
+    images.map(async (image) => {
+      const allocatedBytes = image.allocatedBytes ?? (await heldBytesOf(image.path));
+      return allocatedBytes === undefined ? image : { ...image, allocatedBytes };
+    }),
+  );
 }
 
 function withMemory(vm: VmRecord, path: string): VmRecord {
