@@ -9,6 +9,7 @@ import { prepareGuest, prepareStoppedGuest } from '../src/hypervisor/qemu/prepar
 import type { ActivityInput } from '../src/model/activity-inputs';
 import type { ActivityResult } from '../src/model/activity-results';
 import { DwcpError, hasCode, messageOf } from '../src/model/errors';
+import type { GuestConsole } from '../src/model/guest-console';
 import { BLOCK_SIZE_BYTES, type ImageSpec, looksOf, type VmImage } from '../src/model/image';
 import { isOpenState } from '../src/model/ownership-machine';
 import { GRANT_LIFETIME_MS } from '../src/model/timing';
@@ -18,6 +19,7 @@ import { inSlices } from '../src/store/in-slices';
 import type { OwnedVm } from '../src/store/ownership-journal';
 import type { VmRegistry } from '../src/store/vm-registry';
 import type { CodecPool } from '../src/sync/codec/codec-pool';
+import type { DestinationRecord } from '../src/sync/destination/destination-record';
 import { endIdleDirect } from '../src/sync/destination/direct-sessions';
 import type { DestinationHub } from '../src/sync/destination-hub';
 import { inDoubtUnlessRefused } from '../src/sync/hand-over/in-doubt';
@@ -51,6 +53,8 @@ export interface DestinationDependencies {
   readonly settle: (vmId: string) => Promise<void>;
 }
 
+type PreparedDestination = Destination & Pick<DestinationRecord, 'consoles'>;
+
 /** Blocks: some milliseconds. */
 const COUNTED_AT_ONCE = 65_536;
 
@@ -75,12 +79,17 @@ export function createDestinationActivities(deps: DestinationDependencies) {
     vm: OwnedVm,
     input: ActivityInput<'prepareDestination'>,
     workflowId: string,
-  ): Promise<Destination> {
+  ): Promise<PreparedDestination> {
     const { migrationId, vmId, mode, fence, sourceHost } = input;
     const own = await destinationStep(vm, migrationId);
-    if (own.state === 'mine' || own.state === 'installed') return grant('session', migrationId, sourceHost);
+    const record = (await hub.incoming.find(migrationId))?.record;
+    const answer = (consoles: DestinationRecord['consoles']): PreparedDestination => ({
+      ...grant('session', migrationId, sourceHost),
+      ...(consoles && { consoles }),
+    });
+    if (own.state === 'mine' || own.state === 'installed') return answer(record?.consoles);
     own.assert('prepare');
-    const newest = (await hub.incoming.find(migrationId))?.record.fence ?? 0;
+    const newest = record?.fence ?? 0;
     if (newest > fence)
       throw new DwcpError('FENCED', `The source has claimed ${vmId} again for migration ${migrationId}`);
     // One that is still open may be about to leave: that is settled first.
@@ -95,14 +104,11 @@ export function createDestinationActivities(deps: DestinationDependencies) {
     registry.assertPlaces(images);
     await assertSpace(deps.dataDir, images, store, vmId);
     const generation = Math.max(input.generation, known?.generation ?? 0) + 1;
-    const [runFolder, tryFolder] = [registry.runFolder(vmId), registry.tryFolder(vmId)];
-    const here = { vmId, images, runFolder, tryFolder, policy: deps.guestPolicy };
-    const guest = input.guest && (await prepareGuest(input.guest, here, input.force));
-    const definition = input.stoppedGuest && (await prepareStoppedGuest(input.stoppedGuest, here, input.force));
+    // What was looked at is not looked at again: by now the guest itself may have what it found free.
+    const described = record?.fence === fence ? record : await describe(input, images);
     await hub.incoming.prepare({
       ...looksOf(input),
-      ...(guest && { guest }),
-      ...(definition && { definition }),
+      ...described,
       migrationId,
       vmId,
       mode,
@@ -113,19 +119,50 @@ export function createDestinationActivities(deps: DestinationDependencies) {
       images,
     });
     if (mode === 'migrate' && own.state === 'none') await own.happened('prepare', fence);
-    return grant('session', migrationId, sourceHost);
+    return answer(described.consoles);
+  }
+
+  /** How a guest is started here. @throws GUEST_REFUSED */
+  async function describe(
+    { vmId, guest: given, stoppedGuest, force }: ActivityInput<'prepareDestination'>,
+    images: DestinationRecord['images'],
+  ): Promise<Pick<DestinationRecord, 'guest' | 'definition' | 'consoles'>> {
+    const [runFolder, tryFolder] = [registry.runFolder(vmId), registry.tryFolder(vmId)];
+    const others = (): Promise<(readonly string[])[]> => commandsOfOthers(vmId);
+    const here = { vmId, images, runFolder, tryFolder, policy: deps.guestPolicy, others };
+    const running = given && (await prepareGuest(given, here, force));
+    const stopped = stoppedGuest && (await prepareStoppedGuest(stoppedGuest, here, force));
+    if (running) {
+      const { consoles, ...guest } = running;
+      return { guest, ...told(consoles) };
+    }
+    if (!stopped) return {};
+    const { consoles, ...definition } = stopped;
+    return { definition, ...told(consoles) };
+  }
+
+  /** Of VMs that live here, and of those that come. */
+  async function commandsOfOthers(vmId: string): Promise<(readonly string[])[]> {
+    const living = (await registry.list()).filter(({ presence }) => presence === 'here');
+    const coming = await Promise.all((await hub.incoming.list()).map((id) => hub.incoming.find(id)));
+    const records = [...living, ...coming.flatMap((migration) => migration?.record ?? [])];
+    return records.flatMap((record) => {
+      const definition = record.guest ?? ('definition' in record ? record.definition : undefined);
+      return record.vmId === vmId || !definition ? [] : [definition.command];
+    });
   }
 
   return behindBorder(
     {
       /** Promises a place for the VM and says how to reach it. Again: the same promise, a fresh grant. */
-      prepareDestination: async (input: ActivityInput<'prepareDestination'>): Promise<Destination> =>
+      prepareDestination: async (input: ActivityInput<'prepareDestination'>): Promise<PreparedDestination> =>
         withHeartbeat(
           () => ({ doing: 'making room' }),
           async () => {
             const workflowId = activityInfo().workflowExecution?.workflowId ?? '';
             await endIdleDirect(hub, input.vmId);
-            const prepare = (): Promise<Destination> => hub.promising(input, (vm) => promise(vm, input, workflowId));
+            const prepare = (): Promise<PreparedDestination> =>
+              hub.promising(input, (vm) => promise(vm, input, workflowId));
             return prepare().catch(async (error: unknown) => {
               if (!hasCode(error, 'VM_BUSY')) throw error;
               await deps.settle(input.vmId);
@@ -238,6 +275,10 @@ export function createDestinationActivities(deps: DestinationDependencies) {
 }
 
 export type DestinationActivities = ReturnType<typeof createDestinationActivities>;
+
+function told(consoles: readonly GuestConsole[]): Pick<DestinationRecord, 'consoles'> {
+  return consoles.length > 0 ? { consoles: [...consoles] } : {};
+}
 
 /** Refuses early what a full disk would refuse late: counts what the baseline in place gives back. */
 async function assertSpace(

@@ -40,15 +40,19 @@ export interface HypervisorDriver {
   activate(images: readonly VmImage[]): Promise<void>;
 }
 
+export interface StoppedInspection {
+  readonly images: readonly InspectedImage[];
+  readonly rawDisks: readonly string[];
+  /** In which bridges its taps are here. */
+  readonly bridges?: Readonly<Record<string, string>>;
+}
+
 /** Keeps a VM from running at its source, and lets it. */
 export interface VmHolder extends Pick<HypervisorDriver, 'inspect' | 'hold' | 'resume'> {
   /** Whether the guest's QEMU is there, in whatever state. */
   isGuestUp(definition: GuestDefinition): boolean;
   /** The disks of a guest that does not run, by their content where the hypervisor's tools have to read it. */
-  inspectStopped(
-    definition: GuestDefinition,
-    disks: readonly VmImage[],
-  ): Promise<{ readonly images: readonly InspectedImage[]; readonly rawDisks: readonly string[] }>;
+  inspectStopped(definition: GuestDefinition, disks: readonly VmImage[]): Promise<StoppedInspection>;
   inspectGuest(
     vmId: string,
     definition: GuestDefinition,

@@ -7,7 +7,7 @@ import { DwcpError, toDwcpError } from '../model/errors';
 import { type GuestDefinition, type RamBlock, RamLayout } from '../model/guest';
 import type { GuestHardware } from '../model/guest-hardware';
 import type { VmImage } from '../model/image';
-import type { InspectedGuest, InspectedImage, VmActivator, VmHolder } from './contract';
+import type { InspectedGuest, StoppedInspection, VmActivator, VmHolder } from './contract';
 import { ImageFilesDriver } from './image-files';
 import { OWN_HOST } from './qemu/allowance';
 import { assertAllowed } from './qemu/allowed-options';
@@ -17,6 +17,7 @@ import { guestOwn } from './qemu/guest-command';
 import { lendDisks, settleGuest, settleRunning } from './qemu/guest-places';
 import type { GuestPolicy } from './qemu/guest-policy';
 import { quitGuest } from './qemu/guest-process';
+import { bridgesOf } from './qemu/guest-taps';
 import { IncomingGuest } from './qemu/incoming-guest';
 import { whySilent } from './qemu/monitor-holder';
 import { askAhead } from './qemu/preflight';
@@ -82,10 +83,7 @@ export class HostDriver extends ImageFilesDriver implements VmHolder, VmActivato
   }
 
   /** The disks of a guest that does not run, by their content where QEMU's tools have to read it. */
-  async inspectStopped(
-    { command }: GuestDefinition,
-    disks: readonly VmImage[],
-  ): Promise<{ readonly images: readonly InspectedImage[]; readonly rawDisks: readonly string[] }> {
+  async inspectStopped({ command }: GuestDefinition, disks: readonly VmImage[]): Promise<StoppedInspection> {
     assertNoSecrets(guestOwn(command));
     assertAllowed(guestOwn(command), OWN_HOST, { side: 'source' });
     const files = await this.inspect(disks);
@@ -96,6 +94,7 @@ export class HostDriver extends ImageFilesDriver implements VmHolder, VmActivato
     return {
       images: files.map((image, index) => ({ ...image, sizeBytes: sizes[index] ?? image.sizeBytes })),
       rawDisks: disks.flatMap(({ imageId }, index) => (sizes[index] === undefined ? [] : [imageId])),
+      bridges: bridgesOf(command),
     };
   }
 

@@ -12,6 +12,7 @@ import { diskPathsOf, nameFormats } from '../../hypervisor/qemu/guest-disks';
 import { assertNamedOnce, formatsIn } from '../../hypervisor/qemu/guest-inspection';
 import { foldersOf, guestPolicyOf } from '../../hypervisor/qemu/guest-policy';
 import { quitGuest, startGuestProcess } from '../../hypervisor/qemu/guest-process';
+import { nameTaps } from '../../hypervisor/qemu/guest-taps';
 import { findListener } from '../../hypervisor/qemu/process-table';
 import { QmpClient } from '../../hypervisor/qemu/qmp-client';
 import { runPlaces } from '../../hypervisor/qemu/run-places';
@@ -95,11 +96,12 @@ export function addGuestCommands(vm: Command): void {
     let paths: string[];
     let own: string[];
     try {
-      own = nameFormats(guestOwn(found.command), await formatsIn(qmp));
+      own = nameTaps(nameFormats(guestOwn(found.command), await formatsIn(qmp)), found.pid);
       assertAllowed(own, OWN_HOST);
       const disks = (await qmp.execute('query-block')).flatMap((device) => guestDiskOf(device) ?? []);
       assertNamedOnce(own, disks);
-      paths = disks.map(({ path }) => path);
+      const order = diskPathsOf(own);
+      paths = disks.map(({ path }) => path).sort((a, b) => order.indexOf(a) - order.indexOf(b));
     } finally {
       qmp.close();
     }

@@ -14,6 +14,7 @@ import { guestDiskOf } from './disk-export';
 import { guestOwn, pinMachine } from './guest-command';
 import { nameFormats, timesNamed } from './guest-disks';
 import { standsIn } from './guest-news';
+import { bridgesOf } from './guest-taps';
 import type { GuestIds } from './guest-user';
 import { MigrationStreamReader } from './migration-stream-reader';
 import { assertNobodyAtWork } from './others-at-work';
@@ -82,6 +83,7 @@ export async function inspectRunningGuest(
       machine,
       needsFiles,
       diskPaths,
+      bridges: bridgesOf(command),
       sharedFiles: await sharedFilesOf(qmp),
       hardware,
       ...memory,

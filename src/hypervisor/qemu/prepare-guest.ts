@@ -2,6 +2,7 @@
  * A guest that comes from another host, as its agent describes it, made one that may run here. Nothing is started, written or looked
  * for before every word of its command has been found allowed: whoever speaks for the source would choose what this host runs.
  */
+import { DwcpError } from '../../model/errors';
 import {
   type GuestDefinition,
   type GuestSpec,
@@ -10,16 +11,24 @@ import {
   type StoppedGuest,
   stoppedGuestSchema,
 } from '../../model/guest';
+import type { GuestConsole } from '../../model/guest-console';
 import type { GuestHardware } from '../../model/guest-hardware';
 import { cannotRunHere } from '../../model/guest-refusals';
 import type { ImageSpec, VmImage } from '../../model/image';
 import type { Allowance } from './allowance';
 import { assertAllowed } from './allowed-options';
 import { arrivingAllowance } from './arriving-allowance';
+import { assertForwardsFree, chooseConsolePorts } from './console-ports';
+import { guestOwn } from './guest-command';
 import type { GuestPolicy } from './guest-policy';
+import { assertNetworks } from './network-checks';
+import { parseNetworkMap } from './network-map';
+import { optionWords } from './option-words';
 import { assertCanRun, assertCanStart } from './preflight';
 import { rehearse, scratchDisks } from './rehearse';
-import { type RelocatedDisk, relocate } from './relocate';
+import { type RelocatedDisk, relocateTelling } from './relocate';
+import type { PortSupply } from './relocate-consoles';
+import { type NetworkPlaces, unmappedNetwork } from './relocate-networks';
 import { runPlaces } from './run-places';
 
 export interface GuestPlace {
@@ -28,6 +37,8 @@ export interface GuestPlace {
   readonly images: readonly VmImage[];
   readonly runFolder: string;
   readonly policy: GuestPolicy;
+  /** Commands of this host's other VMs, whose ports are theirs also while they do not run. */
+  readonly others?: () => Promise<readonly (readonly string[])[]>;
 }
 
 export interface StoppedPlace extends GuestPlace {
@@ -40,6 +51,11 @@ export interface PreparedGuest extends GuestDefinition, Pick<GuestSpec, 'ramBloc
   /** What its QEMU here has to have; undefined where that is not asked. */
   readonly hardware?: GuestHardware;
   readonly sharedFiles: SharedFile[];
+  readonly consoles: readonly GuestConsole[];
+}
+
+export interface PreparedStopped extends GuestDefinition {
+  readonly consoles: readonly GuestConsole[];
 }
 
 const SIDE = { side: 'destination' } as const;
@@ -51,10 +67,15 @@ const SIDE = { side: 'destination' } as const;
  */
 export async function prepareGuest(given: GuestSpec, place: GuestPlace, force: boolean): Promise<PreparedGuest> {
   const guest = understood(guestSpecSchema.safeParse(given));
-  const { command, allowance } = commandHere(guest, place, () => true);
-  if (!force) await assertCanRun(place.vmId, command, guest, place.policy);
+  const ports = await consolePorts(guest, place);
+  const { command, allowance, consoles } = commandHere(guest, place, { isRaw: () => true, ports });
+  if (!force) {
+    await assertCanRun(place.vmId, command, guest, place.policy);
+    await assertReachable(guest, place, 'running');
+  }
   return {
     command,
+    consoles,
     ramBlocks: guest.ramBlocks,
     // A reference to one that may not be read here is sent as content.
     sharedFiles: guest.sharedFiles.filter(({ path }) => allowance.file(path) === undefined),
@@ -73,24 +94,53 @@ export async function prepareStoppedGuest(
   given: StoppedGuest,
   place: StoppedPlace,
   force: boolean,
-): Promise<GuestDefinition> {
+): Promise<PreparedStopped> {
   const guest = understood(stoppedGuestSchema.safeParse(given));
   const isRaw = (imageId: string): boolean => guest.rawDisks.includes(imageId);
-  const { command } = commandHere(guest, place, isRaw);
+  const ports = await consolePorts(guest, place);
+  const { command, consoles } = commandHere(guest, place, { isRaw, ports });
   if (!force) {
     await assertCanStart(place.vmId, command, place.policy);
+    await assertReachable(guest, place, 'stopped');
     const disks = scratchDisks(place.images, place.tryFolder, isRaw);
-    const tried = commandHere(guest, { ...place, images: disks, runFolder: place.tryFolder }, isRaw);
+    const there = { ...place, images: disks, runFolder: place.tryFolder };
+    const tried = commandHere(guest, there, { isRaw, ports });
     await rehearse(tried.command, disks, place.tryFolder, { allowance: tried.allowance, policy: place.policy });
   }
-  return { command, qmpPath: runPlaces(place.runFolder).qmpPath };
+  return { command, consoles, qmpPath: runPlaces(place.runFolder).qmpPath };
+}
+
+type Described = Pick<GuestSpec, 'command' | 'diskPaths' | 'bridges'>;
+
+function networksHere({ bridges = {} }: Described, { policy }: GuestPlace): NetworkPlaces {
+  return { map: parseNetworkMap(policy.networks), bridges };
+}
+
+function consolePorts({ command }: Described, { vmId, policy, others }: GuestPlace): Promise<PortSupply> {
+  return chooseConsolePorts({
+    vmId,
+    command: guestOwn(command),
+    ranges: policy.consolePorts ?? [],
+    others: others ?? (() => Promise.resolve([])),
+  });
+}
+
+/** Who reaches the guest by its networks and ports reaches it here. @throws GUEST_REFUSED with what is missing */
+async function assertReachable(guest: Described, place: GuestPlace, state: 'running' | 'stopped'): Promise<void> {
+  const options = optionWords(guestOwn(guest.command).slice(1));
+  const { qemuFolder } = place.policy;
+  assertNetworks(options, networksHere(guest, place), { runs: state === 'running', qemuFolder });
+  await assertForwardsFree(guest.command);
 }
 
 function commandHere(
-  { command, diskPaths }: Pick<GuestSpec, 'command' | 'diskPaths'>,
-  { images, runFolder, policy }: GuestPlace,
-  isRaw: (imageId: string) => boolean,
-): { readonly command: string[]; readonly allowance: Allowance } {
+  guest: Described,
+  place: GuestPlace,
+  { isRaw, ports }: { readonly isRaw: (imageId: string) => boolean; readonly ports: PortSupply },
+): { readonly command: string[]; readonly consoles: readonly GuestConsole[]; readonly allowance: Allowance } {
+  const { command, diskPaths } = guest;
+  const { images, runFolder, policy } = place;
+  const networks = networksHere(guest, place);
   const disks = images.filter(({ kind }) => kind === 'disk');
   const places = disks.flatMap(({ imageId, path }): RelocatedDisk[] =>
     Object.hasOwn(diskPaths, imageId) ? [{ from: diskPaths[imageId] ?? '', to: path, raw: isRaw(imageId) }] : [],
@@ -100,9 +150,12 @@ function commandHere(
     disks.map(({ path }) => path),
     runFolder,
   );
-  const moved = relocate(command, places, runFolder);
-  assertAllowed(moved, allowance, SIDE);
-  return { command: moved, allowance };
+  const moved = relocateTelling(command, places, runFolder, { networks, ports });
+  assertAllowed(moved.command, allowance, SIDE);
+  // One that has the name of what a network is here, and is none that may be had, is nobody's.
+  const unmapped = unmappedNetwork(optionWords(guestOwn(command).slice(1)), networks);
+  if (unmapped !== undefined) throw new DwcpError('GUEST_REFUSED', `The guest’s command is refused: ${unmapped}`, SIDE);
+  return { ...moved, allowance };
 }
 
 function understood<T>(

@@ -64,14 +64,18 @@ export class SourceOwnership {
     // What memory a stopped guest had is of the past.
     if (!holder.isGuestUp(vm.guest)) {
       const diskPaths = Object.fromEntries(disks.map(({ imageId, path }) => [imageId, path]));
-      const { images, rawDisks } = await holder.inspectStopped(vm.guest, disks);
+      const { images, rawDisks, bridges } = await holder.inspectStopped(vm.guest, disks);
       if (images.length === 0)
         throw new DwcpError(
           'GUEST_LOST',
           `The guest of ${vmId} has ended, and it has no disk: there is nothing to move`,
           { side: 'source' },
         );
-      return { vm, images, stoppedGuest: { command: vm.guest.command, diskPaths, rawDisks: [...rawDisks] } };
+      return {
+        vm,
+        images,
+        stoppedGuest: { command: vm.guest.command, diskPaths, rawDisks: [...rawDisks], ...(bridges && { bridges }) },
+      };
     }
     const { spec, disks: sizes } = await holder.inspectGuest(vmId, vm.guest, disks, force);
     const memory = {
