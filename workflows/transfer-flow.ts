@@ -282,8 +282,12 @@ export class TransferFlow {
       ...(stoppedGuest && { stoppedGuest }),
     };
     this.authority.extend({ fence, prepared });
-    const asked = onDestination(destinationHost, 'quick', call, this.authority);
-    const { consoles, ...destination } = await asked.prepareDestination({
+    const { consoles, ...destination } = await onDestination(
+      destinationHost,
+      'quick',
+      call,
+      this.authority,
+    ).prepareDestination({
       migrationId,
       vmId,
       mode: mode === 'migrate' ? 'migrate' : 'warm',

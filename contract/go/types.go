@@ -50,13 +50,13 @@ type Result struct {
 	Images          []ImageResult `json:"images"`
 	Guest           *GuestResult  `json:"guest,omitempty"`
 	// Consoles says where the guest's are at the destination.
-	Consoles []GuestConsole `json:"consoles,omitempty"`
-	TotalSeconds    float64       `json:"totalSeconds"`
-	TotalBytes      int64         `json:"totalBytes"`
-	LinkBytes       int64         `json:"linkBytes"`
-	Ratio           float64       `json:"ratio"`
-	Speedup         float64       `json:"speedup"`
-	Goals           Goals         `json:"goals"`
+	Consoles     []GuestConsole `json:"consoles,omitempty"`
+	TotalSeconds float64        `json:"totalSeconds"`
+	TotalBytes   int64          `json:"totalBytes"`
+	LinkBytes    int64          `json:"linkBytes"`
+	Ratio        float64        `json:"ratio"`
+	Speedup      float64        `json:"speedup"`
+	Goals        Goals          `json:"goals"`
 }
 
 // Link is the path as it was measured.

@@ -65,13 +65,7 @@ describeWhere([needsRoot(), needsQemu(), needsProgram('ip', 'iproute2', '/usr/sb
         OF_BRIDGE,
         /network br-web \(-netdev n0\) is bridge vmbr3 here, which there is not: .*ip link add vmbr3/,
       ],
-      [
-        'no bridge of that name',
-        '',
-        ['br-web=lo'],
-        OF_BRIDGE,
-        /lo here, which is no bridge/,
-      ],
+      ['no bridge of that name', '', ['br-web=lo'], OF_BRIDGE, /lo here, which is no bridge/],
       [
         'a bridge that is down',
         'ip link add vmbr3 type bridge',
