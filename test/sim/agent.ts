@@ -4,7 +4,7 @@
  */
 import { constants } from 'node:fs';
 import { PROCESS_OPTIONS, type ProcessOptions } from '../../src/model/options';
-import { createFsModules, only, type Module } from './fs-modules';
+import { createFsModules, type Module, only } from './fs-modules';
 import { createGlobals, cryptoModule, osModule } from './globals';
 import type { SimHost } from './host';
 import type { Life } from './life';

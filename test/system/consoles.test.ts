@@ -94,7 +94,7 @@ describeWhere([needsQemu(), needsAssembler()])('a guest that others look at', ()
     expect(await firstBytes(back.vnc!)).toMatch(/^RFB 003/);
     await expectCounting(lab.a, 'ports', PAGES, 2);
     await lab.untilClean();
-  }, 120_000);
+  }, 180_000);
 
   test('by sockets and files of the source’s: each has a place of its own, waits for nobody, and is told', async () => {
     const lab = await shared();
@@ -128,7 +128,7 @@ describeWhere([needsQemu(), needsAssembler()])('a guest that others look at', ()
     expect(await firstBytes(join(run, 'vnc.sock'))).toMatch(/^RFB 003/);
     await expectCounting(lab.b, 'places', PAGES, 2);
     await lab.untilClean();
-  }, 60_000);
+  }, 180_000);
 
   test.each(['-serial mon:stdio -display none', '-nographic'])(
     'with %s: its console is written down there',
@@ -152,7 +152,7 @@ describeWhere([needsQemu(), needsAssembler()])('a guest that others look at', ()
     await lab.result(await lab.migrate('waits'));
     await dwcp(lab, ['vm', 'start', 'waits', '--data-dir', lab.b.dataDir]);
     await counts(lab.b, 'waits');
-  }, 60_000);
+  }, 180_000);
 
   function variablesAt(host: LabHost, vmId: string): Promise<string> {
     return new VmRegistry(host.dataDir).get(vmId).then(({ images }) => images[1]!.path);
