@@ -8,6 +8,7 @@ import { prepareGuest, prepareStoppedGuest } from '../src/hypervisor/qemu/prepar
 import type { ActivityInput } from '../src/model/activity-inputs';
 import type { ActivityResult } from '../src/model/activity-results';
 import { DwcpError, hasCode, messageOf } from '../src/model/errors';
+import type { GuestConsole } from '../src/model/guest-console';
 import { BLOCK_SIZE_BYTES, looksOf, type VmImage } from '../src/model/image';
 import { isOpenState } from '../src/model/ownership-machine';
 import { GRANT_LIFETIME_MS } from '../src/model/timing';
@@ -16,6 +17,7 @@ import { inSlices } from '../src/store/in-slices';
 import type { OwnedVm } from '../src/store/ownership-journal';
 import type { VmRegistry } from '../src/store/vm-registry';
 import type { CodecPool } from '../src/sync/codec/codec-pool';
+import type { DestinationRecord } from '../src/sync/destination/destination-record';
 import { endIdleDirect } from '../src/sync/destination/direct-sessions';
 import { assertRoom } from '../src/sync/destination/room';
 import { assertSameFiles } from '../src/sync/destination/same-files';
@@ -51,6 +53,8 @@ export interface DestinationDependencies {
   readonly settle: (vmId: string) => Promise<void>;
 }
 
+type PreparedDestination = Destination & Pick<DestinationRecord, 'consoles'>;
+
 /** Blocks: some milliseconds. */
 const COUNTED_AT_ONCE = 65_536;
 
@@ -75,13 +79,17 @@ export function createDestinationActivities(deps: DestinationDependencies) {
     vm: OwnedVm,
     input: ActivityInput<'prepareDestination'>,
     workflowId: string,
-  ): Promise<Destination> {
+  ): Promise<PreparedDestination> {
     const { migrationId, vmId, mode, fence, sourceHost } = input;
     const own = await destinationStep(vm, migrationId);
-    if (own.state === 'mine' || own.state === 'installed') return grant('session', migrationId, sourceHost);
+    const record = (await hub.incoming.find(migrationId))?.record;
+    const answer = (consoles: DestinationRecord['consoles']): PreparedDestination => ({
+      ...grant('session', migrationId, sourceHost),
+      ...(consoles && { consoles }),
+    });
+    if (own.state === 'mine' || own.state === 'installed') return answer(record?.consoles);
     own.assert('prepare');
-    const promised = await hub.incoming.find(migrationId);
-    if ((promised?.record.fence ?? 0) > fence)
+    if ((record?.fence ?? 0) > fence)
       throw new DwcpError('FENCED', `The source has claimed ${vmId} again for migration ${migrationId}`);
     // One that is still open may be about to leave: that is settled first.
     const holder = await holderOf(vm, migrationId);
@@ -94,17 +102,13 @@ export function createDestinationActivities(deps: DestinationDependencies) {
     const images = input.images.map((image) => ({ ...image, path: registry.imagePath(known, vmId, image.imageId) }));
     registry.assertPlaces(images);
     // What has arrived meanwhile takes its room already.
-    if (!promised && !input.force) await assertRoom(images, input.allocatedBytes ?? {}, await store.list(), vmId);
+    if (!record && !input.force) await assertRoom(images, input.allocatedBytes ?? {}, await store.list(), vmId);
     const generation = Math.max(input.generation, known?.generation ?? 0) + 1;
-    const [runFolder, tryFolder] = [registry.runFolder(vmId), registry.tryFolder(vmId)];
-    const here = { vmId, images, runFolder, tryFolder, policy: deps.guestPolicy };
-    const running = input.guest && (await prepareGuest(input.guest, here, input.force));
-    const stopped = input.stoppedGuest && (await prepareStoppedGuest(input.stoppedGuest, here, input.force));
-    await assertSameFiles(vmId, [...(running?.files ?? []), ...(stopped?.files ?? [])], pool);
+    // What was looked at is not looked at again: by now the guest itself may have what it found free.
+    const described = record?.fence === fence ? record : await describe(input, images);
     await hub.incoming.prepare({
       ...looksOf(input),
-      ...(running && { guest: running.guest }),
-      ...(stopped && { definition: stopped.definition }),
+      ...described,
       migrationId,
       vmId,
       mode,
@@ -115,19 +119,51 @@ export function createDestinationActivities(deps: DestinationDependencies) {
       images,
     });
     if (mode === 'migrate' && own.state === 'none') await own.happened('prepare', fence);
-    return grant('session', migrationId, sourceHost);
+    return answer(described.consoles);
+  }
+
+  /** How a guest is started here. @throws GUEST_REFUSED */
+  async function describe(
+    { vmId, guest: given, stoppedGuest, force }: ActivityInput<'prepareDestination'>,
+    images: DestinationRecord['images'],
+  ): Promise<Pick<DestinationRecord, 'guest' | 'definition' | 'consoles'>> {
+    const [runFolder, tryFolder] = [registry.runFolder(vmId), registry.tryFolder(vmId)];
+    const others = (): Promise<(readonly string[])[]> => commandsOfOthers(vmId);
+    const here = { vmId, images, runFolder, tryFolder, policy: deps.guestPolicy, others };
+    const running = given && (await prepareGuest(given, here, force));
+    const stopped = stoppedGuest && (await prepareStoppedGuest(stoppedGuest, here, force));
+    await assertSameFiles(vmId, [...(running?.files ?? []), ...(stopped?.files ?? [])], pool);
+    if (running) {
+      const { consoles, ...guest } = running.guest;
+      return { guest, ...told(consoles) };
+    }
+    if (!stopped) return {};
+    const { consoles, ...definition } = stopped.definition;
+    return { definition, ...told(consoles) };
+  }
+
+  /** Of VMs that live here, and of those that come. */
+  async function commandsOfOthers(vmId: string): Promise<(readonly string[])[]> {
+    const living = (await registry.list()).filter(({ presence }) => presence === 'here');
+    const coming = await Promise.all((await hub.incoming.list()).map((id) => hub.incoming.find(id)));
+    const records = [...living, ...coming.flatMap((migration) => migration?.record ?? [])];
+    return records.flatMap((record) => {
+      const definition = record.guest ?? ('definition' in record ? record.definition : undefined);
+      return record.vmId === vmId || !definition ? [] : [definition.command];
+    });
   }
 
   return behindBorder(
     {
       /** Promises a place for the VM and says how to reach it. Again: the same promise, a fresh grant. */
-      prepareDestination: async (input: ActivityInput<'prepareDestination'>): Promise<Destination> =>
+      prepareDestination: async (input: ActivityInput<'prepareDestination'>): Promise<PreparedDestination> =>
         withHeartbeat(
           () => ({ doing: 'making room' }),
           async () => {
             const workflowId = activityInfo().workflowExecution?.workflowId ?? '';
             await endIdleDirect(hub, input.vmId);
-            const prepare = (): Promise<Destination> => hub.promising(input, (vm) => promise(vm, input, workflowId));
+            const prepare = (): Promise<PreparedDestination> =>
+              hub.promising(input, (vm) => promise(vm, input, workflowId));
             return prepare().catch(async (error: unknown) => {
               if (!hasCode(error, 'VM_BUSY')) throw error;
               await deps.settle(input.vmId);
@@ -240,3 +276,7 @@ export function createDestinationActivities(deps: DestinationDependencies) {
 }
 
 export type DestinationActivities = ReturnType<typeof createDestinationActivities>;
+
+function told(consoles: readonly GuestConsole[]): Pick<DestinationRecord, 'consoles'> {
+  return consoles.length > 0 ? { consoles: [...consoles] } : {};
+}

@@ -20,12 +20,13 @@ export function completed(
   fallbackReason: DwcpError | undefined,
   guest?: GuestResult,
 ): MigrationResult {
-  const { state, options, link } = flow;
+  const { state, options, link, consoles } = flow;
   return assembleResult({
     identity: state.identity,
     path: state.path,
     images,
     options,
+    consoles,
     totalSeconds: (Date.now() - startedAtMs) / 1000,
     ...(guest && { guest }),
     ...(fallbackReason && { fallbackReason: fallbackReason.report() }),

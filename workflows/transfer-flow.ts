@@ -5,6 +5,7 @@
 import { patched } from '@temporalio/workflow';
 import type { LinkInput } from '../src/model/activity-inputs';
 import type { DwcpError } from '../src/model/errors';
+import type { GuestConsole } from '../src/model/guest-console';
 import type { HandOver } from '../src/model/hand-over';
 import { looksOf } from '../src/model/image';
 import type { ImageResult } from '../src/model/migration';
@@ -30,6 +31,8 @@ export class TransferFlow {
   handedOver = false;
   /** The destination's signed word that it never starts the VM. */
   abandoned: string | undefined;
+  /** Where the guest's consoles are at the destination. */
+  consoles: readonly GuestConsole[] = [];
   #input: LinkInput | undefined;
   #prepared: PreparedSource | undefined;
   #asked = false;
@@ -280,7 +283,12 @@ export class TransferFlow {
       ...(stoppedGuest && { stoppedGuest }),
     };
     this.authority.extend({ fence, prepared });
-    const destination = await onDestination(destinationHost, 'quick', call, this.authority).prepareDestination({
+    const { consoles, ...destination } = await onDestination(
+      destinationHost,
+      'quick',
+      call,
+      this.authority,
+    ).prepareDestination({
       migrationId,
       vmId,
       mode: mode === 'migrate' ? 'migrate' : 'warm',
@@ -289,6 +297,7 @@ export class TransferFlow {
       ...prepared,
       force: this.options.force,
     });
+    this.consoles = consoles ?? this.consoles;
     this.#input = {
       migrationId,
       vmId,

@@ -49,12 +49,14 @@ type Result struct {
 	Plan            *Plan         `json:"plan,omitempty"`
 	Images          []ImageResult `json:"images"`
 	Guest           *GuestResult  `json:"guest,omitempty"`
-	TotalSeconds    float64       `json:"totalSeconds"`
-	TotalBytes      int64         `json:"totalBytes"`
-	LinkBytes       int64         `json:"linkBytes"`
-	Ratio           float64       `json:"ratio"`
-	Speedup         float64       `json:"speedup"`
-	Goals           Goals         `json:"goals"`
+	// Consoles says where the guest's are at the destination.
+	Consoles     []GuestConsole `json:"consoles,omitempty"`
+	TotalSeconds float64        `json:"totalSeconds"`
+	TotalBytes   int64          `json:"totalBytes"`
+	LinkBytes    int64          `json:"linkBytes"`
+	Ratio        float64        `json:"ratio"`
+	Speedup      float64        `json:"speedup"`
+	Goals        Goals          `json:"goals"`
 }
 
 // Link is the path as it was measured.
@@ -235,6 +237,16 @@ type GuestResult struct {
 	Throttle   float64  `json:"throttle"`
 	// WriteLimitBytesPerSecond is what its disk writes were held to until its last pause.
 	WriteLimitBytesPerSecond *float64 `json:"writeLimitBytesPerSecond,omitempty"`
+}
+
+// GuestConsole says where one of a guest's consoles is on the host that it has come to.
+type GuestConsole struct {
+	// Option is that of the guest's command: vnc, spice, serial, parallel, debugcon or chardev.
+	Option string `json:"option"`
+	ID     string `json:"id,omitempty"`
+	// Was is what the source had; At is an address with its port, or the path of a socket or file.
+	Was string `json:"was"`
+	At  string `json:"at"`
 }
 
 // Parked says what a migration that waits for an operator waits for.

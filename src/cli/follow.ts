@@ -8,6 +8,7 @@ import { guestText } from '../model/describe';
 import { DwcpError } from '../model/errors';
 import { EXIT } from '../model/exit-codes';
 import type { GuestResult } from '../model/guest';
+import { consoleText } from '../model/guest-console';
 import type { ImageProgress, ImageResult, MigrationResult } from '../model/migration';
 import { PHASES } from '../model/phases';
 import { formatBitRate, formatBytes, formatDuration } from '../model/units';
@@ -90,6 +91,7 @@ export function resultText(result: MigrationResult): string {
       `${formatDuration(result.totalSeconds * 1000)} ${by}, ${result.speedup.toFixed(1)} times the standard transfer ` +
       '(estimated for this link)',
     ...(result.guest ? [guestResultText(result.guest)] : []),
+    ...(result.consoles ?? []).map((console) => `console there: ${consoleText(console)}`),
     `goals: ${result.goals.speedup.reason}; ${result.goals.transferRate.reason}`,
   ].join('\n');
 }

@@ -78,6 +78,8 @@ export interface StoppedVm {
   readonly images: readonly InspectedImage[];
   readonly rawDisks: readonly string[];
   readonly files: readonly GuestFile[];
+  /** In which bridges its taps are here. */
+  readonly bridges?: Readonly<Record<string, string>>;
 }
 
 /** What makes a VM live at its destination. */

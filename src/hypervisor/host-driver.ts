@@ -19,6 +19,7 @@ import { guestOwn } from './qemu/guest-command';
 import { lendDisks, settleGuest, settleRunning } from './qemu/guest-places';
 import type { GuestPolicy } from './qemu/guest-policy';
 import { quitGuest } from './qemu/guest-process';
+import { bridgesOf } from './qemu/guest-taps';
 import { IncomingGuest } from './qemu/incoming-guest';
 import { whySilent } from './qemu/monitor-holder';
 import { filesLeftBehind, withBases } from './qemu/named-files';
@@ -109,6 +110,7 @@ export class HostDriver extends ImageFilesDriver implements VmHolder, VmActivato
       images: await Promise.all(images),
       rawDisks: disks.flatMap(({ imageId }, index) => (sizes[index] === undefined ? [] : [imageId])),
       files: await withBases(left, own, this.#policy.folders),
+      bridges: bridgesOf(command),
     };
   }
 

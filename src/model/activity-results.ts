@@ -7,6 +7,7 @@ import { z } from 'zod';
 import type { ActivityName } from './activity-inputs';
 import { grantSchema, reachedAtSchema } from './destination';
 import { guestResultSchema, guestSpecSchema, stoppedGuestSchema } from './guest';
+import { guestConsolesSchema } from './guest-console';
 import { handOverSchema, rootSchema, rootsSchema, takenOverSchema } from './hand-over';
 import { hostIdSchema, imageIdSchema, nameSchema, tenantSchema, vmIdSchema, vmTypeSchema, vmUuidSchema } from './ids';
 import { allocatedBytesSchema, countSchema, imageSpecSchema, MAX_VM_IMAGES } from './image';
@@ -24,6 +25,7 @@ const word = signedWordSchema.nullish().transform((said) => said ?? undefined);
 /** Histories from before grants had one name none. */
 const grant = grantSchema.extend({ holder: hostIdSchema.default('unknown') });
 const reachedAt = reachedAtSchema.extend({ grant }).strip();
+const prepared = reachedAt.extend({ consoles: guestConsolesSchema.optional() });
 
 /** Counts, of which an earlier agent may not have known some yet: those are 0. */
 function counts<S extends z.ZodObject>(schema: S): z.ZodPreprocess<S> {
@@ -116,7 +118,7 @@ export const ACTIVITY_RESULTS = {
     (given): unknown => (Array.isArray(given) ? given : [given]),
     z.array(trainingReport).max(10_000),
   ),
-  prepareDestination: reachedAt,
+  prepareDestination: prepared,
   checkBaseline: z.object({
     imageId: imageIdSchema,
     state: z.enum(['empty', 'baseline', 'resumed']),

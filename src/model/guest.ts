@@ -11,6 +11,8 @@ import { BLOCK_SIZE_BYTES, MAX_IMAGE_BYTES, MAX_VM_IMAGES } from './image';
 /** Not z.base64(), which asks atob(): a workflow has none, and takes everything for malformed then. */
 const BASE64 = /^[A-Za-z0-9+/]*={0,2}$/;
 
+const MAX_TAPS = 256;
+
 /** The image that stands for a guest's RAM. */
 export const MEMORY_IMAGE_ID = 'memory';
 
@@ -59,6 +61,13 @@ const diskPathsSchema = z
   .record(imageIdSchema, z.string().min(1).max(4096))
   .refine((paths) => Object.keys(paths).length <= MAX_VM_IMAGES, 'more disks than a VM has');
 
+/** As Linux takes them. */
+const interfaceSchema = z.string().regex(/^[\w.@+-]{1,15}$/);
+/** In which bridge of its host each tap of a guest's is. */
+const bridgesSchema = z
+  .record(interfaceSchema, interfaceSchema)
+  .refine((bridges) => Object.keys(bridges).length <= MAX_TAPS, 'more taps than a guest has');
+
 /** What the destination has to know of a running guest before anything is sent. */
 export const guestSpecSchema = z.strictObject({
   command: guestDefinitionSchema.shape.command,
@@ -86,6 +95,7 @@ export const guestSpecSchema = z.strictObject({
   sharedFiles: z.array(sharedFileSchema).max(16),
   /** The guest's disks by their places on the source, to be found again in the command. */
   diskPaths: diskPathsSchema,
+  bridges: bridgesSchema.optional(),
 });
 export type GuestSpec = z.infer<typeof guestSpecSchema>;
 
@@ -93,6 +103,7 @@ export type GuestSpec = z.infer<typeof guestSpecSchema>;
 export const stoppedGuestSchema = z.strictObject({
   command: guestDefinitionSchema.shape.command,
   diskPaths: diskPathsSchema,
+  bridges: bridgesSchema.optional(),
   /** Disks, by image id, of which the content travels and not the file that holds it. */
   rawDisks: z.array(imageIdSchema).max(MAX_VM_IMAGES),
   needsFiles: guestFilesSchema,

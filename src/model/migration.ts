@@ -5,6 +5,7 @@
 import { z } from 'zod';
 import { errorReportSchema } from './errors';
 import { guestProgressSchema, guestResultSchema } from './guest';
+import { guestConsolesSchema } from './guest-console';
 import { hostIdSchema, imageIdSchema, imageKindSchema, migrationIdSchema, vmIdSchema } from './ids';
 import { migrationOverridesSchema } from './option-schemas';
 import { PHASE_NAMES, type Phase } from './phases';
@@ -111,6 +112,8 @@ export const migrationResultSchema = z.object({
   images: z.array(imageResultSchema),
   /** Of a guest that was moved while it ran. */
   guest: guestResultSchema.optional(),
+  /** Where its consoles are at the destination, once it runs there. */
+  consoles: guestConsolesSchema.optional(),
   totalSeconds: z.number(),
   totalBytes: z.number(),
   linkBytes: z.number(),

@@ -3,6 +3,7 @@
  * request's schema (option-schemas.ts) and docs/configuration.md are made from it; nothing of it is written twice.
  */
 import type { OptionSpec } from './option-spec';
+import { NETWORK_OPTIONS } from './options-of-networks';
 import { ownValue } from './own-value';
 import { GIB, MEGABYTE, MIB } from './units';
 
@@ -245,11 +246,7 @@ export const PROCESS_OPTIONS = {
       'Folders, separated by commas, whose files a guest from another host may read (kernels, ISO images, bases ' +
       'of QCOW2 disks), besides the firmware below /usr/share; never those of dataDir',
   },
-  guestNetworks: {
-    type: 'text',
-    default: '',
-    help: 'Taps and bridges of this host, separated by commas, that a guest from another host may use. Empty: none',
-  },
+  ...NETWORK_OPTIONS,
   acceptDwcp: {
     type: 'boolean',
     default: true,

@@ -4,6 +4,7 @@
 import type { z } from 'zod';
 import type { errorReportSchema } from './errors';
 import type { GuestResult } from './guest';
+import type { GuestConsole } from './guest-console';
 import type { ImageResult, MigrationResult } from './migration';
 import type { MigrationOptions } from './options';
 import { judgeGoal, type MigrationPlan } from './plan';
@@ -24,6 +25,7 @@ export interface ResultParts {
   readonly plan?: MigrationPlan;
   readonly images: readonly ImageResult[];
   readonly guest?: GuestResult;
+  readonly consoles?: readonly GuestConsole[];
   readonly totalSeconds: number;
   readonly options: MigrationOptions;
 }
@@ -37,6 +39,7 @@ export function assembleResult({
   plan,
   images,
   guest,
+  consoles = [],
   totalSeconds,
   options,
 }: ResultParts): MigrationResult {
@@ -60,6 +63,7 @@ export function assembleResult({
     ...(plan && { plan }),
     images: [...images],
     ...(guest && { guest }),
+    ...(consoles.length > 0 && { consoles: [...consoles] }),
     totalSeconds,
     totalBytes,
     linkBytes,

@@ -214,9 +214,9 @@ test('no file of the data folder is read for a guest from elsewhere, also where 
 
 test.each([
   [['/bin/sh', '-c', 'true'], 'no QEMU'],
-  [['qemu-system-x86_64', '-netdev', 'tap,id=n,ifname=x'], 'script='],
+  [['qemu-system-x86_64', '-netdev', 'tap,id=n,ifname=x,script=ifup'], 'script='],
   [['qemu-system-x86_64', '-drive', 'file=/vms/x.img'], 'format=raw'],
-  [['qemu-system-x86_64', '-spice', 'port=5900'], '-spice'],
+  [['qemu-system-x86_64', '-spice', 'tls-port=5900'], '-spice'],
 ])('%j is refused where its operator defines it', async (command, names) => {
   const dataDir = temporaryFolder();
   const options = withDefaults(PROCESS_OPTIONS, {});

@@ -4,7 +4,7 @@
  */
 import { constants } from 'node:fs';
 import { PROCESS_OPTIONS, type ProcessOptions } from '../../src/model/options';
-import { createFsModules, type Module } from './fs-modules';
+import { createFsModules, type Module, only } from './fs-modules';
 import { createGlobals, cryptoModule, osModule } from './globals';
 import type { SimHost } from './host';
 import type { Life } from './life';
@@ -96,6 +96,8 @@ function replacementsFor(host: SimHost, life: Life, program: Program, temporal: 
     'node:fs': fs.fs,
     'node:fs/promises': fs.promises,
     'node:net': netModule(life, sockets),
+    // No guest here has a port that is forwarded by it.
+    'node:dgram': only('node:dgram', {}),
     'node:crypto': cryptoModule(scheduler),
     'node:os': osModule(host.name),
     'node:child_process': childProcessModule(host, life, files),

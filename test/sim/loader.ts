@@ -49,7 +49,7 @@ const SHARED = [
   /^src\/model\//,
   /^src\/encoder\//,
   /^src\/transport\/(frame|counters|hello|grants)$/,
-  /^src\/hypervisor\/qemu\/(qmp-schemas|migration-stream-[a-z]+|guest-command|guest-disks|relocate|run-places|option-[a-z]+|allowance|allowed-[a-z]+)$/,
+  /^src\/hypervisor\/qemu\/(qmp-schemas|migration-stream-[a-z]+|guest-command|guest-disks|relocate[a-z-]*|network-map|port-ranges|run-places|option-[a-z]+|allowance|allowed-[a-z]+)$/,
   /^src\/sync\/(protocol|source\/batch-counts|source\/image-results|codec\/codec-jobs)$/,
 ];
 

@@ -11,7 +11,13 @@ const QEMU = 'qemu-system-x86_64';
 const RUN = '/data/run/vm';
 const DISK = '/data/images/vm/vda.img';
 const HERE = arrivingAllowance(
-  { qemuFolder: '', folders: ['/guests', '/usr/share/OVMF'], networks: ['tap7', 'br7'] },
+  {
+    qemuFolder: '',
+    folders: ['/guests', '/usr/share/OVMF'],
+    networks: ['tap7', 'br7', 'br-web=bridge:vmbr3', 'br-x=script:/host/ifup', 'br-y=helper:/host/helper:vmbr4'],
+    consolePorts: [{ address: '127.0.0.1', first: 5900, last: 5909 }],
+    guestPorts: [{ address: '127.0.0.1', first: 2200, last: 2209 }],
+  },
   [DISK],
   RUN,
 );
@@ -31,6 +37,13 @@ const HOSTILE: readonly (readonly [readonly string[], string])[] = [
   [['-nic', 'tap,ifname=tap7,downscript=no'], 'script='],
   [['-net', 'tap,ifname=tap7,script=/evil,downscript=no'], 'script='],
   [['-netdev', 'user,id=n,guestfwd=tcp:10.0.2.100:1-cmd:/evil'], 'guestfwd='],
+  [['-netdev', 'tap,id=n,script=/evil,downscript=no'], 'script='],
+  [['-netdev', 'tap,id=n,script=/host/ifup,downscript=/evil'], 'downscript='],
+  [['-netdev', 'tap,id=n,helper=/host/helper --evil'], 'helper='],
+  [['-netdev', 'tap,id=n,helper=/host/helper,br=br-secret'], 'br-secret'],
+  [['-netdev', 'tap,id=n,br=br7,ifname=tap7,script=no,downscript=no'], 'br='],
+  [['-netdev', 'tap,id=n,script=no,downscript=no'], 'ifname'],
+  [['-netdev', 'bridge,id=n,br=br-web'], 'br-web'],
   [['-plugin', '/evil.so'], '-plugin'],
   [['-chardev', 'pipe,id=c,path=/evil'], 'pipe'],
   [['-incoming', 'exec:/evil'], '-incoming'],
@@ -43,6 +56,10 @@ const HOSTILE: readonly (readonly [readonly string[], string])[] = [
   [['-netdev', 'vhost-user,id=n,chardev=c'], 'vhost-user'],
   [['-netdev', 'tap,id=n,fd=3'], 'fd='],
   [['-netdev', 'user,id=n,hostfwd=tcp::22-:22'], 'hostfwd='],
+  [['-netdev', 'user,id=n,hostfwd=tcp:127.0.0.1:22-:22'], '127.0.0.1:22'],
+  [['-netdev', 'user,id=n,hostfwd=tcp:127.0.0.1:2200-:22,hostfwd=udp:127.0.0.1:53-:53'], '127.0.0.1:53'],
+  [['-nic', 'user,hostfwd=tcp:0.0.0.0:2200-:22'], '0.0.0.0:2200'],
+  [['-nic', 'user,hostfwd=unix:/evil-:22'], 'hostfwd='],
   [['-netdev', 'tap,id=n,ifname=eth0,script=no,downscript=no'], 'eth0'],
   [['-netdev', 'bridge,id=n,br=br-secret'], 'br-secret'],
   [['-chardev', 'socket,id=c,host=10.0.0.1,port=80'], 'host'],
@@ -57,6 +74,13 @@ const HOSTILE: readonly (readonly [readonly string[], string])[] = [
   [['-serial', `unix:${RUN}/../../evil,server=on`], 'evil'],
   [['-serial', '/dev/ttyS0'], '-serial'],
   [['-serial', 'mon:telnet::1,server=on'], '-serial'],
+  [['-serial', 'telnet:127.0.0.1:22,server=on'], '127.0.0.1:22'],
+  [['-serial', 'telnet:0.0.0.0:5900,server=on'], '0.0.0.0:5900'],
+  [['-serial', 'tcp:127.0.0.1:5900'], 'server=on'],
+  [['-serial', `unix:${RUN}/s,server=on,logfile=/evil`], '/evil'],
+  [['-chardev', 'socket,id=c,host=127.0.0.1,port=22,server=on'], '127.0.0.1:22'],
+  [['-chardev', `socket,id=c,host=127.0.0.1,port=5900,path=${RUN}/x,server=on`], 'name one'],
+  [['-chardev', 'udp,id=c,host=127.0.0.1,port=5900'], 'udp'],
   [['-monitor', 'unix:/evil,server=on'], '-monitor'],
   [['-qmp', 'tcp::1,server=on'], '-qmp'],
   [['-mon', 'chardev=c'], '-mon'],
@@ -65,6 +89,13 @@ const HOSTILE: readonly (readonly [readonly string[], string])[] = [
   [['-qtest', 'unix:/evil'], '-qtest'],
   [['-vnc', ':1'], '-vnc'],
   [['-vnc', 'unix:/evil'], '/evil'],
+  [['-vnc', '127.0.0.1:10'], '127.0.0.1:5910'],
+  [['-vnc', '127.0.0.1:1,websocket=5800'], 'websocket'],
+  [['-vnc', '127.0.0.1:1,reverse=on'], 'reverse'],
+  [['-spice', 'port=5910,addr=127.0.0.1'], '127.0.0.1:5910'],
+  [['-spice', 'port=5900,addr=127.0.0.1,tls-port=5901'], 'tls-port'],
+  [['-spice', 'unix=on,addr=/evil'], '/evil'],
+  [['-spice', 'port=5900,addr=127.0.0.1,gl=on'], 'gl='],
   [['-display', 'vnc=:1'], '-display'],
   [['-display', 'egl-headless,rendernode=/dev/dri/renderD128'], '-display'],
   [['-spice', 'port=5900'], '-spice'],
@@ -224,6 +255,17 @@ const LEGAL: readonly (readonly string[])[] = [
   ['-netdev', 'user,id=n', '-device', 'e1000,netdev=n,mac=52:54:00:12:34:56,romfile='],
   ['-netdev', 'tap,id=n,ifname=tap7,script=no,downscript=no,vhost=on'],
   ['-nic', 'bridge,br=br7,model=virtio-net-pci'],
+  ['-netdev', 'bridge,id=n,br=vmbr3'],
+  ['-netdev', 'tap,id=n,script=/host/ifup,downscript=no,vhost=on'],
+  ['-netdev', 'tap,id=n,helper=/host/helper,br=vmbr4'],
+  ['-netdev', 'user,id=n,hostfwd=tcp:127.0.0.1:2200-:22,hostfwd=udp:127.0.0.1:2201-10.0.2.15:53'],
+  ['-vnc', '127.0.0.1:9,password=on', '-serial', 'telnet:127.0.0.1:5901,server=on,wait=off'],
+  ['-chardev', 'socket,id=c,host=127.0.0.1,port=5902,server=on,wait=off,telnet=on'],
+  ['-spice', 'port=5903,addr=127.0.0.1,disable-ticketing=on', '-chardev', 'spicevmc,id=v,name=vdagent'],
+  [
+    ...['-drive', 'if=pflash,format=raw,unit=0,readonly=on,file=/usr/share/OVMF/OVMF_CODE.fd'],
+    ...['-drive', `if=pflash,format=raw,unit=1,file=${DISK}`],
+  ],
   ['-chardev', `socket,id=c,path=${RUN}/c.sock,server=on,wait=off,logfile=${RUN}/c.log`],
   ['-serial', `file:${RUN}/serial.log`, '-vnc', `unix:${RUN}/vnc.sock`],
   ['-smbios', 'type=1,manufacturer=A/B,serial=1', '-usb', '-device', 'usb-tablet', '-audiodev', 'none,id=a'],
@@ -234,14 +276,15 @@ test.each(LEGAL)('%s %s … is a guest’s to have', (...args) => {
   expect(objection(args, OWN_HOST)).toBeUndefined();
 });
 
-test('the operator of a host may name any file, tap and place of it, and still no program, socket or guessed format', () => {
+test('the operator of a host may name any file, tap, port and network script of it, and still no other program, socket or guessed format', () => {
   expect(
     objection(['-vnc', '127.0.0.1:1', '-drive', 'file=/vms/web.img,format=raw', '-kernel', '/boot/k'], OWN_HOST),
   ).toBe(undefined);
   for (const [args] of HOSTILE.filter(([[flag = '']]) =>
     /netdev|plugin|incoming|hda|virtfs|set|readconfig|device/.test(flag),
   ))
-    if (!/eth0|br-secret|"filename"/.test(args.join())) expect(objection(args, OWN_HOST)).toBeDefined();
+    if (!/eth0|br-secret|br-web|"filename"|script=|helper=|hostfwd=(tcp|udp)|ifname=tap7$|^-nic,tap/.test(args.join()))
+      expect([args, objection(args, OWN_HOST)]).not.toEqual([args, undefined]);
 });
 
 test('a block device is refused to the operator too, with the mend: it has no file to move', () => {

@@ -55,6 +55,38 @@ test('keeps what is the guest’s, and drops monitors and how it was started', (
   expect(own).toEqual(expect.arrayContaining(['-serial', 'file:/var/log/x.log', '-kernel', '/boot/vmlinuz']));
 });
 
+test('the variables of its firmware are small disks behind the others; what is only read below a node is none', () => {
+  const code = '/usr/share/OVMF/OVMF_CODE_4M.fd';
+  const own = guestOwn([
+    'qemu',
+    ...[
+      '-drive',
+      `if=pflash,format=raw,readonly=on,file=${code}`,
+      '-drive',
+      'if=pflash,format=raw,file=/vms/x_VARS.fd',
+    ],
+    ...['-drive', 'file=/vms/x.img,format=raw'],
+  ]);
+  expect(diskPathsOf(own)).toEqual(['/vms/x.img', '/vms/x_VARS.fd']);
+  const nodes = guestOwn([
+    'qemu',
+    ...['-machine', 'q35,pflash0=code,pflash1=vars'],
+    ...['-blockdev', `{"driver":"file","filename":"${code}","node-name":"code-file","auto-read-only":true}`],
+    ...['-blockdev', '{"node-name":"code","read-only":true,"driver":"raw","file":"code-file"}'],
+    ...['-blockdev', '{"driver":"file","filename":"/vms/x_VARS.fd","node-name":"vars-file","auto-read-only":true}'],
+    ...['-blockdev', '{"node-name":"vars","read-only":false,"driver":"raw","file":"vars-file"}'],
+    ...['-blockdev', 'driver=file,filename=/vms/x.img,node-name=d'],
+  ]);
+  expect(diskPathsOf(nodes)).toEqual(['/vms/x.img', '/vms/x_VARS.fd']);
+  expect(filesOf(nodes)).toEqual({ read: [code], written: ['/vms/x_VARS.fd', '/vms/x.img'] });
+  expect(nodes).toContain(
+    `{"driver":"file","filename":"${code}","node-name":"code-file","auto-read-only":true,"read-only":true}`,
+  );
+  expect(nameFormats(['qemu', '-pflash', '/vms/x_VARS.fd'], () => 'raw')).toEqual([
+    ...['qemu', '-drive', 'if=pflash,file=/vms/x_VARS.fd,format=raw'],
+  ]);
+});
+
 test('finds the writable disks, and the other files that a host has to have', () => {
   expect(diskPathsOf(COMMAND)).toEqual(['/vms/x.qcow2', '/vms/y.img']);
   expect(filesOf(nameFormats(guestOwn(COMMAND), () => 'raw')).read).toEqual(['/boot/vmlinuz', '/iso/x.iso']);

@@ -13,6 +13,7 @@ import { drivesOf, formatsIn } from '../../hypervisor/qemu/guest-drives';
 import { assertNamedOnce } from '../../hypervisor/qemu/guest-inspection';
 import { foldersOf, guestPolicyOf } from '../../hypervisor/qemu/guest-policy';
 import { quitGuest, startGuestProcess } from '../../hypervisor/qemu/guest-process';
+import { nameTaps } from '../../hypervisor/qemu/guest-taps';
 import { withHostPaths } from '../../hypervisor/qemu/host-paths';
 import { ProcessPaths } from '../../hypervisor/qemu/process-paths';
 import { findListener } from '../../hypervisor/qemu/process-table';
@@ -105,11 +106,12 @@ export async function adoptGuest({ dataDir, options, output }: Place, vmId: stri
     const files = new ProcessPaths(found.pid);
     const drives = await drivesOf(qmp, files);
     const command = withHostPaths(guestOwn(found.command), (path) => files.onHost(path));
-    own = nameFormats(command, formatsIn(drives));
+    own = nameTaps(nameFormats(command, formatsIn(drives)), found.pid);
     assertAllowed(own, OWN_HOST);
     const disks = drives.flatMap((device) => guestDiskOf(device) ?? []);
     assertNamedOnce(own, disks);
-    paths = disks.map(({ path }) => path);
+    const order = diskPathsOf(own);
+    paths = disks.map(({ path }) => path).sort((a, b) => order.indexOf(a) - order.indexOf(b));
   } finally {
     qmp.close();
   }

@@ -4,6 +4,7 @@
  * the guest comes to, arriving-allowance.ts.
  */
 import { normalize } from 'node:path';
+import type { HostPort } from './port-ranges';
 
 /** What speaks against it, and the mend; undefined where it may be. */
 export type Objection = string | undefined;
@@ -17,8 +18,14 @@ export interface Allowance {
   readonly stream: (path: string) => Objection;
   /** A tap or bridge of the host. */
   readonly network: (name: string) => Objection;
-  /** Whether QEMU may listen where the command says. */
-  readonly listens: boolean;
+  /** A program that QEMU starts for a network. */
+  readonly program: (path: string) => Objection;
+  /** A port on which somebody may look at the guest. */
+  readonly console: (port: HostPort) => Objection;
+  /** A port that is forwarded to the guest. */
+  readonly forward: (port: HostPort) => Objection;
+  /** Whether QEMU may open windows. */
+  readonly windows: boolean;
 }
 
 const OF_THE_KERNEL = ['/dev/', '/proc/', '/sys/'];
@@ -64,5 +71,8 @@ export const OWN_HOST: Allowance = {
   file: readablePath,
   stream: (path) => (path.startsWith('/dev/') ? readablePath(path) : plainPath(path)),
   network: () => undefined,
-  listens: true,
+  program: plainPath,
+  console: () => undefined,
+  forward: () => undefined,
+  windows: true,
 };

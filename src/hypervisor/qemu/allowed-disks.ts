@@ -64,10 +64,7 @@ export const drive: Rule = (text, allowance) => {
   );
   if (objection !== undefined || path === undefined) return objection;
   if (paths.length > 1) return 'names two files; name one';
-  if (!isWritable(parsed)) return allowance.file(path);
-  if (valueIn(parsed, 'if') === 'pflash')
-    return `${quoted(path)} is firmware that its guest writes, which does not move yet; readonly=on goes without it`;
-  return allowance.disk(path);
+  return isWritable(parsed) ? allowance.disk(path) : allowance.file(path);
 };
 
 export const blockdev: Rule = (text, allowance) => {

@@ -37,6 +37,9 @@ export function all(rule: Rule, keys: string): KeyRules {
   );
 }
 
+/** Keys of which QEMU takes several. */
+const MANY = new Set(['hostfwd']);
+
 /** @throws nothing; @returns the first objection to a key or its value */
 export function checkPairs(
   { pairs }: OptionText,
@@ -45,7 +48,7 @@ export function checkPairs(
 ): Objection {
   const seen = new Set<string>();
   for (const { key, value } of pairs) {
-    if (seen.has(key)) return `${quoted(key)} is given twice; give it once`;
+    if (seen.has(key) && !MANY.has(key)) return `${quoted(key)} is given twice; give it once`;
     seen.add(key);
     const rule = ruleOf(key);
     if (!rule) return `${quoted(key)} is not among what a guest may be given; leave it out`;

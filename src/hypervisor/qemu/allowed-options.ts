@@ -7,10 +7,11 @@
 import { DwcpError, type DwcpErrorFields } from '../../model/errors';
 import { ownValue } from '../../model/own-value';
 import { type Allowance, type Objection, quoted } from './allowance';
-import { chardev, display, netdev, nic, oldNet, stream, vnc } from './allowed-backends';
+import { chardev, display, spice, stream, vnc } from './allowed-backends';
 import { audiodev, device, global, object } from './allowed-devices';
 import { blockdev, cdrom, drive, unnamed } from './allowed-disks';
 import { all, keyed, oneOf, type Rule, refused, text, word } from './allowed-keys';
+import { netdev, nic, oldNet } from './allowed-networks';
 import { optionWords, standsAlone } from './option-words';
 
 const PROGRAM = /^(qemu-system-[a-z0-9_]+|qemu-kvm|kvm)$/;
@@ -73,6 +74,7 @@ const RULES: Readonly<Record<string, Rule>> = {
   '-usbdevice': oneOf('tablet', 'mouse', 'keyboard'),
   '-display': display,
   '-vnc': vnc,
+  '-spice': spice,
   '-netdev': netdev,
   '-nic': nic,
   '-net': oldNet,
@@ -94,14 +96,13 @@ const RULES: Readonly<Record<string, Rule>> = {
   '-sandbox': refused('is DWCP’s to set; leave it out'),
   '-mem-path': refused('is a file of its host; use -object memory-backend-memfd'),
   '-tpmdev': refused('is a TPM, which cannot be moved yet; leave it out'),
-  '-spice': refused('listens on its host; use -vnc'),
   ...all(refused('takes words from a file of its host; write them into the command'), '-readconfig -writeconfig -set'),
   ...all(refused('writes a log on its host; leave it out'), '-D -d -dfilter -trace -perfmap'),
   ...all(refused('runs a program of its host; leave it out'), '-plugin'),
   ...all(refused('says as whom QEMU runs, which is its host’s to say; leave it out'), '-run-with -chroot -runas -user'),
   ...all(refused('hands a folder of its host to the guest; leave it out'), '-virtfs -fsdev'),
   ...all(refused('is DWCP’s own; leave it out'), '-incoming -loadvm -qmp -qmp-pretty -monitor -mon -pidfile -add-fd'),
-  ...all(refused('opens QEMU to a debugger; leave it out'), '-gdb -qtest -qtest-log'),
+  ...all((at) => `${quoted(at)} opens QEMU to a debugger; leave it out`, '-gdb -qtest -qtest-log'),
   ...all(
     refused('names a disk without its format; use -drive if=floppy,format=raw,file=PATH'),
     '-fda -fdb -sd -mtdblock',
@@ -172,7 +173,10 @@ export function filesOf(command: readonly string[]): {
     file: collect(read),
     stream: () => undefined,
     network: () => undefined,
-    listens: true,
+    program: () => undefined,
+    console: () => undefined,
+    forward: () => undefined,
+    windows: true,
   };
   for (const { flag, value } of optionWords(command.slice(1))) objectionTo(flag, value, allowance);
   return { written: [...written], read: [...read] };

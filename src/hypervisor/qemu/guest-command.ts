@@ -2,6 +2,7 @@
  * A QEMU command line as data: what of it is the guest's own, what DWCP adds to run it, its machine by version. What of it may
  * run is allowed-options.ts's, making it another host's relocate.ts's, starting anything guest-process.ts's. Pure.
  */
+import { sayReadOnly } from './guest-disks';
 import { type OptionWord, optionWords, printWords } from './option-words';
 import type { RunPlaces } from './run-places';
 
@@ -21,7 +22,9 @@ export function guestOwn(command: readonly string[]): string[] {
   const own = options.filter((option) => !DROPPED.has(option.flag) && !isMonitor(option));
   return [
     program,
-    ...printWords(own.flatMap((option) => (option.flag === '-nographic' ? withoutGraphics(own) : [option]))),
+    ...printWords(
+      sayReadOnly(own.flatMap((option) => (option.flag === '-nographic' ? withoutGraphics(own) : [option]))),
+    ),
   ];
 }
 
@@ -33,6 +36,20 @@ function withoutGraphics(own: readonly OptionWord[]): OptionWord[] {
 
 /** What a QEMU is started for: to run its guest, to wait for one that a migration brings, or to see whether it starts. */
 export type GuestPurpose = 'run' | 'incoming' | 'try';
+
+/**
+ * What QEMU would show in a window where a command says of no screen, and here is none: the first serial line is written down, where the
+ * machine has one that nobody has named.
+ */
+export function unsaidConsoles(command: readonly string[], { folder }: Pick<RunPlaces, 'folder'>): string[] {
+  const options = optionWords(command.slice(1));
+  if (options.some(({ flag }) => ['-display', '-vnc', '-spice', '-nographic'].includes(flag))) return [];
+  const says = options.some(
+    ({ flag, value = '' }) =>
+      flag === '-serial' || flag === '-nodefaults' || (flag === '-device' && /serial|console/.test(value)),
+  );
+  return ['-display', 'none', ...(says ? [] : ['-serial', `file:${folder}/first-serial.log`])];
+}
 
 /** The arguments that DWCP adds to run a guest on this host. */
 export function ownArguments(places: RunPlaces, purpose: GuestPurpose): string[] {

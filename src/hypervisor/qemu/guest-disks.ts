@@ -7,6 +7,7 @@ import { type OptionText, parseOptionText, printOptionText, valueIn } from './op
 import { type OptionWord, optionWords, printWords } from './option-words';
 
 const SHORT = /^-hd([a-d])$/;
+const FIRMWARE = { key: 'if', value: 'pflash' } as const;
 
 /** The node of a -blockdev, or undefined where it cannot be read. */
 export function nodeOf({ flag, value }: OptionWord): OptionText | undefined {
@@ -25,9 +26,11 @@ export function pathOfDrive(drive: OptionText): string | undefined {
   return valueIn(drive, 'file', 'file.filename', 'filename');
 }
 
-/** -hda and the like as a -drive, which has room for a format; any other option as it is. */
+/** -hda, -pflash and the like as a -drive, which has room for a format; any other option as it is. */
 export function asDrive(option: OptionWord): OptionWord {
   const letter = SHORT.exec(option.flag)?.[1];
+  if (option.flag === '-pflash' && option.value !== undefined)
+    return { flag: '-drive', value: printOptionText({ pairs: [FIRMWARE, { key: 'file', value: option.value }] }) };
   if (option.value === undefined || (letter === undefined && option.flag !== '-cdrom')) return option;
   const pairs = [
     { key: 'file', value: option.value },
@@ -39,15 +42,61 @@ export function asDrive(option: OptionWord): OptionWord {
   return { flag: '-drive', value: printOptionText({ pairs }) };
 }
 
-/** Paths of disks that a command names with -drive, -hda and the like, writable ones. */
+/**
+ * Paths of disks that a command names with -drive, -hda and the like, writable ones; behind them those of its firmware's variables, which
+ * are small disks too.
+ */
 export function diskPathsOf(command: readonly string[]): string[] {
-  return optionWords(command.slice(1)).flatMap((option) => {
+  const options = optionWords(command.slice(1));
+  const ofFirmware = firmwareNodes(options);
+  const found = options.flatMap((option) => {
     const drive = driveOf(asDrive(option));
     const node = nodeOf(option);
     const described = drive ?? node;
-    if (!described || !isWritable(described) || valueIn(described, 'if') === 'pflash') return [];
+    if (!described || !isWritable(described)) return [];
     const path = drive ? pathOfDrive(drive) : node && pathOfNode(node);
-    return path?.startsWith('/') ? [path] : [];
+    const firmware = valueIn(described, 'if') === 'pflash' || ofFirmware.has(valueIn(described, 'node-name') ?? '');
+    return path?.startsWith('/') ? [{ path, firmware }] : [];
+  });
+  return [...found.filter(({ firmware }) => !firmware), ...found.filter(({ firmware }) => firmware)].map(
+    ({ path }) => path,
+  );
+}
+
+/** Nodes that the machine has as its flash, and the files below them. */
+function firmwareNodes(options: readonly OptionWord[]): ReadonlySet<string> {
+  const ofMachine = options.flatMap(({ flag, value }) => {
+    const parsed = flag === '-M' || flag === '-machine' ? parseOptionText(value ?? '', 'type') : undefined;
+    return (parsed?.pairs ?? []).flatMap((pair) => (/^pflash[01]$/.test(pair.key) ? [pair.value] : []));
+  });
+  const names = new Set(ofMachine);
+  for (const node of options.flatMap((option) => nodeOf(option) ?? []))
+    if (names.has(valueIn(node, 'node-name') ?? '')) names.add(valueIn(node, 'file') ?? '');
+  return names;
+}
+
+/**
+ * Files that a command opens for writing only by leaving it unsaid, below nodes that are all read-only: what is read is said to be. Else
+ * firmware and bases that many guests read would be taken for this one's disks.
+ */
+export function sayReadOnly(options: readonly OptionWord[]): OptionWord[] {
+  const nodes = options.flatMap((option) => nodeOf(option) ?? []);
+  const isRead = (node: OptionText): boolean => {
+    if (!isWritable(node)) return true;
+    if (node.pairs.some(({ key }) => key === 'read-only')) return false;
+    const name = valueIn(node, 'node-name');
+    const above = nodes.filter((each) => each !== node && name !== undefined && valueIn(each, 'file') === name);
+    return above.length > 0 && above.every(isRead);
+  };
+  const read = new Set(
+    nodes.filter((node) => isWritable(node) && isRead(node)).map((node) => valueIn(node, 'node-name')),
+  );
+  return options.map((option) => {
+    const node = nodeOf(option);
+    if (!node || !isWritable(node) || !read.has(valueIn(node, 'node-name') ?? '')) return option;
+    const pairs = [...node.pairs, { key: 'read-only', value: 'on' }];
+    const json = node.json && { ...node.json, 'read-only': true };
+    return { flag: option.flag, value: printOptionText({ ...node, pairs, ...(json && { json }) }) };
   });
 }
 

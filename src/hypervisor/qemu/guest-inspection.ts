@@ -16,6 +16,7 @@ import { nameFormats, timesNamed } from './guest-disks';
 import { allocatedIn, basesOf, drivesOf, formatsIn } from './guest-drives';
 import { withMedia } from './guest-media';
 import { standsIn } from './guest-news';
+import { bridgesOf } from './guest-taps';
 import type { GuestIds } from './guest-user';
 import { MigrationStreamReader } from './migration-stream-reader';
 import { filesHeld, filesLeftBehind } from './named-files';
@@ -103,6 +104,7 @@ export async function inspectRunningGuest(
       qemuVersion: `${qemu.major}.${qemu.minor}.${qemu.micro}`,
       machine,
       diskPaths,
+      bridges: bridgesOf(command),
       sharedFiles: sharedFilesIn(drives),
       hardware,
       ...memory,

@@ -10,16 +10,14 @@ import type { ProcessIdentity } from '../contract';
 import type { Allowance } from './allowance';
 import { assertAllowed, filesOf } from './allowed-options';
 import { assertLayers } from './disk-format';
-import { type GuestPurpose, ownArguments } from './guest-command';
+import { type GuestPurpose, ownArguments, unsaidConsoles } from './guest-command';
 import { lendDisks, settleGuest } from './guest-places';
 import type { GuestPolicy } from './guest-policy';
 import { findListener, isAlive, killProcess, startTicksOf } from './process-table';
 import { harmless, programPath, sandboxArguments } from './qemu-program';
 import { QmpClient } from './qmp-client';
-import { type RunPlaces, runPlaces } from './run-places';
+import { MAX_SOCKET_PATH_BYTES, type RunPlaces, runPlaces } from './run-places';
 
-/** Linux, sockaddr_un. */
-const MAX_SOCKET_PATH_BYTES = 107;
 const START_TIMEOUT_MS = 20_000;
 const QUIT_TIMEOUT_MS = 10_000;
 /** From the end of its monitor to that of the process. */
@@ -68,7 +66,8 @@ export async function startGuestProcess(
   if (ids && policy.user) lendDisks(filesOf(command).written, ids, policy.user);
   for (const path of [places.qmpPath, places.monitorPath, places.incomingPath]) rmSync(path, { force: true });
   const log = openSync(places.logPath, 'w', 0o600);
-  const child = spawn(program, [...command.slice(1), ...sandbox, ...ownArguments(places, purpose)], {
+  const own = [...unsaidConsoles(command, places), ...ownArguments(places, purpose)];
+  const child = spawn(program, [...command.slice(1), ...sandbox, ...own], {
     detached: true,
     stdio: ['ignore', log, log],
     env: harmless(process.env),
@@ -88,7 +87,7 @@ export async function startGuestProcess(
   child.unref();
   const endedBecause = (): DwcpError => {
     const { why, code } = failed ?? { why: 'it is not ready in time', code: 'QEMU_UNREACHABLE' };
-    return doesNotStart(code, `${program} does not start: ${why}: ${lastLines(places.logPath, 1)}`, policy);
+    return doesNotStart(code, `${program} does not start: ${why}: ${lastWords(places.logPath)}`, policy);
   };
   const deadline = performance.now() + START_TIMEOUT_MS;
   while (!existsSync(places.qmpPath) || (purpose === 'incoming' && !existsSync(places.incomingPath))) {
@@ -134,6 +133,12 @@ export async function connectSoon(path: string): Promise<QmpClient> {
       await wait(20);
     }
   }
+}
+
+/** A program that QEMU has started says itself what is wrong; QEMU only that it has failed. */
+function lastWords(path: string): string {
+  const last = lastLines(path, 1);
+  return /helper failed|network script/.test(last) ? lastLines(path, 2) : last;
 }
 
 function lastLines(path: string, count: number): string {

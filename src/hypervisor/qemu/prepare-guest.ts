@@ -3,7 +3,7 @@
  * for before every word of its command has been found allowed: whoever speaks for the source would choose what this host runs.
  */
 import { existsSync } from 'node:fs';
-import { hasCode, messageOf } from '../../model/errors';
+import { DwcpError, hasCode, messageOf } from '../../model/errors';
 import {
   type GuestDefinition,
   type GuestSpec,
@@ -13,6 +13,7 @@ import {
   type StoppedGuest,
   stoppedGuestSchema,
 } from '../../model/guest';
+import type { GuestConsole } from '../../model/guest-console';
 import type { GuestHardware } from '../../model/guest-hardware';
 import { cannotRunHere } from '../../model/guest-refusals';
 import type { ImageSpec, VmImage } from '../../model/image';
@@ -20,11 +21,18 @@ import { realOf } from '../../system/open-beneath';
 import type { Allowance } from './allowance';
 import { assertAllowed } from './allowed-options';
 import { arrivingAllowance } from './arriving-allowance';
+import { assertForwardsFree, chooseConsolePorts } from './console-ports';
+import { guestOwn } from './guest-command';
 import type { GuestPolicy } from './guest-policy';
 import { filesThatStay, withBases } from './named-files';
+import { assertNetworks } from './network-checks';
+import { parseNetworkMap } from './network-map';
+import { optionWords } from './option-words';
 import { assertCanRun, assertCanStart } from './preflight';
 import { rehearse, scratchDisks } from './rehearse';
-import { type RelocatedDisk, relocate } from './relocate';
+import { type RelocatedDisk, relocateTelling } from './relocate';
+import type { PortSupply } from './relocate-consoles';
+import { type NetworkPlaces, unmappedNetwork } from './relocate-networks';
 import { runPlaces } from './run-places';
 
 export interface GuestPlace {
@@ -33,6 +41,8 @@ export interface GuestPlace {
   readonly images: readonly VmImage[];
   readonly runFolder: string;
   readonly policy: GuestPolicy;
+  /** Commands of this host's other VMs, whose ports are theirs also while they do not run. */
+  readonly others?: () => Promise<readonly (readonly string[])[]>;
 }
 
 export interface StoppedPlace extends GuestPlace {
@@ -45,6 +55,11 @@ export interface PreparedGuest extends GuestDefinition, Pick<GuestSpec, 'ramBloc
   /** What its QEMU here has to have; undefined where that is not asked. */
   readonly hardware?: GuestHardware;
   readonly sharedFiles: SharedFile[];
+  readonly consoles: readonly GuestConsole[];
+}
+
+export interface PreparedStopped extends GuestDefinition {
+  readonly consoles: readonly GuestConsole[];
 }
 
 /** Of what its command reads here, that which has to be as its source has it. */
@@ -65,10 +80,15 @@ export async function prepareGuest(
   force: boolean,
 ): Promise<ToCompare & { readonly guest: PreparedGuest }> {
   const guest = understood(guestSpecSchema.safeParse(given));
-  const { command, allowance } = commandHere(guest, place, () => true);
-  if (!force) await assertCanRun(place.vmId, command, guest, place.policy);
+  const ports = await consolePorts(guest, place);
+  const { command, allowance, consoles } = commandHere(guest, place, { isRaw: () => true, ports });
+  if (!force) {
+    await assertCanRun(place.vmId, command, guest, place.policy);
+    await assertReachable(guest, place, 'running');
+  }
   const prepared = {
     command,
+    consoles,
     ramBlocks: guest.ramBlocks,
     // A reference to one that may not be read here is sent as content.
     sharedFiles: guest.sharedFiles.filter(({ path }) => allowance.file(path) === undefined),
@@ -91,18 +111,21 @@ export async function prepareStoppedGuest(
   given: StoppedGuest,
   place: StoppedPlace,
   force: boolean,
-): Promise<ToCompare & { readonly definition: GuestDefinition }> {
+): Promise<ToCompare & { readonly definition: PreparedStopped }> {
   const guest = understood(stoppedGuestSchema.safeParse(given));
   const isRaw = (imageId: string): boolean => guest.rawDisks.includes(imageId);
-  const { command } = commandHere(guest, place, isRaw);
+  const ports = await consolePorts(guest, place);
+  const { command, consoles } = commandHere(guest, place, { isRaw, ports });
   if (!force) {
     await assertCanStart(place.vmId, command, place.policy);
+    await assertReachable(guest, place, 'stopped');
     const disks = scratchDisks(place.images, place.tryFolder, isRaw);
-    const tried = commandHere(guest, { ...place, images: disks, runFolder: place.tryFolder }, isRaw);
+    const there = { ...place, images: disks, runFolder: place.tryFolder };
+    const tried = commandHere(guest, there, { isRaw, ports });
     await rehearse(tried.command, disks, place.tryFolder, { allowance: tried.allowance, policy: place.policy });
   }
   const files = force ? [] : await toCompare(guest, command, place.policy);
-  return { definition: { command, qmpPath: runPlaces(place.runFolder).qmpPath }, files };
+  return { definition: { command, consoles, qmpPath: runPlaces(place.runFolder).qmpPath }, files };
 }
 
 /** Of no file is anything said that its command does not read here. */
@@ -120,11 +143,37 @@ async function toCompare(
   return needsFiles.filter(({ path }) => read.has(path) || read.has(realOf(path)));
 }
 
+type Described = Pick<GuestSpec, 'command' | 'diskPaths' | 'bridges'>;
+
+function networksHere({ bridges = {} }: Described, { policy }: GuestPlace): NetworkPlaces {
+  return { map: parseNetworkMap(policy.networks), bridges };
+}
+
+function consolePorts({ command }: Described, { vmId, policy, others }: GuestPlace): Promise<PortSupply> {
+  return chooseConsolePorts({
+    vmId,
+    command: guestOwn(command),
+    ranges: policy.consolePorts ?? [],
+    others: others ?? (() => Promise.resolve([])),
+  });
+}
+
+/** Who reaches the guest by its networks and ports reaches it here. @throws GUEST_REFUSED with what is missing */
+async function assertReachable(guest: Described, place: GuestPlace, state: 'running' | 'stopped'): Promise<void> {
+  const options = optionWords(guestOwn(guest.command).slice(1));
+  const { qemuFolder } = place.policy;
+  assertNetworks(options, networksHere(guest, place), { runs: state === 'running', qemuFolder });
+  await assertForwardsFree(guest.command);
+}
+
 function commandHere(
-  { command, diskPaths }: Pick<GuestSpec, 'command' | 'diskPaths'>,
-  { images, runFolder, policy }: GuestPlace,
-  isRaw: (imageId: string) => boolean,
-): { readonly command: string[]; readonly allowance: Allowance } {
+  guest: Described,
+  place: GuestPlace,
+  { isRaw, ports }: { readonly isRaw: (imageId: string) => boolean; readonly ports: PortSupply },
+): { readonly command: string[]; readonly consoles: readonly GuestConsole[]; readonly allowance: Allowance } {
+  const { command, diskPaths } = guest;
+  const { images, runFolder, policy } = place;
+  const networks = networksHere(guest, place);
   const disks = images.filter(({ kind }) => kind === 'disk');
   const places = disks.flatMap(({ imageId, path }): RelocatedDisk[] =>
     Object.hasOwn(diskPaths, imageId) ? [{ from: diskPaths[imageId] ?? '', to: path, raw: isRaw(imageId) }] : [],
@@ -134,9 +183,12 @@ function commandHere(
     disks.map(({ path }) => path),
     runFolder,
   );
-  const moved = relocate(command, places, runFolder);
-  assertAllowed(moved, allowance, SIDE);
-  return { command: moved, allowance };
+  const moved = relocateTelling(command, places, runFolder, { networks, ports });
+  assertAllowed(moved.command, allowance, SIDE);
+  // One that has the name of what a network is here, and is none that may be had, is nobody's.
+  const unmapped = unmappedNetwork(optionWords(guestOwn(command).slice(1)), networks);
+  if (unmapped !== undefined) throw new DwcpError('GUEST_REFUSED', `The guest’s command is refused: ${unmapped}`, SIDE);
+  return { ...moved, allowance };
 }
 
 function understood<T>(

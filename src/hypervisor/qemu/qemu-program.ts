@@ -5,7 +5,7 @@
 import { execFile } from 'node:child_process';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { needsHelper } from './allowed-backends';
+import { startsProgram } from './allowed-networks';
 import { programOf } from './allowed-options';
 import { optionWords } from './option-words';
 
@@ -24,12 +24,12 @@ export function programPath(command: readonly string[], qemuFolder: string): str
 
 /**
  * No other program, no other user, no other share of the machine: what QEMU is not made for. Nothing where this QEMU was built
- * without it. Only the helper that puts a guest in a bridge is a program of its own.
+ * without it. Only what puts a guest in a network, a helper or a script, is a program of its own.
  */
 export async function sandboxArguments(program: string, command: readonly string[]): Promise<string[]> {
   if (!(await hasSandbox(program))) return [];
   const helps = optionWords(command.slice(1)).some(
-    ({ flag, value }) => ['-netdev', '-nic', '-net'].includes(flag) && needsHelper(value ?? ''),
+    ({ flag, value }) => ['-netdev', '-nic', '-net'].includes(flag) && startsProgram(value ?? ''),
   );
   const denied = ['obsolete', ...(helps ? [] : ['elevateprivileges', 'spawn']), 'resourcecontrol'];
   return ['-sandbox', ['on', ...denied.map((what) => `${what}=deny`)].join(',')];

@@ -1,12 +1,14 @@
 /**
- * A guest's command made another host's: its disks at their new places, raw where their content is what arrives, its streams and
- * screens in that host's own folder. Whatever else it names stays, and is looked at afterwards, as it then is.
+ * A guest's command made another host's: its disks at their new places, raw where their content is what arrives, its consoles and
+ * networks by relocate-consoles.ts and relocate-networks.ts. Whatever else it names stays, and is looked at afterwards, as it then is.
  */
+import type { GuestConsole } from '../../model/guest-console';
 import { guestOwn } from './guest-command';
 import { asDrive, driveOf, nodeOf, pathOfDrive, pathOfNode } from './guest-disks';
-import { type OptionText, type Pair, parseOptionText, printOptionText, valueIn } from './option-text';
+import { type OptionText, type Pair, printOptionText, valueIn } from './option-text';
 import { type OptionWord, optionWords, printWords } from './option-words';
-import { StreamPlaces } from './run-places';
+import { Consoles, type PortSupply } from './relocate-consoles';
+import { type NetworkPlaces, relocateNetwork } from './relocate-networks';
 
 export interface RelocatedDisk {
   readonly from: string;
@@ -18,25 +20,46 @@ export interface RelocatedDisk {
 /** Keys that only another format than raw has, or that show a part of a file. */
 const NOT_RAW =
   /^(format|driver|backing|data-file|offset|size|overlap-check|lazy-refcounts|[\w-]*cache-[\w-]+|[\w-]*discard-[\w-]+)(\.|$)/;
-const STREAM_FLAGS = new Set(['-serial', '-parallel', '-debugcon', '-chardev']);
+
+/** What a host has for a guest that comes to it. */
+export interface HostPlaces {
+  readonly networks?: NetworkPlaces;
+  /** For what the guest listens on. */
+  readonly ports?: PortSupply;
+}
 
 /** The command for another host. */
-export function relocate(command: readonly string[], disks: readonly RelocatedDisk[], runFolder: string): string[] {
+export function relocate(
+  command: readonly string[],
+  disks: readonly RelocatedDisk[],
+  runFolder: string,
+  host: HostPlaces = {},
+): string[] {
+  return relocateTelling(command, disks, runFolder, host).command;
+}
+
+/** As relocate(), and where the guest's consoles are then. */
+export function relocateTelling(
+  command: readonly string[],
+  disks: readonly RelocatedDisk[],
+  runFolder: string,
+  { networks = { map: [], bridges: {} }, ports }: HostPlaces = {},
+): { readonly command: string[]; readonly consoles: readonly GuestConsole[] } {
   const [program = '', ...args] = guestOwn(command);
   const options = optionWords(args).map(asDrive);
   const nodes = new Nodes(options, disks);
-  const places = new StreamPlaces(runFolder);
+  const consoles = new Consoles(options, runFolder, ports);
   const moved = options.flatMap((option): OptionWord[] => {
     const { flag, value } = option;
     if (value === undefined) return [option];
-    if (STREAM_FLAGS.has(flag)) return [{ flag, value: relocateStream(flag, value, places) }];
-    if (flag === '-vnc' && value !== 'none') return [{ flag, value: `unix:${places.place('/vnc.sock')}` }];
-    if (flag === '-display' && /^(gtk|sdl|curses|cocoa)$/.test(value)) return [{ flag, value: 'none' }];
+    const console = consoles.relocate(option);
+    if (console) return [console];
     const drive = driveOf(option);
     if (drive) return [{ flag, value: printOptionText(relocateDrive(drive, disks)) }];
-    return flag === '-blockdev' ? nodes.relocate(option) : [option];
+    return flag === '-blockdev' ? nodes.relocate(option) : [relocateNetwork(option, networks)];
   });
-  return [program.slice(program.lastIndexOf('/') + 1), ...printWords(moved)];
+  const words = [...moved, ...consoles.serialOfAWindow(options)];
+  return { command: [program.slice(program.lastIndexOf('/') + 1), ...printWords(words)], consoles: consoles.told };
 }
 
 function withPath({ key, value }: Pair, disk: RelocatedDisk): Pair {
@@ -130,33 +153,4 @@ function replaceIn(json: Readonly<Record<string, unknown>>, disk: RelocatedDisk)
       return [key, inner ? replaceIn(value as Record<string, unknown>, disk) : value];
     }),
   );
-}
-
-/** `file:/x/serial.log`, `unix:/x/sock,server=on`, `socket,id=a,path=/x/sock`, `stdio`, `mon:stdio`, `pty`: made this host's own. */
-function relocateStream(flag: string, value: string, places: StreamPlaces): string {
-  if (flag === '-chardev') return relocateChardev(value, places);
-  if (value === 'stdio' || value === 'mon:stdio' || value === 'pty') return `file:${places.place('/serial.log')}`;
-  const [, kind, path, rest = ''] = /^(file|unix):(\/[^,]*)(?:,(.*))?$/s.exec(value) ?? [];
-  if (kind === undefined || path === undefined) return value;
-  const further = rest === '' ? [] : (parseOptionText(rest)?.pairs ?? []);
-  return [
-    `${kind}:${places.place(path)}`,
-    ...(further.length === 0 ? [] : [printOptionText({ pairs: unwaiting(further) })]),
-  ].join(',');
-}
-
-function relocateChardev(value: string, places: StreamPlaces): string {
-  const parsed = parseOptionText(value, 'backend');
-  if (!parsed || parsed.json) return value;
-  const pairs = parsed.pairs.map(({ key, value: text }) =>
-    (key === 'path' || key === 'logfile') && text.startsWith('/')
-      ? { key, value: places.place(text) }
-      : { key, value: text },
-  );
-  return printOptionText({ ...parsed, pairs: valueIn(parsed, 'backend') === 'socket' ? unwaiting(pairs) : pairs });
-}
-
-/** A guest that arrives waits for nobody to look at it. */
-function unwaiting(pairs: readonly Pair[]): Pair[] {
-  return [...pairs.filter(({ key }) => key !== 'wait'), { key: 'wait', value: 'off' }];
 }

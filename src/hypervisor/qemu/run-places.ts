@@ -5,6 +5,11 @@
  */
 import { basename, dirname, join } from 'node:path';
 
+/** Linux, sockaddr_un. */
+export const MAX_SOCKET_PATH_BYTES = 107;
+/** Where not even that fits no guest runs: DWCP's own sockets have names as long. */
+const SHORTEST_NAME = 13;
+
 export interface RunPlaces {
   /** QEMU's, which makes its sockets and the guest's streams there. */
   readonly folder: string;
@@ -21,7 +26,8 @@ export interface RunPlaces {
 }
 
 /** Names in a run folder that are DWCP's own. */
-export const RESERVED_NAMES = /^(qmp|monitor|incoming|outgoing|nbd|mirror|still-\d+)\.sock$|^qemu\.log$|^\.*$/;
+export const RESERVED_NAMES =
+  /^(qmp|monitor|incoming|outgoing|nbd|mirror|still-\d+)\.sock$|^(qemu|first-serial)\.log$|^\.*$/;
 
 export function runPlaces(runFolder: string): RunPlaces {
   const agentFolder = join(dirname(runFolder), `.${basename(runFolder)}`);
@@ -50,10 +56,18 @@ export class StreamPlaces {
   }
 
   place(path: string): string {
-    const name = RESERVED_NAMES.test(basename(path)) ? `guest-${basename(path)}` : basename(path);
+    const name = this.#fitting(RESERVED_NAMES.test(basename(path)) ? `guest-${basename(path)}` : basename(path));
     let free = name;
-    for (let count = 2; this.#taken.has(free); count += 1) free = `${count}-${name}`;
+    for (let count = 2; this.#taken.has(free); count += 1) free = this.#fitting(`${count}-${name}`);
     this.#taken.add(free);
     return join(this.#runFolder, free);
+  }
+
+  /** A socket's path is short, and a name may be of any length. */
+  #fitting(name: string): string {
+    const room = Math.max(SHORTEST_NAME, MAX_SOCKET_PATH_BYTES - Buffer.byteLength(join(this.#runFolder, '/')));
+    const letters = Array.from(name.slice(0, room));
+    while (Buffer.byteLength(letters.join('')) > room) letters.pop();
+    return letters.join('');
   }
 }

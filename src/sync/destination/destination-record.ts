@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { z } from 'zod';
 import type { GuestSetUp, VmActivator } from '../../hypervisor/contract';
 import { guestDefinitionSchema, guestSpecSchema } from '../../model/guest';
+import { guestConsolesSchema } from '../../model/guest-console';
 import { hostIdSchema, migrationIdSchema, tenantSchema, vmIdSchema, vmTypeSchema, vmUuidSchema } from '../../model/ids';
 import { imageSpecSchema, looksOf, MAX_VM_IMAGES } from '../../model/image';
 import type { BaseStore } from '../../store/base-disks';
@@ -44,6 +45,8 @@ export const destinationRecordSchema = z.strictObject({
     .max(MAX_VM_IMAGES),
   /** A guest that does not run: how it is started here. */
   definition: guestDefinitionSchema.optional(),
+  /** Where a guest's consoles are here. */
+  consoles: guestConsolesSchema.optional(),
   /** A running guest: how its QEMU is started here, and how its memory lies in its image. */
   guest: z
     .strictObject({

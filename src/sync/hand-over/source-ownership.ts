@@ -66,7 +66,7 @@ export class SourceOwnership {
     // What memory a stopped guest had is of the past.
     if (!holder.isGuestUp(vm.guest)) {
       const diskPaths = Object.fromEntries(disks.map(({ imageId, path }) => [imageId, path]));
-      const { images, rawDisks, files } = await holder.inspectStopped(vm.guest, disks);
+      const { images, rawDisks, files, bridges } = await holder.inspectStopped(vm.guest, disks);
       if (images.length === 0)
         throw new DwcpError(
           'GUEST_LOST',
@@ -74,7 +74,8 @@ export class SourceOwnership {
           { side: 'source' },
         );
       const needsFiles = await markFiles(files, pool);
-      const stoppedGuest = { command: vm.guest.command, diskPaths, rawDisks: [...rawDisks], needsFiles };
+      const { command } = vm.guest;
+      const stoppedGuest = { command, diskPaths, rawDisks: [...rawDisks], needsFiles, ...(bridges && { bridges }) };
       return { vm, images: await withHeldBytes(images), stoppedGuest };
     }
     const { spec, files, disks: sizes } = await holder.inspectGuest(vmId, vm.guest, disks, force);
