@@ -3,12 +3,14 @@
  * the image's.
  */
 import { statfs } from 'node:fs/promises';
-import { activityInfo } from '@temporalio/activity';
+import { activityInfo, cancellationSignal } from '@temporalio/activity';
+import { networksOf } from '../src/hypervisor/qemu/guest-networks';
 import type { GuestPolicy } from '../src/hypervisor/qemu/guest-policy';
 import { prepareGuest, prepareStoppedGuest } from '../src/hypervisor/qemu/prepare-guest';
 import type { ActivityInput } from '../src/model/activity-inputs';
 import type { ActivityResult } from '../src/model/activity-results';
 import { DwcpError, hasCode, messageOf } from '../src/model/errors';
+import type { Hooks } from '../src/model/hooks';
 import { BLOCK_SIZE_BYTES, type ImageSpec, looksOf, type VmImage } from '../src/model/image';
 import { isOpenState } from '../src/model/ownership-machine';
 import { GRANT_LIFETIME_MS } from '../src/model/timing';
@@ -42,6 +44,8 @@ export interface DestinationDependencies {
   readonly guestPolicy: GuestPolicy;
   /** Signs what this host says of a hand-over. */
   readonly say: SayWord | undefined;
+  /** What its operator has run beside a migration. */
+  readonly hooks?: Pick<Hooks, 'ask'>;
   /** Undefined where nobody proves anything (insecureDataPlane). */
   readonly judge: WarrantJudge | undefined;
   readonly auditHead?: AuditHeadNow | undefined;
@@ -99,6 +103,9 @@ export function createDestinationActivities(deps: DestinationDependencies) {
     const here = { vmId, images, runFolder, tryFolder, policy: deps.guestPolicy };
     const guest = input.guest && (await prepareGuest(input.guest, here, input.force));
     const definition = input.stoppedGuest && (await prepareStoppedGuest(input.stoppedGuest, here, input.force));
+    // Once for each claim: a grant is renewed in the middle of a transfer too.
+    if (mode === 'migrate' && (own.state === 'none' || newest < fence))
+      await askHooks(input, (guest ?? definition)?.command);
     await hub.incoming.prepare({
       ...looksOf(input),
       ...(guest && { guest }),
@@ -114,6 +121,19 @@ export function createDestinationActivities(deps: DestinationDependencies) {
     });
     if (mode === 'migrate' && own.state === 'none') await own.happened('prepare', fence);
     return grant('session', migrationId, sourceHost);
+  }
+
+  async function askHooks(
+    { migrationId, vmId, fence, sourceHost, guest }: ActivityInput<'prepareDestination'>,
+    command: readonly string[] | undefined,
+  ): Promise<void> {
+    const subject = {
+      ...{ vmId, migrationId, side: 'destination' as const, sourceHost, destinationHost: deps.hostId, fence },
+      running: guest !== undefined,
+      networks: command ? networksOf(command, guest?.hardware) : [],
+    };
+    const happened = 'the VM is about to come to this host';
+    await deps.hooks?.ask('prepare', { ...subject, happened }, cancellationSignal());
   }
 
   return behindBorder(
