@@ -2,13 +2,15 @@
  * Activities of the destination's agent: one call into the domain each. The idempotency key is the migration's id with
  * the image's.
  */
-import { activityInfo } from '@temporalio/activity';
+import { activityInfo, cancellationSignal } from '@temporalio/activity';
+import { networksOf } from '../src/hypervisor/qemu/guest-networks';
 import type { GuestPolicy } from '../src/hypervisor/qemu/guest-policy';
 import { prepareGuest, prepareStoppedGuest } from '../src/hypervisor/qemu/prepare-guest';
 import type { ActivityInput } from '../src/model/activity-inputs';
 import type { ActivityResult } from '../src/model/activity-results';
 import { DwcpError, hasCode, messageOf } from '../src/model/errors';
 import type { GuestConsole } from '../src/model/guest-console';
+import type { Hooks } from '../src/model/hooks';
 import { BLOCK_SIZE_BYTES, looksOf, type VmImage } from '../src/model/image';
 import { isOpenState } from '../src/model/ownership-machine';
 import { GRANT_LIFETIME_MS } from '../src/model/timing';
@@ -44,6 +46,8 @@ export interface DestinationDependencies {
   readonly guestPolicy: GuestPolicy;
   /** Signs what this host says of a hand-over. */
   readonly say: SayWord | undefined;
+  /** What its operator has run beside a migration. */
+  readonly hooks?: Pick<Hooks, 'ask'>;
   /** Undefined where nobody proves anything (insecureDataPlane). */
   readonly judge: WarrantJudge | undefined;
   readonly auditHead?: AuditHeadNow | undefined;
@@ -106,6 +110,9 @@ export function createDestinationActivities(deps: DestinationDependencies) {
     const generation = Math.max(input.generation, known?.generation ?? 0) + 1;
     // What was looked at is not looked at again: by now the guest itself may have what it found free.
     const described = record?.fence === fence ? record : await describe(input, images);
+    // Once for each claim: a grant is renewed in the middle of a transfer too.
+    if (mode === 'migrate' && (own.state === 'none' || (record?.fence ?? 0) < fence))
+      await askHooks(input, (described.guest ?? described.definition)?.command);
     await hub.incoming.prepare({
       ...looksOf(input),
       ...described,
@@ -151,6 +158,19 @@ export function createDestinationActivities(deps: DestinationDependencies) {
       const definition = record.guest ?? ('definition' in record ? record.definition : undefined);
       return record.vmId === vmId || !definition ? [] : [definition.command];
     });
+  }
+
+  async function askHooks(
+    { migrationId, vmId, fence, sourceHost, guest }: ActivityInput<'prepareDestination'>,
+    command: readonly string[] | undefined,
+  ): Promise<void> {
+    const subject = {
+      ...{ vmId, migrationId, side: 'destination' as const, sourceHost, destinationHost: deps.hostId, fence },
+      running: guest !== undefined,
+      networks: command ? networksOf(command, guest?.hardware) : [],
+    };
+    const happened = 'the VM is about to come to this host';
+    await deps.hooks?.ask('prepare', { ...subject, happened }, cancellationSignal());
   }
 
   return behindBorder(

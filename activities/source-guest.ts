@@ -178,6 +178,8 @@ export function createGuestActivities({ connect, release, report, observe, ...pa
               hub.setLive(migrationId, live);
               try {
                 await live.rounds(attempt);
+                const happened = 'the guest is about to be paused here';
+                await parts.hooks?.ask('before-pause', { vmId, migrationId, side: 'source', happened }, attempt);
                 return { rounds: live.progress([]).guest.round, reason: live.reason };
               } catch (error) {
                 await endLive(migrationId, error);

@@ -4,6 +4,7 @@
  */
 import { activityInfo } from '@temporalio/activity';
 import type { GuestPort, InspectedImage } from '../src/hypervisor/contract';
+import { networksOf } from '../src/hypervisor/qemu/guest-networks';
 import type { ActivityInput } from '../src/model/activity-inputs';
 import type { ActivityResult } from '../src/model/activity-results';
 import { hasCode } from '../src/model/errors';
@@ -57,6 +58,28 @@ export function createSourceActivities(dependencies: SourceDependencies) {
   };
   const connect = (migrationId: string, vmId: string, definition: GuestDefinition): Promise<GuestPort> =>
     dependencies.connectGuest(vmId, definition, (letRunOn) => ownership.ifMayRun(vmId, migrationId, letRunOn));
+
+  /** Behind the claim, which a roll-back undoes, and before anything is begun of it. */
+  const askHooks = async (
+    { migrationId, vmId, destinationHost }: ActivityInput<'prepareSource'>,
+    { guest, stoppedGuest, fence }: Pick<PreparedSource, 'guest' | 'stoppedGuest' | 'fence'>,
+    signal: AbortSignal,
+  ): Promise<void> => {
+    const command = guest?.command ?? stoppedGuest?.command;
+    const subject = {
+      ...{
+        vmId,
+        migrationId,
+        side: 'source' as const,
+        sourceHost: hub.context.hostId,
+        fence,
+        running: guest !== undefined,
+      },
+      ...(destinationHost !== undefined && { destinationHost }),
+      networks: command ? networksOf(command, guest?.hardware) : [],
+    };
+    await dependencies.hooks?.ask('prepare', { ...subject, happened: 'the VM is about to leave this host' }, signal);
+  };
 
   /** What a guest's move can begin with while the link is being established: from files, and, where no disk has to go first, its memory. */
   const beginAhead = async (
@@ -127,6 +150,7 @@ export function createSourceActivities(dependencies: SourceDependencies) {
                   activityInfo().workflowExecution?.workflowId,
                 );
                 hub.noteFound(migrationId, { vmId, images, guest });
+                if (!alreadyMoved && !handedOver) await askHooks(input, { guest, stoppedGuest, fence }, signal);
                 // From files alone, while the link is being established.
                 if (guest && input.ahead) await beginAhead(migrationId, vm, images, guest, input.ahead);
                 return {

@@ -4,6 +4,7 @@
 import type { GuestPort, StillDisk } from '../src/hypervisor/contract';
 import type { ActivityResult } from '../src/model/activity-results';
 import type { GuestDefinition } from '../src/model/guest';
+import type { Hooks } from '../src/model/hooks';
 import type { ImageProgress, ImageResult } from '../src/model/migration';
 import type { OwnershipJournal } from '../src/store/ownership-journal';
 import type { VmRegistry } from '../src/store/vm-registry';
@@ -30,6 +31,8 @@ export interface SourceDependencies {
   readonly report: ProgressReporter;
   /** Signs what this host says of a hand-over. */
   readonly say: SayWord | undefined;
+  /** What its operator has run beside a migration. */
+  readonly hooks?: Pick<Hooks, 'ask'>;
   /** Undefined where nobody proves anything (insecureDataPlane). */
   readonly judge: WarrantJudge | undefined;
   readonly auditHead?: AuditHeadNow | undefined;

@@ -61,7 +61,7 @@ export class TransferFlow {
   /** Start: the source claims the VM (or looks at it), and says what it consists of. */
   async prepare(purpose: 'claim' | 'look'): Promise<PreparedSource> {
     const claim = purpose === 'claim';
-    const { migrationId, vmId, sourceHost } = this.state.identity;
+    const { migrationId, vmId, sourceHost, destinationHost } = this.state.identity;
     const call = {
       activityId: 'prepare-source',
       summary: claim ? `${sourceHost}: claim ${vmId} for this migration` : `${sourceHost}: look at ${vmId}`,
@@ -72,6 +72,7 @@ export class TransferFlow {
         vmId,
         claim,
         force: this.options.force,
+        ...(claim && { destinationHost }),
         ...(claim && this.options.enableDwcp && { ahead: this.options }),
       }),
     );

@@ -12,6 +12,7 @@ import { foldersOf, type GuestPolicy, guestPolicyOf } from '../hypervisor/qemu/g
 import { clearRehearsals } from '../hypervisor/qemu/rehearse';
 import { limitAt, parseBandwidthSchedule, type ScheduleEntry } from '../model/bandwidth-schedule';
 import { DwcpError, toDwcpError } from '../model/errors';
+import type { Hooks } from '../model/hooks';
 import { hostIdSchema } from '../model/ids';
 import { listOf } from '../model/option-text';
 import type { ProcessOptions } from '../model/options';
@@ -41,6 +42,8 @@ import { SharedLimit } from '../transport/shared-limit';
 import { Slab } from '../transport/slab';
 import { type HostSecurity, openSecurity, trustOf } from '../trust/host-security';
 import { auditedAdmission } from './audited-admission';
+import { tellOfLine, tellOfStart } from './hook-moments';
+import { HostHooks } from './hooks';
 
 const SCHEDULE_EVERY_MS = 10_000;
 
@@ -60,6 +63,7 @@ export interface HostParts {
   readonly advertised: Advertised;
   readonly registry: VmRegistry;
   readonly ownership: OwnershipJournal;
+  readonly hooks: Hooks;
   readonly audit: AuditLog;
   /** Writes down who was refused, by whichever door. */
   readonly refused: WriteRefusal;
@@ -190,9 +194,16 @@ async function openParts(
   const dictionaries = new DictionaryStore(dataDir);
   await dictionaries.removeFormer();
   const bases = new BaseStore(dataDir);
-  const ownership = new OwnershipJournal(dataDir, (vmId, { state, migrationId, fence, note, movedTo }) =>
-    audit.write('ownership', { vmId, state, migrationId, fence, note, movedTo }),
-  );
+  const hooks = new HostHooks({
+    ...{ hostId, dataDir, folder: options.hooksDir || join(dataDir, 'hooks'), withinMs: options.hookTimeout },
+    log: (migrationId, line) => explain?.(migrationId, line),
+  });
+  opened.push(() => hooks.close());
+  const ownership = new OwnershipJournal(dataDir, (vmId, entry) => {
+    const { state, migrationId, fence, note, movedTo } = entry;
+    audit.write('ownership', { vmId, state, migrationId, fence, note, movedTo });
+    tellOfLine(hooks, hostId, vmId, entry);
+  });
   const imageRoots = foldersOf(options.imageRoots);
   const registry = new VmRegistry(dataDir, imageRoots);
   addImageRoots([registry.imagesFolder, ...imageRoots]);
@@ -219,6 +230,7 @@ async function openParts(
       pool,
       bookkeeping: new Bookkeeping(options.bookkeepingMemory),
       activator: driver,
+      onStarted: (record, resumedAtMs) => tellOfStart(hooks, hostId, record, resumedAtMs),
     },
   );
   const refused = refusalsOf(audit);
@@ -229,6 +241,7 @@ async function openParts(
   opened.push(() => hub.close());
   const port = await listener.listen(options.listenAddress, options.port);
   void sealer.sealAll();
+  void hooks.tellAgain();
   return {
     hostId,
     dataDir,
@@ -238,6 +251,7 @@ async function openParts(
     advertised: { hostId, ...advertised(options, port) },
     registry,
     ownership,
+    hooks,
     audit,
     refused,
     store,

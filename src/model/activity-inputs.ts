@@ -60,6 +60,8 @@ const started = { start: levelAndStreamsSchema, link: linkMeasurementSchema };
 const SOURCE_INPUTS = {
   prepareSource: ofVm.extend({
     claim: z.boolean(),
+    /** Where it goes, for the hooks of its host. */
+    destinationHost: hostIdSchema.optional(),
     force: z.boolean().optional(),
     ahead: migrationOptionsSchema.optional(),
   }),

@@ -278,6 +278,12 @@ export const ERROR_CODES = {
     'The preflight found a reason why this guest cannot be moved live',
     'Mend what the message names; `--force` overrides those that may be overridden',
   ),
+  HOOK_VETO: spec(
+    'operator',
+    EXIT.refused,
+    'A hook of one of the two hosts says no, hangs, or may not be run; the guest runs on',
+    'Do what its line says, then `dwcp retry`, or `dwcp cancel`; docs/runbook.md, hooks',
+  ),
   GUEST_RUNS_ON: spec(
     'permanent',
     EXIT.failed,

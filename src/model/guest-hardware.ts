@@ -5,6 +5,7 @@
 import { z } from 'zod';
 
 const MAX_TYPES = 500;
+const MAX_SETTINGS = 300;
 const WORD = 0xffff_ffff;
 const typeSchema = z.string().min(1).max(255);
 
@@ -15,6 +16,17 @@ export const guestDeviceSchema = z.strictObject({
   type: typeSchema,
   /** Its bus, and where on it. */
   at: z.string().max(1000),
+  /** Of a network card: its address, and what is at its other end. */
+  mac: z
+    .string()
+    .regex(/^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/)
+    .optional(),
+  netdev: z.string().min(1).max(255).optional(),
+  /** Of one that was plugged in: what it is set to, which its twin has to be too. */
+  settings: z
+    .record(z.string().min(1).max(120), z.string().max(200))
+    .refine((settings) => Object.keys(settings).length <= MAX_SETTINGS, 'more settings than a device has')
+    .optional(),
 });
 export type GuestDevice = z.infer<typeof guestDeviceSchema>;
 
@@ -36,6 +48,8 @@ export const guestHardwareSchema = z.strictObject({
   parts: z
     .record(typeSchema, z.int().min(1).max(100_000))
     .refine((parts) => Object.keys(parts).length <= MAX_TYPES, 'more types of devices than a machine has'),
+  /** Network cards that the machine has by itself, as -nic makes them. */
+  cards: z.array(guestDeviceSchema).max(64).optional(),
   /** The place of each processor. */
   processors: z.array(z.string().max(255)).max(8192),
   ramBlocks: z.array(z.string().min(1).max(255)).max(2000),

@@ -232,6 +232,21 @@ export const PROCESS_OPTIONS = {
       'User as whom guests’ QEMUs run where the agent is root (docs/security.md). Empty: dwcp-guest where there ' +
       'is one; root says that they run as root',
   },
+  hooksDir: {
+    type: 'text',
+    default: '',
+    help:
+      'Folder of the programs that run beside migrations (docs/runbook.md, hooks), in prepare.d, before-pause.d, after-start.d, ' +
+      'released.d and rolled-back.d. Empty: hooks in dataDir',
+  },
+  hookTimeout: {
+    type: 'duration',
+    unit: 'ms',
+    min: 100,
+    max: 120_000,
+    default: 4_000,
+    help: 'How long all hooks of one event may take together; what runs then is ended, and has said no where it may',
+  },
   imageRoots: {
     type: 'text',
     default: '',

@@ -13,6 +13,8 @@ import { prepareGuest } from '../../src/hypervisor/qemu/prepare-guest';
 import { QmpClient } from '../../src/hypervisor/qemu/qmp-client';
 import type { QmpCommand } from '../../src/hypervisor/qemu/qmp-schemas';
 import { runPlaces } from '../../src/hypervisor/qemu/run-places';
+import { hardwareOf } from '../../src/hypervisor/qemu/running-hardware';
+import type { GuestDevice } from '../../src/model/guest-hardware';
 import { MIB } from '../../src/model/units';
 import { temporaryFolder } from '../helpers/data';
 import { AS_OWN, countingCommand, rememberFolder } from '../helpers/guest-lab';
@@ -95,7 +97,12 @@ describeWhere([needsQemu(), needsAssembler()])('the machine of a running guest',
   ];
 
   test.each<[string, (disk: string) => string[], Said, RegExp]>([
-    ['a NIC plugged in', q35(...hotPlug), plugsNic, /device nic1 \(virtio-net-pci\) was plugged in.*unplug it/],
+    [
+      'a NIC plugged in on a network of its own making',
+      q35(...hotPlug),
+      [['netdev_add', { type: 'user', id: 'n1', net: '192.168.9.0/24' }], plugsNic[1]!],
+      /device nic1 \(virtio-net-pci\) was plugged in.*unplug it/,
+    ],
     [
       'a device without a name plugged in',
       q35(...hotPlug),
@@ -109,10 +116,10 @@ describeWhere([needsQemu(), needsAssembler()])('the machine of a running guest',
       /device kbd \(usb-kbd\) was plugged in/,
     ],
     [
-      'a USB device unplugged',
-      q35('-device', 'qemu-xhci,id=usb', '-device', 'usb-tablet,id=tablet'),
-      [['device_del', { id: 'tablet' }]],
-      /device tablet \(usb-tablet\) was unplugged.*plug it in again/,
+      'a USB device without a name unplugged',
+      q35('-device', 'qemu-xhci,id=usb', '-device', 'usb-tablet'),
+      [['device_del', { id: '/machine/peripheral-anon/device[0]' }]],
+      /device usb-tablet at usb\.0 was unplugged.*plug it in again/,
     ],
     [
       'a drive plugged in again elsewhere',
@@ -124,9 +131,9 @@ describeWhere([needsQemu(), needsAssembler()])('the machine of a running guest',
       /device cd \(scsi-cd\) is at s\.0:0:2, and its command puts it at s\.0:0:1/,
     ],
     [
-      'a processor plugged in',
+      'a processor without a name plugged in',
       q35('-smp', '1,maxcpus=2,sockets=2'),
-      [['device_add', { driver: 'qemu64-x86_64-cpu', 'socket-id': 1, 'core-id': 0, 'thread-id': 0, id: 'cpu1' }]],
+      [['device_add', { driver: 'qemu64-x86_64-cpu', 'socket-id': 1, 'core-id': 0, 'thread-id': 0 }]],
       /has 2 processors, and its command makes 1: .*-smp 2/,
     ],
   ])('%s: refused by its name; --force leaves that to QEMU', async (_what, command, said, words) => {
@@ -136,6 +143,75 @@ describeWhere([needsQemu(), needsAssembler()])('the machine of a running guest',
       message: expect.stringMatching(words) as string,
     });
     expect((await prepared(guest, folder, { force: true })).hardware).toBeUndefined();
+  });
+
+  const onPc =
+    (...more: readonly string[]) =>
+    (disk: string) =>
+      `qemu-system-x86_64 -accel tcg -M pc -m 64 -display none -nic none -drive file=${disk},format=raw,if=ide`
+        .split(' ')
+        .concat(more);
+  const plugsCpu: Said = [
+    ['device_add', { driver: 'qemu64-x86_64-cpu', 'socket-id': 1, 'core-id': 0, 'thread-id': 0, id: 'cpu1' }],
+  ];
+  const plugs = (driver: string, more: Readonly<Record<string, unknown>> = {}): Said => [
+    ['netdev_add', { type: 'user', id: 'n1', restrict: true }],
+    ['device_add', { driver, netdev: 'n1', id: 'nic1', ...more }],
+  ];
+
+  it.each<[string, (disk: string) => string[], Said]>([
+    ['a NIC plugged in behind a port', q35(...hotPlug), plugsNic],
+    [
+      'a NIC plugged in that is set otherwise',
+      q35(...hotPlug),
+      plugs('virtio-net-pci', { bus: 'rp1', rx_queue_size: 512, mrg_rxbuf: false, bootindex: 3 }),
+    ],
+    ...['virtio-net-pci', 'e1000', 'rtl8139', 'vmxnet3'].map((type): [string, (disk: string) => string[], Said] => [
+      `a card ${type} plugged in on PCI`,
+      onPc(),
+      plugs(type),
+    ]),
+    ['a card e1000e plugged in behind a port', q35(...hotPlug), plugs('e1000e', { bus: 'rp1' })],
+    ['a processor plugged in', q35('-smp', '1,maxcpus=2,sockets=2'), plugsCpu],
+    [
+      'a processor, and a NIC on the network of a card that is there',
+      q35('-smp', '1,maxcpus=4,sockets=4', ...hotPlug, '-netdev', 'user,id=n1'),
+      [...plugsCpu, plugsNic[1]!],
+    ],
+    [
+      'a USB device unplugged',
+      q35('-device', 'qemu-xhci,id=usb', '-device', 'usb-tablet,id=tablet', '-device', 'usb-kbd,id=kbd,port=2'),
+      [['device_del', { id: 'tablet' }]],
+    ],
+  ])('%s: its destination has it too, set as it is', async (_what, command, said) => {
+    const { guest, folder } = await inspected(command, said);
+    const { prefix, sectionId } = guest.spec.setUp!;
+    const there = await prepared(guest, folder);
+    const setUp: GuestSetUp = { prefix: Buffer.from(prefix, 'base64'), sectionId };
+    const { qmp } = await startFedQemu(there, setUp, () => undefined);
+    const { features: _features, ...machine } = await hardwareOf(qmp);
+    qmp.close();
+    const { features: _there, devices, ...asked } = guest.spec.hardware;
+    const place = ({ id, type, at, mac }: GuestDevice) => JSON.stringify({ id, type, at, mac });
+    expect({ ...machine, devices: machine.devices.map(place).sort() }).toEqual({
+      ...asked,
+      devices: devices.map(place).sort(),
+    });
+  });
+
+  it('a NIC plugged in that would be set otherwise there: refused with what', async () => {
+    const { guest, folder } = await inspected(q35(...hotPlug), plugsNic);
+    const qemuFolder = join(folder, 'programs');
+    mkdirSync(qemuFolder);
+    const real = execFileSync('sh', ['-c', 'command -v qemu-system-x86_64'], { encoding: 'utf8' }).trim();
+    const program = join(qemuFolder, 'qemu-system-x86_64');
+    writeFileSync(program, `#!/bin/sh\nexec ${real} "$@" -global virtio-net-pci.mrg_rxbuf=off\n`, { mode: 0o755 });
+    await expect(rehearsed(guest, folder, { qemuFolder })).rejects.toMatchObject({
+      code: 'GUEST_REFUSED',
+      message: expect.stringMatching(
+        /device nic1 \(virtio-net-pci\).* has mrg_rxbuf=on, and would have off here/,
+      ) as string,
+    });
   });
 
   const slots = ['-m', '64,slots=2,maxmem=256M'];

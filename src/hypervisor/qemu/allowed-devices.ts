@@ -28,6 +28,7 @@ const KNOWN = new Set(
 const PROCESSOR = /^[\w.-]+-(x86_64|i386|arm|riscv(32|64)|s390x?|powerpc64|loongarch)-cpu$/;
 
 const WHY_NOT: readonly (readonly [RegExp, string])[] = [
+  [/^vhost-user/, 'is the work of another program (virtiofsd, vhost-user), whose state stays behind'],
   [
     /^(vfio|usb-host|scsi-block|scsi-generic|virtio-input-host|vhost|ivshmem|u2f|ccid|usb-ccid)/,
     'hands something of its host to the guest',
@@ -47,8 +48,13 @@ export const device: Rule = (text, allowance) => {
       WHY_NOT.find(([pattern]) => pattern.test(driver))?.[1] ?? 'is not among the devices that a guest may have';
     return `${quoted(driver)} ${why}; leave it out`;
   }
-  return checkPairs(parsed, propertyRule, allowance);
+  return checkPairs(parsed, PROCESSOR.test(driver) ? ofProcessor : propertyRule, allowance);
 };
+
+/** The socket that it sits in, and no other. */
+function ofProcessor(key: string): Rule | undefined {
+  return key === 'socket-id' ? word : propertyRule(key);
+}
 
 /** `driver.property=value`, or the same with three keys. */
 export const global: Rule = (text, allowance) => {

@@ -143,7 +143,10 @@ function objectionTo(flag: string, value: string | undefined, allowance: Allowan
 
 /** @returns the first thing in a command that may not be there */
 export function objectionToCommand(command: readonly string[], allowance: Allowance): Objection {
-  for (const { flag, value } of optionWords(command.slice(1))) {
+  const options = optionWords(command.slice(1));
+  // What another program has to answer is named before the socket that leads to it.
+  const [ends, others] = [true, false].map((isEnd) => options.filter(({ flag }) => (flag === '-chardev') === isEnd));
+  for (const { flag, value } of [...(others ?? []), ...(ends ?? [])]) {
     const objection = objectionTo(flag, value, allowance);
     if (objection !== undefined) return objection;
   }

@@ -10,6 +10,7 @@ import { hardwareDifference } from './hardware-difference';
 import { IncomingMigration } from './incoming-migration';
 import type { QmpClient } from './qmp-client';
 import { hardwareOf } from './running-hardware';
+import { settingsDifference } from './settings';
 
 export interface IncomingCommand {
   readonly command: readonly string[];
@@ -50,7 +51,9 @@ export async function startWaiting(
   started(qemu.process);
   if (!hardware) return qemu;
   try {
-    const difference = hardwareDifference(hardware, await hardwareOf(qemu.qmp));
+    const difference =
+      hardwareDifference(hardware, await hardwareOf(qemu.qmp)) ??
+      (await settingsDifference(qemu.qmp, hardware.devices));
     if (difference === undefined) return qemu;
     throw cannotRunHere(difference);
   } catch (error) {

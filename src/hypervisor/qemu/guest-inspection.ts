@@ -10,6 +10,7 @@ import { SECTOR_BYTES, type VmImage } from '../../model/image';
 import type { InspectedGuest } from '../contract';
 import { OWN_HOST } from './allowance';
 import { assertAllowed } from './allowed-options';
+import { asItRuns } from './as-it-runs';
 import { guestDiskOf } from './disk-export';
 import { guestOwn, pinMachine } from './guest-command';
 import { nameFormats, timesNamed } from './guest-disks';
@@ -72,7 +73,11 @@ export async function inspectRunningGuest(
   assertStillThere(found, paths);
   assertWholeSectors(found);
   const machine = String(await qmp.execute('qom-get', { path: '/machine', property: 'type' })).replace(/-machine$/, '');
-  const command = pinMachine(named, machine);
+  await assertStreams(qmp);
+  const seen = await hardwareOf(qmp);
+  const { command, devices } = await asItRuns(qmp, pinMachine(named, machine), seen.devices);
+  assertAllowed(command, OWN_HOST, { side: 'source' });
+  const hardware = { ...seen, devices };
   const left = filesLeftBehind(
     command,
     found.map(({ path }) => ({ path, raw: true })),
@@ -80,8 +85,6 @@ export async function inspectRunningGuest(
   const known = new Set(left.map(({ path }) => path));
   const bases = basesOf(drives, paths).filter((path) => !known.has(path) && known.add(path));
   const files = filesHeld([...left, ...bases.map((path) => ({ path, use: 'drive' as const }))], paths, { force });
-  await assertStreams(qmp);
-  const hardware = await hardwareOf(qmp);
   const memory = await probeMemory(qmp, places).catch((error: unknown) => {
     if (!hasCode(error, 'STREAM_NOT_UNDERSTOOD')) throw error;
     return { ramBlocks: [], notUnderstood: messageOf(error) };

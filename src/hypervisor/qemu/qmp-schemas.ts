@@ -98,6 +98,9 @@ export const QMP_RETURNS = {
   'blockdev-del': nothing,
   'blockdev-mirror': nothing,
   'qom-get': z.unknown(),
+  'device-list-properties': z.array(
+    z.object({ name: z.string(), type: z.string(), 'default-value': z.unknown().optional() }),
+  ),
   'qom-list': z.array(z.object({ name: z.string(), type: z.string() })),
   'query-cpus-fast': z.array(
     z.object({

@@ -13,6 +13,9 @@ const NUMBERED = /device\[\d+\]/g;
 const ANONYMOUS = /^device\[\d+\]$/;
 const DEVICE = /^child<(.+)>$/;
 const PROCESSOR = /-cpu$/;
+/** A network card, by its type. */
+export const CARD = /^(virtio-net|e1000|igb|rtl8139|pcnet|ne2k|vmxnet3|i825|tulip|usb-net)/;
+const MAC = /^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/;
 
 const featureWordsSchema = z.array(
   z.object({
@@ -35,11 +38,12 @@ export async function hardwareOf(qmp: QmpClient): Promise<GuestHardware> {
     listRamBlocks(qmp),
   ]);
   const first = processors[0]?.['qom-path'];
-  const [devices, features, addressBits] = await Promise.all([
+  const [devices, cards, features, addressBits] = await Promise.all([
     Promise.all([
       ...named.map((child) => deviceOf(qmp, child, child.name)),
       ...unnamed.map((child) => deviceOf(qmp, child, undefined)),
     ]),
+    Promise.all(own.filter(({ type }) => CARD.test(type)).map((child) => deviceOf(qmp, child, undefined))),
     first === undefined ? [] : featuresOf(qmp, first),
     first === undefined ? undefined : property(qmp, first, 'phys-bits'),
   ]);
@@ -47,6 +51,7 @@ export async function hardwareOf(qmp: QmpClient): Promise<GuestHardware> {
     qemuVersion: `${qemu.major}.${qemu.minor}`,
     kvm,
     devices,
+    cards,
     parts: counted(own.filter(({ name }) => ANONYMOUS.test(name)).map(({ type }) => type)),
     processors: processors.map((processor) => placeOf(processor)).sort(),
     ramBlocks: blocks.flatMap(({ id }) => (id === '' ? [] : [id])).sort(),
@@ -75,7 +80,20 @@ async function deviceOf(qmp: QmpClient, { path, type }: Child, id: string | unde
     ['parent_bus', ...placeKeysOf(type)].map((name) => property(qmp, path, name)),
   );
   const at = [bus, ...places].filter((part) => part !== undefined && part !== '').map(String);
-  return { ...(id !== undefined && { id }), type, at: at.join(':').replaceAll(NUMBERED, 'device') };
+  return {
+    ...(id !== undefined && { id }),
+    type,
+    at: at.join(':').replaceAll(NUMBERED, 'device'),
+    ...(CARD.test(type) && (await cardOf(qmp, path))),
+  };
+}
+
+async function cardOf(qmp: QmpClient, path: string): Promise<Pick<GuestDevice, 'mac' | 'netdev'>> {
+  const [mac, netdev] = await Promise.all([property(qmp, path, 'mac'), property(qmp, path, 'netdev')]);
+  return {
+    ...(typeof mac === 'string' && MAC.test(mac) && { mac }),
+    ...(typeof netdev === 'string' && netdev !== '' && { netdev }),
+  };
 }
 
 /** What says where on its bus it is. */
@@ -97,7 +115,7 @@ async function featuresOf(qmp: QmpClient, path: string): Promise<CpuidWord[]> {
 }
 
 /** @returns undefined where there is none of that name */
-async function property(qmp: QmpClient, path: string, name: string): Promise<unknown> {
+export async function property(qmp: QmpClient, path: string, name: string): Promise<unknown> {
   try {
     return await qmp.execute('qom-get', { path, property: name });
   } catch (error) {

@@ -283,6 +283,7 @@ export class DestinationMigration {
     const images = this.record.images.filter(({ kind }) => !whole || kind === 'disk');
     // A guest waits for nothing but its own start; what is left to do concerns files only.
     this.#started = await this.#start(own);
+    if (this.#started) this.#context.onStarted?.(this.record, this.#started.resumedAtMs);
     await this.images.putInPlace(images, whole ? 'brought by QEMU' : 'journalled');
     // A guest's RAM image is of no more use for it here, whatever a crash has made of it.
     await activator.activate(guest ? images.filter(({ kind }) => kind === 'disk') : images);

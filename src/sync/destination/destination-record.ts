@@ -72,6 +72,8 @@ export interface DestinationContext {
   readonly dictionaries: DictionaryStore;
   readonly bases: BaseStore;
   readonly activator: VmActivator;
+  /** Hears that a guest runs here, at once. */
+  readonly onStarted?: (record: DestinationRecord, resumedAtMs: number | undefined) => void;
 }
 
 export function migrationFolder(dataDir: string): string {
