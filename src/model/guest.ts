@@ -156,5 +156,7 @@ export const guestResultSchema = z.object({
   /** Whether the guest has been seen to run on the destination. */
   responds: z.boolean(),
   throttle: z.number(),
+  /** Of its memory, what it said to be free (free-page hints of a balloon device) and its QEMU left out; nothing where that is none. */
+  leftOutBytes: z.number().optional(),
 });
 export type GuestResult = z.infer<typeof guestResultSchema>;

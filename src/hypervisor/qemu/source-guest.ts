@@ -6,16 +6,17 @@
  */
 import { existsSync } from 'node:fs';
 import { DwcpError, toDwcpError } from '../../model/errors';
-import { type GuestDefinition, RamLayout } from '../../model/guest';
+import { type GuestDefinition, type RamBlock, RamLayout } from '../../model/guest';
 import type { VmImage } from '../../model/image';
 import { wait } from '../../system/wait';
-import type { Convergence, GuestPort, InspectedGuest, MemoryInfo, MemoryStart } from '../contract';
+import type { Convergence, GuestPort, InspectedGuest, MemoryInfo, MemoryLook, MemoryStart } from '../contract';
 import { clearExports, DiskExports, type DiskReader } from './disk-export';
 import { clearMirrors, DiskMirrors } from './disk-mirror';
 import { assertRunning, findDisks, inspectRunningGuest, type OutgoingPlace } from './guest-inspection';
 import { GuestMemory } from './guest-memory';
 import { GuestNews } from './guest-news';
 import { giveSocket } from './guest-places';
+import { QemuMemoryLook } from './memory-look';
 import { MigrationStreamReader } from './migration-stream-reader';
 import { whyNoAnswer } from './monitor-holder';
 import { assertNoJobs, watchForJobs } from './others-at-work';
@@ -35,6 +36,8 @@ export type MayRun = (letRunOn: () => Promise<void>) => Promise<boolean>;
 export interface GuestPlaces extends OutgoingPlace {
   readonly nbdPath: string;
   readonly mirrorPath: string;
+  /** Where QEMU writes what is looked at of its memory. */
+  readonly lookPath: string;
 }
 
 export class SourceGuest implements GuestPort {
@@ -83,6 +86,10 @@ export class SourceGuest implements GuestPort {
     return this.#memory?.fd ?? -1;
   }
 
+  get leftOutBytes(): number {
+    return this.#memory?.leftOutBytes ?? 0;
+  }
+
   /** Called once where the guest's QEMU ends or its stream breaks. */
   onFailure(handler: (error: DwcpError) => void): void {
     this.#failed = handler;
@@ -98,6 +105,12 @@ export class SourceGuest implements GuestPort {
   /** As inspectRunningGuest(). */
   inspect(images: readonly VmImage[], force: boolean): Promise<InspectedGuest> {
     return inspectRunningGuest(this.#qmp, this.#definition.command, this.#places, { images, force });
+  }
+
+  /** @throws QEMU_REFUSED where its memory cannot be looked at */
+  memoryLook(ramBlocks: readonly RamBlock[]): Promise<MemoryLook> {
+    const { lookPath: path, peer } = this.#places;
+    return QemuMemoryLook.open(this.#qmp, { path, peer }, new RamLayout(ramBlocks));
   }
 
   /** Serves the disks and records what the guest writes to them from now on. */

@@ -158,12 +158,14 @@ export class LiveMigration implements GuestMove {
       },
     );
     sender.remember();
+    const { leftOutBytes } = this.#guest;
     return {
       roots,
       pausedAtMs,
       guest: {
         ...{ rounds: this.#judge.round, reason: this.reason, throttle: this.#backlog.info.throttle },
         ...this.pauses.beforeThis(before),
+        ...(leftOutBytes > 0 && { leftOutBytes }),
       },
       images: this.#sending.results(roots, before),
     };
@@ -263,7 +265,7 @@ export class LiveMigration implements GuestMove {
       if (
         convergedAt !== undefined ||
         !isOver ||
-        !(await this.#judge.judge(this.#backlog.info.rounds, this.#backlog.measured(this.#linkBytesPerSecond)))
+        !(await this.#judge.judge(this.#backlog.info.rounds, this.#backlog.measured(this.linkBytesPerSecond)))
       )
         continue;
       this.#comeToAnEnd();
@@ -288,7 +290,7 @@ export class LiveMigration implements GuestMove {
     while (performance.now() < giveUpAt) {
       await this.#backlog.look();
       if (
-        this.#backlog.isWorthPausing(this.#linkBytesPerSecond) &&
+        this.#backlog.isWorthPausing(this.linkBytesPerSecond) &&
         (this.#sending.sender?.largestOnTheWay ?? 0) <= SMALL_BATCH_BYTES
       )
         return;
@@ -322,7 +324,8 @@ export class LiveMigration implements GuestMove {
     return { roots, pausedAtMs };
   }
 
-  get #linkBytesPerSecond(): number {
+  /** What was measured of the link before anything was sent. */
+  get linkBytesPerSecond(): number {
     return this.#link?.linkBytesPerSecond ?? 0;
   }
 
