@@ -16,6 +16,7 @@ import { GuestHeadStart } from '../src/sync/guest/guest-head-start';
 import { type GuestMove, reportOf } from '../src/sync/guest/guest-move';
 import { IS_GONE } from '../src/sync/guest/guest-pause';
 import { LiveMigration } from '../src/sync/guest/live-migration';
+import { rememberMove } from '../src/sync/guest/remember-move';
 import { WholeGuestMove } from '../src/sync/guest/standard-guest-move';
 import type { TakenOver } from '../src/sync/protocol';
 import type { SourceMigration } from '../src/sync/source/source-migration';
@@ -217,7 +218,16 @@ export function createGuestActivities({ connect, release, report, observe, ...pa
                 await endLive(migrationId, error);
                 throw error;
               });
-              return takeOver(input, handOver, attempt);
+              const { expectedDowntimeMs } = live.progress([]).guest;
+              const rttMs = hub.find(migrationId)?.openSession?.rttMs ?? 0;
+              const result = await takeOver(input, handOver, attempt);
+              if (live instanceof LiveMigration) {
+                const { destinationHost } = input;
+                const { linkBytesPerSecond } = live;
+                const known = { migrationId, vmId, destinationHost, expectedDowntimeMs, rttMs, linkBytesPerSecond };
+                await rememberMove(hub.context, known, result);
+              }
+              return result;
             }),
         );
       },

@@ -12,6 +12,7 @@ import { type MigrationPlan, planMigration } from '../src/model/plan';
 import { dictionaryKeyOf } from '../src/store/dictionaries';
 import type { VmRecord } from '../src/store/vm-registry';
 import { ScanFeed, type StillFeed } from '../src/sync/feeds/block-feed';
+import { planGuest } from '../src/sync/source/guest-plan';
 import {
   imageResultOf,
   progressOf,
@@ -29,7 +30,7 @@ import { lastReport, withHeartbeat } from './heartbeat';
 import type { LinkInput, SourceDependencies } from './source-inputs';
 import { SourceVms } from './source-vm';
 
-export function createImageActivities({ serveStopped, report, observe, ...parts }: SourceDependencies) {
+export function createImageActivities({ serveStopped, lookAtMemory, report, observe, ...parts }: SourceDependencies) {
   const { hub } = parts;
   const vms = new SourceVms(parts);
   const open = ({ migrationId, destination, options }: LinkInput): SourceMigration =>
@@ -58,9 +59,35 @@ export function createImageActivities({ serveStopped, report, observe, ...parts 
       computePlan: async (input: ActivityInput<'computePlan'>): Promise<MigrationPlan> =>
         withHeartbeat(
           () => ({ doing: 'sampling images' }),
-          async () => {
+          async (signal) => {
             const vm = await vms.readable(input);
             const found = hub.found(input.migrationId, vm.vmId);
+            if (
+              input.mode === 'plan' &&
+              input.forecast &&
+              found?.guest &&
+              vm.guest &&
+              found.guest.notUnderstood === undefined
+            ) {
+              const { start, setUpSeconds } = input.forecast;
+              const { samples, forecast } = await planGuest(
+                open(input),
+                {
+                  vmId: vm.vmId,
+                  images: vms.located(vm, input.images),
+                  guest: found.guest,
+                  options: input.options,
+                  link: input.link,
+                  maxLevel: start.maxLevel,
+                  streams: start.initialStreams,
+                  setUpSeconds,
+                  past: await hub.context.moves.to(input.destination.hostId, vm.vmId),
+                  look: lookAtMemory(vm.vmId, vm.guest),
+                },
+                signal,
+              );
+              return planMigration(samples, input.link, input.options.bandwidthLimit, forecast);
+            }
             // Whether a guest runs is known to the agent that has looked; another one does not touch its disks for a guess.
             const isAssumed = ({ imageId, kind }: ImageSpec): boolean =>
               found

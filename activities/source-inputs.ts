@@ -1,7 +1,7 @@
 /**
  * What the source's activities are given: by the agent when it starts, and by workflows in each call; and what they find out.
  */
-import type { GuestPort, StillDisk } from '../src/hypervisor/contract';
+import type { GuestPort, LookAtMemory, StillDisk } from '../src/hypervisor/contract';
 import type { ActivityResult } from '../src/model/activity-results';
 import type { GuestDefinition } from '../src/model/guest';
 import type { Hooks } from '../src/model/hooks';
@@ -26,6 +26,8 @@ export interface SourceDependencies {
     definition: GuestDefinition,
     ifMayRun: (letRunOn: () => Promise<void>) => Promise<boolean>,
   ) => Promise<GuestPort>;
+  /** Has the monitor of a running guest for a look at its memory. */
+  readonly lookAtMemory: (vmId: string, definition: GuestDefinition) => LookAtMemory;
   /** Reads a disk of a guest that does not run; undefined where its file is its content. */
   readonly serveStopped: (vmId: string, definition: GuestDefinition, path: string) => Promise<StillDisk | undefined>;
   readonly report: ProgressReporter;

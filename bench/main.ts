@@ -5,6 +5,7 @@ import { benchAnchors } from './anchors';
 import { benchDraw } from './draw';
 import { benchEncoding } from './encoding';
 import { benchEventLoop } from './event-loop';
+import { benchForecast } from './forecast';
 import { benchFuzz } from './fuzz';
 import { benchKills } from './kills';
 import { benchLevels } from './levels';
@@ -22,6 +23,7 @@ import { benchWan } from './wan';
 const BENCHES: Readonly<Record<string, (json: boolean, args: readonly string[]) => Promise<void>>> = {
   wan: benchWan,
   live: benchLive,
+  forecast: benchForecast,
   matrix: benchMatrix,
   loopback: benchLoopback,
   memory: benchMemory,

@@ -10,7 +10,7 @@ import { begin } from './start';
 import { leave } from './warm-baseline';
 
 export async function planMigration(argument: MigrationRequest): Promise<PlanResult> {
-  const { flow, state, scope } = begin(argument, 'plan');
+  const { flow, state, scope, startedAtMs } = begin(argument, 'plan');
   try {
     return await scope.run(async () => {
       await flow.prepare('look');
@@ -19,7 +19,7 @@ export async function planMigration(argument: MigrationRequest): Promise<PlanRes
       const link = await flow.detectTier();
       const start = flow.selectLevel(link);
       await flow.checkBaselines();
-      const plan = await flow.computePlan(link, start);
+      const plan = await flow.computePlan(link, start, (Date.now() - startedAtMs) / 1000);
       state.enter('closed');
       return { plan, link, start };
     });

@@ -152,7 +152,8 @@ export class TransferFlow {
     return this.link;
   }
 
-  async computePlan(link: LinkMeasurement, start: LevelAndStreams): Promise<MigrationPlan> {
+  /** @param setUpSeconds what has gone by until now, of a plan alone: a guest that runs is looked at for its forecast */
+  async computePlan(link: LinkMeasurement, start: LevelAndStreams, setUpSeconds?: number): Promise<MigrationPlan> {
     const { sourceHost } = this.state.identity;
     const call = { activityId: 'compute-plan', summary: 'Sample the images: delta or full, bytes and time expected' };
     const level = Math.min(3, start.maxLevel);
@@ -162,6 +163,7 @@ export class TransferFlow {
         images: this.prepared.images,
         link,
         level,
+        ...(setUpSeconds !== undefined && { forecast: { setUpSeconds, start } }),
       }),
     );
     this.state.plan = plan;

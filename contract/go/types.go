@@ -90,6 +90,27 @@ type Plan struct {
 	ExpectedDowntimeSeconds float64     `json:"expectedDowntimeSeconds"`
 	StandardSeconds         float64     `json:"standardSeconds"`
 	ExpectedSpeedup         float64     `json:"expectedSpeedup"`
+	// Set where a guest that runs was looked at, which a plan does.
+	Forecast *GuestForecast `json:"forecast,omitempty"`
+}
+
+// GuestForecast says what the move of a running guest will take, each figure between its Low and High.
+type GuestForecast struct {
+	Seconds        float64 `json:"seconds"`
+	SecondsLow     float64 `json:"secondsLow"`
+	SecondsHigh    float64 `json:"secondsHigh"`
+	DowntimeMs     float64 `json:"downtimeMs"`
+	DowntimeMsLow  float64 `json:"downtimeMsLow"`
+	DowntimeMsHigh float64 `json:"downtimeMsHigh"`
+	LinkBytes      int64   `json:"linkBytes"`
+	Rounds         int     `json:"rounds"`
+	// False where it writes too fast for the pause allowed: its move would park.
+	Converges           bool    `json:"converges"`
+	DirtyBytesPerSecond int64   `json:"dirtyBytesPerSecond"`
+	RateBytesPerSecond  int64   `json:"rateBytesPerSecond"`
+	Processors          float64 `json:"processors"`
+	// What it rests on, for people.
+	Basis []string `json:"basis"`
 }
 
 // ImagePlan is one image's part of a Plan. Kind is full, delta or resume.
@@ -237,6 +258,8 @@ type GuestResult struct {
 	Throttle   float64  `json:"throttle"`
 	// WriteLimitBytesPerSecond is what its disk writes were held to until its last pause.
 	WriteLimitBytesPerSecond *float64 `json:"writeLimitBytesPerSecond,omitempty"`
+	// LeftOutBytes is memory that the guest said to be free and its QEMU left out (free-page hints of a balloon device).
+	LeftOutBytes *int64 `json:"leftOutBytes,omitempty"`
 }
 
 // GuestConsole says where one of a guest's consoles is on the host that it has come to.

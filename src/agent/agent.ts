@@ -204,6 +204,7 @@ async function createWorker(
         journal,
         registry,
         connectGuest: (vmId, definition, ifMayRun) => driver.connectGuest(vmId, definition, ifMayRun),
+        lookAtMemory: (vmId, definition) => (ramBlocks, use) => driver.lookAtMemory(vmId, definition, ramBlocks, use),
         serveStopped: (vmId, definition, path) => driver.serveStopped(vmId, definition, path),
         report: createProgressReporter(client),
         judge,

@@ -24,6 +24,7 @@ import { DictionaryStore } from '../store/dictionaries';
 import { readIfThere, takeOverFolder, writeDurably } from '../store/durable-file';
 import { lockFolder } from '../store/folder-lock';
 import { beginInstance, epochsOf, type Instance } from '../store/instance';
+import { MoveHistory } from '../store/move-history';
 import { OwnershipJournal } from '../store/ownership-journal';
 import { PathHistory } from '../store/path-history';
 import { SealingKey } from '../store/sealing-key';
@@ -269,6 +270,7 @@ async function openParts(
       bases,
       limit,
       history: new PathHistory(dataDir),
+      moves: new MoveHistory(dataDir),
       nextEpoch: epochsOf(instance),
       sourceAddresses,
       ...(explain && { explain }),

@@ -1,4 +1,5 @@
 /** What a plan and a survey of a path say to whoever reads them on a terminal. */
+import type { GuestForecast } from '../model/guest-forecast';
 import type { LinkSurvey, SurveyResult } from '../model/link-survey';
 import type { PlanResult } from '../model/plan';
 import { formatBitRate, formatBytes, formatDuration } from '../model/units';
@@ -43,6 +44,17 @@ export function surveyText(survey: SurveyResult): string {
   ]);
 }
 
+function forecastLines({ basis, ...forecast }: GuestForecast): string[] {
+  const between = (low: number, high: number): string => `${formatDuration(low)} to ${formatDuration(high)}`;
+  const { seconds, secondsLow, secondsHigh, downtimeMs, downtimeMsLow, downtimeMsHigh, rounds, converges } = forecast;
+  return [
+    `guest: ${formatDuration(seconds * 1000)} (${between(secondsLow * 1000, secondsHigh * 1000)}), standing still for ` +
+      `${formatDuration(downtimeMs)} (${between(downtimeMsLow, downtimeMsHigh)}) after ${rounds} ${rounds === 1 ? 'round' : 'rounds'}`,
+    ...(converges ? [] : ['guest: it writes too fast for the pause allowed; the move would wait for an operator']),
+    ...basis.map((line) => `  ${line}`),
+  ];
+}
+
 export function planText({ plan, link, start }: PlanResult): string {
   const rows = [['image', 'size', 'kind', 'zero', 'held there', 'to send']];
   for (const image of plan.images)
@@ -61,5 +73,6 @@ export function planText({ plan, link, start }: PlanResult): string {
       `tier, ${start.initialStreams} streams, level up to ${start.maxLevel}`,
     `expected: ${formatBytes(plan.expectedLinkBytes)} in ${formatDuration(plan.expectedSeconds * 1000)}; standard ` +
       `transfer ${formatDuration(plan.standardSeconds * 1000)}: ${plan.expectedSpeedup.toFixed(1)} times faster`,
+    ...(plan.forecast ? forecastLines(plan.forecast) : []),
   ].join('\n');
 }

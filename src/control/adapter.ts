@@ -22,6 +22,7 @@ import { GRANT_LIFETIME_MS } from '../model/timing';
 import { BaseStore } from '../store/base-disks';
 import { BaselineStore } from '../store/baselines';
 import { DIRECT_DICTIONARY, DictionaryStore, vmTypeOf } from '../store/dictionaries';
+import { MoveHistory } from '../store/move-history';
 import { PathHistory } from '../store/path-history';
 import { CodecPool } from '../sync/codec/codec-pool';
 import { ScanFeed } from '../sync/feeds/block-feed';
@@ -123,6 +124,7 @@ export function createMigrationAdapter(config: AdapterConfig = {}): MigrationAda
       bases: new BaseStore(dataDir),
       limit,
       history: new PathHistory(dataDir),
+      moves: new MoveHistory(dataDir),
       nextEpoch: () => (epoch = Math.max(Date.now(), epoch + 1)),
       ...(config.explain && { explain: (_id, line) => unheard(() => config.explain?.(line)) }),
     };

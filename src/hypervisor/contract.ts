@@ -182,9 +182,24 @@ export interface MemoryStart extends Convergence {
   readonly events: GuestMemoryEvents;
 }
 
+/** A running guest's memory as it is now; nothing of the guest changes. */
+export interface MemoryLook {
+  /** Copies neighbouring blocks of the RAM image; what cannot be looked at reads as zeros. @throws QEMU_REFUSED, QEMU_TIMEOUT */
+  read(firstBlock: number, into: Buffer): Promise<void>;
+  /** Has the hypervisor measure what the guest changes, beside whatever else goes on. @returns whether it does */
+  beginDirtyRate(): Promise<boolean>;
+  /** What it has found: bytes of different pages that changed within a time; undefined where there is nothing yet. */
+  dirtyBytes(): Promise<{ readonly seconds: number; readonly bytes: number } | undefined>;
+}
+
+/** Has the guest's monitor for the time of the call: it should be short, a migration waits for it. */
+export type LookAtMemory = <T>(ramBlocks: readonly RamBlock[], use: (look: MemoryLook) => Promise<T>) => Promise<T>;
+
 /** A running guest at its source. */
 export interface GuestPort {
   readonly memoryFd: number;
+  /** Of memory, once all has come: what the hypervisor has left out, since the guest says that nothing is in it. */
+  readonly leftOutBytes: number;
   /** Where QEMU's mirror of a disk connects to. */
   readonly mirrorPath: string;
   /** Called once where the guest's QEMU ends or its stream breaks. */

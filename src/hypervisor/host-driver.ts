@@ -9,7 +9,7 @@ import { DwcpError, toDwcpError } from '../model/errors';
 import { type GuestDefinition, type RamBlock, RamLayout } from '../model/guest';
 import type { GuestHardware } from '../model/guest-hardware';
 import type { VmImage } from '../model/image';
-import type { InspectedGuest, StoppedVm, VmActivator, VmHolder } from './contract';
+import type { InspectedGuest, MemoryLook, StoppedVm, VmActivator, VmHolder } from './contract';
 import { ImageFilesDriver } from './image-files';
 import { OWN_HOST } from './qemu/allowance';
 import { assertAllowed } from './qemu/allowed-options';
@@ -82,6 +82,21 @@ export class HostDriver extends ImageFilesDriver implements VmHolder, VmActivato
     );
     try {
       return await guest.inspect(images, force);
+    } finally {
+      guest.close();
+    }
+  }
+
+  /** Has the guest's monitor until `use` is through. @throws GUEST_LOST, GUEST_REFUSED, QEMU_REFUSED, QEMU_TIMEOUT */
+  async lookAtMemory<T>(
+    vmId: string,
+    definition: GuestDefinition,
+    ramBlocks: readonly RamBlock[],
+    use: (look: MemoryLook) => Promise<T>,
+  ): Promise<T> {
+    const guest = await this.connectGuest(vmId, definition, () => Promise.resolve(false));
+    try {
+      return await use(await guest.memoryLook(ramBlocks));
     } finally {
       guest.close();
     }

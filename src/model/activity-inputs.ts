@@ -69,7 +69,15 @@ const SOURCE_INPUTS = {
   detectTier: link,
   computePlan: formerly(
     ['guest'],
-    link.extend({ images, link: linkMeasurementSchema, level: z.int().min(-7).max(22) }),
+    link.extend({
+      images,
+      link: linkMeasurementSchema,
+      level: z.int().min(-7).max(22),
+      /** Of a plan alone, for the forecast of a guest that runs: what has gone by since it was asked for, and where its move would start. */
+      forecast: z
+        .strictObject({ setUpSeconds: z.number().min(0).max(86_400), start: levelAndStreamsSchema })
+        .optional(),
+    }),
   ),
   transferImage: link.extend({
     image,

@@ -189,5 +189,7 @@ export const guestResultSchema = z.object({
   responds: z.boolean(),
   throttle: z.number(),
   ...writeLimitShape,
+  /** Of its memory, what it said to be free (free-page hints of a balloon device) and its QEMU left out; nothing where that is none. */
+  leftOutBytes: z.number().optional(),
 });
 export type GuestResult = z.infer<typeof guestResultSchema>;

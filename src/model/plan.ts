@@ -8,6 +8,7 @@
  *                         controller: 1.22 x MSS / (rtt x sqrt(loss))     (Mathis et al. 1997)
  */
 import { z } from 'zod';
+import { type GuestForecast, guestForecastSchema } from './guest-forecast';
 import type { LevelAndStreams, LinkMeasurement } from './tiers';
 
 export interface ImageSample {
@@ -36,10 +37,12 @@ export const migrationPlanSchema = z.object({
   images: z.array(imagePlanSchema),
   expectedLinkBytes: z.number(),
   expectedSeconds: z.number(),
-  /** A stopped VM has none; a running one gets its estimate from the live rounds. */
+  /** A stopped VM has none; of a running one only its forecast knows. */
   expectedDowntimeSeconds: z.number(),
   standardSeconds: z.number(),
   expectedSpeedup: z.number(),
+  /** Of a running guest that was looked at: a plan does, a migration does not wait for it. */
+  forecast: guestForecastSchema.optional(),
 });
 export type MigrationPlan = z.infer<typeof migrationPlanSchema>;
 
@@ -88,23 +91,27 @@ export function planMigration(
   samples: readonly ImageSample[],
   link: LinkMeasurement,
   limitBytesPerSecond: number,
+  forecast?: GuestForecast,
 ): MigrationPlan {
   const images = samples.map(planImage);
-  const expectedLinkBytes = images.reduce((sum, image) => sum + image.expectedLinkBytes, 0);
+  const imageBytes = images.reduce((sum, image) => sum + image.expectedLinkBytes, 0);
+  const expectedLinkBytes = forecast?.linkBytes ?? imageBytes;
   const sizeBytes = images.reduce((sum, image) => sum + image.sizeBytes, 0);
   const nonZeroBytes = images.reduce((sum, image) => sum + image.sizeBytes * (1 - image.zeroShare), 0);
   const expectedSeconds =
+    forecast?.seconds ??
     Math.max(expectedLinkBytes / bandwidthWithin(link, limitBytesPerSecond), sizeBytes / SCAN_BYTES_PER_SECOND) +
-    (FIXED_ROUND_TRIPS * link.rttMs) / 1000;
+      (FIXED_ROUND_TRIPS * link.rttMs) / 1000;
   const standardSeconds =
     nonZeroBytes / singleStreamBytesPerSecond(link, limitBytesPerSecond) + (4 * link.rttMs) / 1000;
   return {
     images,
     expectedLinkBytes,
     expectedSeconds,
-    expectedDowntimeSeconds: 0,
+    expectedDowntimeSeconds: (forecast?.downtimeMs ?? 0) / 1000,
     standardSeconds,
     expectedSpeedup: standardSeconds / expectedSeconds,
+    ...(forecast && { forecast }),
   };
 }
 

@@ -40,6 +40,10 @@ export class Manifest {
     return true;
   }
 
+  get isOfZeros(): boolean {
+    return this.#words.every((word) => word === 0);
+  }
+
   root(): string {
     return manifestRoot(this.hashes, this.sizeBytes, BLOCK_SIZE_BYTES);
   }

@@ -99,6 +99,10 @@ export class FakeGuestPort implements GuestPort {
     guest.stopped = (error) => this.#fail(error);
   }
 
+  get leftOutBytes(): number {
+    return this.#memory?.leftOutBytes ?? 0;
+  }
+
   get memoryFd(): number {
     return this.#memory?.fd ?? -1;
   }

@@ -30,6 +30,7 @@ async function lab(): Promise<Lab & { readonly ask: Ask; readonly secret: string
     journal: a.ownership,
     registry: a.registry,
     connectGuest: () => Promise.reject(new Error('no guest is connected here')),
+    lookAtMemory: () => () => Promise.reject(new Error('no guest is looked at here')),
     serveStopped: () => Promise.resolve(undefined),
     report: () => undefined,
     observe: () => undefined,

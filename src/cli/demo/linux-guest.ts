@@ -232,8 +232,12 @@ export async function guestPackages(children: Children, say: (line: string) => v
   return found;
 }
 
-/** busybox, the modules that a virtio disk needs (insmod them in this order), and `init` as the first process. */
-export function initramfs({ busybox, modules }: GuestPackages, init: string): CpioEntry[] {
+/** busybox, the modules that a virtio disk needs (insmod them in this order) and others, and `init` as the first process. */
+export function initramfs(
+  { busybox, modules }: GuestPackages,
+  init: string,
+  furtherModules: readonly string[] = [],
+): CpioEntry[] {
   const applets = [
     'sh',
     'mount',
@@ -255,7 +259,7 @@ export function initramfs({ busybox, modules }: GuestPackages, init: string): Cp
     ...['bin', 'proc', 'sys', 'dev', 'run', 'data', 'modules'].map((path): CpioEntry => ({ path, kind: 'folder' })),
     { path: 'bin/busybox', kind: 'file', content: readFileSync(busybox), executable: true },
     ...applets.map((name): CpioEntry => ({ path: `bin/${name}`, kind: 'link', target: 'busybox' })),
-    ...MODULES.map(
+    ...[...MODULES, ...furtherModules].map(
       (name): CpioEntry => ({
         path: `modules/${name}.ko`,
         kind: 'file',

@@ -34,6 +34,9 @@ export class GuestMemory implements MigrationStreamHandler {
   readonly #block = Buffer.allocUnsafeSlow(BLOCK_SIZE_BYTES);
   /** Pages known to be zero in the file; they need no writing to become so. */
   readonly #blank: Uint8Array;
+  /** A bit a page: those that the stream has brought. QEMU leaves out what a balloon device reports as free. */
+  readonly #came: Uint16Array;
+  #cameBytes = 0;
   #runStart = 0;
   #runBytes = 0;
   #blockId = '';
@@ -61,8 +64,13 @@ export class GuestMemory implements MigrationStreamHandler {
       throw error;
     }
     this.#named = settled;
+    this.#came = new Uint16Array(settled.length);
     this.#pristine = Uint8Array.from(settled);
     this.#events = events;
+  }
+
+  get leftOutBytes(): number {
+    return this.layout.blocks.reduce((sum, { usedBytes }) => sum + usedBytes, 0) - this.#cameBytes;
   }
 
   setUp(prefix: Buffer, sectionId: number, blocks: readonly RamBlock[]): void {
@@ -161,11 +169,20 @@ export class GuestMemory implements MigrationStreamHandler {
     this.#events.beforeFirstChange(block, this.#block);
   }
 
+  #note(block: number, first: number, count: number): void {
+    const before = this.#came[block] ?? 0;
+    const now = before | (((1 << count) - 1) << first);
+    if (now === before) return;
+    this.#came[block] = now;
+    for (let fresh = now & ~before; fresh !== 0; fresh &= fresh - 1) this.#cameBytes += PAGE_BYTES;
+  }
+
   /** Names pages that have changed; those that are as they were only where their block has never been named. */
   #name(first: number, count: number, content: 'changed' | 'as it was'): void {
     for (let page = first; page < first + count; ) {
       const block = Math.floor(page / PAGES_PER_BLOCK);
       const end = Math.min(first + count, (block + 1) * PAGES_PER_BLOCK);
+      this.#note(block, page % PAGES_PER_BLOCK, end - page);
       if (content === 'changed' || this.#named[block] === 0) this.#events.changed(page, end - page);
       else this.#events.unchanged(end - page);
       this.#named[block] = 1;

@@ -132,6 +132,12 @@ export const QMP_RETURNS = {
   stop: nothing,
   cont: nothing,
   pmemsave: nothing,
+  'calc-dirty-rate': nothing,
+  'query-dirty-rate': z.object({
+    status: z.string(),
+    'calc-time': z.number(),
+    'dirty-rate': z.number().optional(),
+  }),
 } as const satisfies Record<string, z.ZodType>;
 
 export type QmpCommand = keyof typeof QMP_RETURNS;

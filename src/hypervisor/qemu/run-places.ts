@@ -23,6 +23,8 @@ export interface RunPlaces {
   /** Where QEMU's own mirror of a disk goes, and is carried on from. */
   readonly mirrorPath: string;
   readonly logPath: string;
+  /** Where QEMU writes what is looked at of its memory. */
+  readonly lookPath: string;
 }
 
 /** Names in a run folder that are DWCP's own. */
@@ -43,6 +45,7 @@ export function runPlaces(runFolder: string): RunPlaces {
     nbdPath: at('nbd.sock'),
     mirrorPath: beside('mirror.sock'),
     logPath: beside('qemu.log'),
+    lookPath: beside('look.bin'),
   };
 }
 

@@ -6,10 +6,10 @@
  */
 import { existsSync } from 'node:fs';
 import { DwcpError, toDwcpError } from '../../model/errors';
-import { type GuestDefinition, RamLayout } from '../../model/guest';
+import { type GuestDefinition, type RamBlock, RamLayout } from '../../model/guest';
 import type { VmImage } from '../../model/image';
 import { wait } from '../../system/wait';
-import type { Convergence, GuestPort, InspectedGuest, MemoryInfo, MemoryStart } from '../contract';
+import type { Convergence, GuestPort, InspectedGuest, MemoryInfo, MemoryLook, MemoryStart } from '../contract';
 import { clearExports, DiskExports, type DiskReader } from './disk-export';
 import { clearMirrors, DiskMirrors } from './disk-mirror';
 import { drivesOf } from './guest-drives';
@@ -17,6 +17,7 @@ import { assertRunning, type FoundDisk, findDisks, inspectRunningGuest, type Out
 import { GuestMemory } from './guest-memory';
 import { GuestNews } from './guest-news';
 import { giveSocket } from './guest-places';
+import { QemuMemoryLook } from './memory-look';
 import { MigrationStreamReader } from './migration-stream-reader';
 import { whyNoAnswer } from './monitor-holder';
 import { assertNoJobs, watchForJobs } from './others-at-work';
@@ -38,6 +39,8 @@ export type MayRun = (letRunOn: () => Promise<void>) => Promise<boolean>;
 export interface GuestPlaces extends OutgoingPlace {
   readonly nbdPath: string;
   readonly mirrorPath: string;
+  /** Where QEMU writes what is looked at of its memory. */
+  readonly lookPath: string;
 }
 
 export class SourceGuest implements GuestPort {
@@ -88,6 +91,10 @@ export class SourceGuest implements GuestPort {
     return this.#memory?.fd ?? -1;
   }
 
+  get leftOutBytes(): number {
+    return this.#memory?.leftOutBytes ?? 0;
+  }
+
   /** Called once where the guest's QEMU ends or its stream breaks. */
   onFailure(handler: (error: DwcpError) => void): void {
     this.#failed = handler;
@@ -104,6 +111,12 @@ export class SourceGuest implements GuestPort {
   inspect(images: readonly VmImage[], force: boolean): Promise<InspectedGuest> {
     const given = { images, force, paths: this.#paths };
     return inspectRunningGuest(this.#qmp, this.#definition.command, this.#places, given);
+  }
+
+  /** @throws QEMU_REFUSED where its memory cannot be looked at */
+  memoryLook(ramBlocks: readonly RamBlock[]): Promise<MemoryLook> {
+    const { lookPath: path, peer } = this.#places;
+    return QemuMemoryLook.open(this.#qmp, { path, peer }, new RamLayout(ramBlocks));
   }
 
   /** Serves the disks and records what the guest writes to them from now on. */

@@ -274,11 +274,16 @@ export class WorkingImage {
     else await writeDurably(verifiedPath(this.parameters.journalPath), root);
   }
 
-  /** Ends the reception and keeps what has arrived as baseline; complete where finish() had agreed. */
+  /** Ends the reception and keeps what has arrived as baseline; complete where finish() had agreed. Zeros alone are none. */
   async keepAsBaseline(generation: number): Promise<void> {
     const { vmId, image, owner, imagePath, journalPath } = this.parameters;
     const { imageId, kind, sizeBytes } = image;
     await this.close();
+    if (this.#opened === 'empty' && this.verifiedRoot === undefined && this.held.isOfZeros) {
+      await removeDurably(workPathOf(imagePath));
+      await removeJournal(journalPath);
+      return;
+    }
     const record = { vmId, imageId, kind, sizeBytes, ...owner, generation, complete: this.verifiedRoot !== undefined };
     await this.#store.adopt(workPathOf(imagePath), imagePath, record, this.held);
     await removeJournal(journalPath);

@@ -202,10 +202,15 @@ export class LiveFeed implements BlockFeed {
   end(): void {
     this.#hot = -1;
     this.#open = false;
-    for (let block = this.#seen.indexOf(0); block >= 0; block = this.#seen.indexOf(0, block + 1)) {
-      this.#mark(block, PAGES_PER_BLOCK);
-    }
+    this.nameUnseen();
     this.#more();
+  }
+
+  /** Everything has had its turn once: what has never been named is looked at as it lies, and does not wait for the end. */
+  nameUnseen(): void {
+    const first = this.#seen.indexOf(0);
+    for (let block = first; block >= 0; block = this.#seen.indexOf(0, block + 1)) this.#mark(block, PAGES_PER_BLOCK);
+    if (first >= 0) this.#more();
   }
 
   next(blocks: number, enoughToSend = false): BlockSelection | undefined {

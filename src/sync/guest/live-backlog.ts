@@ -44,6 +44,8 @@ export class LiveBacklog {
 
   async look(): Promise<void> {
     this.#info = await this.#guest.info();
+    // What a first pass has left out (pages that the guest says are free) comes no more: it is not left to the pause.
+    if (this.#info.rounds > 1) this.#memory.feed.nameUnseen();
     this.#memory.brake.remains(this.#info.remainingBytes, this.#sending.sender, this.#wireShare);
   }
 

@@ -126,6 +126,7 @@ export class LiveMigration implements GuestMove {
   /** Once, before rounds(). @returns false where what was begun ahead is of no use any more */
   async through(link: LinkKnown): Promise<boolean> {
     this.#link = link;
+    this.#sending.linkBytesPerSecond = link.linkBytesPerSecond;
     clearTimeout(this.#aheadTimer);
     await this.#ahead?.catch((error: unknown) => this.#fail(toDwcpError(error, 'INTERNAL')));
     return !this.#mode.ended && this.#failure === undefined;
@@ -161,6 +162,7 @@ export class LiveMigration implements GuestMove {
       },
     );
     sender.remember();
+    const { leftOutBytes } = this.#guest;
     return {
       roots,
       pausedAtMs,
@@ -168,6 +170,7 @@ export class LiveMigration implements GuestMove {
         ...{ rounds: this.#judge.round, reason: this.reason, throttle: this.#backlog.info.throttle },
         ...this.#writeLimit,
         ...this.pauses.beforeThis(before),
+        ...(leftOutBytes > 0 && { leftOutBytes }),
       },
       images: this.#sending.results(roots, before),
     };
@@ -322,6 +325,11 @@ export class LiveMigration implements GuestMove {
     await sender.finish(session, roots, commands, devices);
     this.#mode.enter('loaded');
     return { roots, pausedAtMs };
+  }
+
+  /** What was measured of the link before anything was sent. */
+  get linkBytesPerSecond(): number {
+    return this.#sending.linkBytesPerSecond;
   }
 
   #looking(signal: AbortSignal): Looking {

@@ -60,7 +60,8 @@ export class LiveSending {
   readonly #stopping = new AbortController();
   readonly #opened = new Set<string>();
   #sender: GuestSender | undefined;
-  #linkBytesPerSecond = 0;
+  /** What was measured of the link before anything was sent; 0 until then. */
+  linkBytesPerSecond = 0;
   #sent: Promise<void> | undefined;
   #setUp: GuestSetUp | undefined;
   #setUpSent: Promise<void> | undefined;
@@ -73,14 +74,10 @@ export class LiveSending {
     return this.#sender;
   }
 
-  get linkBytesPerSecond(): number {
-    return this.#linkBytesPerSecond;
-  }
-
   get ofLate(): SentOfLate {
     const stats = this.#sender?.session?.stats;
     return {
-      rateBytesPerSecond: Math.max(stats?.goodputBytesPerSecond ?? 0, this.#linkBytesPerSecond / 4),
+      rateBytesPerSecond: Math.max(stats?.goodputBytesPerSecond ?? 0, this.linkBytesPerSecond / 4),
       rttMs: stats?.rttMs ?? 1,
       wireShare: (imageId) => this.#sender?.wireShare(imageId) ?? 1,
     };
@@ -129,7 +126,6 @@ export class LiveSending {
   async begin({ migration, start, linkBytesPerSecond }: LinkKnown, failed: (error: DwcpError) => void): Promise<void> {
     const { request, guest, memory, memoryImage, disks, mode } = this.#parts;
     const { images, vmId, dictionaryKey, headStart, options } = request;
-    this.#linkBytesPerSecond = linkBytesPerSecond;
     const ports = await guest.watchDisks(images.filter(({ kind }) => kind === 'disk'));
     mode.throwIfEnded();
     for (const image of images) {

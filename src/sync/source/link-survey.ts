@@ -39,6 +39,14 @@ export async function surveyLink(
   };
 }
 
+const QUICK_SECONDS = 3;
+
+/** What a few seconds of full streams bring across: a quick look for a forecast. @returns bytes a second */
+export async function rateOf(migration: SourceMigration, streams: number, signal: AbortSignal): Promise<number> {
+  const session = await migration.sessionPatiently(signal);
+  return flood(session, streams, QUICK_SECONDS, signal);
+}
+
 /** Keeps that many streams on each path full for a while. @returns bytes a second that arrived */
 async function flood(session: SendingSession, streams: number, seconds: number, signal: AbortSignal): Promise<number> {
   session.setTargets(session.stats.paths.map(() => streams));

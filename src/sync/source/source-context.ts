@@ -5,6 +5,7 @@ import { MIGRATION_OPTIONS, type MigrationOptions } from '../../model/options';
 import type { BaseStore } from '../../store/base-disks';
 import type { BaselineStore } from '../../store/baselines';
 import type { DictionaryStore } from '../../store/dictionaries';
+import type { MoveHistory } from '../../store/move-history';
 import type { PathHistory } from '../../store/path-history';
 import type { PeerAddress } from '../../transport/endpoint';
 import type { Grant } from '../../transport/grants';
@@ -24,6 +25,8 @@ export interface SourceContext {
   /** What all migrations of this host may send together. */
   readonly limit: SharedLimit;
   readonly history: PathHistory;
+  /** Of guests that have been moved from here. */
+  readonly moves: MoveHistory;
   /** Numbers the sessions that this host opens: each is higher than all before it, also over a restart. */
   readonly nextEpoch: () => number;
   /** Hears one line for each decision about a migration's transfer. */
