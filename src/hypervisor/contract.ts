@@ -49,6 +49,8 @@ export interface VmHolder extends Pick<HypervisorDriver, 'inspect' | 'hold' | 'r
     definition: GuestDefinition,
     disks: readonly VmImage[],
   ): Promise<{ readonly images: readonly InspectedImage[]; readonly rawDisks: readonly string[] }>;
+  /** The command of a guest that does not run, as it means the same on another host. */
+  commandElsewhere(definition: GuestDefinition): Promise<string[]>;
   inspectGuest(
     vmId: string,
     definition: GuestDefinition,

@@ -2,7 +2,7 @@
  * Real QEMU guests for tests: QEMU 10 or newer (older ones lose pages under TCG by themselves: docs/architecture.md,
  * decisions), and the counting guest of test/guests, whose memory can be checked page by page.
  */
-import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { closeSync, existsSync, openSync, readFileSync, readSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -10,9 +10,9 @@ import { ensureQemu, hasQemu, QEMU_INSTALL_LINE } from '../../src/cli/demo/qemu-
 import { whichTool } from '../../src/cli/demo/tools';
 import { connectSoon } from '../../src/hypervisor/qemu/guest-process';
 import type { QmpClient } from '../../src/hypervisor/qemu/qmp-client';
+import { bootSector, COUNT_SECTOR, countingSector } from '../guests/boot-sectors';
 import { temporaryFolder } from './data';
 
-const GUESTS = join(__dirname, '..', '..', '..', 'test', 'guests');
 const QEMU = 'qemu-system-x86_64';
 
 const started: ChildProcess[] = [];
@@ -37,8 +37,6 @@ export interface CountingGuest {
   readonly writesDisk: boolean;
 }
 
-const COUNT_SECTOR = 1024;
-
 /**
  * Of a counting guest. One that rests costs next to no processor, and is as fast on a busy machine as on a quiet one; one that
  * turns idly takes a whole one, and shows what a guest does that is throttled.
@@ -60,15 +58,8 @@ export function buildCountingGuest(
   diskBytes = 1024 * 1024,
   writesDisk = false,
 ): CountingGuest {
-  const folder = temporaryFolder();
-  const [object, binary] = [join(folder, 'counter.o'), join(folder, 'counter.img')];
-  execFileSync('as', ['--32', '-o', object, join(GUESTS, 'counter.S')]);
-  execFileSync('ld', ['-m', 'elf_i386', '-Ttext', '0x7c00', '--oformat', 'binary', '-o', binary, object]);
-  const sector = readFileSync(binary);
-  sector.writeUInt32LE(pagesPerTick, 0x1e8);
-  sector.writeUInt32LE(writesDisk ? COUNT_SECTOR : 0, 0x1ec);
-  sector.writeUInt32LE(pages, 0x1f0);
-  sector.writeUInt32LE(idleTurns, 0x1f4);
+  const binary = join(temporaryFolder(), 'counter.img');
+  const sector = countingSector(temporaryFolder(), { pages, pagesPerTick, idleTurns, writesDisk });
   // The firmware passes over a disk of one sector; what is behind it is random, so that it takes its time on a link.
   const rest = diskBytes - sector.length;
   writeFileSync(binary, Buffer.concat([sector, diskBytes > 1024 * 1024 ? randomBytes(rest) : Buffer.alloc(rest)]));
@@ -77,11 +68,7 @@ export function buildCountingGuest(
 
 /** A guest that does what the key says that is pressed at it (test/guests/keys.S). @returns its boot sector */
 export function buildKeyGuest(): Buffer {
-  const folder = temporaryFolder();
-  const [object, binary] = [join(folder, 'keys.o'), join(folder, 'keys.img')];
-  execFileSync('as', ['--32', '-o', object, join(GUESTS, 'keys.S')]);
-  execFileSync('ld', ['-m', 'elf_i386', '-Ttext', '0x7c00', '--oformat', 'binary', '-o', binary, object]);
-  return readFileSync(binary);
+  return bootSector('keys', temporaryFolder());
 }
 
 export interface RunningGuest {

@@ -71,7 +71,8 @@ export class SourceOwnership {
           `The guest of ${vmId} has ended, and it has no disk: there is nothing to move`,
           { side: 'source' },
         );
-      return { vm, images, stoppedGuest: { command: vm.guest.command, diskPaths, rawDisks: [...rawDisks] } };
+      const command = await holder.commandElsewhere(vm.guest);
+      return { vm, images, stoppedGuest: { command, diskPaths, rawDisks: [...rawDisks] } };
     }
     const { spec, disks: sizes } = await holder.inspectGuest(vmId, vm.guest, disks, force);
     const memory = {
