@@ -1,8 +1,9 @@
 /**
  * `npm run bench -- guests [--only TEXT|TEXT]`: every guest of test/guests/table.ts moved there and back, or refused, between two hosts of their
  * own files, networks and ports on this machine. A line for each as it has come out, and a sum; it fails where one is not as it has to be.
- * `--server`: guests-server.ts.
+ * `--trace`: when each step of the last move began and ended. `--server`: guests-server.ts.
  */
+import { existsSync } from 'node:fs';
 import { table } from '../src/cli/output';
 import { formatBytes } from '../src/model/units';
 import { SHAPES } from '../test/guests/table';
@@ -11,6 +12,7 @@ import { type Played, play } from '../test/guests/walk';
 import { textOf } from './flags';
 import { benchServer } from './guests-server';
 import { report, say } from './report';
+import { traceSteps } from './trace';
 
 /** A refusal is to be there within this. */
 const SOON_SECONDS = 5;
@@ -18,17 +20,23 @@ const SOON_SECONDS = 5;
 export async function benchGuests(json: boolean, args: readonly string[]): Promise<void> {
   if (args.includes('--server')) return benchServer(json, args);
   const only = textOf(args, '--only').split('|');
-  const shapes = SHAPES.filter(({ name, field }) =>
+  const asked = SHAPES.filter(({ name, field }) =>
     only.some((text) => name.includes(text) || `case ${field}` === text),
   );
+  const shapes = asked.filter(({ name, needs = '/' }) => {
+    if (!existsSync(needs)) say(`${name}: left out, this machine has no ${needs}`);
+    return existsSync(needs);
+  });
   if (shapes.length === 0) throw new Error(`no guest of the table has ${only.join(' or ')} in its name`);
   const hosts = await TwoHosts.start(say);
   const all: Played[] = [];
   try {
     for (const shape of shapes) {
+      const startedAt = Date.now();
       const played = await play(hosts, shape, say);
       all.push(played);
       process.stdout.write(`${lineOf(played)}\n`);
+      if (args.includes('--trace')) await traceSteps(hosts.stage, played.vmId, startedAt);
     }
   } finally {
     await hosts.stop();

@@ -9,13 +9,14 @@ import { runPlaces } from '../../src/hypervisor/qemu/run-places';
 import { VmRegistry } from '../../src/store/vm-registry';
 import { until } from '../../src/system/wait';
 import { GuestAt, ticksOn } from './guest-at';
-import type { GuestShape, ShapePlaces } from './shape';
+import type { GuestShape, Said, ShapePlaces } from './shape';
 import type { TwoHosts } from './two-hosts';
 import { Watch } from './watch';
 
 const BOOT_MS = 60_000;
 /** An unplugged device goes a moment later. */
 const SETTLES_MS = 500;
+const SAID_MS = 5_000;
 
 /** As `dwcp` prints it. */
 export interface Line {
@@ -82,7 +83,7 @@ async function booted(
   const guest = new GuestAt(monitor, at.common);
   const watch = await Watch.at(monitor);
   try {
-    for (const [command, parameters] of shape.said?.(at) ?? []) await watch.say(command, parameters);
+    for (const [command, parameters] of shape.said?.(at) ?? []) await saySoon(watch, command, parameters);
   } finally {
     watch.close();
   }
@@ -90,6 +91,20 @@ async function booted(
   const count = await isUp(shape, guest, serial);
   if (shape.stopsFirst) await guest.ask((qmp) => qmp.execute('stop'));
   return { monitor, guest, count, process };
+}
+
+/** What is said behind another command may be too soon for a moment. */
+async function saySoon(watch: Watch, ...[command, parameters]: Said[number]): Promise<void> {
+  let refused: unknown;
+  const said = (): Promise<boolean> =>
+    watch.say(command, parameters).then(
+      () => true,
+      (error: unknown) => {
+        refused = error;
+        return false;
+      },
+    );
+  if (!(await until(said, { everyMs: 100, withinMs: SAID_MS }))) throw refused;
 }
 
 async function isUp(shape: GuestShape, guest: GuestAt, serial: string): Promise<number> {

@@ -56,6 +56,8 @@ export interface GuestShape {
   readonly quick?: true;
   /** What runs in it: counts in its memory, does what key is pressed at it, a small Linux that checks its files. */
   readonly guest?: 'counting' | 'keys' | 'linux';
+  /** What this machine has to have for it. */
+  readonly needs?: string;
   readonly make?: (at: ShapePlaces, source: HostBox) => void;
   readonly command: (at: ShapePlaces) => readonly string[];
   /** Defined and started, started by hand and adopted, or defined and left stopped. */

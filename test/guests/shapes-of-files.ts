@@ -100,7 +100,7 @@ export const FILE_SHAPES: readonly GuestShape[] = [
   },
   {
     name: 'a read-only drive that is another at the destination',
-    ...{ field: 27, quick: true, make: makeGolden, expected: refused(/golden\.img/) },
+    ...{ field: 27, make: makeGolden, expected: refused(/golden\.img/) },
     command: (at) => pc(...ide(at.disk), '-drive', `file=${golden(at)},format=raw,if=virtio,readonly=on`),
     there: (b, at) => b.bind(join(at.common, 'other.img'), golden(at)),
   },
@@ -147,7 +147,7 @@ export const FILE_SHAPES: readonly GuestShape[] = [
   },
   {
     name: 'memory in a file',
-    ...{ field: 24, quick: true, expected: movedOrRefused(/memory-backend-file|web\.ram/) },
+    ...{ field: 24, expected: movedOrRefused(/memory-backend-file|web\.ram/) },
     command: ({ disk, folder }) =>
       pc(
         ...['-object', `memory-backend-file,id=m0,size=64M,mem-path=${folder}/web.ram,share=on`],

@@ -1,5 +1,5 @@
 /** Entries of the table of guests: the machine itself. Processor, memory, devices, and what was plugged in or out since its start. */
-import { copyFileSync } from 'node:fs';
+import { copyFileSync, existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { MIB } from '../../src/model/units';
 import { LINUX } from './linux';
@@ -31,6 +31,14 @@ function linuxOn({ linux, disk, folder }: ShapePlaces): string[] {
     ...['-kernel', join(linux, 'vmlinuz'), '-initrd', join(linux, 'initrd'), '-append', append, ...virtio(disk)],
   ];
 }
+
+const KVM = '/dev/kvm';
+const withoutKvm = {
+  there: (b) => {
+    if (existsSync(KVM)) b.bind('/dev/null', KVM);
+  },
+  expected: refused(/kvm/i),
+} satisfies Pick<GuestShape, 'there' | 'expected'>;
 
 export const MACHINE_SHAPES: readonly GuestShape[] = [
   { name: 'a small Linux that writes to its disk', field: 0, guest: 'linux', command: linuxOn, expected: moved },
@@ -121,23 +129,18 @@ export const MACHINE_SHAPES: readonly GuestShape[] = [
       ['-enable-kvm and -cpu host', ['-enable-kvm', '-cpu', 'host']],
       ['-machine accel=kvm', ['-machine', 'q35,accel=kvm']],
     ] as const
-  ).map(
-    ([name, words]): GuestShape => ({
-      name: `stopped, ${name}, and no KVM at the destination`,
-      ...{ field: 11, begun: 'stopped', expected: refused(/kvm/i) },
-      command: ({ disk }) => [
-        'qemu-system-x86_64',
-        ...words,
-        '-m',
-        '64',
-        '-display',
-        'none',
-        '-nic',
-        'none',
-        ...ide(disk),
-      ],
-    }),
-  ),
+  ).flatMap(([name, words]): GuestShape[] => {
+    const command = ({ disk, folder }: ShapePlaces): string[] => [
+      ...['qemu-system-x86_64', ...words, '-m', '64', '-display', 'none', '-vga', 'none', '-nic', 'none'],
+      ...['-serial', `file:${join(folder, 'serial')}`, ...ide(disk)],
+    ];
+    const kvm = { field: 11, guest: 'keys', command } as const;
+    return [
+      { name: `stopped, ${name}, and no KVM at the destination`, ...kvm, begun: 'stopped', ...withoutKvm },
+      { name: `${name}, and no KVM at the destination`, ...kvm, ...withoutKvm, needs: KVM },
+      { name: `${name} at both`, ...kvm, needs: KVM, expected: moved },
+    ];
+  }),
   {
     name: 'a QEMU that does not start at the destination',
     ...{ field: 0, quick: true, expected: refused(/out of file descriptors/) },

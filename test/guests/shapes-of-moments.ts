@@ -61,7 +61,7 @@ export const MOMENT_SHAPES: readonly GuestShape[] = [
   },
   {
     name: 'paused before its move',
-    ...{ field: 28, quick: true, command: plain, stopsFirst: true, left: 'not running' },
+    ...{ field: 28, command: plain, stopsFirst: true, left: 'not running' },
     expected: refused(/paused/, 'GUEST_PAUSED'),
   },
   {

@@ -26,6 +26,7 @@ const NO_CONTENT_BYTES = 65_536;
 
 export interface Played {
   readonly shape: GuestShape;
+  readonly vmId: string;
   readonly outcome: string;
   /** What was not as it has to be: none. */
   readonly faults: readonly string[];
@@ -99,7 +100,16 @@ class Turn {
     const { seconds = 0, sentBytes = 0 } = this.#ending ?? {};
     const all = [...this.#faults.filter((fault) => !faults.includes(fault)), ...faults];
     const said = this.#said.replaceAll(this.#at.folder, '~').replaceAll(this.#at.common, '~both');
-    return { shape: this.#shape, outcome, faults: all, seconds, stops: this.#stops, sentBytes, said };
+    return {
+      shape: this.#shape,
+      vmId: this.#at.vmId,
+      outcome,
+      faults: all,
+      seconds,
+      stops: this.#stops,
+      sentBytes,
+      said,
+    };
   }
 
   end(): void {
