@@ -70,7 +70,7 @@ function byHand(hosts: TwoHosts, shape: GuestShape, at: ShapePlaces, monitor: st
     ...shape.command(at),
     ...monitors,
   ];
-  return spawn(program, args, { stdio: ['ignore', 'ignore', 'inherit'] });
+  return spawn(program, args, { stdio: 'ignore' });
 }
 
 async function booted(

@@ -5,6 +5,7 @@
 import { readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { serialLine, ticksOf } from '../../src/cli/demo/linux-guest';
+import { OWN_PREFIX } from '../../src/hypervisor/qemu/others-at-work';
 import { QmpClient } from '../../src/hypervisor/qemu/qmp-client';
 import { hardwareOf } from '../../src/hypervisor/qemu/running-hardware';
 import type { GuestHardware } from '../../src/model/guest-hardware';
@@ -25,7 +26,7 @@ export interface Machine {
 }
 
 /** What others, or we, do in its QEMU. */
-export type AtWork = Readonly<Record<'exports' | 'jobs' | 'bitmaps' | 'nodes' | 'migration', string>>;
+export type AtWork = Readonly<Record<'exports' | 'jobs' | 'bitmaps' | 'nodes' | 'migration' | 'ours', string>>;
 
 export class GuestAt {
   readonly #monitor: string;
@@ -84,10 +85,13 @@ export class GuestAt {
     return this.ask(async (qmp) => {
       const nodes = await qmp.execute('query-named-block-nodes', { flat: true });
       const named = nodes.flatMap((node) => (node['dirty-bitmaps'] ?? []).map(({ name }) => name ?? ''));
+      const exports = (await qmp.execute('query-block-exports')).map(({ id }) => id);
+      const jobs = (await qmp.execute('query-jobs')).map(({ id }) => id);
       return {
-        exports: (await qmp.execute('query-block-exports')).map(({ id }) => id).join(),
-        jobs: (await qmp.execute('query-jobs')).map(({ id }) => id).join(),
+        exports: exports.join(),
+        jobs: jobs.join(),
         bitmaps: named.toSorted().join(),
+        ours: [...exports, ...jobs, ...named].filter((name) => name.startsWith(OWN_PREFIX)).join(),
         nodes: nodes.map((node) => `${node.drv ?? ''} ${node.file ?? ''}`).join(),
         migration: `${['active', 'setup', 'cancelling'].includes((await qmp.execute('query-migrate')).status ?? '')}`,
       };

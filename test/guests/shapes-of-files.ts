@@ -116,7 +116,7 @@ export const FILE_SHAPES: readonly GuestShape[] = [
     there: (b, at) => b.bind(join(at.common, 'other.img'), golden(at)),
   },
   { name: 'a relative path', ...relative(...pc(...ide('disk.img'))) },
-  { name: 'a positional image', ...relative(...pc('disk.img')), expected: movedOrRefused(/format/) },
+  { name: 'a positional image', ...relative(...pc('disk.img')), expected: movedOrRefused(/format|absolute/) },
   {
     name: 'a relative path of qcow2',
     ...relative(...pc('-drive', `file=${QCOW2},format=qcow2,if=ide`)),
@@ -190,8 +190,8 @@ export const FILE_SHAPES: readonly GuestShape[] = [
   {
     name: 'a disk by a set of descriptors',
     ...{ field: 31, begun: 'adopted', expected: movedOrRefused(/add-fd|fdset/) },
-    through: ({ disk }) => ['sh', '-c', `exec "$@" 3<>${disk}`, 'sh'],
-    command: () => pc('-add-fd', 'fd=3,set=2', ...ide('/dev/fdset/2')),
+    through: ({ disk }) => ['sh', '-c', `exec "$@" 3<>${disk} 4<${disk}`, 'sh'],
+    command: () => pc('-add-fd', 'fd=3,set=2', '-add-fd', 'fd=4,set=2', ...ide('/dev/fdset/2')),
   },
   {
     name: 'a vsock',

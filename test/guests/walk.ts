@@ -178,10 +178,14 @@ class Turn {
     const runs = guest !== undefined && left !== 'not running';
     if (guest && runs) {
       await this.#goesOn(guest, before.count);
-      for (const [what, was] of Object.entries(before.atWork ?? {})) {
-        const is = (await guest.atWork())[what as keyof AtWork];
-        if (is !== was) this.#faults.push(`its QEMU’s ${what} are ${is}, and were ${was}`);
-      }
+      const atWork = await guest.atWork();
+      // What an operator has begun meanwhile goes on.
+      const looked = this.#shape.meanwhile
+        ? (['ours', 'migration'] as const)
+        : (Object.keys(atWork) as (keyof AtWork)[]);
+      for (const what of looked)
+        if (atWork[what] !== before.atWork?.[what])
+          this.#faults.push(`its QEMU’s ${what} are ${atWork[what]}, and were ${before.atWork?.[what] ?? 'none'}`);
     }
     const presence = (await new VmRegistry(a.dataDir).get(this.#at.vmId)).presence;
     if (presence !== 'here') this.#faults.push(`it is ${presence} at the source`);
