@@ -7,6 +7,9 @@ import type { HostBox } from './host-box';
 import { type GuestShape, ide, machine, moved, movedOrRefused, pc, refused, type ShapePlaces } from './shape';
 
 const NOBODY = 65_534;
+/** As a manager of guests hands one down: TUNSETIFF, IFF_TAP | IFF_NO_PI. */
+const OPENS_TAP =
+  'BEGIN { $^F = 9 } open(T, "+<", "/dev/net/tun") && ioctl(T, 0x400454ca, pack("a16sx22", "tap7", 0x1002)) or die $!; exec @ARGV';
 const TAP = ['-netdev', 'tap,id=n0,ifname=tap7,script=no,downscript=no', '-device', 'virtio-net-pci,netdev=n0'];
 const withTap = ({ disk }: ShapePlaces): string[] => pc(...TAP, ...ide(disk));
 const makeTap = (_: ShapePlaces, source: HostBox): void => source.link('tap7', 'tap');
@@ -96,7 +99,7 @@ export const HOST_SHAPES: readonly GuestShape[] = [
   {
     name: 'a tap by descriptor',
     ...{ field: 1, begun: 'adopted', make: makeTap, expected: movedOrRefused(/descriptor|fd/) },
-    through: () => ['sh', '-c', 'exec "$@" 3<>/dev/net/tun', 'sh'],
+    through: () => ['perl', '-e', OPENS_TAP],
     command: ({ disk }) => pc('-netdev', 'tap,id=n0,fd=3', '-device', 'virtio-net-pci,netdev=n0', ...ide(disk)),
   },
   {
