@@ -2,6 +2,7 @@
 import { execFileSync } from 'node:child_process';
 import { chmodSync, chownSync, existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { whichTool } from '../../src/cli/demo/tools';
 import type { VmRecord } from '../../src/store/vm-registry';
 import type { HostBox } from './host-box';
 import { type GuestShape, ide, machine, moved, movedOrRefused, pc, refused, type ShapePlaces } from './shape';
@@ -9,7 +10,7 @@ import { type GuestShape, ide, machine, moved, movedOrRefused, pc, refused, type
 const NOBODY = 65_534;
 /** As a manager of guests hands one down: TUNSETIFF, IFF_TAP | IFF_NO_PI. */
 const OPENS_TAP =
-  'BEGIN { $^F = 9 } open(T, "+<", "/dev/net/tun") && ioctl(T, 0x400454ca, pack("a16sx22", "tap7", 0x1002)) or die $!; exec @ARGV';
+  'BEGIN { $^F = 9 } $r = pack("a16sx22", "tap7", 0x1002); open(T, "+<", "/dev/net/tun") && ioctl(T, 0x400454ca, $r) or die $!; exec @ARGV';
 const TAP = ['-netdev', 'tap,id=n0,ifname=tap7,script=no,downscript=no', '-device', 'virtio-net-pci,netdev=n0'];
 const withTap = ({ disk }: ShapePlaces): string[] => pc(...TAP, ...ide(disk));
 const makeTap = (_: ShapePlaces, source: HostBox): void => source.link('tap7', 'tap');
@@ -199,6 +200,14 @@ export const HOST_SHAPES: readonly GuestShape[] = [
   {
     name: 'a TPM of swtpm’s',
     ...{ field: 10, expected: movedOrRefused(/tpm/i) },
+    make: ({ folder }, source) => {
+      if (whichTool('swtpm') === undefined) return;
+      mkdirSync(join(folder, 'tpm'));
+      const control = ['--ctrl', `type=unixio,path=${folder}/swtpm.sock`];
+      source.spawn('swtpm', 'socket', '--tpm2', '--tpmstate', `dir=${folder}/tpm`, ...control);
+      for (let looks = 0; looks < 200 && !existsSync(`${folder}/swtpm.sock`); looks += 1)
+        execFileSync('sleep', ['0.02']);
+    },
     command: ({ disk, folder }) =>
       machine(
         'q35',
