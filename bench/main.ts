@@ -7,6 +7,7 @@ import { benchEncoding } from './encoding';
 import { benchEventLoop } from './event-loop';
 import { benchForecast } from './forecast';
 import { benchFuzz } from './fuzz';
+import { benchGuests } from './guests';
 import { benchKills } from './kills';
 import { benchLevels } from './levels';
 import { benchLive } from './live';
@@ -27,6 +28,7 @@ const BENCHES: Readonly<Record<string, (json: boolean, args: readonly string[]) 
   matrix: benchMatrix,
   loopback: benchLoopback,
   memory: benchMemory,
+  guests: benchGuests,
   kills: benchKills,
   'event-loop': benchEventLoop,
   'ram-image': benchRamImage,

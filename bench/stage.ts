@@ -39,6 +39,8 @@ export interface StageOptions {
   readonly parent?: string;
   /** For both agents, behind what the stage gives. */
   readonly agentArgs?: readonly string[];
+  /** For host b alone. */
+  readonly bArgs?: readonly string[];
   /** With the server's web UI. */
   readonly withUi?: boolean;
 }
@@ -152,6 +154,7 @@ export class Stage {
       '--keep-baseline-copy',
       'never',
       ...(this.#options.agentArgs ?? []),
+      ...(host === this.b ? (this.#options.bArgs ?? []) : []),
       ...extra,
     ];
     this.agents.set(

@@ -54,6 +54,8 @@ export interface VmHolder extends Pick<HypervisorDriver, 'inspect' | 'hold' | 'r
   isGuestUp(definition: GuestDefinition): boolean;
   /** The disks of a guest that does not run, by their content where the hypervisor's tools have to read it. */
   inspectStopped(definition: GuestDefinition, disks: readonly VmImage[]): Promise<StoppedVm>;
+  /** The command of a guest that does not run, as it means the same on another host. */
+  commandElsewhere(definition: GuestDefinition): Promise<string[]>;
   inspectGuest(
     vmId: string,
     definition: GuestDefinition,

@@ -15,7 +15,7 @@ import { OWN_HOST } from './qemu/allowance';
 import { assertAllowed } from './qemu/allowed-options';
 import { arrivingAllowance } from './qemu/arriving-allowance';
 import { layersOf, qcow2SizeBytes } from './qemu/disk-format';
-import { guestOwn } from './qemu/guest-command';
+import { guestOwn, pinMachine } from './qemu/guest-command';
 import { lendDisks, settleGuest, settleRunning } from './qemu/guest-places';
 import type { GuestPolicy } from './qemu/guest-policy';
 import { quitGuest } from './qemu/guest-process';
@@ -23,7 +23,7 @@ import { bridgesOf } from './qemu/guest-taps';
 import { IncomingGuest } from './qemu/incoming-guest';
 import { whySilent } from './qemu/monitor-holder';
 import { filesLeftBehind, withBases } from './qemu/named-files';
-import { askAhead } from './qemu/preflight';
+import { askAhead, machineMeant } from './qemu/preflight';
 import { runPlaces } from './qemu/run-places';
 import { assertNoSecrets } from './qemu/secret-words';
 import { type MayRun, resumeGuest, SourceGuest } from './qemu/source-guest';
@@ -127,6 +127,15 @@ export class HostDriver extends ImageFilesDriver implements VmHolder, VmActivato
       files: await withBases(left, own, this.#policy.folders),
       bridges: bridgesOf(command),
     };
+  }
+
+  /**
+   * The command of a guest that does not run with its machine by version, as it would be started here: another QEMU means another by the
+   * same alias, and the guest's operating system would find other hardware.
+   */
+  async commandElsewhere({ command }: GuestDefinition): Promise<string[]> {
+    const machine = await machineMeant(command, this.#policy);
+    return machine === undefined ? [...command] : pinMachine(command, machine);
   }
 
   /** Serves a disk of a guest that does not run; undefined where its file is its content. @throws IMAGE_UNREADABLE */

@@ -2,7 +2,7 @@
  * Real QEMU guests for tests: QEMU 10 or newer (older ones lose pages under TCG by themselves: docs/architecture.md,
  * decisions), and the counting guest of test/guests, whose memory can be checked page by page.
  */
-import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { closeSync, existsSync, openSync, readFileSync, readSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -11,9 +11,9 @@ import { whichTool } from '../../src/cli/demo/tools';
 import { connectSoon } from '../../src/hypervisor/qemu/guest-process';
 import type { QmpClient } from '../../src/hypervisor/qemu/qmp-client';
 import { MIB } from '../../src/model/units';
+import { bootSector, COUNT_SECTOR, countingSector } from '../guests/boot-sectors';
 import { temporaryFolder } from './data';
 
-const GUESTS = join(__dirname, '..', '..', '..', 'test', 'guests');
 const QEMU = 'qemu-system-x86_64';
 
 const started: ChildProcess[] = [];
@@ -38,8 +38,6 @@ export interface CountingGuest {
   readonly writesDisk: boolean;
 }
 
-const COUNT_SECTOR = 1024;
-
 /**
  * Of a counting guest. One that rests costs next to no processor, and is as fast on a busy machine as on a quiet one; one that
  * turns idly takes a whole one, and shows what a guest does that is throttled.
@@ -61,12 +59,8 @@ export function buildCountingGuest(
   diskBytes = 1024 * 1024,
   writesDisk = false,
 ): CountingGuest {
-  const sector = bootSector('counter');
   const image = join(temporaryFolder(), 'counter.img');
-  sector.writeUInt32LE(pagesPerTick, 0x1e8);
-  sector.writeUInt32LE(writesDisk ? COUNT_SECTOR : 0, 0x1ec);
-  sector.writeUInt32LE(pages, 0x1f0);
-  sector.writeUInt32LE(idleTurns, 0x1f4);
+  const sector = countingSector(temporaryFolder(), { pages, pagesPerTick, idleTurns, writesDisk });
   // The firmware passes over a disk of one sector; what is behind it is random, so that it takes its time on a link.
   const rest = diskBytes - sector.length;
   writeFileSync(image, Buffer.concat([sector, diskBytes > 1024 * 1024 ? randomBytes(rest) : Buffer.alloc(rest)]));
@@ -75,7 +69,7 @@ export function buildCountingGuest(
 
 /** A guest that does what the key says that is pressed at it (test/guests/keys.S). @returns its boot sector */
 export function buildKeyGuest(): Buffer {
-  return bootSector('keys');
+  return bootSector('keys', temporaryFolder());
 }
 
 /**
@@ -83,21 +77,13 @@ export function buildKeyGuest(): Buffer {
  * @param piecesPerTick of 128 KiB each, at a tick of 1/18.2 s
  */
 export function buildWritingGuest(rangeMiB: number, piecesPerTick: number): CountingGuest {
-  const sector = bootSector('writer');
+  const sector = bootSector('writer', temporaryFolder());
   sector.writeUInt32LE(piecesPerTick, 0x1e8);
   sector.writeUInt32LE(MIB / 512, 0x1ec);
   sector.writeUInt32LE(rangeMiB * 8, 0x1f0);
   const image = join(temporaryFolder(), 'writer.img');
   writeFileSync(image, Buffer.concat([sector, randomBytes((1 + rangeMiB) * MIB - sector.length)]));
   return { image, pages: 0, writesDisk: true };
-}
-
-function bootSector(name: string): Buffer {
-  const folder = temporaryFolder();
-  const [object, binary] = [join(folder, 'sector.o'), join(folder, 'sector')];
-  execFileSync('as', ['--32', '-o', object, join(GUESTS, `${name}.S`)]);
-  execFileSync('ld', ['-m', 'elf_i386', '-Ttext', '0x7c00', '--oformat', 'binary', '-o', binary, object]);
-  return readFileSync(binary);
 }
 
 export interface RunningGuest {

@@ -5,12 +5,12 @@
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { chmodSync, mkdirSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { GuestPort } from '../../src/hypervisor/contract';
+import type { GuestPort, MemoryStart } from '../../src/hypervisor/contract';
 import { HostDriver } from '../../src/hypervisor/host-driver';
 import { startGuestProcess } from '../../src/hypervisor/qemu/guest-process';
 import { runPlaces } from '../../src/hypervisor/qemu/run-places';
 import type { DwcpError } from '../../src/model/errors';
-import { type GuestDefinition, RamLayout } from '../../src/model/guest';
+import { type GuestDefinition, type GuestSpec, RamLayout } from '../../src/model/guest';
 import { blockCount, PAGE_SIZE_BYTES, type VmImage } from '../../src/model/image';
 import { temporaryFolder } from '../helpers/data';
 import { AS_OWN, countingCommand, rememberFolder } from '../helpers/guest-lab';
@@ -99,17 +99,21 @@ describeWhere([needsQemu(), needsAssembler(), needsRoot()])('a running guest, wh
     const failure = new Promise<DwcpError>((resolve) => (fail = resolve));
     port.onFailure(fail);
     await port.watchDisks([disk]);
-    const { sizeBytes } = new RamLayout(spec.ramBlocks);
-    await port.startMemory({
+    await port.startMemory(memoryOf(spec, folder));
+    port.onFailure(fail);
+    return { port, failure };
+  }
+
+  function memoryOf({ ramBlocks }: Pick<GuestSpec, 'ramBlocks'>, folder: string): MemoryStart {
+    const { sizeBytes } = new RamLayout(ramBlocks);
+    return {
       path: join(folder, 'memory.img'),
-      ramBlocks: spec.ramBlocks,
+      ramBlocks,
       blankPages: () => new Uint8Array(sizeBytes / PAGE_SIZE_BYTES),
       settled: new Uint8Array(blockCount(sizeBytes)),
       autoConverge: false,
       events: HEARS_NOTHING,
-    });
-    port.onFailure(fail);
-    return { port, failure };
+    };
   }
 
   const statusOf = async ({ say }: Meanwhile): Promise<string> =>
@@ -150,6 +154,32 @@ describeWhere([needsQemu(), needsAssembler(), needsRoot()])('a running guest, wh
       expect(await statusOf(it)).toBe(left);
       port.close();
       await expect(inspect(it)).rejects.toMatchObject({ code, message: expect.stringContaining(words) as string });
+    },
+  );
+
+  it.each([
+    [
+      'is reset by its operator (-no-reboot)',
+      ['-no-reboot', '-no-shutdown'],
+      'system_reset',
+      /Somebody has reset .*-no-reboot/,
+    ],
+    ['powers itself off (-no-shutdown)', ['-no-shutdown'], 'p', /has powered itself off while it was being moved/],
+  ] as const)(
+    '%s while its disks are on their way: its memory is not begun, and it is said how',
+    async (_, args, key, words) => {
+      const it = await started(args);
+      const { spec } = await it.driver.inspectGuest('vm', it.definition, [it.disk], false);
+      const port = await it.driver.connectGuest('vm', it.definition, () => Promise.resolve(true));
+      ports.push(port);
+      await port.watchDisks([it.disk]);
+      await (key === 'p' ? it.press(key) : it.say(key));
+      await until(EACH_MS, 'its end', async () => (await statusOf(it)) === 'shutdown');
+      await expect(port.startMemory(memoryOf(spec, it.folder))).rejects.toMatchObject({
+        code: 'GUEST_POWERED_OFF',
+        message: expect.stringMatching(words) as string,
+        hint: expect.stringContaining('End its QEMU first') as string,
+      });
     },
   );
 

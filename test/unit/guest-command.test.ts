@@ -3,7 +3,7 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { filesOf } from '../../src/hypervisor/qemu/allowed-options';
 import { qcow2SizeBytes } from '../../src/hypervisor/qemu/disk-format';
-import { guestOwn, ownArguments, pinMachine } from '../../src/hypervisor/qemu/guest-command';
+import { guestOwn, machineOf, ownArguments, pinMachine } from '../../src/hypervisor/qemu/guest-command';
 import { diskPathsOf, namedFormat, nameFormats } from '../../src/hypervisor/qemu/guest-disks';
 import { relocate } from '../../src/hypervisor/qemu/relocate';
 import { runPlaces } from '../../src/hypervisor/qemu/run-places';
@@ -239,6 +239,16 @@ test('names the machine by its version, whatever alias it was started with', () 
     'pc-q35-10.0,usb=off',
   ]);
   expect(pinMachine(['qemu'], 'pc-i440fx-10.0')).toEqual(['qemu', '-machine', 'pc-i440fx-10.0']);
+});
+
+// QEMU takes them together, and of their types the last.
+test('names it once where a command has several options for the machine', () => {
+  const several = ['qemu', '-machine', 'usb=off', '-m', '64', '--machine', 'pc', '-M', 'q35,accel=kvm'];
+  expect(machineOf(several)).toBe('q35');
+  const pinned = ['qemu', '-machine', 'pc-q35-10.0,usb=off', '-m', '64', '-M', 'accel=kvm'];
+  expect(pinMachine(several, 'pc-q35-10.0')).toEqual(pinned);
+  expect(machineOf(['qemu', '-machine', 'usb=off'])).toBeUndefined();
+  expect(machineOf(['qemu', '-M', 'type=pc,usb=off'])).toBe('pc');
 });
 
 test('a guest that arrives waits, paused; every guest has a monitor of the agent’s and one of anybody’s', () => {

@@ -65,15 +65,38 @@ export function ownArguments(places: RunPlaces, purpose: GuestPurpose): string[]
   return [...monitors, '-S', ...(purpose === 'incoming' ? ['-incoming', `unix:${places.incomingPath}`] : [])];
 }
 
-/** The command with its machine named by version: an alias means another machine to another QEMU. */
+/** The command with its machine named by version: an alias means another machine to another QEMU. QEMU takes the last that is said. */
 export function pinMachine(command: readonly string[], machine: string): string[] {
-  const at = command.findIndex((word) => word === '-M' || word === '-machine');
-  if (at < 0) return [...command, '-machine', machine];
-  return command.map((word, index) => {
-    if (index !== at + 1) return word;
-    const [first = '', ...rest] = word.split(',');
-    if (!first.includes('=')) return [machine, ...rest].join(',');
-    const others = [first, ...rest].filter((part) => !part.startsWith('type='));
-    return [machine, ...others].join(',');
-  });
+  const [program = '', ...args] = command;
+  const options = optionWords(args);
+  const [first] = options.filter(isMachine);
+  if (!first) return [...command, '-machine', machine];
+  return [
+    program,
+    ...printWords(
+      options.flatMap((option) => {
+        if (!isMachine(option)) return [option];
+        const others = (option.value ?? '').split(',').filter((part, at) => !namesMachine(part, at));
+        const parts = option === first ? [machine, ...others] : others;
+        return parts.length === 0 ? [] : [{ flag: option.flag, value: parts.join(',') }];
+      }),
+    ),
+  ];
+}
+
+/** As a command names it: a version, or an alias; undefined where its QEMU's own default runs. */
+export function machineOf(command: readonly string[]): string | undefined {
+  const parts = optionWords(command.slice(1))
+    .filter(isMachine)
+    .map(({ value = '' }) => value.split(','));
+  const named = parts.flatMap((option) => option.filter(namesMachine));
+  return named.at(-1)?.replace(/^type=/, '');
+}
+
+function isMachine({ flag }: OptionWord): boolean {
+  return flag === '-M' || flag === '-machine';
+}
+
+function namesMachine(part: string, at: number): boolean {
+  return part.startsWith('type=') || (at === 0 && !part.includes('='));
 }

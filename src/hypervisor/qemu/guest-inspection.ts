@@ -32,6 +32,7 @@ import { assertNoSecrets } from './secret-words';
 
 const OLDEST_QEMU = [7, 2] as const;
 const MAX_SHARED_FILES = 16;
+const MAX_LAYERS = 64;
 const PROBE_TIMEOUT_MS = 10_000;
 
 export interface OutgoingPlace {
@@ -148,11 +149,7 @@ export function findDisks(
     const disk = guestDiskOf(device);
     if (!disk) continue;
     const image = disks.find(({ path }) => path === disk.path);
-    if (!image)
-      throw cannotBeMovedLive(
-        `its disk ${disk.path} (${device.device || disk.node}) is none of the VM’s images: unplug it where it was plugged in while the ` +
-          'guest ran, else adopt or define the VM anew',
-      );
+    if (!image) throw noImageOfTheVm(device, disk, disks);
     if (disk.format !== 'raw' && disk.format !== 'qcow2')
       throw cannotBeMovedLive(`disk ${image.imageId} is ${disk.format}; raw and qcow2 can be moved`);
     if (device.inserted?.encrypted) throw cannotBeMovedLive(`disk ${image.imageId} is encrypted`);
@@ -177,6 +174,43 @@ export function findDisks(
   return found;
 }
 
+/** Somebody has put a layer on one of its disks, or plugged another disk in. */
+function noImageOfTheVm(
+  { device, inserted }: BlockDevice,
+  { path, node }: { readonly path: string; readonly node: string },
+  images: readonly VmImage[],
+): DwcpError {
+  for (
+    let layer: unknown = inserted?.image['backing-image'], below = 0;
+    isLayer(layer) && below < MAX_LAYERS;
+    below += 1
+  ) {
+    const { filename } = layer;
+    const image = images.find((each) => each.path === filename);
+    if (image)
+      return onALayer(
+        path,
+        node,
+        `a layer that an external snapshot has put on its disk ${image.imageId} (${image.path})`,
+      );
+    layer = layer['backing-image'];
+  }
+  return cannotBeMovedLive(
+    `its disk ${path} (${device || node}) is none of the VM’s images: unplug it where it was plugged in while the ` +
+      'guest ran, else adopt or define the VM anew',
+  );
+}
+
+function onALayer(path: string, node: string, what: string): DwcpError {
+  return cannotBeMovedLive(
+    `it writes to ${path} (${node}), ${what}: merge the layers (block-commit), or start it anew on that file`,
+  );
+}
+
+function isLayer(layer: unknown): layer is Readonly<Record<string, unknown>> {
+  return typeof layer === 'object' && layer !== null;
+}
+
 /**
  * The destination's command is made of this one, each disk's path exchanged for its place there: where a disk goes by another, the
  * guest would go on with what lies there. @throws GUEST_REFUSED
@@ -187,11 +221,7 @@ export function assertNamedOnce(
 ): void {
   for (const { node, path } of disks) {
     const times = timesNamed(command, path);
-    if (times === 0)
-      throw cannotBeMovedLive(
-        `it writes to ${path} (${node}), which its command line does not name, as behind an external snapshot: merge the ` +
-          'layers (block-commit), or start it anew on that file',
-      );
+    if (times === 0) throw onALayer(path, node, 'which its command line does not name, as behind an external snapshot');
     if (times > 1) throw cannotBeMovedLive(`its command line names ${path} ${times} times: name each disk once`);
   }
 }

@@ -3,7 +3,7 @@
  * disk that takes no more. The run state says it too late: a migration puts its own in that place. A reset, and a stop that QEMU
  * makes for its migration, are no news.
  */
-import { DwcpError } from '../../model/errors';
+import { DwcpError, hasCode } from '../../model/errors';
 import type { QmpClient } from './qmp-client';
 import type { QmpEvent } from './qmp-schemas';
 
@@ -20,7 +20,7 @@ const ENDED_BY: Readonly<Record<string, string>> = {
 const STATES: Readonly<
   Record<string, readonly [code: 'GUEST_PAUSED' | 'GUEST_POWERED_OFF', why: string, hint?: string]>
 > = {
-  shutdown: ['GUEST_POWERED_OFF', 'The guest has powered itself off', END_ITS_QEMU],
+  shutdown: ['GUEST_POWERED_OFF', 'The guest has powered itself off, or was reset under -no-reboot', END_ITS_QEMU],
   'guest-panicked': ['GUEST_PAUSED', 'The guest has panicked', 'Reset it (`system_reset`, `cont`), or end its QEMU'],
   'io-error': [
     'GUEST_PAUSED',
@@ -59,6 +59,13 @@ export class GuestNews {
   /** Why its QEMU has ended, where it was told to; undefined where it has crashed, or was killed. */
   get poweredOff(): DwcpError | undefined {
     return this.#poweredOff;
+  }
+
+  /** What is said of a guest that stands still, with what was heard of how it came to that. */
+  told(state: unknown): unknown {
+    const heard = this.stopped;
+    if (!heard || !hasCode(state, heard.code)) return state;
+    return new DwcpError(heard.code, heard.message, { side: 'source', hint: state.hint, cause: state });
   }
 
   close(): void {

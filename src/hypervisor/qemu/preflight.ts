@@ -10,6 +10,7 @@ import type { GuestSpec } from '../../model/guest';
 import { cannotRunHere } from '../../model/guest-refusals';
 import { formatBytes } from '../../model/units';
 import { filesOf } from './allowed-options';
+import { machineOf } from './guest-command';
 import type { GuestPolicy } from './guest-policy';
 import { mayUse } from './guest-user';
 import { assertKvm } from './kvm-use';
@@ -110,17 +111,25 @@ function valueOf(command: readonly string[], flag: string): string | undefined {
   return at < 0 ? undefined : command[at + 1];
 }
 
-/** As the command names it: a version, or an alias that this host's QEMU has. */
-function machineOf(command: readonly string[]): string | undefined {
-  const value = valueOf(command, '-M') ?? valueOf(command, '-machine');
-  const [first = '', ...rest] = (value ?? '').split(',');
-  if (first !== '' && !first.includes('=')) return first;
-  return [first, ...rest].find((part) => part.startsWith('type='))?.slice('type='.length);
-}
-
 function acceleratorOf(command: readonly string[]): string[] {
   const value = valueOf(command, '-accel');
   return value === undefined ? [] : ['-accel', value];
+}
+
+/**
+ * By which version a guest's machine goes that its command names by an alias, or not at all; undefined where the command says it, or this
+ * host has no such QEMU that could.
+ */
+export async function machineMeant(
+  command: readonly string[],
+  { qemuFolder }: Pick<GuestPolicy, 'qemuFolder'>,
+): Promise<string | undefined> {
+  const named = machineOf(command);
+  const machines = await help(programPath(command, qemuFolder), '-machine', 'help').catch(() => '');
+  const lines = machines.split('\n');
+  if (named === undefined) return lines.find((line) => line.includes('(default)'))?.split(/\s/, 1)[0];
+  const line = lines.find((each) => each.split(/\s/, 1)[0] === named);
+  return /\(alias of (\S+)\)/.exec(line ?? '')?.[1];
 }
 
 /** What a program says of itself; asked once for as long as this process lives. */

@@ -130,7 +130,7 @@ export class SourceGuest implements GuestPort {
 
   /** Sets QEMU's migration going: memory comes to the image file and is named as it changes. */
   async startMemory({ path, ramBlocks, blankPages, settled, autoConverge, events }: MemoryStart): Promise<void> {
-    await assertRunning(this.#qmp);
+    await this.#assertRunning();
     this.#memory = new GuestMemory(path, new RamLayout(ramBlocks), blankPages, settled, events);
     this.#outgoing = new OutgoingMigration(
       this.#qmp,
@@ -147,7 +147,7 @@ export class SourceGuest implements GuestPort {
    * its way, or when that takes long.
    */
   async startWhole(take: (chunk: Buffer) => Promise<void>, { autoConverge }: Convergence): Promise<void> {
-    await assertRunning(this.#qmp);
+    await this.#assertRunning();
     let chunksOnTheWay = 0;
     const outgoing = new OutgoingMigration(
       this.#qmp,
@@ -225,6 +225,14 @@ export class SourceGuest implements GuestPort {
     if (!this.#outgoing) throw new DwcpError('INTERNAL', 'the guest’s memory has not been started');
     await assertNoJobs(this.#qmp);
     await this.#outgoing.letSwitchOver(stopped);
+  }
+
+  async #assertRunning(): Promise<void> {
+    try {
+      await assertRunning(this.#qmp);
+    } catch (error) {
+      throw this.#news.told(error);
+    }
   }
 
   /** Whether nothing but a `cont` lets the guest go on any more: its migration has completed, or its QEMU is gone. */

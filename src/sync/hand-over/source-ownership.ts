@@ -74,7 +74,7 @@ export class SourceOwnership {
           { side: 'source' },
         );
       const needsFiles = await markFiles(files, pool);
-      const { command } = vm.guest;
+      const command = await holder.commandElsewhere(vm.guest);
       const stoppedGuest = { command, diskPaths, rawDisks: [...rawDisks], needsFiles, ...(bridges && { bridges }) };
       return { vm, images: await withHeldBytes(images), stoppedGuest };
     }
