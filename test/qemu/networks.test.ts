@@ -80,6 +80,13 @@ describeWhere([needsRoot(), needsQemu(), needsProgram('ip', 'iproute2', '/usr/sb
         OF_BRIDGE,
         /"br-web" is none of the networks.*guestNetworks \(br-web=bridge:BRIDGE/,
       ],
+      [
+        'no helper',
+        `${BRIDGE} && mount -t tmpfs tmpfs /usr/lib/qemu`,
+        ['br-web=vmbr3'],
+        OF_BRIDGE,
+        /network br-web .*qemu-bridge-helper is missing: install it/,
+      ],
       ['a bridge that QEMU’s helper may not use', BRIDGE, ['br-web=vmbr3'], OF_BRIDGE, /acl file|bridge\.conf/],
       [
         'no tap',

@@ -124,6 +124,11 @@ test.each([
 test.each([
   [['-vnc', 'localhost:7,share=ignore'], ['-vnc', 'unix:/run/vnc.sock,share=ignore'], '/run/vnc.sock'],
   [['-vnc', 'unix:/run/web.vnc,password=on'], ['-vnc', 'unix:/run/vnc.sock,password=on'], '/run/vnc.sock'],
+  [
+    ['-serial', 'tcp::4444,server,nowait,nodelay'],
+    ['-serial', 'unix:/run/serial.sock,server=on,wait=off'],
+    '/run/serial.sock',
+  ],
   [['-serial', 'telnet::4444,server=on'], ['-serial', 'unix:/run/serial.sock,server=on,wait=off'], '/run/serial.sock'],
   [
     ['-chardev', 'socket,id=c,host=::1,port=4444,server=on,telnet=on'],

@@ -113,11 +113,12 @@ export async function startGuestProcess(
 
 function doesNotStart(code: 'QEMU_REFUSED' | 'QEMU_UNREACHABLE', what: string, { user }: GuestPolicy): DwcpError {
   const hint =
-    user && what.endsWith('Permission denied')
+    user && /(Permission denied|Operation not permitted)(;|$)/.test(what)
       ? {
           hint:
             `It runs as ${user.name}: let that user read the file and pass the folders above it, ` +
-            'and write its disks (docs/security.md)',
+            'and write its disks (docs/security.md); a tap is given to it by `ip tuntap add NAME mode tap user ' +
+            `${user.name}\``,
         }
       : {};
   return new DwcpError(code, what, hint);

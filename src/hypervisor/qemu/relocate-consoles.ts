@@ -119,8 +119,9 @@ export class Consoles {
     const port = this.#ports.shift();
     const place = port ? undefined : this.#places.place(`/${option}.sock`);
     this.#tell(option, was, port ? portText(port) : (place ?? ''));
-    const pairs = this.#pairs(given.filter(({ key }) => KEPT.has(key) || key === 'logfile' || key === 'server'));
-    return `${port ? `${kind}:${portText(port)}` : `unix:${place ?? ''}`},${printOptionText({ pairs: unwaiting(pairs) })}`;
+    const kept = this.#pairs(given.filter(({ key }) => KEPT.has(key) || key === 'logfile' || key === 'server'));
+    const pairs = unwaiting(port ? kept : withoutProtocol(kept));
+    return `${port ? `${kind}:${portText(port)}` : `unix:${place ?? ''}`},${printOptionText({ pairs })}`;
   }
 
   #chardev(value: string): string {
