@@ -4,6 +4,7 @@
  */
 import { statfs } from 'node:fs/promises';
 import { activityInfo } from '@temporalio/activity';
+import { lockHolder } from '../src/hypervisor/file-locks';
 import type { GuestPolicy } from '../src/hypervisor/qemu/guest-policy';
 import { prepareGuest, prepareStoppedGuest } from '../src/hypervisor/qemu/prepare-guest';
 import type { ActivityInput } from '../src/model/activity-inputs';
@@ -13,12 +14,13 @@ import { BLOCK_SIZE_BYTES, type ImageSpec, looksOf, type VmImage } from '../src/
 import { isOpenState } from '../src/model/ownership-machine';
 import { GRANT_LIFETIME_MS } from '../src/model/timing';
 import { formatBytes } from '../src/model/units';
-import type { BaselineListing, BaselineStore } from '../src/store/baselines';
+import { type BaselineListing, type BaselineStore, ownerOf } from '../src/store/baselines';
 import { inSlices } from '../src/store/in-slices';
 import type { OwnedVm } from '../src/store/ownership-journal';
-import type { VmRegistry } from '../src/store/vm-registry';
+import type { VmRecord, VmRegistry } from '../src/store/vm-registry';
 import type { CodecPool } from '../src/sync/codec/codec-pool';
 import { endIdleDirect } from '../src/sync/destination/direct-sessions';
+import { type PlacedImage, placeImages, sizeOfDevice } from '../src/sync/destination/disk-places';
 import type { DestinationHub } from '../src/sync/destination-hub';
 import { inDoubtUnlessRefused } from '../src/sync/hand-over/in-doubt';
 import { destinationStep } from '../src/sync/hand-over/own-step';
@@ -47,6 +49,8 @@ export interface DestinationDependencies {
   readonly auditHead?: AuditHeadNow | undefined;
   readonly keepBaselineCopy: string;
   readonly storeLimit: number;
+  /** Where disks come to lie that have no place here yet. */
+  readonly diskPlaces: string;
   /** Settles at once what closed migrations have left of a VM, instead of waiting for the next sweep. */
   readonly settle: (vmId: string) => Promise<void>;
 }
@@ -70,6 +74,22 @@ export function createDestinationActivities(deps: DestinationDependencies) {
       : hub.incoming.otherOf(vm.vmId, migrationId);
   }
 
+  /** Where the images come to lie. Once that is on record they are this migration's, and what lies there is too. */
+  async function placesFor(
+    input: ActivityInput<'prepareDestination'>,
+    known: VmRecord | undefined,
+  ): Promise<readonly PlacedImage[]> {
+    const { migrationId, vmId, images, fence, diskMap = '', overwriteDisks = false } = input;
+    const arriving = [];
+    for (const id of await hub.incoming.list()) {
+      const record = (await hub.incoming.find(id))?.record;
+      if (id === migrationId && record?.fence === fence) return measured(record.images);
+      if (record && id !== migrationId) arriving.push(...record.images);
+    }
+    const wanted = { vmId, images, owner: ownerOf(input), diskMap, overwriteDisks };
+    return placeImages(wanted, known, { registry, store, template: deps.diskPlaces, arriving, lockHolder });
+  }
+
   /** Inside the VM's lock: the record first, then the promise. A record without one is swept up; a promise without one would never be. */
   async function promise(
     vm: OwnedVm,
@@ -91,7 +111,7 @@ export function createDestinationActivities(deps: DestinationDependencies) {
     if (known?.presence === 'here') throw new DwcpError('VM_EXISTS', `VM ${vmId} lives on host ${deps.hostId} already`);
     if (mode === 'migrate' && (await vm.fence()) > fence)
       throw new DwcpError('FENCED', `Host ${deps.hostId} has seen a newer migration of ${vmId}`);
-    const images = input.images.map((image) => ({ ...image, path: registry.imagePath(known, vmId, image.imageId) }));
+    const images = await placesFor(input, known);
     registry.assertPlaces(images);
     await assertSpace(deps.dataDir, images, store, vmId);
     const generation = Math.max(input.generation, known?.generation ?? 0) + 1;
@@ -110,7 +130,8 @@ export function createDestinationActivities(deps: DestinationDependencies) {
       generation,
       sourceHost,
       workflowId,
-      images,
+      images: images.map(({ imageId, kind, sizeBytes, path }) => ({ imageId, kind, sizeBytes, path })),
+      ...(input.overwriteDisks === true && { overwriteDisks: true }),
     });
     if (mode === 'migrate' && own.state === 'none') await own.happened('prepare', fence);
     return grant('session', migrationId, sourceHost);
@@ -152,6 +173,8 @@ export function createDestinationActivities(deps: DestinationDependencies) {
             );
             await migration.beginGuestAhead();
             let blocks = 0;
+            // What else lies on a device is not held of the image.
+            if (state === 'empty') return { imageId: input.imageId, state, heldBytes: 0 };
             await inSlices(held.blocks, COUNTED_AT_ONCE, (first, end) => {
               for (let block = first; block < end; block += 1) if (!held.isZero(block)) blocks += 1;
             });
@@ -207,7 +230,8 @@ export function createDestinationActivities(deps: DestinationDependencies) {
             );
             const kept = [];
             for (const { imageId, path } of images) {
-              const living = { vmId: input.vmId, imageId, imagePath: path };
+              const besidePath = registry.copyPlace(input.vmId, { imageId, path });
+              const living = { vmId: input.vmId, imageId, imagePath: path, besidePath };
               const copy = await keepBaselineCopy(living, deps.keepBaselineCopy, store, pool, signal).catch(
                 (error: unknown): KeptCopy => ({ kept: 'no', reason: messageOf(error) }),
               );
@@ -239,10 +263,15 @@ export function createDestinationActivities(deps: DestinationDependencies) {
 
 export type DestinationActivities = ReturnType<typeof createDestinationActivities>;
 
+/** What is on record, with how large a device is now. */
+async function measured(images: readonly (ImageSpec & { readonly path: string })[]): Promise<readonly PlacedImage[]> {
+  return Promise.all(images.map(async (image) => ({ ...image, ...(await sizeOfDevice(image.path)) })));
+}
+
 /** Refuses early what a full disk would refuse late: counts what the baseline in place gives back. */
 async function assertSpace(
   dataDir: string,
-  images: readonly ImageSpec[],
+  images: readonly PlacedImage[],
   store: BaselineStore,
   vmId: string,
 ): Promise<void> {
@@ -250,7 +279,8 @@ async function assertSpace(
   const held = (await store.list())
     .filter((record) => record.vmId === vmId)
     .reduce((sum, record) => sum + record.allocatedBytes, 0);
-  const smallest = images.reduce((sum, image) => sum + image.sizeBytes, 0) * ASSUMED_USED_SHARE - held;
+  const inFiles = images.filter(({ deviceBytes }) => deviceBytes === undefined);
+  const smallest = inFiles.reduce((sum, image) => sum + image.sizeBytes, 0) * ASSUMED_USED_SHARE - held;
   const free = disk.bavail * disk.bsize;
   if (smallest > free)
     throw new DwcpError(

@@ -266,6 +266,7 @@ export class TransferFlow {
   async #prepareDestination(): Promise<void> {
     const { migrationId, vmId, sourceHost, destinationHost, mode } = this.state.identity;
     const { images, fence, generation, guest, stoppedGuest } = this.prepared;
+    const { diskMap, overwriteDisks } = this.options;
     this.#asked = true;
     const call = {
       activityId: 'prepare-destination',
@@ -277,6 +278,8 @@ export class TransferFlow {
       ...looksOf(this.prepared),
       ...(guest && { guest }),
       ...(stoppedGuest && { stoppedGuest }),
+      ...(diskMap !== '' && { diskMap }),
+      ...(overwriteDisks && { overwriteDisks }),
     };
     this.authority.extend({ fence, prepared });
     const destination = await onDestination(destinationHost, 'quick', call, this.authority).prepareDestination({

@@ -235,6 +235,7 @@ async function createWorker(
         say,
         keepBaselineCopy: options.keepBaselineCopy,
         storeLimit: options.storeLimit,
+        diskPlaces: options.diskPlaces,
         settle,
       }),
     },

@@ -6,15 +6,15 @@ import { join } from 'node:path';
 import { DwcpError, toDwcpError } from '../model/errors';
 import { type GuestDefinition, type RamBlock, RamLayout } from '../model/guest';
 import type { GuestHardware } from '../model/guest-hardware';
-import type { VmImage } from '../model/image';
+import { type VmImage, wholeSectors } from '../model/image';
 import type { InspectedGuest, InspectedImage, VmActivator, VmHolder } from './contract';
 import { ImageFilesDriver } from './image-files';
 import { OWN_HOST } from './qemu/allowance';
-import { assertAllowed } from './qemu/allowed-options';
+import { assertAllowed, filesOf } from './qemu/allowed-options';
 import { arrivingAllowance } from './qemu/arriving-allowance';
 import { layersOf, qcow2SizeBytes } from './qemu/disk-format';
 import { guestOwn } from './qemu/guest-command';
-import { lendDisks, settleGuest, settleRunning } from './qemu/guest-places';
+import { lendDisks, settleGuest, settleRunning, takeBackDevices } from './qemu/guest-places';
 import type { GuestPolicy } from './qemu/guest-policy';
 import { quitGuest } from './qemu/guest-process';
 import { IncomingGuest } from './qemu/incoming-guest';
@@ -94,7 +94,8 @@ export class HostDriver extends ImageFilesDriver implements VmHolder, VmActivato
     for (const [index, { path }] of disks.entries())
       if (sizes[index] !== undefined) await layersOf(path, this.#policy.folders);
     return {
-      images: files.map((image, index) => ({ ...image, sizeBytes: sizes[index] ?? image.sizeBytes })),
+      // A raw file as its QEMU sees it.
+      images: files.map((image, index) => ({ ...image, sizeBytes: sizes[index] ?? wholeSectors(image.sizeBytes) })),
       rawDisks: disks.flatMap(({ imageId }, index) => (sizes[index] === undefined ? [] : [imageId])),
     };
   }
@@ -119,6 +120,7 @@ export class HostDriver extends ImageFilesDriver implements VmHolder, VmActivato
 
   async quitGuest(definition: GuestDefinition): Promise<void> {
     await quitGuest(definition.qmpPath);
+    if (this.#policy.user) takeBackDevices(filesOf(definition.command).written, this.#policy.user);
     void askAhead(definition.command, this.#policy);
   }
 

@@ -1,7 +1,7 @@
 /**
  * What each activity takes, by its name: the one source of the types of inputs, and what activities/border.ts holds every call
  * against before any code of the activity runs. Temporal is no wall: whoever reaches its frontend can ask anything of a host.
- * A host's paths are not among it.
+ * A host's paths are not among it, but where an operator wants disks to lie, which the host holds against its own configuration.
  * Numbers are bounded by what the product allows, ids are names, lists and texts have an end, and nothing unknown is let in.
  */
 import { z } from 'zod';
@@ -129,6 +129,9 @@ const DESTINATION_INPUTS = {
     guest: guestSpecSchema.optional(),
     /** Set where the VM is a guest that does not run. */
     stoppedGuest: stoppedGuestSchema.optional(),
+    /** Where the operator wants its disks to lie: a host takes only what its own configuration names (imageRoots). */
+    diskMap: z.string().max(4096).optional(),
+    overwriteDisks: z.boolean().optional(),
     force: z.boolean(),
   }),
   checkBaseline: ofMigration.extend({ imageId: imageIdSchema, useBaseline: z.boolean() }),
@@ -158,7 +161,17 @@ const CONTROL_INPUTS = {
     fence: countSchema.optional(),
     /** What the destination is to prepare for. */
     prepared: DESTINATION_INPUTS.prepareDestination
-      .pick({ vmType: true, tenant: true, uuid: true, generation: true, images: true, guest: true, stoppedGuest: true })
+      .pick({
+        vmType: true,
+        tenant: true,
+        uuid: true,
+        generation: true,
+        images: true,
+        guest: true,
+        stoppedGuest: true,
+        diskMap: true,
+        overwriteDisks: true,
+      })
       .optional(),
     /** Signed by an operator. */
     request: signedLineSchema.optional(),

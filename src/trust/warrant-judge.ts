@@ -17,7 +17,17 @@ import { openSigned } from './signed-text';
 /** Fields of inputs that have to be what the warrant says, where an input has them. */
 const BOUND = ['migrationId', 'vmId', 'sourceHost', 'destinationHost', 'fence'] as const;
 /** What the destination makes room for, and what it will run. */
-const PREPARED = ['vmType', 'tenant', 'uuid', 'generation', 'images', 'guest', 'stoppedGuest'] as const;
+const PREPARED = [
+  'vmType',
+  'tenant',
+  'uuid',
+  'generation',
+  'images',
+  'guest',
+  'stoppedGuest',
+  'diskMap',
+  'overwriteDisks',
+] as const;
 
 export interface JudgeParts {
   readonly hostId: string;

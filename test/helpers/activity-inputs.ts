@@ -68,6 +68,8 @@ export const GOOD: Readonly<Record<ActivityName, unknown>> = {
     images: [{ imageId: 'vda', kind: 'disk', sizeBytes: 65_536 }],
     guest,
     stoppedGuest: { command: ['qemu'], diskPaths: { vda: '/vda' }, rawDisks: ['vda'] },
+    diskMap: 'vda=/dev/vg0/web',
+    overwriteDisks: true,
     force: false,
   },
   checkBaseline: { migrationId: 'm1', imageId: 'vda', useBaseline: true },

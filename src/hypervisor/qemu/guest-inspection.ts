@@ -6,8 +6,9 @@ import { existsSync, statSync } from 'node:fs';
 import { DwcpError, hasCode, messageOf } from '../../model/errors';
 import type { DiskFormat, GuestSpec, SharedFile } from '../../model/guest';
 import { cannotBeMovedLive } from '../../model/guest-refusals';
-import { SECTOR_BYTES, type VmImage } from '../../model/image';
+import type { VmImage } from '../../model/image';
 import type { InspectedGuest } from '../contract';
+import { assertNamedAsDevice } from '../image-files';
 import { OWN_HOST } from './allowance';
 import { assertAllowed, filesOf } from './allowed-options';
 import { guestDiskOf } from './disk-export';
@@ -58,7 +59,7 @@ export async function inspectRunningGuest(
   assertAllowed(named, OWN_HOST, { side: 'source' });
   const found = await findDisks(qmp, images, force ? 'leave them' : 'refuse');
   assertNamedOnce(named, found);
-  assertWholeSectors(found);
+  for (const { path } of found) assertNamedAsDevice(path);
   const machine = String(await qmp.execute('qom-get', { path: '/machine', property: 'type' })).replace(/-machine$/, '');
   const command = pinMachine(named, machine);
   await assertStreams(qmp);
@@ -155,20 +156,6 @@ export function assertNamedOnce(
           'layers (block-commit), or start it anew on that file',
       );
     if (times > 1) throw cannotBeMovedLive(`its command line names ${path} ${times} times: name each disk once`);
-  }
-}
-
-/** QEMU rounds a raw file's size up, and the file and the disk would never be equal. @throws GUEST_REFUSED with the mend */
-function assertWholeSectors(
-  disks: readonly { readonly imageId: string; readonly path: string; readonly format: DiskFormat }[],
-): void {
-  for (const { imageId, path, format } of disks) {
-    const size = statSync(path, { throwIfNoEntry: false })?.size ?? 0;
-    if (format === 'raw' && size % SECTOR_BYTES !== 0)
-      throw cannotBeMovedLive(
-        `disk ${imageId} (${path}) has ${size} bytes, which is no multiple of ${SECTOR_BYTES}; ` +
-          `\`truncate -s %${SECTOR_BYTES}\` pads it with zeros, also while the guest runs`,
-      );
   }
 }
 

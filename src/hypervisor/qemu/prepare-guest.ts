@@ -13,25 +13,32 @@ import {
 import type { GuestHardware } from '../../model/guest-hardware';
 import { cannotRunHere } from '../../model/guest-refusals';
 import type { ImageSpec, VmImage } from '../../model/image';
+import { isDevicePath } from '../../system/block-device';
 import type { Allowance } from './allowance';
 import { assertAllowed } from './allowed-options';
 import { arrivingAllowance } from './arriving-allowance';
+import { hasRoomForSize, namedFormat } from './guest-disks';
 import type { GuestPolicy } from './guest-policy';
 import { assertCanRun, assertCanStart } from './preflight';
 import { rehearse, scratchDisks } from './rehearse';
 import { type RelocatedDisk, relocate } from './relocate';
 import { runPlaces } from './run-places';
 
+/** An image at its place here. */
+export interface ImageHere extends VmImage {
+  /** Where that is a device: how large that is. */
+  readonly deviceBytes?: number | undefined;
+}
+
 export interface GuestPlace {
   readonly vmId: string;
-  /** The VM's images, at their places here. */
-  readonly images: readonly VmImage[];
+  readonly images: readonly ImageHere[];
   readonly runFolder: string;
   readonly policy: GuestPolicy;
 }
 
 export interface StoppedPlace extends GuestPlace {
-  readonly images: readonly (VmImage & ImageSpec)[];
+  readonly images: readonly (ImageHere & ImageSpec)[];
   /** Where the VM is tried out. */
   readonly tryFolder: string;
 }
@@ -92,9 +99,10 @@ function commandHere(
   isRaw: (imageId: string) => boolean,
 ): { readonly command: string[]; readonly allowance: Allowance } {
   const disks = images.filter(({ kind }) => kind === 'disk');
-  const places = disks.flatMap(({ imageId, path }): RelocatedDisk[] =>
-    Object.hasOwn(diskPaths, imageId) ? [{ from: diskPaths[imageId] ?? '', to: path, raw: isRaw(imageId) }] : [],
-  );
+  const places = disks.flatMap((disk): RelocatedDisk[] => {
+    const from = Object.hasOwn(diskPaths, disk.imageId) ? diskPaths[disk.imageId] : undefined;
+    return from === undefined ? [] : [relocated(disk, from, isRaw(disk.imageId), command)];
+  });
   const allowance = arrivingAllowance(
     policy,
     disks.map(({ path }) => path),
@@ -103,6 +111,26 @@ function commandHere(
   const moved = relocate(command, places, runFolder);
   assertAllowed(moved, allowance, SIDE);
   return { command: moved, allowance };
+}
+
+/** @throws GUEST_REFUSED where its command has no word for what the place takes */
+function relocated(
+  { imageId, path: to, sizeBytes = 0, deviceBytes = 0 }: ImageHere,
+  from: string,
+  raw: boolean,
+  command: readonly string[],
+): RelocatedDisk {
+  if (!raw && isDevicePath(to) && namedFormat(command, from) === 'qcow2')
+    throw cannotRunHere(
+      `its disk ${imageId} comes as the QCOW2 file that it is (encrypted, or with internal snapshots), which is put into a ` +
+        `file only: --disk-map ${imageId}=file`,
+    );
+  if (deviceBytes <= sizeBytes) return { from, to, raw };
+  if (hasRoomForSize(command, from)) return { from, to, raw, shownBytes: sizeBytes };
+  throw cannotRunHere(
+    `its disk ${imageId} has ${sizeBytes} bytes, and ${to} has ${deviceBytes}: its command names a -blockdev driver=file without a ` +
+      'raw node above it, so it would see the difference; take a device of the same size, or a file',
+  );
 }
 
 function understood<T>(
