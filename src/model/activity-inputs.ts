@@ -6,6 +6,7 @@
  */
 import { z } from 'zod';
 import { destinationSchema } from './destination';
+import { diskMapSchema } from './disk-map';
 import { ERROR_CODES, type ErrorCode } from './error-codes';
 import { guestSpecSchema, stoppedGuestSchema } from './guest';
 import { rootsSchema, takenOverSchema } from './hand-over';
@@ -130,7 +131,7 @@ const DESTINATION_INPUTS = {
     /** Set where the VM is a guest that does not run. */
     stoppedGuest: stoppedGuestSchema.optional(),
     /** Where the operator wants its disks to lie: a host takes only what its own configuration names (imageRoots). */
-    diskMap: z.string().max(4096).optional(),
+    diskMap: diskMapSchema.optional(),
     overwriteDisks: z.boolean().optional(),
     force: z.boolean(),
   }),

@@ -2,6 +2,7 @@
  * Where disks come to lie at their destination, as an operator says it: `vda=/dev/vg0/web-7,vdb=file` for one migration, and for a host
  * a template such as `/dev/vg0/{vm}-{disk}`. Text to places only; whether the host lets them be is the host's own to say.
  */
+import { z } from 'zod';
 import { imageIdSchema } from './ids';
 import { listOf } from './option-text';
 import { ownValue } from './own-value';
@@ -29,6 +30,19 @@ export function parseDiskMap(text: string): ReadonlyMap<string, string> {
   }
   return places;
 }
+
+/** As text that can be read. */
+export const diskMapSchema = z
+  .string()
+  .max(4096)
+  .refine((text) => {
+    try {
+      parseDiskMap(text);
+      return true;
+    } catch {
+      return false;
+    }
+  }, 'a disk map is such as vda=/dev/vg0/web');
 
 /** Written so that it says itself where it leads. */
 function isPlain(path: string): boolean {

@@ -24,7 +24,7 @@ describeWhere([needsQemu(), needsAssembler(), needsLoopDevices()])('a running gu
   beforeAll(async () => {
     guest = buildCountingGuest(PAGES, { pagesPerTick: 8 }, DISK_BYTES);
     [deviceOnB, largerOnB] = [new LoopDevice(DISK_BYTES), new LoopDevice(DISK_BYTES + 1024 * 1024)];
-    lab = await sharedLab({ bArgs: ['--image-roots', `${deviceOnB.path},${largerOnB.path}`] })();
+    lab = await sharedLab({ own: true, bArgs: ['--image-roots', `${deviceOnB.path},${largerOnB.path}`] })();
   }, 60_000);
 
   async function start(vmId: string, path: string, command: readonly string[]): Promise<void> {

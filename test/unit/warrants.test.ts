@@ -15,8 +15,8 @@ import { identityOf } from '../helpers/identities';
 
 const IDENTITY = { migrationId: 'm1', vmId: 'vm', sourceHost: 'a', destinationHost: 'b' };
 const { fence: _fence, ...WITHOUT_FENCE } = GOOD.prepareDestination as ActivityInput<'prepareDestination'>;
-const { generation, images, guest, stoppedGuest, vmType, tenant } = WITHOUT_FENCE;
-const PREPARED = { generation, images, guest, stoppedGuest, vmType, tenant };
+const { generation, images, guest, stoppedGuest, vmType, tenant, diskMap, overwriteDisks } = WITHOUT_FENCE;
+const PREPARED = { generation, images, guest, stoppedGuest, vmType, tenant, diskMap, overwriteDisks };
 
 let trust: TrustFolder;
 let a: PeerTrust;
@@ -158,6 +158,8 @@ describe('a host does', () => {
       { images: [] },
       { stoppedGuest: { command: ['sh'], diskPaths: {}, rawDisks: [] } },
       { guest: undefined },
+      { diskMap: 'vda=/dev/sda' },
+      { overwriteDisks: undefined },
       { sourceHost: 'c' },
     ];
     for (const change of changes)

@@ -11,7 +11,7 @@ import type { InspectedGuest } from '../contract';
 import { assertNamedAsDevice } from '../image-files';
 import { OWN_HOST } from './allowance';
 import { assertAllowed, filesOf } from './allowed-options';
-import { guestDiskOf } from './disk-export';
+import { fileBehind, guestDiskOf } from './disk-export';
 import { guestOwn, pinMachine } from './guest-command';
 import { nameFormats, timesNamed } from './guest-disks';
 import { standsIn } from './guest-news';
@@ -163,7 +163,7 @@ export function assertNamedOnce(
 export async function formatsIn(qmp: QmpClient): Promise<(path: string) => string | undefined> {
   const formats = new Map(
     (await qmp.execute('query-block')).flatMap(({ inserted }) =>
-      inserted ? [[inserted.image.filename, inserted.drv] as const] : [],
+      inserted ? [[fileBehind(inserted.image.filename), inserted.drv] as const] : [],
     ),
   );
   return (path) => formats.get(path);
@@ -172,7 +172,7 @@ export async function formatsIn(qmp: QmpClient): Promise<(path: string) => strin
 /** Read-only drives that lie in files: what the guest has read of them is in its memory, and in the file on both hosts. */
 async function sharedFilesOf(qmp: QmpClient): Promise<SharedFile[]> {
   const paths = (await qmp.execute('query-block')).flatMap(({ inserted }) =>
-    inserted?.ro ? [inserted.image.filename] : [],
+    inserted?.ro ? [fileBehind(inserted.image.filename)] : [],
   );
   const sized = [...new Set(paths)].map((path) => ({
     path,
