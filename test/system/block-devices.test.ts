@@ -6,6 +6,7 @@ import { execFileSync } from 'node:child_process';
 import { appendFileSync, copyFileSync, mkdirSync, readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { startGuestProcess } from '../../src/hypervisor/qemu/guest-process';
+import { runPlaces } from '../../src/hypervisor/qemu/run-places';
 import { VmRegistry } from '../../src/store/vm-registry';
 import { AS_OWN, ask, countingCommand, expectCounting, isRunning, rememberFolder } from '../helpers/guest-lab';
 import { type Lab, type LabHost, sharedLab } from '../helpers/lab';
@@ -20,11 +21,16 @@ describeWhere([needsQemu(), needsAssembler(), needsLoopDevices()])('a running gu
   let guest: CountingGuest;
   let deviceOnB: LoopDevice;
   let largerOnB: LoopDevice;
+  let stillOnB: LoopDevice;
   let lab: Lab;
   beforeAll(async () => {
     guest = buildCountingGuest(PAGES, { pagesPerTick: 8 }, DISK_BYTES);
-    [deviceOnB, largerOnB] = [new LoopDevice(DISK_BYTES), new LoopDevice(DISK_BYTES + 1024 * 1024)];
-    lab = await sharedLab({ own: true, bArgs: ['--image-roots', `${deviceOnB.path},${largerOnB.path}`] })();
+    deviceOnB = new LoopDevice(DISK_BYTES);
+    [largerOnB, stillOnB] = [new LoopDevice(DISK_BYTES + 1024 * 1024), new LoopDevice(DISK_BYTES + 4096)];
+    lab = await sharedLab({
+      own: true,
+      bArgs: ['--image-roots', [deviceOnB, largerOnB, stillOnB].map(({ path }) => path).join()],
+    })();
   }, 60_000);
 
   async function start(vmId: string, path: string, command: readonly string[]): Promise<void> {
@@ -116,6 +122,38 @@ describeWhere([needsQemu(), needsAssembler(), needsLoopDevices()])('a running gu
     expect(again.images.find(({ kind }) => kind === 'disk')).toMatchObject({ began: 'baseline' });
     largerOnB.expectThere();
     expectNoFilesIn('/dev');
+    await lab.untilClean();
+  }, 120_000);
+
+  test('that does not run moves onto a larger device, starts there, and back', async () => {
+    const folder = lab.vmFolder('still');
+    mkdirSync(folder, { recursive: true });
+    const disk = join(folder, 'disk.img');
+    copyFileSync(guest.image, disk);
+    const device = stillOnB.path;
+    const command = countingCommand(disk);
+    const registry = new VmRegistry(lab.a.dataDir);
+    await registry.put({
+      vmId: 'still',
+      images: [{ imageId: 'vda', kind: 'disk', path: disk }],
+      presence: 'here',
+      generation: 0,
+      guest: { command, qmpPath: runPlaces(registry.runFolder('still')).qmpPath },
+    });
+    await lab.result(await lab.migrate('still', { diskMap: `vda=${device}` }));
+    expectEqual(device, `${disk}.dwcp-baseline`);
+    rememberFolder(lab.folder, lab.a.dataDir, lab.b.dataDir);
+    const onB = new VmRegistry(lab.b.dataDir);
+    const { guest: there } = await onB.get('still');
+    const { qmp } = await startGuestProcess(there!.command, onB.runFolder('still'), AS_OWN);
+    const [seen] = await qmp.execute('query-block');
+    expect(seen?.inserted?.image['virtual-size']).toBe(DISK_BYTES);
+    await qmp.execute('quit').catch(() => undefined);
+    qmp.close();
+    const back = await lab.result(await lab.orchestrator.migrateVm('still', lab.b.hostId, lab.a.hostId));
+    expect(back.images).toMatchObject([{ imageId: 'vda', totalBytes: DISK_BYTES, began: 'baseline' }]);
+    expect(back.images[0]!.deltaHitRate).toBeGreaterThanOrEqual(0.97);
+    expectEqual(disk, device);
     await lab.untilClean();
   }, 120_000);
 
