@@ -3,6 +3,7 @@
  * the image's.
  */
 import { activityInfo, cancellationSignal } from '@temporalio/activity';
+import { lockHolder } from '../src/hypervisor/file-locks';
 import { networksOf } from '../src/hypervisor/qemu/guest-networks';
 import type { GuestPolicy } from '../src/hypervisor/qemu/guest-policy';
 import { prepareGuest, prepareStoppedGuest } from '../src/hypervisor/qemu/prepare-guest';
@@ -11,16 +12,17 @@ import type { ActivityResult } from '../src/model/activity-results';
 import { DwcpError, hasCode, messageOf } from '../src/model/errors';
 import type { GuestConsole } from '../src/model/guest-console';
 import type { Hooks } from '../src/model/hooks';
-import { BLOCK_SIZE_BYTES, looksOf, type VmImage } from '../src/model/image';
+import { BLOCK_SIZE_BYTES, type ImageSpec, looksOf, type VmImage } from '../src/model/image';
 import { isOpenState } from '../src/model/ownership-machine';
 import { GRANT_LIFETIME_MS } from '../src/model/timing';
-import type { BaselineListing, BaselineStore } from '../src/store/baselines';
+import { type BaselineListing, type BaselineStore, ownerOf } from '../src/store/baselines';
 import { inSlices } from '../src/store/in-slices';
 import type { OwnedVm } from '../src/store/ownership-journal';
-import type { VmRegistry } from '../src/store/vm-registry';
+import type { VmRecord, VmRegistry } from '../src/store/vm-registry';
 import type { CodecPool } from '../src/sync/codec/codec-pool';
 import type { DestinationRecord } from '../src/sync/destination/destination-record';
 import { endIdleDirect } from '../src/sync/destination/direct-sessions';
+import { type PlacedImage, placeImages, sizeOfDevice } from '../src/sync/destination/disk-places';
 import { assertRoom } from '../src/sync/destination/room';
 import { assertSameFiles } from '../src/sync/destination/same-files';
 import type { DestinationHub } from '../src/sync/destination-hub';
@@ -53,6 +55,8 @@ export interface DestinationDependencies {
   readonly auditHead?: AuditHeadNow | undefined;
   readonly keepBaselineCopy: string;
   readonly storeLimit: number;
+  /** Where disks come to lie that have no place here yet. */
+  readonly diskPlaces: string;
   /** Settles at once what closed migrations have left of a VM, instead of waiting for the next sweep. */
   readonly settle: (vmId: string) => Promise<void>;
 }
@@ -76,6 +80,22 @@ export function createDestinationActivities(deps: DestinationDependencies) {
     return last && last.migrationId !== migrationId && isOpenState(last.state)
       ? last.migrationId
       : hub.incoming.otherOf(vm.vmId, migrationId);
+  }
+
+  /** Where the images come to lie. Once that is on record they are this migration's, and what lies there is too. */
+  async function placesFor(
+    input: ActivityInput<'prepareDestination'>,
+    known: VmRecord | undefined,
+  ): Promise<readonly PlacedImage[]> {
+    const { migrationId, vmId, images, fence, diskMap = '', overwriteDisks = false } = input;
+    const arriving = [];
+    for (const id of await hub.incoming.list()) {
+      const record = (await hub.incoming.find(id))?.record;
+      if (id === migrationId && record?.fence === fence) return measured(record.images);
+      if (record && id !== migrationId) arriving.push(...record.images);
+    }
+    const wanted = { vmId, images, owner: ownerOf(input), diskMap, overwriteDisks };
+    return placeImages(wanted, known, { registry, store, template: deps.diskPlaces, arriving, lockHolder });
   }
 
   /** Inside the VM's lock: the record first, then the promise. A record without one is swept up; a promise without one would never be. */
@@ -103,10 +123,11 @@ export function createDestinationActivities(deps: DestinationDependencies) {
     if (known?.presence === 'here') throw new DwcpError('VM_EXISTS', `VM ${vmId} lives on host ${deps.hostId} already`);
     if (mode === 'migrate' && (await vm.fence()) > fence)
       throw new DwcpError('FENCED', `Host ${deps.hostId} has seen a newer migration of ${vmId}`);
-    const images = input.images.map((image) => ({ ...image, path: registry.imagePath(known, vmId, image.imageId) }));
+    const images = await placesFor(input, known);
     registry.assertPlaces(images);
     // What has arrived meanwhile takes its room already.
-    if (!record && !input.force) await assertRoom(images, input.allocatedBytes ?? {}, await store.list(), vmId);
+    const inFiles = images.filter(({ deviceBytes }) => deviceBytes === undefined);
+    if (!record && !input.force) await assertRoom(inFiles, input.allocatedBytes ?? {}, await store.list(), vmId);
     const generation = Math.max(input.generation, known?.generation ?? 0) + 1;
     // What was looked at is not looked at again: by now the guest itself may have what it found free.
     const described = record?.fence === fence ? record : await describe(input, images);
@@ -123,7 +144,8 @@ export function createDestinationActivities(deps: DestinationDependencies) {
       generation,
       sourceHost,
       workflowId,
-      images,
+      images: images.map(({ imageId, kind, sizeBytes, path }) => ({ imageId, kind, sizeBytes, path })),
+      ...(input.overwriteDisks === true && { overwriteDisks: true }),
     });
     if (mode === 'migrate' && own.state === 'none') await own.happened('prepare', fence);
     return answer(described.consoles);
@@ -132,7 +154,7 @@ export function createDestinationActivities(deps: DestinationDependencies) {
   /** How a guest is started here. @throws GUEST_REFUSED */
   async function describe(
     { vmId, guest: given, stoppedGuest, force }: ActivityInput<'prepareDestination'>,
-    images: DestinationRecord['images'],
+    images: readonly PlacedImage[],
   ): Promise<Pick<DestinationRecord, 'guest' | 'definition' | 'consoles'>> {
     const [runFolder, tryFolder] = [registry.runFolder(vmId), registry.tryFolder(vmId)];
     const others = (): Promise<(readonly string[])[]> => commandsOfOthers(vmId);
@@ -210,6 +232,8 @@ export function createDestinationActivities(deps: DestinationDependencies) {
             );
             await migration.beginGuestAhead();
             let blocks = 0;
+            // What else lies on a device is not held of the image.
+            if (state === 'empty') return { imageId: input.imageId, state, heldBytes: 0 };
             await inSlices(held.blocks, COUNTED_AT_ONCE, (first, end) => {
               for (let block = first; block < end; block += 1) if (!held.isZero(block)) blocks += 1;
             });
@@ -265,7 +289,8 @@ export function createDestinationActivities(deps: DestinationDependencies) {
             );
             const kept = [];
             for (const { imageId, path } of images) {
-              const living = { vmId: input.vmId, imageId, imagePath: path };
+              const besidePath = registry.copyPlace(input.vmId, { imageId, path });
+              const living = { vmId: input.vmId, imageId, imagePath: path, besidePath };
               const copy = await keepBaselineCopy(living, deps.keepBaselineCopy, store, pool, signal).catch(
                 (error: unknown): KeptCopy => ({ kept: 'no', reason: messageOf(error) }),
               );
@@ -299,4 +324,9 @@ export type DestinationActivities = ReturnType<typeof createDestinationActivitie
 
 function told(consoles: readonly GuestConsole[]): Pick<DestinationRecord, 'consoles'> {
   return consoles.length > 0 ? { consoles: [...consoles] } : {};
+}
+
+/** What is on record, with how large a device is now. */
+async function measured(images: readonly (ImageSpec & { readonly path: string })[]): Promise<readonly PlacedImage[]> {
+  return Promise.all(images.map(async (image) => ({ ...image, ...(await sizeOfDevice(image.path)) })));
 }

@@ -272,6 +272,7 @@ export class TransferFlow {
   async #prepareDestination(): Promise<void> {
     const { migrationId, vmId, sourceHost, destinationHost, mode } = this.state.identity;
     const { images, allocatedBytes, fence, generation, guest, stoppedGuest } = this.prepared;
+    const { diskMap, overwriteDisks } = this.options;
     this.#asked = true;
     const call = {
       activityId: 'prepare-destination',
@@ -284,6 +285,8 @@ export class TransferFlow {
       ...looksOf(this.prepared),
       ...(guest && { guest }),
       ...(stoppedGuest && { stoppedGuest }),
+      ...(diskMap !== '' && { diskMap }),
+      ...(overwriteDisks && { overwriteDisks }),
     };
     this.authority.extend({ fence, prepared });
     const { consoles, ...destination } = await onDestination(

@@ -32,6 +32,8 @@ type Options struct {
 	AutoConverge       *bool    `json:"autoConverge,omitempty"`
 	DirtyPageThreshold *int     `json:"dirtyPageThreshold,omitempty"`
 	Priority           *int     `json:"priority,omitempty"`
+	DiskMap            *string  `json:"diskMap,omitempty"`
+	OverwriteDisks     *bool    `json:"overwriteDisks,omitempty"`
 	Force              *bool    `json:"force,omitempty"`
 }
 

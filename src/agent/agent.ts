@@ -238,6 +238,7 @@ async function createWorker(
         hooks: host.hooks,
         keepBaselineCopy: options.keepBaselineCopy,
         storeLimit: options.storeLimit,
+        diskPlaces: options.diskPlaces,
         settle,
       }),
     },

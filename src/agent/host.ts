@@ -210,8 +210,8 @@ async function openParts(
   addImageRoots([registry.imagesFolder, ...imageRoots]);
   const guestPolicy = guestPolicyOf(options, dataDir);
   const driver = new HostDriver((vmId) => registry.runFolder(vmId), guestPolicy);
-  for (const { images } of await registry.list())
-    for (const { path } of images) await rm(copyPathOf(path), { force: true });
+  for (const { vmId, images } of await registry.list())
+    for (const image of images) await rm(copyPathOf(registry.copyPlace(vmId, image)), { force: true });
   const peers = new PeerPool(options.idleStreamTtl, security?.peers);
   const hub: DestinationHub = new DestinationHub(
     {

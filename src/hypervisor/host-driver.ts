@@ -8,15 +8,15 @@ import { join } from 'node:path';
 import { DwcpError, toDwcpError } from '../model/errors';
 import { type GuestDefinition, type RamBlock, RamLayout } from '../model/guest';
 import type { GuestHardware } from '../model/guest-hardware';
-import type { VmImage } from '../model/image';
+import { type VmImage, wholeSectors } from '../model/image';
 import type { InspectedGuest, MemoryLook, StoppedVm, VmActivator, VmHolder } from './contract';
 import { ImageFilesDriver } from './image-files';
 import { OWN_HOST } from './qemu/allowance';
-import { assertAllowed } from './qemu/allowed-options';
+import { assertAllowed, filesOf } from './qemu/allowed-options';
 import { arrivingAllowance } from './qemu/arriving-allowance';
 import { layersOf, qcow2SizeBytes } from './qemu/disk-format';
 import { guestOwn, pinMachine } from './qemu/guest-command';
-import { lendDisks, settleGuest, settleRunning } from './qemu/guest-places';
+import { lendDisks, settleGuest, settleRunning, takeBackDevices } from './qemu/guest-places';
 import type { GuestPolicy } from './qemu/guest-policy';
 import { quitGuest } from './qemu/guest-process';
 import { bridgesOf } from './qemu/guest-taps';
@@ -112,7 +112,8 @@ export class HostDriver extends ImageFilesDriver implements VmHolder, VmActivato
     // What cannot be served later is refused before anything is sent.
     const images = files.map(async (image, index) => {
       const sizeBytes = sizes[index];
-      if (sizeBytes === undefined) return image;
+      // A raw file as its QEMU sees it.
+      if (sizeBytes === undefined) return { ...image, sizeBytes: wholeSectors(image.sizeBytes) };
       const layers = await layersOf(image.path, this.#policy.folders);
       return { ...image, sizeBytes, allocatedBytes: Math.min(sizeBytes, await allocatedIn(layers)) };
     });
@@ -158,6 +159,7 @@ export class HostDriver extends ImageFilesDriver implements VmHolder, VmActivato
 
   async quitGuest(definition: GuestDefinition): Promise<void> {
     await quitGuest(definition.qmpPath);
+    if (this.#policy.user) takeBackDevices(filesOf(definition.command).written, this.#policy.user);
     void askAhead(definition.command, this.#policy);
   }
 

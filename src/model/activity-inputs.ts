@@ -1,11 +1,12 @@
 /**
  * What each activity takes, by its name: the one source of the types of inputs, and what activities/border.ts holds every call
  * against before any code of the activity runs. Temporal is no wall: whoever reaches its frontend can ask anything of a host.
- * A host's paths are not among it.
+ * A host's paths are not among it, but where an operator wants disks to lie, which the host holds against its own configuration.
  * Numbers are bounded by what the product allows, ids are names, lists and texts have an end, and nothing unknown is let in.
  */
 import { z } from 'zod';
 import { destinationSchema } from './destination';
+import { diskMapSchema } from './disk-map';
 import { ERROR_CODES, type ErrorCode } from './error-codes';
 import { guestSpecSchema, stoppedGuestSchema } from './guest';
 import { rootsSchema, takenOverSchema } from './hand-over';
@@ -140,6 +141,9 @@ const DESTINATION_INPUTS = {
     guest: guestSpecSchema.optional(),
     /** Set where the VM is a guest that does not run. */
     stoppedGuest: stoppedGuestSchema.optional(),
+    /** Where the operator wants its disks to lie: a host takes only what its own configuration names (imageRoots). */
+    diskMap: diskMapSchema.optional(),
+    overwriteDisks: z.boolean().optional(),
     force: z.boolean(),
   }),
   checkBaseline: ofMigration.extend({ imageId: imageIdSchema, useBaseline: z.boolean() }),
@@ -178,6 +182,8 @@ const CONTROL_INPUTS = {
         allocatedBytes: true,
         guest: true,
         stoppedGuest: true,
+        diskMap: true,
+        overwriteDisks: true,
       })
       .optional(),
     /** Signed by an operator. */

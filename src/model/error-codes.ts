@@ -112,6 +112,12 @@ export const ERROR_CODES = {
     'An image cannot be created or written at the destination',
     'Check the path, its rights and the disk, then retry',
   ),
+  PLACE_REFUSED: spec(
+    'permanent',
+    EXIT.refused,
+    'A disk is not put where it was to lie at the destination: that is not there, in use, too small, another’s, or holds something',
+    'Name another place with `--disk-map`, or mend what the message names',
+  ),
   DISK_FULL: spec(
     'operator',
     EXIT.diskFull,

@@ -50,6 +50,11 @@ export function pagesOfBlocks(sizeBytes: number): number {
   return blockCount(sizeBytes) * PAGES_PER_BLOCK;
 }
 
+/** As QEMU sees a raw file of that size: up to a whole sector, the rest of it zeros. */
+export function wholeSectors(bytes: number): number {
+  return Math.ceil(bytes / SECTOR_BYTES) * SECTOR_BYTES;
+}
+
 /** Length of one block: the last of an image may be short. */
 export function blockLength(sizeBytes: number, block: number): number {
   return Math.min(BLOCK_SIZE_BYTES, sizeBytes - block * BLOCK_SIZE_BYTES);
@@ -60,7 +65,13 @@ export const vmImageSchema = z.strictObject({
   kind: imageKindSchema,
   path: z.string().min(1).max(4096).startsWith('/', 'an image path is absolute'),
 });
-export type VmImage = z.infer<typeof vmImageSchema>;
+
+/** As a host keeps it. */
+export const keptImageSchema = vmImageSchema.extend({
+  /** Of a device that is larger: so much of it, from its beginning, is the image. */
+  sizeBytes: imageSpecSchema.shape.sizeBytes.optional(),
+});
+export type VmImage = z.infer<typeof keptImageSchema>;
 
 export const vmDefinitionSchema = z
   .strictObject({

@@ -19,7 +19,9 @@ export const migrationOverridesSchema = z.strictObject(
   Object.fromEntries(Object.entries(MIGRATION_OPTIONS).map(([name, spec]) => [name, optionSchema(spec).optional()])),
 ) as unknown as z.ZodType<Partial<MigrationOptions>>;
 
-/** All options of a migration, as a workflow hands them to activities. */
+/** All options of a migration, as a workflow hands them to activities: one of a release before does not know the newest. */
 export const migrationOptionsSchema = z.strictObject(
-  Object.fromEntries(Object.entries(MIGRATION_OPTIONS).map(([name, spec]) => [name, optionSchema(spec)])),
+  Object.fromEntries(
+    Object.entries(MIGRATION_OPTIONS).map(([name, spec]) => [name, optionSchema(spec).default(spec.default)]),
+  ),
 ) as unknown as z.ZodType<MigrationOptions>;

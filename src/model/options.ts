@@ -2,6 +2,7 @@
  * The one table of options: type, unit, range, default, help. Flags, DWCP_* variables, the configuration file, the
  * request's schema (option-schemas.ts) and docs/configuration.md are made from it; nothing of it is written twice.
  */
+import { parseDiskMap } from './disk-map';
 import type { OptionSpec } from './option-spec';
 import { NETWORK_OPTIONS } from './options-of-networks';
 import { ownValue } from './own-value';
@@ -109,6 +110,18 @@ export const MIGRATION_OPTIONS = {
     max: 10,
     default: 5,
     help: 'Urgency against other migrations; 10 is the most urgent',
+  },
+  diskMap: {
+    type: 'text',
+    default: '',
+    help:
+      'Where disks come to lie at the destination, such as vda=/dev/vg0/web-7,vdb=file: a block device or a file below the ' +
+      'destination’s imageRoots, or its own image folder (file). Empty: where the VM has been there before, else as its diskPlaces says',
+  },
+  overwriteDisks: {
+    type: 'boolean',
+    default: false,
+    help: 'Overwrite what a block device holds that a disk is put on, whatever it is; without it only zeros and what this VM has left there',
   },
   force: { type: 'boolean', default: false, help: 'Override the refusals that may be overridden' },
 } as const satisfies Record<string, OptionSpec>;
@@ -252,7 +265,15 @@ export const PROCESS_OPTIONS = {
     default: '',
     help:
       'Folders, separated by commas, below which images of VMs may lie, besides those in dataDir; any other ' +
-      'path is refused. Empty: wherever `dwcp vm define` and `adopt` say on this host',
+      'path is refused. Folders of devices (/dev/vg0) and devices are such too; only what is named here may a migration put a disk on ' +
+      '(diskMap, diskPlaces). Empty: wherever `dwcp vm define` and `adopt` say on this host',
+  },
+  diskPlaces: {
+    type: 'text',
+    default: '',
+    help:
+      'Where disks of VMs come to lie that have not been here before, such as /dev/vg0/{vm}-{disk}: a block device that is there, or ' +
+      'a file. Empty: in dataDir',
   },
   guestFolders: {
     type: 'text',
@@ -343,5 +364,6 @@ export function compileMigrationOptions(given: Partial<MigrationOptions>): Migra
   if (options.minStreams > options.maxStreams) {
     throw new RangeError(`minStreams (${options.minStreams}) is more than maxStreams (${options.maxStreams})`);
   }
+  parseDiskMap(options.diskMap);
   return options;
 }

@@ -7,11 +7,15 @@
  *   <data>/baselines/<vmId>/<imageId>.json       the record, written last: without it there is no baseline
  *   <data>/baselines/<vmId>/<imageId>.manifest   16 bytes a block
  *   the record's contentPath                     beside the image's own place, so that renames stay within a file system
+ *
+ * Where the image is a block device its content stays on it (inPlace): nothing is renamed, and nothing of the device goes with the record.
  */
 import { rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
+import { DwcpError } from '../model/errors';
 import { imageIdSchema, imageKindSchema, tenantSchema, vmIdSchema, vmUuidSchema } from '../model/ids';
+import { isDevicePath } from '../system/block-device';
 import { exists, isMissing, readIfThere, renameDurably, writeDurably } from './durable-file';
 import { removeDurably } from './durable-folder';
 import { idPath, idsIn } from './id-path';
@@ -38,6 +42,8 @@ const recordSchema = z.strictObject({
   complete: z.boolean(),
   /** Removed with the record, so nothing else may be named here. */
   contentPath: z.string().endsWith(CONTENT_SUFFIX).optional(),
+  /** The device that has the content, of the VM while it was here. Left as it is when the record goes. */
+  inPlace: z.string().max(4096).refine(isDevicePath).optional(),
   seal: sealSchema.optional(),
   lastUsedAtMs: z.number(),
 });
@@ -105,13 +111,18 @@ function byVm(records: readonly BaselineListing[]): BaselineListing[] {
   );
 }
 
-/** Where an image's working file and baseline content lie: beside its own place. */
+/** Where an image's working file and baseline content lie: beside its own place. A device has nothing beside it. */
 export function workPathOf(imagePath: string): string {
-  return `${imagePath}.dwcp-work`;
+  return `${fileOnly(imagePath)}.dwcp-work`;
 }
 
 export function baselinePathOf(imagePath: string): string {
-  return `${imagePath}${CONTENT_SUFFIX}`;
+  return `${fileOnly(imagePath)}${CONTENT_SUFFIX}`;
+}
+
+function fileOnly(imagePath: string): string {
+  if (isDevicePath(imagePath)) throw new DwcpError('INTERNAL', `nothing lies beside the device ${imagePath}`);
+  return imagePath;
 }
 
 async function allocatedBytes(path: string | undefined): Promise<number> {
@@ -261,6 +272,16 @@ export class BaselineStore {
         vmBytes,
       )
     );
+  }
+
+  /** What a device holds is a baseline from now on, and stays where it is. Idempotent. */
+  async keepInPlace(
+    device: string,
+    record: Omit<BaselineRecord, 'lastUsedAtMs' | 'root' | 'contentPath' | 'inPlace' | 'seal'>,
+    manifest: Manifest,
+  ): Promise<void> {
+    await this.forget(record.vmId, record.imageId);
+    await this.put({ ...record, inPlace: device }, manifest);
   }
 
   /** Turns a file into the content of a baseline: renames it into place, then records it. Idempotent. */

@@ -12,12 +12,14 @@ const MAX_RUNS = 20_000;
 const PATIENCE_MS = 200;
 const STAT_BLOCK_BYTES = 512;
 
-/** @returns undefined where it cannot be opened */
+/** @returns undefined where it cannot be opened, and of a device, which takes all of itself */
 export async function heldBytesOf(path: string): Promise<number | undefined> {
   const handle = await openImage(path).catch(() => undefined);
   if (!handle) return undefined;
   try {
-    const { size, blocks } = fstatSync(handle.fd);
+    const file = fstatSync(handle.fd);
+    if (!file.isFile()) return undefined;
+    const { size, blocks } = file;
     const given = Math.min(size, blocks * STAT_BLOCK_BYTES);
     const until = performance.now() + PATIENCE_MS;
     let [held, runs] = [0, 0];

@@ -9,6 +9,9 @@ import { readIfThere, writeDurably } from './durable-file';
 
 const WORDS = HASH_BYTES / 4;
 
+/** The hash of no content: nothing is equal to it, and no delta builds on it. */
+export const OF_NO_CONTENT = Buffer.alloc(HASH_BYTES, 0xff);
+
 export class Manifest {
   readonly sizeBytes: number;
   readonly memory: SharedArrayBuffer;

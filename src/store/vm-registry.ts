@@ -9,7 +9,8 @@ import { z } from 'zod';
 import { DwcpError } from '../model/errors';
 import { guestDefinitionSchema } from '../model/guest';
 import { hostIdSchema, tenantSchema, vmIdSchema, vmTypeSchema, vmUuidSchema } from '../model/ids';
-import { type VmImage, vmImageSchema } from '../model/image';
+import { keptImageSchema, type VmImage } from '../model/image';
+import { isDeviceBelow, isDevicePath } from '../system/block-device';
 import { liesBelow } from '../system/open-beneath';
 import { readIfThere, writeDurably } from './durable-file';
 import { removeDurably } from './durable-folder';
@@ -22,7 +23,7 @@ const recordSchema = z.strictObject({
   tenant: tenantSchema.optional(),
   uuid: vmUuidSchema.optional(),
   /** A guest may have none: then its memory is all there is to move. */
-  images: z.array(vmImageSchema),
+  images: z.array(keptImageSchema),
   presence: z.enum(['here', 'away']),
   /** Host it has moved to; only while away. */
   movedTo: hostIdSchema.optional(),
@@ -108,11 +109,21 @@ export class VmRegistry {
   /** Before an image is read or made there. @throws CONFIG_INVALID where one lies below none of this host's image roots */
   assertPlaces(images: readonly Pick<VmImage, 'path'>[]): void {
     if (this.#imageRoots.length === 0) return;
-    const outside = images.find(({ path }) => !liesBelow(path, [this.#imagesFolder, ...this.#imageRoots]));
+    const outside = images.find(({ path }) => !this.isInRoots(path) && !liesBelow(path, [this.#imagesFolder]));
     if (outside)
       throw new DwcpError('CONFIG_INVALID', `${outside.path} lies below none of this host’s imageRoots`, {
         hint: 'Put the image there, or name its folder',
       });
+  }
+
+  /** Whether this host's configuration names a folder, of files or of devices, for a place. */
+  isInRoots(path: string): boolean {
+    return isDevicePath(path) ? isDeviceBelow(path, this.#imageRoots) : liesBelow(path, this.#imageRoots);
+  }
+
+  /** Beside what a copy of an image is kept: itself, where it is a file. */
+  copyPlace(vmId: string, { imageId, path }: Pick<VmImage, 'imageId' | 'path'>): string {
+    return isDevicePath(path) ? this.ownPlace(vmId, imageId) : path;
   }
 
   /** Where images lie that nobody has said a place of. */
@@ -132,9 +143,11 @@ export class VmRegistry {
 
   /** Where an image lives on this host: its own place if the VM has been here, else one in this host's image folder. */
   imagePath(known: VmRecord | undefined, vmId: string, imageId: string): string {
-    return (
-      known?.images.find((image: VmImage) => image.imageId === imageId)?.path ??
-      idPath(idPath(this.#imagesFolder, vmId), imageId, '.img')
-    );
+    return known?.images.find((image: VmImage) => image.imageId === imageId)?.path ?? this.ownPlace(vmId, imageId);
+  }
+
+  /** In this host's image folder. */
+  ownPlace(vmId: string, imageId: string): string {
+    return idPath(idPath(this.#imagesFolder, vmId), imageId, '.img');
   }
 }

@@ -5,6 +5,7 @@
 import { constants, openSync } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
+import { isDevicePath, openDevice } from './block-device';
 import { isWithin, openBeneath, openBeneathSync, realOf } from './open-beneath';
 
 /** As they are written. */
@@ -16,6 +17,7 @@ export function addImageRoots(folders: readonly string[]): void {
 }
 
 export function openImage(path: string, flags: number = constants.O_RDONLY, mode = 0o600): Promise<FileHandle> {
+  if (isDevicePath(path)) return openDevice(path, flags);
   const place = placeOf(path);
   return place ? openBeneath(place.root, place.path, flags, mode) : open(path, flags, mode);
 }

@@ -19,7 +19,7 @@ const BOUND = ['migrationId', 'vmId', 'sourceHost', 'destinationHost', 'fence'] 
 /** What the destination makes room for, and what it will run. */
 const PREPARED = [
   ...['vmType', 'tenant', 'uuid', 'generation'],
-  ...['images', 'allocatedBytes', 'guest', 'stoppedGuest'],
+  ...['images', 'allocatedBytes', 'guest', 'stoppedGuest', 'diskMap', 'overwriteDisks'],
 ] as const;
 
 export interface JudgeParts {

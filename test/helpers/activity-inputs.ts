@@ -69,6 +69,8 @@ export const GOOD: Readonly<Record<ActivityName, unknown>> = {
     allocatedBytes: { vda: 4096 },
     guest,
     stoppedGuest: { command: ['qemu'], diskPaths: { vda: '/vda' }, rawDisks: ['vda'], needsFiles: [] },
+    diskMap: 'vda=/dev/vg0/web',
+    overwriteDisks: true,
     force: false,
   },
   checkBaseline: { migrationId: 'm1', imageId: 'vda', useBaseline: true },

@@ -1,12 +1,15 @@
 /**
  * The steps of a migration as the activities take them, for tests that need no Temporal: prepare, send, hand over.
  */
+import { lockHolder } from '../../src/hypervisor/file-locks';
 import type { HandOver } from '../../src/model/hand-over';
 import { type ImageSpec, looksOf } from '../../src/model/image';
 import { compileMigrationOptions, type MigrationOptions } from '../../src/model/options';
 import type { OwnershipState } from '../../src/model/ownership-machine';
 import { selectLevelAndStreams } from '../../src/model/tiers';
+import { ownerOf } from '../../src/store/baselines';
 import { dictionaryKeyOf } from '../../src/store/dictionaries';
+import { placeImages } from '../../src/sync/destination/disk-places';
 import { ScanFeed } from '../../src/sync/feeds/block-feed';
 import { ImageSender, type SendImageRequest, type SentImage } from '../../src/sync/source/image-sender';
 import { ReferenceSources } from '../../src/sync/source/reference-sources';
@@ -22,22 +25,28 @@ export interface Move {
   readonly fence: number;
 }
 
+/** Where disks are to lie, as the request says it. */
+export interface Placing {
+  readonly diskMap?: string;
+  readonly overwriteDisks?: boolean;
+}
+
 export async function prepareMove(
   migrationId: string,
   vmId: string,
   source: TestHost,
   destination: TestHost,
+  { diskMap = '', overwriteDisks = false }: Placing = {},
 ): Promise<Move> {
   const { images, fence, vm } = await source.sourceOwnership.claim(vmId, migrationId);
   const known = await destination.registry.find(vmId);
+  const { registry, store } = destination;
+  const wanted = { vmId, images, owner: ownerOf(vm), diskMap, overwriteDisks };
+  const here = { registry, store, template: destination.options.diskPlaces, arriving: [], lockHolder };
+  const placed = await placeImages(wanted, known, here);
   if (!(await destination.ownership.last(vmId, migrationId)))
     await writeLine(destination, vmId, 'promised', migrationId, fence);
-  const specs = images.map(({ imageId, kind, sizeBytes }) => ({
-    imageId,
-    kind,
-    sizeBytes,
-    path: destination.registry.imagePath(known, vmId, imageId),
-  }));
+  const specs = placed.map(({ imageId, kind, sizeBytes, path }) => ({ imageId, kind, sizeBytes, path }));
   await destination.hub.incoming.prepare({
     migrationId,
     vmId,
@@ -47,6 +56,7 @@ export async function prepareMove(
     sourceHost: source.hostId,
     images: specs,
     ...looksOf(vm),
+    ...(overwriteDisks && { overwriteDisks }),
   });
   return { migrationId, vmId, source, destination, images, fence };
 }
@@ -127,7 +137,7 @@ export async function moveVm(
   destination: TestHost,
   options: Partial<MigrationOptions> = {},
 ): Promise<SentImage[]> {
-  const move = await prepareMove(migrationId, vmId, source, destination);
+  const move = await prepareMove(migrationId, vmId, source, destination, options);
   const sent: SentImage[] = [];
   for (const { imageId } of move.images) sent.push(await sendImage(move, imageId, options));
   await handOver(move, sent);

@@ -38,6 +38,7 @@ async function destination(extra: Partial<ProcessOptions> = {}): Promise<{
     ...{ hostId, dataDir, key, advertised, hub, registry, store, pool: source.pool, guestPolicy },
     keepBaselineCopy: 'never',
     storeLimit: 0,
+    diskPlaces: '',
     judge: undefined,
     say: undefined,
     settle: () => Promise.resolve(),

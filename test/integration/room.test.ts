@@ -28,7 +28,7 @@ function thin(path: string, sizeBytes: number, heldBytes: number): void {
 function preparing({ hostId, dataDir, key, advertised, hub, registry, store, source, guestPolicy }: TestHost) {
   const { prepareDestination } = createDestinationActivities({
     ...{ hostId, dataDir, key, advertised, hub, registry, store, pool: source.pool, guestPolicy },
-    ...{ keepBaselineCopy: 'never', storeLimit: 0, judge: undefined, say: undefined },
+    ...{ keepBaselineCopy: 'never', storeLimit: 0, diskPlaces: '', judge: undefined, say: undefined },
     settle: () => Promise.resolve(),
   });
   const input: ActivityInput<'prepareDestination'> = {

@@ -72,7 +72,7 @@ describeWhere([needsQemu()])('a file that a guest reads', () => {
     const { hostId, dataDir, key, advertised, hub, registry, store, source, guestPolicy } = there;
     const { prepareDestination } = createDestinationActivities({
       ...{ hostId, dataDir, key, advertised, hub, registry, store, pool: source.pool, guestPolicy },
-      ...{ keepBaselineCopy: 'never', storeLimit: 0, judge: undefined, say: undefined },
+      ...{ keepBaselineCopy: 'never', storeLimit: 0, diskPlaces: '', judge: undefined, say: undefined },
       settle: () => Promise.resolve(),
     });
     let count = 0;

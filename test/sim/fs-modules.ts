@@ -52,6 +52,11 @@ class Stats {
     return this.#node.kind === 'folder';
   }
 
+  /** None is simulated. */
+  isBlockDevice(): boolean {
+    return false;
+  }
+
   isSocket(): boolean {
     return this.#node.kind === 'socket';
   }

@@ -135,7 +135,10 @@ const HOSTILE: readonly (readonly [readonly string[], string])[] = [
   [['-blockdev', '{"driver":"file","filename":"/etc/shadow","node-name":"d"}'], '/etc/shadow'],
   [['-blockdev', '{"driver":"raw","node-name":"d","file":{"driver":"file","filename":"/etc/shadow"}}'], '/etc/shadow'],
   [['-blockdev', 'driver=nbd,node-name=d,server.type=unix,server.path=/evil'], 'nbd'],
-  [['-blockdev', 'driver=host_device,node-name=d,filename=/dev/sda'], 'host_device'],
+  [['-blockdev', 'driver=host_device,node-name=d,filename=/dev/sda'], '/dev/sda'],
+  [['-blockdev', 'driver=host_device,node-name=d,read-only=on,filename=/dev/sda'], '/dev/sda'],
+  [['-blockdev', 'driver=raw,node-name=d,file.driver=host_device,file.filename=/dev/sda'], '/dev/sda'],
+  [['-blockdev', 'driver=host_cdrom,node-name=d,filename=/dev/sr0'], 'host_cdrom'],
   [['-blockdev', 'driver=luks,node-name=d,file=f,key-secret=s'], 'luks'],
   [['-blockdev', `driver=file,filename=${DISK},node-name=d,pr-manager=p`], 'pr-manager'],
   [
@@ -297,8 +300,10 @@ test('the operator of a host may name any file, tap, port and network script of 
       expect([args, objection(args, OWN_HOST)]).not.toEqual([args, undefined]);
 });
 
-test('a block device is refused to the operator too, with the mend: it has no file to move', () => {
-  expect(objection(['-drive', 'file=/dev/vg0/web,format=raw'], OWN_HOST)).toMatch(/block device.*qemu-img convert/);
+test('of /dev the operator too may name nothing but block devices that are there', () => {
+  for (const path of ['/dev/no-such-device', '/dev/null'])
+    expect(objection(['-drive', `file=${path},format=raw`], OWN_HOST)).toMatch(/no block device/);
+  expect(objection(['-drive', 'file=/dev/shm/web.img,format=raw'], OWN_HOST)).toBeUndefined();
 });
 
 test.each([

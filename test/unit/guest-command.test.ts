@@ -196,6 +196,57 @@ test.each([
   );
 });
 
+test.each([
+  [['-drive', 'file=/dev/vg/a,format=raw,if=ide'], '/a.img', ['-drive', 'file=/a.img,if=ide,format=raw']],
+  [
+    [
+      '-blockdev',
+      'driver=host_device,filename=/dev/vg/a,node-name=f',
+      '-blockdev',
+      'driver=raw,node-name=d,file=f,size=512',
+    ],
+    '/a.img',
+    ['-blockdev', 'driver=file,filename=/a.img,node-name=f', '-blockdev', 'driver=raw,node-name=d,file=f'],
+  ],
+  [
+    ['-blockdev', '{"driver":"raw","size":512,"file":{"driver":"host_device","filename":"/dev/vg/a"},"node-name":"d"}'],
+    '/a.img',
+    ['-blockdev', '{"driver":"raw","file":{"driver":"file","filename":"/a.img"},"node-name":"d"}'],
+  ],
+  [
+    ['-blockdev', 'driver=file,filename=/dev/vg/a,node-name=f', '-blockdev', 'driver=raw,node-name=d,file=f'],
+    '/dev/vg/b',
+    [
+      '-blockdev',
+      'driver=host_device,filename=/dev/vg/b,node-name=f',
+      '-blockdev',
+      'driver=raw,node-name=d,file=f,size=1024',
+    ],
+  ],
+  [
+    ['-blockdev', '{"driver":"qcow2","file":{"driver":"file","filename":"/dev/vg/a"},"node-name":"d"}'],
+    '/dev/vg/b',
+    [
+      '-blockdev',
+      '{"driver":"raw","file":{"driver":"host_device","filename":"/dev/vg/b"},"node-name":"d","size":1024}',
+    ],
+  ],
+  [['-drive', 'file=/dev/vg/a,format=raw,size=9'], '/dev/vg/b', ['-drive', 'file=/dev/vg/b,format=raw,size=1024']],
+])('%j, put on %s, is opened as what that is, and shown as large as it was', (given, to, wanted) => {
+  for (const raw of [true, false]) {
+    const disk = { from: '/dev/vg/a', to, raw, ...(to.startsWith('/dev/') && { shownBytes: 1024 }) };
+    // A size that the source has said stays true of the file that arrives.
+    if (raw || disk.shownBytes !== undefined || !given.join().includes('size'))
+      if (raw || !given.join().includes('qcow2'))
+        expect(sorted(relocate(['qemu', ...given], [disk], '/run').slice(1))).toEqual(sorted(wanted));
+  }
+});
+
+/** Words of an option in order: it means the same. */
+function sorted(words: readonly string[]): string[] {
+  return words.map((word) => (word.startsWith('{') ? word : word.split(',').sort().join(',')));
+}
+
 test('a comma in a path stays part of the path', () => {
   const moved = relocate(
     ['qemu', '-drive', 'file=/v/a,,b.img,format=raw', '-drive', 'file=/v/a,format=raw'],

@@ -5,12 +5,13 @@ import { spawn, spawnSync } from 'node:child_process';
 import { chmodSync, chownSync, lstatSync, mkdirSync, readdirSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { createServer, type Server } from 'node:net';
 import { join } from 'node:path';
-import { lendDisks, settleGuest, settleRunning } from '../../src/hypervisor/qemu/guest-places';
+import { lendDisks, settleGuest, settleRunning, takeBackDevices } from '../../src/hypervisor/qemu/guest-places';
 import { chooseGuestUser, type GuestIds, type GuestUser } from '../../src/hypervisor/qemu/guest-user';
 import { QmpClient } from '../../src/hypervisor/qemu/qmp-client';
 import { runPlaces } from '../../src/hypervisor/qemu/run-places';
 import { VmRegistry } from '../../src/store/vm-registry';
 import { temporaryFolder } from '../helpers/data';
+import { LoopDevice, needsLoopDevices } from '../helpers/loop-device';
 import { describeWhere, needsRoot } from '../helpers/needs';
 
 /** Nobody has these ids. */
@@ -113,6 +114,21 @@ describeWhere([needsRoot()])('a guest’s user', () => {
     lendDisks([at('link')], ids, user);
     expect(statSync(at('disk'))).toMatchObject({ uid: ids.uid, gid: 0 });
     expect(lstatSync(at('link')).uid).toBe(0);
+  });
+
+  test('is lent a block device while its guest is here, and root has it again', () => {
+    const missing = needsLoopDevices();
+    if (missing !== undefined && process.env.CI !== 'true') return void process.stderr.write(`SKIPPED: ${missing}\n`);
+    const device = new LoopDevice(65_536);
+    const { uid, gid, mode } = statSync(device.path);
+    const ids = settle('one');
+    expect(can(ids, 'head -c 512 "$1"', device.path)).toBe(false);
+    lendDisks([device.path], ids, user);
+    expect(statSync(device.path)).toMatchObject({ uid: ids.uid, gid });
+    expect(can(ids, 'head -c 512 "$1" && echo x > "$1"', device.path)).toBe(true);
+    takeBackDevices([device.path, disk('one'), '/dev/null', '/dev/none'], user);
+    expect(statSync(device.path)).toMatchObject({ uid, gid, mode });
+    expect(statSync(disk('one')).uid).toBe(ids.uid);
   });
 
   test('of a guest that runs already is whom its monitor belongs to, whoever else says so', async () => {

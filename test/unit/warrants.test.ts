@@ -15,8 +15,9 @@ import { identityOf } from '../helpers/identities';
 
 const IDENTITY = { migrationId: 'm1', vmId: 'vm', sourceHost: 'a', destinationHost: 'b' };
 const { fence: _fence, ...WITHOUT_FENCE } = GOOD.prepareDestination as ActivityInput<'prepareDestination'>;
-const { generation, images, allocatedBytes, guest, stoppedGuest, vmType, tenant } = WITHOUT_FENCE;
-const PREPARED = { generation, images, allocatedBytes, guest, stoppedGuest, vmType, tenant };
+const { generation, images, allocatedBytes, guest, stoppedGuest, vmType, tenant, diskMap, overwriteDisks } =
+  WITHOUT_FENCE;
+const PREPARED = { generation, images, allocatedBytes, guest, stoppedGuest, vmType, tenant, diskMap, overwriteDisks };
 
 let trust: TrustFolder;
 let a: PeerTrust;
@@ -159,6 +160,8 @@ describe('a host does', () => {
       { stoppedGuest: { command: ['sh'], diskPaths: {}, rawDisks: [], needsFiles: [] } },
       { guest: undefined },
       { allocatedBytes: { vda: 1 } },
+      { diskMap: 'vda=/dev/sda' },
+      { overwriteDisks: undefined },
       { sourceHost: 'c' },
     ];
     for (const change of changes)

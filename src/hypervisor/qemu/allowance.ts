@@ -4,6 +4,7 @@
  * the guest comes to, arriving-allowance.ts.
  */
 import { normalize } from 'node:path';
+import { isBlockDevice, isDevicePath } from '../../system/block-device';
 import type { HostPort } from './port-ranges';
 
 /** What speaks against it, and the mend; undefined where it may be. */
@@ -58,11 +59,11 @@ export function readablePath(path: string): Objection {
   );
 }
 
-/** @returns an objection to a block device: it has no file that could be measured, and put aside once its guest has moved */
+/** A file, or a block device; nothing else of /dev has a content that could be measured. */
 function diskFile(path: string): Objection {
   const plain = plainPath(path);
-  if (plain !== undefined || !path.startsWith('/dev/')) return plain;
-  return `${quoted(path)} is a block device, which cannot be moved yet; copy it into a file (qemu-img convert -O raw)`;
+  if (plain !== undefined || !isDevicePath(path) || isBlockDevice(path)) return plain;
+  return `${quoted(path)} is no block device of this host; name a disk that is there`;
 }
 
 /** For a command that this host's operator has given: anything here that can also be made at another host. */

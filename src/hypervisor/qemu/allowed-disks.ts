@@ -1,5 +1,5 @@
 /**
- * How a guest's disks may be described: files by absolute path, as raw or qcow2, and always named as which. QEMU goes by a disk's
+ * How a guest's disks may be described: files and block devices by absolute path, as raw or qcow2, and always named as which. QEMU goes by a disk's
  * first bytes where nothing is named, and these are the guest's to write.
  */
 import { ownValue } from '../../model/own-value';
@@ -21,7 +21,7 @@ const OF_ANY_NODE: KeyRules = {
   ),
   ...all(word, 'pass-discard-request pass-discard-snapshot pass-discard-other'),
   ...Object.fromEntries(FILE_KEYS.split(' ').map((key) => [`file.${key}`, word])),
-  'file.driver': oneOf('file'),
+  'file.driver': oneOf('file', 'host_device'),
   backing: (name, allowance) =>
     word(name, allowance) === undefined ? undefined : 'names a file; name its base as a -blockdev of its own',
   'data-file': refused('names a file besides the disk; convert the disk with qemu-img'),
@@ -38,7 +38,7 @@ const OF_A_DRIVE: KeyRules = {
 const OF_A_NODE: KeyRules = {
   ...OF_ANY_NODE,
   ...all(word, FILE_KEYS),
-  driver: oneOf('file', 'raw', 'qcow2'),
+  driver: oneOf('file', 'host_device', 'raw', 'qcow2'),
   file: word,
 };
 
@@ -73,14 +73,15 @@ export const blockdev: Rule = (text, allowance) => {
   const nested = parsed.pairs.find(({ key }) => key.startsWith('backing.'));
   if (nested) return `${quoted(nested.key)} describes a base inside; name it as a -blockdev of its own`;
   const [driver, paths] = [valueIn(parsed, 'driver'), pathsIn(parsed, PATH_KEYS)];
-  if (driver === undefined) return 'names no driver; name file, raw or qcow2';
+  if (driver === undefined) return 'names no driver; name file, host_device, raw or qcow2';
   const objection = checkPairs(parsed, (key) => nodeRule(OF_A_NODE, key), allowance);
   if (objection !== undefined) return objection;
   const inside = valueIn(parsed, 'file.driver') ?? valueIn(parsed, 'file.filename');
-  if (driver === 'file' ? paths.length !== 1 || inside !== undefined : valueIn(parsed, 'filename') !== undefined)
+  const isBottom = driver === 'file' || driver === 'host_device';
+  if (isBottom ? paths.length !== 1 || inside !== undefined : valueIn(parsed, 'filename') !== undefined)
     return unreadable(text);
   if (inside !== undefined && valueIn(parsed, 'file.driver') === undefined)
-    return 'names no file.driver; name it, file';
+    return 'names no file.driver; name it, file or host_device';
   const [path] = paths;
   if (path === undefined) return undefined;
   return isWritable(parsed) ? allowance.disk(path) : allowance.file(path);

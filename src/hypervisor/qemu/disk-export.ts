@@ -6,7 +6,9 @@
  */
 import { rmSync } from 'node:fs';
 import { DwcpError } from '../../model/errors';
+import { isDeep } from '../../model/json-depth';
 import { NbdClient, type NbdExtent, zeroExtents } from '../nbd-client';
+import { parseOptionText, valueIn } from './option-text';
 import { OWN_PREFIX } from './others-at-work';
 import { isListenedAt } from './process-table';
 import type { QmpClient } from './qmp-client';
@@ -22,6 +24,21 @@ export interface GuestDisk {
   readonly sizeBytes: number;
 }
 
+/** Options deep: more than any that are looked for. */
+const MOST_NODES = 8;
+const PATHS_BELOW = ['filename', 'file.filename', 'file.file.filename'];
+
+/**
+ * The file behind what QEMU calls a disk. Where that takes more words than a path (a size, a driver of its own) it is JSON, with the
+ * file at the bottom.
+ */
+export function fileBehind(name: string): string {
+  const text = name.startsWith('json:') ? name.slice('json:'.length) : undefined;
+  if (text === undefined || isDeep(text, MOST_NODES)) return name;
+  const file = valueIn(parseOptionText(text) ?? { pairs: [] }, ...PATHS_BELOW);
+  return file ?? name;
+}
+
 /** A writable drive of the guest that can be exported. */
 export function guestDiskOf(
   device: BlockDevice,
@@ -31,7 +48,7 @@ export function guestDiskOf(
   return {
     node: inserted['node-name'],
     sizeBytes: inserted.image['virtual-size'],
-    path: inserted.image.filename,
+    path: fileBehind(inserted.image.filename),
     format: inserted.drv,
   };
 }

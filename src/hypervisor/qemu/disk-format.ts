@@ -14,7 +14,7 @@ import { DwcpError } from '../../model/errors';
 import { openImage } from '../../system/image-roots';
 import { quoted } from './allowance';
 import { filesOf } from './allowed-options';
-import { namedFormat } from './guest-disks';
+import { bottomDriver, namedFormat } from './guest-disks';
 
 const QCOW2_MAGIC = 0x514649fb;
 const HEADER_BYTES = 64 * 1024;
@@ -99,7 +99,7 @@ export function nodeOfLayers([layer, ...below]: readonly DiskLayer[]): Record<st
   return {
     driver: layer.format,
     'read-only': true,
-    file: { driver: 'file', filename: layer.path },
+    file: { driver: bottomDriver(layer.path), filename: layer.path },
     ...(layer.format === 'qcow2' && { backing }),
   };
 }

@@ -2,12 +2,18 @@
  * The disks that a guest's command names, and in what form each lies in its file. What QEMU would find out by itself from a disk's
  * first bytes is never found out here: a guest can write any to a raw disk.
  */
+import { isDevicePath } from '../../system/block-device';
 import { isWritable } from './allowed-disks';
 import { type OptionText, parseOptionText, printOptionText, valueIn } from './option-text';
 import { type OptionWord, optionWords, printWords } from './option-words';
 
 const SHORT = /^-hd([a-d])$/;
 const FIRMWARE = { key: 'if', value: 'pflash' } as const;
+
+/** As what QEMU opens a disk's bytes: it takes each of the two for its own kind alone. */
+export function bottomDriver(path: string): 'file' | 'host_device' {
+  return isDevicePath(path) ? 'host_device' : 'file';
+}
 
 /** The node of a -blockdev, or undefined where it cannot be read. */
 export function nodeOf({ flag, value }: OptionWord): OptionText | undefined {
@@ -107,6 +113,14 @@ export function timesNamed(command: readonly string[], path: string): number {
     return drive ? pathOfDrive(drive) : node && pathOfNode(node);
   });
   return named.filter((each) => each === path).length;
+}
+
+/** Whether there is a word for how much of its bytes a guest is shown: a drive has it, and a node above the one that opens them. */
+export function hasRoomForSize(command: readonly string[], path: string): boolean {
+  const nodes = optionWords(command.slice(1)).flatMap((option) => nodeOf(option) ?? []);
+  const node = nodes.find((each) => pathOfNode(each) === path);
+  if (!node || valueIn(node, 'filename') === undefined) return true;
+  return nodes.some((each) => valueIn(each, 'file') === valueIn(node, 'node-name'));
 }
 
 /** The format that a command names for the file at `path`; undefined where QEMU is left to find out. */

@@ -2,6 +2,8 @@
  * The drives of a running guest as its QEMU has them, each file by its path on this host: QEMU says them as it was told, which may mean
  * another folder. And how much room they take.
  */
+import { isDevicePath } from '../../system/block-device';
+import { fileBehind } from './disk-export';
 import type { ProcessPaths } from './process-paths';
 import type { QmpClient } from './qmp-client';
 import type { BlockDevice } from './qmp-schemas';
@@ -13,7 +15,7 @@ export async function drivesOf(qmp: QmpClient, paths: ProcessPaths): Promise<Blo
   return (await qmp.execute('query-block')).map((device) => {
     const { inserted } = device;
     if (!inserted) return device;
-    const { filename } = inserted.image;
+    const filename = fileBehind(inserted.image.filename);
     return {
       ...device,
       inserted: { ...inserted, image: { ...inserted.image, filename: paths.onHost(filename) ?? filename } },
@@ -33,7 +35,8 @@ export function formatsIn(devices: readonly BlockDevice[]): (path: string) => st
 export function allocatedIn(device: BlockDevice): number | undefined {
   let sum = 0;
   for (const layer of layersIn(device)) {
-    if (typeof layer['actual-size'] !== 'number') return undefined;
+    // A device takes all of itself, whatever it holds.
+    if (typeof layer['actual-size'] !== 'number' || isDevicePath(String(layer.filename))) return undefined;
     sum += layer['actual-size'];
   }
   return sum;

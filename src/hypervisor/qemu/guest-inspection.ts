@@ -6,8 +6,9 @@ import { statSync } from 'node:fs';
 import { DwcpError, hasCode, messageOf } from '../../model/errors';
 import type { DiskFormat, GuestSpec, SharedFile } from '../../model/guest';
 import { cannotBeMovedLive } from '../../model/guest-refusals';
-import { SECTOR_BYTES, type VmImage } from '../../model/image';
+import type { VmImage } from '../../model/image';
 import type { InspectedGuest } from '../contract';
+import { assertNamedAsDevice } from '../image-files';
 import { OWN_HOST } from './allowance';
 import { assertAllowed } from './allowed-options';
 import { asItRuns } from './as-it-runs';
@@ -72,7 +73,7 @@ export async function inspectRunningGuest(
   const found = findDisks(drives, images, force ? 'leave them' : 'refuse');
   assertNamedOnce(named, found);
   assertStillThere(found, paths);
-  assertWholeSectors(found);
+  for (const { path } of found) assertNamedAsDevice(path);
   const machine = String(await qmp.execute('qom-get', { path: '/machine', property: 'type' })).replace(/-machine$/, '');
   await assertStreams(qmp);
   const seen = await hardwareOf(qmp);
@@ -234,20 +235,6 @@ function assertStillThere(disks: readonly Pick<FoundDisk, 'imageId' | 'path'>[],
         `disk ${imageId} was ${path} when the guest was started, and another file lies there now: put that elsewhere, or the ` +
           'former one back',
       );
-}
-
-/** QEMU rounds a raw file's size up, and the file and the disk would never be equal. @throws GUEST_REFUSED with the mend */
-function assertWholeSectors(
-  disks: readonly { readonly imageId: string; readonly path: string; readonly format: DiskFormat }[],
-): void {
-  for (const { imageId, path, format } of disks) {
-    const size = statSync(path, { throwIfNoEntry: false })?.size ?? 0;
-    if (format === 'raw' && size % SECTOR_BYTES !== 0)
-      throw cannotBeMovedLive(
-        `disk ${imageId} (${path}) has ${size} bytes, which is no multiple of ${SECTOR_BYTES}; ` +
-          `\`truncate -s %${SECTOR_BYTES}\` pads it with zeros, also while the guest runs`,
-      );
-  }
 }
 
 /** Read-only drives that lie in files: what the guest has read of them is in its memory, and in the file on both hosts. */

@@ -22,6 +22,7 @@ import {
 } from 'node:fs';
 import { dirname, join, relative, resolve, sep } from 'node:path';
 import { DwcpError } from '../../model/errors';
+import { isBlockDevice } from '../../system/block-device';
 import type { GuestIds, GuestUser } from './guest-user';
 import type { RunPlaces } from './run-places';
 
@@ -61,8 +62,8 @@ export function giveSocket(path: string, ids: GuestIds | undefined): void {
 }
 
 /**
- * Lends a guest its disks: a file of root's, where only root can have put it, becomes the QEMU's; root reads and writes it as before.
- * Anybody else's is left as it is, and QEMU says what it may not open.
+ * Lends a guest its disks: a file or device of root's, where only root can have put it, becomes the QEMU's; root reads and writes it as
+ * before. Anybody else's is left as it is, and QEMU says what it may not open.
  */
 export function lendDisks(paths: readonly string[], ids: GuestIds, user: GuestUser): void {
   const dataDir = realOf(user.dataDir) ?? user.dataDir;
@@ -76,11 +77,21 @@ export function lendDisks(paths: readonly string[], ids: GuestIds, user: GuestUs
   }
 }
 
+/** The devices that a guest has left are root's again: the next guest may be given the same user. */
+export function takeBackDevices(paths: readonly string[], user: GuestUser): void {
+  for (const path of paths) {
+    const real = realOf(path);
+    if (real === undefined || !isBlockDevice(real)) continue;
+    const { uid, gid } = statSync(real);
+    if (isGuests(uid, user)) lchownSync(real, ROOT, gid);
+  }
+}
+
 function lend(path: string, { uid }: GuestIds, mayBeLent: (owner: number) => boolean): void {
   const fd = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
   try {
     const file = fstatSync(fd);
-    if (!file.isFile() || file.uid === uid || !mayBeLent(file.uid)) return;
+    if (!(file.isFile() || file.isBlockDevice()) || file.uid === uid || !mayBeLent(file.uid)) return;
     fchownSync(fd, uid, file.gid);
     fchmodSync(fd, (file.mode & 0o777) | 0o600);
   } finally {

@@ -17,12 +17,14 @@ import type { GuestConsole } from '../../model/guest-console';
 import type { GuestHardware } from '../../model/guest-hardware';
 import { cannotRunHere } from '../../model/guest-refusals';
 import type { ImageSpec, VmImage } from '../../model/image';
+import { isDevicePath } from '../../system/block-device';
 import { realOf } from '../../system/open-beneath';
 import type { Allowance } from './allowance';
 import { assertAllowed } from './allowed-options';
 import { arrivingAllowance } from './arriving-allowance';
 import { assertForwardsFree, chooseConsolePorts } from './console-ports';
 import { guestOwn } from './guest-command';
+import { hasRoomForSize, namedFormat } from './guest-disks';
 import type { GuestPolicy } from './guest-policy';
 import { filesThatStay, withBases } from './named-files';
 import { assertNetworks } from './network-checks';
@@ -35,10 +37,15 @@ import type { PortSupply } from './relocate-consoles';
 import { type NetworkPlaces, unmappedNetwork } from './relocate-networks';
 import { runPlaces } from './run-places';
 
+/** An image at its place here. */
+export interface ImageHere extends VmImage {
+  /** Where that is a device: how large that is. */
+  readonly deviceBytes?: number | undefined;
+}
+
 export interface GuestPlace {
   readonly vmId: string;
-  /** The VM's images, at their places here. */
-  readonly images: readonly VmImage[];
+  readonly images: readonly ImageHere[];
   readonly runFolder: string;
   readonly policy: GuestPolicy;
   /** Commands of this host's other VMs, whose ports are theirs also while they do not run. */
@@ -46,7 +53,7 @@ export interface GuestPlace {
 }
 
 export interface StoppedPlace extends GuestPlace {
-  readonly images: readonly (VmImage & ImageSpec)[];
+  readonly images: readonly (ImageHere & ImageSpec)[];
   /** Where the VM is tried out. */
   readonly tryFolder: string;
 }
@@ -175,9 +182,10 @@ function commandHere(
   const { images, runFolder, policy } = place;
   const networks = networksHere(guest, place);
   const disks = images.filter(({ kind }) => kind === 'disk');
-  const places = disks.flatMap(({ imageId, path }): RelocatedDisk[] =>
-    Object.hasOwn(diskPaths, imageId) ? [{ from: diskPaths[imageId] ?? '', to: path, raw: isRaw(imageId) }] : [],
-  );
+  const places = disks.flatMap((disk): RelocatedDisk[] => {
+    const from = Object.hasOwn(diskPaths, disk.imageId) ? diskPaths[disk.imageId] : undefined;
+    return from === undefined ? [] : [relocated(disk, from, isRaw(disk.imageId), command)];
+  });
   const allowance = arrivingAllowance(
     policy,
     disks.map(({ path }) => path),
@@ -189,6 +197,26 @@ function commandHere(
   const unmapped = unmappedNetwork(optionWords(guestOwn(command).slice(1)), networks);
   if (unmapped !== undefined) throw new DwcpError('GUEST_REFUSED', `The guest’s command is refused: ${unmapped}`, SIDE);
   return { ...moved, allowance };
+}
+
+/** @throws GUEST_REFUSED where its command has no word for what the place takes */
+function relocated(
+  { imageId, path: to, sizeBytes = 0, deviceBytes = 0 }: ImageHere,
+  from: string,
+  raw: boolean,
+  command: readonly string[],
+): RelocatedDisk {
+  if (!raw && isDevicePath(to) && namedFormat(command, from) === 'qcow2')
+    throw cannotRunHere(
+      `its disk ${imageId} comes as the QCOW2 file that it is (encrypted, or with internal snapshots), which is put into a ` +
+        `file only: --disk-map ${imageId}=file`,
+    );
+  if (deviceBytes <= sizeBytes) return { from, to, raw };
+  if (hasRoomForSize(command, from)) return { from, to, raw, shownBytes: sizeBytes };
+  throw cannotRunHere(
+    `its disk ${imageId} has ${sizeBytes} bytes, and ${to} has ${deviceBytes}: its command names a -blockdev driver=file without a ` +
+      'raw node above it, so it would see the difference; take a device of the same size, or a file',
+  );
 }
 
 function understood<T>(

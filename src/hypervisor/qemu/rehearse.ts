@@ -17,6 +17,7 @@ import { runPlaces } from './run-places';
 const NO_HEAD = Buffer.alloc(0);
 
 export interface ScratchDisk extends VmImage, ImageSpec {
+  readonly sizeBytes: number;
   /** What arrives is the disk's content; else it is a file of the guest's own format. */
   readonly raw: boolean;
 }

@@ -4,7 +4,7 @@
  */
 import type { GuestConsole } from '../../model/guest-console';
 import { guestOwn } from './guest-command';
-import { asDrive, driveOf, nodeOf, pathOfDrive, pathOfNode } from './guest-disks';
+import { asDrive, bottomDriver, driveOf, nodeOf, pathOfDrive, pathOfNode } from './guest-disks';
 import { type OptionText, type Pair, printOptionText, valueIn } from './option-text';
 import { type OptionWord, optionWords, printWords } from './option-words';
 import { Consoles, type PortSupply } from './relocate-consoles';
@@ -15,6 +15,8 @@ export interface RelocatedDisk {
   readonly to: string;
   /** What arrives is the disk's content; else it is the file that it was. */
   readonly raw: boolean;
+  /** Of a device that is larger than the disk: so much of it the guest is shown. */
+  readonly shownBytes?: number;
 }
 
 /** Keys that only another format than raw has, or that show a part of a file. */
@@ -63,32 +65,44 @@ export function relocateTelling(
 }
 
 function withPath({ key, value }: Pair, disk: RelocatedDisk): Pair {
-  return (key === 'file' || key === 'filename' || key === 'file.filename') && value === disk.from
-    ? { key, value: disk.to }
-    : { key, value };
+  if ((key === 'file' || key === 'filename' || key === 'file.filename') && value === disk.from)
+    return { key, value: disk.to };
+  const namesBottom = (key === 'driver' || key === 'file.driver') && (value === 'file' || value === 'host_device');
+  return { key, value: namesBottom ? bottomDriver(disk.to) : value };
+}
+
+/** What a raw node says of a disk that is not all of its device. */
+function shown({ shownBytes }: RelocatedDisk): Pair[] {
+  return shownBytes === undefined ? [] : [{ key: 'size', value: String(shownBytes) }];
 }
 
 function relocateDrive(drive: OptionText, disks: readonly RelocatedDisk[]): OptionText {
   const disk = disks.find(({ from }) => from === pathOfDrive(drive));
   if (!disk) return drive;
   const pairs = drive.pairs.map((pair) => withPath(pair, disk));
+  const raw = [...pairs.filter(({ key }) => !NOT_RAW.test(key)), { key: 'format', value: 'raw' }];
   return {
-    pairs: disk.raw ? [...pairs.filter(({ key }) => !NOT_RAW.test(key)), { key: 'format', value: 'raw' }] : pairs,
+    pairs: [...(disk.raw ? raw : pairs.filter(({ key }) => key !== 'size' || !disk.shownBytes)), ...shown(disk)],
   };
 }
 
 /** The -blockdev options of a command, which name one another. */
 class Nodes {
   readonly #disks: readonly RelocatedDisk[];
-  /** Names of nodes for files that arrive as content. */
-  readonly #rawFiles: ReadonlySet<string>;
+  /** What is relocated, by the name of the node that opens it. */
+  readonly #opened: ReadonlyMap<string, RelocatedDisk>;
   /** Bases of disks that arrive whole. */
   readonly #left = new Set<string>();
 
   constructor(options: readonly OptionWord[], disks: readonly RelocatedDisk[]) {
     this.#disks = disks;
     const nodes = options.flatMap((option) => nodeOf(option) ?? []);
-    this.#rawFiles = new Set(nodes.filter((node) => this.#diskOf(node)?.raw).map((node) => nameOf(node)));
+    this.#opened = new Map(
+      nodes.flatMap((node) => {
+        const disk = this.#diskOf(node);
+        return disk ? [[nameOf(node), disk] as const] : [];
+      }),
+    );
     const byName = new Map(nodes.map((node) => [nameOf(node), node]));
     const leave = (name: string | undefined): void => {
       const node = name === undefined ? undefined : byName.get(name);
@@ -104,18 +118,27 @@ class Nodes {
     const node = nodeOf(option);
     if (!node) return [option];
     if (this.#left.has(nameOf(node))) return [];
-    return [{ flag: option.flag, value: printOptionText(this.#isRaw(node) ? this.#asRaw(node) : this.#moved(node)) }];
+    return [{ flag: option.flag, value: printOptionText(this.#relocated(node)) }];
   }
 
   #diskOf(node: OptionText): RelocatedDisk | undefined {
     return this.#disks.find(({ from }) => from === pathOfNode(node));
   }
 
+  #relocated(node: OptionText): OptionText {
+    if (this.#isRaw(node)) return this.#asRaw(node);
+    const disk = this.#above(node);
+    return disk?.shownBytes === undefined ? this.#moved(node) : withSize(this.#moved(node), disk.shownBytes);
+  }
+
+  /** The disk of a node that says how its bytes are read. */
+  #above(node: OptionText): RelocatedDisk | undefined {
+    if (valueIn(node, 'filename') !== undefined) return undefined;
+    return this.#diskOf(node) ?? this.#opened.get(valueIn(node, 'file') ?? '');
+  }
+
   #isRaw(node: OptionText): boolean {
-    return (
-      valueIn(node, 'filename') === undefined &&
-      (this.#diskOf(node)?.raw ?? this.#rawFiles.has(valueIn(node, 'file') ?? ''))
-    );
+    return this.#above(node)?.raw ?? false;
   }
 
   #moved(node: OptionText): OptionText {
@@ -131,14 +154,24 @@ class Nodes {
   #asRaw(node: OptionText): OptionText {
     const { pairs, json, unsaid } = this.#moved(node);
     const kept = pairs.filter(({ key }) => !NOT_RAW.test(key));
-    return {
+    const raw = {
       pairs: [{ key: 'driver', value: 'raw' }, ...kept],
       ...(unsaid !== undefined && { unsaid }),
       ...(json && {
         json: { driver: 'raw', ...Object.fromEntries(Object.entries(json).filter(([key]) => !NOT_RAW.test(key))) },
       }),
     };
+    const size = this.#above(node)?.shownBytes;
+    return size === undefined ? raw : withSize(raw, size);
   }
+}
+
+function withSize(node: OptionText, size: number): OptionText {
+  return {
+    ...node,
+    pairs: [...node.pairs.filter(({ key }) => key !== 'size'), { key: 'size', value: String(size) }],
+    ...(node.json && { json: { ...node.json, size } }),
+  };
 }
 
 function nameOf(node: OptionText): string {

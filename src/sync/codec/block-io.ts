@@ -4,7 +4,7 @@
  */
 import { readSync, writeSync } from 'node:fs';
 import { DwcpError } from '../../model/errors';
-import { BLOCK_SIZE_BYTES, blockLength } from '../../model/image';
+import { BLOCK_SIZE_BYTES, blockLength, wholeSectors } from '../../model/image';
 import { isHole } from '../../store/data-runs';
 import { applyCipher } from '../../store/sealing-key';
 import { punchHole } from '../../store/system-calls';
@@ -18,11 +18,20 @@ export function readFully(file: ImageFile, out: Buffer, position: number): void 
   let at = 0;
   while (at < out.length) {
     const got = readSync(file.fd, out, at, out.length - at, position + at);
+    if (got === 0 && isInLastSector(file.sizeBytes, position + at)) {
+      out.fill(0, at);
+      break;
+    }
     if (got === 0)
       throw new DwcpError('IMAGE_CHANGED', `The image ends at ${position + at} bytes and was ${file.sizeBytes} long`);
     at += got;
   }
   if (file.cipher) applyCipher(file.cipher, out, position);
+}
+
+/** Where a raw file may end and its image goes on: with zeros, up to a whole sector. */
+function isInLastSector(sizeBytes: number, at: number): boolean {
+  return at < sizeBytes && wholeSectors(at) === sizeBytes;
 }
 
 export function writeFully(fd: number, bytes: Buffer, position: number): void {

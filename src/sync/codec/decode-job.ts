@@ -3,17 +3,14 @@
  */
 import { BatchDecoder } from '../../encoder/batch-decoder';
 import { readBatchHead } from '../../encoder/batch-format';
-import { HASH_BYTES, ZERO_HASH } from '../../encoder/hash';
+import { ZERO_HASH } from '../../encoder/hash';
 import { fromShared, type TrainedDictionary } from '../../encoder/trained-dictionary';
 import { BLOCK_SIZE_BYTES, PAGE_SIZE_BYTES } from '../../model/image';
-import { Manifest } from '../../store/manifest';
+import { Manifest, OF_NO_CONTENT } from '../../store/manifest';
 import { BlockWriter, clearBlock, readFully } from './block-io';
 import type { DecodeJob, DecodeResult, ReferenceSource } from './codec-jobs';
 
 const decoder = new BatchDecoder();
-
-/** Of no content. */
-const IN_FLUX = Buffer.alloc(HASH_BYTES, 0xff);
 
 function readReferences(sources: readonly ReferenceSource[], address: number, out: Buffer): boolean {
   const source = sources.findLast(({ from }) => from <= address);
@@ -30,7 +27,7 @@ export function decode(job: DecodeJob): DecodeResult {
   const accepted: number[] = [];
   const refused: number[] = [];
   // A thread that dies at it leaves a block that nothing is equal to and no delta builds on, not one that claims its old content.
-  const inFlux = (block: number): void => held.set(block, IN_FLUX);
+  const inFlux = (block: number): void => held.set(block, OF_NO_CONTENT);
   const writer = new BlockWriter(
     job.file,
     (block, hash) => {

@@ -17,6 +17,7 @@ import { removeDurably } from '../../store/durable-folder';
 import { assertSameId, idPath } from '../../store/id-path';
 import type { OwnershipJournal } from '../../store/ownership-journal';
 import type { VmRecord, VmRegistry } from '../../store/vm-registry';
+import { isDevicePath } from '../../system/block-device';
 import type { CodecPool } from '../codec/codec-pool';
 import type { Bookkeeping } from './bookkeeping';
 
@@ -43,6 +44,8 @@ export const destinationRecordSchema = z.strictObject({
     .array(imageSpecSchema.extend({ path: z.string().min(1) }))
     .min(1)
     .max(MAX_VM_IMAGES),
+  /** What lies on the devices that its disks are put on may go, whatever it is. */
+  overwriteDisks: z.boolean().optional(),
   /** A guest that does not run: how it is started here. */
   definition: guestDefinitionSchema.optional(),
   /** Where a guest's consoles are here. */
@@ -119,7 +122,12 @@ export function livingHere(record: DestinationRecord, images: DestinationRecord[
   const definition = guest ? { command: guest.command, qmpPath: guest.qmpPath } : record.definition;
   return {
     vmId,
-    images: images.map(({ imageId, kind, path }) => ({ imageId, kind, path })),
+    images: images.map(({ imageId, kind, path, sizeBytes }) => ({
+      imageId,
+      kind,
+      path,
+      ...(isDevicePath(path) && { sizeBytes }),
+    })),
     presence: 'here',
     generation,
     ...looksOf(record),

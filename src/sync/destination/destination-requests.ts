@@ -96,7 +96,7 @@ export function destinationRequests(hub: Requested, context: DestinationContext)
         hashes: image.held.memory,
         sizeBytes: image.held.sizeBytes,
       });
-      const zero = image.state === 'empty';
+      const zero = image.isBlank;
       return {
         body: {
           image: migration.record.images.findIndex((spec) => spec.imageId === imageId),

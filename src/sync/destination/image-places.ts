@@ -11,9 +11,11 @@ import { exists, renameDurably, writeDurably } from '../../store/durable-file';
 import { makeFolderDurably, removeDurably, syncFolder } from '../../store/durable-folder';
 import type { Manifest } from '../../store/manifest';
 import { setSparseSize } from '../../store/system-calls';
+import { isDevicePath } from '../../system/block-device';
 import { openImage } from '../../system/image-roots';
 import type { CodecPool } from '../codec/codec-pool';
 import { measureFile } from '../codec/measure-file';
+import { keepUnjournaledOnDevice } from './device-image';
 import { removeJournal, verifiedPath, type WorkingImageParameters } from './work-files';
 import { COMMIT_AFTER_BLOCKS } from './working-image';
 
@@ -29,12 +31,14 @@ export async function installImage(
   known?: Manifest,
 ): Promise<void> {
   const { imageId, kind, sizeBytes } = image;
-  if (await exists(workPathOf(imagePath))) await renameDurably(workPathOf(imagePath), imagePath);
-  // A guest's disk is at its place already, under both names: then the rename has done nothing.
-  await removeDurably(workPathOf(imagePath));
+  if (!isDevicePath(imagePath)) {
+    if (await exists(workPathOf(imagePath))) await renameDurably(workPathOf(imagePath), imagePath);
+    // A guest's disk is at its place already, under both names: then the rename has done nothing.
+    await removeDurably(workPathOf(imagePath));
+  }
   const held = known ?? (await measureFile(imagePath, sizeBytes, pool));
   await store.forget(vmId, imageId);
-  await removeDurably(baselinePathOf(imagePath));
+  if (!isDevicePath(imagePath)) await removeDurably(baselinePathOf(imagePath));
   await store.put({ vmId, imageId, kind, sizeBytes, ...owner, generation, complete: true }, held);
   await removeJournal(journalPath);
 }
@@ -49,7 +53,8 @@ export async function sealWorkFile(
   root: string,
   pool: CodecPool,
 ): Promise<void> {
-  const held = await measureFile(workPathOf(imagePath), image.sizeBytes, pool);
+  const workPath = isDevicePath(imagePath) ? imagePath : workPathOf(imagePath);
+  const held = await measureFile(workPath, image.sizeBytes, pool);
   if (held.root() !== root)
     throw new DwcpError(
       'INTEGRITY_MISMATCH',
@@ -73,11 +78,13 @@ export async function sealWorkFile(
 
 /** What a standard transfer has brought and not finished: becomes the baseline where there is none, else goes. */
 export async function keepUnjournaled(
-  { vmId, image, owner, imagePath }: WorkingImageParameters,
+  parameters: WorkingImageParameters,
   generation: number,
   store: BaselineStore,
   pool: CodecPool,
 ): Promise<void> {
+  const { vmId, image, owner, imagePath } = parameters;
+  if (isDevicePath(imagePath)) return keepUnjournaledOnDevice(parameters, generation, store, pool);
   const workPath = workPathOf(imagePath);
   if (!(await exists(workPath))) return;
   if (await exists(baselinePathOf(imagePath))) return removeDurably(workPath);
@@ -109,12 +116,13 @@ export async function installLinked(
   { vmId, image, imagePath }: WorkingImageParameters,
   store: BaselineStore,
 ): Promise<void> {
-  await removeDurably(workPathOf(imagePath));
+  if (!isDevicePath(imagePath)) await removeDurably(workPathOf(imagePath));
   await store.forget(vmId, image.imageId);
 }
 
-/** Gives a working file its image's own name too: a guest's QEMU opens its disks under the names that they keep. */
+/** Gives a working file its image's own name too: a guest's QEMU opens its disks under the names that they keep. A device has its own. */
 export async function linkInPlace(imagePath: string): Promise<void> {
+  if (isDevicePath(imagePath)) return;
   const [work, place] = await Promise.all([stat(workPathOf(imagePath)), stat(imagePath).catch(() => undefined)]);
   if (place?.ino !== work.ino) {
     await rm(imagePath, { force: true });
@@ -126,6 +134,7 @@ export async function linkInPlace(imagePath: string): Promise<void> {
 
 /** Takes the second name away again. */
 export async function unlinkFromPlace(imagePath: string): Promise<void> {
+  if (isDevicePath(imagePath)) return;
   const [work, place] = await Promise.all([
     stat(workPathOf(imagePath)).catch(() => undefined),
     stat(imagePath).catch(() => undefined),

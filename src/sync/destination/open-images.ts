@@ -10,12 +10,14 @@ import { DwcpError } from '../../model/errors';
 import { DIRECT_OWNER, ownerOf } from '../../store/baselines';
 import { readIfThere } from '../../store/durable-file';
 import { idPath } from '../../store/id-path';
+import { deviceNumber, isDevicePath } from '../../system/block-device';
 import type { ReferenceSource } from '../codec/codec-jobs';
 import { sampleOf } from '../codec/file-sample';
 import type { referencesSchema } from '../protocol';
 import { BaseOffer, type OfferedBase } from './base-offer';
 import { bookkeepingBytes } from './bookkeeping';
 import { type DestinationContext, type DestinationRecord, recordFolder } from './destination-record';
+import { takeDevice } from './device-image';
 import {
   installImage,
   installLinked,
@@ -103,7 +105,7 @@ export class OpenImages {
   }
 
   parametersOf(imageId: string, startFrom: StartFrom = 'baseline'): WorkingImageParameters {
-    const { migrationId, vmId, images, guest, mode } = this.#record;
+    const { migrationId, vmId, images, guest, mode, overwriteDisks: mayOverwrite = false } = this.#record;
     const spec = images.find((image) => image.imageId === imageId);
     if (!spec)
       throw new DwcpError('PROTOCOL_VIOLATION', `Migration ${migrationId} has no image ${imageId}`, {
@@ -112,7 +114,8 @@ export class OpenImages {
     const { path: imagePath, ...image } = spec;
     const journalPath = idPath(recordFolder(this.#context.dataDir, migrationId), imageId, '.journal');
     const owner = mode === 'direct' ? DIRECT_OWNER : ownerOf(this.#record);
-    return { migrationId, vmId, image, owner, imagePath, journalPath, startFrom, live: guest !== undefined };
+    const live = guest !== undefined;
+    return { migrationId, vmId, image, owner, imagePath, journalPath, startFrom, live, mayOverwrite };
   }
 
   /**
@@ -200,6 +203,8 @@ export class OpenImages {
     const { store, pool } = this.#context;
     for (const { imageId } of this.#record.images) {
       const parameters = this.parametersOf(imageId);
+      // A device that has been taken away has taken with it what had come.
+      if (isDevicePath(parameters.imagePath) && (await deviceNumber(parameters.imagePath)) === undefined) continue;
       if ((await readIfThere(parameters.journalPath)) === undefined) {
         await keepUnjournaled(parameters, this.#record.generation, store, pool);
         continue;
@@ -242,9 +247,11 @@ export class OpenImages {
     const disks = new Map<string, string>();
     await this.leavePlaces();
     await this.keepAll();
+    const { store, pool } = this.#context;
     for (const { imageId, kind, path, sizeBytes } of this.#record.images) {
       if (kind !== 'disk') continue;
-      await makeWorkFile(path, sizeBytes);
+      if (isDevicePath(path)) await (await takeDevice(this.parametersOf(imageId), store, pool)).close();
+      else await makeWorkFile(path, sizeBytes);
       await linkInPlace(path);
       disks.set(path, imageId);
     }

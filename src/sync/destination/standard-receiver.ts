@@ -15,6 +15,7 @@ import { workPathOf } from '../../store/baselines';
 import { readIfThere, writeDurably } from '../../store/durable-file';
 import { makeFolderDurably, removeDurably, syncFolder } from '../../store/durable-folder';
 import { setSparseSize } from '../../store/system-calls';
+import { isDevicePath } from '../../system/block-device';
 import { openImage } from '../../system/image-roots';
 import type { Connection, Received } from '../../transport/connection';
 import { buildFrame, type Frame, type FrameType } from '../../transport/frame';
@@ -22,6 +23,7 @@ import { readMeta } from '../../transport/hello';
 import type { Slab } from '../../transport/slab';
 import type { DestinationMigration } from './destination-migration';
 import type { DestinationContext } from './destination-record';
+import { takeDevice } from './device-image';
 import { sealWorkFile } from './image-places';
 import { assertPermitted } from './permitted';
 import { removeJournal, type WorkingImageParameters } from './work-files';
@@ -138,15 +140,27 @@ export class StandardReceiver {
     await migration.images.yieldImage(imageId);
     const parameters = migration.images.parametersOf(imageId, 'empty');
     await removeJournal(parameters.journalPath);
-    await makeFolderDurably(dirname(parameters.imagePath));
-    const handle = await openImage(workPathOf(parameters.imagePath), constants.O_RDWR | constants.O_CREAT);
+    const handle = await this.#openWork(parameters);
     try {
-      setSparseSize(handle.fd, parameters.image.sizeBytes);
-      await syncFolder(dirname(parameters.imagePath));
       const saved = await readIfThere(progressPath(parameters));
       const offset = saved ? progressSchema.parse(JSON.parse(saved.toString('utf8'))).offset : 0;
       this.#file = { migration, parameters, handle, offset, durableOffset: offset, committedAt: performance.now() };
       return offset;
+    } catch (error) {
+      await handle.close();
+      throw error;
+    }
+  }
+
+  async #openWork(parameters: WorkingImageParameters): Promise<FileHandle> {
+    const { imagePath, image } = parameters;
+    if (isDevicePath(imagePath)) return takeDevice(parameters, this.#context.store, this.#context.pool);
+    await makeFolderDurably(dirname(imagePath));
+    const handle = await openImage(workPathOf(imagePath), constants.O_RDWR | constants.O_CREAT);
+    try {
+      setSparseSize(handle.fd, image.sizeBytes);
+      await syncFolder(dirname(imagePath));
+      return handle;
     } catch (error) {
       await handle.close();
       throw error;

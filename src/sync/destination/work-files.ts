@@ -12,6 +12,7 @@ import { makeFolderDurably, removeDurably, syncFolder } from '../../store/durabl
 import { fillInSlices } from '../../store/in-slices';
 import { Manifest } from '../../store/manifest';
 import { setSparseSize } from '../../store/system-calls';
+import { isDevicePath } from '../../system/block-device';
 import { openImage } from '../../system/image-roots';
 import type { CodecPool } from '../codec/codec-pool';
 import { measure } from '../codec/measure-file';
@@ -31,6 +32,8 @@ export interface WorkingImageParameters {
   readonly startFrom: StartFrom;
   /** Blocks come again and again while the guest runs: of two versions the later batch wins, in whatever order they come. */
   readonly live?: boolean;
+  /** What lies on a device already, and is no earlier copy of this VM, may go: an operator has said so. */
+  readonly mayOverwrite?: boolean;
   /** Gives back what was taken for it. */
   readonly onClosed?: () => void;
 }
@@ -60,6 +63,8 @@ export interface WorkFiles {
   readonly resumed: boolean;
   /** It began empty, or its source has proven to know what it began from. */
   readonly proven: boolean;
+  /** A device holds something else where nothing of the image has come yet. */
+  readonly covers?: boolean;
 }
 
 /**
@@ -141,7 +146,9 @@ export async function giveBackUnproven(
   const journal = await BlockJournal.open(journalPath, () => undefined);
   await journal?.close();
   if (journal?.head.base !== 'baseline' || (await exists(provenPath(journalPath)))) return;
-  if (await exists(workPathOf(imagePath))) await renameDurably(workPathOf(imagePath), baselinePathOf(imagePath));
+  // A device has it still: nothing was written before.
+  if (!isDevicePath(imagePath) && (await exists(workPathOf(imagePath))))
+    await renameDurably(workPathOf(imagePath), baselinePathOf(imagePath));
   await removeJournal(journalPath);
   store.givenBack(vmId, image.imageId);
 }

@@ -16,7 +16,7 @@ import { type FileHandle, writeFile } from 'node:fs/promises';
 import { namedBlocks } from '../../encoder/batch-format';
 import type { SharedDictionary } from '../../encoder/trained-dictionary';
 import { DwcpError, toDwcpError } from '../../model/errors';
-import { type BaselineStore, workPathOf } from '../../store/baselines';
+import type { BaselineStore } from '../../store/baselines';
 import type { BlockJournal, JournalledBlock } from '../../store/block-journal';
 import { readIfThere, writeDurably } from '../../store/durable-file';
 import { removeDurably } from '../../store/durable-folder';
@@ -28,16 +28,10 @@ import type { CodecPool } from '../codec/codec-pool';
 import { measure } from '../codec/measure-file';
 import type { WorkingState } from '../protocol';
 import { BaselineProof } from './baseline-proof';
+import { forgetAtPlace, keepAtPlace, openAtPlace, withoutOthers } from './device-image';
 import { ImageMode } from './image-mode';
 import { NewestBatch } from './newest-batch';
-import {
-  openWorkFiles,
-  provenPath,
-  removeJournal,
-  verifiedPath,
-  type WorkFiles,
-  type WorkingImageParameters,
-} from './work-files';
+import { provenPath, removeJournal, verifiedPath, type WorkFiles, type WorkingImageParameters } from './work-files';
 
 /** Data that may wait for its sync: bounds what a crash of this agent can cost. */
 export const COMMIT_AFTER_BLOCKS = 1024;
@@ -57,6 +51,7 @@ export class WorkingImage {
   #committing: Promise<void> = Promise.resolve();
   #decoding = 0;
   readonly #mode: ImageMode;
+  readonly #covers: boolean;
   #received = false;
   readonly #order: NewestBatch;
   /** One byte a block: 1 where the journal promises it, or is about to. */
@@ -68,8 +63,9 @@ export class WorkingImage {
   #dictionaries: readonly SharedDictionary[] = [];
 
   private constructor(parameters: WorkingImageParameters, files: WorkFiles, store: BaselineStore, pool: CodecPool) {
-    const { handle, journal, held, promised, resumed, proven } = files;
+    const { handle, journal, held, promised, resumed, proven, covers = false } = files;
     this.parameters = parameters;
+    this.#covers = covers;
     this.#opened = resumed ? 'resumed' : journal.head.base;
     this.held = held;
     this.proof = new BaselineProof(held, provenPath(parameters.journalPath), proven);
@@ -84,7 +80,7 @@ export class WorkingImage {
 
   /** Opens or creates the working image and learns what it holds. @throws DISK_FULL, IMAGE_UNWRITABLE, JOURNAL_CORRUPT */
   static async open(parameters: WorkingImageParameters, store: BaselineStore, pool: CodecPool): Promise<WorkingImage> {
-    const files = await openWorkFiles(parameters, store, pool);
+    const files = await openAtPlace(parameters, store, pool);
     const image = new WorkingImage(parameters, files, store, pool);
     try {
       if (files.resumed) await image.#recallVerified();
@@ -98,6 +94,11 @@ export class WorkingImage {
   /** What it holds, seen by somebody who asks now: once blocks have come in for this migration, that is `resumed`. */
   get state(): WorkingState {
     return this.#received ? 'resumed' : this.#opened;
+  }
+
+  /** Nothing has come, and nothing else is there: all of it reads as zeros. */
+  get isBlank(): boolean {
+    return this.state === 'empty' && !this.#covers;
   }
 
   /** True after a failure of the disk: close it and open it again to go on. */
@@ -247,7 +248,7 @@ export class WorkingImage {
   }
 
   async pageDigests(list: readonly number[]): Promise<Uint8Array> {
-    return this.#pool.run({ kind: 'pageDigests', file: this.#file(), list });
+    return withoutOthers(await this.#pool.run({ kind: 'pageDigests', file: this.#file(), list }), list, this.held);
   }
 
   /**
@@ -276,16 +277,16 @@ export class WorkingImage {
 
   /** Ends the reception and keeps what has arrived as baseline; complete where finish() had agreed. Zeros alone are none. */
   async keepAsBaseline(generation: number): Promise<void> {
-    const { vmId, image, owner, imagePath, journalPath } = this.parameters;
+    const { vmId, image, owner, journalPath } = this.parameters;
     const { imageId, kind, sizeBytes } = image;
     await this.close();
     if (this.#opened === 'empty' && this.verifiedRoot === undefined && this.held.isOfZeros) {
-      await removeDurably(workPathOf(imagePath));
+      await forgetAtPlace(this.parameters);
       await removeJournal(journalPath);
       return;
     }
     const record = { vmId, imageId, kind, sizeBytes, ...owner, generation, complete: this.verifiedRoot !== undefined };
-    await this.#store.adopt(workPathOf(imagePath), imagePath, record, this.held);
+    await keepAtPlace(this.parameters, record, this.held, this.#store);
     await removeJournal(journalPath);
   }
 

@@ -7,8 +7,9 @@ import { fstatSync } from 'node:fs';
 import type { FileHandle } from 'node:fs/promises';
 import type { StillDisk } from '../../hypervisor/contract';
 import { DwcpError, toDwcpError } from '../../model/errors';
-import { BLOCK_SIZE_BYTES, blockCount } from '../../model/image';
+import { BLOCK_SIZE_BYTES, blockCount, wholeSectors } from '../../model/image';
 import { holeRuns } from '../../store/data-runs';
+import { deviceBytes, isDevicePath, sysFolder, writesOf } from '../../system/block-device';
 import { openImage } from '../../system/image-roots';
 import { type BlockSelection, runsOf } from '../codec/block-selection';
 import type { ImageFile } from '../codec/codec-jobs';
@@ -68,14 +69,25 @@ export async function loadBlocks(
   );
 }
 
-interface Fingerprint {
-  readonly size: bigint;
-  readonly mtimeNs: bigint;
+/** Changes with each write. @param device where the kernel tells of it; a file says it itself */
+function fingerprint(fd: number, device: string | undefined): string {
+  const { size, mtimeNs } = fstatSync(fd, { bigint: true });
+  return device === undefined ? `${size} ${mtimeNs}` : writesOf(device);
 }
 
-function fingerprint(fd: number): Fingerprint {
-  const { size, mtimeNs } = fstatSync(fd, { bigint: true });
-  return { size, mtimeNs };
+/**
+ * Whether a file or a device has the image. A raw file's last sector may be cut off, which reads as zeros; a device may be larger.
+ * @throws IMAGE_CHANGED
+ */
+async function assertHolds(handle: FileHandle, path: string, sizeBytes: number): Promise<void> {
+  const isDevice = isDevicePath(path);
+  const size = isDevice ? await deviceBytes(handle) : (await handle.stat()).size;
+  if (size === sizeBytes || (isDevice ? size > sizeBytes : wholeSectors(size) === sizeBytes)) return;
+  throw changedSize(path, size, sizeBytes);
+}
+
+function changedSize(path: string, size: number, sizeBytes: number): DwcpError {
+  return new DwcpError('IMAGE_CHANGED', `${path} is ${size} bytes long now and was ${sizeBytes}`, { side: 'source' });
 }
 
 interface BlockStretch {
@@ -91,7 +103,8 @@ export class ScanFeed implements StillFeed {
   readonly #handle: FileHandle;
   readonly #disk: StillDisk | undefined;
   readonly #holes: readonly BlockStretch[];
-  readonly #before: Fingerprint;
+  readonly #device: string | undefined;
+  readonly #before: string;
   #settled: (block: number) => boolean = () => false;
   #next = 0;
 
@@ -103,15 +116,15 @@ export class ScanFeed implements StillFeed {
     let handle: FileHandle | undefined;
     try {
       handle = await openImage(path);
-      const size = disk ? disk.sizeBytes : (await handle.stat()).size;
-      if (size !== sizeBytes)
-        throw new DwcpError('IMAGE_CHANGED', `${path} is ${size} bytes long now and was ${sizeBytes}`, {
-          side: 'source',
-        });
+      if (!disk) await assertHolds(handle, path, sizeBytes);
+      else if (disk.sizeBytes !== sizeBytes) throw changedSize(path, disk.sizeBytes, sizeBytes);
+      const device = isDevicePath(path) ? await sysFolder(handle) : undefined;
+      // What was written before, and waits, would pass for a write from now on.
+      if (device !== undefined) await handle.datasync();
       const holes = disk
         ? wholeBlocks(await disk.holes(), sizeBytes)
         : holeRuns(handle.fd, sizeBytes, BLOCK_SIZE_BYTES);
-      return new ScanFeed(path, handle, sizeBytes, disk, [...holes]);
+      return new ScanFeed({ path, handle, device }, sizeBytes, disk, [...holes]);
     } catch (error) {
       await handle?.close();
       disk?.close();
@@ -120,8 +133,11 @@ export class ScanFeed implements StillFeed {
   }
 
   private constructor(
-    path: string,
-    handle: FileHandle,
+    {
+      path,
+      handle,
+      device,
+    }: { readonly path: string; readonly handle: FileHandle; readonly device: string | undefined },
     sizeBytes: number,
     disk: StillDisk | undefined,
     holes: readonly BlockStretch[],
@@ -133,7 +149,8 @@ export class ScanFeed implements StillFeed {
     this.file = { fd: disk ? -1 : handle.fd, sizeBytes };
     if (disk)
       this.load = (blocks, into) => loadBlocks(blocks, into, sizeBytes, (offset, part) => disk.read(offset, part));
-    this.#before = fingerprint(handle.fd);
+    this.#device = device;
+    this.#before = fingerprint(handle.fd, device);
   }
 
   get remaining(): number {
@@ -163,8 +180,7 @@ export class ScanFeed implements StillFeed {
   }
 
   assertUnchanged(): void {
-    const now = fingerprint(this.#handle.fd);
-    if (now.size !== this.#before.size || now.mtimeNs !== this.#before.mtimeNs) {
+    if (fingerprint(this.#handle.fd, this.#device) !== this.#before) {
       throw new DwcpError('IMAGE_CHANGED', `${this.#path} was written to while it was being read`, { side: 'source' });
     }
   }

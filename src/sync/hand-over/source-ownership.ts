@@ -3,10 +3,12 @@
  * out SOURCE_TABLE of src/model/ownership-machine.ts: each step is checked, written and done inside the VM's lock, on disk
  * before its effect, and may be asked for again.
  */
+import { constants } from 'node:fs/promises';
 import type { InspectedImage, VmHolder } from '../../hypervisor/contract';
 import { DwcpError, hasCode } from '../../model/errors';
 import { type GuestSpec, MEMORY_IMAGE_ID, RamLayout, type StoppedGuest } from '../../model/guest';
 import type { HandOver } from '../../model/hand-over';
+import { wholeSectors } from '../../model/image';
 import { isOpenState, SOURCE_TABLE } from '../../model/ownership-machine';
 import { type BaselineStore, ownerOf } from '../../store/baselines';
 import { exists } from '../../store/durable-file';
@@ -14,7 +16,10 @@ import { removeDurably } from '../../store/durable-folder';
 import { heldBytesOf } from '../../store/held-bytes';
 import type { Manifest } from '../../store/manifest';
 import type { OwnershipEntry, OwnershipJournal } from '../../store/ownership-journal';
+import { setSparseSize } from '../../store/system-calls';
 import type { VmRecord, VmRegistry } from '../../store/vm-registry';
+import { isDevicePath } from '../../system/block-device';
+import { openImage } from '../../system/image-roots';
 import type { CodecPool } from '../codec/codec-pool';
 import { measureFile } from '../codec/measure-file';
 import { markFiles } from './marked-files';
@@ -86,7 +91,7 @@ export class SourceOwnership {
       sizeBytes: new RamLayout(spec.ramBlocks).sizeBytes,
     };
     const sized = await withHeldBytes(
-      disks.map((image) => ({ sizeBytes: 0, ...sizes.find(({ imageId }) => imageId === image.imageId), ...image })),
+      disks.map((image) => ({ ...image, sizeBytes: 0, ...sizes.find(({ imageId }) => imageId === image.imageId) })),
     );
     const guest = { ...spec, needsFiles: await markFiles(files, pool) };
     return { vm, images: spec.notUnderstood === undefined ? [...sized, memory] : sized, guest };
@@ -208,25 +213,25 @@ export class SourceOwnership {
     const known = await registry.get(vmId);
     if (known.guest && holder.isGuestUp(known.guest)) await holder.quitGuest(known.guest);
     const vm = known.guest ? withMemory(known, registry.imagePath(known, vmId, MEMORY_IMAGE_ID)) : known;
-    for (const { imageId, kind, path } of vm.images) {
+    for (const image of vm.images) {
+      const { imageId, kind, path } = image;
       if (!(await exists(path))) continue;
       // What cannot be read (a RAM image that a crash has left empty) is no baseline; the VM has moved all the same.
-      const [inspected] = await holder.inspect([{ imageId, kind, path }]).catch((error: unknown) => {
+      const [inspected] = await holder.inspect([image]).catch((error: unknown) => {
         if (hasCode(error, 'IMAGE_UNREADABLE')) return [];
         throw error;
       });
       if (!inspected) continue;
       const sent = manifests.get(imageId);
+      const sizeBytes = vm.guest ? wholeSectors(inspected.sizeBytes) : inspected.sizeBytes;
+      if (sizeBytes !== inspected.sizeBytes) await lengthen(path, sizeBytes);
       // A file of another form than its content (qcow2) stays where it is and is no baseline.
-      if (sent && sent.sizeBytes !== inspected.sizeBytes && vm.guest) continue;
-      const manifest =
-        sent?.sizeBytes === inspected.sizeBytes ? sent : await measureFile(path, inspected.sizeBytes, pool);
-      await store.adopt(
-        path,
-        path,
-        { vmId, imageId, kind, sizeBytes: inspected.sizeBytes, ...ownerOf(vm), generation, complete: true },
-        manifest,
-      );
+      if (sent && sent.sizeBytes !== sizeBytes && vm.guest) continue;
+      const manifest = sent?.sizeBytes === sizeBytes ? sent : await measureFile(path, sizeBytes, pool);
+      const record = { vmId, imageId, kind, sizeBytes, ...ownerOf(vm), generation, complete: true };
+      // A device stays what it is, under its name: what it holds is what is known of it.
+      if (isDevicePath(path)) await store.keepInPlace(path, record, manifest);
+      else await store.adopt(path, path, record, manifest);
     }
     await registry.put({ ...vm, presence: 'away', movedTo, generation });
     await own.happened('released', fence);
@@ -307,6 +312,17 @@ function withHeldBytes(images: readonly InspectedImage[]): Promise<InspectedImag
       return allocatedBytes === undefined ? image : { ...image, allocatedBytes };
     }),
   );
+}
+
+/** A raw file's last sector is whole from now on, as its guest has seen it: so it comes back. No other kind has a part of one. */
+async function lengthen(path: string, sizeBytes: number): Promise<void> {
+  const handle = await openImage(path, constants.O_RDWR);
+  try {
+    if ((await handle.stat()).size < sizeBytes) setSparseSize(handle.fd, sizeBytes);
+    await handle.datasync();
+  } finally {
+    await handle.close();
+  }
 }
 
 function withMemory(vm: VmRecord, path: string): VmRecord {

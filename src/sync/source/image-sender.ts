@@ -12,6 +12,7 @@ import { type Baseline, type BaselineStore, baselinePathOf } from '../../store/b
 import type { DictionaryKey } from '../../store/dictionaries';
 import { Manifest } from '../../store/manifest';
 import type { ContentCipher } from '../../store/sealing-key';
+import { isDevicePath } from '../../system/block-device';
 import type { SendingSession } from '../../transport/sending-session';
 import type { BlockSelection } from '../codec/block-selection';
 import type { StillFeed } from '../feeds/block-feed';
@@ -307,7 +308,8 @@ async function openShadow(
   store: BaselineStore,
 ): Promise<Shadow | undefined> {
   if (!baseline?.record.contentPath || baseline.record.sizeBytes !== image.sizeBytes) return undefined;
-  if (baseline.record.contentPath !== baselinePathOf(path)) return undefined;
+  // Of a device the copy lies elsewhere.
+  if (!isDevicePath(path) && baseline.record.contentPath !== baselinePathOf(path)) return undefined;
   const access = store.accessTo(baseline.record);
   const handle = access && (await open(baseline.record.contentPath, 'r').catch(() => undefined));
   return handle && { handle, cipher: access.cipher };

@@ -5,9 +5,12 @@
  */
 import { type FileHandle, open, rm, stat, statfs } from 'node:fs/promises';
 import { dirname } from 'node:path';
+import { BLOCK_SIZE_BYTES } from '../../model/image';
 import { type Baseline, type BaselineStore, baselinePathOf, ownerOf } from '../../store/baselines';
 import { renameDurably } from '../../store/durable-file';
+import { makeFolderDurably } from '../../store/durable-folder';
 import { cloneFile, setSparseSize } from '../../store/system-calls';
+import { isDevicePath } from '../../system/block-device';
 import { openImage } from '../../system/image-roots';
 import type { CodecPool } from '../codec/codec-pool';
 import { piecesOf } from '../codec/pieces';
@@ -29,11 +32,13 @@ interface LivingImage {
   readonly vmId: string;
   readonly imageId: string;
   readonly imagePath: string;
+  /** Where the copy is kept; undefined: beside the image. */
+  readonly besidePath?: string;
 }
 
 /** @param mode the option keepBaselineCopy */
 export async function keepBaselineCopy(
-  { vmId, imageId, imagePath }: LivingImage,
+  { vmId, imageId, imagePath, besidePath = imagePath }: LivingImage,
   mode: string,
   store: BaselineStore,
   pool: CodecPool,
@@ -42,10 +47,12 @@ export async function keepBaselineCopy(
   if (mode === 'never') return { kept: 'no', reason: 'keepBaselineCopy is never' };
   const baseline = await store.open(vmId, imageId);
   if (!baseline) return { kept: 'no', reason: 'no baseline is recorded' };
-  const temporary = copyPathOf(imagePath);
+  const temporary = copyPathOf(besidePath);
+  const isDevice = isDevicePath(imagePath);
   try {
-    if (!store.sealsContents && cloneFile(imagePath, temporary))
-      return await record(baseline, imagePath, temporary, store, {
+    if (isDevice) await makeFolderDurably(dirname(besidePath));
+    if (!isDevice && !store.sealsContents && cloneFile(imagePath, temporary))
+      return await record(baseline, besidePath, temporary, store, {
         kept: 'clone',
         reason: 'shares the image’s extents',
       });
@@ -54,10 +61,11 @@ export async function keepBaselineCopy(
         kept: 'no',
         reason: store.sealsContents ? 'what is encrypted shares no extents' : 'the file system cannot clone',
       };
-    const refusal = await noRoom(vmId, imagePath, store);
+    const bytes = isDevice ? dataBytes(baseline) : (await stat(imagePath)).blocks * 512;
+    const refusal = await noRoom(vmId, bytes, dirname(besidePath), store);
     if (refusal) return { kept: 'no', reason: refusal };
     await copy(baseline, imagePath, temporary, pool, signal);
-    return await record(baseline, imagePath, temporary, store, { kept: 'copy', reason: 'copied, each block checked' });
+    return await record(baseline, besidePath, temporary, store, { kept: 'copy', reason: 'copied, each block checked' });
   } finally {
     await rm(temporary, { force: true });
   }
@@ -87,12 +95,12 @@ async function copy(
 
 async function record(
   { record: known, manifest }: Baseline,
-  imagePath: string,
+  besidePath: string,
   temporary: string,
   store: BaselineStore,
   kept: KeptCopy,
 ): Promise<KeptCopy> {
-  const contentPath = baselinePathOf(imagePath);
+  const contentPath = baselinePathOf(besidePath);
   const handle = await open(temporary, 'r+');
   try {
     await handle.sync();
@@ -105,9 +113,15 @@ async function record(
   return kept;
 }
 
-async function noRoom(vmId: string, imagePath: string, store: BaselineStore): Promise<string | undefined> {
-  const [{ blocks }, disk] = await Promise.all([stat(imagePath), statfs(dirname(imagePath))]);
-  const bytes = blocks * 512;
+/** What a device holds besides zeros, as its baseline says: it does not say itself. */
+function dataBytes({ manifest }: Baseline): number {
+  let blocks = 0;
+  for (let block = 0; block < manifest.blocks; block += 1) if (!manifest.isZero(block)) blocks += 1;
+  return blocks * BLOCK_SIZE_BYTES;
+}
+
+async function noRoom(vmId: string, bytes: number, folder: string, store: BaselineStore): Promise<string | undefined> {
+  const disk = await statfs(folder);
   if (disk.bavail * disk.bsize - bytes < FREE_SHARE_AFTER * disk.blocks * disk.bsize)
     return 'the disk would be left with less than a fifth free';
   return (await store.hasRoomFor(bytes, vmId)) ? undefined : 'the store’s limit leaves no room';

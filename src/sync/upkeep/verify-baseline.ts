@@ -2,9 +2,9 @@
  * Whether a baseline's content is what its manifest says, by reading all of it on the worker threads. Damage is found
  * on use too; this finds it before.
  */
-import { open } from 'node:fs/promises';
 import type { Baseline, ContentAccess } from '../../store/baselines';
 import { isMissing } from '../../store/durable-file';
+import { openImage } from '../../system/image-roots';
 import type { CodecPool } from '../codec/codec-pool';
 import { sealBlocks } from './baseline-sealer';
 
@@ -23,10 +23,11 @@ export async function verifyBaseline(
   access: ContentAccess | undefined,
   pool: CodecPool,
 ): Promise<BaselineVerdict> {
-  if (record.contentPath === undefined) return { state: 'in use' };
+  const path = record.contentPath ?? record.inPlace;
+  if (path === undefined) return { state: 'in use' };
   if (!access) return { state: 'locked' };
   try {
-    const handle = await open(record.contentPath, 'r');
+    const handle = await openImage(path);
     try {
       const damagedBlocks = await sealBlocks(pool, handle.fd, manifest, { cipher: access.cipher, into: 'as it is' });
       return damagedBlocks === 0
