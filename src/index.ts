@@ -18,7 +18,8 @@ export {
 } from './control/orchestrator';
 export { type OrchestratorMetrics } from './control/orchestrator-metrics';
 export { payloadConverter } from './control/payload-codec';
-export { ERROR_CODES, type ErrorCode, type RetryClass } from './model/error-codes';
+export type { RetryClass } from './model/error-code-spec';
+export { ERROR_CODES, type ErrorCode } from './model/error-codes';
 export { DwcpError, type ErrorReport } from './model/errors';
 export { EXIT } from './model/exit-codes';
 export {

@@ -4,7 +4,8 @@
  */
 import { z } from 'zod';
 import { kebab, variableOf } from '../src/cli/settings';
-import { ERROR_CODES, type ErrorCodeSpec } from '../src/model/error-codes';
+import type { ErrorCodeSpec } from '../src/model/error-code-spec';
+import { ERROR_CODES } from '../src/model/error-codes';
 import { errorReportSchema } from '../src/model/errors';
 import { EXIT, EXIT_MEANINGS } from '../src/model/exit-codes';
 import { GUEST_STATES, type GuestStateSpec } from '../src/model/guest-states';

@@ -7,22 +7,8 @@
  *   permanent   trying again cannot help; `fallback` says whether the standard transfer may still succeed
  */
 
+import { type ErrorCodeSpec, spec } from './error-code-spec';
 import { EXIT } from './exit-codes';
-
-export type RetryClass = 'transient' | 'operator' | 'permanent';
-
-export interface ErrorCodeSpec {
-  readonly meaning: string;
-  readonly retry: RetryClass;
-  /** True where the transport or the encoder failed, not the guest, a disk or a host. */
-  readonly fallback: boolean;
-  readonly exitCode: number;
-  readonly mend: string;
-}
-
-function spec(retry: RetryClass, exitCode: number, meaning: string, mend: string, then?: 'fallback'): ErrorCodeSpec {
-  return { retry, exitCode, meaning, mend, fallback: then === 'fallback' };
-}
 
 export const ERROR_CODES = {
   INVALID_INPUT: spec(

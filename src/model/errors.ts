@@ -3,7 +3,8 @@
  * callers compare codes, nobody parses the text. Turning it into a Temporal failure is activities/to-failure.ts.
  */
 import { z } from 'zod';
-import { ERROR_CODES, type ErrorCode, type ErrorCodeSpec, isErrorCode } from './error-codes';
+import type { ErrorCodeSpec } from './error-code-spec';
+import { ERROR_CODES, type ErrorCode, isErrorCode } from './error-codes';
 import type { Side } from './ids';
 import { ownValue } from './own-value';
 import { PHASE_NAMES, type Phase } from './phases';

@@ -4,6 +4,7 @@
  */
 import { parseDiskMap } from './disk-map';
 import type { OptionSpec } from './option-spec';
+import { GUEST_OPTIONS } from './options-of-guests';
 import { NETWORK_OPTIONS } from './options-of-networks';
 import { ownValue } from './own-value';
 import { GIB, MEGABYTE, MIB } from './units';
@@ -231,57 +232,7 @@ export const PROCESS_OPTIONS = {
     default: 'auto',
     help: 'Keep what arrived beside the VM, for deltas on the way back: auto (clone, or copy where space allows), clone, never',
   },
-  qemuFolder: {
-    type: 'text',
-    default: '',
-    help:
-      'Folder of the QEMU programs that run guests here; a guest’s command says only which, qemu-system-ARCH. ' +
-      'Empty: looked for in PATH',
-  },
-  guestUser: {
-    type: 'text',
-    default: '',
-    help:
-      'User as whom guests’ QEMUs run where the agent is root (docs/security.md). Empty: dwcp-guest where there ' +
-      'is one; root says that they run as root',
-  },
-  hooksDir: {
-    type: 'text',
-    default: '',
-    help:
-      'Folder of the programs that run beside migrations (docs/runbook.md, hooks), in prepare.d, before-pause.d, after-start.d, ' +
-      'released.d and rolled-back.d. Empty: hooks in dataDir',
-  },
-  hookTimeout: {
-    type: 'duration',
-    unit: 'ms',
-    min: 100,
-    max: 120_000,
-    default: 4_000,
-    help: 'How long all hooks of one event may take together; what runs then is ended, and has said no where it may',
-  },
-  imageRoots: {
-    type: 'text',
-    default: '',
-    help:
-      'Folders, separated by commas, below which images of VMs may lie, besides those in dataDir; any other ' +
-      'path is refused. Folders of devices (/dev/vg0) and devices are such too; only what is named here may a migration put a disk on ' +
-      '(diskMap, diskPlaces). Empty: wherever `dwcp vm define` and `adopt` say on this host',
-  },
-  diskPlaces: {
-    type: 'text',
-    default: '',
-    help:
-      'Where disks of VMs come to lie that have not been here before, such as /dev/vg0/{vm}-{disk}: a block device that is there, or ' +
-      'a file. Empty: in dataDir',
-  },
-  guestFolders: {
-    type: 'text',
-    default: '',
-    help:
-      'Folders, separated by commas, whose files a guest from another host may read (kernels, ISO images, bases ' +
-      'of QCOW2 disks), besides the firmware below /usr/share; never those of dataDir',
-  },
+  ...GUEST_OPTIONS,
   ...NETWORK_OPTIONS,
   acceptDwcp: {
     type: 'boolean',

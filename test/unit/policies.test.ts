@@ -1,7 +1,8 @@
 /** Tables that a slip would break without any test of behaviour noticing. That activities beat: activities.test.ts. */
 import { msToNumber } from '@temporalio/common/lib/time';
 import { declaredSchedules } from '../../src/control/schedules';
-import { ERROR_CODES, type ErrorCodeSpec } from '../../src/model/error-codes';
+import type { ErrorCodeSpec } from '../../src/model/error-code-spec';
+import { ERROR_CODES } from '../../src/model/error-codes';
 import { EXIT, EXIT_MEANINGS } from '../../src/model/exit-codes';
 import { HEARTBEAT_THROTTLE_MS, HEARTBEAT_TICK_MS, HOST_PATIENCE_MS } from '../../src/model/timing';
 import { PRESETS } from '../../workflows/activity-proxies';
