@@ -172,7 +172,7 @@ describeWhere([needsLoopDevices()])('a disk that is a block device', () => {
       expect(device.sha256(SIZE)).toBe(content);
     });
 
-    test('where it is in use, too small, not there, or another VM’s', async () => {
+    test('where it is in use, not there, or another VM’s', async () => {
       const here = await withFile();
       const { device, map, b } = here;
       execFileSync('mkfs.ext4', ['-q', '-F', device.path]);
@@ -209,6 +209,9 @@ describeWhere([needsLoopDevices()])('a disk that is a block device', () => {
         message: expect.stringContaining('no block device') as string,
         hint: expect.stringContaining(String(SIZE)) as string,
       });
+    });
+
+    test('where it is too small', async () => {
       const small = await withFile(SIZE, SIZE - BLOCK);
       expect(await refusal(small, small.map)).toMatchObject({
         code: 'PLACE_REFUSED',
