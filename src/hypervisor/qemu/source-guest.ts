@@ -12,6 +12,7 @@ import { wait } from '../../system/wait';
 import type { Convergence, GuestPort, InspectedGuest, MemoryInfo, MemoryLook, MemoryStart } from '../contract';
 import { clearExports, DiskExports, type DiskReader } from './disk-export';
 import { clearMirrors, DiskMirrors } from './disk-mirror';
+import { hintsFreePages } from './free-page-hints';
 import { assertRunning, findDisks, inspectRunningGuest, type OutgoingPlace } from './guest-inspection';
 import { GuestMemory } from './guest-memory';
 import { GuestNews } from './guest-news';
@@ -131,7 +132,7 @@ export class SourceGuest implements GuestPort {
       this.#qmp,
       this.#places.outgoingPath,
       new MigrationStreamReader(this.#memory),
-      { autoConverge, peer: this.#places.peer },
+      { autoConverge, peer: this.#places.peer, hints: await hintsFreePages(this.#qmp) },
     );
     this.#outgoing.onFailure((error) => this.#failed(error));
     await this.#outgoing.start();
@@ -160,7 +161,7 @@ export class SourceGuest implements GuestPort {
           );
         },
       },
-      { autoConverge, peer: this.#places.peer },
+      { autoConverge, peer: this.#places.peer, hints: await hintsFreePages(this.#qmp) },
     );
     this.#outgoing = outgoing;
     outgoing.onFailure((error) => this.#failed(error));
