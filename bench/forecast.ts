@@ -3,6 +3,7 @@
  * and to their disk, links from 20 Mbit/s to 1 Gbit/s, each there and back; 20 moves. Prints both figures of each with the error, and
  * how many are within 20 %.
  *
+ *   --loopback: without namespaces and root, the link being a limit of its rate
  *   --only TEXT: guests and links whose name contains it   --rounds N (1): each so many times there and back
  */
 import { randomUUID } from 'node:crypto';
@@ -61,7 +62,8 @@ interface Compared {
 }
 
 export async function benchForecast(json: boolean, args: readonly string[]): Promise<void> {
-  const refusal = wanRefusal();
+  const loopback = args.includes('--loopback');
+  const refusal = loopback ? undefined : wanRefusal();
   if (refusal !== undefined) throw new Error(refusal);
   const only = args.includes('--only') ? (args[args.indexOf('--only') + 1] ?? '') : '';
   const rounds = args.includes('--rounds') ? Number(args[args.indexOf('--rounds') + 1]) : 1;
@@ -70,15 +72,17 @@ export async function benchForecast(json: boolean, args: readonly string[]): Pro
     const guests = Object.entries(GUESTS).filter(([name]) => `${name}, ${linkName}`.includes(only));
     if (guests.length === 0) continue;
     const link = new WanLink('forecast', setting);
-    link.up();
-    const stage = new Stage({ name: 'forecast', serverAddress: link.management, a: link.a, b: link.b });
+    if (!loopback) link.up();
+    const hosts = loopback ? {} : { serverAddress: link.management, a: link.a, b: link.b };
+    const stage = new Stage({ name: 'forecast', ...hosts });
     try {
       await stage.start();
       const made = await makeLinuxGuest(join(stage.folder, 'guest'), GUEST, stage.children, say);
+      bench.limitBytesPerSecond = loopback ? setting.rateBitsPerSecond / 8 : 0;
       for (const [name, options] of guests) await bench.moves(stage, made, `${name}, ${linkName}`, options, rounds);
     } finally {
       await stage.stop();
-      link.down();
+      if (!loopback) link.down();
     }
   }
   bench.sum();
@@ -87,6 +91,8 @@ export async function benchForecast(json: boolean, args: readonly string[]): Pro
 
 class ForecastBench {
   readonly rows: Row[] = [];
+  /** Of the migrations; 0 is none. */
+  limitBytesPerSecond = 0;
   readonly #times: Compared[] = [];
   readonly #pauses: Compared[] = [];
   #turn = 0;
@@ -116,11 +122,12 @@ class ForecastBench {
   }
 
   async #move(stage: Stage, vmId: string, name: string, from: StageHost, to: StageHost): Promise<void> {
-    const planned = await planOf(stage, vmId, from, to);
+    const options = { bandwidthLimit: this.limitBytesPerSecond };
+    const planned = await planOf(stage, vmId, options, from, to);
     say(`${name}\n${planText(planned)}`);
     const agents = [from, to].map(({ hostId }) => stage.agents.get(hostId));
     const before = agents.map(cpuSeconds);
-    const result = await stage.migrate(vmId, from, to, { bandwidthLimit: 0 });
+    const result = await stage.migrate(vmId, from, to, options);
     const spent = agents.map((agent, index) => cpuSeconds(agent) - (before[index] ?? 0));
     const { forecast } = planned.plan;
     const downtimeMs = result.guest?.downtimeMs ?? NaN;
@@ -176,10 +183,15 @@ function serialOn(host: StageHost, vmId: string): string {
   return join(new VmRegistry(host.dataDir).runFolder(vmId), 'serial');
 }
 
-async function planOf(stage: Stage, vmId: string, from: StageHost, to: StageHost): Promise<PlanResult> {
+async function planOf(
+  stage: Stage,
+  vmId: string,
+  options: { readonly bandwidthLimit: number },
+  from: StageHost,
+  to: StageHost,
+): Promise<PlanResult> {
   const identity = { vmId, sourceHost: from.hostId, destinationHost: to.hostId, migrationId: randomUUID() };
   const authorisation = signRequest(TrustFolder.find(join(stage.folder, 'trust')), { mode: 'plan', ...identity });
-  const options = { bandwidthLimit: 0 };
   return (await stage.client.workflow.execute(OWN_WORKFLOWS.planMigration, {
     workflowId: planWorkflowId(vmId, randomUUID()),
     taskQueue: CONTROL_QUEUE,

@@ -13,6 +13,7 @@ import { createServer, type Server, type Socket } from 'node:net';
 import { DwcpError, toDwcpError } from '../../model/errors';
 import { cannotBeMovedLive } from '../../model/guest-refusals';
 import type { Convergence } from '../contract';
+import { untilHinted } from './free-page-hints';
 import { GuestNews } from './guest-news';
 import { giveSocket } from './guest-places';
 import type { GuestIds } from './guest-user';
@@ -55,6 +56,13 @@ export interface StreamTaker {
   feed(chunk: Buffer): void;
 }
 
+export interface OutgoingOptions extends Partial<Convergence> {
+  /** As whom QEMU runs, where that is another than this process. */
+  readonly peer?: GuestIds | undefined;
+  /** The guest says what is free: it is given a moment for that. */
+  readonly hints?: boolean;
+}
+
 export class OutgoingMigration {
   readonly #qmp: QmpClient;
   readonly #path: string;
@@ -64,6 +72,8 @@ export class OutgoingMigration {
   #held = false;
   #holdTimer: NodeJS.Timeout | undefined;
   #trickling = false;
+  /** QEMU sends next to nothing until the guest has said which pages are free. */
+  #hearing: boolean;
   #acknowledges = false;
   /** When QEMU was told that it may stop the guest; by the clock of its events, which is this host's. */
   #mayStopFromMs = Infinity;
@@ -83,15 +93,15 @@ export class OutgoingMigration {
 
   /**
    * @param path a place for the socket, in a folder where nobody else can put anything
-   * @param peer as whom QEMU runs, where that is another than this process
    */
   constructor(
     qmp: QmpClient,
     path: string,
     stream: StreamTaker,
-    { autoConverge = false, peer }: Partial<Convergence> & { readonly peer?: GuestIds | undefined } = {},
+    { autoConverge = false, peer, hints = false }: OutgoingOptions = {},
   ) {
     this.#peer = peer;
+    this.#hearing = hints;
     this.#qmp = qmp;
     this.#path = path;
     this.#stream = stream;
@@ -126,11 +136,12 @@ export class OutgoingMigration {
       .map(({ capability, state }) => ({ capability, state: !state }));
     if (capabilities.length > 0) await this.#qmp.execute('migrate-set-capabilities', { capabilities });
     await this.#qmp.execute('migrate-set-parameters', {
-      'max-bandwidth': NO_LIMIT_BYTES_PER_SECOND,
+      'max-bandwidth': this.#hearing ? TRICKLE_BYTES_PER_SECOND : NO_LIMIT_BYTES_PER_SECOND,
       'downtime-limit': AS_LATE_AS_MAY_BE_MS,
       ...HARDLY_THROTTLED,
     });
     await this.#qmp.execute('migrate', { uri: `unix:${this.#path}` });
+    if (this.#hearing) void untilHinted(this.#qmp).then(() => this.#hintsAreOver());
   }
 
   /**
@@ -148,9 +159,14 @@ export class OutgoingMigration {
     this.#held = false;
     clearTimeout(this.#holdTimer);
     this.#holdTimer = undefined;
-    if (this.#trickling) this.#setBandwidth(NO_LIMIT_BYTES_PER_SECOND);
+    if (this.#trickling && !this.#hearing) this.#setBandwidth(NO_LIMIT_BYTES_PER_SECOND);
     this.#trickling = false;
     this.#socket?.resume();
+  }
+
+  #hintsAreOver(): void {
+    this.#hearing = false;
+    if (!this.#trickling) this.#setBandwidth(NO_LIMIT_BYTES_PER_SECOND);
   }
 
   /** From now on QEMU may slow the guest down until its rounds shrink. Where `autoConverge` was not asked for, nothing. */

@@ -12,6 +12,7 @@ import { wait } from '../../system/wait';
 import type { Convergence, GuestPort, InspectedGuest, MemoryInfo, MemoryLook, MemoryStart } from '../contract';
 import { clearExports, DiskExports, type DiskReader } from './disk-export';
 import { clearMirrors, DiskMirrors } from './disk-mirror';
+import { hintsFreePages } from './free-page-hints';
 import { drivesOf } from './guest-drives';
 import { assertRunning, type FoundDisk, findDisks, inspectRunningGuest, type OutgoingPlace } from './guest-inspection';
 import { GuestMemory } from './guest-memory';
@@ -136,7 +137,7 @@ export class SourceGuest implements GuestPort {
       this.#qmp,
       this.#places.outgoingPath,
       new MigrationStreamReader(this.#memory),
-      { autoConverge, peer: this.#places.peer },
+      { autoConverge, peer: this.#places.peer, hints: await hintsFreePages(this.#qmp) },
     );
     this.#outgoing.onFailure((error) => this.#failed(error));
     await this.#outgoing.start();
@@ -165,7 +166,7 @@ export class SourceGuest implements GuestPort {
           );
         },
       },
-      { autoConverge, peer: this.#places.peer },
+      { autoConverge, peer: this.#places.peer, hints: await hintsFreePages(this.#qmp) },
     );
     this.#outgoing = outgoing;
     outgoing.onFailure((error) => this.#failed(error));
