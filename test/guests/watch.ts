@@ -22,13 +22,14 @@ export class Watch {
 
   /** Its socket is there a moment before anybody listens. */
   static async at(path: string): Promise<Watch> {
-    for (const deadline = performance.now() + CONNECT_MS; ; await wait(50)) {
+    for (const deadline = performance.now() + CONNECT_MS; ; ) {
       const watch = new Watch(path);
       try {
         await watch.say('qmp_capabilities');
         return watch;
       } catch (error) {
         if (performance.now() > deadline) throw error;
+        await wait(50);
       }
     }
   }
