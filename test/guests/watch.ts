@@ -22,8 +22,7 @@ export class Watch {
 
   /** Its socket is there a moment before anybody listens. */
   static async at(path: string): Promise<Watch> {
-    const deadline = performance.now() + CONNECT_MS;
-    for (;;) {
+    for (const deadline = performance.now() + CONNECT_MS; ; ) {
       const watch = new Watch(path);
       try {
         await watch.say('qmp_capabilities');
