@@ -17,6 +17,7 @@ import { guestOwn } from './qemu/guest-command';
 import { lendDisks, settleGuest, settleRunning } from './qemu/guest-places';
 import type { GuestPolicy } from './qemu/guest-policy';
 import { quitGuest } from './qemu/guest-process';
+import { removeTpmOf, tpmSocketOf } from './qemu/guest-tpm';
 import { IncomingGuest } from './qemu/incoming-guest';
 import { whySilent } from './qemu/monitor-holder';
 import { askAhead } from './qemu/preflight';
@@ -88,6 +89,14 @@ export class HostDriver extends ImageFilesDriver implements VmHolder, VmActivato
   ): Promise<{ readonly images: readonly InspectedImage[]; readonly rawDisks: readonly string[] }> {
     assertNoSecrets(guestOwn(command));
     assertAllowed(guestOwn(command), OWN_HOST, { side: 'source' });
+    if (tpmSocketOf(command) !== undefined)
+      throw new DwcpError(
+        'GUEST_REFUSED',
+        'The state of its TPM stays behind where the guest does not run: start it, and move it live',
+        {
+          side: 'source',
+        },
+      );
     const files = await this.inspect(disks);
     const sizes = await Promise.all(disks.map(({ path }) => qcow2SizeBytes(command, path)));
     // What cannot be served later is refused before anything is sent.
@@ -119,6 +128,7 @@ export class HostDriver extends ImageFilesDriver implements VmHolder, VmActivato
 
   async quitGuest(definition: GuestDefinition): Promise<void> {
     await quitGuest(definition.qmpPath);
+    removeTpmOf(definition.command, this.#policy.dataDir);
     void askAhead(definition.command, this.#policy);
   }
 

@@ -93,6 +93,9 @@ export const chardev: Rule = (text, allowance) => {
     : undefined;
 };
 
+/** The way to a guest's TPM: the one program that its QEMU calls, and does not wait for. */
+export const tpmSocket: Rule = keyed({ backend: oneOf('socket'), id: word, path: place }, 'backend');
+
 /** -serial and the like, in their short form. */
 export const stream: Rule = (text, allowance) => {
   if (/^(null|none|stdio|mon:stdio|pty|vc|chardev:[\w.-]+)$/.test(text)) return undefined;

@@ -15,6 +15,7 @@ import { guestDiskOf } from './disk-export';
 import { guestOwn, pinMachine } from './guest-command';
 import { nameFormats, timesNamed } from './guest-disks';
 import { standsIn } from './guest-news';
+import { assertTpmMoves } from './guest-tpm';
 import type { GuestIds } from './guest-user';
 import { MigrationStreamReader } from './migration-stream-reader';
 import { assertNobodyAtWork } from './others-at-work';
@@ -57,6 +58,7 @@ export async function inspectRunningGuest(
   const named = nameFormats(guestOwn(guestCommand), await formatsIn(qmp));
   assertNoSecrets(named);
   assertAllowed(named, OWN_HOST, { side: 'source' });
+  assertTpmMoves(named);
   const found = await findDisks(qmp, images, force ? 'leave them' : 'refuse');
   assertNamedOnce(named, found);
   assertWholeSectors(found);

@@ -153,7 +153,9 @@ function relocateChardev(value: string, places: StreamPlaces): string {
       ? { key, value: places.place(text) }
       : { key, value: text },
   );
-  return printOptionText({ ...parsed, pairs: valueIn(parsed, 'backend') === 'socket' ? unwaiting(pairs) : pairs });
+  // One that calls waits for nobody.
+  const listens = valueIn(parsed, 'backend') === 'socket' && valueIn(parsed, 'server') !== undefined;
+  return printOptionText({ ...parsed, pairs: listens ? unwaiting(pairs) : pairs });
 }
 
 /** A guest that arrives waits for nobody to look at it. */
