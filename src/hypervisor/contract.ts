@@ -284,4 +284,6 @@ export interface GuestReceiver {
   /** What is loaded, or being loaded, is of the past. */
   breakOff(): void;
   discard(): Promise<void>;
+  /** Behind discard(), where the guest is another host's: nothing of it stays here but its images. */
+  forget?(): void;
 }

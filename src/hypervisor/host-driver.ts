@@ -20,6 +20,7 @@ import { lendDisks, settleGuest, settleRunning, takeBackDevices } from './qemu/g
 import type { GuestPolicy } from './qemu/guest-policy';
 import { quitGuest } from './qemu/guest-process';
 import { bridgesOf } from './qemu/guest-taps';
+import { removeTpmOf, tpmSocketOf } from './qemu/guest-tpm';
 import { IncomingGuest } from './qemu/incoming-guest';
 import { whySilent } from './qemu/monitor-holder';
 import { filesLeftBehind, withBases } from './qemu/named-files';
@@ -107,6 +108,12 @@ export class HostDriver extends ImageFilesDriver implements VmHolder, VmActivato
     const own = guestOwn(command);
     assertNoSecrets(own);
     assertAllowed(own, OWN_HOST, { side: 'source' });
+    if (tpmSocketOf(own) !== undefined)
+      throw new DwcpError(
+        'GUEST_REFUSED',
+        'The state of its TPM stays behind where the guest does not run: start it, and move it live',
+        { side: 'source' },
+      );
     const files = await this.inspect(disks);
     const sizes = await Promise.all(disks.map(({ path }) => qcow2SizeBytes(command, path)));
     // What cannot be served later is refused before anything is sent.
@@ -160,6 +167,7 @@ export class HostDriver extends ImageFilesDriver implements VmHolder, VmActivato
   async quitGuest(definition: GuestDefinition): Promise<void> {
     await quitGuest(definition.qmpPath);
     if (this.#policy.user) takeBackDevices(filesOf(definition.command).written, this.#policy.user);
+    removeTpmOf(definition.command, this.#policy.dataDir);
     void askAhead(definition.command, this.#policy);
   }
 

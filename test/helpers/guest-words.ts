@@ -39,7 +39,7 @@ export const HOSTILE: readonly (readonly [readonly string[], string])[] = [
   [['-chardev', 'socket,id=c,path=/run/blk.sock', '-device', 'vhost-user-blk-pci,chardev=c'], 'vhost-user'],
   [
     ['-chardev', 'socket,id=c,path=/run/tpm.sock', '-tpmdev', 'emulator,id=t,chardev=c', '-device', 'tpm-crb,tpmdev=t'],
-    'TPM',
+    '/run/tpm.sock',
   ],
   [['-netdev', 'tap,id=n,fd=3'], 'fd='],
   [['-device', 'virtio-net-pci,socket-id=1'], 'socket-id='],
@@ -181,7 +181,8 @@ export const HOSTILE: readonly (readonly [readonly string[], string])[] = [
   [['-global', 'virtio-net-pci.romfile=/evil'], 'romfile'],
   [['-global', 'driver=virtio-net-pci,property=romfile,value=/evil'], 'romfile'],
   [['-global', 'migration.tls-creds=x'], 'migration'],
-  [['-tpmdev', 'emulator,id=t,chardev=c'], '-tpmdev'],
+  [['-tpmdev', 'passthrough,id=t,path=/dev/tpm0'], 'passthrough'],
+  [['-chardev', `socket,id=d,path=${RUN}/x.sock`, '-tpmdev', 'emulator,id=t,chardev=c'], 'server=on'],
   // Ways of writing.
   [['-cpu', '(a+)+$'], '-cpu'],
   [['-cpu', '[', '-M', 'q35'], '-cpu'],
@@ -228,6 +229,7 @@ export const LEGAL: readonly (readonly string[])[] = [
   ['-netdev', 'user,id=n', '-device', 'e1000,netdev=n,mac=52:54:00:12:34:56,romfile='],
   ['-netdev', 'tap,id=n,ifname=tap7,script=no,downscript=no,vhost=on'],
   ['-device', 'qemu64-x86_64-cpu,id=cpu1,socket-id=1,core-id=0,thread-id=0'],
+  ['-chardev', `socket,id=c,path=${RUN}/tpm.sock`, '-tpmdev', 'emulator,id=t,chardev=c', '-device', 'tpm-tis,tpmdev=t'],
   ['-nic', 'bridge,br=br7,model=virtio-net-pci'],
   ['-netdev', 'bridge,id=n,br=vmbr3'],
   ['-netdev', 'tap,id=n,script=/host/ifup,downscript=no,vhost=on'],

@@ -56,6 +56,9 @@ function listensAt(address: string, port: string, allowance: Allowance): Objecti
 /** `telnet:ADDRESS:PORT,server=on`, and what stands behind it. */
 export const NETWORK_STREAM = /^(tcp|telnet|websocket):([^,]*):(\d{1,5})((?:,.*)?)$/s;
 
+/** The way to a guest's TPM: the one program that its QEMU calls, and does not wait for. */
+export const tpmSocket: Rule = keyed({ backend: oneOf('socket'), id: word, path: place }, 'backend');
+
 /** -serial and the like, in their short form. */
 export const stream: Rule = (text, allowance) => {
   if (/^(null|none|stdio|mon:stdio|pty|vc|chardev:[\w.-]+)$/.test(text)) return undefined;

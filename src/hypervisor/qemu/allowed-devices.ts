@@ -20,7 +20,7 @@ const KNOWN = new Set(
   usb-kbd usb-mouse usb-tablet usb-wacom-tablet usb-audio VGA cirrus-vga qxl qxl-vga bochs-display vmware-svga ramfb
   secondary-vga virtio-vga intel-hda ich9-intel-hda hda-duplex hda-output hda-micro AC97 ES1370 sb16 isa-serial isa-parallel
   pci-serial pci-serial-2x pci-serial-4x usb-serial isa-debugcon isa-debug-exit pvpanic pvpanic-pci i6300esb ib700 vmgenid vmcoreinfo
-  isa-applesmc intel-iommu amd-iommu pc-dimm virtio-mem-pci
+  isa-applesmc intel-iommu amd-iommu pc-dimm virtio-mem-pci tpm-tis tpm-crb tpm-tis-device tpm-spapr
   `
     .trim()
     .split(/\s+/),
@@ -34,7 +34,6 @@ const WHY_NOT: readonly (readonly [RegExp, string])[] = [
     'hands something of its host to the guest',
   ],
   [/^(virtio-9p|usb-mtp)/, 'hands a folder of its host to the guest'],
-  [/^tpm/, 'is a TPM, which cannot be moved yet'],
   [/^(loader|guest-loader)$/, 'loads a file of its host'],
   [/-gl(-pci|-device)?$/, 'draws with a processor of its host'],
 ];

@@ -7,11 +7,12 @@
 import { DwcpError, type DwcpErrorFields } from '../../model/errors';
 import { ownValue } from '../../model/own-value';
 import { type Allowance, type Objection, quoted } from './allowance';
-import { chardev, display, spice, stream, vnc } from './allowed-backends';
+import { chardev, display, spice, stream, tpmSocket, vnc } from './allowed-backends';
 import { audiodev, device, global, object } from './allowed-devices';
 import { blockdev, cdrom, drive, unnamed } from './allowed-disks';
 import { all, keyed, oneOf, type Rule, refused, text, word } from './allowed-keys';
 import { netdev, nic, oldNet } from './allowed-networks';
+import { parseOptionText, valueIn } from './option-text';
 import { optionWords, standsAlone } from './option-words';
 
 const PROGRAM = /^(qemu-system-[a-z0-9_]+|qemu-kvm|kvm)$/;
@@ -95,7 +96,7 @@ const RULES: Readonly<Record<string, Rule>> = {
   '-pflash': refused('names firmware without its format; use -drive if=pflash,format=raw,readonly=on,file=PATH'),
   '-sandbox': refused('is DWCP’s to set; leave it out'),
   '-mem-path': refused('is a file of its host; use -object memory-backend-memfd'),
-  '-tpmdev': refused('is a TPM, which cannot be moved yet; leave it out'),
+  '-tpmdev': keyed({ type: oneOf('emulator'), ...all(word, 'id chardev') }, 'type'),
   ...all(refused('takes words from a file of its host; write them into the command'), '-readconfig -writeconfig -set'),
   ...all(refused('writes a log on its host; leave it out'), '-D -d -dfilter -trace -perfmap'),
   ...all(refused('runs a program of its host; leave it out'), '-plugin'),
@@ -127,8 +128,18 @@ export function programOf(command: readonly string[], details: DwcpErrorFields =
   return name;
 }
 
+function idIn(value: string | undefined, unsaid: string, key = 'id'): string | undefined {
+  const parsed = value === undefined ? undefined : parseOptionText(value, unsaid);
+  return parsed && valueIn(parsed, key);
+}
+
 /** What speaks against one option, with its name and what to write instead. */
-function objectionTo(flag: string, value: string | undefined, allowance: Allowance): Objection {
+function objectionTo(
+  flag: string,
+  value: string | undefined,
+  allowance: Allowance,
+  tpms: readonly string[] = [],
+): Objection {
   if (!flag.startsWith('-')) return `${quoted(flag)} is no option; name a disk with -drive file=…,format=…`;
   if (flag.startsWith('--')) return `${quoted(flag)} has two dashes; write it with one`;
   if (ALONE_ALLOWED.has(flag)) return undefined;
@@ -137,17 +148,19 @@ function objectionTo(flag: string, value: string | undefined, allowance: Allowan
   if (!rule) return `${quoted(flag)} is not among the options that a guest may have; leave it out`;
   if (value === undefined) return `${flag} has no value; give it one`;
   if (value.startsWith('-')) return `${flag} has the value ${quoted(value)}, which looks like an option; leave it out`;
-  const objection = text(value, allowance) ?? rule(value, allowance);
+  const mayCall = flag === '-chardev' && tpms.includes(idIn(value, 'backend') ?? '');
+  const objection = text(value, allowance) ?? (mayCall ? tpmSocket : rule)(value, allowance);
   return objection === undefined ? undefined : `${flag} ${objection}`;
 }
 
 /** @returns the first thing in a command that may not be there */
 export function objectionToCommand(command: readonly string[], allowance: Allowance): Objection {
   const options = optionWords(command.slice(1));
+  const tpms = options.flatMap(({ flag, value }) => (flag === '-tpmdev' ? (idIn(value, 'type', 'chardev') ?? []) : []));
   // What another program has to answer is named before the socket that leads to it.
   const [ends, others] = [true, false].map((isEnd) => options.filter(({ flag }) => (flag === '-chardev') === isEnd));
   for (const { flag, value } of [...(others ?? []), ...(ends ?? [])]) {
-    const objection = objectionTo(flag, value, allowance);
+    const objection = objectionTo(flag, value, allowance, tpms);
     if (objection !== undefined) return objection;
   }
   return undefined;

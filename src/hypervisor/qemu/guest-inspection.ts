@@ -19,6 +19,7 @@ import { allocatedIn, basesOf, drivesOf, formatsIn } from './guest-drives';
 import { withMedia } from './guest-media';
 import { standsIn } from './guest-news';
 import { bridgesOf } from './guest-taps';
+import { assertTpmMoves } from './guest-tpm';
 import type { GuestIds } from './guest-user';
 import { MigrationStreamReader } from './migration-stream-reader';
 import { filesHeld, filesLeftBehind } from './named-files';
@@ -70,6 +71,7 @@ export async function inspectRunningGuest(
   const named = withMedia(nameFormats(guestOwn(guestCommand), formatsIn(drives)), drives);
   assertNoSecrets(named);
   assertAllowed(named, OWN_HOST, { side: 'source' });
+  assertTpmMoves(named);
   const found = findDisks(drives, images, force ? 'leave them' : 'refuse');
   assertNamedOnce(named, found);
   assertStillThere(found, paths);

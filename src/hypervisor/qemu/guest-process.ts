@@ -13,6 +13,7 @@ import { assertLayers } from './disk-format';
 import { type GuestPurpose, ownArguments, unsaidConsoles } from './guest-command';
 import { lendDisks, settleGuest } from './guest-places';
 import type { GuestPolicy } from './guest-policy';
+import { startTpm } from './guest-tpm';
 import { findListener, isAlive, killProcess, startTicksOf } from './process-table';
 import { harmless, programPath, sandboxArguments } from './qemu-program';
 import { QmpClient } from './qmp-client';
@@ -65,6 +66,7 @@ export async function startGuestProcess(
   const ids = settleGuest(places, policy.user);
   if (ids && policy.user) lendDisks(filesOf(command).written, ids, policy.user);
   for (const path of [places.qmpPath, places.monitorPath, places.incomingPath]) rmSync(path, { force: true });
+  const tpm = await startTpm(command, places, purpose, ids);
   const log = openSync(places.logPath, 'w', 0o600);
   const own = [...unsaidConsoles(command, places), ...ownArguments(places, purpose)];
   const child = spawn(program, [...command.slice(1), ...sandbox, ...own], {
@@ -93,6 +95,8 @@ export async function startGuestProcess(
   while (!existsSync(places.qmpPath) || (purpose === 'incoming' && !existsSync(places.incomingPath))) {
     if (failed !== undefined || performance.now() > deadline) {
       if (child.pid !== undefined && failed === undefined) child.kill('SIGKILL');
+      // It may never have been called, and waits for that.
+      if (tpm) killProcess(tpm);
       throw endedBecause();
     }
     await wait(15);

@@ -13,6 +13,7 @@ import { type Signal, signal } from '../../system/signal';
 import type { DeviceState, GuestReceiver, GuestSetUp, ProcessIdentity, WholePlaces } from '../contract';
 import { type IncomingCommand, startFedQemu } from './fed-qemu';
 import { endIncoming, quitGuest } from './guest-process';
+import { removeTpm } from './guest-tpm';
 import type { IncomingMigration } from './incoming-migration';
 import { answers, endedBefore, letRun, ownDisks, sameState } from './loaded-guest';
 import { isAlive } from './process-table';
@@ -245,6 +246,11 @@ export class IncomingGuest implements GuestReceiver {
     await this.#feeding.catch(() => undefined);
     this.#qmp?.close();
     await this.#endQemu();
+  }
+
+  /** What its QEMU had beside its images: it is another host's. */
+  forget(): void {
+    removeTpm(runPlaces(this.#options.runFolder));
   }
 
   /** One that was started here and has not run is ended at once; one that an earlier agent has left, by its monitor. */

@@ -12,6 +12,7 @@ import { formatBytes } from '../../model/units';
 import { filesOf } from './allowed-options';
 import { machineOf } from './guest-command';
 import type { GuestPolicy } from './guest-policy';
+import { tpmSocketOf } from './guest-tpm';
 import { mayUse } from './guest-user';
 import { assertKvm } from './kvm-use';
 import { filesThatStay } from './named-files';
@@ -62,6 +63,7 @@ async function assertHas(
   const program = programPath(command, qemuFolder);
   const { machines, model, models } = await abilitiesOf(program, command);
   assertKvm(command, { user });
+  if (tpmSocketOf(command) !== undefined) await assertSwtpm();
   if (machine !== undefined && !machines.split('\n').some((line) => line.split(/\s/, 1)[0] === machine))
     throw cannotRunHere(`${program} has no machine ${machine} here`);
   if (model !== undefined && !models.split(/\s+/).includes(model))
@@ -75,6 +77,13 @@ async function assertHas(
   const closed = user && filesOf(command).read.find((path) => !mayUse(path, 'read', user));
   if (closed !== undefined)
     throw cannotRunHere(`${vmId} needs ${closed}, which ${user?.name ?? ''} may not read here (chmod o+r)`);
+}
+
+/** @throws GUEST_REFUSED where a TPM could not be started here */
+async function assertSwtpm(): Promise<void> {
+  await run('swtpm', ['--version'], { timeout: HELP_TIMEOUT_MS }).catch((cause: unknown) => {
+    throw cannotRunHere('its TPM needs swtpm, which is not installed here (apt-get install swtpm)', { cause });
+  });
 }
 
 /** Asks ahead what assertCanRun() will want to know of a command: nobody should have to wait for it when a guest comes. */

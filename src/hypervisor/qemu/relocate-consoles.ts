@@ -134,6 +134,8 @@ export class Consoles {
     const was = valueIn(parsed, 'path');
     const pairs = this.#pairs(parsed.pairs);
     const at = valueIn({ pairs }, 'path');
+    // One that calls waits for nobody, and is nobody's console.
+    if (backend === 'socket' && valueIn(parsed, 'server') === undefined) return printOptionText({ ...parsed, pairs });
     if (was !== undefined && at !== undefined) this.#tell('chardev', was, at, id);
     return printOptionText({ ...parsed, pairs: backend === 'socket' ? unwaiting(pairs) : pairs });
   }

@@ -181,6 +181,7 @@ export class DestinationGuest {
   async discard(): Promise<void> {
     this.#setUp = undefined;
     await this.#receiver.discard();
+    this.#receiver.forget?.();
     await removeDurably(this.#startedPath, this.#loadedPath, this.#statePath);
   }
 
