@@ -143,7 +143,7 @@ describeWhere([needsQemu(), needsAssembler()])('a guest that others look at', ()
       await counts(lab.b, vmId);
       expect(existsSync(at)).toBe(true);
     },
-    60_000,
+    180_000,
   );
 
   test('that waits for somebody on its socket, and has no screen named: it starts where it has come to', async () => {
@@ -217,7 +217,7 @@ describeWhere([needsQemu(), needsAssembler()])('a guest that others look at', ()
       expect(sha256(await variablesAt(lab.b, vmId))).toBe(hash);
       await lab.untilClean();
     },
-    120_000,
+    180_000,
   );
 });
 
