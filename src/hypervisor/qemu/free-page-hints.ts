@@ -1,7 +1,8 @@
 /**
  * Free-page hints of a balloon device (`virtio-balloon-pci,free-page-hint=on`, which takes an iothread): at the beginning of a migration
  * the guest tells QEMU which pages are free, and those do not travel. It takes the guest a moment, in which a QEMU that is read as fast as
- * it can be has sent them already; so it is given that moment. Seen on QEMU 10.0, hw/virtio/virtio-balloon.c.
+ * it can be has sent them already; so it is given that moment. Seen on QEMU 10.0, hw/virtio/virtio-balloon.c. Without KVM a Linux that
+ * clears pages as it takes them (init_on_alloc) has them in the dirty log again: they come in a later round, as zeros.
  */
 import { hasCode } from '../../model/errors';
 import { wait } from '../../system/wait';
@@ -10,8 +11,8 @@ import type { QmpClient } from './qmp-client';
 const BALLOON = /^child<virtio-balloon/;
 const LOOK_EVERY_MS = 100;
 /** A guest that has said nothing by then has no driver for it, or nothing free. */
-const FIRST_HINT_WITHIN_MS = 500;
-const NEXT_HINT_WITHIN_MS = 200;
+const FIRST_HINT_WITHIN_MS = 1_000;
+const NEXT_HINT_WITHIN_MS = 500;
 const ALL_WITHIN_MS = 3_000;
 /** Less than this is what QEMU itself sends meanwhile. */
 const HINTED_BYTES = 1024 * 1024;
