@@ -23,7 +23,7 @@ describeWhere([needsRoot(), needsQemu(), needsAssembler()])('a guest of the tabl
       const { faults, outcome } = await play(await hosts, shape, nothing);
       expect({ outcome, faults }).toEqual({ outcome, faults: [] });
     },
-    120_000,
+    240_000,
   );
 
   it('is one of a table in which no two have one name', () => {
