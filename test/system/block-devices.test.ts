@@ -155,7 +155,7 @@ describeWhere([needsQemu(), needsAssembler(), needsLoopDevices()])('a running gu
     expect(back.images[0]!.deltaHitRate).toBeGreaterThanOrEqual(0.97);
     expectEqual(disk, device);
     await lab.untilClean();
-  }, 120_000);
+  }, 240_000);
 
   test('moves onto a device by QEMU itself', async () => {
     const folder = lab.vmFolder('mirrored');

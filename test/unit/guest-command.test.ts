@@ -242,6 +242,21 @@ test.each([
   }
 });
 
+test('a size that was said of a larger device is not said of a file that is as large as the disk', () => {
+  const disk = { from: '/dev/vg/a', to: '/a.img', raw: false, sizeBytes: 1024 };
+  const nodes = ['-blockdev', 'driver=host_device,filename=/dev/vg/a,node-name=f', '-blockdev'];
+  expect(relocate(['qemu', '-drive', 'file=/dev/vg/a,format=raw,size=1024'], [disk], '/run').slice(1)).toEqual([
+    '-drive',
+    'file=/a.img,format=raw',
+  ]);
+  expect(relocate(['qemu', ...nodes, '{"driver":"raw","file":"f","size":1024}'], [disk], '/run').slice(1)).toEqual([
+    '-blockdev',
+    'driver=file,filename=/a.img,node-name=f',
+    '-blockdev',
+    '{"driver":"raw","file":"f"}',
+  ]);
+});
+
 /** Words of an option in order: it means the same. */
 function sorted(words: readonly string[]): string[] {
   return words.map((word) => (word.startsWith('{') ? word : word.split(',').sort().join(',')));

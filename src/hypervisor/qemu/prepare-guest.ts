@@ -211,8 +211,8 @@ function relocated(
       `its disk ${imageId} comes as the QCOW2 file that it is (encrypted, or with internal snapshots), which is put into a ` +
         `file only: --disk-map ${imageId}=file`,
     );
-  if (deviceBytes <= sizeBytes) return { from, to, raw };
-  if (hasRoomForSize(command, from)) return { from, to, raw, shownBytes: sizeBytes };
+  if (deviceBytes <= sizeBytes) return { from, to, raw, sizeBytes };
+  if (hasRoomForSize(command, from)) return { from, to, raw, sizeBytes, shownBytes: sizeBytes };
   throw cannotRunHere(
     `its disk ${imageId} has ${sizeBytes} bytes, and ${to} has ${deviceBytes}: its command names a -blockdev driver=file without a ` +
       'raw node above it, so it would see the difference; take a device of the same size, or a file',

@@ -30,10 +30,12 @@ export function scratchDisks(
 ): ScratchDisk[] {
   return images
     .filter(({ kind }) => kind === 'disk')
-    .map((image) => ({
-      ...image,
-      path: join(runPlaces(folder).agentFolder, `${image.imageId}.img`),
-      raw: isRaw(image.imageId),
+    .map(({ imageId, kind, sizeBytes }) => ({
+      imageId,
+      kind,
+      sizeBytes,
+      path: join(runPlaces(folder).agentFolder, `${imageId}.img`),
+      raw: isRaw(imageId),
     }));
 }
 

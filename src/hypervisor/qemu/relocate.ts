@@ -17,6 +17,8 @@ export interface RelocatedDisk {
   readonly raw: boolean;
   /** Of a device that is larger than the disk: so much of it the guest is shown. */
   readonly shownBytes?: number;
+  /** Of the disk: a file of that size is shown whole, and needs no word for it. */
+  readonly sizeBytes?: number;
 }
 
 /** Keys that only another format than raw has, or that show a part of a file. */
@@ -76,13 +78,17 @@ function shown({ shownBytes }: RelocatedDisk): Pair[] {
   return shownBytes === undefined ? [] : [{ key: 'size', value: String(shownBytes) }];
 }
 
+function isToldAnew({ key, value }: Pair, { shownBytes, sizeBytes }: RelocatedDisk): boolean {
+  return key === 'size' && (shownBytes !== undefined || value === String(sizeBytes));
+}
+
 function relocateDrive(drive: OptionText, disks: readonly RelocatedDisk[]): OptionText {
   const disk = disks.find(({ from }) => from === pathOfDrive(drive));
   if (!disk) return drive;
   const pairs = drive.pairs.map((pair) => withPath(pair, disk));
   const raw = [...pairs.filter(({ key }) => !NOT_RAW.test(key)), { key: 'format', value: 'raw' }];
   return {
-    pairs: [...(disk.raw ? raw : pairs.filter(({ key }) => key !== 'size' || !disk.shownBytes)), ...shown(disk)],
+    pairs: [...(disk.raw ? raw : pairs.filter((pair) => !isToldAnew(pair, disk))), ...shown(disk)],
   };
 }
 
@@ -127,8 +133,9 @@ class Nodes {
 
   #relocated(node: OptionText): OptionText {
     if (this.#isRaw(node)) return this.#asRaw(node);
-    const disk = this.#above(node);
-    return disk?.shownBytes === undefined ? this.#moved(node) : withSize(this.#moved(node), disk.shownBytes);
+    const [disk, moved] = [this.#above(node), this.#moved(node)];
+    if (!disk) return moved;
+    return disk.shownBytes === undefined ? withoutSize(moved, disk) : withSize(moved, disk.shownBytes);
   }
 
   /** The disk of a node that says how its bytes are read. */
@@ -164,6 +171,12 @@ class Nodes {
     const size = this.#above(node)?.shownBytes;
     return size === undefined ? raw : withSize(raw, size);
   }
+}
+
+function withoutSize(node: OptionText, disk: RelocatedDisk): OptionText {
+  if (!node.pairs.some((pair) => isToldAnew(pair, disk))) return node;
+  const json = node.json && Object.fromEntries(Object.entries(node.json).filter(([key]) => key !== 'size'));
+  return { ...node, pairs: node.pairs.filter(({ key }) => key !== 'size'), ...(json && { json }) };
 }
 
 function withSize(node: OptionText, size: number): OptionText {
