@@ -19,6 +19,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Stage, type StageHost } from '../../bench/stage';
 import { makeLinuxGuest } from '../../src/cli/demo/linux-guest';
+import { killGuestsNaming } from '../../src/hypervisor/qemu/process-table';
 import { MIB } from '../../src/model/units';
 import { VmRegistry } from '../../src/store/vm-registry';
 import { bootSector, countingSector } from './boot-sectors';
@@ -49,6 +50,8 @@ export class TwoHosts {
   readonly #keys: Buffer;
   #linux = '';
   #turn = 0;
+  /** Guests outlive agents, and would outlive a walk that is broken off. */
+  readonly #atExit = (): void => killGuestsNaming([this.#parent]);
 
   static async start(say: (line: string) => void): Promise<TwoHosts> {
     const hosts = new TwoHosts(await HostBox.open(), await HostBox.open(), say);
@@ -73,6 +76,7 @@ export class TwoHosts {
       agentArgs: ['--sweep-interval', '2s', '--worker-threads', '1', '--guest-networks', NETWORKS],
       bArgs: ['--qemu-folder', programs],
     });
+    process.once('exit', this.#atExit);
     say(`two hosts below ${this.stage.folder}`);
     const { folder } = this.stage;
     for (const name of ['a', 'b', 'vms', 'common', 'boot']) mkdirSync(join(folder, name));
@@ -129,6 +133,7 @@ export class TwoHosts {
     } finally {
       this.source.close();
       this.destination.close();
+      process.off('exit', this.#atExit);
       rmSync(this.#parent, { recursive: true, force: true });
     }
   }
