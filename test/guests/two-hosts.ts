@@ -2,7 +2,7 @@
  * Two hosts on this machine as two hosts are: each with its own network, its own ports and its own files, a link between them, agents,
  * a control worker and a Temporal server. The destination's QEMU stands behind a script, and its faults come and go with an entry.
  */
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawnSync } from 'node:child_process';
 import { randomBytes, randomInt } from 'node:crypto';
 import {
   copyFileSync,
@@ -46,12 +46,17 @@ export class TwoHosts {
   readonly source: HostBox;
   readonly destination: HostBox;
   readonly #parent: string;
+  readonly #links: readonly string[];
   readonly #boot: Buffer;
   readonly #keys: Buffer;
   #linux = '';
   #turn = 0;
   /** Guests outlive agents, and would outlive a walk that is broken off. */
-  readonly #atExit = (): void => killGuestsNaming([this.#parent]);
+  readonly #atExit = (): void => {
+    killGuestsNaming([this.#parent]);
+    // A namespace is there for a while behind its last process, for its connections.
+    for (const name of this.#links) spawnSync('ip', ['link', 'del', name], { stdio: 'ignore' });
+  };
 
   static async start(say: (line: string) => void): Promise<TwoHosts> {
     const hosts = new TwoHosts(await HostBox.open(), await HostBox.open(), say);
@@ -68,7 +73,9 @@ export class TwoHosts {
     this.source = source;
     this.destination = destination;
     this.#parent = mkdtempSync(join(tmpdir(), 'dwcp-guests-'));
-    const [serverAddress, programs] = [joinNetworks(source, destination), join(this.#parent, 'programs')];
+    const { here: serverAddress, links } = joinNetworks(source, destination);
+    this.#links = links;
+    const programs = join(this.#parent, 'programs');
     this.stage = new Stage({
       ...{ name: 'two', parent: this.#parent, serverAddress },
       a: { address: '198.18.0.1', prefix: source.prefix },
@@ -133,6 +140,7 @@ export class TwoHosts {
     } finally {
       this.source.close();
       this.destination.close();
+      this.#atExit();
       process.off('exit', this.#atExit);
       rmSync(this.#parent, { recursive: true, force: true });
     }
@@ -155,8 +163,12 @@ export class TwoHosts {
   }
 }
 
-/** Each reaches this machine, and the other without a way through it. @returns where both reach what listens here */
-function joinNetworks(source: HostBox, destination: HostBox): string {
+/** Each reaches this machine, and the other without a way through it. @returns where both reach what listens here, and its own ends */
+function joinNetworks(
+  source: HostBox,
+  destination: HostBox,
+): { readonly here: string; readonly links: readonly string[] } {
+  const links: string[] = [];
   const [net, name] = [randomInt(20, 250), randomBytes(3).toString('hex')];
   const here = `198.19.${net}.1`;
   const ip = (...args: readonly string[]): unknown => execFileSync('ip', args, { stdio: ['ignore', 'ignore', 'pipe'] });
@@ -165,6 +177,7 @@ function joinNetworks(source: HostBox, destination: HostBox): string {
     [destination, 12],
   ] as const) {
     const [veth, there] = [`dwcp-${name}-${host}`, `198.19.${net}.${host}`];
+    links.push(veth);
     ip('link', 'add', veth, 'type', 'veth', 'peer', 'name', 'mgmt', 'netns', String(box.pid));
     box.run('ip', 'addr', 'add', `${there}/24`, 'dev', 'mgmt');
     box.run('ip', 'link', 'set', 'mgmt', 'up');
@@ -180,5 +193,5 @@ function joinNetworks(source: HostBox, destination: HostBox): string {
     box.run('ip', 'addr', 'add', address, 'dev', 'data');
     box.run('ip', 'link', 'set', 'data', 'up');
   }
-  return here;
+  return { here, links };
 }
