@@ -15,14 +15,17 @@ async function inspectImage({ imageId, kind, path, sizeBytes }: VmImage): Promis
   try {
     const handle = await openImage(path);
     try {
-      const size = isDevicePath(path) ? await deviceBytes(handle) : (await handle.stat()).size;
+      const isDevice = isDevicePath(path);
+      const size = isDevice ? await deviceBytes(handle) : (await handle.stat()).size;
       assertNamedAsDevice(path);
       if (size === 0) throw new DwcpError('IMAGE_UNREADABLE', `${path} is empty`, { side: 'source' });
-      if (sizeBytes !== undefined && size < sizeBytes)
+      // A file is as large as it is: what a QCOW2 file holds is not what it takes.
+      if (!isDevice || sizeBytes === undefined) return { imageId, kind, path, sizeBytes: size };
+      if (size < sizeBytes)
         throw new DwcpError('IMAGE_UNREADABLE', `${path} has ${size} bytes, and the image on it has ${sizeBytes}`, {
           side: 'source',
         });
-      return { imageId, kind, path, sizeBytes: sizeBytes ?? size };
+      return { imageId, kind, path, sizeBytes };
     } finally {
       await handle.close();
     }
