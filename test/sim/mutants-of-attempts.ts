@@ -137,8 +137,8 @@ export const AFTERWARDS: readonly Mutant[] = [
       ),
       edit(
         'activities/source-guest',
-        'return takeOver(input, handOver, attempt);',
-        "return takeOver(input, handOver, attempt).catch((error) => { throw error.code === 'ABANDONED' ? new " +
+        'await takeOver(input, handOver, attempt);',
+        "await takeOver(input, handOver, attempt).catch((error) => { throw error.code === 'ABANDONED' ? new " +
           "errors_1.DwcpError('GUEST_RUNS_ON', 'refused') : error; });",
       ),
       edit('workflows/switchover', 'flow.handedOver = false;', ''),

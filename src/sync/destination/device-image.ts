@@ -204,10 +204,14 @@ async function openForWriting(path: string, sizeBytes: number): Promise<FileHand
     if (errnoOf(error) !== 'EBUSY') throw toDwcpError(error, 'IMAGE_UNWRITABLE', { side: 'destination' });
     throw inUse(path);
   }
-  const size = await deviceBytes(handle);
-  if (size >= sizeBytes) return handle;
-  await handle.close();
-  throw tooSmall(path, size, sizeBytes);
+  try {
+    const size = await deviceBytes(handle);
+    if (size < sizeBytes) throw tooSmall(path, size, sizeBytes);
+    return handle;
+  } catch (error) {
+    await handle.close();
+    throw toDwcpError(error, 'IMAGE_UNWRITABLE', { side: 'destination' });
+  }
 }
 
 /** What this host knows the device to hold of this VM. */
