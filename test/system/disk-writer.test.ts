@@ -22,7 +22,7 @@ describeWhere([needsQemu(), needsAssembler()])(
       await startGuestOn(lab, 'slowed', writer(), false);
       const id = await lab.migrate('slowed', LINK);
       let limited = 0;
-      await until(150_000, 'the end', async () => {
+      await until(200_000, 'the end', async () => {
         if (isUp(lab.a, 'slowed')) limited = Math.max(limited, await writeLimit(lab.a, 'slowed').catch(() => 0));
         return (await lab.orchestrator.getMigrationStatus(id)).state !== 'running';
       });
@@ -33,13 +33,13 @@ describeWhere([needsQemu(), needsAssembler()])(
       await untilWrites(lab.b, 'slowed');
       await lab.untilClean();
       killGuests();
-    }, 180_000);
+    }, 280_000);
 
     test('and may not be slowed down, parks with the figures before any pause, and is left as it was', async () => {
       const lab = await shared();
       await startGuestOn(lab, 'free', writer(), false);
       const id = await lab.migrate('free', { ...LINK, autoConverge: false });
-      const { progress } = await lab.until(id, 'parked', (status) => status.progress?.parked !== undefined);
+      const { progress } = await lab.until(id, 'parked', (status) => status.progress?.parked !== undefined, 150_000);
       expect(progress?.parked?.error).toMatchObject({
         code: 'GUEST_NOT_CONVERGING',
         message: expect.stringMatching(/writes to its disks at .*, sent at .* left, pause expected/) as unknown,
@@ -50,7 +50,7 @@ describeWhere([needsQemu(), needsAssembler()])(
       await expect(lab.result(id)).rejects.toThrow();
       expect([await isRunning(lab.a, 'free'), isUp(lab.b, 'free')]).toEqual([true, false]);
       killGuests();
-    }, 120_000);
+    }, 240_000);
 
     test.each(['alive', 'killed'] as const)(
       'writes as before once its migration is cancelled, its agent %s meanwhile',
@@ -59,7 +59,7 @@ describeWhere([needsQemu(), needsAssembler()])(
         const vmId = `kept-${agent}`;
         await startGuestOn(lab, vmId, writer(), false);
         const id = await lab.migrate(vmId, LINK);
-        await until(60_000, 'its being slowed down', async () => (await writeLimit(lab.a, vmId)) > 0);
+        await until(150_000, 'its being slowed down', async () => (await writeLimit(lab.a, vmId)) > 0);
         if (agent === 'killed') await lab.killAndRestart('source agent');
         await lab.orchestrator.cancelMigration(id);
         await expect(lab.result(id)).rejects.toThrow();
@@ -67,7 +67,7 @@ describeWhere([needsQemu(), needsAssembler()])(
         await untilWrites(lab.a, vmId);
         killGuests();
       },
-      120_000,
+      240_000,
     );
   },
 );
