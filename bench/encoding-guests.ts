@@ -9,8 +9,8 @@ import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import type { Child, Children } from '../src/cli/demo/children';
 import { cpioOf } from '../src/cli/demo/cpio';
-import { guestPackages, initramfs, MODULES, serialLine } from '../src/cli/demo/linux-guest';
-import { findTool } from '../src/cli/demo/tools';
+import { guestPackages, initramfs, serialLine } from '../src/cli/demo/linux-guest';
+import { diskInit, makeDebianDisk, missingForDebian } from './debian-guest';
 import { say } from './report';
 
 export const ROLES = ['idle', 'web', 'db'] as const;
@@ -34,14 +34,6 @@ const READY_MS = 400_000;
 const WORK_MS = 30_000;
 const STAY_MS = 180_000;
 const PACKAGES = ['nginx-light', 'redis-server', 'redis-tools', 'sqlite3', 'python3-minimal', 'busybox-static'];
-
-const INIT = `#!/bin/sh
-mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev 2>/dev/null
-for m in ${MODULES.join(' ')}; do insmod /modules/$m.ko; done
-while [ ! -b /dev/vda ]; do sleep 0.1; done
-mount -t ext4 /dev/vda /data
-exec switch_root /data /role
-`;
 
 /** What runs as the first process of the guest's own system. */
 const ROLE = `#!/bin/sh
@@ -92,35 +84,17 @@ esac
 
 /** Boots all roles at once and works at them. @returns undefined with the reason said where this machine cannot */
 export async function guestData(folder: string, children: Children): Promise<GuestData[] | undefined> {
-  for (const [tool, name] of [
-    ['qemu-system-x86_64', 'qemu-system-x86'],
-    ['mmdebstrap', 'mmdebstrap'],
-    ['mke2fs', 'e2fsprogs'],
-  ] as const)
-    if ((await findTool(tool, name, children, say)) === undefined) return undefined;
+  if ((await missingForDebian(children, [['qemu-system-x86_64', 'qemu-system-x86']])) !== undefined) return undefined;
   mkdirSync(folder, { recursive: true });
   const base = join(folder, 'base.img');
-  await makeBase(folder, base, children);
+  say('a Debian for the guests');
+  await makeDebianDisk(folder, { path: base, sizeMiB: DISK_MIB, packages: PACKAGES }, children, (root) =>
+    writeFileSync(join(root, 'role'), ROLE, { mode: 0o755 }),
+  );
   const parts = await guestPackages(children, say);
   const initrd = join(folder, 'initrd');
-  writeFileSync(initrd, gzipSync(cpioOf(initramfs(parts, INIT)), { level: 1 }));
+  writeFileSync(initrd, gzipSync(cpioOf(initramfs(parts, diskInit('/role'))), { level: 1 }));
   return Promise.all(ROLES.map((role) => guestOf(role, join(folder, role), base, parts.kernel, initrd, children)));
-}
-
-async function makeBase(folder: string, base: string, children: Children): Promise<void> {
-  say('a Debian for the guests');
-  const root = join(folder, 'root');
-  await children.run('mmdebstrap', 'mmdebstrap', [
-    '--variant=minbase',
-    `--include=${PACKAGES.join(',')}`,
-    'bookworm',
-    root,
-    '/etc/apt/sources.list.d/debian.sources',
-  ]);
-  writeFileSync(join(root, 'role'), ROLE, { mode: 0o755 });
-  await children.run('empty', 'truncate', ['-s', `${DISK_MIB}M`, base]);
-  await children.run('mke2fs', 'mke2fs', ['-q', '-F', '-t', 'ext4', '-d', root, base]);
-  rmSync(root, { recursive: true });
 }
 
 async function guestOf(

@@ -5,13 +5,13 @@
  *
  *   cycle N accounts A tellers T branches B history H transactions X amcheck C
  */
-import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import type { Children } from '../src/cli/demo/children';
 import { cpioOf } from '../src/cli/demo/cpio';
-import { guestPackages, initramfs, type LinuxGuest, MODULES } from '../src/cli/demo/linux-guest';
-import { findTool } from '../src/cli/demo/tools';
+import { guestPackages, initramfs, type LinuxGuest } from '../src/cli/demo/linux-guest';
+import { diskInit, makeDebianDisk, missingForDebian } from './debian-guest';
 import { say } from './report';
 
 const PACKAGES = ['postgresql', 'busybox-static'];
@@ -19,14 +19,6 @@ const DISK_MIB = 1536;
 const MEMORY_MIB = 512;
 /** 100,000 accounts each. */
 const SCALE = 2;
-
-const INIT = `#!/bin/sh
-mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev 2>/dev/null
-for m in ${MODULES.join(' ')}; do insmod /modules/$m.ko; done
-while [ ! -b /dev/vda ]; do sleep 0.1; done
-mount -t ext4 /dev/vda /data
-exec switch_root /data /server
-`;
 
 /** Before its first boot, in its own folder: as processors without an emulator do it. */
 const MAKE = `#!/bin/sh
@@ -71,28 +63,21 @@ done
 `;
 
 export async function makeServerGuest(folder: string, children: Children): Promise<LinuxGuest> {
-  for (const [tool, name] of [
-    ['mmdebstrap', 'mmdebstrap'],
-    ['mke2fs', 'e2fsprogs'],
-  ] as const)
-    if ((await findTool(tool, name, children, say)) === undefined) throw new Error(`${tool} is needed for the server`);
+  const missing = await missingForDebian(children);
+  if (missing !== undefined) throw new Error(`${missing} is needed for the server`);
   say('a Debian with PostgreSQL');
-  const [root, disk, initrd] = [join(folder, 'root'), join(folder, 'disk.img'), join(folder, 'initrd')];
+  const [disk, initrd] = [join(folder, 'disk.img'), join(folder, 'initrd')];
   mkdirSync(folder, { recursive: true });
-  const sources = '/etc/apt/sources.list.d/debian.sources';
-  const include = `--include=${PACKAGES.join(',')}`;
-  await children.run('mmdebstrap', 'mmdebstrap', ['--variant=minbase', include, 'bookworm', root, sources]);
-  for (const [name, text] of [
-    ['server', SERVER],
-    ['make-server', MAKE],
-  ] as const)
-    writeFileSync(join(root, name), text, { mode: 0o755 });
-  await children.run('make-server', 'chroot', [root, '/make-server']);
-  await children.run('empty', 'truncate', ['-s', `${DISK_MIB}M`, disk]);
-  await children.run('mke2fs', 'mke2fs', ['-q', '-F', '-t', 'ext4', '-d', root, disk]);
-  rmSync(root, { recursive: true });
+  await makeDebianDisk(folder, { path: disk, sizeMiB: DISK_MIB, packages: PACKAGES }, children, async (root) => {
+    for (const [name, text] of [
+      ['server', SERVER],
+      ['make-server', MAKE],
+    ] as const)
+      writeFileSync(join(root, name), text, { mode: 0o755 });
+    await children.run('make-server', 'chroot', [root, '/make-server']);
+  });
   const parts = await guestPackages(children, say);
-  writeFileSync(initrd, gzipSync(cpioOf(initramfs(parts, INIT)), { level: 1 }));
+  writeFileSync(initrd, gzipSync(cpioOf(initramfs(parts, diskInit('/server'))), { level: 1 }));
   const kernel = join(folder, 'vmlinuz');
   await children.run('kernel', 'cp', [parts.kernel, kernel]);
   return { kernel, initrd, disk };

@@ -15,12 +15,12 @@ const SWITCHOVER_ROUND_TRIPS = 3;
 /** Of what a switchover takes at any size: what is left would lengthen the pause by less, and a further round takes longer than that. */
 const HARDLY_LONGER = 1 / 3;
 /** A round that leaves more than this share of what the round before left gains nothing worth its time. */
-const SHRINKS_BELOW = 0.8;
+export const SHRINKS_BELOW = 0.8;
 /** Of the rate: a guest that dirties less than this leaves a small part of a round for the next. */
 const OUTRUN_SHARE = 0.2;
 /** Above this share of the rate, what is dirtied meanwhile eats the round up. */
-const GAINS_BELOW = 0.9;
-const MOST_THROTTLE = 0.99;
+export const GAINS_BELOW = 0.9;
+export const MOST_THROTTLE = 0.99;
 
 export interface RoundMeasurement {
   /** Rounds that have ended, from 1. */

@@ -5,15 +5,11 @@
  *   short enough?  little is left, or rounds no longer shrink -> small enough;  else another round
  *   too long?      rounds shrink -> another round;  may slow its writes -> slow down;  the third that does not shrink -> cannot converge
  */
-import { expectedDowntimeMs } from './convergence';
+import { expectedDowntimeMs, GAINS_BELOW, SHRINKS_BELOW } from './convergence';
 import { formatBitRate, formatBytes, formatDuration, MIB } from './units';
 
 /** A round below this is left to the last one, with the guest stopped. */
 export const SMALL_DISK_ROUND_BYTES = 2 * MIB;
-/** A round that leaves more than this share of what the round before left gains nothing worth its time. */
-const SHRINKS_BELOW = 0.8;
-/** Above this share of the rate, what is written meanwhile eats the round up. */
-const GAINS_BELOW = 0.9;
 /** Of the pause that is allowed: the rest is memory's, and what a switchover takes. */
 const PAUSE_SHARE = 0.5;
 /** Rounds one behind the other that do not shrink: a burst is no guest that outruns the link. */

@@ -7,7 +7,7 @@
  *   time         set-up + ramp + disks + memory + rounds + pause + end    downtime = what the rule expects of the last round
  */
 import { z } from 'zod';
-import { type ConvergenceOptions, decideRound } from './convergence';
+import { type ConvergenceOptions, decideRound, MOST_THROTTLE } from './convergence';
 import type { DirtyGrowth } from './dirty-growth';
 import { PAGE_SIZE_BYTES } from './image';
 
@@ -88,7 +88,6 @@ const END_SECONDS = 0.5;
 const SET_UP_SHARE = 0.5;
 const FIRST_THROTTLE = 0.2;
 const FURTHER_THROTTLE = 0.1;
-const MOST_THROTTLE = 0.99;
 const MOST_ROUNDS = 100;
 /** Beside what the sample says: the link and the processors of the minutes to come are not those of now. */
 const LINK_UNCERTAIN = 0.1;

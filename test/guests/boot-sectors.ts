@@ -15,7 +15,7 @@ export const FIRST_PAGE = 0x20_0000;
 /** @param folder where the assembler may write */
 export function bootSector(name: 'counter' | 'keys' | 'writer', folder: string): Buffer {
   const [object, binary] = [join(folder, `${name}.o`), join(folder, `${name}.img`)];
-  execFileSync('as', ['--32', '-o', object, join(SOURCES, `${name}.S`)]);
+  execFileSync('as', ['--32', '-I', SOURCES, '-o', object, join(SOURCES, `${name}.S`)]);
   execFileSync('ld', ['-m', 'elf_i386', '-Ttext', '0x7c00', '--oformat', 'binary', '-o', binary, object]);
   return readFileSync(binary);
 }

@@ -10,37 +10,7 @@
  *   0x7df4  u32  idle turns between two pages: sets how fast memory gets dirty
  *   pages from 0x200000 on
  */
-	.code16
-	.globl _start
-_start:
-	cli
-	xorw %ax, %ax
-	movw %ax, %ds
-	movw %ax, %ss
-	movw $0x7c00, %sp
-	inb $0x92, %al          /* A20 */
-	orb $2, %al
-	outb %al, $0x92
-	lgdtl gdt_pointer
-	movl %cr0, %eax
-	orl $1, %eax
-	movl %eax, %cr0
-	ljmpl $0x08, $protected
-
-	.code32
-protected:
-	movw $0x10, %ax
-	movw %ax, %ds
-	movw %ax, %es
-	movw %ax, %ss
-	movl $0x7c00, %esp
-	movl $tick + 0x80000, 0x6040    /* interrupt 8, where the firmware has left the timer */
-	movl $0x8e00, 0x6044
-	lidtl idt_pointer
-	movb $0xfe, %al
-	outb %al, $0x21
-	movb $0xff, %al
-	outb %al, $0xa1
+	.include "protected-mode.inc"
 	movl burst, %esi
 	xorl %ebx, %ebx
 pass:
@@ -111,25 +81,7 @@ written:
 	outb %al, %dx
 	jmp pass
 
-tick:
-	pushl %eax
-	movb $0x20, %al
-	outb %al, $0x20
-	popl %eax
-	iretl
-
-	.align 8
-gdt:
-	.quad 0
-	.quad 0x00cf9a000000ffff
-	.quad 0x00cf92000000ffff
-gdt_pointer:
-	.word 23
-	.long gdt
-
-idt_pointer:
-	.word 0x47
-	.long 0x6000
+	.include "protected-mode-tables.inc"
 
 	.org 0x1e8
 burst:	.long 0

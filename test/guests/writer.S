@@ -6,34 +6,7 @@
  *   0x7dec  u32  first sector of the range, below 2^24
  *   0x7df0  u32  pieces in the range
  */
-	.code16
-	.globl _start
-_start:
-	cli
-	xorw %ax, %ax
-	movw %ax, %ds
-	movw %ax, %ss
-	movw $0x7c00, %sp
-	lgdtl gdt_pointer
-	movl %cr0, %eax
-	orl $1, %eax
-	movl %eax, %cr0
-	ljmpl $0x08, $protected
-
-	.code32
-protected:
-	movw $0x10, %ax
-	movw %ax, %ds
-	movw %ax, %es
-	movw %ax, %ss
-	movl $0x7c00, %esp
-	movl $tick + 0x80000, 0x6040    /* interrupt 8, where the firmware has left the timer */
-	movl $0x8e00, 0x6044
-	lidtl idt_pointer
-	movb $0xfe, %al
-	outb %al, $0x21
-	movb $0xff, %al
-	outb %al, $0xa1
+	.include "protected-mode.inc"
 	movl $1, %ebx
 	movl first, %edi
 	movl pieces, %ebp
@@ -102,25 +75,7 @@ busy:
 	movl pieces, %ebp
 	jmp piece
 
-tick:
-	pushl %eax
-	movb $0x20, %al
-	outb %al, $0x20
-	popl %eax
-	iretl
-
-	.align 8
-gdt:
-	.quad 0
-	.quad 0x00cf9a000000ffff
-	.quad 0x00cf92000000ffff
-gdt_pointer:
-	.word 23
-	.long gdt
-
-idt_pointer:
-	.word 0x47
-	.long 0x6000
+	.include "protected-mode-tables.inc"
 
 	.org 0x1e8
 burst:	.long 1

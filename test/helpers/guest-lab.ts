@@ -64,16 +64,26 @@ export function killGuests(): void {
 
 afterEach(killGuests);
 
-/** Starts a guest on host a, under the lab's registry. */
-export async function startGuestOn(lab: Lab, vmId: string, guest: CountingGuest, look = true): Promise<void> {
+/**
+ * Starts a command on host a, on a disk of its own, under the lab's registry.
+ * @param image what its disk holds @param prepared has its monitor before anybody else
+ */
+export async function startCommandOn(
+  lab: Lab,
+  vmId: string,
+  image: string,
+  commandOf: (disk: string) => string[],
+  prepared: (qmp: QmpClient) => Promise<void> = () => Promise.resolve(),
+): Promise<void> {
   rememberFolder(lab.folder, lab.a.dataDir, lab.b.dataDir);
   const folder = lab.vmFolder(vmId);
   mkdirSync(folder, { recursive: true });
   const disk = join(folder, 'disk.img');
-  copyFileSync(guest.image, disk);
+  copyFileSync(image, disk);
   const registry = new VmRegistry(lab.a.dataDir);
-  const command = countingCommand(disk, guest.writesDisk);
+  const command = commandOf(disk);
   const { qmp, places } = await startGuestProcess(command, registry.runFolder(vmId), AS_OWN);
+  await prepared(qmp);
   qmp.close();
   await registry.put({
     vmId,
@@ -82,6 +92,11 @@ export async function startGuestOn(lab: Lab, vmId: string, guest: CountingGuest,
     generation: 0,
     guest: { command, qmpPath: places.qmpPath },
   });
+}
+
+/** Starts a guest on host a, under the lab's registry. */
+export async function startGuestOn(lab: Lab, vmId: string, guest: CountingGuest, look = true): Promise<void> {
+  await startCommandOn(lab, vmId, guest.image, (disk) => countingCommand(disk, guest.writesDisk));
   // A look takes the second monitor; where a watch holds that, the guest is given a moment instead.
   if (!look) return new Promise((resolve) => setTimeout(resolve, 1_500));
   for (

@@ -2,21 +2,10 @@
  * Hooks of both hosts beside real migrations: where each stands in one, what it is told, and that a no comes before the first byte and
  * before any pause. Programs, their order and their end by themselves are test/unit/hooks.test.ts's.
  */
-import {
-  chmodSync,
-  copyFileSync,
-  existsSync,
-  mkdirSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  writeFileSync,
-} from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { startGuestProcess } from '../../src/hypervisor/qemu/guest-process';
-import { VmRegistry } from '../../src/store/vm-registry';
 import { until } from '../../src/system/wait';
-import { AS_OWN, ask, countingCommand, isRunning, rememberFolder } from '../helpers/guest-lab';
+import { ask, countingCommand, isRunning, startCommandOn } from '../helpers/guest-lab';
 import { type Lab, type LabHost, sharedLab } from '../helpers/lab';
 import { describeWhere } from '../helpers/needs';
 import { buildCountingGuest, type CountingGuest, needsAssembler, needsQemu } from '../helpers/qemu';
@@ -68,19 +57,10 @@ describeWhere([needsQemu(), needsAssembler()])('the hooks of two hosts', () => {
     until(() => eventsAt(host, vmId).includes(event), { everyMs: 20, withinMs: 20_000 });
 
   async function start(lab: Lab, vmId: string): Promise<void> {
-    rememberFolder(lab.folder, lab.a.dataDir, lab.b.dataDir);
-    const folder = lab.vmFolder(vmId);
-    mkdirSync(folder, { recursive: true });
-    const disk = join(folder, 'disk.img');
-    copyFileSync(guest.image, disk);
-    const registry = new VmRegistry(lab.a.dataDir);
-    const command = countingCommand(disk);
-    command[command.indexOf('-nic') + 1] = `user,id=n0,model=virtio-net-pci,mac=${MAC}`;
-    const { qmp, places } = await startGuestProcess(command, registry.runFolder(vmId), AS_OWN);
-    qmp.close();
-    await registry.put({
-      ...{ vmId, presence: 'here', generation: 0, guest: { command, qmpPath: places.qmpPath } },
-      images: [{ imageId: 'vda', kind: 'disk', path: disk }],
+    await startCommandOn(lab, vmId, guest.image, (disk) => {
+      const command = countingCommand(disk);
+      command[command.indexOf('-nic') + 1] = `user,id=n0,model=virtio-net-pci,mac=${MAC}`;
+      return command;
     });
   }
 

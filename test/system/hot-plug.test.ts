@@ -2,13 +2,10 @@
  * Guests whose machine is not what their command made: cards and processors plugged in, devices unplugged while they ran. They move there and
  * back with what they have now; what only their destination could say of a set-up is test/qemu/hardware.test.ts's.
  */
-import { copyFileSync, mkdirSync } from 'node:fs';
-import { join } from 'node:path';
-import { startGuestProcess } from '../../src/hypervisor/qemu/guest-process';
 import type { QmpCommand } from '../../src/hypervisor/qemu/qmp-schemas';
 import { hardwareOf } from '../../src/hypervisor/qemu/running-hardware';
 import { VmRegistry } from '../../src/store/vm-registry';
-import { AS_OWN, ask, countingCommand, expectCounting, rememberFolder } from '../helpers/guest-lab';
+import { ask, countingCommand, expectCounting, startCommandOn } from '../helpers/guest-lab';
 import { type Lab, type LabHost, sharedLab } from '../helpers/lab';
 import { describeWhere } from '../helpers/needs';
 import { buildCountingGuest, type CountingGuest, needsAssembler, needsQemu } from '../helpers/qemu';
@@ -31,21 +28,11 @@ describeWhere([needsQemu(), needsAssembler()])('a guest that was plugged about i
   beforeAll(() => (guest = buildCountingGuest(PAGES, { idleTurns: 200 })));
 
   async function start(lab: Lab, vmId: string): Promise<void> {
-    rememberFolder(lab.folder, lab.a.dataDir, lab.b.dataDir);
-    const folder = lab.vmFolder(vmId);
-    mkdirSync(folder, { recursive: true });
-    const disk = join(folder, 'disk.img');
-    copyFileSync(guest.image, disk);
-    const registry = new VmRegistry(lab.a.dataDir);
-    const command = [...countingCommand(disk), ...MORE];
-    const { qmp, places } = await startGuestProcess(command, registry.runFolder(vmId), AS_OWN);
-    const gone = qmp.event('', ({ name }) => name === 'DEVICE_DELETED', 20_000);
-    for (const [said, parameters] of SAID) await qmp.execute(said as QmpCommand, parameters).catch(unlessUnknown);
-    await gone;
-    qmp.close();
-    await registry.put({
-      ...{ vmId, presence: 'here', generation: 0, guest: { command, qmpPath: places.qmpPath } },
-      images: [{ imageId: 'vda', kind: 'disk', path: disk }],
+    const commandOf = (disk: string): string[] => [...countingCommand(disk), ...MORE];
+    await startCommandOn(lab, vmId, guest.image, commandOf, async (qmp) => {
+      const gone = qmp.event('', ({ name }) => name === 'DEVICE_DELETED', 20_000);
+      for (const [said, parameters] of SAID) await qmp.execute(said as QmpCommand, parameters).catch(unlessUnknown);
+      await gone;
     });
   }
 

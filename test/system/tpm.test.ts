@@ -3,13 +3,12 @@
  * where the guest is not. What cannot go is refused by name.
  */
 import { spawn } from 'node:child_process';
-import { copyFileSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { startGuestProcess } from '../../src/hypervisor/qemu/guest-process';
 import { isListenedAt, killGuestsNaming } from '../../src/hypervisor/qemu/process-table';
 import { VmRegistry } from '../../src/store/vm-registry';
 import { until } from '../../src/system/wait';
-import { AS_OWN, countingCommand, expectCounting, lookAt, rememberFolder } from '../helpers/guest-lab';
+import { countingCommand, expectCounting, lookAt, startCommandOn } from '../helpers/guest-lab';
 import { type Lab, type LabHost, sharedLab } from '../helpers/lab';
 import { describeWhere, needsProgram } from '../helpers/needs';
 import { buildCountingGuest, type CountingGuest, needsAssembler, needsQemu } from '../helpers/qemu';
@@ -27,11 +26,6 @@ describeWhere([needsQemu(), needsAssembler(), needsProgram('swtpm', 'swtpm')])('
 
   /** @param path of its TPM's socket; in the guest's run folder DWCP starts that */
   async function start(lab: Lab, vmId: string, path = socketOf(lab.a, vmId)): Promise<void> {
-    rememberFolder(lab.folder, lab.a.dataDir, lab.b.dataDir);
-    const folder = lab.vmFolder(vmId);
-    mkdirSync(folder, { recursive: true });
-    const disk = join(folder, 'disk.img');
-    copyFileSync(guest.image, disk);
     const tpm = [
       '-chardev',
       `socket,id=c,path=${path}`,
@@ -40,13 +34,7 @@ describeWhere([needsQemu(), needsAssembler(), needsProgram('swtpm', 'swtpm')])('
       '-device',
       'tpm-tis,tpmdev=t',
     ];
-    const command = [...countingCommand(disk), ...tpm];
-    const { qmp, places } = await startGuestProcess(command, runOf(lab.a, vmId), AS_OWN);
-    qmp.close();
-    await new VmRegistry(lab.a.dataDir).put({
-      ...{ vmId, presence: 'here', generation: 0, guest: { command, qmpPath: places.qmpPath } },
-      images: [{ imageId: 'vda', kind: 'disk', path: disk }],
-    });
+    await startCommandOn(lab, vmId, guest.image, (disk) => [...countingCommand(disk), ...tpm]);
     const counts = async (): Promise<boolean> =>
       (await lookAt(lab.a, vmId, { pages: 1, writesDisk: false })).counts[0]! >= 3;
     expect(await until(counts, { everyMs: 50, withinMs: 20_000 })).toBe(true);

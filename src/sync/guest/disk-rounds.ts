@@ -19,6 +19,12 @@ import type { LiveSending } from './live-sending';
 const EVERY_MS = 1_000;
 const MAX_ROUNDS_BEFORE_MEMORY = 30;
 
+/** As it lies on the disks, and as it will travel. */
+export interface DisksLeft {
+  readonly bytes: number;
+  readonly wireBytes: number;
+}
+
 export class DiskRounds {
   readonly #options: Pick<MigrationOptions, 'maxDowntimeMs' | 'autoConverge'>;
   readonly #disks: LiveDisks;
@@ -47,12 +53,19 @@ export class DiskRounds {
     return this.#limitBytesPerSecond;
   }
 
-  /** Little enough is left of the disks for a pause. */
-  async areSmall(): Promise<boolean> {
+  /** What is left of them: on its way, and written meanwhile. Asks the hypervisor. */
+  async left(): Promise<DisksLeft> {
     const dirty = await this.#disks.dirty();
-    if (this.#disks.backlogBytes + sumOf(dirty) <= SMALL_DISK_ROUND_BYTES) return true;
-    const remainingBytes = this.wireBytesOf(this.#disks.backlog) + this.wireBytesOf(dirty);
-    const left = { ...this.#sending.ofLate, remainingBytes };
+    return {
+      bytes: this.#disks.backlogBytes + sumOf(dirty),
+      wireBytes: this.wireBytesOf(this.#disks.backlog) + this.wireBytesOf(dirty),
+    };
+  }
+
+  /** Little enough is left for a pause. */
+  isLittle({ bytes, wireBytes }: DisksLeft): boolean {
+    if (bytes <= SMALL_DISK_ROUND_BYTES) return true;
+    const left = { ...this.#sending.ofLate, remainingBytes: wireBytes };
     return isHardlyLonger(left) || (this.#decision?.next === 'small enough' && fitsIntoAPause(left, this.#options));
   }
 
@@ -60,11 +73,6 @@ export class DiskRounds {
   wireBytesOf(disks: readonly DiskBytes[]): number {
     const { wireShare } = this.#sending.ofLate;
     return disks.reduce((sum, { imageId, bytes }) => sum + bytes * wireShare(imageId), 0);
-  }
-
-  /** What is left of them as it will travel: on its way, and written meanwhile. */
-  async leftWireBytes(): Promise<number> {
-    return this.wireBytesOf(this.#disks.backlog) + this.wireBytesOf(await this.#disks.dirty());
   }
 
   /** All of the disks, and what the guest has written meanwhile, until rounds no longer shrink. @throws GUEST_NOT_CONVERGING */

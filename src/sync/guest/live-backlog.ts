@@ -7,7 +7,7 @@ import { expectedDowntimeMs } from '../../model/convergence';
 import { MEMORY_IMAGE_ID } from '../../model/guest';
 import { PAGE_SIZE_BYTES } from '../../model/image';
 import { clamp } from '../../model/units';
-import type { DiskRounds } from './disk-rounds';
+import type { DiskRounds, DisksLeft } from './disk-rounds';
 import type { LiveDisks } from './live-disks';
 import type { LiveSending } from './live-sending';
 import type { MemoryStream } from './memory-stream';
@@ -54,12 +54,12 @@ export class LiveBacklog {
     return Math.round(this.#memoryBytes * this.#wireShare + this.#rounds.wireBytesOf(this.#disks.backlog));
   }
 
-  /** Of all that is left, the disks too. */
-  async measured(): Promise<RoundMeasured> {
+  /** Of all that is left. */
+  measured(disks: DisksLeft): RoundMeasured {
     const { dirtyBytesPerSecond, throttle } = this.#info;
     const { rateBytesPerSecond, rttMs } = this.#sending.ofLate;
     return {
-      remainingBytes: Math.round(this.#memoryBytes * this.#wireShare + (await this.#rounds.leftWireBytes())),
+      remainingBytes: Math.round(this.#memoryBytes * this.#wireShare + disks.wireBytes),
       remainingPages: Math.ceil(this.#memoryBytes / PAGE_SIZE_BYTES),
       dirtyBytesPerSecond: dirtyBytesPerSecond * this.#wireShare,
       ...{ rateBytesPerSecond, rttMs, throttle },
@@ -68,7 +68,7 @@ export class LiveBacklog {
 
   /** How long the guest would stand still for what is left now. */
   async expectedDowntimeMs(): Promise<number> {
-    return expectedDowntimeMs(await this.measured());
+    return expectedDowntimeMs(this.measured(await this.#rounds.left()));
   }
 
   /** It goes over in the time that a switchover takes anyway, about. */

@@ -258,11 +258,11 @@ export class LiveMigration implements GuestMove {
         return;
       await this.#diskRounds.besideMemory();
       const isOver = this.#judge.isOver(this.#backlog.info.rounds) && this.#memory.brake.isThrough;
+      if (convergedAt !== undefined || !isOver) continue;
+      const disks = await this.#diskRounds.left();
       if (
-        convergedAt !== undefined ||
-        !isOver ||
-        !(await this.#diskRounds.areSmall()) ||
-        !(await this.#judge.judge(this.#backlog.info.rounds, await this.#backlog.measured()))
+        !this.#diskRounds.isLittle(disks) ||
+        !(await this.#judge.judge(this.#backlog.info.rounds, this.#backlog.measured(disks)))
       )
         continue;
       this.#comeToAnEnd();
